@@ -1,0 +1,30 @@
+//! The database schema of Study Governor, one file a change.
+//!
+//! Names and columns of the existing product (8.1) are kept where they exist, so that its users recognise them
+//! and an import is a copy. One set of migrations serves SQLite, PostgreSQL and MariaDB/MySQL; what differs between
+//! them is in [`columns`].
+
+pub use sea_orm_migration::prelude::{DbErr, MigrationTrait, MigratorTrait};
+
+mod columns;
+mod m20261123_000001_workflow;
+mod m20261123_000002_study;
+mod m20261123_000003_account;
+mod m20261123_000004_history;
+mod m20261123_000005_service;
+
+/// All migrations, oldest first.
+pub struct Migrator;
+
+#[sea_orm_migration::async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m20261123_000001_workflow::Migration),
+            Box::new(m20261123_000002_study::Migration),
+            Box::new(m20261123_000003_account::Migration),
+            Box::new(m20261123_000004_history::Migration),
+            Box::new(m20261123_000005_service::Migration),
+        ]
+    }
+}

@@ -1,0 +1,195 @@
+//! Which database, from any of the forms that existing `.env` files use.
+
+use std::path::{Path, PathBuf};
+
+use url::Url;
+
+use super::environment::{Environment, SettingError, unusable};
+
+/// The kinds of database that are supported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseKind {
+    Sqlite,
+    Postgres,
+    Mysql,
+}
+
+/// Where the database is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseSettings {
+    pub kind: DatabaseKind,
+    /// The address as the driver wants it, with the password.
+    pub url: String,
+    /// The file of an SQLite database; none when it lives in memory.
+    pub file: Option<PathBuf>,
+    /// Whether nobody named a database, so that the one in the project home is used.
+    pub is_default: bool,
+}
+
+impl std::fmt::Debug for DatabaseSettings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.shown())
+    }
+}
+
+impl DatabaseSettings {
+    /// Reads `SQLALCHEMY_DATABASE_URI`, `DATABASE_URL`, or `DB_SCHEMA` and its companions.
+    ///
+    /// # Errors
+    /// When the address cannot be read or names another kind of database.
+    pub fn read(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
+        if let Some((name, value)) = environment.first(&["SQLALCHEMY_DATABASE_URI", "DATABASE_URL"]) {
+            return Self::parse(name, value);
+        }
+        if environment.get("DB_SCHEMA").is_some() || environment.get("DB_HOST").is_some() {
+            return Self::from_parts(environment);
+        }
+        Ok(Self { is_default: true, ..Self::sqlite_file(home.join("studygovernor.db")) })
+    }
+
+    /// Reads an address in the form of SQLAlchemy or of the drivers.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn parse(name: &str, value: &str) -> Result<Self, SettingError> {
+        const WANTED: &str = "a database address (sqlite:///file.db, postgresql://user:password@host/name or \
+                              mysql://user:password@host/name)";
+        let Some((scheme, rest)) = value.split_once("://") else {
+            return Err(SettingError::new(name, format!("this is not {WANTED}")));
+        };
+        // `postgresql+psycopg2` names the Python driver; ours is built in.
+        let dialect = scheme.split('+').next().unwrap_or(scheme);
+        let kind = match dialect {
+            "sqlite" => return Ok(Self::sqlite(rest)),
+            "postgres" | "postgresql" => DatabaseKind::Postgres,
+            "mysql" | "mariadb" => DatabaseKind::Mysql,
+            other => return Err(unusable(name, format!("{other}://…"), WANTED)),
+        };
+        let scheme = if kind == DatabaseKind::Postgres { "postgres" } else { "mysql" };
+        let mut url = Url::parse(&format!("{scheme}://{rest}"))
+            .map_err(|error| SettingError::new(name, format!("this is not {WANTED}: {error}")))?;
+        if url.path().trim_matches('/').is_empty() {
+            return Err(SettingError::new(name, "the address does not name a database after the host"));
+        }
+        if kind == DatabaseKind::Mysql {
+            // `?charset=utf8mb4` and the like of PyMySQL mean nothing to the driver here, which always speaks utf8mb4.
+            url.set_query(None);
+        }
+        Ok(Self { kind, url: url.into(), file: None, is_default: false })
+    }
+
+    fn from_parts(environment: &Environment) -> Result<Self, SettingError> {
+        let scheme = environment.text("DB_SCHEMA", "postgresql");
+        let host = environment.text("DB_HOST", "localhost");
+        let Some(database) = environment.get("DB_NAME") else {
+            return Err(SettingError::new("DB_NAME", "is needed together with DB_SCHEMA and DB_HOST"));
+        };
+        if scheme.starts_with("sqlite") {
+            return Ok(Self::sqlite(&format!("/{database}")));
+        }
+        let parsed = Self::parse("DB_SCHEMA", &format!("{scheme}://{host}/{database}"))?;
+        let mut url = Url::parse(&parsed.url).map_err(|error| SettingError::new("DB_HOST", error.to_string()))?;
+        let refused = |name: &str| SettingError::new(name, "cannot be part of a database address");
+        if let Some(user) = environment.get("DB_USER") {
+            url.set_username(user).map_err(|()| refused("DB_USER"))?;
+        }
+        if let Some(password) = environment.get("DB_PASSWORD") {
+            url.set_password(Some(password)).map_err(|()| refused("DB_PASSWORD"))?;
+        }
+        if environment.get("DB_PORT").is_some() {
+            let port = environment.number::<u16>("DB_PORT", 0, "a port number (1 to 65535)")?;
+            url.set_port(Some(port)).map_err(|()| refused("DB_PORT"))?;
+        }
+        Ok(Self { url: url.into(), ..parsed })
+    }
+
+    /// `rest` as in SQLAlchemy: nothing is memory, one slash a relative path, two an absolute one.
+    fn sqlite(rest: &str) -> Self {
+        let path = rest.split('?').next().unwrap_or(rest);
+        match path.strip_prefix('/') {
+            None | Some("" | ":memory:") if !path.contains('.') || path == "/:memory:" => {
+                Self { kind: DatabaseKind::Sqlite, url: "sqlite::memory:".to_owned(), file: None, is_default: false }
+            }
+            None => Self::sqlite_file(PathBuf::from(path)),
+            Some(path) => Self::sqlite_file(PathBuf::from(path)),
+        }
+    }
+
+    fn sqlite_file(file: PathBuf) -> Self {
+        let url = format!("sqlite://{}?mode=rwc", file.display());
+        Self { kind: DatabaseKind::Sqlite, url, file: Some(file), is_default: false }
+    }
+
+    /// The address for people: without the password.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        if let Some(file) = &self.file {
+            return format!("SQLite file {}", file.display());
+        }
+        let Ok(mut url) = Url::parse(&self.url) else { return "SQLite in memory".to_owned() };
+        if url.password().is_some() && url.set_password(Some("***")).is_err() {
+            return format!("{}://…", url.scheme());
+        }
+        url.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entries: &[(&str, &str)]) -> Result<DatabaseSettings, SettingError> {
+        DatabaseSettings::read(&entries.iter().copied().collect(), Path::new("/home/study"))
+    }
+
+    #[test]
+    fn every_form_of_address_is_read() {
+        for (given, kind, wanted) in [
+            ("sqlite:///study.db", DatabaseKind::Sqlite, "sqlite://study.db?mode=rwc"),
+            ("sqlite:////var/lib/study.db", DatabaseKind::Sqlite, "sqlite:///var/lib/study.db?mode=rwc"),
+            ("sqlite://", DatabaseKind::Sqlite, "sqlite::memory:"),
+            ("sqlite:///:memory:", DatabaseKind::Sqlite, "sqlite::memory:"),
+            ("postgres://u:p@db/study", DatabaseKind::Postgres, "postgres://u:p@db/study"),
+            ("postgresql://u:p@db:5433/study", DatabaseKind::Postgres, "postgres://u:p@db:5433/study"),
+            ("postgresql+psycopg2://u:p@db/study", DatabaseKind::Postgres, "postgres://u:p@db/study"),
+            ("mysql://u:p@db/study", DatabaseKind::Mysql, "mysql://u:p@db/study"),
+            ("mysql+pymysql://u:p@db/study?charset=utf8mb4", DatabaseKind::Mysql, "mysql://u:p@db/study"),
+            ("mariadb+pymysql://u:p@db/study", DatabaseKind::Mysql, "mysql://u:p@db/study"),
+        ] {
+            for name in ["SQLALCHEMY_DATABASE_URI", "DATABASE_URL"] {
+                let settings = read(&[(name, given)]).unwrap();
+                assert_eq!((settings.kind, settings.url.as_str()), (kind, wanted), "{given}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_parts_make_an_address_and_passwords_are_escaped() {
+        let parts = [
+            ("DB_SCHEMA", "postgresql+psycopg2"),
+            ("DB_USER", "governor"),
+            ("DB_PASSWORD", "p@ss/word"),
+            ("DB_HOST", "db"),
+            ("DB_PORT", "5433"),
+            ("DB_NAME", "study"),
+        ];
+        assert_eq!(read(&parts).unwrap().url, "postgres://governor:p%40ss%2Fword@db:5433/study");
+        assert!(!read(&parts).unwrap().shown().contains("ss%2F"));
+        assert_eq!(read(&[("DB_SCHEMA", "postgresql")]).unwrap_err().variable, "DB_NAME");
+    }
+
+    #[test]
+    fn the_default_is_a_file_in_the_project_home() {
+        let settings = read(&[]).unwrap();
+        assert!(settings.is_default);
+        assert_eq!(settings.file.as_deref(), Some(Path::new("/home/study/studygovernor.db")));
+    }
+
+    #[test]
+    fn a_wrong_address_names_its_variable() {
+        for given in ["nonsense", "oracle://u@h/x", "postgresql://host", "postgresql://host:port/x"] {
+            let error = read(&[("DATABASE_URL", given)]).unwrap_err();
+            assert_eq!(error.variable, "DATABASE_URL", "{given}");
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Environment → typed settings, one file a concern.
+//!
+//! Names are those of the existing product. A value that cannot be used stops the start with the variable's name;
+//! an unknown `STUDYGOV_*` name gives a warning.
+
+mod account;
+mod callback;
+mod database;
+mod environment;
+mod known;
+mod project;
+mod web;
+
+use std::path::Path;
+
+pub use account::AdminSettings;
+pub use callback::CallbackSettings;
+pub use database::{DatabaseKind, DatabaseSettings};
+pub use environment::{Environment, SettingError};
+pub use project::{ProjectSettings, Secrets};
+pub use web::WebSettings;
+
+/// Everything that can be set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub database: DatabaseSettings,
+    pub project: ProjectSettings,
+    pub secrets: Secrets,
+    pub web: WebSettings,
+    pub callback: CallbackSettings,
+    pub admin: Option<AdminSettings>,
+    /// Sentences for the log: nothing that stops the start.
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Reads all settings; relative paths start at `working_directory`.
+    ///
+    /// # Errors
+    /// The first value that cannot be used, with the name of its variable.
+    pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
+        let project = ProjectSettings::read(environment, working_directory);
+        let database = DatabaseSettings::read(environment, &project.home)?;
+        let mut warnings = known::unknown_names(environment);
+        if environment.get("STUDYGOV_XNAT_PROJECT").is_none() {
+            warnings.push("STUDYGOV_XNAT_PROJECT is not set; 'studygovernor' is used".to_owned());
+        }
+        if let Some(class) = environment.get("GUNICORN_WORKER_CLASS") {
+            warnings.push(format!("GUNICORN_WORKER_CLASS={class} is accepted and has no meaning here"));
+        }
+        Ok(Self {
+            secrets: Secrets::read(environment, &project.home, database.is_default)?,
+            web: WebSettings::read(environment)?,
+            callback: CallbackSettings::read(environment)?,
+            admin: AdminSettings::read(environment)?,
+            database,
+            project,
+            warnings,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entries: &[(&str, &str)]) -> Result<Settings, SettingError> {
+        let home = tempfile::tempdir().unwrap();
+        Settings::read(&entries.iter().copied().collect(), home.path())
+    }
+
+    #[test]
+    fn a_broken_value_names_its_variable() {
+        for (name, value) in [
+            ("STUDYGOV_PORT", "eighty"),
+            ("STUDYGOV_PORT", "70000"),
+            ("STUDYGOV_CALLBACK_METHOD", "carrier-pigeon"),
+            ("STUDYGOV_EXTERNAL_PROTO", "gopher"),
+            ("STUDYGOV_WORKER_CONCURRENCY", "0"),
+            ("GUNICORN_TIMEOUT", "soon"),
+            ("SCRIPT_NAME", "/a b"),
+            ("DATABASE_URL", "nonsense"),
+        ] {
+            let error = read(&[(name, value)]).unwrap_err();
+            assert_eq!(error.variable, name);
+            assert!(error.to_string().starts_with(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_pointed_out_with_the_nearest() {
+        let warnings = read(&[("STUDYGOV_PROT", "1")]).unwrap().warnings;
+        assert!(warnings.iter().any(|warning| warning.contains("STUDYGOV_PORT")), "{warnings:?}");
+    }
+
+    #[test]
+    fn secrets_are_made_once_for_the_embedded_default_and_required_otherwise() {
+        let home = tempfile::tempdir().unwrap();
+        let first = Settings::read(&Environment::default(), home.path()).unwrap();
+        let second = Settings::read(&Environment::default(), home.path()).unwrap();
+        assert_eq!(first.secrets.secret_key, second.secrets.secret_key);
+        assert_ne!(first.secrets.secret_key, first.secrets.password_salt);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(home.path().join(".secret_key")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        assert_eq!(read(&[("DATABASE_URL", "postgres://h/d")]).unwrap_err().variable, "SECRET_KEY");
+    }
+
+    #[test]
+    fn the_prefix_and_the_external_address_make_absolute_urls() {
+        let settings = read(&[
+            ("SCRIPT_NAME", "/studies/one/"),
+            ("STUDYGOV_EXTERNAL_HOSTNAME", "example.org"),
+            ("STUDYGOV_EXTERNAL_PROTO", "https"),
+        ])
+        .unwrap();
+        assert_eq!(settings.web.base_url(), "https://example.org/studies/one");
+        assert!(settings.web.is_secure());
+    }
+}

@@ -1,0 +1,125 @@
+//! The project's folders and secrets.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::environment::{Environment, SettingError};
+
+/// Where the files of the study are.
+#[derive(Debug, Clone)]
+pub struct ProjectSettings {
+    pub home: PathBuf,
+    pub bin: PathBuf,
+    pub networks: PathBuf,
+    pub tasks: PathBuf,
+    pub templates: PathBuf,
+    pub workflows: PathBuf,
+    pub data: PathBuf,
+    pub scratch: PathBuf,
+    /// Project in XNAT.
+    pub xnat_project: String,
+}
+
+impl ProjectSettings {
+    /// Reads `STUDYGOV_PROJECT_*` and `STUDYGOV_DATA_DIR`; paths are taken from the working directory.
+    #[must_use]
+    pub fn read(environment: &Environment, working_directory: &Path) -> Self {
+        let home = working_directory.join(environment.text("STUDYGOV_PROJECT_HOME", "."));
+        let home = home.components().collect::<PathBuf>();
+        let folder = |name: &str, default: &str| home.join(environment.text(name, default));
+        Self {
+            bin: folder("STUDYGOV_PROJECT_BIN", "bin"),
+            networks: folder("STUDYGOV_PROJECT_NETWORKS", "networks"),
+            tasks: folder("STUDYGOV_PROJECT_TASKS", "tasks"),
+            templates: folder("STUDYGOV_PROJECT_TEMPLATES", "task_templates"),
+            workflows: folder("STUDYGOV_PROJECT_WORKFLOWS", "workflows"),
+            data: folder("STUDYGOV_DATA_DIR", "data"),
+            scratch: folder("STUDYGOV_PROJECT_SCRATCH", "scratch"),
+            xnat_project: environment.text("STUDYGOV_XNAT_PROJECT", "studygovernor"),
+            home,
+        }
+    }
+}
+
+/// The two secrets of the server. Never shown, not even in debug output.
+#[derive(Clone)]
+pub struct Secrets {
+    /// Signs cookies and the secrets of callback executions.
+    pub secret_key: String,
+    /// Salt of the password hashes of the existing product.
+    pub password_salt: String,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secrets(…)")
+    }
+}
+
+impl Secrets {
+    /// Reads `SECRET_KEY` and `SECURITY_PASSWORD_SALT`; with the embedded database they are made once and kept
+    /// in `home`, readable by their owner only.
+    ///
+    /// # Errors
+    /// When one is missing with another database, or the file cannot be written or read.
+    pub fn read(environment: &Environment, home: &Path, embedded: bool) -> Result<Self, SettingError> {
+        Ok(Self {
+            secret_key: secret(environment, home, embedded, "SECRET_KEY", ".secret_key")?,
+            password_salt: secret(environment, home, embedded, "SECURITY_PASSWORD_SALT", ".password_salt")?,
+        })
+    }
+}
+
+fn secret(
+    environment: &Environment,
+    home: &Path,
+    embedded: bool,
+    name: &str,
+    file: &str,
+) -> Result<String, SettingError> {
+    if let Some(value) = environment.get(name) {
+        return Ok(value.to_owned());
+    }
+    if !embedded {
+        let hint = "is required with a database of your own: set it to a long random text, the same for all servers";
+        return Err(SettingError::new(name, hint));
+    }
+    let path = home.join(file);
+    let failed = |error: std::io::Error| {
+        SettingError::new(name, format!("is not set and cannot be kept in {}: {error}", path.display()))
+    };
+    match fs::read_to_string(&path) {
+        Ok(kept) if !kept.trim().is_empty() => Ok(kept.trim().to_owned()),
+        Ok(_) => create_secret(&path, true).map_err(failed),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create_secret(&path, false).map_err(failed),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Makes a secret of 32 random bytes in a file of mode 0600. Of two that start at once, both use what the first wrote.
+fn create_secret(path: &Path, replace: bool) -> std::io::Result<String> {
+    let value = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let mut options = fs::OpenOptions::new();
+    options.write(true);
+    if replace {
+        options.truncate(true);
+    } else {
+        options.create_new(true);
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(mut file) => {
+            file.write_all(value.as_bytes())?;
+            Ok(value)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Ok(fs::read_to_string(path)?.trim().to_owned())
+        }
+        Err(error) => Err(error),
+    }
+}

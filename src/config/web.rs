@@ -1,0 +1,82 @@
+//! Where the server listens and how it is seen from outside.
+
+use super::environment::{Environment, SettingError, unusable};
+
+/// The listen address, the limits, and the address that people use.
+#[derive(Debug, Clone)]
+pub struct WebSettings {
+    pub host: String,
+    pub port: u16,
+    /// Path prefix with a leading and without a trailing slash; empty for none.
+    pub prefix: String,
+    /// `https://host:port` as people see it; none: taken from the request.
+    pub external: Option<String>,
+    /// Seconds that a request may take.
+    pub request_timeout: u64,
+    /// Requests that are answered at once; more wait.
+    pub connections: usize,
+    pub instance_name: String,
+    pub project_name: String,
+}
+
+impl WebSettings {
+    /// # Errors
+    /// When a value is set and cannot be used.
+    pub fn read(environment: &Environment) -> Result<Self, SettingError> {
+        Ok(Self {
+            host: environment.text("STUDYGOV_HOST", "127.0.0.1"),
+            port: environment.number("STUDYGOV_PORT", 8000, "a port number (0 to 65535)")?,
+            prefix: prefix(environment)?,
+            external: external(environment)?,
+            request_timeout: environment.number("GUNICORN_TIMEOUT", 30, "a number of seconds")?,
+            connections: environment.number("GUNICORN_WORKER_CONNECTIONS", 1000, "a number of connections")?,
+            instance_name: environment.text("STUDYGOV_INSTANCE_NAME", "Study Governor"),
+            project_name: environment.text("STUDYGOV_PROJECT_NAME", "default_project"),
+        })
+    }
+
+    /// Start of every absolute address, without a trailing slash: the external one, or else the listen address.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        match &self.external {
+            Some(external) => format!("{external}{}", self.prefix),
+            None => format!("http://{}:{}{}", self.host, self.port, self.prefix),
+        }
+    }
+
+    /// Whether people come by https, so that cookies are kept to it.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.external.as_deref().is_some_and(|external| external.starts_with("https://"))
+    }
+}
+
+fn prefix(environment: &Environment) -> Result<String, SettingError> {
+    let Some((name, value)) = environment.first(&["SCRIPT_NAME", "APPLICATION_ROOT"]) else {
+        return Ok(String::new());
+    };
+    let path = value.trim_matches('/');
+    if path.is_empty() {
+        return Ok(String::new());
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./~".contains(c);
+    if !path.chars().all(plain) || path.contains("//") {
+        return Err(unusable(name, value, "a path like /studies/one"));
+    }
+    Ok(format!("/{path}"))
+}
+
+fn external(environment: &Environment) -> Result<Option<String>, SettingError> {
+    let proto = environment.text("STUDYGOV_EXTERNAL_PROTO", "http");
+    if proto != "http" && proto != "https" {
+        return Err(unusable("STUDYGOV_EXTERNAL_PROTO", proto, "http or https"));
+    }
+    let default_port = if proto == "https" { 443 } else { 80 };
+    let port: u16 = environment.number("STUDYGOV_EXTERNAL_PORT", default_port, "a port number (1 to 65535)")?;
+    let Some(host) = environment.get("STUDYGOV_EXTERNAL_HOSTNAME") else { return Ok(None) };
+    let address = if port == default_port { format!("{proto}://{host}") } else { format!("{proto}://{host}:{port}") };
+    match url::Url::parse(&address) {
+        Ok(parsed) if parsed.path() == "/" && parsed.query().is_none() => Ok(Some(address)),
+        _ => Err(unusable("STUDYGOV_EXTERNAL_HOSTNAME", host, "a host name")),
+    }
+}

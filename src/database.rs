@@ -1,0 +1,231 @@
+//! The connection to the database, alike on SQLite, PostgreSQL and MariaDB/MySQL.
+//!
+//! Reads take any connection of the pool. Writes that belong together begin with [`Database::begin`]; on SQLite,
+//! which has one writer, they queue up fairly inside the process instead of failing when the file is busy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use migration::{Migrator, MigratorTrait};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement,
+    TransactionOptions, TransactionTrait,
+};
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use crate::config::{DatabaseKind, DatabaseSettings};
+
+/// Shared by everything that reads or writes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    connection: DatabaseConnection,
+    /// Held by the one writer of an SQLite file.
+    gate: Option<Arc<Mutex<()>>>,
+}
+
+/// A transaction that writes. Dropped without [`WriteTransaction::commit`] it changes nothing.
+pub struct WriteTransaction {
+    transaction: DatabaseTransaction,
+    // After `transaction`: a dropped transaction rolls back before the next writer is let in.
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl std::ops::Deref for WriteTransaction {
+    type Target = DatabaseTransaction;
+
+    fn deref(&self) -> &DatabaseTransaction {
+        &self.transaction
+    }
+}
+
+impl WriteTransaction {
+    /// Makes the changes permanent and visible.
+    ///
+    /// # Errors
+    /// When the database cannot; nothing has changed then.
+    pub async fn commit(self) -> Result<(), DbErr> {
+        self.transaction.commit().await
+    }
+}
+
+impl Database {
+    /// Opens the pool; the database must be there, its tables need not.
+    ///
+    /// # Errors
+    /// When it cannot be reached.
+    pub async fn connect(settings: &DatabaseSettings) -> Result<Self, DbErr> {
+        let mut options = ConnectOptions::new(&settings.url);
+        options
+            .sqlx_logging(false)
+            .connect_timeout(Duration::from_secs(5))
+            .acquire_timeout(Duration::from_secs(10))
+            .max_connections(16);
+        match settings.kind {
+            DatabaseKind::Sqlite => {
+                if settings.file.is_none() {
+                    // Each connection to `:memory:` is a database of its own.
+                    options
+                        .max_connections(1)
+                        .min_connections(1)
+                        .idle_timeout(None::<Duration>)
+                        .max_lifetime(None::<Duration>);
+                }
+                options.map_sqlx_sqlite_opts(|options| {
+                    options
+                        .foreign_keys(true)
+                        .journal_mode(sea_orm::sqlx::sqlite::SqliteJournalMode::Wal)
+                        .synchronous(sea_orm::sqlx::sqlite::SqliteSynchronous::Normal)
+                        .busy_timeout(Duration::from_secs(30))
+                });
+            }
+            // Every transaction begins with a lock; what it reads afterwards must be what is there after the wait,
+            // not what was there before it.
+            DatabaseKind::Mysql => {
+                options.after_connect(|connection| {
+                    Box::pin(async move {
+                        connection
+                            .execute_unprepared("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
+                            .await
+                            .map(|_| ())
+                    })
+                });
+            }
+            DatabaseKind::Postgres => {}
+        }
+        let gate = (settings.kind == DatabaseKind::Sqlite).then(|| Arc::new(Mutex::new(())));
+        Ok(Self { connection: sea_orm::Database::connect(options).await?, gate })
+    }
+
+    /// For reading, and for single statements that stand alone.
+    #[must_use]
+    pub fn reader(&self) -> &DatabaseConnection {
+        &self.connection
+    }
+
+    /// Which of the three it is.
+    #[must_use]
+    pub fn backend(&self) -> DbBackend {
+        self.connection.get_database_backend()
+    }
+
+    /// Begins a transaction that will write.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn begin(&self) -> Result<WriteTransaction, DbErr> {
+        let turn = match &self.gate {
+            Some(gate) => Some(Arc::clone(gate).lock_owned().await),
+            None => None,
+        };
+        let options = TransactionOptions {
+            // A transaction that reads first and writes later could not be upgraded while another one writes.
+            sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        Ok(WriteTransaction { transaction: self.connection.begin_with_options(options).await?, _turn: turn })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), DbErr> {
+        self.connection.execute_unprepared("SELECT 1").await.map(|_| ())
+    }
+
+    /// Applies what is missing of the schema. Of several servers that start at once one does it, the others wait.
+    ///
+    /// # Errors
+    /// When a migration fails.
+    pub async fn migrate(&self) -> Result<(), DbErr> {
+        let _turn = match &self.gate {
+            Some(gate) => Some(gate.lock().await),
+            None => None,
+        };
+        match self.backend() {
+            DbBackend::Postgres => self.migrate_postgres().await,
+            DbBackend::MySql => self.migrate_mysql().await,
+            _ => self.migrate_sqlite().await,
+        }
+    }
+
+    /// The lock lives in the transaction and ends with it, however that ends.
+    async fn migrate_postgres(&self) -> Result<(), DbErr> {
+        let transaction = self.connection.begin().await?;
+        let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+        transaction.execute_unprepared(&lock).await?;
+        Migrator::up(&transaction, None).await?;
+        transaction.commit().await
+    }
+
+    /// `GET_LOCK` belongs to a connection, so a transaction pins one to hold it while others do the work:
+    /// MySQL commits each change of a table by itself.
+    async fn migrate_mysql(&self) -> Result<(), DbErr> {
+        let holder = self.connection.begin().await?;
+        let lock = format!("SELECT GET_LOCK('studygovernor_migration_{MIGRATION_LOCK}', 120) AS got");
+        let row = holder.query_one_raw(Statement::from_string(DbBackend::MySql, lock)).await?;
+        let got: Option<i64> = row.and_then(|row| row.try_get("", "got").ok());
+        if got != Some(1) {
+            return Err(DbErr::Custom("another server has been migrating the database for two minutes".to_owned()));
+        }
+        let outcome = Migrator::up(&self.connection, None).await;
+        let release = format!("SELECT RELEASE_LOCK('studygovernor_migration_{MIGRATION_LOCK}')");
+        holder.execute_unprepared(&release).await?;
+        holder.rollback().await?;
+        outcome
+    }
+
+    /// The file's one writer is the lock: the second server waits for the busy timeout, then finds nothing to do.
+    async fn migrate_sqlite(&self) -> Result<(), DbErr> {
+        if Migrator::get_migration_with_status_read_only(&self.connection)
+            .await
+            .is_ok_and(|all| all.iter().all(|one| one.status() == sea_orm_migration::MigrationStatus::Applied))
+        {
+            return Ok(());
+        }
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let transaction = self.connection.begin_with_options(options).await?;
+        Migrator::up(&transaction, None).await?;
+        transaction.commit().await
+    }
+
+    /// Each migration with whether it is applied.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn migration_status(&self) -> Result<Vec<(String, bool)>, DbErr> {
+        let all = Migrator::get_migration_with_status_read_only(&self.connection).await?;
+        let applied = sea_orm_migration::MigrationStatus::Applied;
+        Ok(all.iter().map(|one| (one.name().to_owned(), one.status() == applied)).collect())
+    }
+
+    /// Takes all tables away, with everything in them.
+    ///
+    /// # Errors
+    /// When the database cannot.
+    pub async fn clean(&self) -> Result<(), DbErr> {
+        Migrator::down(&self.connection, None).await
+    }
+}
+
+/// Any number that nothing else on the database server uses as an advisory lock.
+const MIGRATION_LOCK: i64 = 7_310_821;
+
+/// Whether a transaction lost against another one through no fault of its own and may simply be done again:
+/// a deadlock or a lock that was not had in time.
+#[must_use]
+pub fn is_transient(error: &DbErr) -> bool {
+    let text = error.to_string();
+    ["deadlock", "Deadlock", "could not serialize", "Lock wait timeout", "database is locked", "Record has changed"]
+        .iter()
+        .any(|sign| text.contains(sign))
+}
+
+/// Whether a unique constraint refused the row.
+#[must_use]
+pub fn is_duplicate(error: &DbErr) -> bool {
+    matches!(error.sql_err(), Some(sea_orm::SqlErr::UniqueConstraintViolation(_)))
+}

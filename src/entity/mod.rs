@@ -1,0 +1,29 @@
+//! `SeaORM` entities: the tables of the design as types, nothing else.
+//!
+//! Moments are UTC without an offset.
+
+pub mod action;
+pub mod api_token;
+pub mod audit_event;
+pub mod callback;
+pub mod callback_execution;
+pub mod cohort;
+pub mod experiment;
+pub mod external_cohort_urls;
+pub mod external_experiment_links;
+pub mod external_subject_links;
+pub mod external_system;
+pub mod external_system_history;
+pub mod kind;
+pub mod outbox;
+pub mod role;
+pub mod roles_users;
+pub mod scan;
+pub mod scantype;
+pub mod session;
+pub mod state;
+pub mod subject;
+pub mod transition;
+pub mod user;
+pub mod variable;
+pub mod workflow;

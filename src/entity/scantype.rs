@@ -1,0 +1,17 @@
+//! A kind of series: modality and protocol.
+
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "scantype")]
+pub struct Model {
+    #[sea_orm(primary_key)]
+    pub id: i32,
+    pub modality: String,
+    pub protocol: String,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,27 @@
+//! A person in a cohort.
+
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "subject")]
+pub struct Model {
+    #[sea_orm(primary_key)]
+    pub id: i32,
+    pub label: String,
+    pub date_of_birth: Option<Date>,
+    pub cohort_id: i32,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {
+    #[sea_orm(belongs_to = "super::cohort::Entity", from = "Column::CohortId", to = "super::cohort::Column::Id")]
+    Cohort,
+}
+
+impl Related<super::cohort::Entity> for Entity {
+    fn to() -> RelationDef {
+        Relation::Cohort.def()
+    }
+}
+
+impl ActiveModelBehavior for ActiveModel {}

@@ -1,0 +1,12 @@
+//! What is studied: a cohort has subjects, a subject has experiments, an experiment has scans and variables.
+//!
+//! Everything here may be created and described; where an experiment stands in its workflow is the engine's alone.
+
+pub mod label;
+
+pub mod register;
+
+pub mod variable;
+
+pub use label::{Label, LabelError};
+pub use variable::VariableValue;

@@ -1,0 +1,149 @@
+//! A condition: one Python expression out of a workflow file, answered yes or no about one experiment.
+//!
+//! Its life: read from a workflow → [`check`]ed when the workflow is loaded (is it one expression, and small
+//! enough?) → [`evaluate`]d against the [`Facts`] whenever the engine asks whether a callback may run.
+//! Its author is whoever may write a workflow, so it is code of a stranger: it runs in `monty`, an interpreter
+//! without files, network or imports, and with a limit on everything that can grow.
+//!
+//! - `syntax` decides what may be compiled at all, before anything runs.
+//! - `values` turns facts into Python values; they are copies, so a condition cannot change a fact.
+//! - `sandbox` compiles and runs, and holds the limits.
+//! - `cache` keeps what was compiled, by its text.
+//!
+//! Nothing outside this module knows `monty`; the tables in the tests are what a replacement would have to pass.
+
+mod cache;
+mod sandbox;
+mod syntax;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
+
+pub use syntax::SyntaxError;
+
+/// What a condition can see.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The name `experiment`.
+    pub experiment: ExperimentFacts,
+    /// The name `callbacks`: a mapping by label.
+    pub callbacks: BTreeMap<String, CallbackFacts>,
+    /// What `datetime.datetime.now()` answers. The clock is handed in, so that an evaluation can be repeated.
+    pub now: NaiveDateTime,
+}
+
+/// `experiment`, with these attributes.
+#[derive(Debug, Clone)]
+pub struct ExperimentFacts {
+    /// `experiment.label`
+    pub label: String,
+    /// `experiment.scandate`, a naive `datetime.datetime`
+    pub scandate: NaiveDateTime,
+    /// `experiment.state`
+    pub state: String,
+    /// `experiment.variables`, a dict in this order
+    pub variables: Vec<(String, Value)>,
+}
+
+/// `callbacks[label]`, with these attributes.
+#[derive(Debug, Clone)]
+pub struct CallbackFacts {
+    /// `.status`, a plain string
+    pub status: String,
+    /// `.result`, a plain string
+    pub result: String,
+    /// `.result_values`, a real mapping when it is a JSON object
+    pub result_values: serde_json::Value,
+}
+
+/// The value of a variable, as Python shall see it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// `None`
+    None,
+    /// `bool`
+    Bool(bool),
+    /// `int`
+    Int(i64),
+    /// `float`
+    Float(f64),
+    /// `str`
+    Str(String),
+    /// `datetime.date`
+    Date(NaiveDate),
+    /// `datetime.datetime`, naive
+    DateTime(NaiveDateTime),
+    /// `datetime.time`, naive
+    Time(NaiveTime),
+    /// dicts, lists and scalars, nested
+    Json(serde_json::Value),
+}
+
+/// Why a condition has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EvaluationError {
+    /// It is not an expression that may be compiled.
+    #[error("{0}")]
+    Syntax(#[from] SyntaxError),
+    /// Python raised, or the sandbox refused: one line such as `KeyError: 'qc'`.
+    #[error("{0}")]
+    Raised(String),
+    /// It ran for as long as a condition may.
+    #[error("took longer than {} ms", sandbox::MAX_DURATION.as_millis())]
+    TooSlow,
+    /// It wanted more memory than a condition may have.
+    #[error("needed too much memory")]
+    TooLarge,
+    /// The interpreter itself failed. This is a bug there; the condition is answered with an error all the same.
+    #[error("the interpreter failed: {0}")]
+    Broken(String),
+}
+
+/// Is the text exactly one Python expression, small enough to be compiled? A blank text is fine: it means true.
+///
+/// # Errors
+/// The first thing that is wrong, with its place in the text.
+pub fn check(text: &str) -> Result<(), SyntaxError> {
+    if is_blank(text) {
+        return Ok(());
+    }
+    let (text, program) = compiled(text)?;
+    cache::put(text, program);
+    Ok(())
+}
+
+/// The truth of the condition's value. A blank text is true.
+///
+/// Bounded in time and memory, but it blocks: call it in `spawn_blocking`, and few at a time, because
+/// the bound on memory is one per evaluation.
+///
+/// # Errors
+/// Whatever kept the condition from having an answer; its text is one line, fit for people.
+pub fn evaluate(text: &str, facts: &Facts) -> Result<bool, EvaluationError> {
+    if is_blank(text) {
+        return Ok(true);
+    }
+    let (text, program) = compiled(text)?;
+    let outcome = sandbox::run(&program, facts);
+    if !matches!(outcome, Err(EvaluationError::Broken(_))) {
+        cache::put(text, program);
+    }
+    outcome
+}
+
+/// From the cache, or compiled now. Errors are not kept: a wrong condition is fixed, not asked again.
+fn compiled(text: &str) -> Result<(String, sandbox::Program), SyntaxError> {
+    match cache::take(text) {
+        Some(entry) => Ok(entry),
+        None => Ok((text.to_owned(), sandbox::compile(text)?)),
+    }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.trim().is_empty()
+}

@@ -1,0 +1,188 @@
+//! What may be compiled: exactly one expression, of bounded size and depth, without assignment.
+//!
+//! The limits stand before the parser, because parser, compiler and interpreter recurse over the tree,
+//! and an overflowing stack takes the process with it: nothing can catch that.
+
+use std::collections::BTreeSet;
+
+use ruff_python_ast::{
+    Expr, ExprContext, Mod, Parameter,
+    token::TokenKind,
+    visitor::{Visitor, walk_expr, walk_parameter},
+};
+use ruff_python_parser::{Mode, ParseOptions, lexer, parse};
+use ruff_text_size::Ranged;
+
+/// Characters (bytes, in fact) of a text. The longest condition seen in use has about 200.
+pub(super) const MAX_TEXT: usize = 10_000;
+
+/// Tokens of a text. `a.b.c.d…` is parsed without recursion into a tree as deep as it has tokens, and that tree
+/// is dropped with recursion: so the count is limited before there is a tree.
+const MAX_TOKENS: usize = 1_500;
+
+/// Depth while parsing (parentheses, `not not …`, `lambda: lambda: …`), and of the tree that comes out.
+/// Below the limits of the parser and of monty (about 200), which are made for a stack of their own.
+const MAX_DEPTH: u16 = 64;
+
+/// Builtins of monty that a condition has no use for: they reach for the host, write, or go around the rule on
+/// names with two underscores. Everything that needs the host is refused by the sandbox once more.
+/// `pow` is here because with three arguments it can work for hours in one step, which no limit interrupts;
+/// `**` does the rest of it, under a limit.
+const DENIED: [&str; 10] = ["open", "print", "pow", "id", "getattr", "hasattr", "setattr", "type", "object", "input"];
+
+/// The text is not one acceptable expression.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {message}")]
+pub struct SyntaxError {
+    /// What is wrong, in one line.
+    pub message: String,
+    /// Line inside the text, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+/// What the expression reads, so that only that is turned into Python values.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    /// The name `experiment` occurs.
+    pub(super) experiment: bool,
+    /// `callbacks` occurs other than as `callbacks['label']`.
+    pub(super) all_callbacks: bool,
+    /// The labels of each `callbacks['label']`.
+    pub(super) labels: BTreeSet<String>,
+    /// `now`, `today` or the like occurs: the host will be asked for the time.
+    pub(super) clock: bool,
+    /// Something that is refused when it is evaluated: a line such as `NameError: …`.
+    pub(super) refused: Option<String>,
+}
+
+/// Parses the text and looks at every node once.
+pub(super) fn read(text: &str) -> Result<Reads, SyntaxError> {
+    refuse_size(text)?;
+    // Like `eval`, which strips blanks in front; YAML blocks bring them along.
+    let body = text.trim();
+    let start = text.len() - text.trim_start().len();
+    let options = ParseOptions::from(Mode::Expression).with_max_recursion_depth(MAX_DEPTH);
+    let parsed = parse(body, options)
+        .map_err(|e| error_at(text, start + usize::from(e.location.start()), &e.error.to_string()))?;
+    let mut walk = Walk { reads: Reads::default(), bound: BTreeSet::new(), denied: Vec::new(), depth: 0, error: None };
+    if let Mod::Expression(module) = parsed.syntax() {
+        walk.visit_expr(&module.body);
+    }
+    match walk.error {
+        Some((offset, message)) => Err(error_at(text, start + offset, message)),
+        None => Ok(walk.finish()),
+    }
+}
+
+fn refuse_size(text: &str) -> Result<(), SyntaxError> {
+    if text.len() > MAX_TEXT {
+        return Err(error_at(text, 0, &format!("a condition has at most {MAX_TEXT} characters")));
+    }
+    if let Some(at) = text.find('\0') {
+        return Err(error_at(text, at, "a condition cannot contain null bytes"));
+    }
+    let mut tokens = lexer::lex(text.trim(), Mode::Expression);
+    let small = (0..MAX_TOKENS).any(|_| tokens.next_token() == TokenKind::EndOfFile);
+    if small { Ok(()) } else { Err(error_at(text, 0, "the condition is too long")) }
+}
+
+/// Turns a byte offset into line and column, as an editor counts them.
+pub(super) fn error_at(text: &str, offset: usize, message: &str) -> SyntaxError {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    SyntaxError {
+        message: one_line(message),
+        line: before.matches('\n').count() + 1,
+        column: before[line_start..].chars().count() + 1,
+    }
+}
+
+/// A message that fits a log line and a form field. The text of a condition can be quoted in it, so it is cut.
+pub(super) fn one_line(message: &str) -> String {
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= 200 { line } else { line.chars().take(200).chain(['…']).collect() }
+}
+
+struct Walk<'a> {
+    reads: Reads,
+    /// Names that a comprehension or a lambda gives: they are its own, whatever they are called.
+    bound: BTreeSet<&'a str>,
+    denied: Vec<&'a str>,
+    depth: u16,
+    error: Option<(usize, &'static str)>,
+}
+
+impl<'a> Walk<'a> {
+    fn finish(mut self) -> Reads {
+        if let Some(name) = self.denied.iter().find(|name| !self.bound.contains(*name)) {
+            self.reads.refused = Some(format!("NameError: name '{name}' is not defined"));
+        }
+        self.reads
+    }
+
+    fn name(&mut self, name: &'a str) {
+        match name {
+            "experiment" => self.reads.experiment = true,
+            "callbacks" => self.reads.all_callbacks = true,
+            _ if name.starts_with("__") || DENIED.contains(&name) => self.denied.push(name),
+            _ => {}
+        }
+    }
+
+    fn attribute(&mut self, name: &str) {
+        match name {
+            // `__class__` and its like lead from any value to the interpreter's insides.
+            _ if name.starts_with("__") => {
+                self.reads
+                    .refused
+                    .get_or_insert_with(|| one_line(&format!("AttributeError: '{name}' is not available")));
+            }
+            "now" | "today" | "utcnow" => self.reads.clock = true,
+            _ => {}
+        }
+    }
+
+    fn refuse(&mut self, at: &Expr, message: &'static str) {
+        self.error.get_or_insert((usize::from(at.start()), message));
+    }
+
+    /// `callbacks['label']`: only that one callback is needed. A label that is missing is a `KeyError` either way.
+    fn label(&mut self, expr: &'a Expr) -> bool {
+        if let Expr::Subscript(subscript) = expr
+            && let Expr::Name(name) = &*subscript.value
+            && name.id == "callbacks"
+            && let Expr::StringLiteral(label) = &*subscript.slice
+        {
+            return self.reads.labels.insert(label.value.to_str().to_owned()) || true;
+        }
+        false
+    }
+}
+
+impl<'a> Visitor<'a> for Walk<'a> {
+    fn visit_expr(&mut self, expr: &'a Expr) {
+        match expr {
+            _ if self.error.is_some() || self.label(expr) => return,
+            _ if self.depth >= MAX_DEPTH => return self.refuse(expr, "the condition is nested too deeply"),
+            // A condition looks at the world and changes nothing, not even its own names.
+            Expr::Named(_) => return self.refuse(expr, "':=' is not allowed in a condition"),
+            Expr::Await(_) => return self.refuse(expr, "'await' is not allowed in a condition"),
+            Expr::Yield(_) | Expr::YieldFrom(_) => return self.refuse(expr, "'yield' is not allowed in a condition"),
+            Expr::Starred(_) if self.depth == 0 => return self.refuse(expr, "cannot use starred expression here"),
+            Expr::Name(name) if name.ctx == ExprContext::Load => self.name(&name.id),
+            Expr::Name(name) => drop(self.bound.insert(&name.id)),
+            Expr::Attribute(attribute) => self.attribute(&attribute.attr),
+            _ => {}
+        }
+        self.depth += 1;
+        walk_expr(self, expr);
+        self.depth -= 1;
+    }
+
+    fn visit_parameter(&mut self, parameter: &'a Parameter) {
+        self.bound.insert(parameter.name.as_str());
+        walk_parameter(self, parameter);
+    }
+}

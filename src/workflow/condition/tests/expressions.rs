@@ -1,0 +1,177 @@
+//! Expressions and what Python makes of them.
+
+use super::*;
+
+#[rustfmt::skip]
+const TABLE: &[(&str, bool)] = &[
+    // from workflows in use
+    ("callbacks['count_scans'].result == 'success' and experiment.variables['qc'] == 'unsure'", true),
+    ("'pilot' not in experiment.label", true),
+    ("callbacks['pipeline'].result != 'success'", true),
+    ("callbacks['pipeline'].result == 'success'", false),
+    ("callbacks['count_scans'].status == 'done'", true),
+    ("experiment.state in ('scanned', 'new')", true),
+    // arithmetic
+    ("experiment.variables['age'] + 1 == 43", true),
+    ("7 - 10 < 0", true),
+    ("6 * 7 == experiment.variables['age']", true),
+    ("7 / 2 == 3.5", true),
+    ("7 // 2 == 3 and -7 // 2 == -4", true),
+    ("7 % 3 == 1 and -7 % 3 == 2", true),
+    ("2 ** 10 == 1024 and 2 ** 100 > 10 ** 30", true),
+    ("divmod(17, 5) == (3, 2)", true),
+    ("0.1 + 0.2 == 0.3", false),
+    ("abs(0.1 + 0.2 - 0.3) < 1e-9", true),
+    ("experiment.variables['weight'] / 1.8 ** 2 < 25", true),
+    ("1_000 == 1000 and 0x1f == 31 and 0b11 == 3 and 0o17 == 15", true),
+    // comparison
+    ("18 <= experiment.variables['age'] < 65", true),
+    ("1 < 2 < 2", false),
+    ("1 != 2 and 1 == 1.0 and True == 1", true),
+    ("'abc' < 'abd' and [1, 2] < [1, 3] and (1,) <= (1, 0)", true),
+    // boolean
+    ("not experiment.variables['note']", true),
+    ("experiment.variables['consent'] and not False", true),
+    ("0 or '' or [] or {} or None", false),
+    ("'' or 'x'", true),
+    ("True or undefined_name", true),
+    ("False and 1 / 0", false),
+    // truth of values
+    ("[0]", true),
+    ("[]", false),
+    ("0.0", false),
+    ("'False'", true),
+    ("experiment", true),
+    ("1, 0", true),
+    ("None", false),
+    // bits
+    ("6 & 3 == 3", true),
+    ("(6 & 3) == 2 and (6 | 3) == 7 and (6 ^ 3) == 5", true),
+    ("~5 == -6 and 1 << 4 == 16 and 256 >> 4 == 16", true),
+    // membership, identity
+    ("'qc' in experiment.variables and 'x' not in experiment.variables", true),
+    ("'count_scans' in callbacks and 'other' not in callbacks", true),
+    ("'b' in experiment.variables['tags']", true),
+    ("experiment.variables['note'] is None", true),
+    ("experiment.variables.get('age') is not None", true),
+    ("2 in {1, 2} and 3 not in (1, 2) and 'a' in {'a': 1}", true),
+    // unary, conditional
+    ("-experiment.variables['age'] == -42 and +1 == 1", true),
+    ("(1 if experiment.variables['consent'] else 0) == 1", true),
+    ("False if experiment.variables['qc'] == 'unsure' else True", false),
+    // subscripts, slices
+    ("experiment.label[4:7] == '007'", true),
+    ("experiment.label[-1] == '2' and experiment.label[::-1][0] == '2'", true),
+    ("[1, 2, 3][1:] == [2, 3] and (1, 2, 3)[:-1] == (1, 2)", true),
+    ("{'a': [10, 20]}['a'][-1] == 20", true),
+    ("int(experiment.label[4:7]) == 7", true),
+    // strings
+    ("experiment.label.startswith('sub-') and experiment.label.endswith('ses-2')", true),
+    ("experiment.label.startswith(('x', 'sub'))", true),
+    ("'AbC'.lower() == 'abc' and 'AbC'.upper() == 'ABC'", true),
+    ("experiment.label.split('_')[0] == 'sub-007'", true),
+    ("experiment.label.split('_')[1].split('-')[1] == '2'", true),
+    ("'  x '.strip() == 'x' and 'xax'.strip('x') == 'a' and 'a '.rstrip() == 'a'", true),
+    ("experiment.label.replace('sub-', '') == '007_ses-2'", true),
+    ("'-'.join(['a', 'b']) == 'a-b'", true),
+    ("'{}/{}'.format('a', 1) == 'a/1' and '{x:>3}'.format(x=1) == '  1'", true),
+    ("'abc'.find('c') == 2 and 'abcabc'.count('b') == 2 and 'abc'.index('b') == 1", true),
+    ("'12'.isdigit() and not 'a1'.isdigit() and 'ab'.isalpha() and 'a1'.isalnum()", true),
+    ("'7'.zfill(3) == '007' and 'x'.ljust(3) == 'x  ' and 'x'.center(3) == ' x '", true),
+    ("'a-b-c'.partition('-')[2] == 'b-c' and 'a-b'.rsplit('-', 1) == ['a', 'b']", true),
+    ("'hello world'.title() == 'Hello World' and 'ab'.capitalize() == 'Ab'", true),
+    ("'ß'.casefold() == 'ss' and 'Ä'.lower() == 'ä' and len('äöü') == 3", true),
+    ("'a' 'b' == 'ab' and 'a' * 3 == 'aaa' and r'\\d' == '\\\\d'", true),
+    ("'a\\nb'.splitlines() == ['a', 'b'] and 'abc'.removeprefix('a') == 'bc'", true),
+    ("f'{experiment.variables[\"age\"]:05d}' == '00042'", true),
+    ("f'{experiment.label!r}' == \"'sub-007_ses-2'\" and f'{0.5:.1%}' == '50.0%'", true),
+    // dicts
+    ("experiment.variables.get('qc', 'none') == 'unsure' and experiment.variables.get('x', 5) == 5", true),
+    ("'qc' in experiment.variables.keys() and 42 in experiment.variables.values()", true),
+    ("('age', 42) in experiment.variables.items()", true),
+    ("list(experiment.variables)[0] == 'qc' and list(callbacks) == ['count_scans', 'pipeline']", true),
+    ("dict(a=1) == {'a': 1} and {**{'a': 1}, 'b': 2} == {'a': 1, 'b': 2} and {'a': 1} | {'b': 2} == {'a': 1, 'b': 2}", true),
+    // functions
+    ("len(experiment.variables['tags']) == 3 and sum([1, 2, 3]) == 6", true),
+    ("min(3, 1, 2) == 1 and max([3, 1]) == 3 and max('ab', 'b', key=len) == 'ab'", true),
+    ("sorted([3, 1, 2]) == [1, 2, 3] and sorted('ba', reverse=True) == ['b', 'a']", true),
+    ("sorted(['bb', 'a'], key=lambda s: len(s)) == ['a', 'bb']", true),
+    ("abs(-3) == 3 and round(2.5) == 2 and round(2.567, 2) == 2.57 and pow(2, 3) == 8", true),
+    ("int('7') == 7 and float('1.5') == 1.5 and str(7) == '7' and bool([]) is False and int(7.9) == 7", true),
+    ("isinstance(1, int) and isinstance('a', (int, str)) and not isinstance(1, str)", true),
+    ("list(range(3)) == [0, 1, 2] and list(enumerate('ab')) == [(0, 'a'), (1, 'b')]", true),
+    ("list(zip([1, 2], 'ab')) == [(1, 'a'), (2, 'b')] and list(reversed([1, 2])) == [2, 1]", true),
+    ("list(map(str, [1])) == ['1'] and list(filter(None, [0, 1])) == [1]", true),
+    ("set([1, 1, 2]) == {1, 2} and tuple([1]) == (1,) and {1, 2} & {2} == {2} and {1} <= {1, 2}", true),
+    ("ord('a') == 97 and chr(97) == 'a' and hex(255) == '0xff' and bin(2) == '0b10'", true),
+    ("next(iter([5])) == 5 and next(iter([]), 6) == 6", true),
+    // comprehensions
+    ("any(c.result == 'failure' for c in callbacks.values())", true),
+    ("all(c.result == 'success' for c in callbacks.values())", false),
+    ("[x * 2 for x in range(3) if x] == [2, 4]", true),
+    ("{k: v for k, v in [('a', 1)]} == {'a': 1} and {x % 2 for x in range(4)} == {0, 1}", true),
+    ("sum(1 for c in callbacks.values() if c.status == 'done') == 2", true),
+    ("[(x, y) for x in 'ab' for y in range(2)][3] == ('b', 1)", true),
+    ("(lambda a, b=2: a + b)(1) == 3", true),
+    ("[open for open in [1]] == [1]", true),
+    // dates
+    ("datetime.datetime.now() - experiment.scandate > datetime.timedelta(days=30)", true),
+    ("datetime.datetime.now() - experiment.scandate > datetime.timedelta(days=32)", false),
+    ("(datetime.datetime.now() - experiment.scandate).days == 31", true),
+    ("(datetime.datetime.now() - experiment.scandate).total_seconds() == 31 * 86400 + 3600", true),
+    ("datetime.date.today() == datetime.date(2024, 3, 31)", true),
+    ("datetime.datetime.today().month == 3", true),
+    ("experiment.scandate.year == 2024 and experiment.scandate.month == 2 and experiment.scandate.day == 29", true),
+    ("experiment.scandate.weekday() == 3 and experiment.scandate.isoweekday() == 4", true),
+    ("experiment.scandate.hour < 12 and experiment.scandate.minute == 30", true),
+    ("experiment.scandate < datetime.datetime(2024, 3, 1)", true),
+    ("experiment.scandate.date() == datetime.date(2024, 2, 29)", true),
+    ("experiment.scandate.strftime('%Y-%m-%d') == '2024-02-29'", true),
+    ("experiment.scandate.isoformat() == '2024-02-29T09:30:00'", true),
+    ("experiment.scandate + datetime.timedelta(days=1, hours=-1, minutes=-30) == datetime.datetime(2024, 3, 1, 8)", true),
+    ("experiment.scandate.replace(day=1) < experiment.scandate", true),
+    ("datetime.datetime.strptime('2024-01-02', '%Y-%m-%d').day == 2", true),
+    ("datetime.datetime.fromisoformat('2024-01-02').day == 2 and datetime.date.fromisoformat('2024-01-02').day == 2", true),
+    ("experiment.variables['born'] < datetime.date(2000, 1, 1)", true),
+    ("(experiment.scandate.date() - experiment.variables['born']).days > 40 * 365", true),
+    ("experiment.variables['seen'] > experiment.scandate", true),
+    ("experiment.variables['start'] < datetime.time(9, 0) and experiment.variables['start'].hour == 8", true),
+    ("datetime.timedelta(hours=1) * 2 == datetime.timedelta(minutes=120)", true),
+    ("datetime.timedelta(days=3) / datetime.timedelta(days=2) == 1.5", true),
+    ("isinstance(experiment.scandate, datetime.datetime) and isinstance(experiment.variables['born'], datetime.date)", true),
+    ("f'{experiment.scandate:%Y}' == '2024'", true),
+    // result_values
+    ("callbacks['count_scans'].result_values['n'] >= 10", true),
+    ("callbacks['count_scans'].result_values['series'][0]['name'] == 't1'", true),
+    ("sum(callbacks['count_scans'].result_values['series'][0]['scans']) == 6", true),
+    ("callbacks['count_scans'].result_values['deep']['a']['b'] is None", true),
+    ("callbacks['count_scans'].result_values.get('missing', {}).get('x') is None", true),
+    ("callbacks['count_scans'].result_values['ratio'] == 0.75", true),
+    ("callbacks['count_scans'].result_values['big'] == 2**64 - 1", true),
+    ("callbacks['pipeline'].result_values", false),
+    ("callbacks[experiment.label.replace('sub-007_ses-2', 'pipeline')].result == 'failure'", true),
+    // layout
+    ("  \t1 == 1  ", true),
+    ("\n1 == 1\n", true),
+    ("(1 == 1\n  and 2 == 2\n)", true),
+    ("1 == 1 # a remark", true),
+    ("('a' in\n  # a remark\n  experiment.variables['tags'])", true),
+    ("'''a\nb''' == 'a\\nb'", true),
+    ("1 == 1 and \\\n 2 == 2", true),
+];
+
+#[test]
+fn table() {
+    let facts = facts();
+    let mut wrong = Vec::new();
+    for (text, expected) in TABLE {
+        let got = evaluate(text, &facts);
+        if got != Ok(*expected) {
+            wrong.push(format!("{text}: {got:?}"));
+        }
+        // Once more, out of the cache.
+        assert_eq!(evaluate(text, &facts), got);
+    }
+    assert!(TABLE.len() >= 70);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,146 @@
+//! Facts as Python values. Everything is copied: what a condition does to a dict, it does to its own.
+
+use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
+use monty_types::{
+    DictPairs, MontyClassInstance, MontyClassType, MontyDate, MontyDateTime, MontyObject, MontyTime, MontyUuid,
+};
+
+use super::{CallbackFacts, ExperimentFacts, Facts, Value, syntax::Reads};
+
+/// Deepest JSON that is handed over. `serde_json` reads no deeper than 128; a value built in memory could be.
+const MAX_JSON_DEPTH: usize = 128;
+
+/// Which of the two kinds of object; the number makes its identity.
+const EXPERIMENT: u128 = 1;
+const CALLBACK: u128 = 2;
+
+/// The values of the names `experiment` and `callbacks`, as far as the condition reads them.
+pub(super) fn inputs(facts: &Facts, reads: &Reads) -> Vec<MontyObject> {
+    let experiment = if reads.experiment { experiment(&facts.experiment) } else { MontyObject::None };
+    vec![experiment, callbacks(facts, reads)]
+}
+
+fn callbacks(facts: &Facts, reads: &Reads) -> MontyObject {
+    let wanted = facts.callbacks.iter().filter(|(label, _)| reads.all_callbacks || reads.labels.contains(*label));
+    // Identities count up from a place of their own, so that two callbacks are never the same object.
+    let pairs = wanted.zip(1u128..).map(|((label, callback), number)| (text(label), self::callback(callback, number)));
+    MontyObject::Dict(pairs.collect())
+}
+
+fn experiment(facts: &ExperimentFacts) -> MontyObject {
+    let variables = facts.variables.iter().map(|(name, value)| (text(name), variable(value)));
+    let attributes = [
+        (text("label"), text(&facts.label)),
+        (text("scandate"), date_time(facts.scandate)),
+        (text("state"), text(&facts.state)),
+        (text("variables"), MontyObject::Dict(variables.collect())),
+    ];
+    instance("Experiment", EXPERIMENT, 0, attributes.into_iter().collect())
+}
+
+fn callback(facts: &CallbackFacts, number: u128) -> MontyObject {
+    let attributes = [
+        (text("status"), text(&facts.status)),
+        (text("result"), text(&facts.result)),
+        (text("result_values"), json(&facts.result_values, 0)),
+    ];
+    instance("Callback", CALLBACK, number, attributes.into_iter().collect())
+}
+
+/// An object with attributes and no methods.
+fn instance(class: &str, kind: u128, number: u128, attrs: DictPairs) -> MontyObject {
+    let class_type = MontyClassType {
+        name: class.to_owned(),
+        id: MontyUuid::from_u128(kind),
+        host_defined: true,
+        is_dataclass: false,
+        attrs: DictPairs::default(),
+    };
+    let instance_id = MontyUuid::from_u128((kind << 64) | number);
+    MontyObject::ClassInstance(Box::new(MontyClassInstance { class_type, instance_id, attrs }))
+}
+
+fn variable(value: &Value) -> MontyObject {
+    match value {
+        Value::None => MontyObject::None,
+        Value::Bool(value) => MontyObject::Bool(*value),
+        Value::Int(value) => MontyObject::Int(*value),
+        Value::Float(value) => MontyObject::Float(*value),
+        Value::Str(value) => text(value),
+        Value::Date(value) => date(*value),
+        Value::DateTime(value) => date_time(*value),
+        Value::Time(value) => time(*value),
+        Value::Json(value) => json(value, 0),
+    }
+}
+
+fn json(value: &serde_json::Value, depth: usize) -> MontyObject {
+    match value {
+        // Deeper is cut off rather than refused: a condition that does not look there still has its answer.
+        _ if depth > MAX_JSON_DEPTH => MontyObject::None,
+        serde_json::Value::Null => MontyObject::None,
+        serde_json::Value::Bool(value) => MontyObject::Bool(*value),
+        serde_json::Value::Number(value) => number(value),
+        serde_json::Value::String(value) => text(value),
+        serde_json::Value::Array(items) => MontyObject::List(items.iter().map(|item| json(item, depth + 1)).collect()),
+        serde_json::Value::Object(map) => {
+            MontyObject::Dict(map.iter().map(|(key, value)| (text(key), json(value, depth + 1))).collect())
+        }
+    }
+}
+
+fn number(value: &serde_json::Number) -> MontyObject {
+    if let Some(value) = value.as_i64() {
+        MontyObject::Int(value)
+    } else if let Some(value) = value.as_u64() {
+        MontyObject::BigInt(value.into())
+    } else {
+        MontyObject::Float(value.as_f64().unwrap_or(f64::NAN))
+    }
+}
+
+fn text(value: &str) -> MontyObject {
+    MontyObject::String(value.to_owned())
+}
+
+/// The answer to `datetime.date.today()`, and the value of a date.
+pub(super) fn date(value: NaiveDate) -> MontyObject {
+    MontyObject::Date(MontyDate { year: value.year(), month: small(value.month()), day: small(value.day()) })
+}
+
+/// The answer to `datetime.datetime.now()`, and the value of a date with a time.
+pub(super) fn date_time(value: NaiveDateTime) -> MontyObject {
+    MontyObject::DateTime(MontyDateTime {
+        year: value.year(),
+        month: small(value.month()),
+        day: small(value.day()),
+        hour: small(value.hour()),
+        minute: small(value.minute()),
+        second: small(value.second()),
+        microsecond: microsecond(value.nanosecond()),
+        offset_seconds: None,
+        timezone_name: None,
+    })
+}
+
+fn time(value: NaiveTime) -> MontyObject {
+    MontyObject::Time(MontyTime {
+        hour: small(value.hour()),
+        minute: small(value.minute()),
+        second: small(value.second()),
+        microsecond: microsecond(value.nanosecond()),
+        offset_seconds: None,
+        timezone_name: None,
+        fold: 0,
+    })
+}
+
+/// Chrono counts a leap second as nanoseconds beyond a second; Python has none, so it becomes the last microsecond.
+fn microsecond(nanosecond: u32) -> u32 {
+    (nanosecond / 1_000).min(999_999)
+}
+
+/// Months, days, hours and their like are below 256 by their nature.
+fn small(value: u32) -> u8 {
+    u8::try_from(value).unwrap_or(u8::MAX)
+}

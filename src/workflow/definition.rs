@@ -1,0 +1,130 @@
+//! What a workflow file says, once it is known to be sound.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::yaml::{self, Node};
+
+/// A workflow as it stands in a file or in the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Definition {
+    pub label: String,
+    pub states: Vec<StateDefinition>,
+}
+
+/// A state with what leaves it, in the order of the file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateDefinition {
+    pub label: String,
+    pub freetext: Option<String>,
+    pub callbacks: Vec<CallbackDefinition>,
+    pub transitions: Vec<TransitionDefinition>,
+}
+
+/// An edge to another state. No condition is an open way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TransitionDefinition {
+    pub destination: String,
+    pub condition: Option<String>,
+}
+
+/// Work to do when a state is entered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallbackDefinition {
+    pub label: String,
+    pub function: String,
+    /// YAML text of a mapping.
+    pub callback_arguments: String,
+    /// Target label → JSON pointer; empty for none.
+    pub variable_map: BTreeMap<String, String>,
+    /// Minutes; none is no limit.
+    pub run_timeout: Option<i32>,
+    /// Minutes; none or 0 is no wait stage.
+    pub wait_timeout: Option<i32>,
+    /// Seconds.
+    pub initial_delay: i32,
+    pub description: Option<String>,
+    pub condition: Option<String>,
+    pub retries: i32,
+    /// Seconds.
+    pub retry_delay: i32,
+}
+
+/// Minutes that a run may take when the file does not say: the default of the existing product.
+const DEFAULT_RUN_TIMEOUT: i32 = 60;
+
+impl Definition {
+    /// Takes the definition out of a document that [`super::check`] found no error in.
+    pub(super) fn from_node(document: &Node) -> Self {
+        let states = document.get("states").map_or(&[][..], Node::items);
+        Self { label: text(document, "label").unwrap_or_default(), states: states.iter().map(state).collect() }
+    }
+}
+
+fn state(node: &Node) -> StateDefinition {
+    StateDefinition {
+        label: text(node, "label").unwrap_or_default(),
+        freetext: text(node, "freetext"),
+        callbacks: node.get("callbacks").map_or(&[][..], Node::items).iter().map(callback).collect(),
+        transitions: node.get("transitions").map_or(&[][..], Node::items).iter().map(transition).collect(),
+    }
+}
+
+fn transition(node: &Node) -> TransitionDefinition {
+    TransitionDefinition { destination: text(node, "destination").unwrap_or_default(), condition: condition(node) }
+}
+
+fn callback(node: &Node) -> CallbackDefinition {
+    let variable_map = node.get("variable_map").map_or(&[][..], Node::entries);
+    CallbackDefinition {
+        label: text(node, "label").unwrap_or_default(),
+        function: text(node, "function").unwrap_or_default(),
+        callback_arguments: arguments(node),
+        variable_map: variable_map
+            .iter()
+            .map(|(target, source)| (target.text.clone(), source.text().unwrap_or_default().to_owned()))
+            .collect(),
+        run_timeout: match node.get("run_timeout") {
+            None => Some(DEFAULT_RUN_TIMEOUT),
+            Some(_) => number(node, "run_timeout"),
+        },
+        wait_timeout: match node.get("wait_timeout") {
+            None => Some(0),
+            Some(_) => number(node, "wait_timeout"),
+        },
+        initial_delay: number(node, "initial_delay").unwrap_or(0),
+        description: text(node, "description"),
+        condition: condition(node),
+        retries: number(node, "retries").unwrap_or(0),
+        retry_delay: number(node, "retry_delay").unwrap_or(0),
+    }
+}
+
+/// Arguments may be written as a mapping or as a text of YAML; they are kept as text.
+fn arguments(node: &Node) -> String {
+    match node.get("callback_arguments").map(Node::to_json) {
+        None | Some(Value::Null) => "{}\n".to_owned(),
+        Some(Value::String(text)) => text,
+        Some(mapping) => yaml::to_text(&mapping),
+    }
+}
+
+/// A blank condition is none. `true` and `false` without quotes mean the Python words.
+pub(super) fn condition(node: &Node) -> Option<String> {
+    match node.get("condition")?.to_json() {
+        Value::String(text) if !text.trim().is_empty() => Some(text),
+        Value::Bool(true) => Some("True".to_owned()),
+        Value::Bool(false) => Some("False".to_owned()),
+        _ => None,
+    }
+}
+
+fn text(node: &Node, key: &str) -> Option<String> {
+    node.get(key).and_then(Node::text).map(str::to_owned)
+}
+
+fn number(node: &Node, key: &str) -> Option<i32> {
+    node.get(key)?.to_json().as_i64().and_then(|value| i32::try_from(value).ok())
+}

@@ -1,0 +1,168 @@
+//! Where the boxes and arrows of a workflow's picture go.
+
+use dagre::graph::{Graph, GraphOptions};
+use dagre::{EdgeLabel, LayoutOptions, NodeLabel};
+
+use super::Definition;
+
+/// What kind of state it is, for its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateKind {
+    /// Where experiments begin; left at once.
+    Root,
+    /// Has callbacks.
+    Automatic,
+    /// Waits for a person or a script.
+    Manual,
+    /// Nothing follows.
+    End,
+}
+
+/// A state in the picture; `x` and `y` are of its middle, in pixels.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Box {
+    pub label: String,
+    pub kind: StateKind,
+    pub callbacks: usize,
+    pub x: f64,
+    pub y: f64,
+    pub width: f64,
+    pub height: f64,
+}
+
+/// A transition in the picture.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Arrow {
+    pub from: String,
+    pub to: String,
+    pub condition: Option<String>,
+    /// The `d` of an SVG path.
+    pub path: String,
+}
+
+/// The whole picture; sizes in pixels.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Drawing {
+    pub label: String,
+    pub width: f64,
+    pub height: f64,
+    pub boxes: Vec<Box>,
+    pub arrows: Vec<Arrow>,
+}
+
+const CHARACTER_WIDTH: f64 = 8.2;
+const BOX_HEIGHT: f64 = 46.0;
+
+/// Lays the picture out from top to bottom, states in the order of the workflow.
+#[must_use]
+pub fn draw(definition: &Definition) -> Drawing {
+    let mut graph: Graph<NodeLabel, EdgeLabel> =
+        Graph::with_options(GraphOptions { directed: true, multigraph: true, compound: false });
+    for (index, state) in definition.states.iter().enumerate() {
+        let mut node = NodeLabel::default();
+        #[expect(clippy::cast_precision_loss, reason = "a label has at most 100 characters")]
+        let characters = state.label.chars().count() as f64;
+        node.width = (characters * CHARACTER_WIDTH + 28.0).max(96.0);
+        node.height = BOX_HEIGHT;
+        graph.set_node(index.to_string(), Some(node));
+    }
+    let ends = edges(definition);
+    for (name, (from, to, _)) in ends.iter().enumerate() {
+        graph.set_edge(from.to_string(), to.to_string(), Some(EdgeLabel::default()), Some(&name.to_string()));
+    }
+    let options = LayoutOptions {
+        nodesep: 36.0,
+        ranksep: 46.0,
+        edgesep: 18.0,
+        marginx: 12.0,
+        marginy: 12.0,
+        ..LayoutOptions::default()
+    };
+    dagre::layout(&mut graph, Some(options));
+    collect(definition, &graph, &ends)
+}
+
+/// Index of the source, index of the destination, condition.
+fn edges(definition: &Definition) -> Vec<(usize, usize, Option<String>)> {
+    let index = |label: &str| definition.states.iter().position(|state| state.label == label);
+    let mut all = Vec::new();
+    for (from, state) in definition.states.iter().enumerate() {
+        for transition in &state.transitions {
+            if let Some(to) = index(&transition.destination) {
+                all.push((from, to, transition.condition.clone()));
+            }
+        }
+    }
+    all
+}
+
+fn collect(
+    definition: &Definition,
+    graph: &Graph<NodeLabel, EdgeLabel>,
+    ends: &[(usize, usize, Option<String>)],
+) -> Drawing {
+    let mut drawing =
+        Drawing { label: definition.label.clone(), width: 0.0, height: 0.0, boxes: Vec::new(), arrows: Vec::new() };
+    for (index, state) in definition.states.iter().enumerate() {
+        let Some(node) = graph.node(&index.to_string()) else { continue };
+        let (x, y) = (node.x.unwrap_or_default(), node.y.unwrap_or_default());
+        drawing.width = drawing.width.max(x + node.width / 2.0 + 12.0);
+        drawing.height = drawing.height.max(y + node.height / 2.0 + 12.0);
+        drawing.boxes.push(Box {
+            label: state.label.clone(),
+            kind: kind_of(definition, index),
+            callbacks: state.callbacks.len(),
+            x,
+            y,
+            width: node.width,
+            height: node.height,
+        });
+    }
+    for (name, (from, to, condition)) in ends.iter().enumerate() {
+        let Some(edge) = graph.edge(&from.to_string(), &to.to_string(), Some(&name.to_string())) else { continue };
+        let points: Vec<(f64, f64)> = edge.points.iter().map(|point| (point.x, point.y)).collect();
+        for (x, y) in &points {
+            drawing.width = drawing.width.max(x + 12.0);
+            drawing.height = drawing.height.max(y + 12.0);
+        }
+        drawing.arrows.push(Arrow {
+            from: definition.states[*from].label.clone(),
+            to: definition.states[*to].label.clone(),
+            condition: condition.clone(),
+            path: smooth_path(&points),
+        });
+    }
+    drawing
+}
+
+/// What kind of state the one at `index` is.
+pub(super) fn kind_of(definition: &Definition, index: usize) -> StateKind {
+    let state = &definition.states[index];
+    let entered = definition
+        .states
+        .iter()
+        .any(|other| other.transitions.iter().any(|transition| transition.destination == state.label));
+    match (entered, state.callbacks.is_empty(), state.transitions.is_empty()) {
+        (false, _, false) => StateKind::Root,
+        (_, true, true) => StateKind::End,
+        (_, true, false) => StateKind::Manual,
+        _ => StateKind::Automatic,
+    }
+}
+
+/// A curve through the middles between the points that the layout gives.
+fn smooth_path(points: &[(f64, f64)]) -> String {
+    let Some(((x, y), rest)) = points.split_first() else { return String::new() };
+    let mut path = format!("M{x:.1},{y:.1}");
+    for (index, (x, y)) in rest.iter().enumerate() {
+        match rest.get(index + 1) {
+            Some((next_x, next_y)) => {
+                let (middle_x, middle_y) = (f64::midpoint(*x, *next_x), f64::midpoint(*y, *next_y));
+                path.push_str(&format!(" Q{x:.1},{y:.1} {middle_x:.1},{middle_y:.1}"));
+            }
+            None => path.push_str(&format!(" L{x:.1},{y:.1}")),
+        }
+    }
+    path
+}

@@ -1,0 +1,39 @@
+//! A workflow: written as a YAML file → [`check()`]ed, all problems at once → [`load()`]ed under its label →
+//! followed by experiments → [`upgrade`]d with a plan when it must change under them → replaced by a new label.
+//!
+//! What a state *does* to an experiment is the engine's; here is only what the graph *is*.
+
+pub mod check;
+pub mod condition;
+pub mod definition;
+mod dot;
+mod layout;
+mod load;
+mod read;
+pub mod upgrade;
+pub mod yaml;
+
+use sea_orm::DbErr;
+
+pub use check::{Checked, Problem, Severity, check};
+pub use definition::{CallbackDefinition, Definition, StateDefinition, TransitionDefinition};
+pub use dot::to_dot;
+pub use layout::{Arrow, Box, Drawing, StateKind, draw};
+pub use load::{callback_model, load};
+pub use read::{find, newest, read_definition};
+
+/// Why something with a workflow was not done. Nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkflowError {
+    /// The label is taken: a new version is a new label, and a change of this one is an upgrade.
+    #[error("Workflow {0} already exists.")]
+    Exists(String),
+    /// Neither an id nor a label of a workflow.
+    #[error("there is no workflow '{0}'")]
+    Unknown(String),
+    /// The upgrade would take away what the history refers to.
+    #[error("the upgrade would remove what the history refers to: {}", .0.join("; "))]
+    InUse(Vec<String>),
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
