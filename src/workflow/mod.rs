@@ -20,7 +20,7 @@ pub use definition::{CallbackDefinition, Definition, StateDefinition, Transition
 pub use dot::to_dot;
 pub use layout::{Arrow, Box, Drawing, StateKind, draw};
 pub use load::{callback_model, load};
-pub use read::{find, newest, read_definition};
+pub use read::{find, newest, read_definition, variable_map};
 
 /// Why something with a workflow was not done. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,107 @@
+//! Creating experiments (E5).
+
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
+
+use crate::database::{self, WriteTransaction};
+use crate::entity::{experiment, state, transition, workflow as workflow_table};
+use crate::study::Label;
+use crate::workflow;
+
+use super::evaluate::transitions_from;
+use super::locked::Locked;
+use super::{Actor, Engine, EngineError, retried};
+
+/// An experiment to be.
+#[derive(Debug, Clone)]
+pub struct NewExperiment {
+    pub subject_id: i32,
+    pub label: Label,
+    /// UTC.
+    pub scandate: NaiveDateTime,
+    /// Label or id of the workflow; the newest when none is named.
+    pub workflow: Option<String>,
+}
+
+impl Engine {
+    /// Creates an experiment at the root of its workflow and takes the root's only transition at once.
+    ///
+    /// # Errors
+    /// [`EngineError::Duplicate`] when the subject has an experiment with this label; [`EngineError::NoWorkflow`],
+    /// [`EngineError::Workflow`] and [`EngineError::NoRoot`] when there is no workflow to follow.
+    pub async fn create_experiment(
+        &self,
+        new: &NewExperiment,
+        actor: &Actor,
+    ) -> Result<experiment::Model, EngineError> {
+        retried(async || {
+            let transaction = self.database.begin().await?;
+            let (transaction, experiment) = self.create_experiment_in(transaction, new, actor).await?;
+            transaction.commit().await?;
+            self.dispatched.notify_waiters();
+            Ok(experiment)
+        })
+        .await
+    }
+
+    /// The same inside a transaction of the caller, who commits it together with what belongs to it
+    /// and then rings [`Engine::dispatched`].
+    ///
+    /// # Errors
+    /// As [`Self::create_experiment`]; the transaction is gone then.
+    pub async fn create_experiment_in(
+        &self,
+        transaction: WriteTransaction,
+        new: &NewExperiment,
+        actor: &Actor,
+    ) -> Result<(WriteTransaction, experiment::Model), EngineError> {
+        let workflow = match &new.workflow {
+            Some(reference) => workflow::find(&*transaction, reference).await?,
+            None => workflow::newest(&*transaction).await?.ok_or(EngineError::NoWorkflow)?,
+        };
+        let (root, transition, destination) = root(&*transaction, &workflow).await?;
+        let now = self.clock.now();
+        let row = experiment::ActiveModel {
+            id: NotSet,
+            label: Set(new.label.to_string()),
+            scandate: Set(new.scandate),
+            subject_id: Set(new.subject_id),
+            workflow_id: Set(workflow.id),
+            state_id: Set(root.id),
+            last_action_id: Set(None),
+            state_since: Set(now),
+            version: Set(0),
+        };
+        let experiment = row.insert(&*transaction).await.map_err(|error| match database::is_duplicate(&error) {
+            true => EngineError::Duplicate { label: new.label.to_string() },
+            false => error.into(),
+        })?;
+        let mut locked = Locked { transaction, experiment, now };
+        self.enter(&mut locked, &transition, &destination, actor, None).await?;
+        self.settle(&mut locked, actor).await?;
+        Ok((locked.transaction, locked.experiment))
+    }
+}
+
+/// The only state of a workflow without incoming transitions, its only transition, and where that leads.
+async fn root(
+    connection: &impl ConnectionTrait,
+    workflow: &workflow_table::Model,
+) -> Result<(state::Model, transition::Model, state::Model), EngineError> {
+    let no_root = || EngineError::NoRoot(workflow.label.clone());
+    let entered = sea_orm::sea_query::Query::select()
+        .column(transition::Column::DestinationStateId)
+        .from(transition::Entity)
+        .to_owned();
+    let mut roots = state::Entity::find()
+        .filter(state::Column::WorkflowId.eq(workflow.id))
+        .filter(state::Column::Id.not_in_subquery(entered))
+        .order_by_asc(state::Column::Id)
+        .all(connection)
+        .await?;
+    let (Some(root), true) = (roots.pop(), roots.is_empty()) else { return Err(no_root()) };
+    let mut exits = transitions_from(connection, root.id).await?;
+    let (Some((transition, destination)), true) = (exits.pop(), exits.is_empty()) else { return Err(no_root()) };
+    Ok((root, transition, destination))
+}

@@ -1,0 +1,48 @@
+//! Why the engine did not do something. Nothing has changed then.
+
+use sea_orm::DbErr;
+
+use crate::database;
+use crate::entity::kind::ExecutionStatus;
+use crate::workflow::WorkflowError;
+
+/// One error, one cause; the edges map it to a status and a sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    #[error("there is no {kind} {id}")]
+    NotFound { kind: &'static str, id: i32 },
+    #[error("Could not find requested state \"{requested}\"")]
+    StateNotFound { requested: String },
+    #[error("Could not find a valid transition for requested state change (from {from} [{from_id}] to {to} [{to_id}])")]
+    NoTransition { from: String, from_id: i32, to: String, to_id: i32 },
+    #[error("the condition of the transition is not met: {condition}{}", .error.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    ConditionNotMet { transition_id: i32, condition: String, error: Option<String> },
+    /// E4: what is resolved stays as it is.
+    #[error("callback execution {execution_id} is {status} already")]
+    Resolved { execution_id: i32, status: ExecutionStatus },
+    /// Q4: an older attempt has nothing to say any more.
+    #[error("callback execution {execution_id} is at attempt {current}, attempt {reported} is over")]
+    StaleAttempt { execution_id: i32, reported: i32, current: i32 },
+    #[error("a callback execution that is {from} cannot become {to}")]
+    StepBack { from: ExecutionStatus, to: ExecutionStatus },
+    /// Somebody was faster: what was decided about is not there any more.
+    #[error("the experiment has moved on since; look again")]
+    MovedOn,
+    #[error("the subject has an experiment '{label}' already")]
+    Duplicate { label: String },
+    #[error("there is no workflow yet; load one first")]
+    NoWorkflow,
+    #[error("workflow '{0}' has not exactly one root with one exit")]
+    NoRoot(String),
+    #[error(transparent)]
+    Workflow(#[from] WorkflowError),
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+impl EngineError {
+    /// Whether doing the same again may well succeed.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self, Self::Database(error) if database::is_transient(error))
+    }
+}

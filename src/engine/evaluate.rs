@@ -1,0 +1,153 @@
+//! Trying conditions (E3, E9).
+
+use std::sync::Arc;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use serde_json::{Map, Value, json};
+
+use crate::entity::{experiment, state, transition};
+use crate::workflow::condition::{self, Facts};
+use crate::workflow::yaml;
+
+use super::locked::executions_of;
+use super::{Engine, EngineError, facts};
+
+/// What came of trying one transition. `test_result` is none when an earlier one was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluation {
+    pub transition_id: i32,
+    pub destination: String,
+    pub condition: Option<String>,
+    pub test_result: Option<bool>,
+    /// Why the condition could not be evaluated; it counts as false.
+    pub error: Option<String>,
+}
+
+impl Evaluation {
+    /// The evaluation as the text of `action.return_value`, with the keys of the existing product.
+    pub(super) fn to_yaml(all: &[Self]) -> String {
+        let entries = all.iter().map(|one| {
+            let mut entry = Map::new();
+            entry.insert("condition".to_owned(), json!(one.condition));
+            entry.insert("destination".to_owned(), json!(one.destination));
+            if let Some(error) = &one.error {
+                entry.insert("error".to_owned(), json!(error));
+            }
+            entry.insert("test_result".to_owned(), json!(one.test_result));
+            entry.insert("transition_id".to_owned(), json!(one.transition_id));
+            Value::Object(entry)
+        });
+        yaml::to_text(&entries.collect())
+    }
+}
+
+/// A transition out of the current state, and whether it can be taken now.
+#[derive(Debug, Clone)]
+pub struct Possible {
+    pub evaluation: Evaluation,
+    pub destination_id: i32,
+    pub destination_text: Option<String>,
+}
+
+impl Possible {
+    /// Whether the condition holds now.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.evaluation.test_result == Some(true)
+    }
+}
+
+/// Whether any of the conditions needs facts to be answered.
+pub(super) fn any_condition<'a>(mut conditions: impl Iterator<Item = Option<&'a str>>) -> bool {
+    conditions.any(|condition| condition.is_some_and(|text| !text.trim().is_empty()))
+}
+
+impl Engine {
+    /// Whether a condition holds; no condition does. An error is the text of why it could not be evaluated.
+    pub(super) async fn holds(&self, condition: Option<&str>, facts: &Arc<Facts>) -> Result<bool, String> {
+        let Some(text) = condition.filter(|text| !text.trim().is_empty()) else { return Ok(true) };
+        let Ok(_permit) = self.evaluations.acquire().await else { return Err("the server is stopping".to_owned()) };
+        let (text, facts) = (text.to_owned(), Arc::clone(facts));
+        match tokio::task::spawn_blocking(move || condition::evaluate(&text, &facts)).await {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(_) => Err("the interpreter failed".to_owned()),
+        }
+    }
+
+    /// Tries transitions in their order until one holds; with `all`, tries the rest too.
+    pub(super) async fn try_transitions(
+        &self,
+        transitions: &[(transition::Model, state::Model)],
+        facts: &Arc<Facts>,
+        all: bool,
+    ) -> Vec<Evaluation> {
+        let mut taken = false;
+        let mut evaluations = Vec::with_capacity(transitions.len());
+        for (transition, destination) in transitions {
+            let (test_result, error) = if taken && !all {
+                (None, None)
+            } else {
+                match self.holds(transition.condition.as_deref(), facts).await {
+                    Ok(holds) => (Some(holds), None),
+                    Err(error) => (Some(false), Some(error)),
+                }
+            };
+            taken |= test_result == Some(true);
+            evaluations.push(Evaluation {
+                transition_id: transition.id,
+                destination: destination.label.clone(),
+                condition: transition.condition.clone(),
+                test_result,
+                error,
+            });
+        }
+        evaluations
+    }
+
+    /// Every transition out of the experiment's state with the value that its condition has now. Changes nothing.
+    ///
+    /// # Errors
+    /// When there is no such experiment.
+    pub async fn possible_transitions(&self, experiment_id: i32) -> Result<Vec<Possible>, EngineError> {
+        let connection = self.database.reader();
+        let experiment = experiment::Entity::find_by_id(experiment_id)
+            .one(connection)
+            .await?
+            .ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;
+        let transitions = transitions_from(connection, experiment.state_id).await?;
+        let state = state::Entity::find_by_id(experiment.state_id).one(connection).await?;
+        let label = state.map(|state| state.label).unwrap_or_default();
+        let executions = executions_of(connection, experiment.last_action_id).await?;
+        let facts = facts::collect(connection, &experiment, &label, &executions, self.clock.now()).await?;
+        let evaluations = self.try_transitions(&transitions, &Arc::new(facts), true).await;
+        let possible = evaluations.into_iter().zip(transitions).map(|(evaluation, (_, destination))| Possible {
+            evaluation,
+            destination_id: destination.id,
+            destination_text: destination.freetext,
+        });
+        Ok(possible.collect())
+    }
+}
+
+/// The transitions out of a state in their order, with where they lead.
+pub(super) async fn transitions_from(
+    connection: &impl sea_orm::ConnectionTrait,
+    state_id: i32,
+) -> Result<Vec<(transition::Model, state::Model)>, sea_orm::DbErr> {
+    let transitions = transition::Entity::find()
+        .filter(transition::Column::SourceStateId.eq(state_id))
+        .order_by_asc(transition::Column::Position)
+        .order_by_asc(transition::Column::Id)
+        .all(connection)
+        .await?;
+    if transitions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let ids = transitions.iter().map(|transition| transition.destination_state_id);
+    let states = state::Entity::find().filter(state::Column::Id.is_in(ids)).all(connection).await?;
+    let with_state = |transition: transition::Model| {
+        let destination = states.iter().find(|state| state.id == transition.destination_state_id)?.clone();
+        Some((transition, destination))
+    };
+    Ok(transitions.into_iter().filter_map(with_state).collect())
+}

@@ -1,0 +1,108 @@
+//! What people do about an execution that got stuck: skip it, say how it ended, try it again (Q5).
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+
+use crate::entity::action;
+use crate::entity::callback_execution::{Column, Model};
+use crate::entity::kind::{ExecutionResult, ExecutionStatus};
+
+use super::report::{appended, load, next_attempt_log, requeue, update};
+use super::{Actor, Engine, EngineError, retried};
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intervention {
+    /// Go on as if it had not been asked for.
+    Skip,
+    /// It is over, with this result.
+    Mark(ExecutionResult),
+    /// Run it again, now. One that is resolved can be run again while the experiment is still in its state.
+    Retry,
+}
+
+impl std::fmt::Display for Intervention {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Skip => formatter.write_str("skipped"),
+            Self::Mark(result) => write!(formatter, "marked as {result}"),
+            Self::Retry => formatter.write_str("tried again"),
+        }
+    }
+}
+
+impl Engine {
+    /// Does it, and writes who did and why into the log of the execution.
+    ///
+    /// # Errors
+    /// [`EngineError::Resolved`] when it is over already; [`EngineError::MovedOn`] when it shall be run again and
+    /// the experiment has left its state.
+    pub async fn intervene(
+        &self,
+        execution_id: i32,
+        what: Intervention,
+        reason: &str,
+        actor: &Actor,
+    ) -> Result<Model, EngineError> {
+        let experiment_id = self.experiment_of(execution_id).await?;
+        retried(async || {
+            let mut locked = self.lock(experiment_id).await?;
+            let (execution, _) = load(&*locked.transaction, execution_id).await?;
+            if locked.experiment.last_action_id != Some(execution.action_id) {
+                return Err(EngineError::MovedOn);
+            }
+            if execution.status.is_resolved() && what != Intervention::Retry {
+                return Err(EngineError::Resolved { execution_id, status: execution.status });
+            }
+            let now = locked.now.format("%Y-%m-%d %H:%M:%S");
+            let line = format!("{now} UTC: {what} by {}: {reason}", actor.name);
+            match what {
+                Intervention::Retry => {
+                    let log = next_attempt_log(execution.run_log.as_deref(), &line, execution.attempt + 1);
+                    // A person's retry is one more than was allowed.
+                    let changes = vec![
+                        (Column::MaxAttempts, Expr::value(execution.max_attempts.max(execution.attempt + 1))),
+                        (Column::Result, Expr::value(ExecutionResult::None)),
+                        (Column::Finished, Expr::value(None::<chrono::NaiveDateTime>)),
+                        (Column::WaitStart, Expr::value(None::<chrono::NaiveDateTime>)),
+                        (Column::RunStart, Expr::value(None::<chrono::NaiveDateTime>)),
+                    ];
+                    requeue(&locked, &execution, locked.now, log, changes).await?;
+                    reopen(&locked, execution.action_id).await?;
+                }
+                Intervention::Skip | Intervention::Mark(_) => {
+                    let (status, result) = match what {
+                        Intervention::Mark(result) => (ExecutionStatus::Finished, result),
+                        _ => (ExecutionStatus::Skipped, ExecutionResult::None),
+                    };
+                    let nothing = || Expr::value(None::<chrono::NaiveDateTime>);
+                    let changes = vec![
+                        (Column::Status, Expr::value(status)),
+                        (Column::Result, Expr::value(result)),
+                        (Column::Finished, Expr::value(locked.now)),
+                        (Column::Deadline, nothing()),
+                        (Column::LeasedUntil, nothing()),
+                        (Column::RunLog, Expr::value(appended(execution.run_log.as_deref(), &line))),
+                    ];
+                    update(&locked, &execution, changes).await?;
+                    self.follow(&mut locked, &execution, Some(status), actor).await?;
+                }
+            }
+            let (execution, _) = load(&*locked.transaction, execution_id).await?;
+            self.commit(locked).await?;
+            Ok(execution)
+        })
+        .await
+    }
+}
+
+/// An action of which something runs again is not over.
+async fn reopen(locked: &super::locked::Locked, action_id: i32) -> Result<(), EngineError> {
+    action::Entity::update_many()
+        .col_expr(action::Column::EndTime, Expr::value(None::<chrono::NaiveDateTime>))
+        .col_expr(action::Column::Success, Expr::value(false))
+        .filter(action::Column::Id.eq(action_id))
+        .exec(&*locked.transaction)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! An experiment under its lock: the one place where states change (E1).
+
+use std::sync::Arc;
+
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
+
+use crate::database::WriteTransaction;
+use crate::entity::kind::{ExecutionResult, ExecutionStatus};
+use crate::entity::{action, callback, callback_execution, experiment, state, transition};
+use crate::workflow::condition::Facts;
+
+use super::evaluate::{Evaluation, any_condition, transitions_from};
+use super::{Actor, Engine, EngineError, facts};
+
+/// Attempts that a lost worker may cost, before an execution is given up. Retries after failures come on top.
+pub(super) const ATTEMPTS: i32 = 3;
+
+/// Transitions that may follow one another without anything being run between them. A workflow whose states all
+/// skip their callbacks in a circle would go round for ever otherwise.
+const MOST_STEPS: usize = 100;
+
+/// An experiment that nobody else can change before the transaction ends.
+pub(super) struct Locked {
+    pub(super) transaction: WriteTransaction,
+    pub(super) experiment: experiment::Model,
+    pub(super) now: NaiveDateTime,
+}
+
+impl Engine {
+    /// Begins a transaction and locks the experiment in it.
+    pub(super) async fn lock(&self, experiment_id: i32) -> Result<Locked, EngineError> {
+        let transaction = self.database.begin().await?;
+        let experiment = experiment::Entity::find_by_id(experiment_id)
+            .lock_exclusive()
+            .one(&*transaction)
+            .await?
+            .ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;
+        // Asked after the lock was had, so that times in the history go forward.
+        Ok(Locked { transaction, experiment, now: self.clock.now() })
+    }
+
+    /// Makes everything permanent, then tells those who run callbacks.
+    pub(super) async fn commit(&self, locked: Locked) -> Result<(), EngineError> {
+        locked.transaction.commit().await?;
+        self.dispatched.notify_waiters();
+        Ok(())
+    }
+
+    /// Takes a transition: writes the action, all executions of the entered state, and the new state (E2).
+    pub(super) async fn enter(
+        &self,
+        locked: &mut Locked,
+        transition: &transition::Model,
+        destination: &state::Model,
+        actor: &Actor,
+        note: Option<String>,
+    ) -> Result<(), EngineError> {
+        let connection = &*locked.transaction;
+        let callbacks = callback::Entity::find()
+            .filter(callback::Column::StateId.eq(destination.id))
+            .order_by_asc(callback::Column::Position)
+            .order_by_asc(callback::Column::Id)
+            .all(connection)
+            .await?;
+        let action = action::ActiveModel {
+            id: NotSet,
+            success: Set(false),
+            return_value: Set(None),
+            freetext: Set(note),
+            start_time: Set(locked.now),
+            // Into a state without callbacks there is nothing to wait for: the action is over as it begins.
+            end_time: Set(callbacks.is_empty().then_some(locked.now)),
+            transition_id: Set(transition.id),
+            experiment_id: Set(locked.experiment.id),
+            user_id: Set(actor.user_id),
+            origin: Set(actor.origin),
+        };
+        let action = action.insert(connection).await?;
+        self.ask_for_callbacks(locked, &callbacks, action.id, &destination.label).await?;
+        move_experiment(locked, destination.id, action.id).await
+    }
+
+    /// Writes an execution for each callback: to be run, or skipped when its condition is false.
+    async fn ask_for_callbacks(
+        &self,
+        locked: &Locked,
+        callbacks: &[callback::Model],
+        action_id: i32,
+        state: &str,
+    ) -> Result<(), EngineError> {
+        if callbacks.is_empty() {
+            return Ok(());
+        }
+        let connection = &*locked.transaction;
+        let facts = match any_condition(callbacks.iter().map(|callback| callback.condition.as_deref())) {
+            true => Some(Arc::new(facts::collect(connection, &locked.experiment, state, &[], locked.now).await?)),
+            false => None,
+        };
+        let mut rows = Vec::with_capacity(callbacks.len());
+        for callback in callbacks {
+            let outcome = match &facts {
+                Some(facts) => self.holds(callback.condition.as_deref(), facts).await,
+                None => Ok(true),
+            };
+            rows.push(new_execution(callback, action_id, outcome, locked.now));
+        }
+        callback_execution::Entity::insert_many(rows).exec_without_returning(connection).await?;
+        Ok(())
+    }
+
+    /// Lets everything follow that follows by itself (E3): as long as the last action's executions are all resolved,
+    /// ends it and takes the first transition whose condition holds.
+    pub(super) async fn settle(&self, locked: &mut Locked, actor: &Actor) -> Result<(), EngineError> {
+        for step in 0.. {
+            let Some(action_id) = locked.experiment.last_action_id else { return Ok(()) };
+            let executions = executions_of(&*locked.transaction, Some(action_id)).await?;
+            // No executions: a state that waits for a person or a script.
+            if executions.is_empty() || executions.iter().any(|(execution, _)| !execution.status.is_resolved()) {
+                return Ok(());
+            }
+            let transitions = transitions_from(&*locked.transaction, locked.experiment.state_id).await?;
+            let facts = self.facts_for(locked, &transitions, &executions).await?;
+            let evaluations = self.try_transitions(&transitions, &facts, false).await;
+            let stopped = step >= MOST_STEPS;
+            end_action(locked, action_id, &evaluations, stopped).await?;
+            let taken = evaluations.iter().position(|evaluation| evaluation.test_result == Some(true));
+            let Some((transition, destination)) = taken.filter(|_| !stopped).map(|index| &transitions[index]) else {
+                return Ok(());
+            };
+            self.enter(locked, transition, destination, actor, None).await?;
+        }
+        Ok(())
+    }
+
+    /// The facts for trying transitions; empty ones when no condition asks.
+    pub(super) async fn facts_for(
+        &self,
+        locked: &Locked,
+        transitions: &[(transition::Model, state::Model)],
+        executions: &[(callback_execution::Model, callback::Model)],
+    ) -> Result<Arc<Facts>, EngineError> {
+        let connection = &*locked.transaction;
+        let state = match any_condition(transitions.iter().map(|(transition, _)| transition.condition.as_deref())) {
+            true => state::Entity::find_by_id(locked.experiment.state_id).one(connection).await?,
+            false => None,
+        };
+        let label = state.map(|state| state.label).unwrap_or_default();
+        Ok(Arc::new(facts::collect(connection, &locked.experiment, &label, executions, locked.now).await?))
+    }
+}
+
+/// The executions of an action in the order of the workflow, each with its callback.
+pub(super) async fn executions_of(
+    connection: &impl ConnectionTrait,
+    action_id: Option<i32>,
+) -> Result<Vec<(callback_execution::Model, callback::Model)>, DbErr> {
+    let Some(action_id) = action_id else { return Ok(Vec::new()) };
+    let rows = callback_execution::Entity::find()
+        .filter(callback_execution::Column::ActionId.eq(action_id))
+        .find_also_related(callback::Entity)
+        .order_by_asc(callback_execution::Column::Id)
+        .all(connection)
+        .await?;
+    Ok(rows.into_iter().filter_map(|(execution, callback)| Some((execution, callback?))).collect())
+}
+
+/// `outcome` is what the callback's condition came to.
+fn new_execution(
+    callback: &callback::Model,
+    action_id: i32,
+    outcome: Result<bool, String>,
+    now: NaiveDateTime,
+) -> callback_execution::ActiveModel {
+    let (status, log) = match outcome {
+        Ok(true) => (ExecutionStatus::Created, None),
+        Ok(false) => (ExecutionStatus::Skipped, None),
+        Err(error) => {
+            let text = callback.condition.as_deref().unwrap_or_default();
+            (ExecutionStatus::Skipped, Some(format!("skipped: the condition {text} could not be evaluated: {error}\n")))
+        }
+    };
+    callback_execution::ActiveModel {
+        id: NotSet,
+        callback_id: Set(callback.id),
+        action_id: Set(action_id),
+        status: Set(status),
+        result: Set(ExecutionResult::None),
+        run_log: Set(log),
+        result_log: Set(None),
+        result_values: Set(None),
+        created: Set(now),
+        run_start: Set(None),
+        wait_start: Set(None),
+        finished: Set(None),
+        attempt: Set(1),
+        max_attempts: Set(ATTEMPTS + callback.retries),
+        failures: Set(0),
+        available_at: Set(now),
+        published_at: Set(None),
+        leased_until: Set(None),
+        deadline: Set(None),
+        worker: Set(None),
+    }
+}
+
+async fn end_action(
+    locked: &Locked,
+    action_id: i32,
+    evaluations: &[Evaluation],
+    stopped: bool,
+) -> Result<(), EngineError> {
+    let mut text = Evaluation::to_yaml(evaluations);
+    if stopped {
+        text = format!("# Stopped here: {MOST_STEPS} transitions followed one another and nothing was run.\n{text}");
+    }
+    action::Entity::update_many()
+        .col_expr(action::Column::EndTime, Expr::value(locked.now))
+        .col_expr(action::Column::Success, Expr::value(true))
+        .col_expr(action::Column::ReturnValue, Expr::value(text))
+        .filter(action::Column::Id.eq(action_id))
+        .exec(&*locked.transaction)
+        .await?;
+    Ok(())
+}
+
+/// The lock makes a second mover wait; the version makes sure that none slipped past it.
+async fn move_experiment(locked: &mut Locked, state_id: i32, action_id: i32) -> Result<(), EngineError> {
+    let version = locked.experiment.version;
+    let moved = experiment::Entity::update_many()
+        .col_expr(experiment::Column::StateId, Expr::value(state_id))
+        .col_expr(experiment::Column::LastActionId, Expr::value(action_id))
+        .col_expr(experiment::Column::StateSince, Expr::value(locked.now))
+        .col_expr(experiment::Column::Version, Expr::value(version + 1))
+        .filter(experiment::Column::Id.eq(locked.experiment.id))
+        .filter(experiment::Column::Version.eq(version))
+        .exec(&*locked.transaction)
+        .await?;
+    if moved.rows_affected != 1 {
+        return Err(EngineError::MovedOn);
+    }
+    locked.experiment.state_id = state_id;
+    locked.experiment.last_action_id = Some(action_id);
+    locked.experiment.state_since = locked.now;
+    locked.experiment.version = version + 1;
+    Ok(())
+}

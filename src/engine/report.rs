@@ -1,0 +1,381 @@
+//! Reports about callback executions: from workers, scripts and people (E3, E4, E7, Q5).
+
+use chrono::{NaiveDateTime, TimeDelta};
+use sea_orm::sea_query::{Expr, SimpleExpr};
+use sea_orm::{ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use serde_json::Value;
+
+use crate::entity::kind::{ExecutionResult, ExecutionStatus};
+use crate::entity::{action, callback, callback_execution};
+use crate::study::variable::{VariableValue, set_variables};
+use crate::workflow;
+
+use super::locked::Locked;
+use super::{Actor, Engine, EngineError, retried};
+
+/// What is said about an execution; what is none stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// The attempt that is reported on, when a worker reports; none for scripts and people.
+    pub attempt: Option<i32>,
+    pub status: Option<ExecutionStatus>,
+    pub result: Option<ExecutionResult>,
+    pub run_log: Option<String>,
+    pub result_log: Option<String>,
+    pub result_values: Option<Value>,
+}
+
+impl Report {
+    /// The end of an execution.
+    #[must_use]
+    pub fn finished(result: ExecutionResult) -> Self {
+        Self { status: Some(ExecutionStatus::Finished), result: Some(result), ..Self::default() }
+    }
+}
+
+/// Whether an execution may go from one status to another: forward only. A pure function; the database guards it too.
+fn may_become(from: ExecutionStatus, to: ExecutionStatus) -> bool {
+    use ExecutionStatus::{Created, Finished, Queued, Running, Skipped, Waiting};
+    let rank = |status| match status {
+        Created => 0,
+        Queued => 1,
+        Running => 2,
+        Waiting => 3,
+        Finished | Skipped => 4,
+    };
+    !from.is_resolved() && rank(to) >= rank(from)
+}
+
+impl Engine {
+    /// Takes a report in; when it resolves the last open execution of the experiment's state, the next step follows
+    /// in the same transaction.
+    ///
+    /// # Errors
+    /// [`EngineError::Resolved`], [`EngineError::StaleAttempt`] and [`EngineError::StepBack`] when it comes too late.
+    pub async fn report(
+        &self,
+        execution_id: i32,
+        report: &Report,
+        actor: &Actor,
+    ) -> Result<callback_execution::Model, EngineError> {
+        let experiment_id = self.experiment_of(execution_id).await?;
+        retried(async || {
+            let mut locked = self.lock(experiment_id).await?;
+            let (execution, callback) = load(&*locked.transaction, execution_id).await?;
+            check(&execution, report)?;
+            if let Some(retry) = retry_at(&execution, &callback, report, locked.now) {
+                schedule_retry(&locked, &execution, report, retry).await?;
+            } else {
+                write(&locked, &execution, &callback, report).await?;
+                self.follow(&mut locked, &execution, report.status, actor).await?;
+            }
+            let (execution, _) = load(&*locked.transaction, execution_id).await?;
+            self.commit(locked).await?;
+            Ok(execution)
+        })
+        .await
+    }
+
+    /// The next step, when the execution was resolved and belongs to the state that the experiment is in.
+    pub(super) async fn follow(
+        &self,
+        locked: &mut Locked,
+        execution: &callback_execution::Model,
+        status: Option<ExecutionStatus>,
+        actor: &Actor,
+    ) -> Result<(), EngineError> {
+        let resolved = status.is_some_and(ExecutionStatus::is_resolved);
+        if resolved && locked.experiment.last_action_id == Some(execution.action_id) {
+            self.settle(locked, actor).await?;
+        }
+        Ok(())
+    }
+
+    /// Which experiment an execution is about. It never changes, so it may be asked before the lock.
+    pub(super) async fn experiment_of(&self, execution_id: i32) -> Result<i32, EngineError> {
+        let found = callback_execution::Entity::find_by_id(execution_id)
+            .find_also_related(action::Entity)
+            .one(self.database.reader())
+            .await?;
+        match found {
+            Some((_, Some(action))) => Ok(action.experiment_id),
+            _ => Err(EngineError::NotFound { kind: "callback execution", id: execution_id }),
+        }
+    }
+}
+
+/// The execution with its callback, read under the experiment's lock.
+pub(super) async fn load(
+    connection: &impl ConnectionTrait,
+    execution_id: i32,
+) -> Result<(callback_execution::Model, callback::Model), EngineError> {
+    let found = callback_execution::Entity::find_by_id(execution_id)
+        .find_also_related(callback::Entity)
+        .one(connection)
+        .await?;
+    match found {
+        Some((execution, Some(callback))) => Ok((execution, callback)),
+        _ => Err(EngineError::NotFound { kind: "callback execution", id: execution_id }),
+    }
+}
+
+fn check(execution: &callback_execution::Model, report: &Report) -> Result<(), EngineError> {
+    if execution.status.is_resolved() {
+        return Err(EngineError::Resolved { execution_id: execution.id, status: execution.status });
+    }
+    if let Some(reported) = report.attempt
+        && reported != execution.attempt
+    {
+        return Err(EngineError::StaleAttempt { execution_id: execution.id, reported, current: execution.attempt });
+    }
+    match report.status {
+        Some(status) if !may_become(execution.status, status) => {
+            Err(EngineError::StepBack { from: execution.status, to: status })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// When to try again: a worker's failure, with retries left (Q5). People and scripts who say "failed" mean it.
+fn retry_at(
+    execution: &callback_execution::Model,
+    callback: &callback::Model,
+    report: &Report,
+    now: NaiveDateTime,
+) -> Option<NaiveDateTime> {
+    let failed = report.status == Some(ExecutionStatus::Finished) && report.result == Some(ExecutionResult::Failed);
+    if !failed || report.attempt.is_none() || execution.failures >= callback.retries {
+        return None;
+    }
+    Some(now + backoff(callback.retry_delay, execution.failures, rand::random()))
+}
+
+/// `delay`, 2 × `delay`, 4 × `delay`, … seconds (±20 %, `chance` from 0 to 1 says where in that), at most a day.
+fn backoff(delay: i32, failures: i32, chance: f64) -> TimeDelta {
+    const DAY: f64 = 86_400.0;
+    let seconds = f64::from(delay.max(0)) * 2_f64.powi(failures.clamp(0, 30));
+    let spread = 0.8 + 0.4 * chance.clamp(0.0, 1.0);
+    #[expect(clippy::cast_possible_truncation, reason = "at most a day in milliseconds")]
+    TimeDelta::milliseconds((seconds.min(DAY) * spread * 1000.0) as i64)
+}
+
+async fn schedule_retry(
+    locked: &Locked,
+    execution: &callback_execution::Model,
+    report: &Report,
+    at: NaiveDateTime,
+) -> Result<(), EngineError> {
+    let log = report.run_log.as_deref().map(|log| merged_log(execution, log));
+    let log = log.or_else(|| execution.run_log.clone());
+    let line = format!("failed; tried again at {} UTC", at.format("%Y-%m-%d %H:%M:%S"));
+    let log = next_attempt_log(log.as_deref(), &line, execution.attempt + 1);
+    let changes = vec![(callback_execution::Column::Failures, Expr::value(execution.failures + 1))];
+    requeue(locked, execution, at, log, changes).await
+}
+
+/// Makes an execution ready for its next attempt.
+pub(super) async fn requeue(
+    locked: &Locked,
+    execution: &callback_execution::Model,
+    at: NaiveDateTime,
+    log: String,
+    changes: Vec<(callback_execution::Column, SimpleExpr)>,
+) -> Result<(), EngineError> {
+    use callback_execution::Column;
+    let nothing = || Expr::value(None::<NaiveDateTime>);
+    let mut all = vec![
+        (Column::Status, Expr::value(ExecutionStatus::Queued)),
+        (Column::Attempt, Expr::value(execution.attempt + 1)),
+        (Column::AvailableAt, Expr::value(at)),
+        (Column::RunLog, Expr::value(log)),
+        (Column::PublishedAt, nothing()),
+        (Column::LeasedUntil, nothing()),
+        (Column::Deadline, nothing()),
+        (Column::Worker, Expr::value(None::<String>)),
+    ];
+    all.extend(changes);
+    update(locked, execution, all).await
+}
+
+async fn write(
+    locked: &Locked,
+    execution: &callback_execution::Model,
+    callback: &callback::Model,
+    report: &Report,
+) -> Result<(), EngineError> {
+    use callback_execution::Column;
+    let mut changes = Vec::new();
+    if let Some(status) = report.status {
+        changes.extend(status_changes(execution, callback, status, locked.now));
+    }
+    if let Some(result) = report.result {
+        changes.push((Column::Result, Expr::value(result)));
+    }
+    if let Some(log) = &report.run_log {
+        changes.push((Column::RunLog, Expr::value(merged_log(execution, log))));
+    }
+    if let Some(log) = &report.result_log {
+        changes.push((Column::ResultLog, Expr::value(log.clone())));
+    }
+    if let Some(values) = &report.result_values {
+        changes.push((Column::ResultValues, Expr::value(pretty(values))));
+    }
+    if !changes.is_empty() {
+        update(locked, execution, changes).await?;
+    }
+    let result = report.result.unwrap_or(execution.result);
+    if report.status == Some(ExecutionStatus::Finished) && result == ExecutionResult::Success {
+        let kept = || execution.result_values.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let values = report.result_values.clone().or_else(kept).unwrap_or_default();
+        map_variables(locked, callback, &values).await?;
+    }
+    Ok(())
+}
+
+/// What a new status brings with it: its time, its deadline, the end of the lease.
+fn status_changes(
+    execution: &callback_execution::Model,
+    callback: &callback::Model,
+    status: ExecutionStatus,
+    now: NaiveDateTime,
+) -> Vec<(callback_execution::Column, SimpleExpr)> {
+    use callback_execution::Column;
+    let mut changes = vec![(Column::Status, Expr::value(status))];
+    let first = |old: Option<NaiveDateTime>| Expr::value(old.unwrap_or(now));
+    match status {
+        ExecutionStatus::Running => {
+            changes.push((Column::RunStart, first(execution.run_start)));
+            changes.push((Column::Deadline, Expr::value(deadline(callback.run_timeout, now))));
+        }
+        ExecutionStatus::Waiting => {
+            changes.push((Column::WaitStart, first(execution.wait_start)));
+            changes.push((Column::Deadline, Expr::value(deadline(callback.wait_timeout, now))));
+            changes.push((Column::LeasedUntil, Expr::value(None::<NaiveDateTime>)));
+        }
+        ExecutionStatus::Finished | ExecutionStatus::Skipped => {
+            changes.push((Column::Finished, Expr::value(now)));
+            changes.push((Column::Deadline, Expr::value(None::<NaiveDateTime>)));
+            changes.push((Column::LeasedUntil, Expr::value(None::<NaiveDateTime>)));
+        }
+        ExecutionStatus::Created | ExecutionStatus::Queued => {}
+    }
+    changes
+}
+
+/// When a stage that begins now times out (E8): `minutes` from now; none or 0 is never.
+pub(crate) fn deadline(minutes: Option<i32>, now: NaiveDateTime) -> Option<NaiveDateTime> {
+    minutes.filter(|minutes| *minutes > 0).map(|minutes| now + TimeDelta::minutes(i64::from(minutes)))
+}
+
+/// Changes an execution that is still as it was read; a worker's claim may have come between.
+pub(super) async fn update(
+    locked: &Locked,
+    execution: &callback_execution::Model,
+    changes: Vec<(callback_execution::Column, SimpleExpr)>,
+) -> Result<(), EngineError> {
+    let mut statement = callback_execution::Entity::update_many();
+    for (column, value) in changes {
+        statement = statement.col_expr(column, value);
+    }
+    let changed = statement
+        .filter(callback_execution::Column::Id.eq(execution.id))
+        .filter(callback_execution::Column::Status.eq(execution.status))
+        .filter(callback_execution::Column::Attempt.eq(execution.attempt))
+        .exec(&*locked.transaction)
+        .await?;
+    if changed.rows_affected == 1 {
+        return Ok(());
+    }
+    Err(EngineError::Database(sea_orm::DbErr::Custom(format!(
+        "Record has changed: execution {} is not {} at attempt {} any more",
+        execution.id,
+        execution.status.to_value(),
+        execution.attempt
+    ))))
+}
+
+/// Sets the variables that the callback's map asks for (E7); a pointer that finds nothing sets none.
+async fn map_variables(locked: &Locked, callback: &callback::Model, values: &Value) -> Result<(), EngineError> {
+    let Some(text) = callback.variable_map.as_deref() else { return Ok(()) };
+    let map = workflow::variable_map(text);
+    let variables: Vec<(String, VariableValue)> = map
+        .into_iter()
+        .map(|(target, source)| {
+            let pointer = if source.is_empty() || source.starts_with('/') { source } else { format!("/{source}") };
+            (target, VariableValue::from_json(values.pointer(&pointer).cloned().unwrap_or_default()))
+        })
+        .collect();
+    set_variables(&*locked.transaction, locked.experiment.id, &variables).await?;
+    Ok(())
+}
+
+fn pretty(values: &Value) -> String {
+    serde_json::to_string_pretty(values).unwrap_or_else(|_| values.to_string())
+}
+
+/// A log with one more line.
+pub(super) fn appended(log: Option<&str>, line: &str) -> String {
+    match log {
+        None | Some("") => format!("{line}\n"),
+        Some(log) if log.ends_with('\n') => format!("{log}{line}\n"),
+        Some(log) => format!("{log}\n{line}\n"),
+    }
+}
+
+fn attempt_mark(attempt: i32) -> String {
+    format!("=== attempt {attempt} ===\n")
+}
+
+/// The log when one attempt is over and the next is to come.
+pub(super) fn next_attempt_log(log: Option<&str>, line: &str, next: i32) -> String {
+    format!("{}{}", appended(log, line), attempt_mark(next))
+}
+
+/// The log of earlier attempts, and `log` in place of what the current one said so far.
+pub(crate) fn merged_log(execution: &callback_execution::Model, log: &str) -> String {
+    let mark = attempt_mark(execution.attempt);
+    match execution.run_log.as_deref().and_then(|kept| kept.rfind(&mark).map(|at| &kept[..at + mark.len()])) {
+        Some(earlier) => format!("{earlier}{log}"),
+        None => log.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::Iterable;
+
+    use super::*;
+
+    #[test]
+    fn e4_a_status_goes_forward_only() {
+        for from in ExecutionStatus::iter() {
+            for to in ExecutionStatus::iter() {
+                if from.is_resolved() {
+                    assert!(!may_become(from, to), "{from} → {to}");
+                } else if to.is_resolved() {
+                    assert!(may_become(from, to), "{from} → {to}");
+                }
+            }
+        }
+        assert!(!may_become(ExecutionStatus::Waiting, ExecutionStatus::Running));
+        assert!(may_become(ExecutionStatus::Created, ExecutionStatus::Running));
+    }
+
+    #[test]
+    fn q5_the_delay_doubles_within_a_fifth_and_stops_at_a_day() {
+        assert_eq!(backoff(10, 0, 0.5), TimeDelta::seconds(10));
+        assert_eq!(backoff(10, 2, 0.5), TimeDelta::seconds(40));
+        assert_eq!(backoff(10, 0, 0.0), TimeDelta::seconds(8));
+        assert_eq!(backoff(10, 0, 1.0), TimeDelta::seconds(12));
+        assert_eq!(backoff(0, 5, 1.0), TimeDelta::zero());
+        assert!(backoff(86_400, 30, 1.0) <= TimeDelta::hours(29));
+    }
+
+    #[test]
+    fn e8_no_limit_is_no_deadline() {
+        let now = chrono::NaiveDate::from_ymd_opt(2026, 1, 1).unwrap().and_hms_opt(0, 0, 0).unwrap();
+        assert_eq!(deadline(None, now), None);
+        assert_eq!(deadline(Some(0), now), None);
+        assert_eq!(deadline(Some(60), now), Some(now + TimeDelta::hours(1)));
+    }
+}

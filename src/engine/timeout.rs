@@ -1,0 +1,90 @@
+//! Timeouts (E8): a stage past its time ends, and the next step follows.
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::entity::callback_execution::{Column, Entity};
+use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
+
+use super::report::{appended, load, update};
+use super::{Actor, Engine, EngineError, retried};
+
+/// How many executions were past their time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct TimeoutCounts {
+    pub run_timeouts: u32,
+    pub wait_timeouts: u32,
+}
+
+/// Executions looked at in one go, so that a thousand at once do not have to be in memory.
+const BATCH: u64 = 200;
+
+impl Engine {
+    /// Ends every execution that is past its time. Several servers may do this at the same time.
+    ///
+    /// # Errors
+    /// When the database fails; what was ended until then stays ended.
+    pub async fn check_timeouts(&self) -> Result<TimeoutCounts, EngineError> {
+        let mut counts = TimeoutCounts::default();
+        loop {
+            let late = Entity::find()
+                .filter(Column::Status.is_in([ExecutionStatus::Running, ExecutionStatus::Waiting]))
+                .filter(Column::Deadline.lte(self.clock.now()))
+                .order_by_asc(Column::Id)
+                .limit(BATCH)
+                .all(self.database.reader())
+                .await?;
+            let found = late.len();
+            let mut ended = 0;
+            for execution in late {
+                match self.time_out(execution.id).await? {
+                    Some(ExecutionStatus::Running) => counts.run_timeouts += 1,
+                    Some(_) => counts.wait_timeouts += 1,
+                    None => continue,
+                }
+                ended += 1;
+            }
+            // Those that another server ended meanwhile are gone; those that cannot be ended would come again and again.
+            if found < usize::try_from(BATCH).unwrap_or(usize::MAX) || ended == 0 {
+                return Ok(counts);
+            }
+        }
+    }
+
+    /// Ends one execution if it is still past its time; gives the status it was in.
+    async fn time_out(&self, execution_id: i32) -> Result<Option<ExecutionStatus>, EngineError> {
+        let actor = Actor::without_account("timeout", Origin::Timeout);
+        let experiment_id = self.experiment_of(execution_id).await?;
+        retried(async || {
+            let mut locked = self.lock(experiment_id).await?;
+            let (execution, callback) = load(&*locked.transaction, execution_id).await?;
+            let is_late = execution.deadline.is_some_and(|deadline| deadline <= locked.now);
+            if execution.status.is_resolved() || !is_late {
+                return Ok(None);
+            }
+            let (stage, minutes) = match execution.status {
+                ExecutionStatus::Waiting => ("waiting", callback.wait_timeout),
+                _ => ("running", callback.run_timeout),
+            };
+            let line = format!(
+                "{} UTC: timeout: {stage} for longer than {} minutes",
+                locked.now.format("%Y-%m-%d %H:%M:%S"),
+                minutes.unwrap_or(0)
+            );
+            let nothing = || Expr::value(None::<chrono::NaiveDateTime>);
+            let changes = vec![
+                (Column::Status, Expr::value(ExecutionStatus::Finished)),
+                (Column::Result, Expr::value(ExecutionResult::Timeout)),
+                (Column::Finished, Expr::value(locked.now)),
+                (Column::Deadline, nothing()),
+                (Column::LeasedUntil, nothing()),
+                (Column::RunLog, Expr::value(appended(execution.run_log.as_deref(), &line))),
+            ];
+            update(&locked, &execution, changes).await?;
+            self.follow(&mut locked, &execution, Some(ExecutionStatus::Finished), &actor).await?;
+            self.commit(locked).await?;
+            Ok(Some(execution.status))
+        })
+        .await
+    }
+}
