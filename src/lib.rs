@@ -1,7 +1,10 @@
+pub mod callback;
 pub mod clock;
 pub mod config;
 pub mod database;
 pub mod engine;
 pub mod entity;
+pub mod queue;
 pub mod study;
+pub mod worker;
 pub mod workflow;

@@ -29,6 +29,7 @@ pub use error::EngineError;
 pub use evaluate::{Evaluation, Possible};
 pub use intervene::Intervention;
 pub use report::Report;
+pub(crate) use report::merged_log;
 pub use timeout::TimeoutCounts;
 pub use transition::Target;
 

@@ -1,0 +1,73 @@
+//! Running a program: no shell, no standard input, a process group of its own that dies with the run (Q7).
+
+use std::process::{ExitStatus, Stdio};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::{Child, Command};
+
+use super::log::{Kept, clean};
+use super::{Failure, RunLog, Workplace};
+
+/// How a program ended.
+pub(super) struct Ended {
+    /// As Python has it: the exit code, or minus the number of the signal.
+    pub(super) return_code: i32,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
+}
+
+/// A running process group; dropped, it is killed. So a cancelled run leaves nothing behind.
+struct Group {
+    child: Child,
+    id: Option<rustix::process::Pid>,
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            // It may have ended by itself; then there is nothing to kill, which is what we want.
+            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
+        }
+    }
+}
+
+/// Runs `argv` to its end; what it writes goes to the log at once.
+///
+/// # Errors
+/// When it cannot be started.
+pub(super) async fn run(argv: &[String], workplace: &Workplace, secret: &str, log: &RunLog) -> Result<Ended, Failure> {
+    let Some((binary, arguments)) = argv.split_first() else { return Err(Failure("nothing to run".to_owned())) };
+    let mut command = Command::new(binary);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.process_group(0).kill_on_drop(true);
+    for name in &workplace.hidden_variables {
+        command.env_remove(name);
+    }
+    let child = command.spawn().map_err(|error| Failure(format!("cannot run {binary}: {error}")))?;
+    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    let mut group = Group { child, id };
+    let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
+    let (stdout, stderr, status) = tokio::join!(read(stdout, log), read(stderr, log), group.child.wait());
+    let status = status.map_err(|error| Failure(format!("lost sight of {binary}: {error}")))?;
+    Ok(Ended { return_code: return_code(status), stdout: clean(&stdout, secret), stderr: clean(&stderr, secret) })
+}
+
+async fn read(stream: Option<impl AsyncRead + Unpin>, log: &RunLog) -> String {
+    let Some(mut stream) = stream else { return String::new() };
+    let mut kept = Kept::default();
+    let mut buffer = vec![0; 16 * 1024];
+    // An error of a pipe is its end.
+    while let Ok(count) = stream.read(&mut buffer).await {
+        if count == 0 {
+            break;
+        }
+        log.push(&buffer[..count]);
+        kept.push(&buffer[..count]);
+    }
+    kept.text()
+}
+
+fn return_code(status: ExitStatus) -> i32 {
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    status.code().or_else(|| signal.map(|number| -number)).unwrap_or(-1)
+}

@@ -1,0 +1,56 @@
+//! The secret of one attempt of one execution (Q2).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+/// What a worker is told: which attempt of which execution.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    pub execution_id: i32,
+    pub attempt: i32,
+    /// Good for this execution and attempt only.
+    pub secret: String,
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Ticket({}, attempt {})", self.execution_id, self.attempt)
+    }
+}
+
+/// Derives the secret; it is never stored.
+#[must_use]
+pub fn execution_secret(secret_key: &str, execution_id: i32, attempt: i32) -> String {
+    // A key of any length is fine for HMAC.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret_key.as_bytes()) else { return String::new() };
+    mac.update(format!("callback execution {execution_id} attempt {attempt}").as_bytes());
+    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
+}
+
+/// Whether `given` is the secret, without telling by the time it takes how near it is.
+#[must_use]
+pub fn is_execution_secret(secret_key: &str, execution_id: i32, attempt: i32, given: &str) -> bool {
+    let wanted = execution_secret(secret_key, execution_id, attempt);
+    !wanted.is_empty() && bool::from(wanted.as_bytes().ct_eq(given.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn q2_a_secret_is_good_for_one_attempt_of_one_execution() {
+        let secret = execution_secret("key", 7, 1);
+        assert!(is_execution_secret("key", 7, 1, &secret));
+        assert!(!is_execution_secret("key", 7, 2, &secret));
+        assert!(!is_execution_secret("key", 8, 1, &secret));
+        assert!(!is_execution_secret("other", 7, 1, &secret));
+        assert!(!is_execution_secret("key", 7, 1, ""));
+        let ticket = Ticket { execution_id: 7, attempt: 1, secret: secret.clone() };
+        assert!(!format!("{ticket:?}").contains(&secret));
+    }
+}
