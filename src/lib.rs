@@ -1,9 +1,11 @@
+pub mod account;
 pub mod callback;
 pub mod clock;
 pub mod config;
 pub mod database;
 pub mod engine;
 pub mod entity;
+pub mod import;
 pub mod queue;
 pub mod study;
 pub mod worker;

@@ -7,6 +7,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, Query
 use crate::database::{self, WriteTransaction};
 use crate::entity::{experiment, state, transition, workflow as workflow_table};
 use crate::study::Label;
+use crate::study::variable::{VariableValue, set_variables};
 use crate::workflow;
 
 use super::evaluate::transitions_from;
@@ -22,6 +23,8 @@ pub struct NewExperiment {
     pub scandate: NaiveDateTime,
     /// Label or id of the workflow; the newest when none is named.
     pub workflow: Option<String>,
+    /// Known from the beginning, so that the conditions of the first callbacks see them.
+    pub variables: Vec<(String, VariableValue)>,
 }
 
 impl Engine {
@@ -39,7 +42,7 @@ impl Engine {
             let transaction = self.database.begin().await?;
             let (transaction, experiment) = self.create_experiment_in(transaction, new, actor).await?;
             transaction.commit().await?;
-            self.dispatched.notify_waiters();
+            self.dispatched.notify_one();
             Ok(experiment)
         })
         .await
@@ -77,6 +80,7 @@ impl Engine {
             true => EngineError::Duplicate { label: new.label.to_string() },
             false => error.into(),
         })?;
+        set_variables(&*transaction, experiment.id, &new.variables).await?;
         let mut locked = Locked { transaction, experiment, now };
         self.enter(&mut locked, &transition, &destination, actor, None).await?;
         self.settle(&mut locked, actor).await?;

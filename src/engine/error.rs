@@ -34,6 +34,8 @@ pub enum EngineError {
     NoWorkflow,
     #[error("workflow '{0}' has not exactly one root with one exit")]
     NoRoot(String),
+    #[error("conditions cannot be evaluated now: {0}")]
+    NoInterpreter(String),
     #[error(transparent)]
     Workflow(#[from] WorkflowError),
     #[error(transparent)]
@@ -43,6 +45,10 @@ pub enum EngineError {
 impl EngineError {
     /// Whether doing the same again may well succeed.
     pub(super) fn is_transient(&self) -> bool {
-        matches!(self, Self::Database(error) if database::is_transient(error))
+        match self {
+            Self::Database(error) => database::is_transient(error),
+            Self::NoInterpreter(_) => true,
+            _ => false,
+        }
     }
 }

@@ -41,6 +41,9 @@ impl Evaluation {
     }
 }
 
+/// Whether a condition holds, or why that cannot be said.
+pub(super) type Answer = Result<bool, String>;
+
 /// A transition out of the current state, and whether it can be taken now.
 #[derive(Debug, Clone)]
 pub struct Possible {
@@ -63,14 +66,20 @@ pub(super) fn any_condition<'a>(mut conditions: impl Iterator<Item = Option<&'a 
 }
 
 impl Engine {
-    /// Whether a condition holds; no condition does. An error is the text of why it could not be evaluated.
-    pub(super) async fn holds(&self, condition: Option<&str>, facts: &Arc<Facts>) -> Result<bool, String> {
-        let Some(text) = condition.filter(|text| !text.trim().is_empty()) else { return Ok(true) };
-        let Ok(_permit) = self.evaluations.acquire().await else { return Err("the server is stopping".to_owned()) };
+    /// Whether a condition holds; no condition does. The inner error is the text of why it could not be evaluated.
+    ///
+    /// # Errors
+    /// [`EngineError::NoInterpreter`] when there was nobody to ask: that says nothing about the condition, so nothing
+    /// may be decided.
+    pub(super) async fn holds(&self, condition: Option<&str>, facts: &Arc<Facts>) -> Result<Answer, EngineError> {
+        let Some(text) = condition.filter(|text| !text.trim().is_empty()) else { return Ok(Ok(true)) };
+        let failed = |error: &dyn std::fmt::Display| EngineError::NoInterpreter(error.to_string());
+        let _permit = self.evaluations.acquire().await.map_err(|error| failed(&error))?;
         let (text, facts) = (text.to_owned(), Arc::clone(facts));
-        match tokio::task::spawn_blocking(move || condition::evaluate(&text, &facts)).await {
-            Ok(outcome) => outcome.map_err(|error| error.to_string()),
-            Err(_) => Err("the interpreter failed".to_owned()),
+        let outcome = tokio::task::spawn_blocking(move || condition::evaluate(&text, &facts)).await;
+        match outcome.map_err(|error| failed(&error))? {
+            Err(error @ condition::EvaluationError::Unavailable(_)) => Err(failed(&error)),
+            outcome => Ok(outcome.map_err(|error| error.to_string())),
         }
     }
 
@@ -80,14 +89,14 @@ impl Engine {
         transitions: &[(transition::Model, state::Model)],
         facts: &Arc<Facts>,
         all: bool,
-    ) -> Vec<Evaluation> {
+    ) -> Result<Vec<Evaluation>, EngineError> {
         let mut taken = false;
         let mut evaluations = Vec::with_capacity(transitions.len());
         for (transition, destination) in transitions {
             let (test_result, error) = if taken && !all {
                 (None, None)
             } else {
-                match self.holds(transition.condition.as_deref(), facts).await {
+                match self.holds(transition.condition.as_deref(), facts).await? {
                     Ok(holds) => (Some(holds), None),
                     Err(error) => (Some(false), Some(error)),
                 }
@@ -101,7 +110,7 @@ impl Engine {
                 error,
             });
         }
-        evaluations
+        Ok(evaluations)
     }
 
     /// Every transition out of the experiment's state with the value that its condition has now. Changes nothing.
@@ -119,7 +128,7 @@ impl Engine {
         let label = state.map(|state| state.label).unwrap_or_default();
         let executions = executions_of(connection, experiment.last_action_id).await?;
         let facts = facts::collect(connection, &experiment, &label, &executions, self.clock.now()).await?;
-        let evaluations = self.try_transitions(&transitions, &Arc::new(facts), true).await;
+        let evaluations = self.try_transitions(&transitions, &Arc::new(facts), true).await?;
         let possible = evaluations.into_iter().zip(transitions).map(|(evaluation, (_, destination))| Possible {
             evaluation,
             destination_id: destination.id,

@@ -14,7 +14,7 @@ use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution, experiment, state, transition};
 use crate::workflow::condition::Facts;
 
-use super::evaluate::{Evaluation, any_condition, transitions_from};
+use super::evaluate::{Answer, Evaluation, any_condition, transitions_from};
 use super::{Actor, Engine, EngineError, facts};
 
 /// Attempts that a lost worker may cost, before an execution is given up. Retries after failures come on top.
@@ -47,7 +47,7 @@ impl Engine {
     /// Makes everything permanent, then tells those who run callbacks.
     pub(super) async fn commit(&self, locked: Locked) -> Result<(), EngineError> {
         locked.transaction.commit().await?;
-        self.dispatched.notify_waiters();
+        self.dispatched.notify_one();
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Engine {
         let mut rows = Vec::with_capacity(callbacks.len());
         for callback in callbacks {
             let outcome = match &facts {
-                Some(facts) => self.holds(callback.condition.as_deref(), facts).await,
+                Some(facts) => self.holds(callback.condition.as_deref(), facts).await?,
                 None => Ok(true),
             };
             rows.push(new_execution(callback, action_id, outcome, locked.now));
@@ -125,7 +125,7 @@ impl Engine {
             }
             let transitions = transitions_from(&*locked.transaction, locked.experiment.state_id).await?;
             let facts = self.facts_for(locked, &transitions, &executions).await?;
-            let evaluations = self.try_transitions(&transitions, &facts, false).await;
+            let evaluations = self.try_transitions(&transitions, &facts, false).await?;
             let stopped = step >= MOST_STEPS;
             end_action(locked, action_id, &evaluations, stopped).await?;
             let taken = evaluations.iter().position(|evaluation| evaluation.test_result == Some(true));
@@ -173,7 +173,7 @@ pub(super) async fn executions_of(
 fn new_execution(
     callback: &callback::Model,
     action_id: i32,
-    outcome: Result<bool, String>,
+    outcome: Answer,
     now: NaiveDateTime,
 ) -> callback_execution::ActiveModel {
     let (status, log) = match outcome {

@@ -1,7 +1,5 @@
 //! Transitions by hand (E6): buttons, scripts, administrators.
 
-use std::sync::Arc;
-
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 
@@ -80,7 +78,7 @@ impl Engine {
         }
         let executions = executions_of(connection, locked.experiment.last_action_id).await?;
         let facts = self.facts_for(locked, &ways, &executions).await?;
-        let evaluations = self.try_transitions(&ways, &Arc::clone(&facts), false).await;
+        let evaluations = self.try_transitions(&ways, &facts, false).await?;
         if let Some(index) = evaluations.iter().position(|one| one.test_result == Some(true)) {
             return Ok(ways.swap_remove(index));
         }

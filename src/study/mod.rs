@@ -2,9 +2,12 @@
 //!
 //! Everything here may be created and described; where an experiment stands in its workflow is the engine's alone.
 
+pub mod dossier;
 pub mod label;
+pub mod overview;
 
 pub mod register;
+pub mod search;
 
 pub mod variable;
 

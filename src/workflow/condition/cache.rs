@@ -1,60 +1,57 @@
-//! Compiled conditions by their text. Workflows have a few dozen conditions, each asked again for every
-//! experiment, and compiling costs far more than running.
-//!
-//! A program is lent out, not shared: monty's is not `Sync`. Two evaluations of one text at the same time
-//! therefore compile it twice, which is cheaper than waiting, and the second to return replaces the first.
-//! A program whose evaluation panicked is never returned.
+//! What is known about a condition, by its text. Workflows have a few dozen conditions, each asked again for every
+//! experiment, and compiling costs more than running.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
-
-use super::sandbox::Program;
+use std::collections::HashMap;
 
 /// Entries kept. When full, everything goes: with so few conditions in use that hardly ever happens, and
 /// the next round compiles them again, so keeping track of age would cost more than it saves.
 const MAX_ENTRIES: usize = 512;
 
-/// Text kept in all, because a compiled condition is about as large as its text allows it to be.
+/// Text kept in all, because what is kept beside a text is about as large as the text allows it to be.
 const MAX_TEXT: usize = 256 * 1024;
 
-#[derive(Default)]
-struct Cache {
-    programs: HashMap<String, Program>,
+#[derive(Debug)]
+pub(super) struct Cache<T> {
+    entries: HashMap<Box<str>, T>,
     text: usize,
 }
 
-static CACHE: Mutex<Option<Cache>> = Mutex::new(None);
-
-/// The program, if one is there; it comes with its key, to be returned with it.
-pub(super) fn take(text: &str) -> Option<(String, Program)> {
-    let mut guard = lock();
-    let cache = guard.as_mut()?;
-    let entry = cache.programs.remove_entry(text)?;
-    cache.text -= text.len();
-    Some(entry)
-}
-
-pub(super) fn put(text: String, program: Program) {
-    let mut guard = lock();
-    let cache = guard.get_or_insert_default();
-    if cache.programs.len() >= MAX_ENTRIES || cache.text + text.len() > MAX_TEXT {
-        *cache = Cache::default();
-    }
-    let length = text.len();
-    if cache.programs.insert(text, program).is_none() {
-        cache.text += length;
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self { entries: HashMap::new(), text: 0 }
     }
 }
 
-/// Forgets everything, so that a test can measure what compiling costs.
+impl<T> Cache<T> {
+    pub(super) fn get(&self, text: &str) -> Option<&T> {
+        self.entries.get(text)
+    }
+
+    pub(super) fn put(&mut self, text: &str, value: T) {
+        if self.entries.len() >= MAX_ENTRIES || self.text + text.len() > MAX_TEXT {
+            *self = Self::default();
+        }
+        if self.entries.insert(text.into(), value).is_none() {
+            self.text += text.len();
+        }
+    }
+}
+
 #[cfg(test)]
-pub(super) fn clear() {
-    *lock() = None;
-}
+mod tests {
+    use super::*;
 
-/// A panic while the lock was held leaves a map that is still whole, so a poisoned lock is no reason to stop.
-fn lock() -> MutexGuard<'static, Option<Cache>> {
-    CACHE.lock().unwrap_or_else(PoisonError::into_inner)
+    #[test]
+    fn it_is_bounded() {
+        let mut cache = Cache::default();
+        for n in 0..2_000 {
+            cache.put(&n.to_string(), n);
+            assert_eq!(cache.get(&n.to_string()), Some(&n));
+            assert!(cache.entries.len() <= MAX_ENTRIES);
+        }
+        for n in 0..100 {
+            cache.put(&n.to_string().repeat(9_000), n);
+            assert!(cache.text <= MAX_TEXT);
+        }
+    }
 }

@@ -2,29 +2,39 @@
 //!
 //! Its life: read from a workflow → [`check`]ed when the workflow is loaded (is it one expression, and small
 //! enough?) → [`evaluate`]d against the [`Facts`] whenever the engine asks whether a callback may run.
-//! Its author is whoever may write a workflow, so it is code of a stranger: it runs in `monty`, an interpreter
-//! without files, network or imports, and with a limit on everything that can grow.
+//! Its author is whoever may write a workflow, so it is code of a stranger. It runs in `monty`, an interpreter
+//! without files, network or imports — and that in a process of its own, because monty cannot bound itself:
+//! `''.join(['x' * 99999] * 6000)` takes 600 MB in one step, `str(str(…))` of backslashes doubles at each level,
+//! and an allocation that fails, like a stack that is full, ends the process it happens in.
 //!
 //! - `syntax` decides what may be compiled at all, before anything runs.
 //! - `values` turns facts into Python values; they are copies, so a condition cannot change a fact.
-//! - `sandbox` compiles and runs, and holds the limits.
-//! - `cache` keeps what was compiled, by its text.
+//! - `process` keeps the one worker process and asks it; it ends a worker that is late.
+//! - `worker` is what runs over there: [`serve`], with `sandbox` that compiles, runs and answers what monty asks.
+//! - `cache` keeps what was learnt about a text, here and there.
 //!
 //! Nothing outside this module knows `monty`; the tables in the tests are what a replacement would have to pass.
 
 mod cache;
+mod process;
 mod sandbox;
 mod syntax;
 mod values;
+mod worker;
 
-#[cfg(test)]
-mod tests;
-
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
+use serde::{Deserialize, Serialize};
 
+use cache::Cache;
+pub use process::use_worker;
+use syntax::Reads;
 pub use syntax::SyntaxError;
+pub use worker::serve;
 
 /// What a condition can see.
 #[derive(Debug, Clone)]
@@ -85,7 +95,7 @@ pub enum Value {
 }
 
 /// Why a condition has no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum EvaluationError {
     /// It is not an expression that may be compiled.
     #[error("{0}")]
@@ -102,25 +112,25 @@ pub enum EvaluationError {
     /// The interpreter itself failed. This is a bug there; the condition is answered with an error all the same.
     #[error("the interpreter failed: {0}")]
     Broken(String),
+    /// There is no worker to ask: this says nothing about the condition, and may be tried again.
+    #[error("no worker for conditions: {0}")]
+    Unavailable(String),
 }
+
+/// What each text reads. Errors are not kept: a wrong condition is fixed, not asked again.
+static KNOWN: Mutex<Option<Cache<Arc<Reads>>>> = Mutex::new(None);
 
 /// Is the text exactly one Python expression, small enough to be compiled? A blank text is fine: it means true.
 ///
 /// # Errors
 /// The first thing that is wrong, with its place in the text.
 pub fn check(text: &str) -> Result<(), SyntaxError> {
-    if is_blank(text) {
-        return Ok(());
-    }
-    let (text, program) = compiled(text)?;
-    cache::put(text, program);
-    Ok(())
+    if is_blank(text) { Ok(()) } else { known(text).map(drop) }
 }
 
 /// The truth of the condition's value. A blank text is true.
 ///
-/// Bounded in time and memory, but it blocks: call it in `spawn_blocking`, and few at a time, because
-/// the bound on memory is one per evaluation.
+/// Bounded in time and memory, but it blocks: call it in `spawn_blocking`. Evaluations wait for each other.
 ///
 /// # Errors
 /// Whatever kept the condition from having an answer; its text is one line, fit for people.
@@ -128,20 +138,23 @@ pub fn evaluate(text: &str, facts: &Facts) -> Result<bool, EvaluationError> {
     if is_blank(text) {
         return Ok(true);
     }
-    let (text, program) = compiled(text)?;
-    let outcome = sandbox::run(&program, facts);
-    if !matches!(outcome, Err(EvaluationError::Broken(_))) {
-        cache::put(text, program);
+    let reads = known(text)?;
+    if let Some(refused) = &reads.refused {
+        return Err(EvaluationError::Raised(refused.clone()));
     }
-    outcome
+    process::ask(&worker::Question { text: text.into(), inputs: values::inputs(facts, &reads), now: facts.now })?
 }
 
-/// From the cache, or compiled now. Errors are not kept: a wrong condition is fixed, not asked again.
-fn compiled(text: &str) -> Result<(String, sandbox::Program), SyntaxError> {
-    match cache::take(text) {
-        Some(entry) => Ok(entry),
-        None => Ok((text.to_owned(), sandbox::compile(text)?)),
+/// Checks a text, or remembers that it was checked.
+fn known(text: &str) -> Result<Arc<Reads>, SyntaxError> {
+    // A panic while the lock is held leaves a cache that is still whole.
+    let lock = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(reads) = lock().get_or_insert_default().get(text) {
+        return Ok(Arc::clone(reads));
     }
+    let reads = Arc::new(sandbox::compile(text)?.reads);
+    lock().get_or_insert_default().put(text, Arc::clone(&reads));
+    Ok(reads)
 }
 
 fn is_blank(text: &str) -> bool {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::NaiveDateTime;
 use monty::{MontyRun, RunProgress};
 use monty_types::{
     CompileOptions, ExcType, ExtFunctionResult, MontyException, MontyObject, NameLookupResult, OsFunctionCall,
@@ -16,7 +17,7 @@ use monty_types::{
 };
 
 use super::{
-    EvaluationError, Facts,
+    EvaluationError,
     syntax::{self, Reads, SyntaxError, error_at, one_line},
     values,
 };
@@ -28,8 +29,8 @@ pub(super) const MAX_DURATION: Duration = Duration::from_millis(50);
 /// busy elsewhere can make an innocent condition late; it will hardly do so twice.
 const ATTEMPTS: usize = 2;
 
-/// Bytes of one large result (`'x' * n`, `10 ** n`), refused before it is made. Without its allocator monty does
-/// not count what small pieces add up to; those are bounded by [`MAX_DURATION`].
+/// Bytes of one large result (`'x' * n`, `10 ** n`), refused before it is made: the least that monty looks at. Most of
+/// what wants too much ends here, in an ordinary error; the rest ends with the worker.
 const MAX_RESULT: usize = 100_000;
 
 /// Calls inside calls, and values inside values. Each costs native stack somewhere.
@@ -41,8 +42,8 @@ const MAX_QUESTIONS: usize = 100;
 /// A compiled condition.
 #[derive(Debug)]
 pub(super) struct Program {
-    run: Result<MontyRun, String>,
-    reads: Reads,
+    run: MontyRun,
+    pub(super) reads: Reads,
 }
 
 /// Checks and compiles. The expression was found to be one expression on its own, so the parentheses around it
@@ -50,16 +51,13 @@ pub(super) struct Program {
 /// It is asked for its truth in there: the value itself could be large, and would be copied out.
 pub(super) fn compile(text: &str) -> Result<Program, SyntaxError> {
     let reads = syntax::read(text)?;
-    if let Some(refused) = &reads.refused {
-        return Ok(Program { run: Err(refused.clone()), reads });
-    }
     let code = format!("import datetime\nTrue if (\n{}\n) else False", text.trim());
     let names = vec!["experiment".to_owned(), "callbacks".to_owned()];
     let compiled = catch_unwind(|| MontyRun::new(code, "condition", names, CompileOptions::default()));
     let run = compiled
         .map_err(|panic| error_at(text, 0, &format!("the compiler failed: {}", panic_text(&*panic))))?
         .map_err(|exception| error_in(text, &exception))?;
-    Ok(Program { run: Ok(run), reads })
+    Ok(Program { run, reads })
 }
 
 /// Where monty found an error: two lines stand before the text, and blanks before it were taken off.
@@ -78,12 +76,11 @@ fn error_in(text: &str, exception: &MontyException) -> SyntaxError {
     error
 }
 
-/// Runs a condition against facts.
-pub(super) fn run(program: &Program, facts: &Facts) -> Result<bool, EvaluationError> {
-    let run = program.run.as_ref().map_err(|refused| EvaluationError::Raised(refused.clone()))?;
+/// Runs a condition on the values of its two names.
+pub(super) fn run(program: &Program, inputs: &[MontyObject], now: NaiveDateTime) -> Result<bool, EvaluationError> {
     let mut outcome = Err(EvaluationError::TooSlow);
     for _ in 0..ATTEMPTS {
-        outcome = attempt(run, &program.reads, facts);
+        outcome = attempt(program, inputs.to_vec(), now);
         if outcome != Err(EvaluationError::TooSlow) {
             break;
         }
@@ -91,12 +88,16 @@ pub(super) fn run(program: &Program, facts: &Facts) -> Result<bool, EvaluationEr
     outcome
 }
 
-/// One run. A panic in the interpreter must not become one of ours: nothing it worked on outlives it.
-fn attempt(run: &MontyRun, reads: &Reads, facts: &Facts) -> Result<bool, EvaluationError> {
+/// One run. A panic in the interpreter becomes an answer: the worker can go on, for nothing of the run outlives it.
+fn attempt(program: &Program, inputs: Vec<MontyObject>, now: NaiveDateTime) -> Result<bool, EvaluationError> {
+    let run = &program.run;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let inputs = values::inputs(facts, reads);
         // Asking for the time means suspending, for which monty wants the program for itself; others need no copy.
-        if reads.clock { answering(run, inputs, facts) } else { run.run(inputs, tracker(), PrintWriter::Disabled) }
+        if program.reads.clock {
+            answering(run.clone(), inputs, now)
+        } else {
+            run.run(inputs, tracker(), PrintWriter::Disabled)
+        }
     }));
     match outcome {
         Ok(Ok(MontyObject::Bool(truth))) => Ok(truth),
@@ -107,16 +108,19 @@ fn attempt(run: &MontyRun, reads: &Reads, facts: &Facts) -> Result<bool, Evaluat
 }
 
 /// Runs and answers what the host is asked.
-fn answering(run: &MontyRun, inputs: Vec<MontyObject>, facts: &Facts) -> Result<MontyObject, MontyException> {
-    let mut progress = run.clone().start(inputs, tracker(), PrintWriter::Disabled)?;
+fn answering(run: MontyRun, inputs: Vec<MontyObject>, now: NaiveDateTime) -> Result<MontyObject, MontyException> {
+    let mut progress = run.start(inputs, tracker(), PrintWriter::Disabled)?;
     for _ in 0..MAX_QUESTIONS {
         progress = match progress {
             RunProgress::Complete(value) => return Ok(value),
-            RunProgress::OsCall(call) => call.resume_with(PrintWriter::Disabled, |call| answer(&call, facts))?,
+            RunProgress::OsCall(call) => call.resume_with(PrintWriter::Disabled, |call| answer(&call, now))?,
             RunProgress::NameLookup(lookup) => lookup.resume(NameLookupResult::Undefined, PrintWriter::Disabled)?,
             RunProgress::FunctionCall(call) => {
-                let denied = denied(&call.function_name);
-                call.resume(ExtFunctionResult::Error(denied), PrintWriter::Disabled)?
+                let name = call.function_name.clone();
+                // With an object it is a method of ours, and there are none; without, a name that nothing has.
+                let answer =
+                    if call.object_id.is_some() { denied(&name).into() } else { ExtFunctionResult::NotFound(name) };
+                call.resume(answer, PrintWriter::Disabled)?
             }
             RunProgress::ResolveFutures(_) => return Err(denied("await")),
         };
@@ -125,10 +129,10 @@ fn answering(run: &MontyRun, inputs: Vec<MontyObject>, facts: &Facts) -> Result<
 }
 
 /// The clock is ours; nothing else of the system is.
-fn answer(call: &OsFunctionCall, facts: &Facts) -> ExtFunctionResult {
+fn answer(call: &OsFunctionCall, now: NaiveDateTime) -> ExtFunctionResult {
     match call {
-        OsFunctionCall::DateTimeNow(None) => values::date_time(facts.now).into(),
-        OsFunctionCall::DateToday => values::date(facts.now.date()).into(),
+        OsFunctionCall::DateTimeNow(None) => values::date_time(now).into(),
+        OsFunctionCall::DateToday => values::date(now.date()).into(),
         other => denied(other.name()).into(),
     }
 }
@@ -147,6 +151,13 @@ fn raised(exception: &MontyException) -> EvaluationError {
     match exception.exc_type() {
         ExcType::TimeoutError => EvaluationError::TooSlow,
         ExcType::MemoryError => EvaluationError::TooLarge,
+        // monty gives the bare key, Python its repr; a number looks the same either way.
+        ExcType::KeyError => match exception.message() {
+            Some(key) if key.parse::<f64>().is_err() => {
+                EvaluationError::Raised(one_line(&format!("KeyError: '{key}'")))
+            }
+            _ => EvaluationError::Raised(one_line(&exception.summary())),
+        },
         _ => EvaluationError::Raised(one_line(&exception.summary())),
     }
 }

@@ -3,8 +3,9 @@
 //! The limits stand before the parser, because parser, compiler and interpreter recurse over the tree,
 //! and an overflowing stack takes the process with it: nothing can catch that.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, str::FromStr};
 
+use monty_types::{BuiltinsFunctions, ExcType};
 use ruff_python_ast::{
     Expr, ExprContext, Mod, Parameter,
     token::TokenKind,
@@ -12,6 +13,7 @@ use ruff_python_ast::{
 };
 use ruff_python_parser::{Mode, ParseOptions, lexer, parse};
 use ruff_text_size::Ranged;
+use serde::{Deserialize, Serialize};
 
 /// Characters (bytes, in fact) of a text. The longest condition seen in use has about 200.
 pub(super) const MAX_TEXT: usize = 10_000;
@@ -30,8 +32,27 @@ const MAX_DEPTH: u16 = 64;
 /// `**` does the rest of it, under a limit.
 const DENIED: [&str; 10] = ["open", "print", "pow", "id", "getattr", "hasattr", "setattr", "type", "object", "input"];
 
+/// Builtins that monty keeps as types, besides those it lists in [`BuiltinsFunctions`].
+const TYPES: [&str; 15] = [
+    "bool",
+    "bytes",
+    "dict",
+    "float",
+    "frozenset",
+    "int",
+    "iter",
+    "list",
+    "object",
+    "range",
+    "set",
+    "slice",
+    "str",
+    "tuple",
+    "type",
+];
+
 /// The text is not one acceptable expression.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("line {line}, column {column}: {message}")]
 pub struct SyntaxError {
     /// What is wrong, in one line.
@@ -51,7 +72,7 @@ pub(super) struct Reads {
     pub(super) all_callbacks: bool,
     /// The labels of each `callbacks['label']`.
     pub(super) labels: BTreeSet<String>,
-    /// `now`, `today` or the like occurs: the host will be asked for the time.
+    /// `now` or `today` occurs: the host will be asked for the time.
     pub(super) clock: bool,
     /// Something that is refused when it is evaluated: a line such as `NameError: …`.
     pub(super) refused: Option<String>,
@@ -66,13 +87,13 @@ pub(super) fn read(text: &str) -> Result<Reads, SyntaxError> {
     let options = ParseOptions::from(Mode::Expression).with_max_recursion_depth(MAX_DEPTH);
     let parsed = parse(body, options)
         .map_err(|e| error_at(text, start + usize::from(e.location.start()), &e.error.to_string()))?;
-    let mut walk = Walk { reads: Reads::default(), bound: BTreeSet::new(), denied: Vec::new(), depth: 0, error: None };
+    let mut walk = Walk { reads: Reads::default(), depth: 0, error: None };
     if let Mod::Expression(module) = parsed.syntax() {
         walk.visit_expr(&module.body);
     }
     match walk.error {
         Some((offset, message)) => Err(error_at(text, start + offset, message)),
-        None => Ok(walk.finish()),
+        None => Ok(walk.reads),
     }
 }
 
@@ -105,28 +126,20 @@ pub(super) fn one_line(message: &str) -> String {
     if line.chars().count() <= 200 { line } else { line.chars().take(200).chain(['…']).collect() }
 }
 
-struct Walk<'a> {
+struct Walk {
     reads: Reads,
-    /// Names that a comprehension or a lambda gives: they are its own, whatever they are called.
-    bound: BTreeSet<&'a str>,
-    denied: Vec<&'a str>,
     depth: u16,
     error: Option<(usize, &'static str)>,
 }
 
-impl<'a> Walk<'a> {
-    fn finish(mut self) -> Reads {
-        if let Some(name) = self.denied.iter().find(|name| !self.bound.contains(*name)) {
-            self.reads.refused = Some(format!("NameError: name '{name}' is not defined"));
-        }
-        self.reads
-    }
-
-    fn name(&mut self, name: &'a str) {
+impl Walk {
+    fn name(&mut self, name: &str) {
         match name {
             "experiment" => self.reads.experiment = true,
             "callbacks" => self.reads.all_callbacks = true,
-            _ if name.starts_with("__") || DENIED.contains(&name) => self.denied.push(name),
+            _ if name.starts_with("__") || DENIED.contains(&name) => {
+                self.reads.refused.get_or_insert_with(|| one_line(&format!("NameError: name '{name}' is not defined")));
+            }
             _ => {}
         }
     }
@@ -139,8 +152,18 @@ impl<'a> Walk<'a> {
                     .refused
                     .get_or_insert_with(|| one_line(&format!("AttributeError: '{name}' is not available")));
             }
-            "now" | "today" | "utcnow" => self.reads.clock = true,
+            "now" | "today" => self.reads.clock = true,
             _ => {}
+        }
+    }
+
+    /// monty reads the builtin even where a comprehension or a lambda gives the name anew, and so answers
+    /// `[id for id in [1]] == [1]` with false: a wrong answer is worse than none.
+    fn bind(&mut self, name: &str, at: usize) {
+        let builtin =
+            TYPES.contains(&name) || BuiltinsFunctions::from_str(name).is_ok() || ExcType::from_str(name).is_ok();
+        if builtin {
+            self.error.get_or_insert((at, "the name of a builtin cannot be used as a variable"));
         }
     }
 
@@ -149,19 +172,20 @@ impl<'a> Walk<'a> {
     }
 
     /// `callbacks['label']`: only that one callback is needed. A label that is missing is a `KeyError` either way.
-    fn label(&mut self, expr: &'a Expr) -> bool {
+    fn label(&mut self, expr: &Expr) -> bool {
         if let Expr::Subscript(subscript) = expr
             && let Expr::Name(name) = &*subscript.value
             && name.id == "callbacks"
             && let Expr::StringLiteral(label) = &*subscript.slice
         {
-            return self.reads.labels.insert(label.value.to_str().to_owned()) || true;
+            self.reads.labels.insert(label.value.to_str().to_owned());
+            return true;
         }
         false
     }
 }
 
-impl<'a> Visitor<'a> for Walk<'a> {
+impl<'a> Visitor<'a> for Walk {
     fn visit_expr(&mut self, expr: &'a Expr) {
         match expr {
             _ if self.error.is_some() || self.label(expr) => return,
@@ -172,7 +196,7 @@ impl<'a> Visitor<'a> for Walk<'a> {
             Expr::Yield(_) | Expr::YieldFrom(_) => return self.refuse(expr, "'yield' is not allowed in a condition"),
             Expr::Starred(_) if self.depth == 0 => return self.refuse(expr, "cannot use starred expression here"),
             Expr::Name(name) if name.ctx == ExprContext::Load => self.name(&name.id),
-            Expr::Name(name) => drop(self.bound.insert(&name.id)),
+            Expr::Name(name) => self.bind(&name.id, usize::from(name.start())),
             Expr::Attribute(attribute) => self.attribute(&attribute.attr),
             _ => {}
         }
@@ -182,7 +206,7 @@ impl<'a> Visitor<'a> for Walk<'a> {
     }
 
     fn visit_parameter(&mut self, parameter: &'a Parameter) {
-        self.bound.insert(parameter.name.as_str());
+        self.bind(parameter.name.as_str(), usize::from(parameter.name.start()));
         walk_parameter(self, parameter);
     }
 }

@@ -1,0 +1,121 @@
+//! Hashing and checking passwords.
+
+use std::sync::Arc;
+
+use argon2::Argon2;
+use argon2::password_hash::phc::PasswordHash;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha512;
+
+/// A password that cannot be hashed or checked.
+#[derive(Debug, thiserror::Error)]
+#[error("the password cannot be hashed: {0}")]
+pub struct PasswordError(String);
+
+/// Hashes with Argon2id; checks those hashes and the ones of the existing product: bcrypt over the base64 of
+/// HMAC-SHA512 with `SECURITY_PASSWORD_SALT` (Flask-Security's `verify_password`).
+#[derive(Clone)]
+pub struct Passwords {
+    salt: Arc<str>,
+    /// A hash that no password has, so that a wrong name takes as long as a wrong password.
+    nobody: Arc<str>,
+}
+
+impl std::fmt::Debug for Passwords {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Passwords(…)")
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Checked {
+    Wrong,
+    Right,
+    /// Right, and the hash is an old one that should be replaced.
+    RightButOld,
+}
+
+impl Passwords {
+    /// `salt` is the `SECURITY_PASSWORD_SALT` of the existing product.
+    ///
+    /// # Errors
+    /// When hashing does not work at all.
+    pub fn new(salt: &str) -> Result<Self, PasswordError> {
+        let random = STANDARD.encode(rand::random::<[u8; 32]>());
+        Ok(Self { salt: salt.into(), nobody: hash(&random)?.into() })
+    }
+
+    /// Hashes a password. Takes a noticeable time on purpose.
+    ///
+    /// # Errors
+    /// When it cannot be hashed.
+    pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
+        let password = password.to_owned();
+        let hashed = tokio::task::spawn_blocking(move || hash(&password)).await;
+        hashed.map_err(|error| PasswordError(error.to_string()))?
+    }
+
+    /// Checks a password against a stored hash, or against nobody's.
+    pub(super) async fn check(&self, password: &str, stored: Option<&str>) -> Checked {
+        let (passwords, password) = (self.clone(), password.to_owned());
+        let stored = stored.map(str::to_owned);
+        let work = move || match stored {
+            Some(stored) => passwords.check_now(&password, &stored),
+            None => {
+                passwords.check_now(&password, &passwords.nobody);
+                Checked::Wrong
+            }
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(Checked::Wrong)
+    }
+
+    fn check_now(&self, password: &str, stored: &str) -> Checked {
+        if stored.starts_with("$2") {
+            let right = self.legacy_input(password).is_some_and(|input| bcrypt::verify(input, stored).unwrap_or(false));
+            return if right { Checked::RightButOld } else { Checked::Wrong };
+        }
+        let Ok(parsed) = PasswordHash::new(stored) else { return Checked::Wrong };
+        match Argon2::default().verify_password(password.as_bytes(), &parsed) {
+            Ok(()) => Checked::Right,
+            Err(_) => Checked::Wrong,
+        }
+    }
+
+    fn legacy_input(&self, password: &str) -> Option<String> {
+        let mut mac = Hmac::<Sha512>::new_from_slice(self.salt.as_bytes()).ok()?;
+        mac.update(password.as_bytes());
+        Some(STANDARD.encode(mac.finalize().into_bytes()))
+    }
+}
+
+fn hash(password: &str) -> Result<String, PasswordError> {
+    let hashed = Argon2::default().hash_password(password.as_bytes());
+    hashed.map(|hash| hash.to_string()).map_err(|error| PasswordError(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made with passlib 1.7.4 (bcrypt 4.0.1), rounds 4:
+    /// `bcrypt.hash(base64.b64encode(hmac.new(b"pepper", b"correct horse", "sha512").digest()))`.
+    const LEGACY: &str = "$2b$04$sk8mRv7no1AG/mvjl4bD..GCld0K3gIPxrTO2dPS8XzInaz19z5cW";
+
+    #[tokio::test]
+    async fn both_kinds_of_hashes_are_checked() {
+        let passwords = Passwords::new("pepper").unwrap();
+        let hash = passwords.hash("correct horse").await.unwrap();
+        assert!(hash.starts_with("$argon2id$"));
+        assert_eq!(passwords.check("correct horse", Some(&hash)).await, Checked::Right);
+        assert_eq!(passwords.check("wrong horse", Some(&hash)).await, Checked::Wrong);
+        assert_eq!(passwords.check("correct horse", Some(LEGACY)).await, Checked::RightButOld);
+        assert_eq!(passwords.check("wrong horse", Some(LEGACY)).await, Checked::Wrong);
+        assert_eq!(Passwords::new("salt").unwrap().check("correct horse", Some(LEGACY)).await, Checked::Wrong);
+        assert_eq!(passwords.check("correct horse", Some("correct horse")).await, Checked::Wrong);
+        assert_eq!(passwords.check("correct horse", None).await, Checked::Wrong);
+    }
+}

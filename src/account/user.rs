@@ -1,0 +1,273 @@
+//! Accounts: making them, and who somebody is.
+
+use std::collections::BTreeSet;
+
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
+};
+use uuid::Uuid;
+
+use crate::config::AdminSettings;
+use crate::database::{self, Database};
+use crate::entity::{role, roles_users, user};
+
+use super::password::Checked;
+use super::{PasswordError, Passwords, Permission};
+
+/// Somebody who is logged in, with what the roles permit.
+#[derive(Debug, Clone)]
+pub struct User {
+    pub id: i32,
+    pub username: String,
+    pub name: String,
+    pub email: String,
+    pub permissions: BTreeSet<Permission>,
+    /// Changes with the password, so that sessions end with it.
+    pub uniquifier: String,
+}
+
+impl User {
+    /// Whether one of the roles permits it.
+    #[must_use]
+    pub fn may(&self, permission: Permission) -> bool {
+        self.permissions.contains(&permission)
+    }
+}
+
+/// An account to be.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    pub username: String,
+    pub name: String,
+    pub email: String,
+    pub password: String,
+    pub roles: Vec<String>,
+}
+
+/// Why something with an account was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum AccountError {
+    #[error("{field}: {problem}")]
+    Invalid { field: &'static str, problem: String },
+    #[error("there is a user with this name or e-mail address already")]
+    Exists,
+    #[error("there is no role '{0}'")]
+    UnknownRole(String),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+/// The user with this name, or this e-mail address in any case, and this password; none when that is nobody, or
+/// somebody who is not active. Takes as long in each case.
+///
+/// # Errors
+/// When the database fails.
+pub async fn authenticate(
+    database: &Database,
+    passwords: &Passwords,
+    login: &str,
+    password: &str,
+    now: NaiveDateTime,
+) -> Result<Option<User>, AccountError> {
+    let login = login.trim();
+    let same_email = Expr::expr(Func::lower(Expr::col(user::Column::Email))).eq(login.to_lowercase());
+    let found = user::Entity::find()
+        .filter(Condition::any().add(user::Column::Username.eq(login)).add(same_email))
+        .all(database.reader())
+        .await?;
+    // A name may look like the address of somebody else; the name goes first.
+    let row = found.iter().find(|row| row.username == login).or(found.first());
+    let checked = passwords.check(password, row.map(|row| row.password.as_str())).await;
+    let Some(row) = row.filter(|row| row.active && checked != Checked::Wrong) else { return Ok(None) };
+    let mut changed = row.clone().into_active_model();
+    if checked == Checked::RightButOld {
+        changed.password = Set(passwords.hash(password).await?);
+    }
+    changed.last_login_at = Set(row.current_login_at);
+    changed.current_login_at = Set(Some(now));
+    changed.login_count = Set(row.login_count + 1);
+    let transaction = database.begin().await?;
+    changed.update(&*transaction).await?;
+    transaction.commit().await?;
+    Ok(Some(with_permissions(database.reader(), row.clone()).await?))
+}
+
+/// The active user with this id.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_active(connection: &impl ConnectionTrait, id: i32) -> Result<Option<User>, DbErr> {
+    let row = user::Entity::find_by_id(id).filter(user::Column::Active.eq(true)).one(connection).await?;
+    match row {
+        Some(row) => Ok(Some(with_permissions(connection, row).await?)),
+        None => Ok(None),
+    }
+}
+
+async fn with_permissions(connection: &impl ConnectionTrait, row: user::Model) -> Result<User, DbErr> {
+    let roles = roles_users::Entity::find()
+        .filter(roles_users::Column::UserId.eq(row.id))
+        .find_also_related(role::Entity)
+        .all(connection)
+        .await?;
+    let texts = roles.iter().filter_map(|(_, role)| role.as_ref()?.permissions.as_deref());
+    let permissions = texts.flat_map(Permission::parse_all);
+    Ok(User {
+        id: row.id,
+        username: row.username,
+        name: row.name,
+        email: row.email,
+        permissions: permissions.collect(),
+        uniquifier: row.fs_uniquifier,
+    })
+}
+
+/// Makes an active account.
+///
+/// # Errors
+/// [`AccountError::Invalid`], [`AccountError::Exists`] and [`AccountError::UnknownRole`].
+pub async fn create(
+    database: &Database,
+    passwords: &Passwords,
+    new: &NewUser,
+    now: NaiveDateTime,
+) -> Result<i32, AccountError> {
+    check(new)?;
+    let hash = passwords.hash(&new.password).await?;
+    let transaction = database.begin().await?;
+    let id = insert(&*transaction, new, hash, now).await?;
+    transaction.commit().await?;
+    Ok(id)
+}
+
+fn check(new: &NewUser) -> Result<(), AccountError> {
+    let invalid = |field, problem: &str| Err(AccountError::Invalid { field, problem: problem.to_owned() });
+    for (field, value, most) in [("username", &new.username, 64), ("name", &new.name, 64), ("email", &new.email, 255)] {
+        if value.trim().is_empty() {
+            return invalid(field, "is empty");
+        }
+        if value.chars().count() > most || value.chars().any(char::is_control) {
+            return invalid(field, &format!("must be at most {most} plain characters"));
+        }
+    }
+    if !new.email.contains('@') && new.email != new.username {
+        return invalid("email", "is not an e-mail address");
+    }
+    if new.password.is_empty() {
+        return invalid("password", "is empty");
+    }
+    Ok(())
+}
+
+async fn insert(
+    connection: &impl ConnectionTrait,
+    new: &NewUser,
+    hash: String,
+    now: NaiveDateTime,
+) -> Result<i32, AccountError> {
+    let row = user::ActiveModel {
+        id: NotSet,
+        username: Set(new.username.trim().to_owned()),
+        name: Set(new.name.trim().to_owned()),
+        email: Set(new.email.trim().to_owned()),
+        password: Set(hash),
+        active: Set(true),
+        fs_uniquifier: Set(Uuid::new_v4().simple().to_string()),
+        confirmed_at: Set(Some(now)),
+        last_login_at: Set(None),
+        current_login_at: Set(None),
+        last_login_ip: Set(None),
+        current_login_ip: Set(None),
+        login_count: Set(0),
+        tf_totp_secret: Set(None),
+        create_time: Set(now),
+        update_datetime: Set(Some(now)),
+    };
+    let user = row.insert(connection).await.map_err(|error| match database::is_duplicate(&error) {
+        true => AccountError::Exists,
+        false => error.into(),
+    })?;
+    for name in &new.roles {
+        let role = role::Entity::find().filter(role::Column::Name.eq(name)).one(connection).await?;
+        let role = role.ok_or_else(|| AccountError::UnknownRole(name.clone()))?;
+        let link = roles_users::ActiveModel { user_id: Set(user.id), role_id: Set(role.id) };
+        roles_users::Entity::insert(link).exec_without_returning(connection).await?;
+    }
+    Ok(user.id)
+}
+
+/// Makes the roles of the first start when there are no roles at all.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ensure_roles(database: &Database, now: NaiveDateTime) -> Result<(), DbErr> {
+    let transaction = database.begin().await?;
+    if role::Entity::find().one(&*transaction).await?.is_some() {
+        return Ok(());
+    }
+    for (name, permissions) in Permission::first_roles() {
+        let names: Vec<&str> = permissions.into_iter().map(Permission::name).collect();
+        let row = role::ActiveModel {
+            id: NotSet,
+            name: Set(name.to_owned()),
+            description: Set(Some(name.to_owned())),
+            permissions: Set(Some(names.join(","))),
+            update_datetime: Set(now),
+        };
+        match row.insert(&*transaction).await {
+            Ok(_) => {}
+            // Another server that starts at the same time made them.
+            Err(error) if database::is_duplicate(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    transaction.commit().await
+}
+
+/// Makes the administrator's account of the settings when it is not there, or sets it anew when told to.
+///
+/// # Errors
+/// When the values cannot be used, or the database fails.
+pub async fn ensure_admin(
+    database: &Database,
+    passwords: &Passwords,
+    admin: &AdminSettings,
+    now: NaiveDateTime,
+) -> Result<(), AccountError> {
+    let found = user::Entity::find()
+        .filter(
+            Condition::any().add(user::Column::Username.eq(&admin.username)).add(user::Column::Email.eq(&admin.email)),
+        )
+        .one(database.reader())
+        .await?;
+    let Some(row) = found else {
+        let new = NewUser {
+            username: admin.username.clone(),
+            name: admin.username.clone(),
+            email: admin.email.clone(),
+            password: admin.password.clone(),
+            roles: vec!["admin".to_owned()],
+        };
+        return match create(database, passwords, &new, now).await {
+            // Another server that starts at the same time made it.
+            Ok(_) | Err(AccountError::Exists) => Ok(()),
+            Err(error) => Err(error),
+        };
+    };
+    if !admin.force_update || passwords.check(&admin.password, Some(&row.password)).await == Checked::Right {
+        return Ok(());
+    }
+    let mut changed = row.into_active_model();
+    changed.email = Set(admin.email.clone());
+    changed.password = Set(passwords.hash(&admin.password).await?);
+    changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
+    changed.active = Set(true);
+    changed.update_datetime = Set(Some(now));
+    changed.update(database.reader()).await?;
+    Ok(())
+}

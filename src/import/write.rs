@@ -1,0 +1,160 @@
+//! Registering what was read.
+
+use std::collections::HashMap;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+
+use crate::database::WriteTransaction;
+use crate::engine::{Actor, Engine, EngineError, NewExperiment};
+use crate::entity::{cohort, subject};
+use crate::study::register;
+use crate::workflow;
+
+use super::Session;
+
+/// What was added, or would be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub cohorts: usize,
+    pub subjects: usize,
+    pub experiments: usize,
+    pub scans: usize,
+    /// Experiments that were there already and were left as they are.
+    pub known: usize,
+}
+
+/// Registers the sessions, each with everything that belongs to it in one transaction; with `dry_run` only says what
+/// would be added. `progress` is called after each session.
+///
+/// # Errors
+/// When a workflow that a session names does not exist (nothing is written then), or the database fails (the sessions
+/// before are written; doing it again goes on from there).
+pub async fn write(
+    engine: &Engine,
+    sessions: &[Session],
+    actor: &Actor,
+    dry_run: bool,
+    mut progress: impl FnMut(),
+) -> Result<Summary, EngineError> {
+    check_workflows(engine, sessions).await?;
+    let mut summary = Summary::default();
+    let mut planned = Planned::default();
+    for session in sessions {
+        if dry_run {
+            planned.add(engine, session, &mut summary).await?;
+        } else {
+            register_session(engine, session, actor, &mut summary).await?;
+        }
+        progress();
+    }
+    Ok(summary)
+}
+
+async fn check_workflows(engine: &Engine, sessions: &[Session]) -> Result<(), EngineError> {
+    let connection = engine.database().reader();
+    let mut checked = std::collections::HashSet::new();
+    for session in sessions {
+        if !checked.insert(session.workflow.as_deref()) {
+            continue;
+        }
+        match &session.workflow {
+            Some(reference) => drop(workflow::find(connection, reference).await?),
+            None => drop(workflow::newest(connection).await?.ok_or(EngineError::NoWorkflow)?),
+        }
+    }
+    Ok(())
+}
+
+async fn register_session(
+    engine: &Engine,
+    session: &Session,
+    actor: &Actor,
+    summary: &mut Summary,
+) -> Result<(), EngineError> {
+    let transaction = engine.database().begin().await?;
+    let cohort = register::cohort(&*transaction, &session.cohort).await?;
+    let subject = register::subject(&*transaction, cohort.id, &session.subject, Some(session.date_of_birth)).await?;
+    let known = register::find_experiment(&*transaction, subject.id, session.experiment.as_str()).await?;
+    if known.is_some() {
+        summary.known += 1;
+        return Ok(());
+    }
+    let new = NewExperiment {
+        subject_id: subject.id,
+        label: session.experiment.clone(),
+        scandate: session.scandate,
+        workflow: session.workflow.clone(),
+        variables: session.variables.clone(),
+    };
+    let (transaction, experiment) = engine.create_experiment_in(transaction, &new, actor).await?;
+    let scans = register_parts(engine, &transaction, session, experiment.id).await?;
+    transaction.commit().await?;
+    engine.dispatched().notify_one();
+    summary.cohorts += usize::from(cohort.is_new);
+    summary.subjects += usize::from(subject.is_new);
+    summary.experiments += 1;
+    summary.scans += scans;
+    Ok(())
+}
+
+async fn register_parts(
+    engine: &Engine,
+    transaction: &WriteTransaction,
+    session: &Session,
+    experiment_id: i32,
+) -> Result<usize, EngineError> {
+    let mut wanted: HashMap<i32, usize> = HashMap::new();
+    for scan in &session.scans {
+        let scantype = register::scantype(&**transaction, &scan.modality, &scan.protocol).await?;
+        *wanted.entry(scantype.id).or_default() += 1;
+    }
+    let scans = register::scans(&**transaction, experiment_id, &wanted).await?;
+    for (system, external_id) in &session.external_ids {
+        let system = register::external_system(&**transaction, system, engine.clock().now()).await?;
+        register::experiment_link(&**transaction, experiment_id, system.id, external_id).await?;
+    }
+    Ok(scans)
+}
+
+/// What a dry run has counted as added so far.
+#[derive(Default)]
+struct Planned {
+    cohorts: HashMap<String, Option<i32>>,
+    subjects: HashMap<(String, String), Option<i32>>,
+}
+
+impl Planned {
+    async fn add(&mut self, engine: &Engine, session: &Session, summary: &mut Summary) -> Result<(), EngineError> {
+        let connection = engine.database().reader();
+        let cohort = session.cohort.to_string();
+        if !self.cohorts.contains_key(&cohort) {
+            let found = cohort::Entity::find().filter(cohort::Column::Label.eq(&cohort)).one(connection).await?;
+            summary.cohorts += usize::from(found.is_none());
+            self.cohorts.insert(cohort.clone(), found.map(|cohort| cohort.id));
+        }
+        let cohort_id = self.cohorts[&cohort];
+        let key = (cohort, session.subject.to_string());
+        if !self.subjects.contains_key(&key) {
+            let found = match cohort_id {
+                None => None,
+                Some(id) => {
+                    let subjects = subject::Entity::find().filter(subject::Column::CohortId.eq(id));
+                    subjects.filter(subject::Column::Label.eq(&key.1)).one(connection).await?
+                }
+            };
+            summary.subjects += usize::from(found.is_none());
+            self.subjects.insert(key.clone(), found.map(|subject| subject.id));
+        }
+        let known = match self.subjects[&key] {
+            None => None,
+            Some(id) => register::find_experiment(connection, id, session.experiment.as_str()).await?,
+        };
+        if known.is_some() {
+            summary.known += 1;
+        } else {
+            summary.experiments += 1;
+            summary.scans += session.scans.len();
+        }
+        Ok(())
+    }
+}

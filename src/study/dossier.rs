@@ -1,0 +1,240 @@
+//! Everything about one experiment.
+
+use std::collections::{BTreeMap, HashMap};
+
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use serde::Serialize;
+
+use crate::entity::kind::ExecutionStatus;
+use crate::entity::{
+    action, callback, callback_execution, cohort, experiment, external_experiment_links, external_system, scan,
+    scantype, state, subject, transition, workflow,
+};
+
+use super::overview::user_names;
+use super::variable::variables_of;
+
+/// See the module.
+#[derive(Debug, Clone, Serialize)]
+pub struct Dossier {
+    pub id: i32,
+    pub label: String,
+    pub scandate: chrono::NaiveDateTime,
+    pub version: i32,
+    pub state_id: i32,
+    pub state: String,
+    pub state_text: Option<String>,
+    pub state_since: chrono::NaiveDateTime,
+    pub workflow_id: i32,
+    pub workflow: String,
+    pub subject_id: i32,
+    pub subject: String,
+    pub date_of_birth: Option<chrono::NaiveDate>,
+    pub cohort_id: i32,
+    pub cohort: String,
+    pub variables: Vec<(String, serde_json::Value)>,
+    pub scans: Vec<ScanCount>,
+    pub external_ids: BTreeMap<String, String>,
+    /// The newest first.
+    pub history: Vec<HistoryEntry>,
+}
+
+/// Series of one type.
+#[derive(Debug, Clone, Serialize)]
+pub struct ScanCount {
+    pub modality: String,
+    pub protocol: String,
+    pub count: usize,
+}
+
+/// One action with what it asked for.
+#[derive(Debug, Clone, Serialize)]
+pub struct HistoryEntry {
+    pub id: i32,
+    pub from: String,
+    pub to: String,
+    pub start_time: chrono::NaiveDateTime,
+    pub end_time: Option<chrono::NaiveDateTime>,
+    pub success: bool,
+    pub freetext: Option<String>,
+    pub return_value: Option<String>,
+    pub user: Option<String>,
+    pub origin: String,
+    pub is_last: bool,
+    pub executions: Vec<ExecutionEntry>,
+}
+
+/// One run of a callback.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExecutionEntry {
+    pub id: i32,
+    pub callback: String,
+    pub function: String,
+    pub description: Option<String>,
+    pub status: String,
+    pub result: String,
+    pub is_resolved: bool,
+    pub attempt: i32,
+    pub worker: Option<String>,
+    pub created: chrono::NaiveDateTime,
+    pub run_start: Option<chrono::NaiveDateTime>,
+    pub wait_start: Option<chrono::NaiveDateTime>,
+    pub finished: Option<chrono::NaiveDateTime>,
+    pub deadline: Option<chrono::NaiveDateTime>,
+    pub available_at: chrono::NaiveDateTime,
+    pub run_log: Option<String>,
+    pub result_log: Option<String>,
+    pub result_values: Option<String>,
+}
+
+impl Dossier {
+    /// Whether callbacks of the current state are still open, so that something may happen by itself.
+    #[must_use]
+    pub fn is_moving(&self) -> bool {
+        let last = self.history.iter().find(|entry| entry.is_last);
+        last.is_some_and(|entry| entry.executions.iter().any(|execution| !execution.is_resolved))
+    }
+
+    /// Everything about the experiment with this id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn find(connection: &impl ConnectionTrait, id: i32) -> Result<Option<Self>, DbErr> {
+        let Some(experiment) = experiment::Entity::find_by_id(id).one(connection).await? else { return Ok(None) };
+        let subject = subject::Entity::find_by_id(experiment.subject_id).find_also_related(cohort::Entity);
+        let Some((subject, Some(cohort))) = subject.one(connection).await? else { return Ok(None) };
+        let state = state::Entity::find_by_id(experiment.state_id).find_also_related(workflow::Entity);
+        let Some((state, Some(workflow))) = state.one(connection).await? else { return Ok(None) };
+        let variables = variables_of(connection, id).await?;
+        Ok(Some(Self {
+            history: history(connection, &experiment).await?,
+            scans: scans(connection, id).await?,
+            external_ids: external_ids(connection, id).await?,
+            variables: variables.into_iter().map(|(label, value)| (label, value.to_json())).collect(),
+            id,
+            label: experiment.label,
+            scandate: experiment.scandate,
+            version: experiment.version,
+            state_id: state.id,
+            state: state.label,
+            state_text: state.freetext,
+            state_since: experiment.state_since,
+            workflow_id: workflow.id,
+            workflow: workflow.label,
+            subject_id: subject.id,
+            subject: subject.label,
+            date_of_birth: subject.date_of_birth,
+            cohort_id: cohort.id,
+            cohort: cohort.label,
+        }))
+    }
+}
+
+async fn scans(connection: &impl ConnectionTrait, experiment_id: i32) -> Result<Vec<ScanCount>, DbErr> {
+    let scans = scan::Entity::find()
+        .filter(scan::Column::ExperimentId.eq(experiment_id))
+        .find_also_related(scantype::Entity)
+        .all(connection)
+        .await?;
+    let mut counts: BTreeMap<(String, String), usize> = BTreeMap::new();
+    for (_, scantype) in scans {
+        let Some(scantype) = scantype else { continue };
+        *counts.entry((scantype.modality, scantype.protocol)).or_default() += 1;
+    }
+    let row = |((modality, protocol), count)| ScanCount { modality, protocol, count };
+    Ok(counts.into_iter().map(row).collect())
+}
+
+async fn external_ids(
+    connection: &impl ConnectionTrait,
+    experiment_id: i32,
+) -> Result<BTreeMap<String, String>, DbErr> {
+    let links = external_experiment_links::Entity::find()
+        .filter(external_experiment_links::Column::ExperimentId.eq(experiment_id))
+        .find_also_related(external_system::Entity)
+        .all(connection)
+        .await?;
+    Ok(links.into_iter().filter_map(|(link, system)| Some((system?.system_name, link.external_id))).collect())
+}
+
+async fn history(
+    connection: &impl ConnectionTrait,
+    experiment: &experiment::Model,
+) -> Result<Vec<HistoryEntry>, DbErr> {
+    let actions = action::Entity::find()
+        .filter(action::Column::ExperimentId.eq(experiment.id))
+        .order_by_desc(action::Column::Id)
+        .all(connection)
+        .await?;
+    let ids = actions.iter().map(|action| action.transition_id);
+    let transitions = transition::Entity::find().filter(transition::Column::Id.is_in(ids)).all(connection).await?;
+    let ends: HashMap<i32, (i32, i32)> =
+        transitions.iter().map(|row| (row.id, (row.source_state_id, row.destination_state_id))).collect();
+    let labels =
+        state::Entity::find().filter(state::Column::WorkflowId.eq(experiment.workflow_id)).all(connection).await?;
+    let labels: HashMap<i32, String> = labels.into_iter().map(|row| (row.id, row.label)).collect();
+    let users = user_names(connection, actions.iter().filter_map(|action| action.user_id)).await?;
+    let mut executions = executions(connection, &actions).await?;
+    let label = |id: i32| labels.get(&id).cloned().unwrap_or_default();
+    let entry = |action: action::Model| {
+        let (from, to) = ends.get(&action.transition_id).copied().unwrap_or_default();
+        HistoryEntry {
+            is_last: experiment.last_action_id == Some(action.id),
+            executions: executions.remove(&action.id).unwrap_or_default(),
+            from: label(from),
+            to: label(to),
+            user: action.user_id.and_then(|id| users.get(&id).cloned()),
+            origin: action.origin.to_string(),
+            id: action.id,
+            start_time: action.start_time,
+            end_time: action.end_time,
+            success: action.success,
+            freetext: action.freetext,
+            return_value: action.return_value,
+        }
+    };
+    Ok(actions.into_iter().map(entry).collect())
+}
+
+async fn executions(
+    connection: &impl ConnectionTrait,
+    actions: &[action::Model],
+) -> Result<HashMap<i32, Vec<ExecutionEntry>>, DbErr> {
+    let rows = callback_execution::Entity::find()
+        .filter(callback_execution::Column::ActionId.is_in(actions.iter().map(|action| action.id)))
+        .find_also_related(callback::Entity)
+        .order_by_asc(callback_execution::Column::Id)
+        .all(connection)
+        .await?;
+    let mut executions: HashMap<i32, Vec<ExecutionEntry>> = HashMap::new();
+    for (execution, callback) in rows {
+        let Some(callback) = callback else { continue };
+        executions.entry(execution.action_id).or_default().push(execution_entry(execution, callback));
+    }
+    Ok(executions)
+}
+
+/// An execution as it is shown.
+#[must_use]
+pub fn execution_entry(execution: callback_execution::Model, callback: callback::Model) -> ExecutionEntry {
+    ExecutionEntry {
+        id: execution.id,
+        callback: callback.label,
+        function: callback.function,
+        description: callback.description,
+        is_resolved: ExecutionStatus::is_resolved(execution.status),
+        status: execution.status.to_string(),
+        result: execution.result.to_string(),
+        attempt: execution.attempt,
+        worker: execution.worker,
+        created: execution.created,
+        run_start: execution.run_start,
+        wait_start: execution.wait_start,
+        finished: execution.finished,
+        deadline: execution.deadline,
+        available_at: execution.available_at,
+        run_log: execution.run_log,
+        result_log: execution.result_log,
+        result_values: execution.result_values,
+    }
+}
