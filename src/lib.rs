@@ -1,12 +1,16 @@
 pub mod account;
+pub mod app;
 pub mod callback;
 pub mod clock;
 pub mod config;
 pub mod database;
 pub mod engine;
 pub mod entity;
+pub mod http;
 pub mod import;
 pub mod queue;
 pub mod study;
+pub mod view;
+pub mod web;
 pub mod worker;
 pub mod workflow;

@@ -1,0 +1,84 @@
+//! Everything that lives as long as the program, built once.
+
+use std::sync::Arc;
+
+use crate::account::{self, PasswordError, Passwords};
+use crate::clock::Clock;
+use crate::config::{DatabaseKind, Settings};
+use crate::database::Database;
+use crate::engine::Engine;
+use crate::view::{Templates, ViewError};
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    pub settings: Arc<Settings>,
+    pub engine: Engine,
+    pub passwords: Passwords,
+    pub templates: Templates,
+}
+
+/// Why the program cannot start, in one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot open the {shown}: {reason}")]
+    Database { shown: String, reason: String },
+    #[error("cannot bring the database up to date: {0}")]
+    Migration(sea_orm::DbErr),
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+    #[error("the first account cannot be made: {0}")]
+    Admin(#[from] account::AccountError),
+    #[error(transparent)]
+    View(#[from] ViewError),
+}
+
+impl App {
+    /// Connects to the database without touching its tables.
+    ///
+    /// # Errors
+    /// [`StartError::Database`] when it is not there.
+    pub async fn connect(settings: Settings, clock: Clock) -> Result<Self, StartError> {
+        let database = connect(&settings).await?;
+        Ok(Self {
+            engine: Engine::new(database, clock),
+            passwords: Passwords::new(&settings.secrets.password_salt)?,
+            templates: Templates::new(&settings.web)?,
+            settings: Arc::new(settings),
+        })
+    }
+
+    /// Connects, brings the tables up to date, and makes the first roles and the administrator's account.
+    ///
+    /// # Errors
+    /// As [`Self::connect`], and when one of these cannot be done.
+    pub async fn start(settings: Settings, clock: Clock) -> Result<Self, StartError> {
+        let app = Self::connect(settings, clock).await?;
+        let database = app.engine.database();
+        database.migrate().await.map_err(StartError::Migration)?;
+        let now = app.engine.clock().now();
+        account::ensure_roles(database, now).await.map_err(account::AccountError::Database)?;
+        if let Some(admin) = &app.settings.admin {
+            account::ensure_admin(database, &app.passwords, admin, now).await?;
+        }
+        Ok(app)
+    }
+}
+
+async fn connect(settings: &Settings) -> Result<Database, StartError> {
+    let database = Database::connect(&settings.database).await.map_err(|error| StartError::Database {
+        shown: match settings.database.kind {
+            DatabaseKind::Sqlite => settings.database.shown(),
+            _ => format!("database {}", settings.database.shown()),
+        },
+        reason: plain_reason(&error),
+    });
+    database
+}
+
+/// The innermost reason, without the layers of the drivers around it.
+fn plain_reason(error: &sea_orm::DbErr) -> String {
+    let text = error.to_string();
+    let tail = text.rsplit("error returned from database: ").next().unwrap_or(&text);
+    tail.trim_start_matches("Connection Error: ").to_owned()
+}

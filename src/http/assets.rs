@@ -1,0 +1,26 @@
+//! Style sheets, scripts and pictures, from the binary.
+
+use axum::extract::Path;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use rust_embed::Embed;
+
+use super::HttpError;
+
+#[derive(Embed)]
+#[folder = "assets/"]
+struct Files;
+
+/// Those under `vendor/` carry their version in the name and never change; the others are asked for again, by tag.
+pub(super) async fn get_asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
+    let Some(file) = Files::get(&path) else { return HttpError::NotFound("such file".to_owned()).into_response() };
+    let digest: String = file.metadata.sha256_hash().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let tag = format!("\"{digest}\"");
+    let cache = if path.starts_with("vendor/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+    if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {
+        return (StatusCode::NOT_MODIFIED, [(ETAG, tag), (CACHE_CONTROL, cache.to_owned())]).into_response();
+    }
+    let kind = file.metadata.mimetype().to_owned();
+    ([(CONTENT_TYPE, kind), (CACHE_CONTROL, cache.to_owned()), (ETAG, tag)], file.data).into_response()
+}

@@ -1,0 +1,166 @@
+//! The layers around all requests, and the listening.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::{
+    CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
+use axum_login::AuthManagerLayerBuilder;
+use tokio::net::TcpListener;
+use tower::limit::GlobalConcurrencyLimitLayer;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::CompressionLayer;
+use tower_http::csrf::CsrfLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+use tower_sessions::cookie::SameSite;
+use tower_sessions::{Expiry, SessionManagerLayer};
+use tracing::{info, warn};
+
+use crate::app::App;
+
+use super::session::DatabaseSessions;
+use super::{Accounts, assets, health, render_errors};
+
+/// Bytes that a form may have. Files are not sent by forms.
+const MOST_BYTES: usize = 2 * 1024 * 1024;
+
+/// Nothing is loaded from elsewhere, and no text that somebody typed can run.
+const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
+                      form-action 'self'; frame-ancestors 'none'";
+
+/// Puts the layers around the routes of the edges.
+pub trait Layers {
+    /// The whole service: `self` are the pages.
+    fn with_layers(self, app: &App) -> Router;
+}
+
+impl Layers for Router<App> {
+    fn with_layers(self, app: &App) -> Router {
+        let web = &app.settings.web;
+        let sessions = DatabaseSessions::new(app.engine.database().clone(), app.engine.clock().clone());
+        tokio::spawn(clean_sessions(sessions.clone()));
+        let path = if web.prefix.is_empty() { "/".to_owned() } else { web.prefix.clone() };
+        let session_layer = SessionManagerLayer::new(sessions)
+            .with_name(cookie_name(&web.project_name))
+            .with_path(path)
+            .with_secure(web.is_secure())
+            .with_same_site(SameSite::Lax)
+            .with_expiry(Expiry::OnInactivity(time::Duration::days(7)));
+        let auth_layer = AuthManagerLayerBuilder::new(Accounts::new(app), session_layer).build();
+        let pages = self.layer(auth_layer).layer(csrf(web.external.as_deref()));
+        let service = pages
+            .route("/-/healthy", get(health::get_healthy))
+            .route("/-/ready", get(health::get_ready))
+            .route("/-/versions", get(health::get_versions))
+            .route("/static/{*path}", get(assets::get_asset));
+        let service = if web.prefix.is_empty() { service } else { Router::new().nest(&web.prefix, service) };
+        let request_id = HeaderName::from_static("x-request-id");
+        service
+            .layer(RequestBodyLimitLayer::new(MOST_BYTES))
+            .layer(TimeoutLayer::with_status_code(
+                StatusCode::GATEWAY_TIMEOUT,
+                Duration::from_secs(web.request_timeout.max(1)),
+            ))
+            .layer(CatchPanicLayer::new())
+            .layer(from_fn_with_state(app.clone(), render_errors))
+            .layer(CompressionLayer::new())
+            .layer(header(CONTENT_SECURITY_POLICY, POLICY))
+            .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
+            .layer(header(X_FRAME_OPTIONS, "DENY"))
+            .layer(header(REFERRER_POLICY, "same-origin"))
+            .layer(PropagateRequestIdLayer::new(request_id.clone()))
+            .layer(TraceLayer::new_for_http().make_span_with(span))
+            .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+            .layer(GlobalConcurrencyLimitLayer::new(web.connections.max(1)))
+            .with_state(app.clone())
+    }
+}
+
+fn span(request: &axum::extract::Request) -> tracing::Span {
+    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
+    // The path without the query: people search for labels.
+    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
+}
+
+fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {
+    SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
+}
+
+/// Behind a proxy the address that people use is an origin of ours too.
+fn csrf(external: Option<&str>) -> CsrfLayer {
+    let Some(external) = external else { return CsrfLayer::new() };
+    CsrfLayer::new().add_trusted_origin(external).unwrap_or_else(|error| {
+        warn!(%error, "the external address is no origin");
+        CsrfLayer::new()
+    })
+}
+
+/// One cookie a project, so that two studies on one host do not log each other out.
+fn cookie_name(project: &str) -> String {
+    let plain: String = project.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
+    format!("studygovernor_{plain}")
+}
+
+async fn clean_sessions(sessions: DatabaseSessions) {
+    loop {
+        if let Err(error) = sessions.delete_expired().await {
+            warn!(%error, "cannot take ended sessions away");
+        }
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+    }
+}
+
+/// Listens on the address of the settings; port 0 is any free one.
+///
+/// # Errors
+/// A sentence with the address when somebody else has it.
+pub async fn bind(app: &App) -> Result<TcpListener, String> {
+    let web = &app.settings.web;
+    TcpListener::bind((web.host.as_str(), web.port)).await.map_err(|error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => " (another program has this port: set STUDYGOV_PORT to a free one)",
+            _ => "",
+        };
+        format!("cannot listen on {}:{}: {error}{hint}", web.host, web.port)
+    })
+}
+
+/// Answers requests until `stop` resolves, then those that have begun.
+///
+/// # Errors
+/// When listening fails.
+pub async fn serve(
+    listener: TcpListener,
+    service: Router,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let service = service.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await
+}
+
+/// Resolves when the process is told to stop: Ctrl-C, or SIGTERM from an orchestrator.
+pub async fn shutdown_signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(error) => {
+            warn!(%error, "cannot listen for SIGTERM");
+            let _ = interrupt.await;
+        }
+    }
+    info!("stopping");
+}

@@ -1,0 +1,112 @@
+//! Callback executions: one run with its log, and what people do about it.
+
+use axum::extract::{Form, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use sea_orm::EntityTrait;
+use serde::{Deserialize, Serialize};
+
+use crate::account::{Permission, User};
+use crate::app::App;
+use crate::engine::Intervention;
+use crate::entity::kind::ExecutionResult;
+use crate::entity::{action, callback, callback_execution, experiment};
+use crate::http::{HttpError, LoggedIn, Needs, Permitted, Wants};
+use crate::study::dossier::{ExecutionEntry, execution_entry};
+
+use super::page::{missing, page_or_block};
+
+#[derive(Serialize)]
+struct ExecutionPage {
+    execution: ExecutionEntry,
+    arguments: Option<String>,
+    experiment_id: i32,
+    experiment: String,
+    action_id: i32,
+    /// Whether the experiment is still in the state that the callback belongs to.
+    is_current: bool,
+    reason: String,
+    problem: Option<String>,
+}
+
+pub(super) async fn show_execution(
+    State(app): State<App>,
+    user: LoggedIn,
+    wants: Wants,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    execution_page(&app, &user.0, wants.fragment, id, String::new(), None).await
+}
+
+async fn execution_page(
+    app: &App,
+    user: &User,
+    fragment: bool,
+    id: i32,
+    reason: String,
+    problem: Option<String>,
+) -> Result<Response, HttpError> {
+    let connection = app.engine.database().reader();
+    let found = callback_execution::Entity::find_by_id(id).find_also_related(callback::Entity).one(connection).await?;
+    let Some((execution, Some(callback))) = found else { return Err(missing("callback execution", id)) };
+    let found =
+        action::Entity::find_by_id(execution.action_id).find_also_related(experiment::Entity).one(connection).await?;
+    let Some((action, Some(experiment))) = found else { return Err(missing("callback execution", id)) };
+    let content = ExecutionPage {
+        arguments: callback.callback_arguments.clone(),
+        execution: execution_entry(execution, callback),
+        experiment_id: experiment.id,
+        is_current: experiment.last_action_id == Some(action.id),
+        experiment: experiment.label,
+        action_id: action.id,
+        reason,
+        problem,
+    };
+    page_or_block(app, "execution/page.html", "experiments", user, content, fragment.then_some("live"))
+}
+
+pub(super) struct ActionUpdate;
+
+impl Needs for ActionUpdate {
+    const PERMISSION: Permission = Permission::ActionUpdate;
+}
+
+#[derive(Deserialize)]
+pub(super) struct InterventionForm {
+    what: String,
+    #[serde(default)]
+    reason: String,
+}
+
+fn intervention(word: &str) -> Result<Intervention, HttpError> {
+    Ok(match word {
+        "retry" => Intervention::Retry,
+        "skip" => Intervention::Skip,
+        "success" => Intervention::Mark(ExecutionResult::Success),
+        "failed" => Intervention::Mark(ExecutionResult::Failed),
+        other => return Err(HttpError::BadRequest(format!("'{other}' is nothing that can be done"))),
+    })
+}
+
+pub(super) async fn intervene(
+    State(app): State<App>,
+    Permitted { user, .. }: Permitted<ActionUpdate>,
+    Path(id): Path<i32>,
+    Form(form): Form<InterventionForm>,
+) -> Result<Response, HttpError> {
+    let what = intervention(&form.what)?;
+    let reason = form.reason.trim();
+    if reason.is_empty() {
+        let problem = Some("Please say why: the reason is kept in the log.".to_owned());
+        let page = execution_page(&app, &user.0, false, id, String::new(), problem).await?;
+        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+    }
+    match app.engine.intervene(id, what, reason, &user.actor()).await.map_err(HttpError::from) {
+        Ok(_) => Ok(Redirect::to(&format!("{}/callback_executions/{id}", app.settings.web.prefix)).into_response()),
+        Err(error @ HttpError::Conflict(_)) => {
+            let page = execution_page(&app, &user.0, false, id, form.reason, Some(error.to_string())).await?;
+            Ok((StatusCode::CONFLICT, page).into_response())
+        }
+        Err(error) => Err(error),
+    }
+}

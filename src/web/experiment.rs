@@ -1,0 +1,216 @@
+//! Experiments: the list, the page, and the buttons on it.
+
+use axum::extract::{Form, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use sea_orm::{EntityTrait, QueryOrder};
+use serde::{Deserialize, Serialize};
+
+use crate::account::{Permission, User};
+use crate::app::App;
+use crate::engine::{Possible, Target};
+use crate::entity::{action, cohort, state, workflow};
+use crate::http::{HttpError, LoggedIn, Needs, Permitted, Wants};
+use crate::study::dossier::Dossier;
+use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page};
+
+use super::page::{Paging, maybe, missing, page_or_block};
+
+#[derive(Deserialize)]
+pub(super) struct ExperimentQuery {
+    #[serde(default)]
+    q: String,
+    #[serde(default, deserialize_with = "maybe")]
+    cohort: Option<i32>,
+    #[serde(default, deserialize_with = "maybe")]
+    workflow: Option<i32>,
+    #[serde(default, deserialize_with = "maybe")]
+    state: Option<i32>,
+    #[serde(default, deserialize_with = "maybe")]
+    below: Option<i32>,
+    #[serde(default, deserialize_with = "maybe")]
+    above: Option<i32>,
+}
+
+#[derive(Serialize)]
+struct Choice {
+    id: i32,
+    label: String,
+}
+
+#[derive(Serialize)]
+struct WorkflowChoice {
+    id: i32,
+    label: String,
+    states: Vec<Choice>,
+}
+
+#[derive(Serialize)]
+struct ExperimentList {
+    q: String,
+    cohort: Option<i32>,
+    workflow: Option<i32>,
+    state: Option<i32>,
+    cohorts: Vec<Choice>,
+    workflows: Vec<WorkflowChoice>,
+    experiments: Page<ExperimentRow>,
+    path: &'static str,
+}
+
+pub(super) async fn list_experiments(
+    State(app): State<App>,
+    user: LoggedIn,
+    wants: Wants,
+    Query(query): Query<ExperimentQuery>,
+) -> Result<Response, HttpError> {
+    let connection = app.engine.database().reader();
+    let filter = ExperimentFilter {
+        cohort: query.cohort,
+        subject: None,
+        workflow: query.workflow,
+        state: query.state,
+        text: Some(query.q.clone()),
+    };
+    let place = Paging { below: query.below, above: query.above }.place();
+    let experiments = search::experiments(connection, &filter, place).await?;
+    let cohorts = cohort::Entity::find().order_by_asc(cohort::Column::Label).all(connection).await?;
+    let content = ExperimentList {
+        cohorts: cohorts.into_iter().map(|row| Choice { id: row.id, label: row.label }).collect(),
+        workflows: workflow_choices(&app).await?,
+        q: query.q,
+        cohort: query.cohort,
+        workflow: query.workflow,
+        state: query.state,
+        experiments,
+        path: "/experiments",
+    };
+    let block = wants.fragment.then_some("results");
+    page_or_block(&app, "experiment/list.html", "experiments", &user.0, content, block)
+}
+
+async fn workflow_choices(app: &App) -> Result<Vec<WorkflowChoice>, HttpError> {
+    let connection = app.engine.database().reader();
+    let workflows = workflow::Entity::find().order_by_desc(workflow::Column::Id).all(connection).await?;
+    let states = state::Entity::find().order_by_asc(state::Column::Position).all(connection).await?;
+    let choice = |workflow: workflow::Model| WorkflowChoice {
+        states: states
+            .iter()
+            .filter(|state| state.workflow_id == workflow.id)
+            .map(|state| Choice { id: state.id, label: state.label.clone() })
+            .collect(),
+        id: workflow.id,
+        label: workflow.label,
+    };
+    Ok(workflows.into_iter().map(choice).collect())
+}
+
+/// A way out of the current state.
+#[derive(Serialize)]
+struct Way {
+    state_id: i32,
+    state: String,
+    text: Option<String>,
+    condition: Option<String>,
+    holds: bool,
+    error: Option<String>,
+}
+
+impl From<Possible> for Way {
+    fn from(possible: Possible) -> Self {
+        Self {
+            holds: possible.holds(),
+            state_id: possible.destination_id,
+            text: possible.destination_text,
+            state: possible.evaluation.destination,
+            condition: possible.evaluation.condition,
+            error: possible.evaluation.error,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct ExperimentPage {
+    experiment: Dossier,
+    is_moving: bool,
+    ways: Vec<Way>,
+    note: String,
+    problem: Option<String>,
+}
+
+pub(super) async fn show_experiment(
+    State(app): State<App>,
+    user: LoggedIn,
+    wants: Wants,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    experiment_page(&app, &user.0, wants.fragment, id, String::new(), None).await
+}
+
+/// The page, with the note and the problem of a form that was refused.
+async fn experiment_page(
+    app: &App,
+    user: &User,
+    fragment: bool,
+    id: i32,
+    note: String,
+    problem: Option<String>,
+) -> Result<Response, HttpError> {
+    let experiment =
+        Dossier::find(app.engine.database().reader(), id).await?.ok_or_else(|| missing("experiment", id))?;
+    let ways = app.engine.possible_transitions(id).await?;
+    let content = ExperimentPage {
+        is_moving: experiment.is_moving(),
+        ways: ways.into_iter().map(Way::from).collect(),
+        experiment,
+        note,
+        problem,
+    };
+    page_or_block(app, "experiment/page.html", "experiments", user, content, fragment.then_some("live"))
+}
+
+pub(super) struct StateUpdate;
+
+impl Needs for StateUpdate {
+    const PERMISSION: Permission = Permission::SampleStateUpdate;
+}
+
+#[derive(Deserialize)]
+pub(super) struct TransitionForm {
+    state: i32,
+    version: i32,
+    #[serde(default)]
+    note: String,
+}
+
+pub(super) async fn transition_experiment(
+    State(app): State<App>,
+    Permitted { user, .. }: Permitted<StateUpdate>,
+    wants: Wants,
+    Path(id): Path<i32>,
+    Form(form): Form<TransitionForm>,
+) -> Result<Response, HttpError> {
+    let target = Target::Id(form.state);
+    let moved = app.engine.transition(id, &target, Some(&form.note), Some(form.version), &user.actor()).await;
+    match moved.map_err(HttpError::from) {
+        Ok(_) if wants.fragment => experiment_page(&app, &user.0, true, id, String::new(), None).await,
+        Ok(_) => Ok(Redirect::to(&format!("{}/experiments/{id}", app.settings.web.prefix)).into_response()),
+        Err(error @ (HttpError::Conflict(_) | HttpError::BadRequest(_))) => {
+            let status = error.status();
+            let page = experiment_page(&app, &user.0, wants.fragment, id, form.note, Some(error.to_string())).await?;
+            Ok((status, page).into_response())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// An action is shown where it belongs: in the history of its experiment.
+pub(super) async fn show_action(
+    State(app): State<App>,
+    _user: LoggedIn,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    let action = action::Entity::find_by_id(id).one(app.engine.database().reader()).await?;
+    let action = action.ok_or_else(|| missing("action", id))?;
+    let address = format!("{}/experiments/{}#action-{id}", app.settings.web.prefix, action.experiment_id);
+    Ok((StatusCode::SEE_OTHER, [("location", address)]).into_response())
+}

@@ -1,0 +1,104 @@
+//! What all pages have in common.
+
+use axum::http::HeaderValue;
+use axum::http::header::{CACHE_CONTROL, VARY};
+use axum::response::{Html, IntoResponse, Response};
+use chrono::NaiveDateTime;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::account::{Permission, User};
+use crate::app::App;
+use crate::http::HttpError;
+use crate::study::search::Place;
+
+/// Rows of a list on one page.
+pub(super) const PAGE_SIZE: u64 = 50;
+
+/// The context of every page: who looks, when, and what the page is about.
+#[derive(Serialize)]
+pub(super) struct Context<T> {
+    user: Person,
+    /// The navigation entry that the page belongs to.
+    section: &'static str,
+    now: NaiveDateTime,
+    #[serde(flatten)]
+    content: T,
+}
+
+/// Who looks, for the templates.
+#[derive(Serialize)]
+struct Person {
+    name: String,
+    username: String,
+    may: std::collections::BTreeMap<&'static str, bool>,
+}
+
+impl Person {
+    fn new(user: &User) -> Self {
+        let may = Permission::ALL.iter().map(|(permission, name)| (*name, user.may(*permission))).collect();
+        Self { name: user.name.clone(), username: user.username.clone(), may }
+    }
+}
+
+/// Renders a page.
+pub(super) fn page<T: Serialize>(
+    app: &App,
+    template: &str,
+    section: &'static str,
+    user: &User,
+    content: T,
+) -> Result<Response, HttpError> {
+    let context = Context { user: Person::new(user), section, now: app.engine.clock().now(), content };
+    Ok(with_headers(app.templates.page(template, &context)?))
+}
+
+/// Renders the page, or only `block` of it for htmx.
+pub(super) fn page_or_block<T: Serialize>(
+    app: &App,
+    template: &str,
+    section: &'static str,
+    user: &User,
+    content: T,
+    block: Option<&str>,
+) -> Result<Response, HttpError> {
+    let Some(block) = block else { return page(app, template, section, user, content) };
+    let context = Context { user: Person::new(user), section, now: app.engine.clock().now(), content };
+    Ok(with_headers(app.templates.block(template, block, &context)?))
+}
+
+/// The same address answers with a page or with a part of it, and differently to each person.
+fn with_headers(text: String) -> Response {
+    let mut response = Html(text).into_response();
+    response.headers_mut().insert(VARY, HeaderValue::from_static("HX-Request, Cookie"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    response
+}
+
+/// Where a page of a list begins, in its address.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(super) struct Paging {
+    #[serde(default, deserialize_with = "maybe")]
+    pub below: Option<i32>,
+    #[serde(default, deserialize_with = "maybe")]
+    pub above: Option<i32>,
+}
+
+impl Paging {
+    pub(super) fn place(self) -> Place {
+        Place { below: self.below, above: self.above, size: PAGE_SIZE }
+    }
+}
+
+/// A number of an address; a field that was left empty is none.
+pub(super) fn maybe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    match text.as_deref().map(str::trim) {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| serde::de::Error::custom(format!("'{text}' is not a number"))),
+    }
+}
+
+/// "There is no `kind` `id`."
+pub(super) fn missing(kind: &str, id: impl std::fmt::Display) -> HttpError {
+    HttpError::NotFound(format!("{kind} {id}"))
+}

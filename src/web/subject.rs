@@ -1,0 +1,106 @@
+//! Subjects.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Path, Query, State};
+use axum::response::Response;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+use crate::entity::{cohort, external_subject_links, external_system, subject};
+use crate::http::{HttpError, LoggedIn, Wants};
+use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page, SubjectRow};
+
+use super::page::{Paging, maybe, missing, page_or_block};
+
+#[derive(Deserialize)]
+pub(super) struct SubjectQuery {
+    #[serde(default)]
+    pub q: String,
+    #[serde(default, deserialize_with = "maybe")]
+    cohort: Option<i32>,
+    #[serde(default, deserialize_with = "maybe")]
+    below: Option<i32>,
+    #[serde(default, deserialize_with = "maybe")]
+    above: Option<i32>,
+}
+
+impl SubjectQuery {
+    pub(super) fn paging(&self) -> Paging {
+        Paging { below: self.below, above: self.above }
+    }
+}
+
+#[derive(Serialize)]
+struct Choice {
+    id: i32,
+    label: String,
+}
+
+#[derive(Serialize)]
+struct SubjectList {
+    q: String,
+    cohort: Option<i32>,
+    cohorts: Vec<Choice>,
+    subjects: Page<SubjectRow>,
+    path: &'static str,
+}
+
+#[derive(Serialize)]
+struct SubjectPage {
+    id: i32,
+    label: String,
+    date_of_birth: Option<chrono::NaiveDate>,
+    cohort_id: i32,
+    cohort: String,
+    external_ids: BTreeMap<String, String>,
+    experiments: Page<ExperimentRow>,
+    path: String,
+}
+
+pub(super) async fn list_subjects(
+    State(app): State<App>,
+    user: LoggedIn,
+    wants: Wants,
+    Query(query): Query<SubjectQuery>,
+) -> Result<Response, HttpError> {
+    let connection = app.engine.database().reader();
+    let subjects = search::subjects(connection, query.cohort, Some(&query.q), query.paging().place()).await?;
+    let cohorts = cohort::Entity::find().order_by_asc(cohort::Column::Label).all(connection).await?;
+    let cohorts = cohorts.into_iter().map(|row| Choice { id: row.id, label: row.label }).collect();
+    let content = SubjectList { q: query.q, cohort: query.cohort, cohorts, subjects, path: "/subjects" };
+    page_or_block(&app, "subject/list.html", "subjects", &user.0, content, wants.fragment.then_some("results"))
+}
+
+pub(super) async fn show_subject(
+    State(app): State<App>,
+    user: LoggedIn,
+    wants: Wants,
+    Path(id): Path<i32>,
+    Query(paging): Query<Paging>,
+) -> Result<Response, HttpError> {
+    let connection = app.engine.database().reader();
+    let found = subject::Entity::find_by_id(id).find_also_related(cohort::Entity).one(connection).await?;
+    let Some((subject, Some(cohort))) = found else { return Err(missing("subject", id)) };
+    let links = external_subject_links::Entity::find()
+        .filter(external_subject_links::Column::SubjectId.eq(id))
+        .find_also_related(external_system::Entity)
+        .all(connection)
+        .await?;
+    let filter = ExperimentFilter { subject: Some(id), ..ExperimentFilter::default() };
+    let content = SubjectPage {
+        id,
+        label: subject.label,
+        date_of_birth: subject.date_of_birth,
+        cohort_id: cohort.id,
+        cohort: cohort.label,
+        external_ids: links
+            .into_iter()
+            .filter_map(|(link, system)| Some((system?.system_name, link.external_id)))
+            .collect(),
+        experiments: search::experiments(connection, &filter, paging.place()).await?,
+        path: format!("/subjects/{id}"),
+    };
+    page_or_block(&app, "subject/page.html", "subjects", &user.0, content, wants.fragment.then_some("results"))
+}
