@@ -1,6 +1,7 @@
 pub mod account;
 pub mod app;
 pub mod callback;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod database;

@@ -103,7 +103,7 @@ async fn call(
         argv.push(substitution.apply(value)?);
     }
     log.line(&format!("Calling command: {argv:?}"));
-    let ended = process::run(&argv, workplace, secret, log).await?;
+    let ended = process::run(&argv, assignment, workplace, secret, log).await?;
     log.line(&format!("Return code: {}", ended.return_code));
     let is_success = match &arguments.expected_return_code {
         None => true,

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::config::ProjectSettings;
 use crate::queue::Assignment;
 use crate::workflow::yaml;
 
@@ -39,14 +40,16 @@ pub const FUNCTIONS: [&str; 11] = [
 pub struct Workplace {
     /// The folder of `external_program`.
     pub bin: PathBuf,
+    /// Environment variables that programs get: where the project's files are.
+    pub variables: Vec<(String, String)>,
     /// Names of environment variables that programs do not get to see: the secrets of the server.
     pub hidden_variables: Vec<String>,
 }
 
 impl Workplace {
-    /// A workplace with the programs in `bin`.
+    /// The workplace of a project.
     #[must_use]
-    pub fn new(bin: PathBuf) -> Self {
+    pub fn new(project: &ProjectSettings) -> Self {
         const HIDDEN: [&str; 11] = [
             "DATABASE_URL",
             "DB_PASSWORD",
@@ -60,7 +63,17 @@ impl Workplace {
             "STUDYGOV_CELERY_BROKER",
             "STUDYGOV_EMAIL_PASSWORD",
         ];
-        Self { bin, hidden_variables: HIDDEN.map(str::to_owned).to_vec() }
+        let folders = [
+            ("STUDYGOV_PROJECT_HOME", &project.home),
+            ("STUDYGOV_PROJECT_BIN", &project.bin),
+            ("STUDYGOV_DATA_DIR", &project.data),
+            ("STUDYGOV_PROJECT_SCRATCH", &project.scratch),
+        ];
+        Self {
+            bin: project.bin.clone(),
+            variables: folders.map(|(name, path)| (name.to_owned(), path.display().to_string())).to_vec(),
+            hidden_variables: HIDDEN.map(str::to_owned).to_vec(),
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use std::process::{ExitStatus, Stdio};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 
+use crate::queue::Assignment;
+
 use super::log::{Kept, clean};
 use super::{Failure, RunLog, Workplace};
 
@@ -31,17 +33,29 @@ impl Drop for Group {
     }
 }
 
-/// Runs `argv` to its end; what it writes goes to the log at once.
+/// Runs `argv` to its end; what it writes goes to the log at once. It finds the labels of what it is about in
+/// `STUDYGOV_EXPERIMENT_LABEL`, `STUDYGOV_SUBJECT_LABEL` and `STUDYGOV_COHORT_LABEL`.
 ///
 /// # Errors
 /// When it cannot be started.
-pub(super) async fn run(argv: &[String], workplace: &Workplace, secret: &str, log: &RunLog) -> Result<Ended, Failure> {
+pub(super) async fn run(
+    argv: &[String],
+    assignment: &Assignment,
+    workplace: &Workplace,
+    secret: &str,
+    log: &RunLog,
+) -> Result<Ended, Failure> {
     let Some((binary, arguments)) = argv.split_first() else { return Err(Failure("nothing to run".to_owned())) };
     let mut command = Command::new(binary);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     for name in &workplace.hidden_variables {
         command.env_remove(name);
+    }
+    command.envs(workplace.variables.iter().map(|(name, value)| (name, value)));
+    for kind in ["experiment", "subject", "cohort"] {
+        let label = assignment.data.get(kind).and_then(|one| one.get("label")).and_then(|label| label.as_str());
+        command.env(format!("STUDYGOV_{}_LABEL", kind.to_uppercase()), label.unwrap_or_default());
     }
     let child = command.spawn().map_err(|error| Failure(format!("cannot run {binary}: {error}")))?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);

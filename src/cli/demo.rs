@@ -1,0 +1,139 @@
+//! `studygovernor demo`
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rust_embed::Embed;
+
+use crate::app::App;
+use crate::callback::FUNCTIONS;
+use crate::clock::Clock;
+use crate::config::{Environment, Settings};
+use crate::engine::Actor;
+use crate::entity::kind::Origin;
+use crate::import::{self, bids};
+use crate::study::Label;
+use crate::workflow;
+
+use super::console::{err, progress};
+use super::{Failure, serve, working_directory};
+
+/// Run the server with an example study: 16 people, 32 sessions of a real data set, a quality-control workflow
+///
+/// Everything is kept in one folder; deleting it is forgetting it. Log in as admin with the password admin, unless
+/// STUDYGOV_ADMIN_USERNAME and STUDYGOV_ADMIN_PASSWORD say otherwise.
+#[derive(Args)]
+pub(super) struct Demo {
+    /// The folder for the example study
+    #[arg(long, default_value = "demo")]
+    home: PathBuf,
+    /// Prepare the folder and end, instead of serving
+    #[arg(long)]
+    prepare_only: bool,
+}
+
+#[derive(Embed)]
+#[folder = "examples/faces/"]
+struct Example;
+
+impl Demo {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let directory = working_directory()?;
+        let home = directory.join(&self.home);
+        unpack(&home)?;
+        let settings = Settings::read(&environment(&directory, &home)?, &directory)?;
+        prepare(&settings, &home).await?;
+        if self.prepare_only {
+            return Ok(());
+        }
+        let web = &settings.web;
+        let admin = settings.admin.as_ref().map_or("", |admin| admin.username.as_str());
+        err(&format!("Open http://{}:{}{}/ and log in as {admin}.", web.host, web.port, web.prefix));
+        serve::serve(settings).await
+    }
+}
+
+/// The environment, with the example's folder as project home and admin/admin where nothing else is said. The demo
+/// never touches another database.
+fn environment(directory: &Path, home: &Path) -> Result<Environment, Failure> {
+    let given = Environment::load(directory)?;
+    let own = ["STUDYGOV_HOST", "STUDYGOV_PORT", "SCRIPT_NAME", "APPLICATION_ROOT", "STUDYGOV_EXTERNAL_HOSTNAME"];
+    let mut entries: Vec<(String, String)> = vec![
+        ("STUDYGOV_PROJECT_HOME".to_owned(), home.display().to_string()),
+        ("STUDYGOV_XNAT_PROJECT".to_owned(), "faces".to_owned()),
+        ("STUDYGOV_PROJECT_NAME".to_owned(), "faces".to_owned()),
+        ("STUDYGOV_ADMIN_USERNAME".to_owned(), given.text("STUDYGOV_ADMIN_USERNAME", "admin")),
+        ("STUDYGOV_ADMIN_PASSWORD".to_owned(), given.text("STUDYGOV_ADMIN_PASSWORD", "admin")),
+    ];
+    entries.extend(own.iter().filter_map(|name| Some(((*name).to_owned(), given.get(name)?.to_owned()))));
+    Ok(entries.into_iter().collect())
+}
+
+/// Writes the files of the example that are not there yet.
+fn unpack(home: &Path) -> Result<(), Failure> {
+    for name in Example::iter() {
+        let (Some(file), Some(path)) = (Example::get(&name), place(home, &name)) else { continue };
+        if path.exists() {
+            continue;
+        }
+        let failed = |error: std::io::Error| Failure::Failed(format!("cannot write {}: {error}", path.display()));
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(failed)?;
+        }
+        std::fs::write(&path, &file.data).map_err(failed)?;
+        if name.starts_with("bin/") {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where a file of the example belongs in the project home.
+fn place(home: &Path, name: &str) -> Option<PathBuf> {
+    Some(match name.split_once('/') {
+        Some(("bin", _)) => home.join(name),
+        Some(("ds000117", _)) => home.join("data").join(name),
+        None if name == "workflow.yaml" => home.join("workflows").join(name),
+        None if name == "README.md" => home.join(name),
+        _ => return None,
+    })
+}
+
+/// Loads the workflow and brings the data set in, unless that was done before.
+async fn prepare(settings: &Settings, home: &Path) -> Result<(), Failure> {
+    let app = App::start(settings.clone(), Clock::System).await?;
+    let file = home.join("workflows/workflow.yaml");
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
+    let checked = workflow::check(&text, &FUNCTIONS);
+    let Some(definition) = checked.definition else {
+        return Err(Failure::Failed(format!(
+            "{} has errors; `studygovernor workflow check` shows them",
+            file.display()
+        )));
+    };
+    match workflow::load(app.engine.database(), &definition).await {
+        Ok(_) | Err(workflow::WorkflowError::Exists(_)) => {}
+        Err(error) => return Err(Failure::because(error)),
+    }
+    let options = bids::Options {
+        cohort: Label::parse("faces").map_err(Failure::because)?,
+        workflow: Some(definition.label),
+        date_of_birth_default: None,
+        scan_date_default: None,
+    };
+    let intake = bids::read(&home.join("data/ds000117"), &options).map_err(Failure::because)?;
+    let actor = Actor::without_account("import", Origin::Import);
+    let bar = progress(intake.sessions.len(), "experiments");
+    let summary = import::write(&app.engine, &intake.sessions, &actor, false, || bar.inc(1)).await;
+    bar.finish_and_clear();
+    let summary = summary.map_err(Failure::because)?;
+    err(&format!(
+        "The example study is in {}: {} sessions added, {} were there.",
+        home.display(),
+        summary.experiments,
+        summary.known
+    ));
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! `studygovernor import …`
+
+use std::path::PathBuf;
+
+use chrono::{NaiveDate, NaiveDateTime};
+use clap::{Args, Subcommand};
+
+use crate::engine::Actor;
+use crate::entity::kind::Origin;
+use crate::import::{self, Intake, bids, table};
+use crate::study::Label;
+
+use super::console::{err, out, progress};
+use super::{Failure, started_app};
+
+/// Bring subjects and experiments in
+#[derive(Subcommand)]
+pub(super) enum Import {
+    Bids(Bids),
+    Csv(Csv),
+}
+
+#[derive(Args)]
+struct Common {
+    /// Label or id of the workflow that the experiments follow [default: the newest]
+    #[arg(long, value_name = "LABEL")]
+    workflow: Option<String>,
+    /// Date of birth of subjects whose own is not known (YYYY-MM-DD)
+    #[arg(long, value_name = "DATE")]
+    date_of_birth_default: Option<NaiveDate>,
+    /// Say what would be done, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Bring in the good rows although there are bad ones
+    #[arg(long)]
+    skip_bad_rows: bool,
+}
+
+/// Bring in a BIDS data set: a subject for each sub- folder, an experiment for each ses- folder
+///
+/// The scan date is the earliest acq_time of the session; without one, the earliest date of the subject's other
+/// sessions. The date of birth is 1 January of the year of the first scan minus the age. Columns of
+/// participants.tsv and sessions.tsv become variables. What is there already is left as it is.
+#[derive(Args)]
+pub(super) struct Bids {
+    /// The folder of the data set
+    folder: PathBuf,
+    /// Label of the cohort, made when it is not there
+    #[arg(long, value_name = "LABEL", value_parser = label)]
+    cohort: Label,
+    /// Scan date of sessions for which none can be found (YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS)
+    #[arg(long, value_name = "DATE", value_parser = moment)]
+    scan_date_default: Option<NaiveDateTime>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Bring in a table with a row for each experiment
+///
+/// Columns: subject, date_of_birth, experiment, scan_date; optional cohort, workflow; any number of var:NAME
+/// (variables) and id:SYSTEM (ids of the experiment in external systems). Nothing is written when a row is bad.
+#[derive(Args)]
+pub(super) struct Csv {
+    /// The table; commas, semicolons and tabs are told apart by the header
+    file: PathBuf,
+    /// Label of the cohort of rows that do not name one
+    #[arg(long, value_name = "LABEL", value_parser = label)]
+    cohort: Option<Label>,
+    /// The character between cells, when it is another one
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    delimiter: Option<u8>,
+    #[command(flatten)]
+    common: Common,
+}
+
+fn label(text: &str) -> Result<Label, String> {
+    Label::parse(text).map_err(|error| format!("the label {error}"))
+}
+
+fn moment(text: &str) -> Result<NaiveDateTime, String> {
+    let midnight = || text.parse::<NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0));
+    crate::study::variable::parse_moment(text).or_else(midnight).ok_or_else(|| "this is not a date".to_owned())
+}
+
+fn delimiter(text: &str) -> Result<u8, String> {
+    match text.as_bytes() {
+        [one] => Ok(*one),
+        _ if text == "\\t" => Ok(b'\t'),
+        _ => Err("this is not one character".to_owned()),
+    }
+}
+
+impl Import {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Bids(Bids { folder, cohort, scan_date_default, common }) => {
+                let options = bids::Options {
+                    cohort,
+                    workflow: common.workflow.clone(),
+                    date_of_birth_default: common.date_of_birth_default,
+                    scan_date_default,
+                };
+                bring_in(bids::read(&folder, &options).map_err(Failure::because)?, &common).await
+            }
+            Self::Csv(Csv { file, cohort, delimiter, common }) => {
+                let options = table::Options {
+                    cohort,
+                    workflow: common.workflow.clone(),
+                    date_of_birth_default: common.date_of_birth_default,
+                    delimiter,
+                };
+                bring_in(table::read(&file, &options).map_err(Failure::because)?, &common).await
+            }
+        }
+    }
+}
+
+async fn bring_in(intake: Intake, common: &Common) -> Result<(), Failure> {
+    for note in &intake.notes {
+        err(&format!("note: {note}"));
+    }
+    for problem in &intake.problems {
+        err(&problem.to_string());
+    }
+    if !intake.problems.is_empty() && !common.skip_bad_rows {
+        let count = intake.problems.len();
+        return Err(Failure::Failed(format!(
+            "{count} rows are bad, so nothing was written (--skip-bad-rows leaves them out)"
+        )));
+    }
+    let app = started_app().await?;
+    let actor = Actor::without_account("import", Origin::Import);
+    let bar = progress(intake.sessions.len(), "experiments");
+    let written = import::write(&app.engine, &intake.sessions, &actor, common.dry_run, || bar.inc(1)).await;
+    bar.finish_and_clear();
+    let summary = written.map_err(Failure::because)?;
+    let verb = if common.dry_run { "would be added" } else { "added" };
+    out(&format!(
+        "{verb}: {} cohorts, {} subjects, {} experiments, {} scans; {} experiments were there already",
+        summary.cohorts, summary.subjects, summary.experiments, summary.scans, summary.known
+    ));
+    Ok(())
+}

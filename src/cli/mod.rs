@@ -1,0 +1,159 @@
+//! The command line, one file a subcommand. Stdout is data, stderr is talk.
+//!
+//! Exit codes: 0 done, 1 not done, 2 wrong arguments or settings.
+
+mod console;
+mod db;
+mod demo;
+mod health;
+mod import;
+mod serve;
+mod user;
+mod worker;
+mod workflow;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::{App, StartError};
+use crate::clock::Clock;
+use crate::config::{Environment, SettingError, Settings};
+use console::err;
+
+/// Workflow governance for imaging studies: the state, the callbacks and the history of every scan session.
+///
+/// Settings come from environment variables and a file .env in the working directory.
+#[derive(Parser)]
+#[command(name = "studygovernor", version, propagate_version = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Serve),
+    Worker(worker::Worker),
+    #[command(subcommand)]
+    Db(db::Db),
+    #[command(subcommand)]
+    Workflow(workflow::Workflow),
+    #[command(subcommand)]
+    Import(import::Import),
+    #[command(subcommand)]
+    User(user::User),
+    Demo(demo::Demo),
+    Health(health::Health),
+}
+
+/// Why a command was not done.
+enum Failure {
+    /// Arguments or settings are wrong.
+    Usage(String),
+    /// It could not be done.
+    Failed(String),
+    /// It could not be done, and everything about it has been said.
+    Told,
+}
+
+impl From<SettingError> for Failure {
+    fn from(error: SettingError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+impl Failure {
+    /// For `map_err`.
+    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+    fn because(error: impl std::fmt::Display) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Does what the arguments say.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_log();
+    // One TLS provider for all of the program; a second start of it would be the only error.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            err(&format!("error: cannot start: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run(arguments.command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::FAILURE,
+        Err(Failure::Failed(message)) => {
+            err(&format!("error: {message}"));
+            ExitCode::FAILURE
+        }
+        Err(Failure::Usage(message)) => {
+            err(&format!("error: {message}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(command) => command.run().await,
+        Command::Worker(command) => command.run().await,
+        Command::Db(command) => command.run().await,
+        Command::Workflow(command) => command.run().await,
+        Command::Import(command) => command.run().await,
+        Command::User(command) => command.run().await,
+        Command::Demo(command) => command.run().await,
+        Command::Health(command) => command.run().await,
+    }
+}
+
+/// `STUDYGOV_LOG` takes the words of `RUST_LOG`: `debug`, `studygovernor=debug`, …
+fn start_log() {
+    let filter = EnvFilter::try_from_env("STUDYGOV_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
+}
+
+fn working_directory() -> Result<PathBuf, Failure> {
+    std::env::current_dir().map_err(|error| Failure::Failed(format!("the working directory is gone: {error}")))
+}
+
+/// The settings of the environment; what is odd about them is said, what is wrong ends the command.
+fn settings() -> Result<Settings, Failure> {
+    let directory = working_directory()?;
+    let settings = Settings::read(&Environment::load(&directory)?, &directory)?;
+    Ok(settings)
+}
+
+fn warn_about(settings: &Settings) {
+    for warning in &settings.warnings {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// For commands that work on the study: connected, with tables that are up to date.
+async fn started_app() -> Result<App, Failure> {
+    Ok(App::start(settings()?, Clock::System).await?)
+}
+
+/// For commands that look after the database itself.
+async fn connected_app() -> Result<App, Failure> {
+    Ok(App::connect(settings()?, Clock::System).await?)
+}

@@ -1,0 +1,89 @@
+//! `studygovernor serve`
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use crate::app::App;
+use crate::callback::Workplace;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::entity::user;
+use crate::http::{self, Layers};
+use crate::web;
+use crate::worker::{LocalDesk, Pool, sweep};
+
+use super::{Failure, settings, warn_about};
+
+/// Run the server: pages, callbacks and timeouts
+///
+/// Brings the database up to date first. Listens on STUDYGOV_HOST (127.0.0.1) and STUDYGOV_PORT (8000).
+#[derive(Args)]
+pub(super) struct Serve {}
+
+/// Seconds that running callbacks get to end when the server stops, before they are given back for another attempt.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Serve {
+    #[expect(clippy::unused_self, reason = "one shape for all commands")]
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        serve(settings()?).await
+    }
+}
+
+/// Serves until the process is told to stop.
+pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
+    warn_about(&settings);
+    let app = App::start(settings, Clock::System).await?;
+    warn_without_accounts(&app).await?;
+    let listener = http::bind(&app).await.map_err(Failure::Failed)?;
+    let address = listener.local_addr().map_err(Failure::because)?;
+    let (stop, stopped) = watch::channel(false);
+    let pool = tokio::spawn(pool(&app).run(stopped.clone()));
+    let sweeper = tokio::spawn(sweep(app.engine.clone(), stopped.clone()));
+    info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
+    let service = web::routes().with_layers(&app);
+    let told = async move {
+        http::shutdown_signal().await;
+        // Nobody listens any more only when everything has ended already.
+        let _ = stop.send(true);
+    };
+    let mut after = stopped.clone();
+    tokio::select! {
+        served = http::serve(listener, service, told) => served.map_err(Failure::because)?,
+        // A browser that keeps its connection open does not keep the server from stopping.
+        () = async {
+            let _ = after.wait_for(|stop| *stop).await;
+            tokio::time::sleep(GRACE).await;
+        } => {}
+    }
+    let _ = tokio::join!(pool, sweeper);
+    Ok(())
+}
+
+/// The embedded worker pool.
+pub(super) fn pool(app: &App) -> Pool<LocalDesk> {
+    let settings = &app.settings;
+    let desk = LocalDesk::new(
+        app.engine.clone(),
+        &settings.secrets.secret_key,
+        &settings.web.base_url(),
+        settings.callback.lease,
+    );
+    let workplace = Workplace::new(&settings.project);
+    Pool::new(desk, workplace, settings.callback.concurrency, settings.callback.lease, GRACE)
+}
+
+async fn warn_without_accounts(app: &App) -> Result<(), Failure> {
+    use sea_orm::EntityTrait;
+    let anybody = user::Entity::find().one(app.engine.database().reader()).await.map_err(Failure::because)?;
+    if anybody.is_none() {
+        warn!(
+            "nobody can log in yet: make an account with `studygovernor user create NAME --role admin`, \
+             or set STUDYGOV_ADMIN_USERNAME and STUDYGOV_ADMIN_PASSWORD"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! `studygovernor workflow …`
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::callback::FUNCTIONS;
+use crate::study::overview;
+use crate::view::Templates;
+use crate::workflow::{self, Definition, Severity, check, upgrade};
+
+use super::console::{err, out};
+use super::{Failure, settings, started_app};
+
+/// Load, check and look at workflows
+#[derive(Subcommand)]
+pub(super) enum Workflow {
+    Load(Load),
+    Check(Check),
+    Upgrade(Upgrade),
+    /// List the loaded workflows, the newest first
+    List,
+    Show(Show),
+    /// Print the JSON schema of workflow files, for editors
+    Schema,
+}
+
+/// Load a workflow file under its label
+#[derive(Args)]
+pub(super) struct Load {
+    /// The workflow file (YAML)
+    file: PathBuf,
+    /// Do nothing when the label is loaded already, instead of failing
+    #[arg(long)]
+    if_missing: bool,
+}
+
+/// Check a workflow file and report all problems with line and column; exit code 1 when there are errors
+#[derive(Args)]
+pub(super) struct Check {
+    /// The workflow files (YAML)
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Change a loaded workflow to what the file says, all or nothing
+///
+/// Shows the plan; what the history refers to cannot be removed.
+#[derive(Args)]
+pub(super) struct Upgrade {
+    /// The workflow file (YAML), with the label of the loaded workflow
+    file: PathBuf,
+    /// Apply the plan; without this it is only shown
+    #[arg(long)]
+    apply: bool,
+}
+
+/// Draw a workflow, from a file or from the database
+#[derive(Args)]
+pub(super) struct Show {
+    /// A workflow file, or the label or id of a loaded workflow
+    source: String,
+    /// What to draw it as
+    #[arg(long, value_enum, default_value_t = Format::Dot)]
+    format: Format,
+    /// Write it to this file instead of the standard output
+    #[arg(long, short)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// Text for Graphviz
+    Dot,
+    /// A picture for browsers and documents
+    Svg,
+    /// The workflow as JSON
+    Json,
+}
+
+impl Workflow {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Load(command) => command.run().await,
+            Self::Check(command) => command.run(),
+            Self::Upgrade(command) => command.run().await,
+            Self::List => list().await,
+            Self::Show(command) => command.run().await,
+            Self::Schema => {
+                out(check::SCHEMA.trim_end());
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The workflow in a file; every problem is told.
+fn read(file: &Path) -> Result<Definition, Failure> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
+    let checked = check(&text, &FUNCTIONS);
+    for problem in &checked.problems {
+        err(&format!("{}: {problem}", file.display()));
+    }
+    checked.definition.ok_or_else(|| {
+        let errors = checked.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+        Failure::Failed(format!("{} has {errors} {}", file.display(), if errors == 1 { "error" } else { "errors" }))
+    })
+}
+
+impl Load {
+    async fn run(self) -> Result<(), Failure> {
+        let definition = read(&self.file)?;
+        let app = started_app().await?;
+        match workflow::load(app.engine.database(), &definition).await {
+            Ok(row) => {
+                err(&format!("workflow {} is loaded with {} states", row.label, definition.states.len()));
+                Ok(())
+            }
+            Err(workflow::WorkflowError::Exists(label)) if self.if_missing => {
+                err(&format!("workflow {label} is loaded already"));
+                Ok(())
+            }
+            Err(error @ workflow::WorkflowError::Exists(_)) => {
+                Err(Failure::Failed(format!("{error} A new version needs a new label; to change it, use `upgrade`.")))
+            }
+            Err(error) => Err(Failure::because(error)),
+        }
+    }
+}
+
+impl Check {
+    fn run(self) -> Result<(), Failure> {
+        let mut failed = false;
+        for file in &self.files {
+            match read(file) {
+                Ok(definition) => err(&format!(
+                    "{}: workflow {} with {} states is fine",
+                    file.display(),
+                    definition.label,
+                    definition.states.len()
+                )),
+                Err(Failure::Failed(message)) => {
+                    err(&message);
+                    failed = true;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        if failed { Err(Failure::Told) } else { Ok(()) }
+    }
+}
+
+impl Upgrade {
+    async fn run(self) -> Result<(), Failure> {
+        let definition = read(&self.file)?;
+        let app = started_app().await?;
+        let database = app.engine.database();
+        let plan = upgrade::plan(database, &definition).await.map_err(Failure::because)?;
+        if plan.is_empty() {
+            err(&format!("workflow {} says this already", definition.label));
+            return Ok(());
+        }
+        for change in &plan.changes {
+            out(change);
+        }
+        for obstacle in &plan.obstacles {
+            err(&format!("not possible: {obstacle}"));
+        }
+        if !plan.obstacles.is_empty() {
+            return Err(Failure::Failed(
+                "what the history refers to cannot be removed; nothing was changed".to_owned(),
+            ));
+        }
+        if !self.apply {
+            err("this is the plan; say --apply to do it");
+            return Ok(());
+        }
+        let done = upgrade::apply(database, &definition).await.map_err(Failure::because)?;
+        err(&format!("workflow {}: {} changes applied", definition.label, done.changes.len()));
+        Ok(())
+    }
+}
+
+async fn list() -> Result<(), Failure> {
+    let app = started_app().await?;
+    let workflows = overview::workflows(app.engine.database().reader(), None).await.map_err(Failure::because)?;
+    for row in workflows {
+        out(&format!("{}\t{}\t{} states\t{} experiments", row.id, row.label, row.states.len(), row.experiments));
+    }
+    Ok(())
+}
+
+impl Show {
+    async fn run(self) -> Result<(), Failure> {
+        let file = Path::new(&self.source);
+        let definition = if file.is_file() {
+            read(file)?
+        } else {
+            let app = started_app().await?;
+            let connection = app.engine.database().reader();
+            let row = workflow::find(connection, &self.source)
+                .await
+                .map_err(|error| Failure::Failed(format!("{error}, and no such file")))?;
+            workflow::read_definition(connection, &row).await.map_err(Failure::because)?
+        };
+        let text = match self.format {
+            Format::Dot => workflow::to_dot(&definition),
+            Format::Svg => {
+                let templates = Templates::new(&settings()?.web).map_err(Failure::because)?;
+                templates.graph(&workflow::draw(&definition), &[], true).map_err(Failure::because)?
+            }
+            Format::Json => serde_json::to_string_pretty(&definition).map_err(Failure::because)?,
+        };
+        match &self.output {
+            None => out(text.trim_end()),
+            Some(path) => std::fs::write(path, text)
+                .map_err(|error| Failure::Failed(format!("cannot write {}: {error}", path.display())))?,
+        }
+        Ok(())
+    }
+}
