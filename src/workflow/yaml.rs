@@ -50,12 +50,13 @@ pub struct YamlError {
 pub fn parse(text: &str) -> Result<Node, YamlError> {
     let read: Result<Spanned<Content>, _> = serde_saphyr::from_str_with_options(text, options());
     match read {
-        Ok(document) => Ok(node(document)),
+        Ok(document) => {
+            let mut document = node(document);
+            mend_letters(&mut document, &text.lines().collect::<Vec<_>>());
+            Ok(document)
+        }
         Err(error) => {
-            let place = error.location().map_or(Place { line: 1, column: 1 }, |location| Place {
-                line: u32::try_from(location.line()).unwrap_or(u32::MAX),
-                column: u32::try_from(location.column()).unwrap_or(u32::MAX),
-            });
+            let place = error.location().as_ref().map_or(Place { line: 1, column: 1 }, place);
             Err(YamlError { place, message: plain_message(&error) })
         }
     }
@@ -96,6 +97,28 @@ fn options() -> serde_saphyr::Options {
     }
 }
 
+/// `y` and `n` are letters for PyYAML, and yes and no for YAML 1.1.
+fn mend_letters(node: &mut Node, lines: &[&str]) {
+    let place = node.place;
+    match &mut node.content {
+        Content::Scalar(value @ Value::Bool(_)) => {
+            let line = usize::try_from(place.line).ok().and_then(|line| lines.get(line.checked_sub(1)?));
+            let skipped = usize::try_from(place.column).unwrap_or(1).saturating_sub(1);
+            let word: String = line
+                .into_iter()
+                .flat_map(|line| line.chars().skip(skipped))
+                .take_while(char::is_ascii_alphabetic)
+                .collect();
+            if word.len() == 1 {
+                *value = Value::String(word);
+            }
+        }
+        Content::Scalar(_) => {}
+        Content::Sequence(items) => items.iter_mut().for_each(|item| mend_letters(item, lines)),
+        Content::Mapping(entries) => entries.iter_mut().for_each(|(_, value)| mend_letters(value, lines)),
+    }
+}
+
 /// The sentence of an error without the place, which is told apart.
 fn plain_message(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
@@ -112,13 +135,13 @@ fn plain_message(error: &serde_saphyr::Error) -> String {
 }
 
 fn node(spanned: Spanned<Content>) -> Node {
-    let location = spanned.referenced;
-    Node {
-        place: Place {
-            line: u32::try_from(location.line()).unwrap_or(u32::MAX),
-            column: u32::try_from(location.column()).unwrap_or(u32::MAX),
-        },
-        content: spanned.value,
+    Node { place: place(&spanned.referenced), content: spanned.value }
+}
+
+fn place(location: &serde_saphyr::Location) -> Place {
+    Place {
+        line: u32::try_from(location.line()).unwrap_or(u32::MAX),
+        column: u32::try_from(location.column()).unwrap_or(u32::MAX),
     }
 }
 
@@ -239,14 +262,9 @@ impl<'de> Visitor<'de> for ContentVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Content, A::Error> {
         let mut entries = Vec::new();
-        while let Some(key) = access.next_key::<Spanned<Content>>()? {
-            let key = node(key);
-            let text = match &key.content {
-                Content::Scalar(Value::String(text)) => text.clone(),
-                Content::Scalar(value) => value.to_string(),
-                _ => return Err(serde::de::Error::custom("a key must be a text")),
-            };
-            entries.push((Key { place: key.place, text }, node(access.next_value::<Spanned<Content>>()?)));
+        while let Some(key) = access.next_key::<Spanned<String>>()? {
+            let key = Key { place: place(&key.referenced), text: key.value };
+            entries.push((key, node(access.next_value::<Spanned<Content>>()?)));
         }
         Ok(Content::Mapping(entries))
     }
@@ -272,10 +290,11 @@ mod tests {
 
     #[test]
     fn scalars_read_as_pyyaml_reads_them() {
-        let document = parse("{a: yes, b: on, c: 0755, d: 0x1F, e: 1_000, f: ~, g: 1.5, h: '1'}").unwrap();
+        let document =
+            parse("{a: yes, b: on, c: 0755, d: 0x1F, e: 1_000, f: ~, g: 1.5, h: '1', n: y, yes: 1, 7: N}").unwrap();
         assert_eq!(
             document.to_json(),
-            json!({"a": true, "b": true, "c": 493, "d": 31, "e": 1000, "f": null, "g": 1.5, "h": "1"})
+            json!({"a": true, "b": true, "c": 493, "d": 31, "e": 1000, "f": null, "g": 1.5, "h": "1", "n": "y", "yes": 1, "7": "N"})
         );
     }
 

@@ -1,0 +1,18 @@
+# `up` and `down` are kept for a local cluster.
+
+.PHONY: run test bench clean
+
+## Build and start the product on its embedded database with the example study, on http://127.0.0.1:8000
+run:
+	cargo run --locked -- demo
+
+## Install what the tests need, start private servers, run every check, stop them
+test:
+	bash tests/run
+
+## Measure: transitions a second, lists, memory, start (see docs/benchmarks.md)
+bench:
+	bash benches/run
+
+clean:
+	cargo clean

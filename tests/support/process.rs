@@ -1,0 +1,87 @@
+//! The real program as a process of its own.
+
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use std::io::{BufRead, BufReader};
+
+/// The program with nothing of the environment of the tests in it but the path.
+pub fn studygovernor(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_studygovernor"));
+    command.args(arguments).current_dir(directory).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    command.env("STUDYGOV_XNAT_PROJECT", "test").stdin(Stdio::null());
+    command
+}
+
+/// A running server; killed with SIGKILL when it is dropped.
+pub struct Program {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    pub url: String,
+}
+
+impl Program {
+    /// Starts a command that serves, on any free port, and waits until it listens.
+    pub fn start(mut command: Command) -> Self {
+        command.env("STUDYGOV_PORT", "0").stderr(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let log = Arc::new(Mutex::new(String::new()));
+        let (found, listening) = std::sync::mpsc::channel();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let kept = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, url)) = line.split_once("listens on ") {
+                    found.send(url.trim_end_matches('/').to_owned()).ok();
+                }
+                kept.lock().unwrap().push_str(&format!("{line}\n"));
+            }
+        });
+        match listening.recv_timeout(std::time::Duration::from_secs(60)) {
+            Ok(url) => Self { child, log, url },
+            Err(_) => {
+                child.kill().ok();
+                panic!("the server did not start:\n{}", log.lock().unwrap());
+            }
+        }
+    }
+
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop, and gives its exit code.
+    pub fn terminate(mut self) -> Option<i32> {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// What a command said, for messages.
+pub trait Said {
+    fn out(&self) -> String;
+    fn err(&self) -> String;
+}
+
+impl Said for Output {
+    fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+}
