@@ -64,11 +64,12 @@ pub fn check(text: &str, functions: &[&str]) -> Checked {
     let mut checker = Checker { functions, problems: Vec::new() };
     checker.check_keys(&document);
     checker.check_shape(&document);
-    // The graph of a document of the wrong shape is nothing to argue about; what can be said of its parts is said.
-    if checker.problems.iter().all(|problem| problem.severity == Severity::Warning) {
+    let has_shape = checker.problems.iter().all(|problem| problem.severity == Severity::Warning);
+    checker.check_states(&document);
+    // Of a graph whose parts are not clear nothing can be said but noise; what can be said of the parts was said.
+    if has_shape && has_clear_graph(&document) {
         checker.check_graph(&document);
     }
-    checker.check_states(&document);
     let mut problems = checker.problems;
     problems.sort_by_key(|problem| (problem.place, problem.severity));
     problems.dedup();
@@ -247,6 +248,16 @@ impl Checker<'_> {
 static VALIDATOR: LazyLock<Option<Validator>> = LazyLock::new(|| {
     serde_json::from_str(SCHEMA).ok().and_then(|schema: Value| jsonschema::validator_for(&schema).ok())
 });
+
+/// Whether every state has a name of its own and every transition leads to one of them.
+fn has_clear_graph(document: &Node) -> bool {
+    let states = document.get("states").map_or(&[][..], Node::items);
+    let labels: HashSet<&str> = states.iter().filter_map(label).collect();
+    let leads =
+        |transition: &Node| transition.get("destination").and_then(Node::text).is_some_and(|to| labels.contains(to));
+    labels.len() == states.len()
+        && states.iter().all(|state| state.get("transitions").map_or(&[][..], Node::items).iter().all(leads))
+}
 
 fn label(node: &Node) -> Option<&str> {
     node.get("label").and_then(Node::text)

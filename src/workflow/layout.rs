@@ -1,5 +1,7 @@
 //! Where the boxes and arrows of a workflow's picture go.
 
+use std::collections::{HashSet, VecDeque};
+
 use dagre::graph::{Graph, GraphOptions};
 use dagre::{EdgeLabel, LayoutOptions, NodeLabel};
 
@@ -54,6 +56,11 @@ pub struct Drawing {
 const CHARACTER_WIDTH: f64 = 8.2;
 const BOX_HEIGHT: f64 = 46.0;
 
+/// States up to which every transition takes part in the layout. Beyond that only one way into each state does, and
+/// the others are drawn straight: the layout gives every transition a place in each row that it passes, which takes
+/// minutes when hundreds of states all lead to one end.
+const FULL_LAYOUT: usize = 40;
+
 /// Lays the picture out from top to bottom, states in the order of the workflow.
 #[must_use]
 pub fn draw(definition: &Definition) -> Drawing {
@@ -68,7 +75,11 @@ pub fn draw(definition: &Definition) -> Drawing {
         graph.set_node(index.to_string(), Some(node));
     }
     let ends = edges(definition);
+    let leading = (definition.states.len() > FULL_LAYOUT).then(|| leading_edges(definition.states.len(), &ends));
     for (name, (from, to, _)) in ends.iter().enumerate() {
+        if leading.as_ref().is_some_and(|leading| !leading.contains(&name)) {
+            continue;
+        }
         graph.set_edge(from.to_string(), to.to_string(), Some(EdgeLabel::default()), Some(&name.to_string()));
     }
     let options = LayoutOptions {
@@ -97,6 +108,32 @@ fn edges(definition: &Definition) -> Vec<(usize, usize, Option<String>)> {
     all
 }
 
+/// For each state the transition by which it is reached first, in breadth.
+fn leading_edges(states: usize, ends: &[(usize, usize, Option<String>)]) -> HashSet<usize> {
+    let mut ways: Vec<Vec<(usize, usize)>> = vec![Vec::new(); states];
+    for (name, (from, to, _)) in ends.iter().enumerate() {
+        ways[*from].push((name, *to));
+    }
+    let mut leading = HashSet::new();
+    let mut reached = vec![false; states];
+    // From the first state, which is the root in files; then from what that does not reach.
+    for start in 0..states {
+        if std::mem::replace(&mut reached[start], true) {
+            continue;
+        }
+        let mut open = VecDeque::from([start]);
+        while let Some(at) = open.pop_front() {
+            for (name, to) in &ways[at] {
+                if !std::mem::replace(&mut reached[*to], true) {
+                    leading.insert(*name);
+                    open.push_back(*to);
+                }
+            }
+        }
+    }
+    leading
+}
+
 fn collect(
     definition: &Definition,
     graph: &Graph<NodeLabel, EdgeLabel>,
@@ -105,7 +142,7 @@ fn collect(
     let mut drawing =
         Drawing { label: definition.label.clone(), width: 0.0, height: 0.0, boxes: Vec::new(), arrows: Vec::new() };
     for (index, state) in definition.states.iter().enumerate() {
-        let Some(node) = graph.node(&index.to_string()) else { continue };
+        let node = graph.node(&index.to_string()).cloned().unwrap_or_default();
         let (x, y) = (node.x.unwrap_or_default(), node.y.unwrap_or_default());
         drawing.width = drawing.width.max(x + node.width / 2.0 + 12.0);
         drawing.height = drawing.height.max(y + node.height / 2.0 + 12.0);
@@ -120,8 +157,10 @@ fn collect(
         });
     }
     for (name, (from, to, condition)) in ends.iter().enumerate() {
-        let Some(edge) = graph.edge(&from.to_string(), &to.to_string(), Some(&name.to_string())) else { continue };
-        let points: Vec<(f64, f64)> = edge.points.iter().map(|point| (point.x, point.y)).collect();
+        let points: Vec<(f64, f64)> = match graph.edge(&from.to_string(), &to.to_string(), Some(&name.to_string())) {
+            Some(edge) => edge.points.iter().map(|point| (point.x, point.y)).collect(),
+            None => straight(&drawing.boxes[*from], &drawing.boxes[*to]),
+        };
         for (x, y) in &points {
             drawing.width = drawing.width.max(x + 12.0);
             drawing.height = drawing.height.max(y + 12.0);
@@ -134,6 +173,20 @@ fn collect(
         });
     }
     drawing
+}
+
+/// From the lower edge of one box to the upper edge of the other, or sideways to one that is not below.
+fn straight(from: &Box, to: &Box) -> Vec<(f64, f64)> {
+    if to.y > from.y {
+        vec![(from.x, from.y + from.height / 2.0), (to.x, to.y - to.height / 2.0)]
+    } else {
+        let side = (from.x - from.width / 2.0).min(to.x - to.width / 2.0) - 10.0;
+        vec![
+            (from.x - from.width / 2.0, from.y),
+            (side.max(2.0), f64::midpoint(from.y, to.y)),
+            (to.x - to.width / 2.0, to.y),
+        ]
+    }
 }
 
 /// What kind of state the one at `index` is.

@@ -1,1 +1,103 @@
+//! The direction of dependencies, read from the imports.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Who may know whom: a room may use what stands before it, never what stands after it or beside it in the same line.
+const ORDER: &[&[&str]] = &[
+    &["entity", "clock", "config"],
+    &["database"],
+    &["study", "queue"],
+    &["workflow"],
+    &["engine", "account", "callback"],
+    &["import", "view"],
+    &["app"],
+    &["http"],
+    &["web", "api", "worker"],
+    &["cli"],
+];
+
+/// What a room uses of another one in its own line, and why that is no reversal.
+const ALLOWED: &[(&str, &str)] = &[
+    // The embedded pool is a client of the engine like any other.
+    ("worker", "callback"),
+];
+
+/// Libraries that belong to the edges and services.
+const EDGE_LIBRARIES: &[&str] = &["axum", "minijinja", "lapin", "lettre", "tower_http", "axum_login", "clap"];
+const ROOMS: &[&str] = &["study", "workflow", "engine", "callback", "queue", "account", "import"];
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in folder.read_dir().unwrap().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The room that a file belongs to, with its text.
+fn files() -> Vec<(String, PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let room = |path: &Path| {
+        let first = path.strip_prefix(&root).unwrap().components().next().unwrap().as_os_str();
+        first.to_string_lossy().trim_end_matches(".rs").to_owned()
+    };
+    sources(&root).into_iter().map(|path| (room(&path), path.clone(), std::fs::read_to_string(path).unwrap())).collect()
+}
+
+/// All names that follow `crate::` in a text, and those in braces behind it.
+fn used_rooms(text: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for (at, _) in text.match_indices("crate::") {
+        let rest = &text[at + "crate::".len()..];
+        let list = rest.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or(rest, |(list, _)| list);
+        let parts = if rest.starts_with('{') { list.split(',').collect() } else { vec![rest] };
+        for part in parts {
+            let name: String = part.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            names.push(name);
+        }
+    }
+    names
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let rank: BTreeMap<&str, usize> =
+        ORDER.iter().enumerate().flat_map(|(rank, line)| line.iter().map(move |room| (*room, rank))).collect();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for (room, path, text) in files() {
+        if room == "lib" || room == "main" {
+            continue;
+        }
+        let own = rank.get(room.as_str()).unwrap_or_else(|| panic!("{room} has no place in the order"));
+        for used in used_rooms(&text) {
+            let Some(other) = rank.get(used.as_str()) else { continue };
+            seen += 1;
+            let allowed = used == room || other < own || ALLOWED.contains(&(room.as_str(), used.as_str()));
+            if !allowed {
+                wrong.push(format!("{} uses {used}", path.display()));
+            }
+        }
+    }
+    assert!(seen > 100, "the imports were not found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn rooms_know_no_library_of_the_edges() {
+    let mut wrong = Vec::new();
+    for (room, path, text) in files().into_iter().filter(|(room, _, _)| ROOMS.contains(&room.as_str())) {
+        for library in EDGE_LIBRARIES {
+            if text.contains(&format!("use {library}::")) || text.contains(&format!(" {library}::")) {
+                wrong.push(format!("{} of {room} uses {library}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
