@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -84,7 +84,11 @@ impl FromRequestParts<App> for LoggedIn {
         let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
         match session.user {
             Some(user) => Ok(Self(user)),
-            None => Err(to_login(app, &parts.headers, &parts.uri)),
+            None => {
+                // The whole address, with the path prefix that the routes do not see.
+                let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
+                Err(to_login(app, &parts.headers, uri))
+            }
         }
     }
 }

@@ -62,7 +62,11 @@ impl Layers for Router<App> {
             .route("/-/ready", get(health::get_ready))
             .route("/-/versions", get(health::get_versions))
             .route("/static/{*path}", get(assets::get_asset));
-        let service = if web.prefix.is_empty() { service } else { Router::new().nest(&web.prefix, service) };
+        let service = match web.prefix.as_str() {
+            "" => service,
+            // As a service, so that the prefix is answered with and without a slash at its end.
+            prefix => Router::new().nest_service(prefix, service.with_state(app.clone())),
+        };
         let request_id = HeaderName::from_static("x-request-id");
         service
             .layer(RequestBodyLimitLayer::new(MOST_BYTES))

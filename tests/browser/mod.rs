@@ -1,1 +1,194 @@
+//! Pages in a real browser: Debian's chromium, driven through its chromedriver.
+//!
+//! Pictures of the pages at desktop and phone width are left in `target/screenshots`.
 
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use thirtyfour::prelude::*;
+
+use crate::support::eventually;
+use crate::web::Demo;
+
+/// A chromedriver on a port of its own; gone when dropped.
+struct Driver {
+    process: Child,
+    url: String,
+}
+
+impl Driver {
+    async fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let process = Command::new("chromedriver")
+            .args([&format!("--port={port}"), "--allowed-ips=127.0.0.1"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver is not there: run the tests with `make test`");
+        let driver = Self { process, url: format!("http://127.0.0.1:{port}") };
+        eventually("chromedriver", async || std::net::TcpStream::connect(("127.0.0.1", port)).ok()).await;
+        driver
+    }
+
+    async fn open(&self, width: u32, dark: bool, scripts: bool) -> WebDriver {
+        let mut capabilities = DesiredCapabilities::chrome();
+        for argument in [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+        ] {
+            capabilities.add_arg(argument).unwrap();
+        }
+        capabilities.add_arg(&format!("--window-size={width},900")).unwrap();
+        if dark {
+            capabilities.add_arg("--force-dark-mode").unwrap();
+        }
+        if !scripts {
+            let off = serde_json::json!({"profile.managed_default_content_settings.javascript": 2});
+            capabilities.add_experimental_option("prefs", off).unwrap();
+        }
+        if width < 500 {
+            // A window never gets narrower than some 500 pixels; a phone does.
+            let metrics = serde_json::json!({"width": width, "height": 844, "pixelRatio": 1.0, "mobile": true});
+            let phone = serde_json::json!({"deviceMetrics": metrics});
+            capabilities.add_experimental_option("mobileEmulation", phone).unwrap();
+        }
+        WebDriver::new(&self.url, capabilities).await.unwrap()
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+async fn log_in(browser: &WebDriver, base: &str) {
+    browser.goto(format!("{base}/")).await.unwrap();
+    browser.find(By::Id("login")).await.unwrap().send_keys("admin").await.unwrap();
+    browser.find(By::Id("password")).await.unwrap().send_keys("admin").await.unwrap();
+    browser.find(By::Css("button[type=submit]")).await.unwrap().click().await.unwrap();
+    eventually("the login", async || browser.find(By::Css("nav.navbar")).await.ok()).await;
+}
+
+async fn state_of(browser: &WebDriver) -> Option<String> {
+    browser.find(By::Id("current-state")).await.ok()?.text().await.ok()
+}
+
+/// Logs in, finds an experiment by typing, moves it with a button, and sees it arrive without touching anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rater_finds_an_experiment_and_moves_it_on() {
+    let demo = Demo::start(&[]);
+    demo.settled(&demo.admin().await).await;
+    let driver = Driver::start().await;
+    let browser = driver.open(1280, false, true).await;
+    let base = &demo.server.url;
+    log_in(&browser, base).await;
+
+    browser.find(By::LinkText("Experiments")).await.unwrap().click().await.unwrap();
+    browser.find(By::Id("q")).await.unwrap().send_keys("sub-01_ses-mri").await.unwrap();
+    eventually("the list to follow the typing", async || {
+        let rows = browser.find_all(By::Css("#results tbody tr")).await.ok()?;
+        (rows.len() == 1).then_some(())
+    })
+    .await;
+    assert!(browser.current_url().await.unwrap().as_str().contains("q=sub-01_ses-mri"), "the address says it too");
+    browser.find(By::LinkText("sub-01_ses-mri")).await.unwrap().click().await.unwrap();
+    eventually("the page", async || (state_of(&browser).await? == "reading").then_some(())).await;
+
+    browser.find(By::Css("textarea[name=note]")).await.unwrap().send_keys("The images are sharp").await.unwrap();
+    let buttons = browser.find_all(By::Css("button[name=state]")).await.unwrap();
+    let mut clicked = false;
+    for button in buttons {
+        if button.text().await.unwrap() == "To preprocessing" {
+            button.click().await.unwrap();
+            clicked = true;
+            break;
+        }
+    }
+    assert!(clicked);
+    eventually("the new state", async || (state_of(&browser).await? == "preprocessing").then_some(())).await;
+    // A log that somebody has opened stays open while the page updates itself.
+    browser.find(By::Css("details.execution summary")).await.unwrap().click().await.unwrap();
+    eventually("the pipeline to end by itself", async || (state_of(&browser).await? == "done").then_some(())).await;
+    assert!(browser.find(By::Css("details.execution[open]")).await.is_ok());
+    let history = browser.find(By::Css(".timeline")).await.unwrap().text().await.unwrap();
+    assert!(history.contains("The images are sharp") && history.contains("preprocessing → done"), "{history}");
+    browser.quit().await.unwrap();
+}
+
+/// The same with JavaScript switched off.
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_works_without_javascript() {
+    let demo = Demo::start(&[]);
+    demo.settled(&demo.admin().await).await;
+    let driver = Driver::start().await;
+    let browser = driver.open(1280, false, false).await;
+    log_in(&browser, &demo.server.url).await;
+    browser.goto(format!("{}/experiments", demo.server.url)).await.unwrap();
+    let search = browser.find(By::Id("q")).await.unwrap();
+    search.send_keys("sub-02_ses-mri").await.unwrap();
+    browser.find(By::Css("form[role=search] button")).await.unwrap().click().await.unwrap();
+    eventually("the result", async || {
+        let rows = browser.find_all(By::Css("#results tbody tr")).await.ok()?;
+        (rows.len() == 1).then_some(())
+    })
+    .await;
+    browser.find(By::LinkText("sub-02_ses-mri")).await.unwrap().click().await.unwrap();
+    for button in browser.find_all(By::Css("button[name=state]")).await.unwrap() {
+        if button.text().await.unwrap() == "To excluded" {
+            button.click().await.unwrap();
+            break;
+        }
+    }
+    eventually("the new state", async || (state_of(&browser).await? == "excluded").then_some(())).await;
+    browser.quit().await.unwrap();
+}
+
+/// Nothing is wider than the screen; pictures for people to look at.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_fit_desktop_and_phone() {
+    let demo = Demo::start(&[]);
+    demo.settled(&demo.admin().await).await;
+    let driver = Driver::start().await;
+    let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, width, dark) in [("desktop", 1280, false), ("phone", 390, false), ("dark", 1280, true)] {
+        let browser = driver.open(width, dark, true).await;
+        let base = &demo.server.url;
+        browser.goto(format!("{base}/login")).await.unwrap();
+        browser.screenshot(&folder.join(format!("login-{name}.png"))).await.unwrap();
+        log_in(&browser, base).await;
+        for (page, path) in [
+            ("home", "/"),
+            ("experiments", "/experiments"),
+            ("experiment", "/experiments/2"),
+            ("done", "/experiments/1"),
+            ("subjects", "/subjects"),
+            ("subject", "/subjects/1"),
+            ("cohorts", "/cohorts"),
+            ("cohort", "/cohorts/1"),
+            ("workflows", "/workflows"),
+            ("workflow", "/workflows/1"),
+            ("state", "/states/5"),
+            ("execution", "/callback_executions/1"),
+            ("missing", "/experiments/4711"),
+        ] {
+            browser.goto(format!("{base}{path}")).await.unwrap();
+            browser.screenshot(&folder.join(format!("{page}-{name}.png"))).await.unwrap();
+            let width =
+                browser.execute("return [document.documentElement.scrollWidth, window.innerWidth]", vec![]).await;
+            let [content, window]: [i64; 2] = width.unwrap().convert().unwrap();
+            assert!(content <= window, "{page} at {name}: {content} pixels wide on a screen of {window}");
+        }
+        browser.quit().await.unwrap();
+    }
+}

@@ -51,10 +51,6 @@ impl Program {
         self.log.lock().unwrap().clone()
     }
 
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Asks it to stop, and gives its exit code.
     pub fn terminate(mut self) -> Option<i32> {
         let id = rustix::process::Pid::from_child(&self.child);

@@ -135,7 +135,7 @@ fn every_problem_has_its_place() {
         ),
         (
             "label: x\nstates:\n  - {label: a, transitions: [{destination: b}]}\n  - label: b\n    callbacks:\n      - label: c\n        function: sleep\n        condition: x = 1\n        run_timeout: -1\n        callback_arguments: '[1, 2]'\n",
-            &[(8, 20, "condition"), (9, 22, "run_timeout: -1"), (10, 29, "not a mapping")],
+            &[(8, 22, "condition"), (9, 22, "run_timeout: -1"), (10, 29, "not a mapping")],
         ),
         (
             "label: x\nstates:\n  - {label: a, transitions: [{destination: b}]}\n  - label: b\n    callbacks:\n      - {label: c, function: sleep}\n      - {label: c, function: sleep}\n",
