@@ -66,14 +66,13 @@ impl App {
 }
 
 async fn connect(settings: &Settings) -> Result<Database, StartError> {
-    let database = Database::connect(&settings.database).await.map_err(|error| StartError::Database {
+    Database::connect(&settings.database).await.map_err(|error| StartError::Database {
         shown: match settings.database.kind {
             DatabaseKind::Sqlite => settings.database.shown(),
             _ => format!("database {}", settings.database.shown()),
         },
         reason: plain_reason(&error),
-    });
-    database
+    })
 }
 
 /// The innermost reason, without the layers of the drivers around it.

@@ -73,7 +73,6 @@ impl From<StartError> for Failure {
 
 impl Failure {
     /// For `map_err`.
-    #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
     fn because(error: impl std::fmt::Display) -> Self {
         Self::Failed(error.to_string())
     }

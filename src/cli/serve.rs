@@ -27,7 +27,6 @@ pub(super) struct Serve {}
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Serve {
-    #[expect(clippy::unused_self, reason = "one shape for all commands")]
     pub(super) async fn run(self) -> Result<(), Failure> {
         serve(settings()?).await
     }

@@ -4,6 +4,8 @@ use axum::extract::Path;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rust_embed::Embed;
 
 use super::HttpError;
@@ -15,7 +17,7 @@ struct Files;
 /// Those under `vendor/` carry their version in the name and never change; the others are asked for again, by tag.
 pub(super) async fn get_asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let Some(file) = Files::get(&path) else { return HttpError::NotFound("such file".to_owned()).into_response() };
-    let digest: String = file.metadata.sha256_hash().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let digest = URL_SAFE_NO_PAD.encode(&file.metadata.sha256_hash()[..9]);
     let tag = format!("\"{digest}\"");
     let cache = if path.starts_with("vendor/") { "public, max-age=31536000, immutable" } else { "no-cache" };
     if headers.get(IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes()) {

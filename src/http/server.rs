@@ -119,7 +119,7 @@ async fn clean_sessions(sessions: DatabaseSessions) {
         if let Err(error) = sessions.delete_expired().await {
             warn!(%error, "cannot take ended sessions away");
         }
-        tokio::time::sleep(Duration::from_secs(3600)).await;
+        tokio::time::sleep(Duration::from_hours(1)).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Registering what was read.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
@@ -103,7 +103,7 @@ async fn register_parts(
     session: &Session,
     experiment_id: i32,
 ) -> Result<usize, EngineError> {
-    let mut wanted: HashMap<i32, usize> = HashMap::new();
+    let mut wanted: BTreeMap<i32, usize> = BTreeMap::new();
     for scan in &session.scans {
         let scantype = register::scantype(&**transaction, &scan.modality, &scan.protocol).await?;
         *wanted.entry(scantype.id).or_default() += 1;

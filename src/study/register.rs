@@ -2,7 +2,7 @@
 //!
 //! Helpers that borrow the caller's transaction; the verb that calls them owns it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use chrono::{NaiveDate, NaiveDateTime};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -100,7 +100,7 @@ pub async fn scantype(connection: &impl ConnectionTrait, modality: &str, protoco
 pub async fn scans(
     connection: &impl ConnectionTrait,
     experiment_id: i32,
-    wanted: &HashMap<i32, usize>,
+    wanted: &BTreeMap<i32, usize>,
 ) -> Result<usize, DbErr> {
     let mut there: HashMap<i32, usize> = HashMap::new();
     for scan in scan::Entity::find().filter(scan::Column::ExperimentId.eq(experiment_id)).all(connection).await? {

@@ -76,7 +76,6 @@ fn own_path(app: &App, next: &str) -> String {
     if plain { next.to_owned() } else { home }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn internal(error: impl std::fmt::Display) -> HttpError {
     HttpError::Internal(error.to_string())
 }

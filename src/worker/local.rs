@@ -37,7 +37,6 @@ impl LocalDesk {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: impl std::fmt::Display) -> DeskError {
     DeskError(error.to_string())
 }

@@ -38,7 +38,7 @@ impl Program {
                 kept.lock().unwrap().push_str(&format!("{line}\n"));
             }
         });
-        match listening.recv_timeout(std::time::Duration::from_secs(60)) {
+        match listening.recv_timeout(std::time::Duration::from_mins(1)) {
             Ok(url) => Self { child, log, url },
             Err(_) => {
                 child.kill().ok();

@@ -225,9 +225,8 @@ async fn a_person_decides_with_a_form_and_the_experiment_goes_on() {
         before.rsplit("name=\"state\" value=\"").next().unwrap().split('"').next().unwrap().to_owned()
     };
     let version = hidden("version", &page);
-    let excluded =
-        button("excluded", &page.replace("\n", "").replace("To  ", "To ").replace("                To", "To"));
-    let preprocessing = button("preprocessing", &page.replace("\n", "").replace("                To", "To"));
+    let excluded = button("excluded", &page);
+    let preprocessing = button("preprocessing", &page);
 
     let markup = "<script>alert(1)</script> & \"quotes\"";
     let form = [("state", preprocessing.as_str()), ("version", version.as_str()), ("note", markup)];

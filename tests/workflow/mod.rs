@@ -230,8 +230,8 @@ fn a_workflow_can_be_drawn() {
     let drawing = draw(&definition);
     assert_eq!((drawing.boxes.len(), drawing.arrows.len()), (6, 9));
     let kinds: Vec<StateKind> = drawing.boxes.iter().map(|one| one.kind).collect();
-    use StateKind::{Automatic, End, Manual, Root};
-    assert_eq!(kinds, [Root, Automatic, Manual, Automatic, End, Manual]);
+    let automatic = StateKind::Automatic;
+    assert_eq!(kinds, [StateKind::Root, automatic, StateKind::Manual, automatic, StateKind::End, StateKind::Manual]);
     for one in &drawing.boxes {
         assert!(one.x - one.width / 2.0 >= 0.0 && one.x + one.width / 2.0 <= drawing.width);
         assert!(one.y - one.height / 2.0 >= 0.0 && one.y + one.height / 2.0 <= drawing.height);
