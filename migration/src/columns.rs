@@ -70,6 +70,15 @@ pub fn reference(from: &'static str, column: &'static str, to: &'static str) -> 
         .to_owned()
 }
 
+/// Creates a table. On MySQL in Unicode whatever the server's default is, and with labels that are different when they
+/// are written differently, as on the other databases: its usual collations take `AB1` and `ab1` for the same subject.
+pub async fn create_table(manager: &SchemaManager<'_>, mut table: TableCreateStatement) -> Result<(), DbErr> {
+    if manager.get_database_backend() == DbBackend::MySql {
+        table.character_set("utf8mb4").collate("utf8mb4_bin");
+    }
+    manager.create_table(table).await
+}
+
 /// Index named after its table and columns.
 pub async fn index(
     manager: &SchemaManager<'_>,

@@ -4,7 +4,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{counter, drop_tables, id, index, integer, label, reference, text};
+use crate::columns::{counter, create_table, drop_tables, id, index, integer, label, reference, text};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -12,65 +12,67 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .create_table(Table::create().table("workflow").col(id()).col(label("label", 100).not_null()).to_owned())
-            .await?;
+        create_table(
+            manager,
+            Table::create().table("workflow").col(id()).col(label("label", 100).not_null()).to_owned(),
+        )
+        .await?;
         index(manager, "workflow", &["label"], true).await?;
 
-        manager
-            .create_table(
-                Table::create()
-                    .table("state")
-                    .col(id())
-                    .col(label("label", 100).not_null())
-                    .col(text(manager, "freetext"))
-                    .col(integer("workflow_id").not_null())
-                    .col(counter("position", 0))
-                    .foreign_key(&mut reference("state", "workflow_id", "workflow"))
-                    .to_owned(),
-            )
-            .await?;
+        create_table(
+            manager,
+            Table::create()
+                .table("state")
+                .col(id())
+                .col(label("label", 100).not_null())
+                .col(text(manager, "freetext"))
+                .col(integer("workflow_id").not_null())
+                .col(counter("position", 0))
+                .foreign_key(&mut reference("state", "workflow_id", "workflow"))
+                .to_owned(),
+        )
+        .await?;
         index(manager, "state", &["workflow_id", "label"], true).await?;
 
-        manager
-            .create_table(
-                Table::create()
-                    .table("transition")
-                    .col(id())
-                    .col(integer("source_state_id").not_null())
-                    .col(integer("destination_state_id").not_null())
-                    .col(text(manager, "condition"))
-                    .col(counter("position", 0))
-                    .foreign_key(&mut reference("transition", "source_state_id", "state"))
-                    .foreign_key(&mut reference("transition", "destination_state_id", "state"))
-                    .to_owned(),
-            )
-            .await?;
+        create_table(
+            manager,
+            Table::create()
+                .table("transition")
+                .col(id())
+                .col(integer("source_state_id").not_null())
+                .col(integer("destination_state_id").not_null())
+                .col(text(manager, "condition"))
+                .col(counter("position", 0))
+                .foreign_key(&mut reference("transition", "source_state_id", "state"))
+                .foreign_key(&mut reference("transition", "destination_state_id", "state"))
+                .to_owned(),
+        )
+        .await?;
         index(manager, "transition", &["source_state_id", "position"], false).await?;
         index(manager, "transition", &["destination_state_id"], false).await?;
 
-        manager
-            .create_table(
-                Table::create()
-                    .table("callback")
-                    .col(id())
-                    .col(integer("state_id").not_null())
-                    .col(label("label", 128).not_null())
-                    .col(label("function", 128).not_null())
-                    .col(text(manager, "callback_arguments"))
-                    .col(text(manager, "variable_map"))
-                    .col(integer("run_timeout"))
-                    .col(integer("wait_timeout"))
-                    .col(counter("initial_delay", 0))
-                    .col(text(manager, "description"))
-                    .col(text(manager, "condition"))
-                    .col(counter("retries", 0))
-                    .col(counter("retry_delay", 0))
-                    .col(counter("position", 0))
-                    .foreign_key(&mut reference("callback", "state_id", "state"))
-                    .to_owned(),
-            )
-            .await?;
+        create_table(
+            manager,
+            Table::create()
+                .table("callback")
+                .col(id())
+                .col(integer("state_id").not_null())
+                .col(label("label", 128).not_null())
+                .col(label("function", 128).not_null())
+                .col(text(manager, "callback_arguments"))
+                .col(text(manager, "variable_map"))
+                .col(integer("run_timeout"))
+                .col(integer("wait_timeout"))
+                .col(counter("initial_delay", 0))
+                .col(text(manager, "description"))
+                .col(text(manager, "condition"))
+                .col(counter("retries", 0))
+                .col(counter("retry_delay", 0))
+                .col(counter("position", 0))
+                .foreign_key(&mut reference("callback", "state_id", "state"))
+                .to_owned(),
+        )
+        .await?;
         index(manager, "callback", &["state_id", "label"], true).await
     }
 

@@ -7,7 +7,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{counter, drop_tables, id, index, integer, label, moment, reference, text};
+use crate::columns::{counter, create_table, drop_tables, id, index, integer, label, moment, reference, text};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -43,130 +43,130 @@ impl MigrationTrait for Migration {
 }
 
 async fn create_subjects(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("cohort")
-                .col(id())
-                .col(label("label", 100).not_null())
-                .col(text(manager, "description"))
-                .to_owned(),
-        )
-        .await?;
+    create_table(
+        manager,
+        Table::create()
+            .table("cohort")
+            .col(id())
+            .col(label("label", 100).not_null())
+            .col(text(manager, "description"))
+            .to_owned(),
+    )
+    .await?;
     index(manager, "cohort", &["label"], true).await?;
 
-    manager
-        .create_table(
-            Table::create()
-                .table("subject")
-                .col(id())
-                .col(label("label", 100).not_null())
-                .col(ColumnDef::new("date_of_birth").date())
-                .col(integer("cohort_id").not_null())
-                .foreign_key(&mut reference("subject", "cohort_id", "cohort"))
-                .to_owned(),
-        )
-        .await?;
+    create_table(
+        manager,
+        Table::create()
+            .table("subject")
+            .col(id())
+            .col(label("label", 100).not_null())
+            .col(ColumnDef::new("date_of_birth").date())
+            .col(integer("cohort_id").not_null())
+            .foreign_key(&mut reference("subject", "cohort_id", "cohort"))
+            .to_owned(),
+    )
+    .await?;
     index(manager, "subject", &["cohort_id", "label"], true).await?;
     index(manager, "subject", &["label"], false).await
 }
 
 async fn create_experiments(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("experiment")
-                .col(id())
-                .col(label("label", 100).not_null())
-                .col(moment(manager, "scandate").not_null())
-                .col(integer("subject_id").not_null())
-                .col(integer("workflow_id").not_null())
-                .col(integer("state_id").not_null())
-                .col(integer("last_action_id"))
-                .col(moment(manager, "state_since").not_null())
-                .col(counter("version", 0))
-                .foreign_key(&mut reference("experiment", "subject_id", "subject"))
-                .foreign_key(&mut reference("experiment", "workflow_id", "workflow"))
-                .foreign_key(&mut reference("experiment", "state_id", "state"))
-                .to_owned(),
-        )
-        .await?;
+    create_table(
+        manager,
+        Table::create()
+            .table("experiment")
+            .col(id())
+            .col(label("label", 100).not_null())
+            .col(moment(manager, "scandate").not_null())
+            .col(integer("subject_id").not_null())
+            .col(integer("workflow_id").not_null())
+            .col(integer("state_id").not_null())
+            .col(integer("last_action_id"))
+            .col(moment(manager, "state_since").not_null())
+            .col(counter("version", 0))
+            .foreign_key(&mut reference("experiment", "subject_id", "subject"))
+            .foreign_key(&mut reference("experiment", "workflow_id", "workflow"))
+            .foreign_key(&mut reference("experiment", "state_id", "state"))
+            .to_owned(),
+    )
+    .await?;
     index(manager, "experiment", &["subject_id", "label"], true).await?;
     index(manager, "experiment", &["state_id", "id"], false).await?;
     index(manager, "experiment", &["workflow_id", "id"], false).await?;
     index(manager, "experiment", &["last_action_id"], false).await?;
     index(manager, "experiment", &["label"], false).await?;
 
-    manager
-        .create_table(
-            Table::create()
-                .table("variable")
-                .col(id())
-                .col(integer("experiment_id").not_null())
-                .col(label("label", 255).not_null())
-                .col(label("type", 16).not_null())
-                .col(text(manager, "value"))
-                .foreign_key(&mut reference("variable", "experiment_id", "experiment"))
-                .to_owned(),
-        )
-        .await?;
+    create_table(
+        manager,
+        Table::create()
+            .table("variable")
+            .col(id())
+            .col(integer("experiment_id").not_null())
+            .col(label("label", 255).not_null())
+            .col(label("type", 16).not_null())
+            .col(text(manager, "value"))
+            .foreign_key(&mut reference("variable", "experiment_id", "experiment"))
+            .to_owned(),
+    )
+    .await?;
     index(manager, "variable", &["experiment_id", "label"], true).await
 }
 
 async fn create_scans(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("scantype")
-                .col(id())
-                .col(label("modality", 100).not_null())
-                .col(label("protocol", 100).not_null())
-                .to_owned(),
-        )
-        .await?;
+    create_table(
+        manager,
+        Table::create()
+            .table("scantype")
+            .col(id())
+            .col(label("modality", 100).not_null())
+            .col(label("protocol", 100).not_null())
+            .to_owned(),
+    )
+    .await?;
     index(manager, "scantype", &["protocol"], true).await?;
 
-    manager
-        .create_table(
-            Table::create()
-                .table("scan")
-                .col(id())
-                .col(integer("experiment_id").not_null())
-                .col(integer("scantype_id").not_null())
-                .foreign_key(&mut reference("scan", "experiment_id", "experiment"))
-                .foreign_key(&mut reference("scan", "scantype_id", "scantype"))
-                .to_owned(),
-        )
-        .await?;
+    create_table(
+        manager,
+        Table::create()
+            .table("scan")
+            .col(id())
+            .col(integer("experiment_id").not_null())
+            .col(integer("scantype_id").not_null())
+            .foreign_key(&mut reference("scan", "experiment_id", "experiment"))
+            .foreign_key(&mut reference("scan", "scantype_id", "scantype"))
+            .to_owned(),
+    )
+    .await?;
     index(manager, "scan", &["experiment_id"], false).await?;
     index(manager, "scan", &["scantype_id"], false).await
 }
 
 async fn create_external_systems(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table("external_system")
-                .col(id())
-                .col(label("system_name", 100).not_null())
-                .col(label("url", 512).not_null())
-                .to_owned(),
-        )
-        .await?;
+    create_table(
+        manager,
+        Table::create()
+            .table("external_system")
+            .col(id())
+            .col(label("system_name", 100).not_null())
+            .col(label("url", 512).not_null())
+            .to_owned(),
+    )
+    .await?;
     index(manager, "external_system", &["system_name"], true).await?;
 
-    manager
-        .create_table(
-            Table::create()
-                .table("external_system_history")
-                .col(id())
-                .col(integer("system_id").not_null())
-                .col(moment(manager, "timestamp").not_null())
-                .col(text(manager, "url"))
-                .foreign_key(&mut reference("external_system_history", "system_id", "external_system"))
-                .to_owned(),
-        )
-        .await?;
+    create_table(
+        manager,
+        Table::create()
+            .table("external_system_history")
+            .col(id())
+            .col(integer("system_id").not_null())
+            .col(moment(manager, "timestamp").not_null())
+            .col(text(manager, "url"))
+            .foreign_key(&mut reference("external_system_history", "system_id", "external_system"))
+            .to_owned(),
+    )
+    .await?;
     index(manager, "external_system_history", &["system_id"], false).await?;
 
     create_links(manager, "external_cohort_urls", "cohort_id", "cohort", "url").await?;
@@ -182,19 +182,19 @@ async fn create_links(
     target: &'static str,
     value: &'static str,
 ) -> Result<(), DbErr> {
-    manager
-        .create_table(
-            Table::create()
-                .table(table)
-                .col(id())
-                .col(label(value, 1024).not_null())
-                .col(integer(column).not_null())
-                .col(integer("external_system_id").not_null())
-                .foreign_key(&mut reference(table, column, target))
-                .foreign_key(&mut reference(table, "external_system_id", "external_system"))
-                .to_owned(),
-        )
-        .await?;
+    create_table(
+        manager,
+        Table::create()
+            .table(table)
+            .col(id())
+            .col(label(value, 1024).not_null())
+            .col(integer(column).not_null())
+            .col(integer("external_system_id").not_null())
+            .foreign_key(&mut reference(table, column, target))
+            .foreign_key(&mut reference(table, "external_system_id", "external_system"))
+            .to_owned(),
+    )
+    .await?;
     index(manager, table, &[column, "external_system_id"], true).await?;
     index(manager, table, &["external_system_id"], false).await
 }

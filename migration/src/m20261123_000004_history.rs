@@ -5,7 +5,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{counter, drop_tables, flag, id, index, integer, label, moment, reference, text};
+use crate::columns::{counter, create_table, drop_tables, flag, id, index, integer, label, moment, reference, text};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -13,59 +13,59 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .create_table(
-                Table::create()
-                    .table("action")
-                    .col(id())
-                    .col(flag("success", false))
-                    .col(text(manager, "return_value"))
-                    .col(text(manager, "freetext"))
-                    .col(moment(manager, "start_time").not_null())
-                    .col(moment(manager, "end_time"))
-                    .col(integer("transition_id").not_null())
-                    .col(integer("experiment_id").not_null())
-                    .col(integer("user_id"))
-                    .col(label("origin", 16).not_null())
-                    .foreign_key(&mut reference("action", "transition_id", "transition"))
-                    .foreign_key(&mut reference("action", "experiment_id", "experiment"))
-                    .foreign_key(&mut reference("action", "user_id", "user"))
-                    .to_owned(),
-            )
-            .await?;
+        create_table(
+            manager,
+            Table::create()
+                .table("action")
+                .col(id())
+                .col(flag("success", false))
+                .col(text(manager, "return_value"))
+                .col(text(manager, "freetext"))
+                .col(moment(manager, "start_time").not_null())
+                .col(moment(manager, "end_time"))
+                .col(integer("transition_id").not_null())
+                .col(integer("experiment_id").not_null())
+                .col(integer("user_id"))
+                .col(label("origin", 16).not_null())
+                .foreign_key(&mut reference("action", "transition_id", "transition"))
+                .foreign_key(&mut reference("action", "experiment_id", "experiment"))
+                .foreign_key(&mut reference("action", "user_id", "user"))
+                .to_owned(),
+        )
+        .await?;
         index(manager, "action", &["experiment_id", "id"], false).await?;
         index(manager, "action", &["transition_id"], false).await?;
         index(manager, "action", &["user_id"], false).await?;
 
-        manager
-            .create_table(
-                Table::create()
-                    .table("callback_execution")
-                    .col(id())
-                    .col(integer("callback_id").not_null())
-                    .col(integer("action_id").not_null())
-                    .col(label("status", 16).not_null())
-                    .col(label("result", 16).not_null())
-                    .col(text(manager, "run_log"))
-                    .col(text(manager, "result_log"))
-                    .col(text(manager, "result_values"))
-                    .col(moment(manager, "created").not_null())
-                    .col(moment(manager, "run_start"))
-                    .col(moment(manager, "wait_start"))
-                    .col(moment(manager, "finished"))
-                    .col(counter("attempt", 1))
-                    .col(counter("max_attempts", 3))
-                    .col(counter("failures", 0))
-                    .col(moment(manager, "available_at").not_null())
-                    .col(moment(manager, "published_at"))
-                    .col(moment(manager, "leased_until"))
-                    .col(moment(manager, "deadline"))
-                    .col(label("worker", 128))
-                    .foreign_key(&mut reference("callback_execution", "callback_id", "callback"))
-                    .foreign_key(&mut reference("callback_execution", "action_id", "action"))
-                    .to_owned(),
-            )
-            .await?;
+        create_table(
+            manager,
+            Table::create()
+                .table("callback_execution")
+                .col(id())
+                .col(integer("callback_id").not_null())
+                .col(integer("action_id").not_null())
+                .col(label("status", 16).not_null())
+                .col(label("result", 16).not_null())
+                .col(text(manager, "run_log"))
+                .col(text(manager, "result_log"))
+                .col(text(manager, "result_values"))
+                .col(moment(manager, "created").not_null())
+                .col(moment(manager, "run_start"))
+                .col(moment(manager, "wait_start"))
+                .col(moment(manager, "finished"))
+                .col(counter("attempt", 1))
+                .col(counter("max_attempts", 3))
+                .col(counter("failures", 0))
+                .col(moment(manager, "available_at").not_null())
+                .col(moment(manager, "published_at"))
+                .col(moment(manager, "leased_until"))
+                .col(moment(manager, "deadline"))
+                .col(label("worker", 128))
+                .foreign_key(&mut reference("callback_execution", "callback_id", "callback"))
+                .foreign_key(&mut reference("callback_execution", "action_id", "action"))
+                .to_owned(),
+        )
+        .await?;
         index(manager, "callback_execution", &["action_id"], false).await?;
         index(manager, "callback_execution", &["callback_id"], false).await?;
         index(manager, "callback_execution", &["status", "available_at"], false).await?;

@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{counter, drop_tables, id, index, integer, label, moment, reference, text};
+use crate::columns::{counter, create_table, drop_tables, id, index, integer, label, moment, reference, text};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -10,46 +10,46 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager
-            .create_table(
-                Table::create()
-                    .table("audit_event")
-                    .col(id())
-                    .col(moment(manager, "at").not_null())
-                    .col(integer("user_id"))
-                    .col(label("origin", 16).not_null())
-                    .col(label("address", 64))
-                    .col(label("verb", 64).not_null())
-                    .col(label("subject_type", 64).not_null())
-                    .col(integer("subject_id"))
-                    .col(text(manager, "before"))
-                    .col(text(manager, "after"))
-                    .col(text(manager, "reason"))
-                    .col(label("hash", 64).not_null())
-                    .foreign_key(&mut reference("audit_event", "user_id", "user"))
-                    .to_owned(),
-            )
-            .await?;
+        create_table(
+            manager,
+            Table::create()
+                .table("audit_event")
+                .col(id())
+                .col(moment(manager, "at").not_null())
+                .col(integer("user_id"))
+                .col(label("origin", 16).not_null())
+                .col(label("address", 64))
+                .col(label("verb", 64).not_null())
+                .col(label("subject_type", 64).not_null())
+                .col(integer("subject_id"))
+                .col(text(manager, "before"))
+                .col(text(manager, "after"))
+                .col(text(manager, "reason"))
+                .col(label("hash", 64).not_null())
+                .foreign_key(&mut reference("audit_event", "user_id", "user"))
+                .to_owned(),
+        )
+        .await?;
         index(manager, "audit_event", &["user_id"], false).await?;
         index(manager, "audit_event", &["subject_type", "subject_id"], false).await?;
 
-        manager
-            .create_table(
-                Table::create()
-                    .table("outbox")
-                    .col(id())
-                    .col(label("recipient", 255).not_null())
-                    .col(label("mail_subject", 255).not_null())
-                    .col(text(manager, "body_text").not_null())
-                    .col(text(manager, "body_html"))
-                    .col(moment(manager, "created").not_null())
-                    .col(moment(manager, "available_at").not_null())
-                    .col(moment(manager, "sent_at"))
-                    .col(counter("attempts", 0))
-                    .col(text(manager, "last_error"))
-                    .to_owned(),
-            )
-            .await?;
+        create_table(
+            manager,
+            Table::create()
+                .table("outbox")
+                .col(id())
+                .col(label("recipient", 255).not_null())
+                .col(label("mail_subject", 255).not_null())
+                .col(text(manager, "body_text").not_null())
+                .col(text(manager, "body_html"))
+                .col(moment(manager, "created").not_null())
+                .col(moment(manager, "available_at").not_null())
+                .col(moment(manager, "sent_at"))
+                .col(counter("attempts", 0))
+                .col(text(manager, "last_error"))
+                .to_owned(),
+        )
+        .await?;
         index(manager, "outbox", &["sent_at", "available_at"], false).await
     }
 

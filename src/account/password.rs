@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha512;
+use tokio::sync::Semaphore;
 
 /// A password that cannot be hashed or checked.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub struct Passwords {
     salt: Arc<str>,
     /// A hash that no password has, so that a wrong name takes as long as a wrong password.
     nobody: Arc<str>,
+    /// Each check takes 19 MiB and a core; more than a few at a time would let anybody fill the machine.
+    places: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Passwords {
@@ -46,7 +49,7 @@ impl Passwords {
     /// When hashing does not work at all.
     pub fn new(salt: &str) -> Result<Self, PasswordError> {
         let random = STANDARD.encode(rand::random::<[u8; 32]>());
-        Ok(Self { salt: salt.into(), nobody: hash(&random)?.into() })
+        Ok(Self { salt: salt.into(), nobody: hash(&random)?.into(), places: Arc::new(Semaphore::new(4)) })
     }
 
     /// Hashes a password. Takes a noticeable time on purpose.
@@ -55,6 +58,7 @@ impl Passwords {
     /// When it cannot be hashed.
     pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
         let password = password.to_owned();
+        let _place = self.places.acquire().await.map_err(|error| PasswordError(error.to_string()))?;
         let hashed = tokio::task::spawn_blocking(move || hash(&password)).await;
         hashed.map_err(|error| PasswordError(error.to_string()))?
     }
@@ -70,6 +74,7 @@ impl Passwords {
                 Checked::Wrong
             }
         };
+        let Ok(_place) = self.places.acquire().await else { return Checked::Wrong };
         tokio::task::spawn_blocking(work).await.unwrap_or(Checked::Wrong)
     }
 
@@ -78,7 +83,11 @@ impl Passwords {
             let right = self.legacy_input(password).is_some_and(|input| bcrypt::verify(input, stored).unwrap_or(false));
             return if right { Checked::RightButOld } else { Checked::Wrong };
         }
-        let Ok(parsed) = PasswordHash::new(stored) else { return Checked::Wrong };
+        let Ok(parsed) = PasswordHash::new(stored) else {
+            // Not a hash at all. It takes as long as one, and never fits.
+            self.check_now(password, &self.nobody);
+            return Checked::Wrong;
+        };
         match Argon2::default().verify_password(password.as_bytes(), &parsed) {
             Ok(()) => Checked::Right,
             Err(_) => Checked::Wrong,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::{Expr, ExprTrait, Func};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, OnConflict};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
 };
@@ -74,7 +74,9 @@ pub async fn authenticate(
     password: &str,
     now: NaiveDateTime,
 ) -> Result<Option<User>, AccountError> {
-    let login = login.trim();
+    // PostgreSQL refuses to compare with a null character; no name has one.
+    let login = login.trim().replace('\0', "\u{fffd}");
+    let login = login.as_str();
     let same_email = Expr::expr(Func::lower(Expr::col(user::Column::Email))).eq(login.to_lowercase());
     let found = user::Entity::find()
         .filter(Condition::any().add(user::Column::Username.eq(login)).add(same_email))
@@ -84,15 +86,19 @@ pub async fn authenticate(
     let row = found.iter().find(|row| row.username == login).or(found.first());
     let checked = passwords.check(password, row.map(|row| row.password.as_str())).await;
     let Some(row) = row.filter(|row| row.active && checked != Checked::Wrong) else { return Ok(None) };
-    let mut changed = row.clone().into_active_model();
+    let mut statement = user::Entity::update_many()
+        .col_expr(user::Column::LastLoginAt, Expr::value(row.current_login_at))
+        .col_expr(user::Column::CurrentLoginAt, Expr::value(now))
+        .col_expr(user::Column::LoginCount, Expr::value(row.login_count + 1));
     if checked == Checked::RightButOld {
-        changed.password = Set(passwords.hash(password).await?);
+        statement = statement.col_expr(user::Column::Password, Expr::value(passwords.hash(password).await?));
     }
-    changed.last_login_at = Set(row.current_login_at);
-    changed.current_login_at = Set(Some(now));
-    changed.login_count = Set(row.login_count + 1);
     let transaction = database.begin().await?;
-    changed.update(&*transaction).await?;
+    // Only if it is still this password: one that was set anew meanwhile is not undone.
+    let same = statement.filter(user::Column::Id.eq(row.id)).filter(user::Column::Password.eq(&row.password));
+    if same.exec(&*transaction).await?.rows_affected != 1 {
+        return Ok(None);
+    }
     transaction.commit().await?;
     Ok(Some(with_permissions(database.reader(), row.clone()).await?))
 }
@@ -239,13 +245,16 @@ pub async fn ensure_admin(
     admin: &AdminSettings,
     now: NaiveDateTime,
 ) -> Result<(), AccountError> {
-    let found = user::Entity::find()
-        .filter(
-            Condition::any().add(user::Column::Username.eq(&admin.username)).add(user::Column::Email.eq(&admin.email)),
-        )
-        .one(database.reader())
-        .await?;
-    let Some(row) = found else {
+    let by = |column: user::Column, value: &str| user::Entity::find().filter(column.eq(value)).one(database.reader());
+    let named = by(user::Column::Username, &admin.username).await?;
+    let addressed = by(user::Column::Email, &admin.email).await?;
+    if let (Some(named), Some(addressed)) = (&named, &addressed)
+        && named.id != addressed.id
+    {
+        let problem = format!("{} is the address of user {}", admin.email, addressed.username);
+        return Err(AccountError::Invalid { field: "STUDYGOV_ADMIN_EMAIL", problem });
+    }
+    let Some(row) = named.or(addressed) else {
         let new = NewUser {
             username: admin.username.clone(),
             name: admin.username.clone(),
@@ -259,15 +268,28 @@ pub async fn ensure_admin(
             Err(error) => Err(error),
         };
     };
-    if !admin.force_update || passwords.check(&admin.password, Some(&row.password)).await == Checked::Right {
+    if !admin.force_update {
         return Ok(());
     }
+    let user_id = row.id;
+    let is_same = passwords.check(&admin.password, Some(&row.password)).await == Checked::Right;
     let mut changed = row.into_active_model();
     changed.email = Set(admin.email.clone());
-    changed.password = Set(passwords.hash(&admin.password).await?);
-    changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
     changed.active = Set(true);
     changed.update_datetime = Set(Some(now));
-    changed.update(database.reader()).await?;
+    if !is_same {
+        changed.password = Set(passwords.hash(&admin.password).await?);
+        changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
+    }
+    let transaction = database.begin().await?;
+    changed.update(&*transaction).await?;
+    if let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(&*transaction).await? {
+        let link = roles_users::ActiveModel { user_id: Set(user_id), role_id: Set(role.id) };
+        let conflict = OnConflict::columns([roles_users::Column::UserId, roles_users::Column::RoleId])
+            .update_column(roles_users::Column::RoleId)
+            .to_owned();
+        roles_users::Entity::insert(link).on_conflict(conflict).exec_without_returning(&*transaction).await?;
+    }
+    transaction.commit().await?;
     Ok(())
 }

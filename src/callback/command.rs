@@ -110,7 +110,7 @@ async fn call(
         Some(ReturnCodes::One(code)) => *code == ended.return_code,
         Some(ReturnCodes::Several(codes)) => codes.is_empty() || codes.contains(&ended.return_code),
     };
-    let values = values_line(&ended.stdout)?;
+    let values = read_values(ended.values.as_deref())?;
     let result = json!({
         "command": argv,
         "stdout": ended.stdout,
@@ -127,9 +127,9 @@ async fn call(
     Ok(Outcome { is_success, values })
 }
 
-/// What follows `__VALUES__ = ` at the beginning of a line.
-fn values_line(stdout: &str) -> Result<Value, Failure> {
-    match stdout.lines().find_map(|line| line.strip_prefix("__VALUES__ = ")) {
+/// The values that a program handed back.
+fn read_values(line: Option<&str>) -> Result<Value, Failure> {
+    match line {
         None => Ok(Value::Null),
         Some(text) => serde_json::from_str(text.trim())
             .map_err(|error| Failure(format!("the line __VALUES__ = … is not one line of JSON: {error}"))),
@@ -167,12 +167,5 @@ mod tests {
         ] {
             assert!(project_binary(&bin, name).is_err(), "{name}");
         }
-    }
-
-    #[test]
-    fn the_values_line_must_be_json() {
-        assert_eq!(values_line("a\n__VALUES__ = {\"n\": 1}\nb").unwrap(), json!({"n": 1}));
-        assert_eq!(values_line("nothing").unwrap(), Value::Null);
-        assert!(values_line("__VALUES__ = {n: 1}").is_err());
     }
 }

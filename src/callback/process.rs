@@ -7,7 +7,7 @@ use tokio::process::{Child, Command};
 
 use crate::queue::Assignment;
 
-use super::log::{Kept, clean};
+use super::log::{Kept, MOST, clean};
 use super::{Failure, RunLog, Workplace};
 
 /// How a program ended.
@@ -16,6 +16,8 @@ pub(super) struct Ended {
     pub(super) return_code: i32,
     pub(super) stdout: String,
     pub(super) stderr: String,
+    /// What follows `__VALUES__ = ` at the beginning of a line of its standard output, however long that was.
+    pub(super) values: Option<String>,
 }
 
 /// A running process group; dropped, it is killed. So a cancelled run leaves nothing behind.
@@ -61,14 +63,52 @@ pub(super) async fn run(
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     let mut group = Group { child, id };
     let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
-    let (stdout, stderr, status) = tokio::join!(read(stdout, log), read(stderr, log), group.child.wait());
+    let (out, error_output, status) = tokio::join!(read(stdout, log), read(stderr, log), group.child.wait());
     let status = status.map_err(|error| Failure(format!("lost sight of {binary}: {error}")))?;
-    Ok(Ended { return_code: return_code(status), stdout: clean(&stdout, secret), stderr: clean(&stderr, secret) })
+    Ok(Ended {
+        return_code: return_code(status),
+        stdout: clean(&out.0.text(), secret),
+        stderr: clean(&error_output.0.text(), secret),
+        values: out.1.found,
+    })
 }
 
-async fn read(stream: Option<impl AsyncRead + Unpin>, log: &RunLog) -> String {
-    let Some(mut stream) = stream else { return String::new() };
-    let mut kept = Kept::default();
+/// Looks for the line of values while the output passes by: the text that is kept may have lost it.
+#[derive(Default)]
+struct ValuesLine {
+    line: Vec<u8>,
+    found: Option<String>,
+}
+
+impl ValuesLine {
+    const BEGINNING: &[u8] = b"__VALUES__ = ";
+
+    fn push(&mut self, bytes: &[u8]) {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // A line that begins differently is not kept; one of values may be as long as a log.
+            let begins = self.line.len().min(Self::BEGINNING.len());
+            if self.line[..begins] == Self::BEGINNING[..begins] && self.line.len() < MOST {
+                self.line.extend_from_slice(part);
+            }
+            if part.ends_with(b"\n") {
+                self.end_line();
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        if self.found.is_none()
+            && let Some(values) = self.line.strip_prefix(Self::BEGINNING)
+        {
+            self.found = Some(String::from_utf8_lossy(values).into_owned());
+        }
+        self.line.clear();
+    }
+}
+
+async fn read(stream: Option<impl AsyncRead + Unpin>, log: &RunLog) -> (Kept, ValuesLine) {
+    let (mut kept, mut values) = (Kept::default(), ValuesLine::default());
+    let Some(mut stream) = stream else { return (kept, values) };
     let mut buffer = vec![0; 16 * 1024];
     // An error of a pipe is its end.
     while let Ok(count) = stream.read(&mut buffer).await {
@@ -77,8 +117,10 @@ async fn read(stream: Option<impl AsyncRead + Unpin>, log: &RunLog) -> String {
         }
         log.push(&buffer[..count]);
         kept.push(&buffer[..count]);
+        values.push(&buffer[..count]);
     }
-    kept.text()
+    values.end_line();
+    (kept, values)
 }
 
 fn return_code(status: ExitStatus) -> i32 {

@@ -41,7 +41,7 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::because)?;
     let (stop, stopped) = watch::channel(false);
     let pool = tokio::spawn(pool(&app).run(stopped.clone()));
-    let sweeper = tokio::spawn(sweep(app.engine.clone(), stopped.clone()));
+    let sweeper = tokio::spawn(sweep(app.engine.clone(), app.settings.callback.lease, stopped.clone()));
     info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
     let service = web::routes().with_layers(&app);
     let told = async move {

@@ -57,6 +57,7 @@ pub(super) struct Upgrade {
 
 /// Draw a workflow, from a file or from the database
 #[derive(Args)]
+#[command(visible_alias = "visualize")]
 pub(super) struct Show {
     /// A workflow file, or the label or id of a loaded workflow
     source: String,

@@ -128,6 +128,7 @@ impl Engine {
         let label = state.map(|state| state.label).unwrap_or_default();
         let executions = executions_of(connection, experiment.last_action_id).await?;
         let facts = facts::collect(connection, &experiment, &label, &executions, self.clock.now()).await?;
+        let _turn = self.views.acquire().await.map_err(|error| EngineError::NoInterpreter(error.to_string()))?;
         let evaluations = self.try_transitions(&transitions, &Arc::new(facts), true).await?;
         let possible = evaluations.into_iter().zip(transitions).map(|(evaluation, (_, destination))| Possible {
             evaluation,

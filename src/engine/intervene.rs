@@ -7,7 +7,7 @@ use crate::entity::action;
 use crate::entity::callback_execution::{Column, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 
-use super::report::{appended, load, next_attempt_log, requeue, update};
+use super::report::{appended, kept_values, load, map_variables, next_attempt_log, requeue, storable, update};
 use super::{Actor, Engine, EngineError, retried};
 
 /// What is to be done.
@@ -47,7 +47,7 @@ impl Engine {
         let experiment_id = self.experiment_of(execution_id).await?;
         retried(async || {
             let mut locked = self.lock(experiment_id).await?;
-            let (execution, _) = load(&*locked.transaction, execution_id).await?;
+            let (execution, callback) = load(&*locked.transaction, execution_id).await?;
             if locked.experiment.last_action_id != Some(execution.action_id) {
                 return Err(EngineError::MovedOn);
             }
@@ -55,7 +55,7 @@ impl Engine {
                 return Err(EngineError::Resolved { execution_id, status: execution.status });
             }
             let now = locked.now.format("%Y-%m-%d %H:%M:%S");
-            let line = format!("{now} UTC: {what} by {}: {reason}", actor.name);
+            let line = format!("{now} UTC: {what} by {}: {}", actor.name, storable(reason));
             match what {
                 Intervention::Retry => {
                     let log = next_attempt_log(execution.run_log.as_deref(), &line, execution.attempt + 1);
@@ -85,6 +85,9 @@ impl Engine {
                         (Column::RunLog, Expr::value(appended(execution.run_log.as_deref(), &line))),
                     ];
                     update(&locked, &execution, changes).await?;
+                    if what == Intervention::Mark(ExecutionResult::Success) {
+                        map_variables(&locked, &callback, &kept_values(&execution)).await?;
+                    }
                     self.follow(&mut locked, &execution, Some(status), actor).await?;
                 }
             }

@@ -1,7 +1,8 @@
 //! Workers that were lost (Q4), and workers that give back what they cannot finish (Q7).
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use tracing::warn;
 
 use crate::entity::callback_execution::{Column, Entity, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
@@ -15,19 +16,25 @@ impl Engine {
     /// has failed. Gives how many there were.
     ///
     /// # Errors
-    /// When the database fails; what was done until then stays done.
+    /// When the database cannot be asked. What cannot be given back is logged, and tried again the next time.
     pub async fn check_leases(&self) -> Result<usize, EngineError> {
-        let lost = Entity::find()
+        let lost: Vec<(i32, i32, Option<String>)> = Entity::find()
+            .select_only()
+            .columns([Column::Id, Column::Attempt, Column::Worker])
             .filter(Column::Status.eq(ExecutionStatus::Running))
             .filter(Column::LeasedUntil.lt(self.clock.now()))
             .order_by_asc(Column::Id)
+            .into_tuple()
             .all(self.database.reader())
             .await?;
         let mut count = 0;
-        for execution in lost {
-            let worker = execution.worker.as_deref().unwrap_or("unknown");
-            let line = format!("nothing was heard of worker {worker} any more");
-            count += usize::from(self.give_back(&execution, true, &line).await?);
+        for (id, attempt, worker) in lost {
+            let line = format!("nothing was heard of worker {} any more", worker.as_deref().unwrap_or("unknown"));
+            match self.give_back(id, attempt, true, &line).await {
+                Ok(given) => count += usize::from(given),
+                // The others are not to suffer from one.
+                Err(error) => warn!(execution = id, %error, "cannot be dispatched again"),
+            }
         }
         Ok(count)
     }
@@ -37,24 +44,27 @@ impl Engine {
     /// # Errors
     /// When the database fails. One that is not the worker's any more is left alone.
     pub async fn release(&self, execution: &Model, why: &str) -> Result<bool, EngineError> {
-        self.give_back(execution, false, why).await
+        self.give_back(execution.id, execution.attempt, false, why).await
     }
 
     /// `expired`: only if the lease is still run out.
-    async fn give_back(&self, seen: &Model, expired: bool, why: &str) -> Result<bool, EngineError> {
-        let experiment_id = self.experiment_of(seen.id).await?;
+    async fn give_back(&self, id: i32, attempt: i32, expired: bool, why: &str) -> Result<bool, EngineError> {
+        let experiment_id = self.experiment_of(id).await?;
         retried(async || {
             let mut locked = self.lock(experiment_id).await?;
-            let (execution, _) = load(&*locked.transaction, seen.id).await?;
-            let same = execution.status == ExecutionStatus::Running && execution.attempt == seen.attempt;
+            let (execution, _) = load(&*locked.transaction, id).await?;
+            let same = execution.status == ExecutionStatus::Running && execution.attempt == attempt;
             let run_out = execution.leased_until.is_some_and(|until| until < locked.now);
             if !same || (expired && !run_out) {
                 return Ok(false);
             }
             let line = format!("{} UTC: {why}", locked.now.format("%Y-%m-%d %H:%M:%S"));
-            if execution.attempt < execution.max_attempts {
+            if !expired || execution.attempt < execution.max_attempts {
                 let log = next_attempt_log(execution.run_log.as_deref(), &line, execution.attempt + 1);
-                requeue(&locked, &execution, locked.now, log, Vec::new()).await?;
+                // A worker that stops in good order costs no attempt.
+                let attempts = if expired { execution.max_attempts } else { execution.max_attempts + 1 };
+                let changes = vec![(Column::MaxAttempts, Expr::value(attempts))];
+                requeue(&locked, &execution, locked.now, log, changes).await?;
             } else {
                 self.give_up(&mut locked, &execution, &line).await?;
             }

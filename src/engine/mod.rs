@@ -58,6 +58,8 @@ pub struct Engine {
     clock: Clock,
     /// Conditions are evaluated two at a time: each may take memory and a whole core for a moment.
     evaluations: Arc<Semaphore>,
+    /// The same for pages, which only look: many viewers do not keep a report waiting.
+    views: Arc<Semaphore>,
     /// Rung after each commit that left something to dispatch.
     dispatched: Arc<Notify>,
 }
@@ -65,7 +67,13 @@ pub struct Engine {
 impl Engine {
     #[must_use]
     pub fn new(database: Database, clock: Clock) -> Self {
-        Self { database, clock, evaluations: Arc::new(Semaphore::new(2)), dispatched: Arc::new(Notify::new()) }
+        Self {
+            database,
+            clock,
+            evaluations: Arc::new(Semaphore::new(2)),
+            views: Arc::new(Semaphore::new(1)),
+            dispatched: Arc::new(Notify::new()),
+        }
     }
 
     /// Where the engine keeps its state.

@@ -212,10 +212,10 @@ async fn write(
         changes.push((Column::Result, Expr::value(result)));
     }
     if let Some(log) = &report.run_log {
-        changes.push((Column::RunLog, Expr::value(merged_log(execution, log))));
+        changes.push((Column::RunLog, Expr::value(merged_log(execution, &storable(log)))));
     }
     if let Some(log) = &report.result_log {
-        changes.push((Column::ResultLog, Expr::value(log.clone())));
+        changes.push((Column::ResultLog, Expr::value(storable(log))));
     }
     if let Some(values) = &report.result_values {
         changes.push((Column::ResultValues, Expr::value(pretty(values))));
@@ -225,11 +225,15 @@ async fn write(
     }
     let result = report.result.unwrap_or(execution.result);
     if report.status == Some(ExecutionStatus::Finished) && result == ExecutionResult::Success {
-        let kept = || execution.result_values.as_deref().and_then(|text| serde_json::from_str(text).ok());
-        let values = report.result_values.clone().or_else(kept).unwrap_or_default();
+        let values = report.result_values.clone().unwrap_or_else(|| kept_values(execution));
         map_variables(locked, callback, &values).await?;
     }
     Ok(())
+}
+
+/// The result values that were reported so far.
+pub(super) fn kept_values(execution: &callback_execution::Model) -> Value {
+    execution.result_values.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
 /// What a new status brings with it: its time, its deadline, the end of the lease.
@@ -295,7 +299,11 @@ pub(super) async fn update(
 }
 
 /// Sets the variables that the callback's map asks for (E7); a pointer that finds nothing sets none.
-async fn map_variables(locked: &Locked, callback: &callback::Model, values: &Value) -> Result<(), EngineError> {
+pub(super) async fn map_variables(
+    locked: &Locked,
+    callback: &callback::Model,
+    values: &Value,
+) -> Result<(), EngineError> {
     let Some(text) = callback.variable_map.as_deref() else { return Ok(()) };
     let map = workflow::variable_map(text);
     let variables: Vec<(String, VariableValue)> = map
@@ -311,6 +319,11 @@ async fn map_variables(locked: &Locked, callback: &callback::Model, values: &Val
 
 fn pretty(values: &Value) -> String {
     serde_json::to_string_pretty(values).unwrap_or_else(|_| values.to_string())
+}
+
+/// A text that every database takes: PostgreSQL has no place for null characters.
+pub(super) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }
 
 /// A log with one more line.
@@ -333,8 +346,12 @@ pub(super) fn next_attempt_log(log: Option<&str>, line: &str, next: i32) -> Stri
 
 /// The log of earlier attempts, and `log` in place of what the current one said so far.
 pub(crate) fn merged_log(execution: &callback_execution::Model, log: &str) -> String {
+    if execution.attempt <= 1 {
+        return log.to_owned();
+    }
     let mark = attempt_mark(execution.attempt);
-    match execution.run_log.as_deref().and_then(|kept| kept.rfind(&mark).map(|at| &kept[..at + mark.len()])) {
+    // The first one: a program may print such a line too, and what it prints comes after ours.
+    match execution.run_log.as_deref().and_then(|kept| kept.find(&mark).map(|at| &kept[..at + mark.len()])) {
         Some(earlier) => format!("{earlier}{log}"),
         None => log.to_owned(),
     }

@@ -2,6 +2,7 @@
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use tracing::warn;
 
 use crate::entity::callback_execution::{Column, Entity};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
@@ -16,39 +17,33 @@ pub struct TimeoutCounts {
     pub wait_timeouts: u32,
 }
 
-/// Executions looked at in one go, so that a thousand at once do not have to be in memory.
-const BATCH: u64 = 200;
-
 impl Engine {
     /// Ends every execution that is past its time. Several servers may do this at the same time.
     ///
     /// # Errors
-    /// When the database fails; what was ended until then stays ended.
+    /// When the database cannot be asked. What cannot be ended is logged, and tried again the next time.
     pub async fn check_timeouts(&self) -> Result<TimeoutCounts, EngineError> {
         let mut counts = TimeoutCounts::default();
-        loop {
-            let late = Entity::find()
-                .filter(Column::Status.is_in([ExecutionStatus::Running, ExecutionStatus::Waiting]))
-                .filter(Column::Deadline.lte(self.clock.now()))
-                .order_by_asc(Column::Id)
-                .limit(BATCH)
-                .all(self.database.reader())
-                .await?;
-            let found = late.len();
-            let mut ended = 0;
-            for execution in late {
-                match self.time_out(execution.id).await? {
-                    Some(ExecutionStatus::Running) => counts.run_timeouts += 1,
-                    Some(_) => counts.wait_timeouts += 1,
-                    None => continue,
-                }
-                ended += 1;
-            }
-            // Those that another server ended meanwhile are gone; those that cannot be ended would come again and again.
-            if found < usize::try_from(BATCH).unwrap_or(usize::MAX) || ended == 0 {
-                return Ok(counts);
+        let late: Vec<i32> = Entity::find()
+            .select_only()
+            .column(Column::Id)
+            .filter(Column::Status.is_in([ExecutionStatus::Running, ExecutionStatus::Waiting]))
+            .filter(Column::Deadline.lte(self.clock.now()))
+            .order_by_asc(Column::Id)
+            .into_tuple()
+            .all(self.database.reader())
+            .await?;
+        for id in late {
+            match self.time_out(id).await {
+                Ok(Some(ExecutionStatus::Running)) => counts.run_timeouts += 1,
+                Ok(Some(_)) => counts.wait_timeouts += 1,
+                // Another server ended it meanwhile.
+                Ok(None) => {}
+                // The others are not to suffer from one.
+                Err(error) => warn!(execution = id, %error, "cannot be timed out"),
             }
         }
+        Ok(counts)
     }
 
     /// Ends one execution if it is still past its time; gives the status it was in.

@@ -8,7 +8,7 @@ use crate::entity::{action, callback, callback_execution, experiment, state, tra
 
 use super::evaluate::transitions_from;
 use super::locked::{Locked, executions_of};
-use super::report::appended;
+use super::report::{appended, storable};
 use super::{Actor, Engine, EngineError, retried};
 
 /// The state that is wanted.
@@ -51,7 +51,7 @@ impl Engine {
             let (transition, destination) = self.choose(&locked, target).await?;
             leave(&locked, actor).await?;
             let note = note.map(str::trim).filter(|note| !note.is_empty());
-            let note = note.map_or_else(|| format!("Set to {} by {}", destination.label, actor.name), str::to_owned);
+            let note = note.map_or_else(|| format!("Set to {} by {}", destination.label, actor.name), storable);
             self.enter(&mut locked, &transition, &destination, actor, Some(note)).await?;
             self.settle(&mut locked, actor).await?;
             let experiment = locked.experiment.clone();

@@ -1,8 +1,9 @@
 //! Everything about one experiment.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder, QuerySelect};
 use serde::Serialize;
 
 use crate::entity::kind::ExecutionStatus;
@@ -200,18 +201,63 @@ async fn executions(
     connection: &impl ConnectionTrait,
     actions: &[action::Model],
 ) -> Result<HashMap<i32, Vec<ExecutionEntry>>, DbErr> {
+    // Without the logs and the values: they may be megabytes each, and the page is asked for every two seconds.
+    let nothing = || Expr::value(None::<String>);
     let rows = callback_execution::Entity::find()
+        .select_only()
+        .columns(callback_execution::Column::iter().filter(|column| !is_large(column)))
+        .expr_as(nothing(), "run_log")
+        .expr_as(nothing(), "result_log")
+        .expr_as(nothing(), "result_values")
         .filter(callback_execution::Column::ActionId.is_in(actions.iter().map(|action| action.id)))
-        .find_also_related(callback::Entity)
         .order_by_asc(callback_execution::Column::Id)
         .all(connection)
         .await?;
+    let ids: BTreeSet<i32> = rows.iter().map(|row| row.callback_id).collect();
+    let callbacks = callback::Entity::find().filter(callback::Column::Id.is_in(ids)).all(connection).await?;
+    let callbacks: HashMap<i32, callback::Model> = callbacks.into_iter().map(|row| (row.id, row)).collect();
+    let newest = rows.iter().rev().take(SHOWN_LOGS).map(|row| row.id);
+    let mut logs = last_of_logs(connection, newest).await?;
     let mut executions: HashMap<i32, Vec<ExecutionEntry>> = HashMap::new();
-    for (execution, callback) in rows {
-        let Some(callback) = callback else { continue };
+    for mut execution in rows {
+        let Some(callback) = callbacks.get(&execution.callback_id).cloned() else { continue };
+        execution.run_log = logs.remove(&execution.id);
         executions.entry(execution.action_id).or_default().push(execution_entry(execution, callback));
     }
     Ok(executions)
+}
+
+fn is_large(column: &callback_execution::Column) -> bool {
+    use callback_execution::Column::{ResultLog, ResultValues, RunLog};
+    matches!(column, RunLog | ResultLog | ResultValues)
+}
+
+/// Executions whose logs the page of an experiment shows, the newest ones; all others have a page of their own.
+const SHOWN_LOGS: usize = 6;
+
+/// Characters of a log that are shown there, the last ones.
+const SHOWN_CHARACTERS: usize = 4000;
+
+async fn last_of_logs(
+    connection: &impl ConnectionTrait,
+    ids: impl Iterator<Item = i32>,
+) -> Result<HashMap<i32, String>, DbErr> {
+    let logs: Vec<(i32, Option<String>)> = callback_execution::Entity::find()
+        .select_only()
+        .columns([callback_execution::Column::Id, callback_execution::Column::RunLog])
+        .filter(callback_execution::Column::Id.is_in(ids))
+        .into_tuple()
+        .all(connection)
+        .await?;
+    let last = |log: String| {
+        let count = log.chars().count();
+        if count <= SHOWN_CHARACTERS {
+            return log;
+        }
+        let tail: String = log.chars().skip(count - SHOWN_CHARACTERS).collect();
+        format!("[… the beginning is on the page of the run …]\n{tail}")
+    };
+    Ok(logs.into_iter().filter_map(|(id, log)| Some((id, last(log?)))).collect())
 }
 
 /// An execution as it is shown.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use sea_orm::sea_query::{Expr, ExprTrait, LikeExpr, Query};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, Query};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter,
     QueryOrder, QuerySelect, Select,
@@ -137,10 +137,11 @@ fn experiment_condition(filter: &ExperimentFilter) -> Condition {
     condition
 }
 
-/// `%` and `_` in what people type are just characters.
+/// In any case, alike on the three databases. `%` and `_` in what people type are just characters.
 fn contains(column: impl ColumnTrait, text: &str) -> sea_orm::sea_query::SimpleExpr {
+    let text = text.to_lowercase().replace('\0', "\u{fffd}");
     let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-    Expr::col(column.as_column_ref()).like(LikeExpr::new(format!("%{escaped}%")).escape('\\'))
+    Expr::expr(Func::lower(Expr::col(column.as_column_ref()))).like(LikeExpr::new(format!("%{escaped}%")).escape('\\'))
 }
 
 async fn page<E, C>(

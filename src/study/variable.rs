@@ -1,5 +1,7 @@
 //! Named typed values of experiments (E7): how they are stored, and how they are set.
 
+use std::collections::BTreeMap;
+
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::OnConflict;
@@ -82,7 +84,8 @@ impl VariableValue {
             Self::Bool(false) => (VariableKind::Bool, "False".to_owned()),
             Self::Int(value) => (VariableKind::Int, value.to_string()),
             Self::Float(value) => (VariableKind::Float, format!("{value:?}")),
-            Self::Str(value) => (VariableKind::Str, value.clone()),
+            // PostgreSQL has no place for null characters.
+            Self::Str(value) => (VariableKind::Str, value.replace('\0', "\u{fffd}")),
             Self::Date(value) => (VariableKind::Date, value.to_string()),
             Self::DateTime(value) => (VariableKind::DateTime, value.format("%Y-%m-%dT%H:%M:%S%.f").to_string()),
             Self::Time(value) => (VariableKind::Time, value.format("%H:%M:%S%.f").to_string()),
@@ -165,7 +168,9 @@ pub async fn set_variables(
     if values.is_empty() {
         return Ok(());
     }
-    let rows = values.iter().map(|(label, value)| {
+    // One statement cannot set a label twice; of two values the last one counts.
+    let distinct: BTreeMap<&String, &VariableValue> = values.iter().map(|(label, value)| (label, value)).collect();
+    let rows = distinct.into_iter().map(|(label, value)| {
         let (kind, text) = value.pack();
         variable::ActiveModel {
             id: NotSet,

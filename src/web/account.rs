@@ -51,7 +51,8 @@ pub(super) async fn log_in(
 ) -> Result<Response, HttpError> {
     let found = session.authenticate((form.login.clone(), form.password)).await.map_err(internal)?;
     let Some(user) = found else {
-        warn!(login = %form.login, "a login was refused");
+        let shown: String = form.login.chars().take(64).collect();
+        warn!(login = ?shown, "a login was refused");
         let error = Some("This name and password do not fit together, or the account is not active.");
         let context = LoginPage { login: form.login, next: form.next, error };
         let page = Html(app.templates.page("login.html", &context)?);
@@ -72,7 +73,8 @@ pub(super) async fn log_out(State(app): State<App>, mut session: AuthSession) ->
 /// Where to go after the login: only to a path of our own.
 fn own_path(app: &App, next: &str) -> String {
     let home = format!("{}/", app.settings.web.prefix);
-    let plain = next.starts_with(&home) && !next.starts_with("//") && !next.contains(['\\', '\r', '\n']);
+    let plain =
+        next.starts_with(&home) && !next.starts_with("//") && !next.contains(|c: char| c == '\\' || c.is_control());
     if plain { next.to_owned() } else { home }
 }
 

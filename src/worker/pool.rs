@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
 use crate::callback::{self, Outcome, RunLog, Workplace};
@@ -111,10 +112,12 @@ impl<D: Desk> Pool<D> {
     ) {
         info!(execution = ticket.execution_id, attempt = ticket.attempt, function = %assignment.function, "running");
         let log = RunLog::hiding(&ticket.secret);
+        let stopping = stop.clone();
         let end = {
             let run = callback::run(&assignment, &ticket.secret, &self.workplace, &log);
             tokio::select! {
-                outcome = run => End::Done(outcome),
+                // Who stops a service may signal its programs too; that is no failure of theirs.
+                outcome = run => if *stopping.borrow() && was_killed(&outcome) { End::OutOfTime } else { End::Done(outcome) },
                 end = self.keep(&ticket, &log, stop) => end,
             }
             // Here the run is dropped, and with it its process group is gone.
@@ -155,17 +158,19 @@ impl<D: Desk> Pool<D> {
                 continue;
             }
             let news = (changes != seen).then(|| log.text());
-            match self.desk.beat(ticket, &self.name, news).await {
-                Ok(Order::Continue) => (seen, last_beat) = (changes, tokio::time::Instant::now()),
-                Ok(Order::Stop) => return End::Lost,
-                Err(error) => warn!(execution = ticket.execution_id, %error, "cannot send a heartbeat"),
+            // A connection that hangs must not keep the worker from stopping.
+            match timeout(beat_every, self.desk.beat(ticket, &self.name, news)).await {
+                Ok(Ok(Order::Continue)) => (seen, last_beat) = (changes, tokio::time::Instant::now()),
+                Ok(Ok(Order::Stop)) => return End::Lost,
+                Ok(Err(error)) => warn!(execution = ticket.execution_id, %error, "cannot send a heartbeat"),
+                Err(_) => warn!(execution = ticket.execution_id, "a heartbeat was not answered in time"),
             }
         }
     }
 
     /// Reports until the desk has said yes or no: what was done for hours is not thrown away for a broken connection.
     async fn report(&self, ticket: &Ticket, outcome: &Outcome, log: &RunLog, wait: bool) {
-        for tries in 0..60 {
+        for tries in 0..200 {
             match self.desk.report(ticket, &self.name, outcome, log.text(), wait).await {
                 Ok(Verdict::Accepted) => {
                     info!(execution = ticket.execution_id, success = outcome.is_success, "reported");
@@ -177,14 +182,21 @@ impl<D: Desk> Pool<D> {
                 }
                 Err(error) => warn!(execution = ticket.execution_id, %error, "cannot report; trying again"),
             }
-            // 0.1 s, 0.2 s, 0.4 s, … at most 10 s.
-            tokio::time::sleep(Duration::from_millis(100 << tries.min(7)).min(Duration::from_secs(10))).await;
+            // The claim is kept while the report waits, or another worker would do it all again.
+            if let Ok(Ok(Order::Stop)) = timeout(self.lease, self.desk.beat(ticket, &self.name, None)).await {
+                warn!(execution = ticket.execution_id, "told to stop before the report was taken");
+                return;
+            }
+            // 0.1 s, 0.2 s, 0.4 s, … at most a third of the lease.
+            tokio::time::sleep(Duration::from_millis(100 << tries.min(7)).min(self.lease / 3)).await;
         }
-        error!(
-            execution = ticket.execution_id,
-            "the report was not taken in ten minutes; another attempt will be made"
-        );
+        error!(execution = ticket.execution_id, "the report was not taken; another attempt will be made");
     }
+}
+
+/// Whether a signal ended the program: its return code is the number of the signal, negative.
+fn was_killed(outcome: &Outcome) -> bool {
+    outcome.values.get("return_code").and_then(serde_json::Value::as_i64).is_some_and(|code| code < 0)
 }
 
 /// `host:process:random`, so that two workers are never taken for one.

@@ -126,5 +126,10 @@ fn text(node: &Node, key: &str) -> Option<String> {
 }
 
 fn number(node: &Node, key: &str) -> Option<i32> {
-    node.get(key)?.to_json().as_i64().and_then(|value| i32::try_from(value).ok())
+    let value = node.get(key)?.to_json();
+    // `60.0` is a whole number too.
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole, and to fit below")]
+    let whole =
+        || value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15).map(|number| number as i64);
+    value.as_i64().or_else(whole).and_then(|value| i32::try_from(value).ok())
 }

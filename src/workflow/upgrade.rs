@@ -41,7 +41,9 @@ impl Plan {
 /// # Errors
 /// [`WorkflowError::Unknown`] when no workflow has the definition's label.
 pub async fn plan(database: &Database, definition: &Definition) -> Result<Plan, WorkflowError> {
-    let difference = Difference::find(database.reader(), definition).await?;
+    // All of it is read at one time; the transaction is dropped and changes nothing.
+    let transaction = database.begin().await?;
+    let difference = Difference::find(&*transaction, definition).await?;
     Ok(difference.plan())
 }
 
@@ -133,8 +135,10 @@ impl Difference {
         labels: &HashMap<i32, String>,
         definition: &Definition,
     ) {
-        let mut stored: HashMap<(String, String), callback::Model> =
-            stored.into_iter().map(|row| ((labels[&row.state_id].clone(), row.label.clone()), row)).collect();
+        let mut stored: HashMap<(String, String), callback::Model> = stored
+            .into_iter()
+            .filter_map(|row| Some(((labels.get(&row.state_id)?.clone(), row.label.clone()), row)))
+            .collect();
         for state in &definition.states {
             for (wanted, position) in state.callbacks.iter().zip(0..) {
                 match stored.remove(&(state.label.clone(), wanted.label.clone())) {
@@ -159,8 +163,10 @@ impl Difference {
     ) {
         let mut rest: HashMap<(String, String), Vec<transition::Model>> = HashMap::new();
         for row in stored {
-            let ends = (labels[&row.source_state_id].clone(), labels[&row.destination_state_id].clone());
-            rest.entry(ends).or_default().push(row);
+            let ends = (labels.get(&row.source_state_id), labels.get(&row.destination_state_id));
+            if let (Some(source), Some(destination)) = ends {
+                rest.entry((source.clone(), destination.clone())).or_default().push(row);
+            }
         }
         for state in &definition.states {
             for (wanted, position) in state.transitions.iter().zip(0..) {

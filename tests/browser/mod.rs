@@ -121,6 +121,8 @@ async fn a_rater_finds_an_experiment_and_moves_it_on() {
     eventually("the pipeline to end by itself", async || (state_of(&browser).await? == "done").then_some(())).await;
     assert!(browser.find(By::Css("details.execution[open]")).await.is_ok());
     let history = browser.find(By::Css(".timeline")).await.unwrap().text().await.unwrap();
+    let history: Vec<&str> = history.split_whitespace().collect();
+    let history = history.join(" ");
     assert!(history.contains("The images are sharp") && history.contains("preprocessing → done"), "{history}");
     browser.quit().await.unwrap();
 }

@@ -149,6 +149,20 @@ async fn a_program_that_fails_is_a_failed_run_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn q6_values_are_found_in_output_that_is_too_long_to_keep() {
+    let study = running_study().await;
+    let noise = "head -c 1500000 /dev/zero | tr '\\0' x; echo";
+    let script = format!("{noise}; echo '__VALUES__ = {{\"n\": 5}}'; {noise}");
+    let ended =
+        run(&study, &format!("function: command, callback_arguments: {{binary: sh, args: [-c, {}]}}", json!(script)))
+            .await;
+    let values = values(&ended);
+    assert_eq!(values["values"], json!({"n": 5}));
+    assert!(values["stdout"].as_str().unwrap().contains("bytes left out"));
+    assert!(ended.run_log.unwrap().len() < 1_100_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn external_program_runs_what_is_in_the_projects_bin() {
     let study = running_study().await;
     let bin = study.home.path().join("bin");
@@ -253,6 +267,7 @@ async fn q7_a_pool_that_stops_gives_back_what_does_not_end() {
     pool.stop().await;
     let back = study.execution(id).await;
     assert_eq!((back.status, back.attempt, back.leased_until), (ExecutionStatus::Queued, 2, None));
+    assert_eq!(back.max_attempts, 4, "a stop in good order costs no attempt");
     assert!(back.run_log.unwrap().contains("the worker was stopped"));
 }
 

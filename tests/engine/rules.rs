@@ -6,7 +6,7 @@ use serde_json::json;
 use studygovernor::engine::{EngineError, Intervention, Report, Target, TimeoutCounts};
 use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use studygovernor::entity::variable;
-use studygovernor::study::variable::{VariableValue, variables_of};
+use studygovernor::study::variable::{VariableValue, set_variables, variables_of};
 
 use super::WORKFLOW;
 use crate::support::{Study, ledger_problems, on_every_database};
@@ -19,6 +19,7 @@ on_every_database! {
     e5_an_experiment_begins_at_the_root_of_the_newest_workflow;
     e6_a_transition_by_hand_cancels_what_was_running;
     e7_variables_are_set_from_result_values;
+    e7_every_database_takes_the_same_values;
     e8_what_is_past_its_time_times_out;
     e9_a_condition_that_fails_is_false_and_is_shown;
     e10_a_chain_of_skipped_states_ends_and_loses_nothing;
@@ -157,6 +158,30 @@ async fn e7_variables_are_set_from_result_values(study: Study) {
     assert_eq!(variable::Entity::find().all(study.engine.database().reader()).await.unwrap().len(), 2);
 }
 
+/// What one database takes and another refuses: null characters, one label twice, labels that differ in case only.
+async fn e7_every_database_takes_the_same_values(study: Study) {
+    study.load(WORKFLOW).await;
+    let experiment = study.create("session").await;
+    let count = study.executions(experiment.id).await["count"].id;
+    let values = json!({"extra": {"n": "a\0b"}, "rating": ["\0"]});
+    let report = Report {
+        result_values: Some(values),
+        run_log: Some("a\0b".to_owned()),
+        ..Report::finished(ExecutionResult::Success)
+    };
+    study.report(count, &report).await.unwrap();
+    let connection = study.engine.database().reader();
+    let variables = variables_of(connection, experiment.id).await.unwrap();
+    assert_eq!(variables[0].1, VariableValue::Str("a\u{fffd}b".to_owned()));
+    let twice = [("x", 1), ("X", 2), ("x", 3)].map(|(label, value)| (label.to_owned(), VariableValue::Int(value)));
+    set_variables(connection, experiment.id, &twice).await.unwrap();
+    let variables = variables_of(connection, experiment.id).await.unwrap();
+    assert!(variables.contains(&("x".to_owned(), VariableValue::Int(3))), "{variables:?}");
+    assert!(variables.contains(&("X".to_owned(), VariableValue::Int(2))), "{variables:?}");
+    assert_ne!(study.subject("AB1").await, study.subject("ab1").await);
+    study.create("SESSION").await;
+}
+
 async fn e8_what_is_past_its_time_times_out(study: Study) {
     study.load(WORKFLOW).await;
     let experiment = study.create("session").await;
@@ -262,6 +287,24 @@ async fn q5_people_skip_mark_and_retry(study: Study) {
     assert_eq!(study.state(experiment.id).await, "broken");
     let moved_on = study.engine.intervene(count, Intervention::Retry, "again", &actor).await;
     assert!(matches!(moved_on, Err(EngineError::MovedOn)));
+
+    // What a person marks as success sets its variables (E7).
+    study.move_to(experiment.id, "check").await.unwrap();
+    let marked = study.executions(experiment.id).await["count"].id;
+    let waiting = Report {
+        status: Some(ExecutionStatus::Waiting),
+        result_values: Some(json!({"extra": {"n": 12}})),
+        ..Report::default()
+    };
+    study.report(marked, &waiting).await.unwrap();
+    let mark = Intervention::Mark(ExecutionResult::Success);
+    study.engine.intervene(marked, mark, "looked at it", &actor).await.unwrap();
+    let variables = variables_of(study.engine.database().reader(), experiment.id).await.unwrap();
+    assert!(variables.contains(&("n".to_owned(), VariableValue::Int(12))), "{variables:?}");
+    study.move_to(experiment.id, "review").await.unwrap();
+    study.move_to(experiment.id, "work").await.unwrap();
+    let pipeline = study.executions(experiment.id).await["pipeline"].id;
+    study.engine.intervene(pipeline, Intervention::Mark(ExecutionResult::Timeout), "gone", &actor).await.unwrap();
 
     // One that failed, with nowhere to go, can be run again in its place.
     study.move_to(experiment.id, "check").await.unwrap();

@@ -286,7 +286,9 @@ async fn other_sites_and_scripts_get_nowhere() {
         assert_eq!(request.send().await.unwrap().status(), StatusCode::FORBIDDEN, "{name}");
     }
     assert_eq!(admin.get("/").await.0, StatusCode::OK, "still logged in");
-    for next in ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)"] {
+    for next in
+        ["https://evil.example/", "//evil.example/", "/\\evil.example", "javascript:alert(1)", "/\t/evil.example"]
+    {
         let form = [("login", "admin"), ("password", "admin"), ("next", next)];
         assert_eq!(demo.browser().post("/login", &form).await.1, "/", "{next}");
     }
