@@ -2,7 +2,7 @@
 //!
 //! `make bench`. Each number is of one run on one machine; compare ratios.
 
-#![expect(clippy::unwrap_used, reason = "a bench that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a bench that cannot go on fails; its numbers are talk")]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -22,7 +22,7 @@ use studygovernor::entity::kind::{ExecutionResult, Origin};
 use studygovernor::entity::{callback_execution, experiment, state, subject};
 use studygovernor::study::search::{self, ExperimentFilter, Place};
 use studygovernor::study::{Label, register};
-use studygovernor::workflow::{self, check};
+use studygovernor::workflow::{self, check, condition};
 
 const WORKFLOW: &str = "
 label: bench
@@ -195,7 +195,8 @@ impl Bench {
         workflow::load(self.engine.database(), &definition).await.unwrap();
         let loaded = began.elapsed();
         let drawn = Instant::now();
-        workflow::draw(&definition);
+        let drawing = workflow::draw(&definition);
+        assert_eq!(drawing.boxes.len(), 301);
         let text = format!(
             "check {:.0} ms, with load {:.0} ms, drawing {:.0} ms",
             milliseconds(checked),
@@ -287,7 +288,7 @@ async fn measure(name: &'static str, url: &str) {
 
 fn main() {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/studygovernor");
-    studygovernor::workflow::condition::use_worker(program, vec!["condition-worker".into()]);
+    condition::use_worker(program, vec!["condition-worker".into()]);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let home = tempfile::tempdir().unwrap();

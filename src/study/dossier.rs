@@ -205,7 +205,7 @@ async fn executions(
     let nothing = || Expr::value(None::<String>);
     let rows = callback_execution::Entity::find()
         .select_only()
-        .columns(callback_execution::Column::iter().filter(|column| !is_large(column)))
+        .columns(callback_execution::Column::iter().filter(|column| !is_large(*column)))
         .expr_as(nothing(), "run_log")
         .expr_as(nothing(), "result_log")
         .expr_as(nothing(), "result_values")
@@ -227,7 +227,7 @@ async fn executions(
     Ok(executions)
 }
 
-fn is_large(column: &callback_execution::Column) -> bool {
+fn is_large(column: callback_execution::Column) -> bool {
     use callback_execution::Column::{ResultLog, ResultValues, RunLog};
     matches!(column, RunLog | ResultLog | ResultValues)
 }
