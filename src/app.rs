@@ -1,6 +1,11 @@
 //! Everything that lives as long as the program, built once.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::warn;
 
 use crate::account::{self, PasswordError, Passwords};
 use crate::clock::Clock;
@@ -66,6 +71,7 @@ impl App {
 }
 
 async fn connect(settings: &Settings) -> Result<Database, StartError> {
+    wait_for_server(settings).await?;
     Database::connect(&settings.database).await.map_err(|error| StartError::Database {
         shown: match settings.database.kind {
             DatabaseKind::Sqlite => settings.database.shown(),
@@ -80,4 +86,31 @@ fn plain_reason(error: &sea_orm::DbErr) -> String {
     let text = error.to_string();
     let tail = text.rsplit("error returned from database: ").next().unwrap_or(&text);
     tail.trim_start_matches("Connection Error: ").to_owned()
+}
+
+/// Waits until the database server takes connections, as it may be starting too; the driver alone would wait without a
+/// word and then not say why.
+async fn wait_for_server(settings: &Settings) -> Result<(), StartError> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let Ok(url) = url::Url::parse(&settings.database.url) else { return Ok(()) };
+    let default_port = match settings.database.kind {
+        DatabaseKind::Sqlite => return Ok(()),
+        DatabaseKind::Postgres => 5432,
+        DatabaseKind::Mysql => 3306,
+    };
+    let (host, port) = (url.host_str().unwrap_or("localhost").to_owned(), url.port().unwrap_or(default_port));
+    let began = Instant::now();
+    loop {
+        let refused = match timeout(PATIENCE, TcpStream::connect((host.as_str(), port))).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer".to_owned(),
+        };
+        if began.elapsed() > PATIENCE {
+            let shown = format!("database {}", settings.database.shown());
+            return Err(StartError::Database { shown, reason: refused });
+        }
+        warn!("the database server at {host}:{port} cannot be reached yet ({refused}); trying for ten seconds");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
 }

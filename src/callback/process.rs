@@ -1,9 +1,12 @@
 //! Running a program: no shell, no standard input, a process group of its own that dies with the run (Q7).
 
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
+use tokio::time::timeout;
 
 use crate::queue::Assignment;
 
@@ -63,14 +66,43 @@ pub(super) async fn run(
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     let mut group = Group { child, id };
     let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
-    let (out, error_output, status) = tokio::join!(read(stdout, log), read(stderr, log), group.child.wait());
+    let (out, error_output) = (Arc::new(Mutex::new(Output::default())), Arc::new(Mutex::new(Output::default())));
+    let reading = async { tokio::join!(read(stdout, &out, log), read(stderr, &error_output, log)) };
+    tokio::pin!(reading);
+    let status = tokio::select! {
+        status = group.child.wait() => {
+            // What it wrote last is on its way. What it left in the background may hold its output open for ever.
+            if timeout(LAST_WORDS, &mut reading).await.is_err() {
+                log.line("The program has ended and left something running that still has its output; not waited for.");
+            }
+            status
+        }
+        _ = &mut reading => group.child.wait().await,
+    };
     let status = status.map_err(|error| Failure(format!("lost sight of {binary}: {error}")))?;
+    let (out, error_output) = (taken(&out), taken(&error_output));
     Ok(Ended {
         return_code: return_code(status),
-        stdout: clean(&out.0.text(), secret),
-        stderr: clean(&error_output.0.text(), secret),
-        values: out.1.found,
+        stdout: clean(&out.kept.text(), secret),
+        stderr: clean(&error_output.kept.text(), secret),
+        values: out.values.found,
     })
+}
+
+/// How long the output of a program that has ended is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// What a program wrote to one of its outputs.
+#[derive(Default)]
+struct Output {
+    kept: Kept,
+    values: ValuesLine,
+}
+
+fn taken(output: &Mutex<Output>) -> Output {
+    let mut output = std::mem::take(&mut *output.lock().unwrap_or_else(PoisonError::into_inner));
+    output.values.end_line();
+    output
 }
 
 /// Looks for the line of values while the output passes by: the text that is kept may have lost it.
@@ -106,9 +138,8 @@ impl ValuesLine {
     }
 }
 
-async fn read(stream: Option<impl AsyncRead + Unpin>, log: &RunLog) -> (Kept, ValuesLine) {
-    let (mut kept, mut values) = (Kept::default(), ValuesLine::default());
-    let Some(mut stream) = stream else { return (kept, values) };
+async fn read(stream: Option<impl AsyncRead + Unpin>, output: &Mutex<Output>, log: &RunLog) {
+    let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 16 * 1024];
     // An error of a pipe is its end.
     while let Ok(count) = stream.read(&mut buffer).await {
@@ -116,11 +147,10 @@ async fn read(stream: Option<impl AsyncRead + Unpin>, log: &RunLog) -> (Kept, Va
             break;
         }
         log.push(&buffer[..count]);
-        kept.push(&buffer[..count]);
-        values.push(&buffer[..count]);
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.kept.push(&buffer[..count]);
+        output.values.push(&buffer[..count]);
     }
-    values.end_line();
-    (kept, values)
 }
 
 fn return_code(status: ExitStatus) -> i32 {

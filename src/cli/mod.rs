@@ -121,7 +121,8 @@ async fn run(command: Command) -> Result<(), Failure> {
 
 /// `STUDYGOV_LOG` takes the words of `RUST_LOG`: `debug`, `studygovernor=debug`, …
 fn start_log() {
-    let filter = EnvFilter::try_from_env("STUDYGOV_LOG").unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn"));
+    let filter = EnvFilter::try_from_env("STUDYGOV_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm_migration=warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -42,6 +42,9 @@ impl Create {
     async fn run(self) -> Result<(), Failure> {
         let app = started_app().await?;
         let password = read_password()?;
+        if password.chars().count() < 12 {
+            err("warning: this password is short; 12 characters are hard to guess");
+        }
         let new = NewUser {
             name: self.name.unwrap_or_else(|| self.username.clone()),
             email: self.email.unwrap_or_else(|| format!("{}@localhost", self.username)),

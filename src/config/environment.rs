@@ -41,7 +41,9 @@ impl Environment {
             let entries =
                 dotenvy::from_path_iter(&file).map_err(|error| SettingError::new(&name, error.to_string()))?;
             for entry in entries {
-                let (key, value) = entry.map_err(|error| SettingError::new(&name, error.to_string()))?;
+                // Without the line itself: it may hold a secret.
+                let (key, value) =
+                    entry.map_err(|_| SettingError::new(&name, "a line is not of the form NAME=value"))?;
                 variables.insert(key, value);
             }
         }

@@ -48,6 +48,12 @@ impl Settings {
         if let Some(class) = environment.get("GUNICORN_WORKER_CLASS") {
             warnings.push(format!("GUNICORN_WORKER_CLASS={class} is accepted and has no meaning here"));
         }
+        for name in ["SECURITY_REGISTERABLE", "SECURITY_CHANGEABLE", "SECURITY_RECOVERABLE", "SECURITY_CONFIRMABLE"] {
+            environment.flag(name, true)?;
+        }
+        if environment.get("SECRET_KEY").is_some_and(|key| key.len() < 16) {
+            warnings.push("SECRET_KEY is short: anybody who guesses it can answer for callbacks".to_owned());
+        }
         Ok(Self {
             secrets: Secrets::read(environment, &project.home, database.is_default)?,
             web: WebSettings::read(environment)?,
@@ -79,6 +85,7 @@ mod tests {
             ("STUDYGOV_WORKER_CONCURRENCY", "0"),
             ("GUNICORN_TIMEOUT", "soon"),
             ("SCRIPT_NAME", "/a b"),
+            ("SECURITY_REGISTERABLE", "maybe"),
             ("DATABASE_URL", "nonsense"),
         ] {
             let error = read(&[(name, value)]).unwrap_err();

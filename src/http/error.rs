@@ -57,9 +57,8 @@ impl From<EngineError> for HttpError {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::NotFound { kind, id } => Self::NotFound(format!("{kind} {id}")),
-            EngineError::StateNotFound { .. } | EngineError::Workflow(WorkflowError::Unknown(_)) => {
-                Self::NotFound(error.to_string())
-            }
+            EngineError::StateNotFound { requested } => Self::NotFound(format!("state '{requested}' in this workflow")),
+            EngineError::Workflow(WorkflowError::Unknown(label)) => Self::NotFound(format!("workflow '{label}'")),
             EngineError::Database(error) | EngineError::Workflow(WorkflowError::Database(error)) => {
                 Self::Database(error)
             }

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use axum::extract::{FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, StatusCode, Uri};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_login::{AuthUser, AuthnBackend};
 
@@ -87,15 +87,20 @@ impl FromRequestParts<App> for LoggedIn {
             None => {
                 // The whole address, with the path prefix that the routes do not see.
                 let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
-                Err(to_login(app, &parts.headers, uri))
+                Err(to_login(app, &parts.headers, uri, parts.method != Method::GET))
             }
         }
     }
 }
 
 /// To the login page, and from there back to where somebody wanted to go.
-fn to_login(app: &App, headers: &HeaderMap, uri: &Uri) -> Response {
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+///
+/// Of a form (`…/experiments/1/transition`), back to the page that it stands on: an address like that is not for looking.
+fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Response {
+    let path = match uri.path().rsplit_once('/') {
+        Some((page, _)) if is_form => page,
+        _ => uri.path_and_query().map_or("/", |path| path.as_str()),
+    };
     let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", path).finish();
     let login = format!("{}/login?{query}", app.settings.web.prefix);
     if is_fragment(headers) {

@@ -87,6 +87,10 @@ impl Columns {
                 table.columns.join(", ")
             ))
         };
+        let too_long = |column: &&String| column.strip_prefix("var:").is_some_and(|name| name.chars().count() > 255);
+        if table.columns.iter().any(|column| too_long(&column)) {
+            return Err(SourceError(format!("{}: a variable has a name of more than 255 characters", file.display())));
+        }
         let mut seen = HashSet::new();
         if let Some(twice) = table.columns.iter().find(|column| !seen.insert(column.as_str())) {
             return Err(SourceError(format!("{}: there are two columns '{twice}'", file.display())));
@@ -125,16 +129,26 @@ impl Columns {
     fn session(&self, row: &Row, options: &Options) -> Result<Session, String> {
         let external_ids =
             self.systems.iter().filter_map(|(column, system)| Some((system.clone(), row.get(column)?.to_owned())));
+        for (column, _) in &self.systems {
+            let length = row.get(column).map_or(0, |id| id.chars().count());
+            if length > 1024 {
+                return Err(format!("{column}: has {length} characters; at most 1,024 are kept"));
+            }
+        }
         let cohort = match row.get("cohort") {
             Some(text) => Label::parse(text).map_err(|error| format!("cohort: {error}"))?,
             None => options.cohort.clone().ok_or("cohort: is empty; give --cohort or a column cohort")?,
         };
+        let (date_of_birth, scandate) = (self.date_of_birth(row, options)?, scandate(row, &self.scan_date)?);
+        if date_of_birth > scandate.date() {
+            return Err(format!("date_of_birth: {date_of_birth} is after the scan date {}", scandate.date()));
+        }
         Ok(Session {
             cohort,
             subject: label(row, &self.subject, "subject")?,
-            date_of_birth: self.date_of_birth(row, options)?,
             experiment: label(row, &self.experiment, "experiment")?,
-            scandate: scandate(row, &self.scan_date)?,
+            date_of_birth,
+            scandate,
             workflow: row.get("workflow").map(str::to_owned).or_else(|| options.workflow.clone()),
             variables: self
                 .variables

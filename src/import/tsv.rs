@@ -33,7 +33,10 @@ pub(super) struct Table {
 
 /// Reads a table. Columns are named without blanks at their ends.
 pub(super) fn read(path: &Path, delimiter: u8) -> Result<Table, SourceError> {
-    let failed = |error: csv::Error| SourceError(format!("cannot read {}: {error}", path.display()));
+    let failed = |error: csv::Error| match error.kind() {
+        csv::ErrorKind::Io(error) => SourceError(format!("cannot read {}: {error}", path.display())),
+        _ => SourceError(format!("{} is not a table of UTF-8 text", path.display())),
+    };
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
         // BIDS tables have no quoting; a quote in a cell is a quote.

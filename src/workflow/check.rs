@@ -53,6 +53,11 @@ const IGNORED_KEYS: [&str; 2] = ["external_systems", "scantypes"];
 /// Reads and checks the text of a workflow file. `functions` are the names that a callback may call.
 #[must_use]
 pub fn check(text: &str, functions: &[&str]) -> Checked {
+    if text.trim().is_empty() {
+        let place = Place { line: 1, column: 1 };
+        let problem = Problem { severity: Severity::Error, place, message: "the file is empty".to_owned() };
+        return Checked { definition: None, problems: vec![problem] };
+    }
     let document = match yaml::parse(text) {
         Ok(document) => document,
         Err(error) => {
@@ -61,13 +66,13 @@ pub fn check(text: &str, functions: &[&str]) -> Checked {
             return Checked { definition: None, problems: vec![problem] };
         }
     };
-    let mut checker = Checker { functions, problems: Vec::new() };
+    let mut checker = Checker { functions, lines: text.lines().collect(), problems: Vec::new() };
     checker.check_keys(&document);
     checker.check_shape(&document);
     let has_shape = checker.problems.iter().all(|problem| problem.severity == Severity::Warning);
     checker.check_states(&document);
-    // Of a graph whose parts are not clear nothing can be said but noise; what can be said of the parts was said.
-    if has_shape && has_clear_graph(&document) {
+    // Of a graph whose states have no names of their own nothing can be said but noise.
+    if has_shape && has_distinct_states(&document) {
         checker.check_graph(&document);
     }
     let mut problems = checker.problems;
@@ -79,6 +84,8 @@ pub fn check(text: &str, functions: &[&str]) -> Checked {
 
 struct Checker<'a> {
     functions: &'a [&'a str],
+    /// The file, to find places inside of texts.
+    lines: Vec<&'a str>,
     problems: Vec<Problem>,
 }
 
@@ -109,6 +116,9 @@ impl Checker<'_> {
     }
 
     fn check_repeated_keys(&mut self, node: &Node) {
+        if node.text().is_some_and(|text| text.contains('\0')) {
+            self.error(node, "a null character cannot be stored");
+        }
         let mut seen = HashSet::new();
         for (key, value) in node.entries() {
             if !seen.insert(&key.text) {
@@ -190,7 +200,8 @@ impl Checker<'_> {
     fn check_condition(&mut self, node: &Node) {
         let (Some(place), Some(text)) = (node.get("condition"), definition::condition(node)) else { return };
         if let Err(error) = condition::check(&text) {
-            self.add(Severity::Error, inner_place(place, &error), format!("condition: {}", error.message));
+            let inner = inner_place(place, &text, &error, &self.lines);
+            self.add(Severity::Error, inner, format!("condition: {}", error.message));
         }
     }
 
@@ -203,7 +214,11 @@ impl Checker<'_> {
         let entered: HashSet<usize> = exits.iter().flatten().copied().collect();
         let roots: Vec<usize> = (0..states.len()).filter(|at| !entered.contains(at)).collect();
         let [root] = roots[..] else {
-            self.report_roots(document, states, &roots);
+            // A state whose name is misspelled where it is led to looks like a root; that was said already.
+            let misspelled = states.iter().map(|state| unknown_destinations(state, &index)).sum::<usize>();
+            if roots.is_empty() || roots.len() > 1 + misspelled {
+                self.report_roots(document, states, &roots);
+            }
             return;
         };
         let name = |at: usize| label(&states[at]).unwrap_or_default();
@@ -249,14 +264,10 @@ static VALIDATOR: LazyLock<Option<Validator>> = LazyLock::new(|| {
     serde_json::from_str(SCHEMA).ok().and_then(|schema: Value| jsonschema::validator_for(&schema).ok())
 });
 
-/// Whether every state has a name of its own and every transition leads to one of them.
-fn has_clear_graph(document: &Node) -> bool {
+/// Whether every state has a name of its own.
+fn has_distinct_states(document: &Node) -> bool {
     let states = document.get("states").map_or(&[][..], Node::items);
-    let labels: HashSet<&str> = states.iter().filter_map(label).collect();
-    let leads =
-        |transition: &Node| transition.get("destination").and_then(Node::text).is_some_and(|to| labels.contains(to));
-    labels.len() == states.len()
-        && states.iter().all(|state| state.get("transitions").map_or(&[][..], Node::items).iter().all(leads))
+    states.iter().filter_map(label).collect::<HashSet<_>>().len() == states.len()
 }
 
 fn label(node: &Node) -> Option<&str> {
@@ -266,6 +277,12 @@ fn label(node: &Node) -> Option<&str> {
 fn destinations(state: &Node, index: &HashMap<&str, usize>) -> Vec<usize> {
     let transitions = state.get("transitions").map_or(&[][..], Node::items);
     transitions.iter().filter_map(|one| index.get(one.get("destination")?.text()?).copied()).collect()
+}
+
+fn unknown_destinations(state: &Node, index: &HashMap<&str, usize>) -> usize {
+    let transitions = state.get("transitions").map_or(&[][..], Node::items);
+    let names = transitions.iter().filter_map(|one| one.get("destination")?.text());
+    names.filter(|name| !index.contains_key(name)).count()
 }
 
 fn reversed(exits: &[Vec<usize>]) -> Vec<Vec<usize>> {
@@ -292,21 +309,30 @@ fn closure(edges: &[Vec<usize>], start: impl IntoIterator<Item = usize>) -> Hash
     reached
 }
 
-/// The place inside a condition that stands in one line of the file; the condition's own place otherwise.
-fn inner_place(node: &Node, error: &condition::SyntaxError) -> Place {
-    let column = u32::try_from(error.column).unwrap_or(1);
-    if error.line > 1 {
-        node.place
-    } else {
-        Place { column: node.place.column + column.saturating_sub(1), ..node.place }
+/// The place inside a condition that stands in the file as it is, in one line and without escapes; the place where the
+/// condition begins otherwise.
+fn inner_place(node: &Node, text: &str, error: &condition::SyntaxError, lines: &[&str]) -> Place {
+    let line = usize::try_from(node.place.line).ok().and_then(|line| lines.get(line.checked_sub(1)?));
+    let skipped = usize::try_from(node.place.column).unwrap_or(1).saturating_sub(1);
+    let rest: String = line.map(|line| line.chars().skip(skipped).collect()).unwrap_or_default();
+    let quote = u32::from(rest.starts_with(['"', '\'']));
+    if error.line > 1 || !rest.trim_start_matches(['"', '\'']).starts_with(text.trim_start_matches(['"', '\''])) {
+        return node.place;
     }
+    let is_quoted = quote == 1 && !text.starts_with(['"', '\'']);
+    let column = u32::try_from(error.column).unwrap_or(1).saturating_sub(1) + u32::from(is_quoted);
+    Place { column: node.place.column + column, ..node.place }
 }
 
 /// ", did you mean 'x'?" when a known name is near.
 fn suggestion(name: &str, known: &HashSet<&str>) -> String {
-    let nearest = known.iter().min_by_key(|other| (strsim::damerau_levenshtein(name, other), **other));
+    let distance = |other: &str| strsim::damerau_levenshtein(name, other);
+    let nearest = known.iter().min_by_key(|other| (distance(other), **other));
     match nearest {
-        Some(other) if strsim::damerau_levenshtein(name, other) <= 2 => format!("; did you mean '{other}'?"),
+        // Two letters changed in a name of two letters is another name.
+        Some(other) if distance(other) <= 2 && distance(other) < name.chars().count() => {
+            format!("; did you mean '{other}'?")
+        }
         _ => String::new(),
     }
 }

@@ -122,6 +122,9 @@ fn mend_letters(node: &mut Node, lines: &[&str]) {
 /// The sentence of an error without the place, which is told apart.
 fn plain_message(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
+    if text.contains("budget breached") {
+        return "the text is too large, or refers to itself too often".to_owned();
+    }
     let first = text.lines().next().unwrap_or("not readable as YAML");
     let message = first.strip_prefix("error: ").unwrap_or(first);
     let message = match message.split_once(": ") {

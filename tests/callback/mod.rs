@@ -163,6 +163,17 @@ async fn q6_values_are_found_in_output_that_is_too_long_to_keep() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn q7_what_a_program_leaves_in_the_background_is_not_waited_for() {
+    let study = running_study().await;
+    let ended =
+        run(&study, "function: command, callback_arguments: {binary: sh, args: [-c, \"sleep 1000 & echo $!\"]}").await;
+    assert_eq!(ended.result, ExecutionResult::Success);
+    let left: i32 = values(&ended)["stdout"].as_str().unwrap().trim().parse().unwrap();
+    eventually("it to be gone", async || is_gone(left).then_some(())).await;
+    assert!(ended.run_log.unwrap().contains("left something running"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn external_program_runs_what_is_in_the_projects_bin() {
     let study = running_study().await;
     let bin = study.home.path().join("bin");

@@ -103,6 +103,7 @@ fn what_is_not_there_ends_in_one_sentence_and_exit_code_1() {
         command.env("DATABASE_URL", url).env("SECRET_KEY", "k").env("SECURITY_PASSWORD_SALT", "s");
         let output = command.output().unwrap();
         assert_clear(&output, 1, "error: cannot open the database");
+        assert!(output.err().contains("refused"), "{}", output.err());
         assert!(!output.err().contains("secretword"), "{}", output.err());
     }
 

@@ -166,7 +166,8 @@ fn every_bad_row_is_told_with_its_line() {
                 s1,1951-02-03,e,2024-01-02\n\
                 s1,1950-02-03,a,2024-01-02\n\
                 s1,1950-02-03\n\
-                s2,,f,2024-01-02\n";
+                s2,,f,2024-01-02\n\
+                s3,2050-01-01,g,2024-01-02\n";
     let intake = read_table(text, Some("c")).unwrap();
     let told: Vec<String> = intake.problems.iter().map(ToString::to_string).collect();
     let wanted = [
@@ -177,6 +178,7 @@ fn every_bad_row_is_told_with_its_line() {
         "line 7: experiment: a of s1 is in line 2 already",
         "line 8: has 2 cells, the header has 4",
         "line 9: date_of_birth: is empty; give --date-of-birth-default to fill it in",
+        "line 10: date_of_birth: 2050-01-01 is after the scan date 2024-01-02",
     ];
     assert_eq!(told, wanted);
     assert_eq!(intake.sessions.len(), 1);

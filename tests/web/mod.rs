@@ -140,6 +140,9 @@ async fn every_page_is_there_for_those_who_are_logged_in() {
     assert_eq!(fragment.headers()["vary"], "HX-Request, Cookie");
     let fragment = fragment.text().await.unwrap();
     assert!(fragment.trim_start().starts_with("<div id=\"results\""), "{fragment}");
+    // A form that comes after the session has ended leads back to the page that it stood on.
+    let form = nobody.post("/experiments/1/transition", &[("state", "1"), ("version", "1")]).await;
+    assert_eq!((form.0, form.1.as_str()), (StatusCode::SEE_OTHER, "/login?next=%2Fexperiments%2F1"));
     // htmx is told to go to the login page; a redirect would end in the middle of a page.
     let answer = nobody.request(Method::GET, "/experiments").header("hx-request", "true").send().await.unwrap();
     assert_eq!(

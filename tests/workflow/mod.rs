@@ -114,7 +114,25 @@ type Expected = (u32, u32, &'static str);
 #[test]
 fn every_problem_has_its_place() {
     let table: &[(&str, &[Expected])] = &[
-        ("", &[(1, 1, "not of type")]),
+        ("", &[(1, 1, "the file is empty")]),
+        ("12\n", &[(1, 1, "not of type")]),
+        (
+            "label: \"a\\0b\"\nstates: [{label: a, transitions: [{destination: b}]}, {label: b}]\n",
+            &[(1, 8, "null character"), (1, 8, "does not match")],
+        ),
+        (
+            "label: x\nstates:\n  - {label: a, transitions: [{destination: zz}]}\n  - {label: b}\n  - {label: c}\n  - {label: d}\n",
+            &[
+                (3, 44, "no state 'zz'"),
+                (4, 5, "must be one root"),
+                (5, 5, "must be one root"),
+                (6, 5, "must be one root"),
+            ],
+        ),
+        (
+            "label: x\nstates:\n  - label: a\n    transitions:\n      - destination: b\n        condition: >\n          1 ==\n          == 2\n      - {destination: b, condition: \"1 == == 2\"}\n  - label: b\n",
+            &[(3, 5, "exactly one transition"), (7, 11, "condition"), (9, 43, "condition")],
+        ),
         ("label: [x\nstates: []\n", &[(2, 7, "YAML")]),
         ("states: []\n", &[(1, 1, "\"label\" is a required property"), (1, 9, "states: ")]),
         (
