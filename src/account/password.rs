@@ -1,6 +1,6 @@
 //! Hashing and checking passwords.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
@@ -9,7 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha512;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 /// A password that cannot be hashed or checked.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +23,44 @@ pub struct Passwords {
     salt: Arc<str>,
     /// A hash that no password has, so that a wrong name takes as long as a wrong password.
     nobody: Arc<str>,
-    /// Each check takes 19 MiB and a core; more than a few at a time would let anybody fill the machine.
-    places: Arc<Semaphore>,
+    threads: Threads,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// Two threads that do nothing but hash. Each hash takes 19 MiB and a core for a moment: among the many threads for
+/// blocking work, each with memory of its own that it keeps, some wrong logins would fill the machine.
+#[derive(Clone)]
+struct Threads {
+    queue: mpsc::Sender<Work>,
+}
+
+impl Threads {
+    fn start() -> std::io::Result<Self> {
+        let (queue, work) = mpsc::channel::<Work>();
+        let work = Arc::new(Mutex::new(work));
+        for _ in 0..2 {
+            let work = Arc::clone(&work);
+            std::thread::Builder::new().name("passwords".to_owned()).spawn(move || {
+                loop {
+                    // The lock is held while waiting for work, not while doing it.
+                    let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let Ok(next) = next else { return };
+                    next();
+                }
+            })?;
+        }
+        Ok(Self { queue })
+    }
+
+    /// What `work` gives; none when the threads are gone.
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, outcome) = oneshot::channel();
+        // Who asked may have gone away meanwhile; then nobody wants the answer.
+        let work = Box::new(move || drop(done.send(work())));
+        self.queue.send(work).ok()?;
+        outcome.await.ok()
+    }
 }
 
 impl std::fmt::Debug for Passwords {
@@ -49,7 +85,8 @@ impl Passwords {
     /// When hashing does not work at all.
     pub fn new(salt: &str) -> Result<Self, PasswordError> {
         let random = STANDARD.encode(rand::random::<[u8; 32]>());
-        Ok(Self { salt: salt.into(), nobody: hash(&random)?.into(), places: Arc::new(Semaphore::new(4)) })
+        let threads = Threads::start().map_err(|error| PasswordError(error.to_string()))?;
+        Ok(Self { salt: salt.into(), nobody: hash(&random)?.into(), threads })
     }
 
     /// Hashes a password. Takes a noticeable time on purpose.
@@ -58,9 +95,8 @@ impl Passwords {
     /// When it cannot be hashed.
     pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
         let password = password.to_owned();
-        let _place = self.places.acquire().await.map_err(|error| PasswordError(error.to_string()))?;
-        let hashed = tokio::task::spawn_blocking(move || hash(&password)).await;
-        hashed.map_err(|error| PasswordError(error.to_string()))?
+        let hashed = self.threads.run(move || hash(&password)).await;
+        hashed.unwrap_or_else(|| Err(PasswordError("the program is stopping".to_owned())))
     }
 
     /// Checks a password against a stored hash, or against nobody's.
@@ -74,8 +110,7 @@ impl Passwords {
                 Checked::Wrong
             }
         };
-        let Ok(_place) = self.places.acquire().await else { return Checked::Wrong };
-        tokio::task::spawn_blocking(work).await.unwrap_or(Checked::Wrong)
+        self.threads.run(work).await.unwrap_or(Checked::Wrong)
     }
 
     fn check_now(&self, password: &str, stored: &str) -> Checked {

@@ -228,7 +228,7 @@ async fn q4_a_server_killed_with_sigkill_loses_no_callback() {
 
     let start = || {
         let mut command = studygovernor(home.path(), &["serve"]);
-        command.env("STUDYGOV_LEASE_SECONDS", "2").env("STUDYGOV_WORKER_CONCURRENCY", "6");
+        command.env("STUDYGOV_LEASE_SECONDS", "5").env("STUDYGOV_WORKER_CONCURRENCY", "6");
         Program::start(command)
     };
     let effects = || std::fs::read_to_string(home.path().join("effects")).unwrap_or_default();

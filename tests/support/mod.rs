@@ -18,11 +18,11 @@ pub fn use_condition_worker() {
 
 /// Waits until `check` gives something; a test never just sleeps and hopes.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
-    for _ in 0..600 {
+    for _ in 0..2400 {
         if let Some(found) = check().await {
             return found;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("waited 30 seconds for {what}");
+    panic!("waited two minutes for {what}");
 }
