@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use crate::account::{Permission, User};
 use crate::app::App;
 use crate::engine::{Possible, Target};
-use crate::entity::{action, cohort, state, workflow};
+use crate::entity::{action, state, workflow};
 use crate::http::{HttpError, LoggedIn, Needs, Permitted, Wants};
 use crate::study::dossier::Dossier;
 use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page};
 
-use super::page::{Paging, maybe, missing, page_or_block};
+use super::page::{Choice, Paging, cohort_choices, maybe, missing, page_or_block};
 
 #[derive(Deserialize)]
 pub(super) struct ExperimentQuery {
@@ -30,12 +30,6 @@ pub(super) struct ExperimentQuery {
     below: Option<i32>,
     #[serde(default, deserialize_with = "maybe")]
     above: Option<i32>,
-}
-
-#[derive(Serialize)]
-struct Choice {
-    id: i32,
-    label: String,
 }
 
 #[derive(Serialize)]
@@ -73,9 +67,8 @@ pub(super) async fn list_experiments(
     };
     let place = Paging { below: query.below, above: query.above }.place();
     let experiments = search::experiments(connection, &filter, place).await?;
-    let cohorts = cohort::Entity::find().order_by_asc(cohort::Column::Label).all(connection).await?;
     let content = ExperimentList {
-        cohorts: cohorts.into_iter().map(|row| Choice { id: row.id, label: row.label }).collect(),
+        cohorts: cohort_choices(&app).await?,
         workflows: workflow_choices(&app).await?,
         q: query.q,
         cohort: query.cohort,

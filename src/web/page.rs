@@ -4,10 +4,12 @@ use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, VARY};
 use axum::response::{Html, IntoResponse, Response};
 use chrono::NaiveDateTime;
+use sea_orm::{EntityTrait, QueryOrder};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::account::{Permission, User};
 use crate::app::App;
+use crate::entity::cohort;
 use crate::http::HttpError;
 use crate::study::search::Place;
 
@@ -101,4 +103,18 @@ pub(super) fn maybe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 /// "There is no `kind` `id`."
 pub(super) fn missing(kind: &str, id: impl std::fmt::Display) -> HttpError {
     HttpError::NotFound(format!("{kind} {id}"))
+}
+
+/// Something to choose in a form.
+#[derive(Serialize)]
+pub(super) struct Choice {
+    pub id: i32,
+    pub label: String,
+}
+
+/// All cohorts, by label.
+pub(super) async fn cohort_choices(app: &App) -> Result<Vec<Choice>, HttpError> {
+    let cohorts = cohort::Entity::find().order_by_asc(cohort::Column::Label);
+    let cohorts = cohorts.all(app.engine.database().reader()).await?;
+    Ok(cohorts.into_iter().map(|row| Choice { id: row.id, label: row.label }).collect())
 }

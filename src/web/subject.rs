@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -12,7 +12,7 @@ use crate::entity::{cohort, external_subject_links, external_system, subject};
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page, SubjectRow};
 
-use super::page::{Paging, maybe, missing, page_or_block};
+use super::page::{Choice, Paging, cohort_choices, maybe, missing, page_or_block};
 
 #[derive(Deserialize)]
 pub(super) struct SubjectQuery {
@@ -30,12 +30,6 @@ impl SubjectQuery {
     pub(super) fn paging(&self) -> Paging {
         Paging { below: self.below, above: self.above }
     }
-}
-
-#[derive(Serialize)]
-struct Choice {
-    id: i32,
-    label: String,
 }
 
 #[derive(Serialize)]
@@ -67,8 +61,7 @@ pub(super) async fn list_subjects(
 ) -> Result<Response, HttpError> {
     let connection = app.engine.database().reader();
     let subjects = search::subjects(connection, query.cohort, Some(&query.q), query.paging().place()).await?;
-    let cohorts = cohort::Entity::find().order_by_asc(cohort::Column::Label).all(connection).await?;
-    let cohorts = cohorts.into_iter().map(|row| Choice { id: row.id, label: row.label }).collect();
+    let cohorts = cohort_choices(&app).await?;
     let content = SubjectList { q: query.q, cohort: query.cohort, cohorts, subjects, path: "/subjects" };
     page_or_block(&app, "subject/list.html", "subjects", &user.0, content, wants.fragment.then_some("results"))
 }
