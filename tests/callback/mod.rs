@@ -1,18 +1,20 @@
 //! Callbacks on the embedded pool, from the claim to the next state.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use sea_orm::EntityTrait;
 use serde_json::{Value, json};
-use studygovernor::callback::Workplace;
+use studygovernor::callback::{Outcome, Workplace};
 use studygovernor::config::{Environment, ProjectSettings};
 use studygovernor::engine::{EngineError, Report};
 use studygovernor::entity::callback_execution;
 use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
-use studygovernor::queue::{self, Available};
-use studygovernor::worker::{Claim, Desk, LocalDesk, Order, Pool};
+use studygovernor::queue::{self, Available, Ticket};
+use studygovernor::worker::{Claim, Desk, DeskError, LocalDesk, Order, Pool, Verdict};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -280,6 +282,78 @@ async fn q7_a_pool_that_stops_gives_back_what_does_not_end() {
     assert_eq!((back.status, back.attempt, back.leased_until), (ExecutionStatus::Queued, 2, None));
     assert_eq!(back.max_attempts, 4, "a stop in good order costs no attempt");
     assert!(back.run_log.unwrap().contains("the worker was stopped"));
+}
+
+/// A desk that cannot take the first reports, as when its database restarts.
+struct Flaky {
+    desk: LocalDesk,
+    failures: AtomicUsize,
+    beats_after_a_failure: Arc<AtomicUsize>,
+}
+
+impl Desk for Flaky {
+    async fn waiting(&self, limit: u64) -> Result<Vec<Ticket>, DeskError> {
+        self.desk.waiting(limit).await
+    }
+
+    async fn news(&self) {
+        self.desk.news().await;
+    }
+
+    async fn claim(&self, ticket: &Ticket, worker: &str) -> Result<Claim, DeskError> {
+        self.desk.claim(ticket, worker).await
+    }
+
+    async fn beat(&self, ticket: &Ticket, worker: &str, log: Option<String>) -> Result<Order, DeskError> {
+        if self.failures.load(Ordering::SeqCst) > 0 {
+            self.beats_after_a_failure.fetch_add(1, Ordering::SeqCst);
+        }
+        self.desk.beat(ticket, worker, log).await
+    }
+
+    async fn report(
+        &self,
+        ticket: &Ticket,
+        worker: &str,
+        outcome: &Outcome,
+        log: String,
+        wait: bool,
+    ) -> Result<Verdict, DeskError> {
+        if self.failures.fetch_add(1, Ordering::SeqCst) < 3 {
+            return Err(DeskError("the database is restarting".to_owned()));
+        }
+        self.desk.report(ticket, worker, outcome, log, wait).await
+    }
+
+    async fn release(&self, ticket: &Ticket, worker: &str, why: &str) -> Result<(), DeskError> {
+        self.desk.release(ticket, worker, why).await
+    }
+}
+
+/// Q4: what was done is reported again and again, and the claim is kept meanwhile, so that nobody does it a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn q4_a_report_that_cannot_be_taken_is_made_again_and_keeps_its_claim() {
+    let study = running_study().await;
+    study.load(&workflow("function: sleep")).await;
+    let experiment = study.create("session").await;
+    let id = study.executions(experiment.id).await["run"].id;
+    let lease = Duration::from_secs(3);
+    let beats = Arc::new(AtomicUsize::new(0));
+    let desk = Flaky {
+        desk: LocalDesk::new(study.engine.clone(), "key", "http://test", lease),
+        failures: AtomicUsize::new(0),
+        beats_after_a_failure: Arc::clone(&beats),
+    };
+    let environment = Environment::default();
+    let workplace = Workplace::new(&ProjectSettings::read(&environment, study.home.path()));
+    let (stop, stopped) = watch::channel(false);
+    let task = tokio::spawn(Pool::new(desk, workplace, 1, lease, Duration::from_secs(1)).run(stopped));
+    eventually("the report to be taken", async || study.execution(id).await.status.is_resolved().then_some(())).await;
+    let ended = study.execution(id).await;
+    assert_eq!((ended.result, ended.attempt), (ExecutionResult::Success, 1));
+    assert!(beats.load(Ordering::SeqCst) >= 3, "the claim was kept between the reports");
+    stop.send(true).unwrap();
+    task.await.unwrap();
 }
 
 on_every_database! {
