@@ -11,7 +11,12 @@ free_port() {
 
 # Database servers refuse to run as root; their packages make accounts for them.
 as_user() {
-  if [ "$(id -u)" = 0 ]; then runuser -u "$1" -- "${@:2}"; else "${@:2}"; fi
+  if [ "$(id -u)" = 0 ]; then setpriv --reuid "$1" --regid "$1" --init-groups -- "${@:2}"; else "${@:2}"; fi
+}
+
+# The same in the place of the shell that runs it in the background, so that its id is the server's.
+become() {
+  if [ "$(id -u)" = 0 ]; then exec setpriv --reuid "$1" --regid "$1" --init-groups -- "${@:2}"; else exec "${@:2}"; fi
 }
 
 start_postgres() {
@@ -22,7 +27,7 @@ start_postgres() {
   [ "$(id -u)" = 0 ] && chown postgres "$servers_folder/postgres"
   as_user postgres "$bin/initdb" -D "$servers_folder/postgres/data" -U postgres --auth=trust --no-sync >"$servers_folder/initdb.log" 2>&1 \
     || { cat "$servers_folder/initdb.log" >&2; return 1; }
-  as_user postgres "$bin/postgres" -D "$servers_folder/postgres/data" -p "$port" \
+  become postgres "$bin/postgres" -D "$servers_folder/postgres/data" -p "$port" \
     -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300 ${POSTGRES_OPTIONS:--c fsync=off} \
     >"$servers_folder/postgres.log" 2>&1 &
   servers_pids="$servers_pids $!"
@@ -39,7 +44,7 @@ start_mariadb() {
   mariadb-install-db --no-defaults --user="$account" --datadir="$servers_folder/mariadb/data" \
     --auth-root-authentication-method=normal --skip-test-db >"$servers_folder/mariadb-install.log" 2>&1 \
     || { cat "$servers_folder/mariadb-install.log" >&2; return 1; }
-  as_user "$account" /usr/sbin/mariadbd --no-defaults --datadir="$servers_folder/mariadb/data" --port="$port" \
+  become "$account" /usr/sbin/mariadbd --no-defaults --datadir="$servers_folder/mariadb/data" --port="$port" \
     --bind-address=127.0.0.1 --socket="$servers_folder/mariadb/socket" --pid-file="$servers_folder/mariadb/pid" \
     --innodb-flush-log-at-trx-commit=0 --max-connections=300 --skip-log-bin >"$servers_folder/mariadb.log" 2>&1 &
   servers_pids="$servers_pids $!"
@@ -58,9 +63,10 @@ wait_for() {
   return 1
 }
 
-# Only what was started here, by its id; runuser hands the signal on.
+# Only what was started here, by its id. SIGINT is the fast stop of PostgreSQL; SIGTERM would wait for its clients.
 stop_servers() {
-  for pid in $servers_pids; do kill "$pid" 2>/dev/null || true; done
+  for pid in $servers_pids; do kill -INT "$pid" 2>/dev/null || true; done
+  for pid in $servers_pids; do kill -TERM "$pid" 2>/dev/null || true; done
   for pid in $servers_pids; do wait "$pid" 2>/dev/null || true; done
   rm -rf "$servers_folder"
 }
