@@ -7,7 +7,7 @@ use crate::entity::action;
 use crate::entity::callback_execution::{Column, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 
-use super::report::{appended, kept_values, load, map_variables, next_attempt_log, requeue, storable, update};
+use super::report::{kept_values, load, map_variables, next_attempt_log, requeue, resolve, storable};
 use super::{Actor, Engine, EngineError, retried};
 
 /// What is to be done.
@@ -75,16 +75,7 @@ impl Engine {
                         Intervention::Mark(result) => (ExecutionStatus::Finished, result),
                         _ => (ExecutionStatus::Skipped, ExecutionResult::None),
                     };
-                    let nothing = || Expr::value(None::<chrono::NaiveDateTime>);
-                    let changes = vec![
-                        (Column::Status, Expr::value(status)),
-                        (Column::Result, Expr::value(result)),
-                        (Column::Finished, Expr::value(locked.now)),
-                        (Column::Deadline, nothing()),
-                        (Column::LeasedUntil, nothing()),
-                        (Column::RunLog, Expr::value(appended(execution.run_log.as_deref(), &line))),
-                    ];
-                    update(&locked, &execution, changes).await?;
+                    resolve(&locked, &execution, status, result, &line).await?;
                     if what == Intervention::Mark(ExecutionResult::Success) {
                         map_variables(&locked, &callback, &kept_values(&execution)).await?;
                     }

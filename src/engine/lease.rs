@@ -8,7 +8,7 @@ use crate::entity::callback_execution::{Column, Entity, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 
 use super::locked::Locked;
-use super::report::{appended, load, next_attempt_log, requeue, update};
+use super::report::{load, next_attempt_log, requeue, resolve};
 use super::{Actor, Engine, EngineError, retried};
 
 impl Engine {
@@ -77,16 +77,7 @@ impl Engine {
     async fn give_up(&self, locked: &mut Locked, execution: &Model, line: &str) -> Result<(), EngineError> {
         let actor = Actor::without_account("lease", Origin::Timeout);
         let line = format!("{line}; that was the last of {} attempts", execution.max_attempts);
-        let nothing = || Expr::value(None::<chrono::NaiveDateTime>);
-        let changes = vec![
-            (Column::Status, Expr::value(ExecutionStatus::Finished)),
-            (Column::Result, Expr::value(ExecutionResult::Failed)),
-            (Column::Finished, Expr::value(locked.now)),
-            (Column::Deadline, nothing()),
-            (Column::LeasedUntil, nothing()),
-            (Column::RunLog, Expr::value(appended(execution.run_log.as_deref(), &line))),
-        ];
-        update(locked, execution, changes).await?;
+        resolve(locked, execution, ExecutionStatus::Finished, ExecutionResult::Failed, &line).await?;
         self.follow(locked, execution, Some(ExecutionStatus::Finished), &actor).await
     }
 }

@@ -298,6 +298,27 @@ pub(super) async fn update(
     ))))
 }
 
+/// Ends an execution from outside of its run, with a line that says why: a timeout, a lost worker, a person.
+pub(super) async fn resolve(
+    locked: &Locked,
+    execution: &callback_execution::Model,
+    status: ExecutionStatus,
+    result: ExecutionResult,
+    line: &str,
+) -> Result<(), EngineError> {
+    use callback_execution::Column;
+    let nothing = || Expr::value(None::<NaiveDateTime>);
+    let changes = vec![
+        (Column::Status, Expr::value(status)),
+        (Column::Result, Expr::value(result)),
+        (Column::Finished, Expr::value(locked.now)),
+        (Column::Deadline, nothing()),
+        (Column::LeasedUntil, nothing()),
+        (Column::RunLog, Expr::value(appended(execution.run_log.as_deref(), line))),
+    ];
+    update(locked, execution, changes).await
+}
+
 /// Sets the variables that the callback's map asks for (E7); a pointer that finds nothing sets none.
 pub(super) async fn map_variables(
     locked: &Locked,

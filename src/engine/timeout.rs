@@ -1,13 +1,12 @@
 //! Timeouts (E8): a stage past its time ends, and the next step follows.
 
-use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::warn;
 
 use crate::entity::callback_execution::{Column, Entity};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 
-use super::report::{appended, load, update};
+use super::report::{load, resolve};
 use super::{Actor, Engine, EngineError, retried};
 
 /// How many executions were past their time.
@@ -66,16 +65,7 @@ impl Engine {
                 locked.now.format("%Y-%m-%d %H:%M:%S"),
                 minutes.unwrap_or(0)
             );
-            let nothing = || Expr::value(None::<chrono::NaiveDateTime>);
-            let changes = vec![
-                (Column::Status, Expr::value(ExecutionStatus::Finished)),
-                (Column::Result, Expr::value(ExecutionResult::Timeout)),
-                (Column::Finished, Expr::value(locked.now)),
-                (Column::Deadline, nothing()),
-                (Column::LeasedUntil, nothing()),
-                (Column::RunLog, Expr::value(appended(execution.run_log.as_deref(), &line))),
-            ];
-            update(&locked, &execution, changes).await?;
+            resolve(&locked, &execution, ExecutionStatus::Finished, ExecutionResult::Timeout, &line).await?;
             self.follow(&mut locked, &execution, Some(ExecutionStatus::Finished), &actor).await?;
             self.commit(locked).await?;
             Ok(Some(execution.status))

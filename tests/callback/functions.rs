@@ -1,0 +1,129 @@
+//! What each callback function does with its arguments, its results and its failures.
+
+use std::path::Path;
+
+use serde_json::json;
+use studygovernor::entity::kind::ExecutionResult;
+use studygovernor::queue;
+
+use super::{is_gone, run, running_study, values};
+use crate::support::eventually;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sleep_sleeps_and_hands_back_the_rest() {
+    let study = running_study().await;
+    let ended = run(&study, "function: sleep, callback_arguments: {seconds: 0, colour: blue}").await;
+    let wanted = json!({"sleep_duration": 0, "extra_kwargs": {"colour": "blue"}, "__success__": true});
+    assert_eq!(values(&ended), wanted);
+    assert_eq!(study.state(1).await, "good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn command_runs_a_program_with_substitutions_and_values() {
+    let study = running_study().await;
+    let script = r#"echo "args: $*"; echo oops >&2; cat; printf '__VALUES__ = {"n": 3}\n'; echo "label $STUDYGOV_EXPERIMENT_LABEL""#;
+    let ended = run(
+        &study,
+        &format!(
+            "function: command, callback_arguments: {{binary: sh, args: [-c, {}, name, $EXPERIMENT, $SUBJECT, $CALLBACK_EXECUTION, $CALLBACK_SECRET, 5, true], kwargs: {{--key: $EXPERIMENT}}}}",
+            json!(script)
+        ),
+    )
+    .await;
+    let values = values(&ended);
+    assert_eq!(values["return_code"], 0, "{values}");
+    assert_eq!(values["values"], json!({"n": 3}));
+    assert_eq!(values["stderr"], "oops\n");
+    let stdout = values["stdout"].as_str().unwrap();
+    let api = "http://test/prefix/api/v2";
+    let arguments = format!(
+        "args: {api}/experiments/1 {api}/subjects/1 {api}/callback_executions/1 *** 5 True --key {api}/experiments/1\n"
+    );
+    assert!(stdout.starts_with(&arguments), "{stdout}");
+    assert!(stdout.contains("label session"), "{stdout}");
+    assert!(ended.run_log.unwrap().contains("oops"));
+    // Q2: the secret went to the program, and is nowhere else.
+    let secret = queue::execution_secret("key", 1, 1);
+    let row = format!("{:?}", study.execution(1).await);
+    assert!(!row.contains(&secret));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_that_fails_is_a_failed_run_with_the_reason() {
+    for (callback, result, words) in [
+        ("function: command, callback_arguments: {binary: no-such-program}", "failed", "cannot run no-such-program"),
+        ("function: command, callback_arguments: {binary: \"false\"}", "failed", "return code 1"),
+        ("function: command, callback_arguments: {binary: \"false\", expected_return_code: 1}", "success", ""),
+        ("function: command, callback_arguments: {binary: \"false\", expected_return_code: [0, 1]}", "success", ""),
+        ("function: command, callback_arguments: {binary: \"false\", expected_return_code: null}", "success", ""),
+        ("function: command, callback_arguments: {binary: sh, args: [-c, \"kill -9 $$\"]}", "failed", "return code -9"),
+        ("function: command, callback_arguments: {args: [x]}", "failed", "missing field `binary`"),
+        ("function: command, callback_arguments: {binary: echo, args: [$XNAT]}", "failed", "no external system 'XNAT'"),
+        (
+            "function: command, callback_arguments: {binary: echo, args: [\"__VALUES__ = {\"]}",
+            "failed",
+            "not one line of JSON",
+        ),
+        ("function: sleep, callback_arguments: {seconds: long}", "failed", "'long' is not a number"),
+        (
+            "function: external_program, callback_arguments: {binary: ../outside}",
+            "failed",
+            "directly in the project's bin",
+        ),
+        ("function: external_program, callback_arguments: {binary: absent.sh}", "failed", "cannot run"),
+        ("function: castor, callback_arguments: {}", "failed", "'castor' is not in this version"),
+    ] {
+        let study = running_study().await;
+        std::fs::create_dir(study.home.path().join("bin")).unwrap();
+        let ended = run(&study, callback).await;
+        assert_eq!(ended.result.to_string(), result, "{callback}: {ended:?}");
+        let values = values(&ended);
+        assert_eq!(values["__success__"], result == "success");
+        assert!(values["__exception__"].as_str().unwrap_or("").contains(words), "{callback}: {values}");
+        assert_eq!(study.state(1).await, if result == "success" { "good" } else { "bad" });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn q6_values_are_found_in_output_that_is_too_long_to_keep() {
+    let study = running_study().await;
+    let noise = "head -c 1500000 /dev/zero | tr '\\0' x; echo";
+    let script = format!("{noise}; echo '__VALUES__ = {{\"n\": 5}}'; {noise}");
+    let ended =
+        run(&study, &format!("function: command, callback_arguments: {{binary: sh, args: [-c, {}]}}", json!(script)))
+            .await;
+    let values = values(&ended);
+    assert_eq!(values["values"], json!({"n": 5}));
+    assert!(values["stdout"].as_str().unwrap().contains("bytes left out"));
+    assert!(ended.run_log.unwrap().len() < 1_100_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn q7_what_a_program_leaves_in_the_background_is_not_waited_for() {
+    let study = running_study().await;
+    let ended =
+        run(&study, "function: command, callback_arguments: {binary: sh, args: [-c, \"sleep 1000 & echo $!\"]}").await;
+    assert_eq!(ended.result, ExecutionResult::Success);
+    let left: i32 = values(&ended)["stdout"].as_str().unwrap().trim().parse().unwrap();
+    eventually("it to be gone", async || is_gone(left).then_some(())).await;
+    assert!(ended.run_log.unwrap().contains("left something running"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn external_program_runs_what_is_in_the_projects_bin() {
+    let study = running_study().await;
+    let bin = study.home.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    write_script(&bin.join("hello.sh"), "#!/bin/sh\necho \"hello $1\"\n");
+    let ended =
+        run(&study, "function: external_program, callback_arguments: {binary: hello.sh, args: [world], unknown: 1}")
+            .await;
+    assert_eq!(values(&ended)["stdout"], "hello world\n");
+    assert!(ended.run_log.unwrap().contains("argument unknown is not known"));
+}
+
+fn write_script(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
