@@ -7,11 +7,12 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::account::{self, PasswordError, Passwords};
+use crate::account::{self, Accounts, PasswordError, Passwords};
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, Settings};
 use crate::database::Database;
 use crate::engine::Engine;
+use crate::study::Totals;
 use crate::view::{Templates, ViewError};
 
 /// See the module. Cheap to clone.
@@ -19,7 +20,8 @@ use crate::view::{Templates, ViewError};
 pub struct App {
     pub settings: Arc<Settings>,
     pub engine: Engine,
-    pub passwords: Passwords,
+    pub accounts: Accounts,
+    pub totals: Totals,
     pub templates: Templates,
 }
 
@@ -45,9 +47,11 @@ impl App {
     /// [`StartError::Database`] when it is not there.
     pub async fn connect(settings: Settings, clock: Clock) -> Result<Self, StartError> {
         let database = connect(&settings).await?;
+        let passwords = Passwords::new(&settings.secrets.password_salt)?;
         Ok(Self {
+            accounts: Accounts::new(database.clone(), passwords, clock.clone()),
+            totals: Totals::default(),
             engine: Engine::new(database, clock),
-            passwords: Passwords::new(&settings.secrets.password_salt)?,
             templates: Templates::new(&settings.web)?,
             settings: Arc::new(settings),
         })
@@ -64,7 +68,7 @@ impl App {
         let now = app.engine.clock().now();
         account::ensure_roles(database, now).await.map_err(account::AccountError::Database)?;
         if let Some(admin) = &app.settings.admin {
-            account::ensure_admin(database, &app.passwords, admin, now).await?;
+            account::ensure_admin(database, app.accounts.passwords(), admin, now).await?;
         }
         Ok(app)
     }

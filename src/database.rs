@@ -4,6 +4,7 @@
 //! which has one writer, they queue up fairly inside the process instead of failing when the file is busy.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
@@ -21,6 +22,8 @@ pub struct Database {
     connection: DatabaseConnection,
     /// Held by the one writer of an SQLite file.
     gate: Option<Arc<Mutex<()>>>,
+    /// Goes up with each commit of this process.
+    changes: Arc<AtomicU64>,
 }
 
 /// A transaction that writes. Dropped without [`WriteTransaction::commit`] it changes nothing.
@@ -28,6 +31,7 @@ pub struct WriteTransaction {
     transaction: DatabaseTransaction,
     // After `transaction`: a dropped transaction rolls back before the next writer is let in.
     _turn: Option<OwnedMutexGuard<()>>,
+    changes: Arc<AtomicU64>,
 }
 
 impl std::ops::Deref for WriteTransaction {
@@ -44,7 +48,9 @@ impl WriteTransaction {
     /// # Errors
     /// When the database cannot; nothing has changed then.
     pub async fn commit(self) -> Result<(), DbErr> {
-        self.transaction.commit().await
+        let outcome = self.transaction.commit().await;
+        self.changes.fetch_add(1, Ordering::Release);
+        outcome
     }
 }
 
@@ -59,6 +65,8 @@ impl Database {
             .sqlx_logging(false)
             .connect_timeout(Duration::from_secs(5))
             .acquire_timeout(Duration::from_secs(10))
+            // One that was used a moment ago is there; asking each time costs a round trip a statement.
+            .test_before_acquire_if_idle_for(Duration::from_secs(1))
             .max_connections(16);
         match settings.kind {
             DatabaseKind::Sqlite => {
@@ -93,7 +101,7 @@ impl Database {
             DatabaseKind::Postgres => {}
         }
         let gate = (settings.kind == DatabaseKind::Sqlite).then(|| Arc::new(Mutex::new(())));
-        Ok(Self { connection: sea_orm::Database::connect(options).await?, gate })
+        Ok(Self { connection: sea_orm::Database::connect(options).await?, gate, changes: Arc::default() })
     }
 
     /// For reading, and for single statements that stand alone.
@@ -122,7 +130,14 @@ impl Database {
             sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        Ok(WriteTransaction { transaction: self.connection.begin_with_options(options).await?, _turn: turn })
+        let transaction = self.connection.begin_with_options(options).await?;
+        Ok(WriteTransaction { transaction, _turn: turn, changes: Arc::clone(&self.changes) })
+    }
+
+    /// A number that is another one after anything was written through [`Self::begin`] in this process.
+    #[must_use]
+    pub fn change(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Whether the database answers.

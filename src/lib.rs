@@ -1,4 +1,5 @@
 pub mod account;
+pub mod api;
 pub mod app;
 pub mod callback;
 pub mod cli;

@@ -12,6 +12,8 @@ mod m20261123_000002_study;
 mod m20261123_000003_account;
 mod m20261123_000004_history;
 mod m20261123_000005_service;
+mod m20261123_000006_archive;
+mod m20261123_000007_idempotency;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -25,6 +27,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000003_account::Migration),
             Box::new(m20261123_000004_history::Migration),
             Box::new(m20261123_000005_service::Migration),
+            Box::new(m20261123_000006_archive::Migration),
+            Box::new(m20261123_000007_idempotency::Migration),
         ]
     }
 }

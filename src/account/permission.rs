@@ -52,7 +52,10 @@ impl Permission {
     /// The roles of the first start with their permissions.
     #[must_use]
     pub fn first_roles() -> [(&'static str, Vec<Self>); 3] {
-        let all = Self::ALL.map(|(permission, _)| permission).to_vec();
+        // Who reads all accounts reads the own one too: `user_read` is not listed beside `user_read_all`, as in the
+        // existing product.
+        let all =
+            Self::ALL.map(|(permission, _)| permission).into_iter().filter(|one| *one != Self::UserRead).collect();
         let superuser = vec![Self::SampleStateUpdate, Self::SampleAdd, Self::UserRead, Self::UploadData];
         [("admin", all), ("superuser", superuser), ("user", vec![Self::UserRead])]
     }

@@ -25,11 +25,19 @@ pub struct User {
     pub name: String,
     pub email: String,
     pub permissions: BTreeSet<Permission>,
+    /// Names of the roles.
+    pub roles: BTreeSet<String>,
     /// Changes with the password, so that sessions end with it.
     pub uniquifier: String,
 }
 
 impl User {
+    /// Whether this is an administrator: somebody with the role `admin`.
+    #[must_use]
+    pub fn is_admin(&self) -> bool {
+        self.roles.contains("admin")
+    }
+
     /// Whether one of the roles permits it.
     #[must_use]
     pub fn may(&self, permission: Permission) -> bool {
@@ -44,6 +52,7 @@ pub struct NewUser {
     pub name: String,
     pub email: String,
     pub password: String,
+    pub active: bool,
     pub roles: Vec<String>,
 }
 
@@ -54,6 +63,11 @@ pub enum AccountError {
     Invalid { field: &'static str, problem: String },
     #[error("there is a user with this name or e-mail address already")]
     Exists,
+    #[error("there is no such user")]
+    Unknown,
+    /// It is not what the caller had seen any more.
+    #[error("the account has changed since it was read")]
+    Changed,
     #[error("there is no role '{0}'")]
     UnknownRole(String),
     #[error(transparent)]
@@ -67,7 +81,7 @@ pub enum AccountError {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn authenticate(
+pub(super) async fn authenticate(
     database: &Database,
     passwords: &Passwords,
     login: &str,
@@ -107,7 +121,7 @@ pub async fn authenticate(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn find_active(connection: &impl ConnectionTrait, id: i32) -> Result<Option<User>, DbErr> {
+pub(super) async fn find_active(connection: &impl ConnectionTrait, id: i32) -> Result<Option<User>, DbErr> {
     let row = user::Entity::find_by_id(id).filter(user::Column::Active.eq(true)).one(connection).await?;
     match row {
         Some(row) => Ok(Some(with_permissions(connection, row).await?)),
@@ -129,37 +143,28 @@ async fn with_permissions(connection: &impl ConnectionTrait, row: user::Model) -
         name: row.name,
         email: row.email,
         permissions: permissions.collect(),
+        roles: roles.iter().filter_map(|(_, role)| Some(role.as_ref()?.name.clone())).collect(),
         uniquifier: row.fs_uniquifier,
     })
 }
 
-/// Makes an active account.
-///
-/// # Errors
-/// [`AccountError::Invalid`], [`AccountError::Exists`] and [`AccountError::UnknownRole`].
-pub async fn create(
-    database: &Database,
-    passwords: &Passwords,
-    new: &NewUser,
-    now: NaiveDateTime,
-) -> Result<i32, AccountError> {
-    check(new)?;
-    let hash = passwords.hash(&new.password).await?;
-    let transaction = database.begin().await?;
-    let id = insert(&*transaction, new, hash, now).await?;
-    transaction.commit().await?;
-    Ok(id)
+/// Whether a name or address can be kept.
+pub(super) fn check_field(field: &'static str, value: &str) -> Result<(), AccountError> {
+    let invalid = |problem: &str| Err(AccountError::Invalid { field, problem: problem.to_owned() });
+    let most = if field == "email" { 255 } else { 64 };
+    if value.trim().is_empty() {
+        return invalid("is empty");
+    }
+    if value.chars().count() > most || value.chars().any(char::is_control) {
+        return invalid(&format!("must be at most {most} plain characters"));
+    }
+    Ok(())
 }
 
-fn check(new: &NewUser) -> Result<(), AccountError> {
+pub(super) fn check(new: &NewUser) -> Result<(), AccountError> {
     let invalid = |field, problem: &str| Err(AccountError::Invalid { field, problem: problem.to_owned() });
-    for (field, value, most) in [("username", &new.username, 64), ("name", &new.name, 64), ("email", &new.email, 255)] {
-        if value.trim().is_empty() {
-            return invalid(field, "is empty");
-        }
-        if value.chars().count() > most || value.chars().any(char::is_control) {
-            return invalid(field, &format!("must be at most {most} plain characters"));
-        }
+    for (field, value) in [("username", &new.username), ("name", &new.name), ("email", &new.email)] {
+        check_field(field, value)?;
     }
     if !new.email.contains('@') && new.email != new.username {
         return invalid("email", "is not an e-mail address");
@@ -170,19 +175,19 @@ fn check(new: &NewUser) -> Result<(), AccountError> {
     Ok(())
 }
 
-async fn insert(
+pub(super) async fn insert(
     connection: &impl ConnectionTrait,
     new: &NewUser,
     hash: String,
     now: NaiveDateTime,
-) -> Result<i32, AccountError> {
+) -> Result<user::Model, AccountError> {
     let row = user::ActiveModel {
         id: NotSet,
         username: Set(new.username.trim().to_owned()),
         name: Set(new.name.trim().to_owned()),
         email: Set(new.email.trim().to_owned()),
         password: Set(hash),
-        active: Set(true),
+        active: Set(new.active),
         fs_uniquifier: Set(Uuid::new_v4().simple().to_string()),
         confirmed_at: Set(Some(now)),
         last_login_at: Set(None),
@@ -198,13 +203,24 @@ async fn insert(
         true => AccountError::Exists,
         false => error.into(),
     })?;
-    for name in &new.roles {
+    add_roles(connection, user.id, &new.roles).await?;
+    Ok(user)
+}
+
+/// Gives roles to a user who has none of them.
+pub(super) async fn add_roles(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    roles: &[String],
+) -> Result<(), AccountError> {
+    let distinct: BTreeSet<&String> = roles.iter().collect();
+    for name in distinct {
         let role = role::Entity::find().filter(role::Column::Name.eq(name)).one(connection).await?;
         let role = role.ok_or_else(|| AccountError::UnknownRole(name.clone()))?;
-        let link = roles_users::ActiveModel { user_id: Set(user.id), role_id: Set(role.id) };
+        let link = roles_users::ActiveModel { user_id: Set(user_id), role_id: Set(role.id) };
         roles_users::Entity::insert(link).exec_without_returning(connection).await?;
     }
-    Ok(user.id)
+    Ok(())
 }
 
 /// Makes the roles of the first start when there are no roles at all.
@@ -257,14 +273,19 @@ pub async fn ensure_admin(
     let Some(row) = named.or(addressed) else {
         let new = NewUser {
             username: admin.username.clone(),
-            name: admin.username.clone(),
+            name: "Administrator Account".to_owned(),
             email: admin.email.clone(),
             password: admin.password.clone(),
+            active: true,
             roles: vec!["admin".to_owned()],
         };
-        return match create(database, passwords, &new, now).await {
+        check(&new)?;
+        let hash = passwords.hash(&new.password).await?;
+        let transaction = database.begin().await?;
+        return match insert(&*transaction, &new, hash, now).await {
+            Ok(_) => Ok(transaction.commit().await?),
             // Another server that starts at the same time made it.
-            Ok(_) | Err(AccountError::Exists) => Ok(()),
+            Err(AccountError::Exists) => Ok(()),
             Err(error) => Err(error),
         };
     };

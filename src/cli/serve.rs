@@ -6,10 +6,11 @@ use clap::Args;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use crate::api;
 use crate::app::App;
 use crate::callback::Workplace;
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{CallbackMethod, Settings};
 use crate::entity::user;
 use crate::http::{self, Layers};
 use crate::web;
@@ -40,10 +41,13 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let listener = http::bind(&app).await.map_err(Failure::Failed)?;
     let address = listener.local_addr().map_err(Failure::because)?;
     let (stop, stopped) = watch::channel(false);
-    let pool = tokio::spawn(pool(&app).run(stopped.clone()));
+    let pool = match app.settings.callback.method {
+        CallbackMethod::Local => Some(tokio::spawn(pool(&app).run(stopped.clone()))),
+        CallbackMethod::RabbitMq => None,
+    };
     let sweeper = tokio::spawn(sweep(app.engine.clone(), app.settings.callback.lease, stopped.clone()));
     info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
-    let service = web::routes().with_layers(&app);
+    let service = web::routes().merge(api::routes(&app)).with_layers(&app);
     let told = async move {
         http::shutdown_signal().await;
         // Nobody listens any more only when everything has ended already.
@@ -58,7 +62,10 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
             tokio::time::sleep(GRACE).await;
         } => {}
     }
-    let _ = tokio::join!(pool, sweeper);
+    if let Some(pool) = pool {
+        let _ = pool.await;
+    }
+    let _ = sweeper.await;
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal};
 
 use clap::{Args, Subcommand};
 
-use crate::account::{self, NewUser};
+use crate::account::NewUser;
 
 use super::console::err;
 use super::{Failure, started_app};
@@ -50,10 +50,10 @@ impl Create {
             email: self.email.unwrap_or_else(|| format!("{}@localhost", self.username)),
             username: self.username,
             password,
+            active: true,
             roles: self.roles,
         };
-        let now = app.engine.clock().now();
-        account::create(app.engine.database(), &app.passwords, &new, now).await.map_err(Failure::because)?;
+        app.accounts.create(&new).await.map_err(Failure::because)?;
         err(&format!("{} can log in now", new.username));
         Ok(())
     }

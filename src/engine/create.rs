@@ -2,10 +2,10 @@
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::database::{self, WriteTransaction};
-use crate::entity::{experiment, state, transition, workflow as workflow_table};
+use crate::entity::{experiment, state, subject, transition, workflow as workflow_table};
 use crate::study::Label;
 use crate::study::variable::{VariableValue, set_variables};
 use crate::workflow;
@@ -64,6 +64,7 @@ impl Engine {
             None => workflow::newest(&*transaction).await?.ok_or(EngineError::NoWorkflow)?,
         };
         let (root, transition, destination) = root(&*transaction, &workflow).await?;
+        check_subject(&transaction, new.subject_id).await?;
         let now = self.clock.now();
         let row = experiment::ActiveModel {
             id: NotSet,
@@ -75,6 +76,8 @@ impl Engine {
             last_action_id: Set(None),
             state_since: Set(now),
             version: Set(0),
+            archive_id: Set(0),
+            ..Default::default()
         };
         let experiment = row.insert(&*transaction).await.map_err(|error| match database::is_duplicate(&error) {
             true => EngineError::Duplicate { label: new.label.to_string() },
@@ -85,6 +88,16 @@ impl Engine {
         self.enter(&mut locked, &transition, &destination, actor, None).await?;
         self.settle(&mut locked, actor).await?;
         Ok((locked.transaction, locked.experiment))
+    }
+}
+
+/// The subject is there and not archived, and is not archived before the experiment is there.
+async fn check_subject(transaction: &WriteTransaction, id: i32) -> Result<(), EngineError> {
+    let subject = subject::Entity::find_by_id(id).lock_shared().one(&**transaction).await?;
+    match subject {
+        None => Err(EngineError::NotFound { kind: "subject", id }),
+        Some(subject) if subject.archive_id != 0 => Err(EngineError::Archived { kind: "subject", id }),
+        Some(_) => Ok(()),
     }
 }
 

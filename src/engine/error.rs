@@ -30,6 +30,13 @@ pub enum EngineError {
     MovedOn,
     #[error("the subject has an experiment '{label}' already")]
     Duplicate { label: String },
+    #[error("the cohort '{cohort}' has a subject '{label}' already")]
+    DuplicateSubject { label: String, cohort: String },
+    /// What is archived does not move any more.
+    #[error("{kind} {id} is archived")]
+    Archived { kind: &'static str, id: i32 },
+    #[error("{kind} {id} is not archived")]
+    NotArchived { kind: &'static str, id: i32 },
     #[error("there is no workflow yet; load one first")]
     NoWorkflow,
     #[error("workflow '{0}' has not exactly one root with one exit")]

@@ -35,11 +35,23 @@ impl Engine {
     /// Begins a transaction and locks the experiment in it.
     pub(super) async fn lock(&self, experiment_id: i32) -> Result<Locked, EngineError> {
         let transaction = self.database.begin().await?;
+        self.lock_in(transaction, experiment_id).await
+    }
+
+    /// Locks the experiment in a transaction that has begun.
+    pub(super) async fn lock_in(
+        &self,
+        transaction: WriteTransaction,
+        experiment_id: i32,
+    ) -> Result<Locked, EngineError> {
         let experiment = experiment::Entity::find_by_id(experiment_id)
             .lock_exclusive()
             .one(&*transaction)
             .await?
             .ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;
+        if experiment.archive_id != 0 {
+            return Err(EngineError::Archived { kind: "experiment", id: experiment_id });
+        }
         // Asked after the lock was had, so that times in the history go forward.
         Ok(Locked { transaction, experiment, now: self.clock.now() })
     }

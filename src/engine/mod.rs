@@ -5,6 +5,8 @@
 //! changes what is to be changed, lets everything follow that follows by itself, and commits (E2). A verb that loses
 //! against another one through no fault of its own is done again; one that comes too late is refused.
 
+mod annotate;
+mod archive;
 mod create;
 mod error;
 mod evaluate;
@@ -24,6 +26,7 @@ use crate::clock::Clock;
 use crate::database::Database;
 use crate::entity::kind::Origin;
 
+pub use annotate::Annotation;
 pub use create::NewExperiment;
 pub use error::EngineError;
 pub use evaluate::{Evaluation, Possible};

@@ -49,7 +49,7 @@ impl Engine {
                 return Err(EngineError::MovedOn);
             }
             let (transition, destination) = self.choose(&locked, target).await?;
-            leave(&locked, actor).await?;
+            leave(&locked, actor, "the experiment was moved on by hand").await?;
             let note = note.map(str::trim).filter(|note| !note.is_empty());
             let note = note.map_or_else(|| format!("Set to {} by {}", destination.label, actor.name), storable);
             self.enter(&mut locked, &transition, &destination, actor, Some(note)).await?;
@@ -106,12 +106,12 @@ async fn find_state(
 }
 
 /// Ends the last action where it stands: what was not resolved is skipped and says by whom.
-async fn leave(locked: &Locked, actor: &Actor) -> Result<(), EngineError> {
+pub(super) async fn leave(locked: &Locked, actor: &Actor, why: &str) -> Result<(), EngineError> {
     let Some(action_id) = locked.experiment.last_action_id else { return Ok(()) };
     let connection = &*locked.transaction;
     for (execution, callback) in executions_of(connection, Some(action_id)).await? {
         if !execution.status.is_resolved() {
-            cancel(locked, &execution, &callback, actor).await?;
+            cancel(locked, &execution, &callback, actor, why).await?;
         }
     }
     action::Entity::update_many()
@@ -128,9 +128,10 @@ async fn cancel(
     execution: &callback_execution::Model,
     callback: &callback::Model,
     actor: &Actor,
+    why: &str,
 ) -> Result<(), EngineError> {
     let line = format!(
-        "{} UTC: cancelled by {}: the experiment was moved on by hand while {} was {}",
+        "{} UTC: cancelled by {}: {why} while {} was {}",
         locked.now.format("%Y-%m-%d %H:%M:%S"),
         actor.name,
         callback.label,

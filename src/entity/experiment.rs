@@ -15,6 +15,11 @@ pub struct Model {
     pub last_action_id: Option<i32>,
     pub state_since: DateTime,
     pub version: i32,
+    /// 0 in use; the own id when it is archived.
+    pub archive_id: i32,
+    pub archived_at: Option<DateTime>,
+    pub archived_by: Option<String>,
+    pub archived_reason: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -46,3 +51,10 @@ impl Related<super::state::Entity> for Entity {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Entity {
+    /// Experiments that are not archived.
+    pub fn in_use() -> Select<Self> {
+        Self::find().filter(Column::ArchiveId.eq(0))
+    }
+}

@@ -14,6 +14,7 @@ pub mod external_experiment_links;
 pub mod external_subject_links;
 pub mod external_system;
 pub mod external_system_history;
+pub mod idempotency_key;
 pub mod kind;
 pub mod outbox;
 pub mod role;

@@ -10,6 +10,13 @@ pub struct Model {
     pub label: String,
     pub date_of_birth: Option<Date>,
     pub cohort_id: i32,
+    /// When it was last changed after it was registered.
+    pub updated_at: Option<DateTime>,
+    /// 0 in use; the own id when it is archived.
+    pub archive_id: i32,
+    pub archived_at: Option<DateTime>,
+    pub archived_by: Option<String>,
+    pub archived_reason: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
@@ -25,3 +32,10 @@ impl Related<super::cohort::Entity> for Entity {
 }
 
 impl ActiveModelBehavior for ActiveModel {}
+
+impl Entity {
+    /// Subjects that are not archived.
+    pub fn in_use() -> Select<Self> {
+        Self::find().filter(Column::ArchiveId.eq(0))
+    }
+}

@@ -1,16 +1,21 @@
-//! One error, one status; the layer around all routes gives it its form: a page for the browser.
+//! One error, one status; the layer around all routes gives it its form: JSON for the API, a page for the browser.
+
+use std::collections::BTreeMap;
 
 use axum::extract::{Request, State};
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tower_http::request_id::RequestId;
 use tracing::error;
+use utoipa::ToSchema;
 
+use crate::account::{AccountError, LoginError};
 use crate::app::App;
 use crate::engine::EngineError;
+use crate::study::revise::ReviseError;
 use crate::view::ViewError;
 use crate::workflow::WorkflowError;
 
@@ -19,12 +24,27 @@ use crate::workflow::WorkflowError;
 pub enum HttpError {
     #[error("{0}")]
     BadRequest(String),
+    /// By field of the body or the address: what is wrong with it.
+    #[error("{}", .0.iter().map(|(field, problem)| format!("{field}: {problem}")).collect::<Vec<_>>().join("; "))]
+    Invalid(BTreeMap<String, String>),
+    #[error("Please log in: the name or the password is missing or wrong, or the account is not active.")]
+    Unauthenticated,
     #[error("You do not have the permission '{0}'.")]
     Forbidden(&'static str),
+    #[error("{0}")]
+    NotYours(String),
     #[error("There is no {0}.")]
     NotFound(String),
     #[error("{0}")]
     Conflict(String),
+    /// `If-Match` names another version than the one that is there.
+    #[error("It has changed since you read it; read it again.")]
+    Precondition,
+    #[error("{0}")]
+    Unprocessable(String),
+    /// Try again after so many seconds.
+    #[error("Too many failed logins; try again in {0} seconds.")]
+    TooMany(u64),
     #[error(transparent)]
     Database(#[from] sea_orm::DbErr),
     #[error(transparent)]
@@ -37,6 +57,39 @@ pub enum HttpError {
 #[derive(Debug, Clone)]
 struct Told {
     message: String,
+    errors: BTreeMap<String, String>,
+}
+
+/// The body of every error of the API. `meta` and `response` are there at 401 and 403, as the existing product has them.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ErrorBody {
+    /// One sentence.
+    #[schema(example = "There is no subject 7.")]
+    pub message: String,
+    /// The status once more.
+    #[schema(example = 404)]
+    pub code: u16,
+    /// By field: what is wrong with it. Only at 400.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(required = false)]
+    pub errors: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub meta: Option<ErrorMeta>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response: Option<ErrorResponse>,
+    /// Names the request in the log of the server. Only at 500 and above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ErrorMeta {
+    pub code: u16,
+}
+
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct ErrorResponse {
+    pub error: String,
 }
 
 impl HttpError {
@@ -44,11 +97,49 @@ impl HttpError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::BadRequest(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) | Self::NotYours(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Precondition => StatusCode::PRECONDITION_FAILED,
+            Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Database(_) | Self::View(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl From<LoginError> for HttpError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::TooMany(seconds) => Self::TooMany(seconds),
+            LoginError::Account(error) => error.into(),
+        }
+    }
+}
+
+impl From<AccountError> for HttpError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Invalid { field, problem } => Self::Invalid(BTreeMap::from([(field.to_owned(), problem)])),
+            AccountError::UnknownRole(_) => Self::Invalid(BTreeMap::from([("roles".to_owned(), error.to_string())])),
+            AccountError::Exists => Self::Conflict(error.to_string()),
+            AccountError::Unknown => Self::NotFound("such user".to_owned()),
+            AccountError::Changed => Self::Precondition,
+            AccountError::Password(error) => Self::Internal(error.to_string()),
+            AccountError::Database(error) => Self::Database(error),
+        }
+    }
+}
+
+impl From<ReviseError> for HttpError {
+    fn from(error: ReviseError) -> Self {
+        match error {
+            ReviseError::NotFound { kind, reference } => Self::NotFound(format!("{kind} {reference}")),
+            ReviseError::Duplicate { .. } | ReviseError::Archived { .. } => Self::Conflict(error.to_string()),
+            ReviseError::Changed(_) => Self::Precondition,
+            ReviseError::Database(error) => Self::Database(error),
         }
     }
 }
@@ -70,6 +161,9 @@ impl From<EngineError> for HttpError {
             | EngineError::StepBack { .. }
             | EngineError::MovedOn
             | EngineError::Duplicate { .. }
+            | EngineError::DuplicateSubject { .. }
+            | EngineError::Archived { .. }
+            | EngineError::NotArchived { .. }
             | EngineError::NoWorkflow
             | EngineError::NoRoot(_)
             | EngineError::Workflow(WorkflowError::Exists(_) | WorkflowError::InUse(_)) => {
@@ -85,7 +179,11 @@ impl IntoResponse for HttpError {
         let mut response = status.into_response();
         // What went wrong inside is for the log, where it is handled, and not for the page.
         let message = if status.is_server_error() { String::new() } else { self.to_string() };
-        response.extensions_mut().insert(Told { message });
+        if let Self::TooMany(seconds) = self {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
+        }
+        let errors = if let Self::Invalid(errors) = &self { errors.clone() } else { BTreeMap::new() };
+        response.extensions_mut().insert(Told { message, errors });
         if status.is_server_error() {
             error!(error = %self, "a request failed");
         }
@@ -102,12 +200,65 @@ struct Context {
     is_fragment: bool,
 }
 
-/// Gives every error the form of a page, those of the router and the extractors too.
+/// The error as the body of the API, those of the router and the extractors too. For the API's own routes; what fails
+/// around them (a body that is too large, a request that takes too long) comes here from [`render_errors`].
+pub async fn json_error(response: Response, request_id: Option<String>) -> Response {
+    let status = response.status();
+    if !(status.is_client_error() || status.is_server_error()) || has_own_body(&response) {
+        return response;
+    }
+    let (mut parts, body) = response.into_parts();
+    let (message, errors) = match parts.extensions.remove::<Told>() {
+        Some(told) => (told.message, told.errors),
+        None => (plain_text(body).await, BTreeMap::new()),
+    };
+    let message = if status.is_server_error() || message.is_empty() { title(status).to_owned() } else { message };
+    let like_before = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    let body = ErrorBody {
+        meta: like_before.then(|| ErrorMeta { code: status.as_u16() }),
+        response: like_before.then(|| ErrorResponse { error: said_before(status).to_owned() }),
+        code: status.as_u16(),
+        request_id: request_id.filter(|_| status.is_server_error()),
+        message,
+        errors,
+    };
+    let mut response = (status, axum::Json(body)).into_response();
+    keep_headers(&parts.headers, &mut response);
+    response
+}
+
+/// The words of the existing product, which scripts may look for.
+fn said_before(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "You are not authenticated. Please supply the correct credentials.",
+        _ => "You do not have permission to view this resource.",
+    }
+}
+
+async fn plain_text(body: axum::body::Body) -> String {
+    let bytes = axum::body::to_bytes(body, 4096).await.unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn keep_headers(headers: &HeaderMap, response: &mut Response) {
+    for (name, value) in headers {
+        if name != CONTENT_TYPE && name != CONTENT_LENGTH {
+            response.headers_mut().append(name, value.clone());
+        }
+    }
+}
+
+/// Gives every error its form, those of the router and the extractors too.
 pub async fn render_errors(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
     let is_fragment = is_fragment(request.headers());
     let is_head = request.method() == Method::HEAD;
+    let path = request.uri().path();
+    let is_api = path.strip_prefix(&app.settings.web.prefix).unwrap_or(path).starts_with("/api/");
     let response = next.run(request).await;
+    if is_api {
+        return json_error(response, id).await;
+    }
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) || has_own_body(&response) {
         return response;
@@ -116,10 +267,7 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
     let message = match parts.extensions.get::<Told>() {
         Some(told) => told.message.clone(),
         // The extractors say in plain text which part of the address or the form they could not read.
-        None => axum::body::to_bytes(body, 4096)
-            .await
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .unwrap_or_default(),
+        None => plain_text(body).await,
     };
     let context = Context {
         status: status.as_u16(),
@@ -133,11 +281,7 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
         title(status).to_owned()
     });
     let mut page = (status, axum::response::Html(if is_head { String::new() } else { page })).into_response();
-    for (name, value) in &parts.headers {
-        if !["content-type", "content-length"].contains(&name.as_str()) {
-            page.headers_mut().append(name, value.clone());
-        }
-    }
+    keep_headers(&parts.headers, &mut page);
     page
 }
 
@@ -160,6 +304,8 @@ fn title(status: StatusCode) -> &'static str {
         StatusCode::METHOD_NOT_ALLOWED => "That cannot be done here",
         StatusCode::CONFLICT => "That is not possible any more",
         StatusCode::PAYLOAD_TOO_LARGE => "That is too large",
+        StatusCode::TOO_MANY_REQUESTS => "Too many failed logins",
+        StatusCode::PRECONDITION_FAILED => "It has changed since you read it",
         StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "That took too long",
         status if status.is_server_error() => "Something went wrong here",
         _ => "That did not work",

@@ -26,9 +26,19 @@ pub(super) async fn get_ready(State(app): State<App>) -> Response {
     }
 }
 
-/// The version of the product.
-pub(super) async fn get_versions() -> Json<Value> {
-    let version = env!("CARGO_PKG_VERSION");
-    let list: Vec<u64> = version.split('.').filter_map(|part| part.parse().ok()).collect();
-    Json(json!({ "version": version, "version_list": list, "api_versions": {} }))
+/// The version of the existing product that this one speaks like; clients decide by it what they may ask for. The
+/// product's own version is beside it.
+const SPEAKS_LIKE: [u64; 3] = [8, 1, 0];
+
+/// Versions, for clients.
+pub(super) async fn get_versions(State(app): State<App>) -> Json<Value> {
+    let prefix = &app.settings.web.prefix;
+    let apis = json!({ "1.0": format!("{prefix}/api/v1/"), "2.0": format!("{prefix}/api/v2/") });
+    let version = SPEAKS_LIKE.map(|part| part.to_string()).join(".");
+    Json(json!({
+        "version": version,
+        "version_list": SPEAKS_LIKE,
+        "api_versions": apis,
+        "product_version": env!("CARGO_PKG_VERSION"),
+    }))
 }

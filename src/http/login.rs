@@ -1,8 +1,9 @@
 //! Who asks: the browser session (axum-login), and extractors that have checked before a handler begins.
 
 use std::marker::PhantomData;
+use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::{FromRequestParts, OriginalUri};
+use axum::extract::{ConnectInfo, FromRequestParts, OriginalUri};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -10,33 +11,26 @@ use axum_login::{AuthUser, AuthnBackend};
 
 use super::HttpError;
 use super::error::is_fragment;
-use crate::account::{self, AccountError, Passwords, Permission, User};
+use crate::account::{AccountError, Accounts, LoginError, Permission, User};
 use crate::app::App;
-use crate::clock::Clock;
-use crate::database::Database;
 use crate::engine::Actor;
 use crate::entity::kind::Origin;
 
 /// The session of a browser.
-pub type AuthSession = axum_login::AuthSession<Accounts>;
+pub type AuthSession = axum_login::AuthSession<Backend>;
 
 /// Accounts as axum-login sees them.
 #[derive(Clone, Debug)]
-pub struct Accounts {
-    database: Database,
-    passwords: Passwords,
-    clock: Clock,
-}
+pub struct Backend(pub Accounts);
 
-impl Accounts {
-    #[must_use]
-    pub fn new(app: &App) -> Self {
-        Self {
-            database: app.engine.database().clone(),
-            passwords: app.passwords.clone(),
-            clock: app.engine.clock().clone(),
-        }
-    }
+/// What somebody types to log in.
+#[derive(Clone)]
+pub struct Credentials {
+    /// Name or e-mail address.
+    pub login: String,
+    pub password: String,
+    /// Where the request comes from.
+    pub address: Option<IpAddr>,
 }
 
 impl AuthUser for User {
@@ -51,18 +45,17 @@ impl AuthUser for User {
     }
 }
 
-impl AuthnBackend for Accounts {
+impl AuthnBackend for Backend {
     type User = User;
-    /// Name or e-mail address, and password.
-    type Credentials = (String, String);
-    type Error = AccountError;
+    type Credentials = Credentials;
+    type Error = LoginError;
 
-    async fn authenticate(&self, (login, password): Self::Credentials) -> Result<Option<User>, AccountError> {
-        account::authenticate(&self.database, &self.passwords, &login, &password, self.clock.now()).await
+    async fn authenticate(&self, given: Credentials) -> Result<Option<User>, LoginError> {
+        self.0.log_in(&given.login, &given.password, given.address).await
     }
 
-    async fn get_user(&self, id: &i32) -> Result<Option<User>, AccountError> {
-        Ok(account::find_active(self.database.reader(), *id).await?)
+    async fn get_user(&self, id: &i32) -> Result<Option<User>, LoginError> {
+        Ok(self.0.find_active(*id).await.map_err(AccountError::Database)?)
     }
 }
 
@@ -111,9 +104,56 @@ fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Respons
     Redirect::to(&login).into_response()
 }
 
+/// Where a request comes from: the other end of the connection, or, behind a proxy (when the external address is set),
+/// what the proxy nearest to us says about it. What stands further left in that header anybody may have written.
+pub struct Address(pub Option<IpAddr>);
+
+impl FromRequestParts<App> for Address {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        if app.settings.web.external.is_none() {
+            return Ok(Self(peer));
+        }
+        let told = parts.headers.get_all("x-forwarded-for").iter().next_back();
+        let nearest = told.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+        Ok(Self(nearest.or(peer)))
+    }
+}
+
 /// A permission as a type.
 pub trait Needs {
     const PERMISSION: Permission;
+}
+
+/// One type a permission.
+macro_rules! permissions_as_types {
+    ($($name:ident),*) => {$(
+        pub struct $name;
+
+        impl Needs for $name {
+            const PERMISSION: Permission = Permission::$name;
+        }
+    )*};
+}
+
+/// The permissions as types, for extractors.
+pub mod needs {
+    use super::{Needs, Permission};
+
+    permissions_as_types!(
+        ActionUpdate,
+        SampleStateUpdate,
+        SampleAdd,
+        SampleUpdate,
+        SampleDelete,
+        UserReadAll,
+        UserUpdateAll,
+        UserAdd,
+        UserDelete,
+        RolesManage
+    );
 }
 
 /// Somebody who is logged in and may do what `N` says.

@@ -2,11 +2,13 @@
 
 mod assets;
 mod error;
+mod graph;
 mod health;
 mod login;
 mod server;
 mod session;
 
-pub use error::{HttpError, render_errors};
-pub use login::{Accounts, AuthSession, LoggedIn, Needs, Permitted, Wants};
+pub use error::{ErrorBody, HttpError, json_error, render_errors};
+pub use graph::{Drawn, draw_workflow};
+pub use login::{Address, AuthSession, Backend, Credentials, LoggedIn, Needs, Permitted, Wants, needs};
 pub use server::{Layers, bind, serve, shutdown_signal};

@@ -13,6 +13,7 @@ use axum::routing::get;
 use axum_login::AuthManagerLayerBuilder;
 use tokio::net::TcpListener;
 use tower::limit::GlobalConcurrencyLimitLayer;
+use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::csrf::CsrfLayer;
@@ -28,7 +29,7 @@ use tracing::{info, warn};
 use crate::app::App;
 
 use super::session::DatabaseSessions;
-use super::{Accounts, assets, health, render_errors};
+use super::{Backend, assets, health, render_errors};
 
 /// Bytes that a form may have. Files are not sent by forms.
 const MOST_BYTES: usize = 2 * 1024 * 1024;
@@ -55,7 +56,7 @@ impl Layers for Router<App> {
             .with_secure(web.is_secure())
             .with_same_site(SameSite::Lax)
             .with_expiry(Expiry::OnInactivity(time::Duration::days(7)));
-        let auth_layer = AuthManagerLayerBuilder::new(Accounts::new(app), session_layer).build();
+        let auth_layer = AuthManagerLayerBuilder::new(Backend(app.accounts.clone()), session_layer).build();
         let pages = self.layer(auth_layer).layer(csrf(web.external.as_deref()));
         let service = pages
             .route("/-/healthy", get(health::get_healthy))
@@ -76,7 +77,7 @@ impl Layers for Router<App> {
             ))
             .layer(CatchPanicLayer::new())
             .layer(from_fn_with_state(app.clone(), render_errors))
-            .layer(CompressionLayer::new())
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
             .layer(header(CONTENT_SECURITY_POLICY, POLICY))
             .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .layer(header(X_FRAME_OPTIONS, "DENY"))

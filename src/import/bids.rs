@@ -131,7 +131,7 @@ impl Reader<'_> {
             self.intake.sessions.push(Session {
                 cohort: self.options.cohort.clone(),
                 subject: subject.clone(),
-                date_of_birth,
+                date_of_birth: Some(date_of_birth),
                 experiment,
                 scandate,
                 workflow: self.options.workflow.clone(),

@@ -5,6 +5,7 @@
 //! with all that belongs to it in one transaction. What is there already is left as it is.
 
 pub mod bids;
+mod configuration;
 mod scans;
 pub mod table;
 mod tsv;
@@ -14,7 +15,8 @@ use chrono::{NaiveDate, NaiveDateTime};
 
 use crate::study::{Label, VariableValue};
 
-pub use write::{Summary, write};
+pub use configuration::{Configuration, Configured, configure, read_configuration};
+pub use write::{Outcome, Summary, register_session, register_subject, write};
 
 /// What a source holds.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +33,7 @@ pub struct Intake {
 pub struct Session {
     pub cohort: Label,
     pub subject: Label,
-    pub date_of_birth: NaiveDate,
+    pub date_of_birth: Option<NaiveDate>,
     pub experiment: Label,
     pub scandate: NaiveDateTime,
     /// Label or id; the newest when none is named.

@@ -147,7 +147,7 @@ impl Columns {
             cohort,
             subject: label(row, &self.subject, "subject")?,
             experiment: label(row, &self.experiment, "experiment")?,
-            date_of_birth,
+            date_of_birth: Some(date_of_birth),
             scandate,
             workflow: row.get("workflow").map(str::to_owned).or_else(|| options.workflow.clone()),
             variables: self
@@ -186,7 +186,7 @@ fn scandate(row: &Row, column: &str) -> Result<NaiveDateTime, String> {
 #[derive(Default)]
 struct Seen {
     experiments: HashMap<(Label, Label, Label), u64>,
-    births: HashMap<(Label, Label), (NaiveDate, u64)>,
+    births: HashMap<(Label, Label), (Option<NaiveDate>, u64)>,
 }
 
 impl Seen {
@@ -194,6 +194,7 @@ impl Seen {
         let subject = (session.cohort.clone(), session.subject.clone());
         let (born, first) = *self.births.entry(subject.clone()).or_insert((session.date_of_birth, line));
         if born != session.date_of_birth {
+            let born = born.map(|born| born.to_string()).unwrap_or_default();
             return Err(format!("date_of_birth: line {first} says {born} for {}", session.subject));
         }
         let experiment = (subject.0, subject.1, session.experiment.clone());

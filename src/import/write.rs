@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use chrono::NaiveDate;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use crate::database::WriteTransaction;
 use crate::engine::{Actor, Engine, EngineError, NewExperiment};
 use crate::entity::{cohort, subject};
-use crate::study::register;
+use crate::study::Label;
+use crate::study::register::{self, Registered};
 use crate::workflow;
 
 use super::Session;
@@ -43,7 +45,7 @@ pub async fn write(
         if dry_run {
             planned.add(engine, session, &mut summary).await?;
         } else {
-            register_session(engine, session, actor, &mut summary).await?;
+            summary.add(&register_session(engine, session, actor).await?);
         }
         progress();
     }
@@ -65,19 +67,67 @@ async fn check_workflows(engine: &Engine, sessions: &[Session]) -> Result<(), En
     Ok(())
 }
 
-async fn register_session(
+/// What became of one session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    pub cohort: Registered,
+    pub subject: Registered,
+    pub experiment: Registered,
+    /// Series that were added.
+    pub scans: usize,
+}
+
+impl Summary {
+    fn add(&mut self, outcome: &Outcome) {
+        if !outcome.experiment.is_new {
+            self.known += 1;
+            return;
+        }
+        self.cohorts += usize::from(outcome.cohort.is_new);
+        self.subjects += usize::from(outcome.subject.is_new);
+        self.experiments += 1;
+        self.scans += outcome.scans;
+    }
+}
+
+/// Registers a subject without experiments, with its cohort, and gives the ids that external systems have for it where
+/// there are none yet.
+///
+/// # Errors
+/// When the database fails.
+pub async fn register_subject(
     engine: &Engine,
-    session: &Session,
-    actor: &Actor,
-    summary: &mut Summary,
-) -> Result<(), EngineError> {
+    cohort: &Label,
+    subject: &Label,
+    date_of_birth: Option<NaiveDate>,
+    external_ids: &[(Label, String)],
+) -> Result<Registered, EngineError> {
+    let transaction = engine.database().begin().await?;
+    let cohort = register::cohort(&*transaction, cohort).await?;
+    let subject = register::subject(&*transaction, cohort.id, subject, date_of_birth).await?;
+    if subject.is_new {
+        for (system, external_id) in external_ids {
+            let system = register::external_system(&*transaction, system, engine.clock().now()).await?;
+            register::subject_link(&*transaction, subject.id, system.id, external_id).await?;
+        }
+    }
+    transaction.commit().await?;
+    Ok(subject)
+}
+
+/// Registers one session with everything that belongs to it, in one transaction. One that is there already is left as
+/// it is.
+///
+/// # Errors
+/// When its workflow does not exist, or the database fails; nothing is written then.
+pub async fn register_session(engine: &Engine, session: &Session, actor: &Actor) -> Result<Outcome, EngineError> {
     let transaction = engine.database().begin().await?;
     let cohort = register::cohort(&*transaction, &session.cohort).await?;
-    let subject = register::subject(&*transaction, cohort.id, &session.subject, Some(session.date_of_birth)).await?;
+    let subject = register::subject(&*transaction, cohort.id, &session.subject, session.date_of_birth).await?;
     let known = register::find_experiment(&*transaction, subject.id, session.experiment.as_str()).await?;
-    if known.is_some() {
-        summary.known += 1;
-        return Ok(());
+    if let Some(known) = known {
+        let experiment = Registered { id: known.id, is_new: false };
+        return Ok(Outcome { cohort, subject, experiment, scans: 0 });
     }
     let new = NewExperiment {
         subject_id: subject.id,
@@ -90,11 +140,7 @@ async fn register_session(
     let scans = register_parts(engine, &transaction, session, experiment.id).await?;
     transaction.commit().await?;
     engine.dispatched().notify_one();
-    summary.cohorts += usize::from(cohort.is_new);
-    summary.subjects += usize::from(subject.is_new);
-    summary.experiments += 1;
-    summary.scans += scans;
-    Ok(())
+    Ok(Outcome { cohort, subject, experiment: Registered { id: experiment.id, is_new: true }, scans })
 }
 
 async fn register_parts(
@@ -138,7 +184,7 @@ impl Planned {
             let found = match cohort_id {
                 None => None,
                 Some(id) => {
-                    let subjects = subject::Entity::find().filter(subject::Column::CohortId.eq(id));
+                    let subjects = subject::Entity::in_use().filter(subject::Column::CohortId.eq(id));
                     subjects.filter(subject::Column::Label.eq(&key.1)).one(connection).await?
                 }
             };

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder, QuerySelect, Select,
+};
 use serde::Serialize;
 
 use crate::entity::kind::ExecutionStatus;
@@ -201,14 +203,8 @@ async fn executions(
     connection: &impl ConnectionTrait,
     actions: &[action::Model],
 ) -> Result<HashMap<i32, Vec<ExecutionEntry>>, DbErr> {
-    // Without the logs and the values: they may be megabytes each, and the page is asked for every two seconds.
-    let nothing = || Expr::value(None::<String>);
-    let rows = callback_execution::Entity::find()
-        .select_only()
-        .columns(callback_execution::Column::iter().filter(|column| !is_large(*column)))
-        .expr_as(nothing(), "run_log")
-        .expr_as(nothing(), "result_log")
-        .expr_as(nothing(), "result_values")
+    // The page is asked for every two seconds.
+    let rows = without_logs(callback_execution::Entity::find())
         .filter(callback_execution::Column::ActionId.is_in(actions.iter().map(|action| action.id)))
         .order_by_asc(callback_execution::Column::Id)
         .all(connection)
@@ -225,6 +221,16 @@ async fn executions(
         executions.entry(execution.action_id).or_default().push(execution_entry(execution, callback));
     }
     Ok(executions)
+}
+
+/// Executions without the logs and the values: they may be megabytes each.
+pub(super) fn without_logs(all: Select<callback_execution::Entity>) -> Select<callback_execution::Entity> {
+    let nothing = || Expr::value(None::<String>);
+    all.select_only()
+        .columns(callback_execution::Column::iter().filter(|column| !is_large(*column)))
+        .expr_as(nothing(), "run_log")
+        .expr_as(nothing(), "result_log")
+        .expr_as(nothing(), "result_values")
 }
 
 fn is_large(column: callback_execution::Column) -> bool {

@@ -4,12 +4,16 @@
 
 pub mod dossier;
 pub mod label;
+pub mod listing;
 pub mod overview;
-
+pub mod record;
+pub mod reference;
 pub mod register;
+pub mod revise;
 pub mod search;
-
 pub mod variable;
 
 pub use label::{Label, LabelError};
+pub use listing::Totals;
+pub use reference::{Found, Reference};
 pub use variable::VariableValue;

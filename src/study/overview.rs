@@ -77,8 +77,8 @@ pub async fn totals(connection: &impl ConnectionTrait) -> Result<Totals, DbErr> 
     };
     Ok(Totals {
         cohorts: cohort::Entity::find().count(connection).await?,
-        subjects: subject::Entity::find().count(connection).await?,
-        experiments: experiment::Entity::find().count(connection).await?,
+        subjects: subject::Entity::in_use().count(connection).await?,
+        experiments: experiment::Entity::in_use().count(connection).await?,
         queued: executions(&ExecutionStatus::CLAIMABLE).count(connection).await?,
         running: executions(&[ExecutionStatus::Running]).count(connection).await?,
         waiting: executions(&[ExecutionStatus::Waiting]).count(connection).await?,
@@ -109,7 +109,7 @@ pub async fn workflows(connection: &impl ConnectionTrait, only: Option<i32>) -> 
         .order_by_asc(state::Column::Id)
         .all(connection)
         .await?;
-    let counts = experiment::Entity::find()
+    let counts = experiment::Entity::in_use()
         .select_only()
         .column(experiment::Column::StateId)
         .column_as(experiment::Column::Id.count(), "count")

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{NaiveDate, NaiveDateTime};
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 
 use crate::entity::{
@@ -49,6 +49,7 @@ pub async fn subject(
     let found = subject::Entity::find()
         .filter(subject::Column::CohortId.eq(cohort_id))
         .filter(subject::Column::Label.eq(label.as_str()))
+        .filter(subject::Column::ArchiveId.eq(0))
         .one(connection)
         .await?;
     if let Some(subject) = found {
@@ -59,6 +60,7 @@ pub async fn subject(
         label: Set(label.to_string()),
         date_of_birth: Set(date_of_birth),
         cohort_id: Set(cohort_id),
+        ..Default::default()
     };
     Ok(Registered { id: row.insert(connection).await?.id, is_new: true })
 }
@@ -75,6 +77,7 @@ pub async fn find_experiment(
     experiment::Entity::find()
         .filter(experiment::Column::SubjectId.eq(subject_id))
         .filter(experiment::Column::Label.eq(label))
+        .filter(experiment::Column::ArchiveId.eq(0))
         .one(connection)
         .await
 }
@@ -161,15 +164,20 @@ pub async fn subject_link(
     external_id: &str,
 ) -> Result<(), DbErr> {
     use external_subject_links::{ActiveModel, Column, Entity};
+    let known = Column::SubjectId.eq(subject_id).and(Column::ExternalSystemId.eq(external_system_id));
+    let changed = Entity::update_many().col_expr(Column::ExternalId, Expr::value(external_id)).filter(known.clone());
+    changed.exec(connection).await?;
+    // Counted by reading: MySQL says 0 changed for a value that is there already.
+    if Entity::find().filter(known).one(connection).await?.is_some() {
+        return Ok(());
+    }
     let row = ActiveModel {
         id: NotSet,
         external_id: Set(external_id.to_owned()),
         subject_id: Set(subject_id),
         external_system_id: Set(external_system_id),
     };
-    let conflict =
-        OnConflict::columns([Column::SubjectId, Column::ExternalSystemId]).update_column(Column::ExternalId).to_owned();
-    Entity::insert(row).on_conflict(conflict).exec_without_returning(connection).await?;
+    Entity::insert(row).exec_without_returning(connection).await?;
     Ok(())
 }
 
@@ -184,15 +192,19 @@ pub async fn experiment_link(
     external_id: &str,
 ) -> Result<(), DbErr> {
     use external_experiment_links::{ActiveModel, Column, Entity};
+    let known = Column::ExperimentId.eq(experiment_id).and(Column::ExternalSystemId.eq(external_system_id));
+    let changed = Entity::update_many().col_expr(Column::ExternalId, Expr::value(external_id)).filter(known.clone());
+    changed.exec(connection).await?;
+    // Counted by reading: MySQL says 0 changed for a value that is there already.
+    if Entity::find().filter(known).one(connection).await?.is_some() {
+        return Ok(());
+    }
     let row = ActiveModel {
         id: NotSet,
         external_id: Set(external_id.to_owned()),
         experiment_id: Set(experiment_id),
         external_system_id: Set(external_system_id),
     };
-    let conflict = OnConflict::columns([Column::ExperimentId, Column::ExternalSystemId])
-        .update_column(Column::ExternalId)
-        .to_owned();
-    Entity::insert(row).on_conflict(conflict).exec_without_returning(connection).await?;
+    Entity::insert(row).exec_without_returning(connection).await?;
     Ok(())
 }

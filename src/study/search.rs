@@ -98,7 +98,7 @@ pub async fn experiments(
     place: Place,
 ) -> Result<Page<ExperimentRow>, DbErr> {
     let condition = experiment_condition(filter);
-    let all = || experiment::Entity::find().filter(condition.clone());
+    let all = || experiment::Entity::in_use().filter(condition.clone());
     let page = page(connection, all, experiment::Column::Id, place, |row| row.id).await?;
     let rows = with_names(connection, page.rows).await?;
     Ok(Page {
@@ -138,7 +138,7 @@ fn experiment_condition(filter: &ExperimentFilter) -> Condition {
 }
 
 /// In any case, alike on the three databases. `%` and `_` in what people type are just characters.
-fn contains(column: impl ColumnTrait, text: &str) -> sea_orm::sea_query::SimpleExpr {
+pub(super) fn contains(column: impl ColumnTrait, text: &str) -> sea_orm::sea_query::SimpleExpr {
     let text = text.to_lowercase().replace('\0', "\u{fffd}");
     let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
     Expr::expr(Func::lower(Expr::col(column.as_column_ref()))).like(LikeExpr::new(format!("%{escaped}%")).escape('\\'))
@@ -231,7 +231,7 @@ pub async fn subjects(
     if let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) {
         condition = condition.add(contains(subject::Column::Label, text));
     }
-    let all = || subject::Entity::find().filter(condition.clone());
+    let all = || subject::Entity::in_use().filter(condition.clone());
     let page = page(connection, all, subject::Column::Id, place, |row| row.id).await?;
     let ids: Vec<i32> = page.rows.iter().map(|row| row.id).collect();
     let counts = count_by(connection, experiment::Column::SubjectId, ids).await?;
@@ -268,7 +268,7 @@ async fn count_by(
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let counted = experiment::Entity::find()
+    let counted = experiment::Entity::in_use()
         .select_only()
         .column_as(column, "key")
         .column_as(experiment::Column::Id.count(), "count")
@@ -286,7 +286,7 @@ async fn count_by(
 /// When the database cannot be read.
 pub async fn cohorts(connection: &impl ConnectionTrait) -> Result<Vec<CohortRow>, DbErr> {
     let cohorts = cohort::Entity::find().order_by_asc(cohort::Column::Label).all(connection).await?;
-    let subjects = subject::Entity::find()
+    let subjects = subject::Entity::in_use()
         .select_only()
         .column_as(subject::Column::CohortId, "key")
         .column_as(subject::Column::Id.count(), "count")
@@ -294,7 +294,7 @@ pub async fn cohorts(connection: &impl ConnectionTrait) -> Result<Vec<CohortRow>
         .into_model::<Counted>()
         .all(connection)
         .await?;
-    let experiments = experiment::Entity::find()
+    let experiments = experiment::Entity::in_use()
         .select_only()
         .inner_join(subject::Entity)
         .column_as(subject::Column::CohortId, "key")

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::app::App;
-use crate::http::{AuthSession, HttpError};
+use crate::http::{Address, AuthSession, Credentials, HttpError};
 
 #[derive(Deserialize)]
 pub(super) struct LoginQuery {
@@ -46,10 +46,15 @@ pub(super) async fn show_login(
 
 pub(super) async fn log_in(
     State(app): State<App>,
+    Address(address): Address,
     mut session: AuthSession,
     Form(form): Form<LoginForm>,
 ) -> Result<Response, HttpError> {
-    let found = session.authenticate((form.login.clone(), form.password)).await.map_err(internal)?;
+    let given = Credentials { login: form.login.clone(), password: form.password, address };
+    let found = match session.authenticate(given).await {
+        Err(axum_login::Error::Backend(error)) => return Err(error.into()),
+        outcome => outcome.map_err(internal)?,
+    };
     let Some(user) = found else {
         let shown: String = form.login.chars().take(64).collect();
         warn!(login = ?shown, "a login was refused");

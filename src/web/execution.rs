@@ -6,12 +6,13 @@ use axum::response::{IntoResponse, Redirect, Response};
 use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Permission, User};
+use crate::account::User;
 use crate::app::App;
 use crate::engine::Intervention;
 use crate::entity::kind::ExecutionResult;
 use crate::entity::{action, callback, callback_execution, experiment};
-use crate::http::{HttpError, LoggedIn, Needs, Permitted, Wants};
+use crate::http::needs::ActionUpdate;
+use crate::http::{HttpError, LoggedIn, Permitted, Wants};
 use crate::study::dossier::{ExecutionEntry, execution_entry};
 
 use super::page::{missing, page_or_block};
@@ -63,12 +64,6 @@ async fn execution_page(
         problem,
     };
     page_or_block(app, "execution/page.html", "experiments", user, content, fragment.then_some("live"))
-}
-
-pub(super) struct ActionUpdate;
-
-impl Needs for ActionUpdate {
-    const PERMISSION: Permission = Permission::ActionUpdate;
 }
 
 #[derive(Deserialize)]

@@ -6,11 +6,12 @@ use axum::response::{IntoResponse, Redirect, Response};
 use sea_orm::{EntityTrait, QueryOrder};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Permission, User};
+use crate::account::User;
 use crate::app::App;
 use crate::engine::{Possible, Target};
 use crate::entity::{action, state, workflow};
-use crate::http::{HttpError, LoggedIn, Needs, Permitted, Wants};
+use crate::http::needs::SampleStateUpdate;
+use crate::http::{HttpError, LoggedIn, Permitted, Wants};
 use crate::study::dossier::Dossier;
 use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page};
 
@@ -161,12 +162,6 @@ async fn experiment_page(
     page_or_block(app, "experiment/page.html", "experiments", user, content, fragment.then_some("live"))
 }
 
-pub(super) struct StateUpdate;
-
-impl Needs for StateUpdate {
-    const PERMISSION: Permission = Permission::SampleStateUpdate;
-}
-
 #[derive(Deserialize)]
 pub(super) struct TransitionForm {
     state: i32,
@@ -177,7 +172,7 @@ pub(super) struct TransitionForm {
 
 pub(super) async fn transition_experiment(
     State(app): State<App>,
-    Permitted { user, .. }: Permitted<StateUpdate>,
+    Permitted { user, .. }: Permitted<SampleStateUpdate>,
     wants: Wants,
     Path(id): Path<i32>,
     Form(form): Form<TransitionForm>,

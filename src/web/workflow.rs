@@ -3,17 +3,13 @@
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use sea_orm::EntityTrait;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::entity::workflow as workflow_table;
-use crate::http::{HttpError, LoggedIn};
+use crate::http::{HttpError, LoggedIn, draw_workflow};
 use crate::study::overview::{self, WorkflowCounts};
-use crate::view::GraphState;
-use crate::workflow;
 
-use super::page::{missing, page};
+use super::page::page;
 
 #[derive(Serialize)]
 struct WorkflowList {
@@ -36,8 +32,9 @@ pub(super) async fn show_workflow(
     user: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    let (workflow, graph) = draw(&app, id, false).await?;
-    page(&app, "workflow/page.html", "workflows", &user.0, WorkflowPage { workflow, graph })
+    let drawn = draw_workflow(&app, id).await?;
+    let graph = drawn.svg(&app, false)?;
+    page(&app, "workflow/page.html", "workflows", &user.0, WorkflowPage { workflow: drawn.counts, graph })
 }
 
 pub(super) async fn show_graph(
@@ -45,26 +42,6 @@ pub(super) async fn show_graph(
     _user: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    let (_, graph) = draw(&app, id, true).await?;
+    let graph = draw_workflow(&app, id).await?.svg(&app, true)?;
     Ok(([(CONTENT_TYPE, "image/svg+xml")], graph).into_response())
-}
-
-async fn draw(app: &App, id: i32, standalone: bool) -> Result<(WorkflowCounts, String), HttpError> {
-    let connection = app.engine.database().reader();
-    let row = workflow_table::Entity::find_by_id(id).one(connection).await?.ok_or_else(|| missing("workflow", id))?;
-    let counts = overview::workflows(connection, Some(id)).await?.pop().ok_or_else(|| missing("workflow", id))?;
-    let definition = workflow::read_definition(connection, &row).await?;
-    let states: Vec<GraphState> = counts
-        .states
-        .iter()
-        .map(|state| GraphState {
-            label: state.label.clone(),
-            href: format!("{}/states/{}", app.settings.web.prefix, state.id),
-            experiments: state.experiments,
-        })
-        .collect();
-    let drawing = tokio::task::spawn_blocking(move || workflow::draw(&definition))
-        .await
-        .map_err(|error| HttpError::Internal(error.to_string()))?;
-    Ok((counts, app.templates.graph(&drawing, &states, standalone)?))
 }

@@ -3,6 +3,7 @@
 //!
 //! What a state *does* to an experiment is the engine's; here is only what the graph *is*.
 
+mod amend;
 pub mod check;
 pub mod condition;
 pub mod definition;
@@ -15,6 +16,7 @@ pub mod yaml;
 
 use sea_orm::DbErr;
 
+pub use amend::{AmendError, CallbackChanges, amend_callback};
 pub use check::{Checked, Problem, Severity, check};
 pub use definition::{CallbackDefinition, Definition, StateDefinition, TransitionDefinition};
 pub use dot::to_dot;

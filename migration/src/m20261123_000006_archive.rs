@@ -1,0 +1,61 @@
+//! Archived subjects and experiments: kept with their history, out of sight, their labels free again.
+//!
+//! `archive_id` is 0 for what is in use and the own id for what is archived: so labels are unique among what is in use,
+//! and any number of archived ones may have had the same label. (A partial unique index would say the same, but MariaDB
+//! has none.)
+//!
+//! `subject.updated_at` is when a subject was last changed after it was registered.
+
+use sea_orm_migration::prelude::*;
+
+use crate::columns::{counter, index, label, moment, text};
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+/// Table, and the columns in which its labels were unique.
+const ARCHIVED: [(&str, [&str; 2]); 2] = [("subject", ["cohort_id", "label"]), ("experiment", ["subject_id", "label"])];
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        for (table, [parent, name]) in ARCHIVED {
+            for column in columns(manager) {
+                let mut column = column;
+                manager.alter_table(Table::alter().table(table).add_column(&mut column).to_owned()).await?;
+            }
+            // The new index first: MariaDB wants one for the foreign key at any time.
+            index(manager, table, &[parent, name, "archive_id"], true).await?;
+            drop_index(manager, table, &format!("uix_{table}_{parent}_{name}")).await?;
+        }
+        let mut updated = moment(manager, "updated_at");
+        manager.alter_table(Table::alter().table("subject").add_column(&mut updated).to_owned()).await?;
+        index(manager, "experiment", &["scandate"], false).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        drop_index(manager, "experiment", "ix_experiment_scandate").await?;
+        manager.alter_table(Table::alter().table("subject").drop_column("updated_at").to_owned()).await?;
+        for (table, [parent, name]) in ARCHIVED {
+            index(manager, table, &[parent, name], true).await?;
+            drop_index(manager, table, &format!("uix_{table}_{parent}_{name}_archive_id")).await?;
+            for column in ["archive_id", "archived_at", "archived_by", "archived_reason"] {
+                manager.alter_table(Table::alter().table(table).drop_column(column).to_owned()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn columns(manager: &SchemaManager<'_>) -> [ColumnDef; 4] {
+    [
+        counter("archive_id", 0),
+        moment(manager, "archived_at"),
+        label("archived_by", 64),
+        text(manager, "archived_reason"),
+    ]
+}
+
+async fn drop_index(manager: &SchemaManager<'_>, table: &'static str, name: &str) -> Result<(), DbErr> {
+    manager.drop_index(Index::drop().table(table).name(name).to_owned()).await
+}

@@ -1,0 +1,303 @@
+//! Who logs in: a name and a password, checked at a constant cost, remembered for a moment, and refused for a while
+//! after many failures.
+//!
+//! Checking a password takes a core for some hundredths of a second, on purpose. A script that sends it with each
+//! request would spend all its time there, so a login that was right is remembered for a minute: in memory, under a hash
+//! with a key that this process made up, and with the permissions of at most two seconds ago.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::user::{authenticate, find_active};
+use super::{AccountError, Accounts, User};
+
+/// A login that was right is not checked again for this long.
+const REMEMBERED: Duration = Duration::from_secs(60);
+
+/// What another process changed about an account is seen after this long; what this one changed, at once.
+const FRESH: Duration = Duration::from_secs(2);
+
+/// Logins and counts of failures that are kept at most.
+const MOST_KEPT: usize = 10_000;
+
+/// Failures count for this long.
+const WINDOW: Duration = Duration::from_secs(300);
+
+/// Failures in [`WINDOW`] after which nobody is let in any more: of one name from one address, of one address, of one
+/// name. The last is far higher, so that others cannot lock somebody out easily.
+const MOST_OF_PAIR: u32 = 10;
+const MOST_OF_ADDRESS: u32 = 50;
+const MOST_OF_NAME: u32 = 100;
+
+/// Why somebody was not let in, besides a wrong name or password.
+#[derive(Debug, thiserror::Error)]
+pub enum LoginError {
+    #[error("too many failed logins; try again in {0} seconds")]
+    TooMany(u64),
+    #[error(transparent)]
+    Account(#[from] AccountError),
+}
+
+type Key = [u8; 32];
+
+#[derive(Clone)]
+pub(super) struct Logins {
+    key: Key,
+    remembered: Arc<Mutex<HashMap<Key, Remembered>>>,
+    failures: Arc<Mutex<HashMap<Cause, Failures>>>,
+    /// The same login is checked once, however many requests come with it at the same time.
+    turns: Arc<[tokio::sync::Mutex<()>; 16]>,
+}
+
+impl std::fmt::Debug for Logins {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Logins(…)")
+    }
+}
+
+impl Default for Logins {
+    fn default() -> Self {
+        Self {
+            key: rand::random(),
+            remembered: Arc::default(),
+            failures: Arc::default(),
+            turns: Arc::new(std::array::from_fn(|_| tokio::sync::Mutex::default())),
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Remembered {
+    user: User,
+    verified: Instant,
+    loaded: Instant,
+}
+
+/// Where failures come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Cause {
+    Pair(IpAddr, String),
+    Address(IpAddr),
+    Name(String),
+}
+
+impl Cause {
+    fn all(login: &str, address: Option<IpAddr>) -> Vec<Self> {
+        // Long names would fill the memory.
+        let name: String = login.trim().to_lowercase().chars().take(64).collect();
+        let mut all = vec![Self::Name(name.clone())];
+        if let Some(address) = address {
+            all.extend([Self::Pair(address, name), Self::Address(address)]);
+        }
+        all
+    }
+
+    fn most(&self) -> u32 {
+        match self {
+            Self::Pair(..) => MOST_OF_PAIR,
+            Self::Address(_) => MOST_OF_ADDRESS,
+            Self::Name(_) => MOST_OF_NAME,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Failures {
+    count: u32,
+    since: Instant,
+}
+
+impl Logins {
+    /// The same login gives the same key, in this process only; nothing leads back to the password.
+    fn key_of(&self, login: &str, password: &str) -> Key {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return rand::random() };
+        mac.update(&(login.len() as u64).to_le_bytes());
+        mac.update(login.as_bytes());
+        mac.update(password.as_bytes());
+        mac.finalize().into_bytes().into()
+    }
+
+    fn recall(&self, key: &Key) -> Option<Remembered> {
+        let mut all = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = all.get(key).cloned()?;
+        if found.verified.elapsed() < REMEMBERED {
+            return Some(found);
+        }
+        all.remove(key);
+        None
+    }
+
+    fn remember(&self, key: Key, entry: Remembered) {
+        let mut all = self.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST_KEPT {
+            all.retain(|_, entry| entry.verified.elapsed() < REMEMBERED);
+        }
+        if all.len() < MOST_KEPT {
+            all.insert(key, entry);
+        }
+    }
+
+    fn forget(&self, key: &Key) {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+
+    /// Forgets all logins: an account or a role has changed.
+    pub(super) fn forget_all(&self) {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn check_limits(&self, causes: &[Cause]) -> Result<(), LoginError> {
+        let all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let wait = |cause: &Cause| {
+            let failures = all.get(cause)?;
+            let left = WINDOW.checked_sub(failures.since.elapsed())?;
+            (failures.count >= cause.most()).then_some(left.as_secs() + 1)
+        };
+        match causes.iter().filter_map(wait).max() {
+            Some(seconds) => Err(LoginError::TooMany(seconds)),
+            None => Ok(()),
+        }
+    }
+
+    fn count_failure(&self, causes: Vec<Cause>) {
+        let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= MOST_KEPT {
+            all.retain(|_, failures| failures.since.elapsed() < WINDOW);
+        }
+        for cause in causes {
+            if all.len() >= MOST_KEPT && !all.contains_key(&cause) {
+                continue;
+            }
+            let failures = all.entry(cause).or_insert(Failures { count: 0, since: Instant::now() });
+            if failures.since.elapsed() >= WINDOW {
+                *failures = Failures { count: 0, since: Instant::now() };
+            }
+            failures.count += 1;
+        }
+    }
+
+    fn forgive(&self, causes: &[Cause]) {
+        let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        for cause in causes.iter().filter(|cause| matches!(cause, Cause::Pair(..))) {
+            all.remove(cause);
+        }
+    }
+}
+
+impl Accounts {
+    /// The user with this name or address and password, for requests that bring them each time; a login that was
+    /// right a moment ago is not checked again. `address` is where the request comes from.
+    ///
+    /// # Errors
+    /// [`LoginError::TooMany`] after many failures.
+    pub async fn verify(
+        &self,
+        login: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Option<User>, LoginError> {
+        let key = self.logins.key_of(login, password);
+        if let Some(user) = self.recalled(&key).await? {
+            return Ok(Some(user));
+        }
+        let turn = self.logins.turns.get(usize::from(key[0]) % 16);
+        let _turn = match turn {
+            Some(turn) => Some(turn.lock().await),
+            None => None,
+        };
+        // Another request with the same login may have been first.
+        if let Some(user) = self.recalled(&key).await? {
+            return Ok(Some(user));
+        }
+        let user = self.log_in(login, password, address).await?;
+        if let Some(user) = &user {
+            let now = Instant::now();
+            self.logins.remember(key, Remembered { user: user.clone(), verified: now, loaded: now });
+        }
+        Ok(user)
+    }
+
+    /// The user with this name or address and password, checked now.
+    ///
+    /// # Errors
+    /// [`LoginError::TooMany`] after many failures.
+    pub async fn log_in(
+        &self,
+        login: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Option<User>, LoginError> {
+        let causes = Cause::all(login, address);
+        self.logins.check_limits(&causes)?;
+        let user = authenticate(&self.database, &self.passwords, login, password, self.clock.now()).await?;
+        match &user {
+            Some(_) => self.logins.forgive(&causes),
+            None => self.logins.count_failure(causes),
+        }
+        Ok(user)
+    }
+
+    /// The user of a remembered login, if nothing about the account has changed that ends it.
+    async fn recalled(&self, key: &Key) -> Result<Option<User>, LoginError> {
+        let Some(entry) = self.logins.recall(key) else { return Ok(None) };
+        if entry.loaded.elapsed() < FRESH {
+            return Ok(Some(entry.user));
+        }
+        let loaded = Instant::now();
+        let user = self.find_active(entry.user.id).await.map_err(AccountError::Database)?;
+        let user = user.filter(|user| user.uniquifier == entry.user.uniquifier);
+        match &user {
+            Some(user) => {
+                self.logins.remember(*key, Remembered { user: user.clone(), verified: entry.verified, loaded });
+            }
+            None => self.logins.forget(key),
+        }
+        Ok(user)
+    }
+
+    /// The active user with this id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn find_active(&self, id: i32) -> Result<Option<User>, sea_orm::DbErr> {
+        find_active(self.database.reader(), id).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_add_up_by_name_and_address_and_a_success_forgives_the_pair() {
+        let logins = Logins::default();
+        let address = Some(IpAddr::from([127, 0, 0, 1]));
+        let causes = || Cause::all("Alice", address);
+        for _ in 0..MOST_OF_PAIR {
+            assert!(logins.check_limits(&causes()).is_ok());
+            logins.count_failure(causes());
+        }
+        assert!(matches!(logins.check_limits(&Cause::all("alice", address)), Err(LoginError::TooMany(1..=301))));
+        assert!(logins.check_limits(&Cause::all("bob", address)).is_ok(), "another name from there");
+        assert!(logins.check_limits(&Cause::all("alice", None)).is_ok(), "the same name from elsewhere");
+        logins.forgive(&causes());
+        assert!(logins.check_limits(&causes()).is_ok());
+        for name in 0..MOST_OF_ADDRESS {
+            logins.count_failure(Cause::all(&name.to_string(), address));
+        }
+        assert!(logins.check_limits(&Cause::all("carol", address)).is_err(), "too many from this address");
+    }
+
+    #[test]
+    fn a_remembered_login_is_under_a_key_of_this_process() {
+        let (one, other) = (Logins::default(), Logins::default());
+        assert_eq!(one.key_of("a", "bc"), one.key_of("a", "bc"));
+        assert_ne!(one.key_of("a", "bc"), one.key_of("ab", "c"));
+        assert_ne!(one.key_of("a", "bc"), other.key_of("a", "bc"));
+    }
+}

@@ -1,0 +1,164 @@
+//! Changes of accounts and roles by administrators. Each ends what this process remembers of logins.
+
+use std::collections::BTreeSet;
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
+};
+use uuid::Uuid;
+
+use crate::database;
+use crate::entity::{role, roles_users, user};
+
+use super::user::{check_field, insert};
+use super::{AccountError, Accounts, NewUser, Permission};
+
+/// What is to be different about an account; what is none stays.
+#[derive(Debug, Clone, Default)]
+pub struct UserChanges {
+    pub username: Option<String>,
+    pub name: Option<String>,
+    pub email: Option<String>,
+    pub password: Option<String>,
+    pub active: Option<bool>,
+}
+
+/// A role with what it permits.
+#[derive(Debug, Clone)]
+pub struct RoleRecord {
+    pub row: role::Model,
+    pub permissions: BTreeSet<Permission>,
+}
+
+impl From<role::Model> for RoleRecord {
+    fn from(row: role::Model) -> Self {
+        Self { permissions: row.permissions.as_deref().map(Permission::parse_all).unwrap_or_default(), row }
+    }
+}
+
+impl Accounts {
+    /// Makes an account. The password is taken as given.
+    ///
+    /// # Errors
+    /// [`AccountError::Invalid`], [`AccountError::Exists`] and [`AccountError::UnknownRole`].
+    pub async fn create(&self, new: &NewUser) -> Result<user::Model, AccountError> {
+        super::user::check(new)?;
+        let hash = self.passwords.hash(&new.password).await?;
+        let transaction = self.database.begin().await?;
+        let row = insert(&*transaction, new, hash, self.clock.now()).await?;
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(row)
+    }
+
+    /// Changes an account that is still as `seen` wants it. With a new password all its sessions end.
+    ///
+    /// # Errors
+    /// [`AccountError::Unknown`], [`AccountError::Invalid`], [`AccountError::Exists`] and [`AccountError::Changed`].
+    pub async fn update(
+        &self,
+        id: i32,
+        changes: UserChanges,
+        seen: impl FnOnce(&user::Model) -> bool,
+    ) -> Result<user::Model, AccountError> {
+        for (field, value) in [("username", &changes.username), ("name", &changes.name), ("email", &changes.email)] {
+            if let Some(value) = value {
+                check_field(field, value)?;
+            }
+        }
+        let hash = match changes.password.as_deref() {
+            Some("") => return Err(AccountError::Invalid { field: "password", problem: "is empty".to_owned() }),
+            Some(password) => Some(self.passwords.hash(password).await?),
+            None => None,
+        };
+        let transaction = self.database.begin().await?;
+        let row = user::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let row = row.ok_or(AccountError::Unknown)?;
+        if !seen(&row) {
+            return Err(AccountError::Changed);
+        }
+        let mut changed = row.into_active_model();
+        changed.username = changes.username.map_or(changed.username, |value| Set(value.trim().to_owned()));
+        changed.name = changes.name.map_or(changed.name, |value| Set(value.trim().to_owned()));
+        changed.email = changes.email.map_or(changed.email, |value| Set(value.trim().to_owned()));
+        changed.active = changes.active.map_or(changed.active, Set);
+        changed.update_datetime = Set(Some(self.clock.now()));
+        if let Some(hash) = hash {
+            changed.password = Set(hash);
+            changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
+        }
+        let row = changed.update(&*transaction).await.map_err(|error| match database::is_duplicate(&error) {
+            true => AccountError::Exists,
+            false => error.into(),
+        })?;
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(row)
+    }
+
+    /// Gives a role to a user, or takes it away.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn set_role(&self, user_id: i32, role_id: i32, has_role: bool) -> Result<(), DbErr> {
+        let transaction = self.database.begin().await?;
+        let held = roles_users::Entity::find_by_id((user_id, role_id)).one(&*transaction).await?;
+        match (held, has_role) {
+            (None, true) => {
+                let link = roles_users::ActiveModel { user_id: Set(user_id), role_id: Set(role_id) };
+                match roles_users::Entity::insert(link).exec_without_returning(&*transaction).await {
+                    Err(error) if database::is_duplicate(&error) => return Ok(()),
+                    outcome => outcome?,
+                };
+            }
+            (Some(_), false) => {
+                roles_users::Entity::delete_by_id((user_id, role_id)).exec(&*transaction).await?;
+            }
+            _ => {}
+        }
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(())
+    }
+
+    /// Whether an account can be made of this.
+    ///
+    /// # Errors
+    /// [`AccountError::Invalid`].
+    pub fn check(&self, new: &NewUser) -> Result<(), AccountError> {
+        super::user::check(new)
+    }
+
+    /// Makes an account inside a transaction of the caller, who calls [`Self::forget_logins`] after it.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub async fn insert(
+        &self,
+        connection: &impl ConnectionTrait,
+        new: &NewUser,
+        hash: String,
+        now: chrono::NaiveDateTime,
+    ) -> Result<user::Model, AccountError> {
+        insert(connection, new, hash, now).await
+    }
+
+    /// Something about roles or accounts was changed by somebody else in this process: nothing remembered counts.
+    pub fn forget_logins(&self) {
+        self.logins.forget_all();
+    }
+}
+
+/// Gives a user exactly these roles. A helper: the caller owns the transaction.
+///
+/// # Errors
+/// [`AccountError::UnknownRole`].
+pub async fn replace_roles(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    roles: &[String],
+) -> Result<(), AccountError> {
+    roles_users::Entity::delete_many().filter(roles_users::Column::UserId.eq(user_id)).exec(connection).await?;
+    super::user::add_roles(connection, user_id, roles).await
+}

@@ -1,0 +1,142 @@
+//! Tokens for scripts: made by their owner, with a set of permissions and an end, and revoked by their owner.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{NaiveDateTime, TimeDelta};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+
+use crate::entity::api_token::{ActiveModel, Column, Entity, Model};
+
+use super::{Accounts, Permission, User};
+
+/// A token to be.
+#[derive(Debug, Clone)]
+pub struct NewToken {
+    pub label: String,
+    /// What it may do, of what its owner may do at the time of each request; everything when it is none.
+    pub permissions: Option<BTreeSet<Permission>>,
+    pub expires_at: NaiveDateTime,
+}
+
+/// A token as its owner sees it later: without the secret.
+#[derive(Debug, Clone)]
+pub struct Token {
+    pub id: i32,
+    pub label: String,
+    pub permissions: Option<BTreeSet<Permission>>,
+    pub created: NaiveDateTime,
+    pub expires_at: Option<NaiveDateTime>,
+    pub revoked_at: Option<NaiveDateTime>,
+    /// To the minute.
+    pub last_used_at: Option<NaiveDateTime>,
+}
+
+/// Tells tokens from other secrets, for people and for programs that look for leaked ones.
+const PREFIX: &str = "sgov_";
+
+fn hash(secret: &str) -> String {
+    // 256 random bits need no slow hash.
+    URL_SAFE_NO_PAD.encode(Sha256::digest(secret.as_bytes()))
+}
+
+fn token(row: Model) -> Token {
+    Token {
+        id: row.id,
+        label: row.label,
+        permissions: row.permissions.as_deref().map(Permission::parse_all),
+        created: row.created,
+        expires_at: row.expires_at,
+        revoked_at: row.revoked_at,
+        last_used_at: row.last_used_at,
+    }
+}
+
+impl Accounts {
+    /// Makes a token. The second is its secret, which is kept nowhere: only its hash is.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn create_token(&self, user_id: i32, new: &NewToken) -> Result<(Token, String), DbErr> {
+        let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
+        let names = |all: &BTreeSet<Permission>| all.iter().map(|one| one.name()).collect::<Vec<_>>().join(",");
+        let row = ActiveModel {
+            id: NotSet,
+            user_id: Set(user_id),
+            label: Set(new.label.clone()),
+            token_hash: Set(hash(&secret)),
+            permissions: Set(new.permissions.as_ref().map(names)),
+            created: Set(self.clock.now()),
+            expires_at: Set(Some(new.expires_at)),
+            revoked_at: Set(None),
+            last_used_at: Set(None),
+        };
+        let transaction = self.database.begin().await?;
+        let row = row.insert(&*transaction).await?;
+        transaction.commit().await?;
+        Ok((token(row), secret))
+    }
+
+    /// The tokens of a user, the newest first, the revoked and ended ones too.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn tokens(&self, user_id: i32) -> Result<Vec<Token>, DbErr> {
+        let all = Entity::find().filter(Column::UserId.eq(user_id)).order_by_desc(Column::Id);
+        Ok(all.all(self.database.reader()).await?.into_iter().map(token).collect())
+    }
+
+    /// Ends a token of this user at once. Gives none when the user has no such token.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn revoke_token(&self, user_id: i32, id: i32) -> Result<Option<Token>, DbErr> {
+        let transaction = self.database.begin().await?;
+        Entity::update_many()
+            .col_expr(Column::RevokedAt, Expr::value(self.clock.now()))
+            .filter(Column::Id.eq(id))
+            .filter(Column::UserId.eq(user_id))
+            .filter(Column::RevokedAt.is_null())
+            .exec(&*transaction)
+            .await?;
+        let row = Entity::find_by_id(id).filter(Column::UserId.eq(user_id)).one(&*transaction).await?;
+        transaction.commit().await?;
+        Ok(row.map(token))
+    }
+
+    /// The user of a token that is still good, with what the token permits of what the user may do.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn bearer(&self, secret: &str) -> Result<Option<User>, DbErr> {
+        if !secret.starts_with(PREFIX) {
+            return Ok(None);
+        }
+        let now = self.clock.now();
+        let row = Entity::find()
+            .filter(Column::TokenHash.eq(hash(secret)))
+            .filter(Column::RevokedAt.is_null())
+            .one(self.database.reader())
+            .await?;
+        let Some(row) = row.filter(|row| row.expires_at.is_none_or(|end| end > now)) else { return Ok(None) };
+        let Some(mut user) = self.find_active(row.user_id).await? else { return Ok(None) };
+        if let Some(permissions) = row.permissions.as_deref().map(Permission::parse_all) {
+            user.permissions.retain(|permission| permissions.contains(permission));
+            // What is for a role is not for a token with some of its permissions.
+            user.roles.clear();
+        }
+        if row.last_used_at.is_none_or(|last| now - last >= TimeDelta::minutes(1)) {
+            let transaction = self.database.begin().await?;
+            Entity::update_many()
+                .col_expr(Column::LastUsedAt, Expr::value(now))
+                .filter(Column::Id.eq(row.id))
+                .exec(&*transaction)
+                .await?;
+            transaction.commit().await?;
+        }
+        Ok(Some(user))
+    }
+}

@@ -1,0 +1,146 @@
+//! Who asks: HTTP Basic with name or address, a token, or the session of a browser.
+
+use std::marker::PhantomData;
+
+use axum::extract::FromRequestParts;
+use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::account::{Permission, User};
+use crate::app::App;
+use crate::engine::Actor;
+use crate::entity::kind::Origin;
+use crate::http::{Address, AuthSession, HttpError, Needs};
+
+/// How somebody showed who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Password,
+    Token,
+    Session,
+}
+
+/// Somebody who is known. Anybody else gets 401.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub user: User,
+    pub by: By,
+}
+
+impl Caller {
+    /// The same as the engine wants it.
+    pub(super) fn actor(&self) -> Actor {
+        Actor { user_id: Some(self.user.id), name: self.user.username.clone(), origin: Origin::Api }
+    }
+
+    /// # Errors
+    /// [`HttpError::Forbidden`] when none of the roles permits it.
+    pub(super) fn check(&self, permission: Permission) -> Result<(), HttpError> {
+        if self.user.may(permission) { Ok(()) } else { Err(HttpError::Forbidden(permission.name())) }
+    }
+}
+
+/// Somebody who is known, or nobody. A wrong login is an error all the same.
+pub(super) struct MaybeCaller(pub Option<Caller>);
+
+impl FromRequestParts<App> for MaybeCaller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        if let Some(caller) = parts.extensions.get::<Caller>() {
+            return Ok(Self(Some(caller.clone())));
+        }
+        let Some(given) = parts.headers.get(AUTHORIZATION).cloned() else {
+            let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
+            return Ok(Self(session.user.map(|user| Caller { user, by: By::Session })));
+        };
+        let found = match scheme(&given) {
+            Some(("basic", encoded)) => basic(parts, app, encoded).await.map_err(IntoResponse::into_response)?,
+            Some(("bearer", secret)) => {
+                let user = app.accounts.bearer(secret).await.map_err(|error| HttpError::from(error).into_response())?;
+                user.map(|user| Caller { user, by: By::Token })
+            }
+            _ => None,
+        };
+        match found {
+            Some(caller) => {
+                // So that a layer and the handler ask once.
+                parts.extensions.insert(caller.clone());
+                Ok(Self(Some(caller)))
+            }
+            None => Err(unauthenticated(app)),
+        }
+    }
+}
+
+fn scheme(value: &HeaderValue) -> Option<(&'static str, &str)> {
+    let (name, rest) = value.to_str().ok()?.split_once(' ')?;
+    let known = ["basic", "bearer"].into_iter().find(|known| name.eq_ignore_ascii_case(known))?;
+    Some((known, rest.trim()))
+}
+
+async fn basic(parts: &mut Parts, app: &App, encoded: &str) -> Result<Option<Caller>, HttpError> {
+    let Some(decoded) = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
+        return Ok(None);
+    };
+    let Some((login, password)) = decoded.split_once(':') else { return Ok(None) };
+    let Ok(Address(address)) = Address::from_request_parts(parts, app).await;
+    let user = app.accounts.verify(login, password, address).await?;
+    Ok(user.map(|user| Caller { user, by: By::Password }))
+}
+
+/// 401, with what the Python client and browsers want to know.
+pub(super) fn unauthenticated(app: &App) -> Response {
+    let web = &app.settings.web;
+    let named = format!("{} {}", web.instance_name, web.project_name);
+    let realm: String =
+        named.chars().filter(|c| c.is_ascii_graphic() && *c != '"' && *c != '\\' || *c == ' ').collect();
+    let mut response = HttpError::Unauthenticated.into_response();
+    if let Ok(value) = HeaderValue::from_str(&format!("Basic realm=\"{realm}\"")) {
+        response.headers_mut().insert(WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let MaybeCaller(caller) = MaybeCaller::from_request_parts(parts, app).await?;
+        caller.ok_or_else(|| unauthenticated(app))
+    }
+}
+
+/// Somebody with the role `admin`.
+pub(super) struct Administrator;
+
+impl FromRequestParts<App> for Administrator {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        match caller.user.is_admin() {
+            true => Ok(Self),
+            false => Err(HttpError::NotYours("This needs the role 'admin'.".to_owned()).into_response()),
+        }
+    }
+}
+
+/// Somebody who is known and may do what `N` says.
+pub(super) struct May<N> {
+    pub caller: Caller,
+    needs: PhantomData<N>,
+}
+
+impl<N: Needs> FromRequestParts<App> for May<N> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        caller.check(N::PERMISSION).map_err(IntoResponse::into_response)?;
+        Ok(Self { caller, needs: PhantomData })
+    }
+}

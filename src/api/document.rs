@@ -1,0 +1,209 @@
+//! The description of the API: what utoipa reads from the code, and what holds for all operations, said once.
+
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+use utoipa::openapi::OpenApi as Description;
+
+use crate::http::ErrorBody;
+
+#[derive(OpenApi)]
+#[openapi(components(schemas(ErrorBody)))]
+struct Shared;
+
+/// Finishes the description of one version; `prefix` is the path prefix of the instance.
+pub(super) fn finish(mut description: Description, version: &str, prefix: &str) -> Value {
+    description.merge(Shared::openapi());
+    let mut document = serde_json::to_value(description).unwrap_or_default();
+    document["info"] = json!({
+        "title": format!("Study Governor API, version {version}"),
+        "version": format!("{version}.0"),
+        "description": about(version),
+        "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+    });
+    document["servers"] = json!([{ "url": format!("{prefix}/api/v{version}") }]);
+    document["components"]["securitySchemes"] = json!({
+        "basic": { "type": "http", "scheme": "basic", "description": "Name or e-mail address, and password" },
+        "token": { "type": "http", "scheme": "bearer", "description": "A token of `POST /api/v2/tokens`" },
+        "session": {
+            "type": "apiKey", "in": "cookie", "name": "studygovernor_PROJECT",
+            "description": "The session of a browser that is logged in; its name ends with the name of the project",
+        },
+    });
+    let schemas = document["components"]["schemas"].clone();
+    for path in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+        for (method, operation) in path.as_object_mut().into_iter().flatten() {
+            finish_operation(method, operation, &schemas);
+        }
+    }
+    document
+}
+
+fn about(version: &str) -> String {
+    let form = match version {
+        "1" => "References are URIs, so a list costs one more request an item; use version 2 for new scripts.",
+        _ => "References are nested summaries with id, label and URI.",
+    };
+    format!(
+        "{form}\n\nLog in with HTTP Basic, a token (`Authorization: Bearer …`) or the session of a browser. Lists carry \
+         `count`, `offset` and `limit`, and `Link` headers to their neighbours. Single resources carry an `ETag`: \
+         `If-None-Match` on GET answers 304, `If-Match` on PUT answers 412 when somebody else was faster. \
+         `Idempotency-Key` on POST makes a repeated request answer as the first one did. `X-Fields` takes away what is \
+         not asked for: `{{id, label, subject{{uri}}}}`. Times are UTC."
+    )
+}
+
+/// What may go wrong with every operation, by method.
+fn failures(method: &str, is_open: bool) -> Vec<(&'static str, &'static str)> {
+    let mut all = vec![
+        ("400", "Something in the request cannot be read; `errors` says what, by field"),
+        ("401", "No login, or a wrong one"),
+        ("403", "Not permitted"),
+        ("404", "There is no such thing"),
+        ("429", "Too many failed logins"),
+    ];
+    match method {
+        "get" => all.push(("304", "It is as `If-None-Match` says")),
+        "post" => all.extend([
+            ("409", "It is there already, or has moved on"),
+            ("413", "The body is too large"),
+            ("422", "The `Idempotency-Key` was used for another request"),
+        ]),
+        "put" => all.extend([
+            ("409", "It is there already, or has moved on"),
+            ("412", "It is not as `If-Match` says"),
+            ("413", "The body is too large"),
+        ]),
+        _ => all.extend([("409", "It has moved on"), ("413", "The body is too large")]),
+    }
+    // By label, several may be meant.
+    if method == "get" {
+        all.push(("409", "Several things have this label"));
+    }
+    if is_open {
+        all.retain(|(status, _)| *status != "422");
+    }
+    all
+}
+
+fn finish_operation(method: &str, operation: &mut Value, schemas: &Value) {
+    let security = operation["security"].take();
+    let scopes: Vec<String> = security
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|one| one.get("login")?.as_array())
+        .flatten()
+        .filter_map(|scope| scope.as_str().map(str::to_owned))
+        .collect();
+    let is_open =
+        security.as_array().is_some_and(|all| all.iter().any(|one| one.as_object().is_some_and(Map::is_empty)));
+    let mut schemes = vec![json!({ "basic": scopes }), json!({ "token": scopes }), json!({ "session": scopes })];
+    if is_open {
+        schemes.insert(0, json!({}));
+    }
+    operation["security"] = Value::Array(schemes);
+    let need = match scopes.as_slice() {
+        [] => "Needs a login.".to_owned(),
+        [scope] => match scope.strip_prefix("role:") {
+            Some(role) => format!("Needs the role `{role}`."),
+            None => format!("Needs the permission `{scope}`."),
+        },
+        many => format!("Needs one of `{}`.", many.join("`, `")),
+    };
+    let said = operation["description"].as_str().or(operation["summary"].as_str()).unwrap_or_default().to_owned();
+    operation["description"] = json!(format!("{said}\n\n{need}"));
+    let Some(responses) = operation["responses"].as_object_mut() else { return };
+    for (status, description) in failures(method, is_open) {
+        let body = json!({ "application/json": { "schema": { "$ref": "#/components/schemas/ErrorBody" } } });
+        let known = responses.entry(status).or_insert_with(|| json!({ "description": description }));
+        if status == "304" {
+            continue;
+        }
+        match known["content"]["application/json"]["schema"].take() {
+            Value::Null => known["content"] = body,
+            // Where there is an answer of its own kind, the common one may come too.
+            own => {
+                let both = json!([own, { "$ref": "#/components/schemas/ErrorBody" }]);
+                known["content"]["application/json"]["schema"] = json!({ "anyOf": both });
+            }
+        }
+    }
+    for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
+        if response["description"].as_str().is_none_or(str::is_empty) {
+            response["description"] = json!(if status == "201" { "Made" } else { "Done" });
+        }
+        let content = response.get_mut("content").and_then(|content| content.get_mut("application/json"));
+        if let Some(content) = content {
+            let example = example_of(&content["schema"], schemas, 0);
+            content["example"] = example;
+        }
+    }
+    add_headers(method, operation);
+    let body = operation.get_mut("requestBody").and_then(|body| body["content"].get_mut("application/json"));
+    if let Some(content) = body {
+        let example = example_of(&content["schema"], schemas, 0);
+        content["example"] = example;
+    }
+}
+
+fn add_headers(method: &str, operation: &mut Value) {
+    let header = |name: &str, about: &str| json!({ "name": name, "in": "header", "required": false, "description": about, "schema": { "type": "string" } });
+    let mut headers = vec![header("X-Fields", "Only these fields of the answer: `{id, label}`")];
+    match method {
+        "post" => {
+            headers.push(header("Idempotency-Key", "A request that comes again with it is answered as the first one"))
+        }
+        "put" => headers.push(header("If-Match", "The `ETag` that the change is about")),
+        _ => {}
+    }
+    if operation["parameters"].is_null() {
+        operation["parameters"] = json!([]);
+    }
+    operation["parameters"].as_array_mut().into_iter().for_each(|all| all.append(&mut headers.clone()));
+}
+
+/// An example of a schema, put together from the examples of its parts.
+fn example_of(schema: &Value, schemas: &Value, depth: usize) -> Value {
+    if depth > 8 {
+        return Value::Null;
+    }
+    if let Some(example) = schema.get("example").or_else(|| schema.get("examples").and_then(|all| all.get(0))) {
+        return example.clone();
+    }
+    if let Some(name) = schema["$ref"].as_str().and_then(|name| name.strip_prefix("#/components/schemas/")) {
+        return example_of(&schemas[name], schemas, depth + 1);
+    }
+    if let Some(all) = schema["allOf"].as_array() {
+        let parts = all.iter().map(|one| example_of(one, schemas, depth + 1));
+        let fields = parts.filter_map(|part| part.as_object().cloned()).flatten();
+        return Value::Object(fields.collect());
+    }
+    for choice in ["oneOf", "anyOf"] {
+        if let Some(all) = schema[choice].as_array() {
+            let one = all.iter().find(|one| one["type"] != "null");
+            return one.map(|one| example_of(one, schemas, depth + 1)).unwrap_or_default();
+        }
+    }
+    if let Some(first) = schema["enum"].get(0) {
+        return first.clone();
+    }
+    let kinds = match &schema["type"] {
+        Value::Array(kinds) => kinds.clone(),
+        kind => vec![kind.clone()],
+    };
+    // What may be null is null, unless somebody gave an example.
+    if kinds.contains(&json!("null")) {
+        return Value::Null;
+    }
+    match kinds.first().and_then(Value::as_str) {
+        Some("object") => {
+            let fields = schema["properties"].as_object().into_iter().flatten();
+            Value::Object(fields.map(|(name, one)| (name.clone(), example_of(one, schemas, depth + 1))).collect())
+        }
+        Some("array") => json!([example_of(&schema["items"], schemas, depth + 1)]),
+        Some("string") => json!("text"),
+        Some("boolean") => json!(true),
+        Some("integer" | "number") => json!(1),
+        _ => Value::Null,
+    }
+}

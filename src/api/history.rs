@@ -1,0 +1,298 @@
+//! What both versions do with actions, callbacks and their executions.
+
+use chrono::NaiveDateTime;
+use sea_orm::EntityTrait;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::account::Permission;
+use crate::app::App;
+use crate::callback::FUNCTIONS;
+use crate::database::WriteTransaction;
+use crate::engine::{Actor, Annotation, EngineError, Intervention, Report};
+use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
+use crate::entity::{action, callback, callback_execution};
+use crate::http::HttpError;
+use crate::queue::is_execution_secret;
+use crate::workflow::{AmendError, CallbackChanges, amend_callback, yaml};
+
+use super::access::{Caller, MaybeCaller};
+use super::input::{Given, Problems, Readable, invalid};
+
+/// What came of an action.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct ActionBody {
+    #[schema(value_type = Option<bool>)]
+    success: Given<bool>,
+    #[schema(value_type = Option<String>)]
+    return_value: Given<String>,
+    #[schema(value_type = Option<String>, example = "2024-03-01T10:00:00")]
+    end_time: Given<NaiveDateTime>,
+}
+
+pub(super) async fn update_action(
+    app: &App,
+    id: i32,
+    body: ActionBody,
+    is_guarded: bool,
+    seen: impl AsyncFnOnce(&WriteTransaction, &action::Model) -> Result<bool, sea_orm::DbErr>,
+) -> Result<action::Model, HttpError> {
+    let mut problems = Problems::default();
+    let annotation = Annotation {
+        success: problems.optional("success", body.success),
+        return_value: problems.optional("return_value", body.return_value).map(Some),
+        end_time: problems.optional("end_time", body.end_time).map(Some),
+    };
+    problems.check()?;
+    app.engine.annotate_action(id, annotation, seen).await.map_err(|error| match error {
+        EngineError::MovedOn if is_guarded => HttpError::Precondition,
+        error => error.into(),
+    })
+}
+
+/// A text of YAML, or a mapping.
+#[derive(Debug)]
+struct Arguments(String);
+
+impl Readable for Arguments {
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Object(_) => Ok(Self(yaml::to_text(value))),
+            value => String::read(value).map(Self),
+        }
+    }
+}
+
+/// What is to be different about a callback; what is left out stays.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct CallbackBody {
+    #[schema(value_type = Option<String>, example = "count_scans")]
+    label: Given<String>,
+    #[schema(value_type = Option<String>, example = "sleep")]
+    function: Given<String>,
+    /// A text of YAML, or a mapping.
+    #[schema(value_type = Option<String>, example = "{seconds: 1}")]
+    callback_arguments: Given<Arguments>,
+    /// Minutes; null for no limit.
+    #[schema(value_type = Option<i32>, example = 20)]
+    run_timeout: Given<i32>,
+    /// Minutes; 0 for no waiting.
+    #[schema(value_type = Option<i32>, example = 0)]
+    wait_timeout: Given<i32>,
+    /// Seconds.
+    #[schema(value_type = Option<i32>, example = 0)]
+    initial_delay: Given<i32>,
+    #[schema(value_type = Option<String>)]
+    description: Given<String>,
+    /// A Python expression.
+    #[schema(value_type = Option<String>)]
+    condition: Given<String>,
+}
+
+pub(super) async fn update_callback(
+    app: &App,
+    id: i32,
+    body: CallbackBody,
+    seen: impl AsyncFnOnce(&WriteTransaction, &callback::Model) -> Result<bool, sea_orm::DbErr>,
+) -> Result<callback::Model, HttpError> {
+    let mut problems = Problems::default();
+    let changes = CallbackChanges {
+        label: problems.optional("label", body.label),
+        function: problems.optional("function", body.function),
+        callback_arguments: problems.optional("callback_arguments", body.callback_arguments).map(|text| text.0),
+        run_timeout: problems.change("run_timeout", body.run_timeout),
+        wait_timeout: problems.change("wait_timeout", body.wait_timeout),
+        initial_delay: problems.optional("initial_delay", body.initial_delay),
+        description: problems.change("description", body.description),
+        condition: problems.change("condition", body.condition),
+    };
+    problems.check()?;
+    amend_callback(app.engine.database(), id, changes, &FUNCTIONS, seen).await.map_err(|error| match error {
+        AmendError::NotFound(id) => HttpError::NotFound(format!("callback {id}")),
+        AmendError::Invalid { field, problem } => invalid(field, problem),
+        AmendError::Duplicate(_) => HttpError::Conflict(error.to_string()),
+        AmendError::Changed => HttpError::Precondition,
+        AmendError::Database(error) => error.into(),
+    })
+}
+
+/// The secret of an execution, from workers of the existing product: they send it in the body of a GET.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct SecretBody {
+    /// The secret of this attempt.
+    #[schema(value_type = Option<String>)]
+    secret: Given<String>,
+    /// The same.
+    #[schema(value_type = Option<String>)]
+    secret_key: Given<String>,
+}
+
+impl SecretBody {
+    pub(super) fn secret(self) -> Option<String> {
+        self.secret.or(self.secret_key).value()
+    }
+}
+
+/// A report about an execution. What is left out stays.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct ExecutionBody {
+    /// `created`, `queued`, `running`, `waiting`, `finished` or `skipped`.
+    #[schema(value_type = Option<ExecutionStatusWord>)]
+    status: Given<String>,
+    /// `none`, `success`, `failed` or `timeout`.
+    #[schema(value_type = Option<ExecutionResultWord>)]
+    result: Given<String>,
+    #[schema(value_type = Option<String>)]
+    run_log: Given<String>,
+    #[schema(value_type = Option<String>)]
+    result_log: Given<String>,
+    /// The same, under the name that the Python client uses.
+    #[schema(value_type = Option<String>)]
+    wait_log: Given<String>,
+    #[schema(value_type = Option<Object>, example = json!({"rating": "unsure"}))]
+    result_values: Given<Value>,
+    /// The secret of this attempt, from a worker without a login.
+    #[schema(value_type = Option<String>)]
+    secret: Given<String>,
+    /// The same.
+    #[schema(value_type = Option<String>)]
+    secret_key: Given<String>,
+}
+
+/// Where an execution stands.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "for the description")]
+pub(super) enum ExecutionStatusWord {
+    Created,
+    Queued,
+    Running,
+    Waiting,
+    Finished,
+    Skipped,
+}
+
+/// How an execution ended.
+#[derive(ToSchema)]
+#[schema(rename_all = "snake_case")]
+#[expect(dead_code, reason = "for the description")]
+pub(super) enum ExecutionResultWord {
+    None,
+    Success,
+    Failed,
+    Timeout,
+}
+
+/// The word of a closed set.
+fn word<T: serde::de::DeserializeOwned>(problems: &mut Problems, field: &str, given: Given<String>) -> Option<T> {
+    let text = problems.optional(field, given)?;
+    match serde_json::from_value(Value::String(text.clone())) {
+        Ok(word) => Some(word),
+        Err(_) => {
+            problems.add(field, format!("the value '{text}' is not a valid choice for '{field}'"));
+            None
+        }
+    }
+}
+
+/// Somebody who may see and report on an execution: with the permission, or with the secret of one of its attempts.
+pub(super) enum Reporter {
+    Person(Caller),
+    /// The attempt that the secret is of.
+    Worker(i32),
+}
+
+fn forbidden() -> HttpError {
+    HttpError::NotYours("Cannot access specified callback_execution".to_owned())
+}
+
+/// Who may see an execution sees it. Without a login an execution that is not there looks like one that is not to be seen.
+pub(super) async fn open_execution(
+    app: &App,
+    id: i32,
+    MaybeCaller(caller): MaybeCaller,
+    secret: Option<String>,
+) -> Result<(callback_execution::Model, Reporter), HttpError> {
+    let row = callback_execution::Entity::find_by_id(id).one(app.engine.database().reader()).await?;
+    let may = caller.as_ref().is_some_and(|caller| caller.user.may(Permission::ActionUpdate));
+    let Some(row) = row else {
+        return Err(if may { HttpError::NotFound(format!("callback execution {id}")) } else { forbidden() });
+    };
+    if let Some(caller) = caller.filter(|_| may) {
+        return Ok((row, Reporter::Person(caller)));
+    }
+    let key = &app.settings.secrets.secret_key;
+    let attempt = secret.and_then(|secret| {
+        // The newest first; of how many there were says nothing who does not know one.
+        (1..=row.attempt).rev().find(|attempt| is_execution_secret(key, id, *attempt, &secret))
+    });
+    attempt.map(|attempt| (row, Reporter::Worker(attempt))).ok_or_else(forbidden)
+}
+
+impl ExecutionBody {
+    fn take_secret(&mut self) -> Option<String> {
+        let secret = std::mem::take(&mut self.secret).or(std::mem::take(&mut self.secret_key));
+        secret.value()
+    }
+}
+
+/// Takes a report in.
+pub(super) async fn report(
+    app: &App,
+    id: i32,
+    caller: MaybeCaller,
+    mut body: ExecutionBody,
+    seen: impl AsyncFnOnce(&callback_execution::Model) -> Result<bool, HttpError>,
+) -> Result<callback_execution::Model, HttpError> {
+    let secret = body.take_secret();
+    let (row, reporter) = open_execution(app, id, caller, secret).await?;
+    let mut problems = Problems::default();
+    let status: Option<ExecutionStatus> = word(&mut problems, "status", body.status);
+    let result: Option<ExecutionResult> = word(&mut problems, "result", body.result);
+    let run_log = problems.optional("run_log", body.run_log);
+    let result_log = problems.optional("result_log", body.result_log.or(body.wait_log));
+    let result_values = problems.optional("result_values", body.result_values);
+    problems.check()?;
+    if !seen(&row).await? {
+        return Err(HttpError::Precondition);
+    }
+    let (attempt, actor) = match reporter {
+        Reporter::Person(caller) => (None, caller.actor()),
+        Reporter::Worker(attempt) => (Some(attempt), Actor::without_account("worker", Origin::Worker)),
+    };
+    let report = Report { attempt, status, result, run_log, result_log, result_values };
+    Ok(app.engine.report(id, &report, &actor).await?)
+}
+
+/// What is to be done about an execution that got stuck, and why.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct MarkBody {
+    /// `success` or `failed`.
+    #[schema(value_type = ExecutionResultWord)]
+    result: Given<String>,
+    #[schema(value_type = String, example = "done by hand")]
+    reason: Given<String>,
+}
+
+pub(super) fn read_mark(body: MarkBody) -> Result<(Intervention, String), HttpError> {
+    let mut problems = Problems::default();
+    let result: Option<ExecutionResult> = match &body.result {
+        Given::Missing | Given::Null => problems.required("result", Given::Missing),
+        _ => word(&mut problems, "result", body.result),
+    };
+    if result == Some(ExecutionResult::None) {
+        problems.add("result", "must be success, failed or timeout");
+    }
+    let reason = problems.required("reason", body.reason);
+    if reason.as_ref().is_some_and(|reason| reason.trim().is_empty()) {
+        problems.add("reason", "is empty");
+    }
+    let (result, reason) = problems.all(result.zip(reason))?;
+    Ok((Intervention::Mark(result), reason.trim().to_owned()))
+}

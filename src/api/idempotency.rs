@@ -1,0 +1,198 @@
+//! `Idempotency-Key`: a POST that comes again with the same key gets the answer of the first one, and nothing is done twice.
+//!
+//! The key is noted before the work begins: a second request that comes meanwhile gets 409 and may come again. The answer
+//! is kept for a day. When the server dies in between, the key is free again after [`ABANDONED`]; what was done then was
+//! done in one transaction or not at all, and its labels tell.
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{NaiveDateTime, TimeDelta};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use sha2::{Digest, Sha256};
+use tracing::error;
+
+use crate::app::App;
+use crate::database;
+use crate::entity::idempotency_key::{ActiveModel, Column, Entity, Model};
+use crate::http::HttpError;
+
+use super::access::Caller;
+
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// How long an answer is kept.
+const KEPT: TimeDelta = TimeDelta::days(1);
+
+/// A request without an answer for longer than this is not being worked on any more.
+const ABANDONED: TimeDelta = TimeDelta::minutes(5);
+
+fn digest(parts: &[&[u8]]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    URL_SAFE_NO_PAD.encode(hash.finalize())
+}
+
+/// See the module.
+pub(super) async fn once(State(app): State<App>, request: Request, next: Next) -> Response {
+    let Some(key) = request.headers().get(KEY).filter(|_| request.method() == Method::POST).cloned() else {
+        return next.run(request).await;
+    };
+    if key.is_empty() || key.len() > 255 {
+        let problem = "Idempotency-Key must have 1 to 255 characters.".to_owned();
+        return HttpError::BadRequest(problem).into_response();
+    }
+    let (mut parts, body) = request.into_parts();
+    let caller = match Caller::from_request_parts(&mut parts, &app).await {
+        Ok(caller) => caller,
+        Err(refused) => return refused,
+    };
+    let Ok(bytes) = to_bytes(body, usize::MAX).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let path = parts.uri.to_string();
+    let noted = Noted {
+        app: app.clone(),
+        user_id: caller.user.id,
+        key_hash: digest(&[key.as_bytes()]),
+        fingerprint: digest(&[path.as_bytes(), &bytes]),
+    };
+    match noted.begin().await {
+        Ok(Begun::New) => {}
+        Ok(Begun::Known(row)) => return noted.replay(row),
+        Err(error) => return HttpError::from(error).into_response(),
+    }
+    let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+    noted.finish(response).await
+}
+
+struct Noted {
+    app: App,
+    user_id: i32,
+    key_hash: String,
+    fingerprint: String,
+}
+
+enum Begun {
+    New,
+    Known(Model),
+}
+
+impl Noted {
+    fn now(&self) -> NaiveDateTime {
+        self.app.engine.clock().now()
+    }
+
+    /// Notes the key, unless it is known.
+    async fn begin(&self) -> Result<Begun, DbErr> {
+        let transaction = self.app.engine.database().begin().await?;
+        let now = self.now();
+        let forgotten = Column::Created.lt(now - KEPT);
+        let abandoned = Column::Status.is_null().and(Column::Created.lt(now - ABANDONED));
+        Entity::delete_many().filter(forgotten.or(abandoned)).exec(&*transaction).await?;
+        let found = Entity::find()
+            .filter(Column::UserId.eq(self.user_id))
+            .filter(Column::KeyHash.eq(&self.key_hash))
+            .one(&*transaction)
+            .await?;
+        if let Some(row) = found {
+            transaction.commit().await?;
+            return Ok(Begun::Known(row));
+        }
+        let row = ActiveModel {
+            id: NotSet,
+            user_id: Set(self.user_id),
+            key_hash: Set(self.key_hash.clone()),
+            fingerprint: Set(self.fingerprint.clone()),
+            created: Set(now),
+            status: Set(None),
+            body: Set(None),
+        };
+        match row.insert(&*transaction).await {
+            Ok(_) => {}
+            // The other one of two that came at the same moment.
+            Err(error) if database::is_duplicate(&error) => {
+                let fingerprint = self.fingerprint.clone();
+                let key_hash = self.key_hash.clone();
+                let user_id = self.user_id;
+                return Ok(Begun::Known(Model {
+                    id: 0,
+                    user_id,
+                    key_hash,
+                    fingerprint,
+                    created: now,
+                    status: None,
+                    body: None,
+                }));
+            }
+            Err(error) => return Err(error),
+        }
+        transaction.commit().await?;
+        Ok(Begun::New)
+    }
+
+    fn replay(&self, row: Model) -> Response {
+        if row.fingerprint != self.fingerprint {
+            let problem = "This Idempotency-Key was used for another request.".to_owned();
+            return HttpError::Unprocessable(problem).into_response();
+        }
+        let Some(status) = row.status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok()) else {
+            let problem = "The first request with this Idempotency-Key is still being worked on.".to_owned();
+            return HttpError::Conflict(problem).into_response();
+        };
+        let body = row.body.unwrap_or_default();
+        let location = serde_json::from_str::<serde_json::Value>(&body).ok();
+        let location = location.as_ref().and_then(|body| body.get("uri")?.as_str());
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        if status == StatusCode::CREATED {
+            headers.extend(location.and_then(|uri| HeaderValue::from_str(uri).ok()).map(|value| (LOCATION, value)));
+        }
+        (status, headers, body).into_response()
+    }
+
+    /// Keeps the answer. What failed inside, or was refused for who asked, may be asked again.
+    async fn finish(&self, response: Response) -> Response {
+        let status = response.status();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
+        let passing = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
+        let kept = !status.is_server_error() && !passing.contains(&status);
+        if let Err(error) = self.keep(kept.then_some((status, &bytes))).await {
+            // The work is done; only a repetition would not be recognised.
+            error!(%error, "an answer cannot be kept for its Idempotency-Key");
+        }
+        Response::from_parts(parts, Body::from(bytes))
+    }
+
+    async fn keep(&self, answer: Option<(StatusCode, &Bytes)>) -> Result<(), DbErr> {
+        let transaction = self.app.engine.database().begin().await?;
+        let own = Column::UserId.eq(self.user_id).and(Column::KeyHash.eq(&self.key_hash));
+        match answer {
+            Some((status, bytes)) => {
+                Entity::update_many()
+                    .col_expr(Column::Status, Expr::value(i32::from(status.as_u16())))
+                    .col_expr(Column::Body, Expr::value(String::from_utf8_lossy(bytes).into_owned()))
+                    .filter(own)
+                    .exec(&*transaction)
+                    .await?;
+            }
+            None => {
+                Entity::delete_many().filter(own).exec(&*transaction).await?;
+            }
+        }
+        transaction.commit().await
+    }
+}

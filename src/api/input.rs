@@ -1,0 +1,376 @@
+//! What requests bring: fields that know whether they were given, and all that is wrong with them at once.
+//!
+//! Scripts send numbers as texts and texts as numbers; both are read, as the existing product reads them.
+
+use std::collections::BTreeMap;
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
+use chrono::{NaiveDate, NaiveDateTime};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use crate::app::App;
+use crate::http::HttpError;
+use crate::study::{Label, variable};
+
+/// A field of a body or of an address.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Given<T> {
+    #[default]
+    Missing,
+    Null,
+    Value(T),
+    /// What is wrong with it.
+    Wrong(String),
+}
+
+impl<T> Given<T> {
+    /// This one, or else `other`: for fields that have two names.
+    pub(super) fn or(self, other: Self) -> Self {
+        if self.is_missing() && !matches!(other, Self::Missing) { other } else { self }
+    }
+
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Missing | Self::Null)
+    }
+
+    pub(super) fn value(self) -> Option<T> {
+        if let Self::Value(value) = self { Some(value) } else { None }
+    }
+}
+
+/// Something that can be read from a field.
+pub(super) trait Readable: Sized {
+    /// # Errors
+    /// What is wanted in its place.
+    fn read(value: &Value) -> Result<Self, String>;
+}
+
+impl Readable for String {
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Bool(value) => value.to_string(),
+            _ => return Err("must be a text".to_owned()),
+        };
+        if text.contains('\0') { Err("has a null character in it".to_owned()) } else { Ok(text) }
+    }
+}
+
+impl Readable for i32 {
+    fn read(value: &Value) -> Result<Self, String> {
+        let number = match value {
+            Value::Number(number) => number.as_i64(),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let number = number.ok_or_else(|| "must be a whole number".to_owned())?;
+        Self::try_from(number).map_err(|_| "is too large".to_owned())
+    }
+}
+
+impl Readable for u64 {
+    fn read(value: &Value) -> Result<Self, String> {
+        let number = i32::read(value)?;
+        Self::try_from(number).map_err(|_| "must not be negative".to_owned())
+    }
+}
+
+impl Readable for bool {
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Bool(value) => Ok(*value),
+            Value::Number(number) if number.as_i64() == Some(0) => Ok(false),
+            Value::Number(number) if number.as_i64() == Some(1) => Ok(true),
+            Value::String(text) => match text.to_ascii_lowercase().as_str() {
+                "true" | "1" => Ok(true),
+                "false" | "0" => Ok(false),
+                _ => Err("must be true or false".to_owned()),
+            },
+            _ => Err("must be true or false".to_owned()),
+        }
+    }
+}
+
+/// Years that every database keeps.
+fn in_range(year: i32) -> Result<(), String> {
+    if (1000..=9999).contains(&year) { Ok(()) } else { Err("must be in a year from 1000 to 9999".to_owned()) }
+}
+
+impl Readable for NaiveDate {
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().unwrap_or_default();
+        let date: Self =
+            text.trim().parse().map_err(|_| format!("'{text}' is not a date; wanted is one like 1980-12-31"))?;
+        in_range(chrono::Datelike::year(&date))?;
+        Ok(date)
+    }
+}
+
+impl Readable for NaiveDateTime {
+    fn read(value: &Value) -> Result<Self, String> {
+        let text = value.as_str().unwrap_or_default();
+        let day = || text.trim().parse::<NaiveDate>().ok().map(|day| day.and_time(chrono::NaiveTime::MIN));
+        let moment = variable::parse_moment(text)
+            .or_else(day)
+            .ok_or_else(|| format!("'{text}' is not a date and time; wanted is one like 2024-03-01T10:00:00"))?;
+        in_range(chrono::Datelike::year(&moment))?;
+        Ok(moment)
+    }
+}
+
+impl Readable for Value {
+    fn read(value: &Value) -> Result<Self, String> {
+        Ok(value.clone())
+    }
+}
+
+/// Texts by name.
+impl Readable for BTreeMap<String, String> {
+    fn read(value: &Value) -> Result<Self, String> {
+        let object = value.as_object().ok_or_else(|| "must be an object with texts".to_owned())?;
+        let entry = |(name, value): (&String, &Value)| {
+            let text = String::read(value).map_err(|problem| format!("'{name}' {problem}"))?;
+            Ok((name.clone(), text))
+        };
+        object.iter().map(entry).collect()
+    }
+}
+
+impl<T: Readable> Readable for Vec<T> {
+    fn read(value: &Value) -> Result<Self, String> {
+        let items = value.as_array().ok_or_else(|| "must be a list".to_owned())?;
+        let item = |(index, item): (usize, &Value)| T::read(item).map_err(|problem| format!("item {index} {problem}"));
+        items.iter().enumerate().map(item).collect()
+    }
+}
+
+impl<'de, T: Readable> Deserialize<'de> for Given<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        if value.is_null() {
+            return Ok(Self::Null);
+        }
+        Ok(match T::read(&value) {
+            Ok(value) => Self::Value(value),
+            Err(problem) => Self::Wrong(problem),
+        })
+    }
+}
+
+/// For the description only, which asks for the default of a field: there is none.
+impl<T> Serialize for Given<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_none()
+    }
+}
+
+/// In the words of the existing product, which scripts may look for.
+pub(super) const MISSING: &str = "Missing required parameter in the JSON body";
+
+/// What is wrong with a request, by field.
+#[derive(Debug, Default)]
+pub(super) struct Problems(BTreeMap<String, String>);
+
+impl Problems {
+    pub(super) fn add(&mut self, field: &str, problem: impl Into<String>) {
+        self.0.entry(field.to_owned()).or_insert_with(|| problem.into());
+    }
+
+    /// The value of a field that must be there.
+    pub(super) fn required<T>(&mut self, field: &str, given: Given<T>) -> Option<T> {
+        if given.is_missing() {
+            self.add(field, MISSING);
+        }
+        self.optional(field, given)
+    }
+
+    /// The value of a field that may be missing or null.
+    pub(super) fn optional<T>(&mut self, field: &str, given: Given<T>) -> Option<T> {
+        match given {
+            Given::Value(value) => Some(value),
+            Given::Wrong(problem) => {
+                self.add(field, problem);
+                None
+            }
+            Given::Missing | Given::Null => None,
+        }
+    }
+
+    /// The outer none: it was not given and stays; the inner none: it is to be taken away.
+    #[expect(clippy::option_option, reason = "not given and given as null are two things")]
+    pub(super) fn change<T>(&mut self, field: &str, given: Given<T>) -> Option<Option<T>> {
+        match given {
+            Given::Null => Some(None),
+            given => self.optional(field, given).map(Some),
+        }
+    }
+
+    /// The label in a text.
+    pub(super) fn label(&mut self, field: &str, text: Option<String>) -> Option<Label> {
+        match Label::parse(&text?) {
+            Ok(label) => Some(label),
+            Err(error) => {
+                self.add(field, error.to_string());
+                None
+            }
+        }
+    }
+
+    /// A text of at most so many characters.
+    pub(super) fn short(&mut self, field: &str, text: Option<String>, most: usize) -> Option<String> {
+        let text = text?;
+        if text.chars().count() > most {
+            self.add(field, format!("has more than {most} characters"));
+            return None;
+        }
+        Some(text)
+    }
+
+    /// # Errors
+    /// [`HttpError::Invalid`] when anything is wrong.
+    pub(super) fn check(self) -> Result<(), HttpError> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.error()) }
+    }
+
+    /// The value, unless it or anything else is wrong.
+    ///
+    /// # Errors
+    /// [`HttpError::Invalid`].
+    pub(super) fn all<T>(self, value: Option<T>) -> Result<T, HttpError> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(self.error()),
+        }
+    }
+
+    fn error(self) -> HttpError {
+        HttpError::Invalid(self.0)
+    }
+}
+
+/// One problem of one field.
+pub(super) fn invalid(field: &str, problem: impl Into<String>) -> HttpError {
+    HttpError::Invalid(BTreeMap::from([(field.to_owned(), problem.into())]))
+}
+
+/// A body of JSON, whatever its declared type; nothing at all is an empty object.
+pub(super) struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
+        let bytes = Bytes::from_request(request, app).await.map_err(IntoResponse::into_response)?;
+        read_body(&bytes).map(Self).map_err(IntoResponse::into_response)
+    }
+}
+
+fn read_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
+    let text = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
+    let value: Value = serde_json::from_slice(text)
+        .map_err(|error| HttpError::BadRequest(format!("The body is not JSON: {error}.")))?;
+    if !value.is_object() {
+        return Err(HttpError::BadRequest("The body must be a JSON object.".to_owned()));
+    }
+    serde_json::from_value(value).map_err(|error| HttpError::BadRequest(format!("The body cannot be read: {error}.")))
+}
+
+/// A body that is a list.
+pub(super) struct ListBody(pub Vec<Value>);
+
+impl FromRequest<App> for ListBody {
+    type Rejection = Response;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
+        let bytes = Bytes::from_request(request, app).await.map_err(IntoResponse::into_response)?;
+        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
+            HttpError::BadRequest(format!("The body must be a list in JSON: {error}.")).into_response()
+        })
+    }
+}
+
+/// What stands behind the `?` of the address. A name that is there without a value counts as missing.
+pub(super) struct Query<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Response> {
+        let mut fields = Map::new();
+        for (name, value) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+            if !value.is_empty() {
+                fields.insert(name.into_owned(), Value::String(value.into_owned()));
+            }
+        }
+        let read = serde_json::from_value(Value::Object(fields));
+        read.map(Self).map_err(|error| HttpError::BadRequest(format!("{error}.")).into_response())
+    }
+}
+
+/// The number in the path. Anything else is the name of nothing: 404.
+pub(super) struct Number(pub i32);
+
+impl FromRequestParts<App> for Number {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let Path(text) = Path::<String>::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
+        number(&text).map(Self).map_err(IntoResponse::into_response)
+    }
+}
+
+/// # Errors
+/// 404 when it is no number.
+pub(super) fn number(text: &str) -> Result<i32, HttpError> {
+    text.parse().map_err(|_| HttpError::NotFound(format!("resource '{text}' here: a number is wanted")))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Fields {
+        #[serde(default)]
+        label: Given<String>,
+        #[serde(default)]
+        size: Given<i32>,
+        #[serde(default)]
+        at: Given<NaiveDateTime>,
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_by_field() {
+        let body = json!({"size": "many", "at": "yesterday"}).to_string();
+        let fields: Fields = read_body(body.as_bytes()).unwrap();
+        let mut problems = Problems::default();
+        assert_eq!(problems.required("label", fields.label), None);
+        assert_eq!(problems.optional("size", fields.size), None);
+        assert_eq!(problems.optional("at", fields.at), None);
+        let Err(HttpError::Invalid(errors)) = problems.check() else { panic!("nothing was found") };
+        assert_eq!(errors.keys().collect::<Vec<_>>(), ["at", "label", "size"]);
+        assert_eq!(errors["label"], MISSING);
+    }
+
+    #[test]
+    fn numbers_may_be_texts_and_texts_numbers() {
+        let fields: Fields = read_body(br#"{"label": 7, "size": "12", "at": "2024-03-01"}"#).unwrap();
+        assert_eq!(fields.label.value().as_deref(), Some("7"));
+        assert_eq!(fields.size.value(), Some(12));
+        assert_eq!(fields.at.value().unwrap().to_string(), "2024-03-01 00:00:00");
+        assert!(read_body::<Fields>(b"[]").is_err());
+        assert!(read_body::<Fields>(b"{").is_err());
+        assert!(read_body::<Fields>(b"").is_ok());
+        assert!(String::read(&json!("a\0b")).is_err());
+        assert!(i32::read(&json!(3_000_000_000_i64)).is_err());
+        assert!(NaiveDate::read(&json!("0001-01-01")).is_err());
+    }
+}

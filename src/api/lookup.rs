@@ -1,0 +1,193 @@
+//! Finding what an address or a field names, or saying that it is not there.
+
+use chrono::NaiveDateTime;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, PrimaryKeyTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
+
+use crate::entity::{cohort, experiment, external_system, role, scantype, state, subject, user, workflow};
+use crate::http::HttpError;
+use crate::study::{Found, Reference};
+
+use super::input::invalid;
+
+/// The row with this id.
+///
+/// # Errors
+/// 404 when there is none.
+pub(super) async fn by_id<E>(connection: &impl ConnectionTrait, kind: &str, id: i32) -> Result<E::Model, HttpError>
+where
+    E: EntityTrait,
+    <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<i32>,
+{
+    let found = E::find_by_id(id).one(connection).await?;
+    found.ok_or_else(|| HttpError::NotFound(format!("{kind} {id}")))
+}
+
+/// # Errors
+/// 404 for nothing, 409 for several.
+pub(super) fn one_of<T>(kind: &str, reference: &Reference, found: Found<T>) -> Result<T, HttpError> {
+    match found {
+        Found::One(row) => Ok(row),
+        Found::Nothing => Err(HttpError::NotFound(format!("{kind} {reference}"))),
+        Found::Several(ids) => {
+            let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+            let ids = ids.join(", ");
+            Err(HttpError::Conflict(format!(
+                "There are several of this name ({kind} {reference}): use an id, of {ids}."
+            )))
+        }
+    }
+}
+
+macro_rules! finders {
+    ($($name:ident: $kind:literal, $entity:ident, $all:expr, $label:ident;)*) => {$(
+        /// # Errors
+        /// 404 for nothing, 409 for several.
+        pub(super) async fn $name(
+            connection: &impl ConnectionTrait,
+            reference: &Reference,
+        ) -> Result<$entity::Model, HttpError> {
+            let columns = ($entity::Column::Id, $entity::Column::$label);
+            let found = reference.find_in(connection, $all, columns, |row| row.id).await?;
+            one_of($kind, reference, found)
+        }
+    )*};
+}
+
+finders! {
+    cohort: "cohort", cohort, cohort::Entity::find(), Label;
+    workflow: "workflow", workflow, workflow::Entity::find(), Label;
+    state: "state", state, state::Entity::find(), Label;
+    external_system: "external system", external_system, external_system::Entity::find(), SystemName;
+    scantype: "scantype", scantype, scantype::Entity::find(), Protocol;
+    role: "role", role, role::Entity::find(), Name;
+    user: "user", user, user::Entity::find(), Username;
+}
+
+/// Subjects in use go first: an archived one is found by its id only.
+///
+/// # Errors
+/// 404 for nothing, 409 for several.
+pub(super) async fn subject(
+    connection: &impl ConnectionTrait,
+    reference: &Reference,
+) -> Result<subject::Model, HttpError> {
+    let columns = (subject::Column::Id, subject::Column::Label);
+    match reference.find_in(connection, subject::Entity::in_use(), columns, |row| row.id).await? {
+        Found::Nothing => {}
+        found => return one_of("subject", reference, found),
+    }
+    archived::<subject::Entity>(connection, "subject", reference).await
+}
+
+/// As [`subject`].
+///
+/// # Errors
+/// 404 for nothing, 409 for several.
+pub(super) async fn experiment(
+    connection: &impl ConnectionTrait,
+    reference: &Reference,
+) -> Result<experiment::Model, HttpError> {
+    let columns = (experiment::Column::Id, experiment::Column::Label);
+    match reference.find_in(connection, experiment::Entity::in_use(), columns, |row| row.id).await? {
+        Found::Nothing => {}
+        found => return one_of("experiment", reference, found),
+    }
+    archived::<experiment::Entity>(connection, "experiment", reference).await
+}
+
+async fn archived<E>(
+    connection: &impl ConnectionTrait,
+    kind: &str,
+    reference: &Reference,
+) -> Result<E::Model, HttpError>
+where
+    E: EntityTrait,
+    <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<i32>,
+{
+    match reference {
+        Reference::Id(id) | Reference::Either(id, _) | Reference::LabelFirst(id, _) => {
+            by_id::<E>(connection, kind, *id).await
+        }
+        Reference::Label(_) => Err(HttpError::NotFound(format!("{kind} {reference}"))),
+    }
+}
+
+/// The subject with this label in this cohort.
+///
+/// # Errors
+/// 404 of either.
+pub(super) async fn subject_of_cohort(
+    connection: &impl ConnectionTrait,
+    cohort: &str,
+    label: &str,
+) -> Result<subject::Model, HttpError> {
+    let cohort = self::cohort(connection, &Reference::label(cohort)).await?;
+    let reference = Reference::label(label);
+    let of_cohort = subject::Entity::in_use().filter(subject::Column::CohortId.eq(cohort.id));
+    let columns = (subject::Column::Id, subject::Column::Label);
+    let found = reference.find_in(connection, of_cohort, columns, |row| row.id).await?;
+    one_of("subject", &reference, found)
+}
+
+/// The states with this id or label, in whichever workflow.
+///
+/// # Errors
+/// 404 when there is none.
+pub(super) async fn states(connection: &impl ConnectionTrait, reference: &Reference) -> Result<Vec<i32>, HttpError> {
+    let ids = |select: Select<state::Entity>| {
+        select.select_only().column(state::Column::Id).order_by_asc(state::Column::Id).into_tuple::<i32>()
+    };
+    let (id, label) = match reference {
+        Reference::Id(id) => (Some(*id), None),
+        Reference::Label(label) => (None, Some(label)),
+        Reference::Either(id, label) | Reference::LabelFirst(id, label) => (Some(*id), Some(label)),
+    };
+    if let Some(id) = id {
+        let found = ids(state::Entity::find_by_id(id)).all(connection).await?;
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    let found = match label {
+        Some(label) => ids(state::Entity::find().filter(state::Column::Label.eq(label))).all(connection).await?,
+        None => Vec::new(),
+    };
+    if found.is_empty() {
+        return Err(HttpError::NotFound(format!("state {reference}")));
+    }
+    Ok(found)
+}
+
+/// A state of a workflow.
+///
+/// # Errors
+/// 404 for nothing.
+pub(super) async fn state_of(
+    connection: &impl ConnectionTrait,
+    workflow_id: i32,
+    reference: &Reference,
+) -> Result<state::Model, HttpError> {
+    let of_workflow = state::Entity::find().filter(state::Column::WorkflowId.eq(workflow_id));
+    let found = reference.find_in(connection, of_workflow, (state::Column::Id, state::Column::Label), |row| row.id);
+    one_of("state", reference, found.await?)
+}
+
+/// How v1 reads the `{id}` of an address: as `?filter_field=` says, or as whichever of the two it is.
+///
+/// # Errors
+/// 400 for another word than `id` and `label`; 404 when an id is wanted and it is none.
+pub(super) fn filtered(text: &str, filter_field: Option<&str>) -> Result<Reference, HttpError> {
+    match filter_field {
+        None => Ok(Reference::parse(text)),
+        Some("label") => Ok(Reference::label(text)),
+        Some("id") => super::input::number(text).map(Reference::Id),
+        Some(_) => Err(invalid("filter_field", "must be 'id' or 'label'")),
+    }
+}
+
+/// Moments as the existing product writes them: UTC without an offset, with a fraction only when there is one.
+pub(super) fn moment(at: NaiveDateTime) -> String {
+    at.format("%Y-%m-%dT%H:%M:%S%.6f").to_string().replace(".000000", "")
+}

@@ -1,0 +1,85 @@
+//! The JSON API: version 1 and 2 of the existing product, and what is new, by adding only.
+//!
+//! A request: known by who sends it ([`access`]) → read with all that is wrong told at once ([`input`]) → the things it
+//! names are found ([`lookup`]) → a verb of the rooms does it ([`sample`], [`history`], [`people`]) → shown as `v1` or
+//! `v2` shows things ([`output`]).
+
+#![allow(unused_qualifications, reason = "what utoipa's attributes expand to")]
+
+mod access;
+mod document;
+mod explorer;
+mod history;
+mod idempotency;
+mod input;
+mod lookup;
+mod mask;
+mod output;
+mod people;
+mod sample;
+mod v1;
+mod v2;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::http::{Method, StatusCode};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use serde_json::Value;
+use tower_http::request_id::RequestId;
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::app::App;
+use crate::http::{HttpError, json_error};
+
+/// Both versions, with their descriptions and their explorers.
+pub fn routes(app: &App) -> Router<App> {
+    Router::new().nest("/api/v1", version(app, "1", v1::routes())).nest("/api/v2", version(app, "2", v2::routes()))
+}
+
+/// The description of a version, as it is served with this path prefix.
+#[must_use]
+pub fn description(version: &str, prefix: &str) -> Value {
+    let routes = if version == "1" { v1::routes() } else { v2::routes() };
+    document::finish(routes.into_openapi(), version, prefix)
+}
+
+fn version(app: &App, number: &'static str, routes: OpenApiRouter<App>) -> Router<App> {
+    let (routes, description) = routes.split_for_parts();
+    let document = document::finish(description, number, &app.settings.web.prefix);
+    routes
+        .fallback(nothing_here)
+        .merge(explorer::routes(app, number, &document))
+        // From the inside: errors get their body, keys see it, masks come last.
+        .layer(from_fn(errors_as_json))
+        .layer(from_fn_with_state(app.clone(), idempotency::once))
+        .layer(from_fn(errors_as_json))
+        .layer(from_fn(not_modified))
+        .layer(from_fn(mask::mask_fields))
+        .layer(from_fn(errors_as_json))
+}
+
+async fn nothing_here() -> HttpError {
+    HttpError::NotFound("resource at this address".to_owned())
+}
+
+async fn errors_as_json(request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
+    json_error(next.run(request).await, id).await
+}
+
+/// 304 when the caller has what it would get.
+async fn not_modified(request: Request, next: Next) -> Response {
+    let asked = (request.method() == Method::GET || request.method() == Method::HEAD)
+        .then(|| request.headers().clone())
+        .filter(|headers| headers.contains_key(IF_NONE_MATCH));
+    let response = next.run(request).await;
+    let Some(headers) = asked.filter(|_| response.status() == StatusCode::OK) else { return response };
+    match response.headers().get(ETAG).cloned() {
+        Some(tag) if output::names_tag(&headers, IF_NONE_MATCH, &tag) => {
+            (StatusCode::NOT_MODIFIED, [(ETAG, tag)]).into_response()
+        }
+        _ => response,
+    }
+}

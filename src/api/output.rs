@@ -1,0 +1,264 @@
+//! What answers have in common: entity tags of single resources, totals and links of lists, addresses.
+
+use axum::extract::{FromRequestParts, OriginalUri};
+use axum::http::header::{CONTENT_TYPE, ETAG, HOST, HeaderName, HeaderValue, IF_MATCH, LINK, LOCATION};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tracing::error;
+use utoipa::IntoParams;
+
+use crate::app::App;
+use crate::http::HttpError;
+use crate::study::listing::Window;
+
+use super::input::{Given, Problems};
+
+/// JSON with an `ETag` of what it says.
+pub(super) struct Single<T>(pub T);
+
+/// The same for something new: 201, with its address in `Location`.
+pub(super) struct Created<T> {
+    pub location: String,
+    pub body: T,
+}
+
+impl<T: Serialize> IntoResponse for Single<T> {
+    fn into_response(self) -> Response {
+        let Some(bytes) = bytes_of(&self.0) else {
+            return HttpError::Internal("an answer cannot be written".to_owned()).into_response();
+        };
+        let tag = tag_of(&bytes);
+        let mut response = ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response();
+        response.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
+        response
+    }
+}
+
+impl<T: Serialize> IntoResponse for Created<T> {
+    fn into_response(self) -> Response {
+        let mut response = Single(self.body).into_response();
+        *response.status_mut() = StatusCode::CREATED;
+        response.headers_mut().extend(HeaderValue::from_str(&self.location).ok().map(|value| (LOCATION, value)));
+        response
+    }
+}
+
+fn bytes_of(value: &impl Serialize) -> Option<Vec<u8>> {
+    serde_json::to_vec(value).map_err(|error| error!(%error, "an answer cannot be written")).ok()
+}
+
+fn tag_of(bytes: &[u8]) -> Option<HeaderValue> {
+    let digest = Sha256::digest(bytes);
+    HeaderValue::from_str(&format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest[..12]))).ok()
+}
+
+/// Whether one of the tags of an `If-Match` or `If-None-Match` is `tag`.
+pub(super) fn names_tag(headers: &HeaderMap, name: HeaderName, tag: &HeaderValue) -> bool {
+    let tags = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|text| text.split(','));
+    let tags: Vec<&str> = tags.map(|one| one.trim().trim_start_matches("W/")).collect();
+    tags.contains(&"*") || tag.to_str().is_ok_and(|tag| tags.contains(&tag))
+}
+
+/// The `If-Match` of a request: the change is wanted only while the resource is as the caller saw it.
+pub(super) struct IfMatch(HeaderMap);
+
+impl FromRequestParts<App> for IfMatch {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+        let values = parts.headers.get_all(IF_MATCH).iter();
+        Ok(Self(values.map(|value| (IF_MATCH, value.clone())).collect()))
+    }
+}
+
+impl IfMatch {
+    pub(super) fn is_given(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// Whether `now`, the representation that a GET would give, is what the caller saw, or nothing was asked.
+    pub(super) fn fits(&self, now: &impl Serialize) -> bool {
+        if !self.is_given() {
+            return true;
+        }
+        bytes_of(now).and_then(|bytes| tag_of(&bytes)).is_some_and(|tag| names_tag(&self.0, IF_MATCH, &tag))
+    }
+}
+
+/// Where everything is, as the caller sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Addresses {
+    prefix: String,
+    /// Scheme and host.
+    host: String,
+}
+
+impl FromRequestParts<App> for Addresses {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
+        let web = &app.settings.web;
+        let asked = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let plain = |host: &&str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c));
+        let host = match (&web.external, asked.filter(plain)) {
+            (Some(external), _) => external.clone(),
+            (None, Some(host)) => format!("http://{host}"),
+            (None, None) => format!("http://{}:{}", web.host, web.port),
+        };
+        Ok(Self { prefix: web.prefix.clone(), host })
+    }
+}
+
+impl Addresses {
+    /// `/api/v2/cohorts/3`, with the path prefix of the instance.
+    pub(super) fn path(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
+    /// The same with scheme and host.
+    pub(super) fn absolute(&self, path: &str) -> String {
+        format!("{}{}{path}", self.host, self.prefix)
+    }
+}
+
+/// Which rows of a list.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WindowQuery {
+    /// Rows to leave out at the beginning.
+    #[param(value_type = Option<u32>, example = 0)]
+    offset: Given<u64>,
+    /// Rows at most; all when it is missing, none (only the total) when it is 0.
+    #[param(value_type = Option<u32>, example = 50)]
+    limit: Given<u64>,
+    /// Only rows with an id higher than this: the next page at the cost of the first one, whatever came in meanwhile.
+    #[param(value_type = Option<i32>)]
+    after: Given<i32>,
+}
+
+impl WindowQuery {
+    pub(super) fn read(self, problems: &mut Problems) -> Window {
+        Window {
+            offset: problems.optional("offset", self.offset).unwrap_or(0),
+            limit: problems.optional("limit", self.limit),
+            after: problems.optional("after", self.after),
+        }
+    }
+
+    /// # Errors
+    /// [`HttpError::Invalid`].
+    pub(super) fn window(self) -> Result<Window, HttpError> {
+        let mut problems = Problems::default();
+        let window = self.read(&mut problems);
+        problems.check()?;
+        Ok(window)
+    }
+}
+
+/// The address of a list as it was asked for.
+pub(super) struct ListAddress(Uri);
+
+impl FromRequestParts<App> for ListAddress {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Self::Rejection> {
+        let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
+        Ok(Self(uri.clone()))
+    }
+}
+
+/// A list with `Link` headers to its neighbours.
+pub(super) struct ListAnswer<T> {
+    pub body: T,
+    links: Vec<HeaderValue>,
+}
+
+impl<T: Serialize> IntoResponse for ListAnswer<T> {
+    fn into_response(self) -> Response {
+        let mut response = axum::Json(self.body).into_response();
+        response.headers_mut().extend(self.links.into_iter().map(|link| (LINK, link)));
+        response
+    }
+}
+
+/// A window of a list, for its links and totals.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    pub window: Window,
+    pub count: u64,
+    pub rows: usize,
+    /// The id after which the next page begins, when the list is in the order of ids.
+    pub last_id: Option<i32>,
+}
+
+impl ListAddress {
+    pub(super) fn answer<T>(&self, extent: Extent, body: T) -> ListAnswer<T> {
+        let Extent { window, count, rows, last_id } = extent;
+        let mut links = Vec::new();
+        let shown = window.offset + rows as u64;
+        let is_full = window.limit.is_some_and(|limit| limit > 0 && rows as u64 == limit);
+        let more = is_full && (window.after.is_some() || shown < count);
+        if more {
+            let next = match last_id {
+                Some(id) => self.with("after", &id.to_string()),
+                None => self.with("offset", &shown.to_string()),
+            };
+            links.push((next, "next"));
+        }
+        if let Some(limit) = window.limit
+            && window.offset > 0
+        {
+            links.push((self.with("offset", &window.offset.saturating_sub(limit).to_string()), "prev"));
+        }
+        if window.offset > 0 || window.after.is_some() {
+            links.push((self.with("", ""), "first"));
+        }
+        let header = |(address, relation): (String, &str)| {
+            HeaderValue::from_str(&format!("<{address}>; rel=\"{relation}\"")).ok()
+        };
+        ListAnswer { body, links: links.into_iter().filter_map(header).collect() }
+    }
+
+    /// The same list from another place.
+    fn with(&self, name: &str, value: &str) -> String {
+        let kept = url::form_urlencoded::parse(self.0.query().unwrap_or_default().as_bytes());
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(kept.filter(|(name, _)| name != "offset" && name != "after"));
+        if !name.is_empty() {
+            query.append_pair(name, value);
+        }
+        let query = query.finish();
+        let path = self.0.path();
+        if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
+    }
+}
+
+/// Declares the answer of a list: the rows under their name, the total, and the window.
+macro_rules! list_of {
+    ($($(#[$attribute:meta])* $name:ident { $rows:ident: $row:ty })*) => {$(
+        $(#[$attribute])*
+        #[derive(serde::Serialize, utoipa::ToSchema)]
+        pub(super) struct $name {
+            pub $rows: Vec<$row>,
+            /// How many there are in all.
+            pub count: u64,
+            /// Rows that were left out at the beginning.
+            pub offset: u64,
+            /// Rows that were asked for at most.
+            pub limit: Option<u64>,
+        }
+
+        impl $name {
+            pub(super) fn new($rows: Vec<$row>, extent: $crate::api::output::Extent) -> Self {
+                Self { $rows, count: extent.count, offset: extent.window.offset, limit: extent.window.limit }
+            }
+        }
+    )*};
+}
+pub(super) use list_of;

@@ -1,0 +1,297 @@
+//! External systems, and the ids that they have for subjects and experiments; scans.
+//!
+//! The existing product answers POST and PUT of a link with the address of the list as its `uri`; so does this.
+
+use axum::extract::State;
+use sea_orm::EntityTrait;
+
+use super::show::{
+    ExperimentLink, ExperimentLinkList, ExternalSystem, ExternalSystemList, Scan, ScanList, Scantype, ScantypeList,
+    SubjectLink, SubjectLinkList, V1,
+};
+use crate::api::access::{Caller, May};
+use crate::api::input::{Body, Number, Query};
+use crate::api::lookup::by_id;
+use crate::api::output::{Addresses, Created, Extent, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::sample::{self, LinkBody, ScanBody};
+use crate::app::App;
+use crate::entity::{external_experiment_links, external_subject_links, external_system, scan, scantype};
+use crate::http::HttpError;
+use crate::http::needs::SampleAdd;
+use crate::study::{listing, record};
+
+fn gone() -> HttpError {
+    HttpError::Conflict("It was taken away at the same moment.".to_owned())
+}
+
+/// External systems.
+#[utoipa::path(get, path = "/external_systems", tag = "external systems", params(WindowQuery),
+    security(("login" = [])), responses((status = 200, body = ExternalSystemList)))]
+pub(super) async fn list_external_systems(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ExternalSystemList>, HttpError> {
+    let window = window.window()?;
+    let all = external_system::Entity::find();
+    let id = external_system::Column::Id;
+    let listed = listing::list(app.engine.database(), &app.totals, "external systems", all, id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("external_systems", row.id)).collect();
+    Ok(address.answer(extent, ExternalSystemList::new(rows, extent)))
+}
+
+/// An external system.
+#[utoipa::path(get, path = "/external_systems/{id}", tag = "external systems", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = ExternalSystem)))]
+pub(super) async fn get_external_system(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<ExternalSystem>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<external_system::Entity>(connection, "external system", id).await?;
+    Ok(Single(V1(addresses).external_system(row)))
+}
+
+/// The ids that external systems have for subjects.
+#[utoipa::path(get, path = "/external_subject_links", tag = "external systems", params(WindowQuery),
+    security(("login" = [])), responses((status = 200, body = SubjectLinkList)))]
+pub(super) async fn list_subject_links(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<SubjectLinkList>, HttpError> {
+    let window = window.window()?;
+    let database = app.engine.database();
+    let all = external_subject_links::Entity::find();
+    let id = external_subject_links::Column::Id;
+    let listed = listing::list(database, &app.totals, "subject links", all, id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("external_subject_links", row.id)).collect();
+    Ok(address.answer(extent, SubjectLinkList::new(rows, extent)))
+}
+
+async fn subject_link(app: &App, shown: &V1, row: external_subject_links::Model) -> Result<SubjectLink, HttpError> {
+    let mut records = record::subject_links(app.engine.database().reader(), vec![row]).await?;
+    Ok(shown.subject_link(records.pop().ok_or_else(gone)?))
+}
+
+/// Adds an id that is not there yet.
+#[utoipa::path(post, path = "/external_subject_links", tag = "external systems", request_body = LinkBody,
+    security(("login" = ["sample_add"])), responses((status = 201, body = SubjectLink)))]
+pub(super) async fn create_subject_link(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<LinkBody>,
+) -> Result<Created<SubjectLink>, HttpError> {
+    let row = sample::link_subject(&app, body, false).await?;
+    let shown = V1(addresses);
+    let mut body = subject_link(&app, &shown, row).await?;
+    let location = std::mem::replace(&mut body.uri, shown.0.path("/api/v1/external_subject_links"));
+    Ok(Created { location, body })
+}
+
+/// Sets an id, whether it is there or not.
+#[utoipa::path(put, path = "/external_subject_links", tag = "external systems", request_body = LinkBody,
+    security(("login" = ["sample_add"])), responses((status = 201, body = SubjectLink)))]
+pub(super) async fn set_subject_link(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<LinkBody>,
+) -> Result<Created<SubjectLink>, HttpError> {
+    let row = sample::link_subject(&app, body, true).await?;
+    let shown = V1(addresses);
+    let mut body = subject_link(&app, &shown, row).await?;
+    let location = std::mem::replace(&mut body.uri, shown.0.path("/api/v1/external_subject_links"));
+    Ok(Created { location, body })
+}
+
+/// An id that an external system has for a subject.
+#[utoipa::path(get, path = "/external_subject_links/{id}", tag = "external systems", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = SubjectLink)))]
+pub(super) async fn get_subject_link(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<SubjectLink>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<external_subject_links::Entity>(connection, "external subject link", id).await?;
+    subject_link(&app, &V1(addresses), row).await.map(Single)
+}
+
+/// The ids that external systems have for experiments.
+#[utoipa::path(get, path = "/external_experiment_links", tag = "external systems", params(WindowQuery),
+    security(("login" = [])), responses((status = 200, body = ExperimentLinkList)))]
+pub(super) async fn list_experiment_links(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ExperimentLinkList>, HttpError> {
+    let window = window.window()?;
+    let database = app.engine.database();
+    let all = external_experiment_links::Entity::find();
+    let id = external_experiment_links::Column::Id;
+    let listed = listing::list(database, &app.totals, "experiment links", all, id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("external_experiment_links", row.id)).collect();
+    Ok(address.answer(extent, ExperimentLinkList::new(rows, extent)))
+}
+
+async fn experiment_link(
+    app: &App,
+    shown: &V1,
+    row: external_experiment_links::Model,
+) -> Result<ExperimentLink, HttpError> {
+    let mut records = record::experiment_links(app.engine.database().reader(), vec![row]).await?;
+    Ok(shown.experiment_link(records.pop().ok_or_else(gone)?))
+}
+
+/// Adds an id that is not there yet.
+#[utoipa::path(post, path = "/external_experiment_links", tag = "external systems", request_body = LinkBody,
+    security(("login" = ["sample_add"])), responses((status = 201, body = ExperimentLink)))]
+pub(super) async fn create_experiment_link(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<LinkBody>,
+) -> Result<Created<ExperimentLink>, HttpError> {
+    let row = sample::link_experiment(&app, body, false).await?;
+    let shown = V1(addresses);
+    let mut body = experiment_link(&app, &shown, row).await?;
+    let location = std::mem::replace(&mut body.uri, shown.0.path("/api/v1/external_experiment_links"));
+    Ok(Created { location, body })
+}
+
+/// Sets an id, whether it is there or not.
+#[utoipa::path(put, path = "/external_experiment_links", tag = "external systems", request_body = LinkBody,
+    security(("login" = ["sample_add"])), responses((status = 200, body = ExperimentLink)))]
+pub(super) async fn set_experiment_link(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<LinkBody>,
+) -> Result<Single<ExperimentLink>, HttpError> {
+    let row = sample::link_experiment(&app, body, true).await?;
+    let shown = V1(addresses);
+    let mut body = experiment_link(&app, &shown, row).await?;
+    body.uri = shown.0.path("/api/v1/external_experiment_links");
+    Ok(Single(body))
+}
+
+/// An id that an external system has for an experiment.
+#[utoipa::path(get, path = "/external_experiment_links/{id}", tag = "external systems", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = ExperimentLink)))]
+pub(super) async fn get_experiment_link(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<ExperimentLink>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<external_experiment_links::Entity>(connection, "external experiment link", id).await?;
+    experiment_link(&app, &V1(addresses), row).await.map(Single)
+}
+
+/// Scans of all experiments.
+#[utoipa::path(get, path = "/scans", tag = "scans", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = ScanList)))]
+pub(super) async fn list_scans(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ScanList>, HttpError> {
+    let window = window.window()?;
+    let database = app.engine.database();
+    let all = scan::Entity::find();
+    let listed = listing::list(database, &app.totals, "scans", all, scan::Column::Id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("scans", row.id)).collect();
+    Ok(address.answer(extent, ScanList::new(rows, extent)))
+}
+
+async fn show_scan(app: &App, shown: &V1, row: scan::Model) -> Result<Scan, HttpError> {
+    let mut records = record::scans(app.engine.database().reader(), vec![row]).await?;
+    Ok(shown.scan(&records.pop().ok_or_else(gone)?))
+}
+
+/// Adds a scan to an experiment.
+#[utoipa::path(post, path = "/scans", tag = "scans", request_body = ScanBody, security(("login" = ["sample_add"])),
+    responses((status = 201, body = Scan)))]
+pub(super) async fn create_scan(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<ScanBody>,
+) -> Result<Created<Scan>, HttpError> {
+    let row = sample::create_scan(&app, body).await?;
+    let body = show_scan(&app, &V1(addresses), row).await?;
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+/// A scan.
+#[utoipa::path(get, path = "/scans/{id}", tag = "scans", params(("id" = i32, Path)), security(("login" = [])),
+    responses((status = 200, body = Scan)))]
+pub(super) async fn get_scan(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Scan>, HttpError> {
+    let row = by_id::<scan::Entity>(app.engine.database().reader(), "scan", id).await?;
+    show_scan(&app, &V1(addresses), row).await.map(Single)
+}
+
+/// Scantypes.
+#[utoipa::path(get, path = "/scantypes", tag = "scans", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = ScantypeList)))]
+pub(super) async fn list_scantypes(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ScantypeList>, HttpError> {
+    let window = window.window()?;
+    let all = scantype::Entity::find();
+    let listed =
+        listing::list(app.engine.database(), &app.totals, "scantypes", all, scantype::Column::Id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("scantypes", row.id)).collect();
+    Ok(address.answer(extent, ScantypeList::new(rows, extent)))
+}
+
+/// A scantype.
+#[utoipa::path(get, path = "/scantypes/{id}", tag = "scans", params(("id" = i32, Path)), security(("login" = [])),
+    responses((status = 200, body = Scantype)))]
+pub(super) async fn get_scantype(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Scantype>, HttpError> {
+    let row = by_id::<scantype::Entity>(app.engine.database().reader(), "scantype", id).await?;
+    Ok(Single(V1(addresses).scantype(row)))
+}

@@ -1,0 +1,189 @@
+//! Users, roles, and the check of timeouts.
+
+use axum::extract::{Path, State};
+use sea_orm::EntityTrait;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::show::{Role, RoleList, User, UserList, V1};
+use crate::api::access::{Caller, May};
+use crate::api::input::{Body, Number, Query};
+use crate::api::lookup::{self, by_id};
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::people::{self, UserBody, open_user};
+use crate::app::App;
+use crate::engine::TimeoutCounts;
+use crate::entity::{role, user};
+use crate::http::HttpError;
+use crate::http::needs::{ActionUpdate, RolesManage, UserAdd, UserDelete, UserReadAll, UserUpdateAll};
+use crate::study::{Reference, listing};
+
+/// Users.
+#[utoipa::path(get, path = "/users", tag = "people", params(WindowQuery), security(("login" = ["user_read_all"])),
+    responses((status = 200, body = UserList)))]
+pub(super) async fn list_users(
+    State(app): State<App>,
+    _: May<UserReadAll>,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<UserList>, HttpError> {
+    let window = window.window()?;
+    let all = user::Entity::find();
+    let listed = listing::list(app.engine.database(), &app.totals, "users", all, user::Column::Id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("users", row.id)).collect();
+    Ok(address.answer(extent, UserList::new(rows, extent)))
+}
+
+/// Makes an account, without roles.
+#[utoipa::path(post, path = "/users", tag = "people", request_body = UserBody, security(("login" = ["user_add"])),
+    responses((status = 201, body = User)))]
+pub(super) async fn create_user(
+    State(app): State<App>,
+    _: May<UserAdd>,
+    addresses: Addresses,
+    Body(body): Body<UserBody>,
+) -> Result<Created<User>, HttpError> {
+    let body = V1(addresses).user(people::create_user(&app, body).await?);
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+/// A user: oneself, or anybody with `user_read_all`.
+#[utoipa::path(get, path = "/users/{id}", tag = "people", params(("id" = i32, Path)),
+    security(("login" = ["user_read"])), responses((status = 200, body = User)))]
+pub(super) async fn get_user(
+    State(app): State<App>,
+    caller: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<User>, HttpError> {
+    Ok(Single(V1(addresses).user(open_user(&app, &caller, id).await?)))
+}
+
+/// Changes an account; what is left out stays. With a new password all its sessions end.
+#[utoipa::path(put, path = "/users/{id}", tag = "people", params(("id" = i32, Path)), request_body = UserBody,
+    security(("login" = ["user_update_all"])), responses((status = 200, body = User)))]
+pub(super) async fn update_user(
+    State(app): State<App>,
+    _: May<UserUpdateAll>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<UserBody>,
+) -> Result<Single<User>, HttpError> {
+    let shown = V1(addresses);
+    let seen = |now: &user::Model| if_match.fits(&shown.user(now.clone()));
+    Ok(Single(shown.user(people::update_user(&app, id, body, seen).await?)))
+}
+
+/// Deactivates an account. It is not deleted: the history names it.
+#[utoipa::path(delete, path = "/users/{id}", tag = "people", params(("id" = i32, Path)),
+    security(("login" = ["user_delete"])), responses((status = 200, description = "null", body = Option<String>)))]
+pub(super) async fn delete_user(
+    State(app): State<App>,
+    _: May<UserDelete>,
+    Number(id): Number,
+) -> Result<axum::Json<()>, HttpError> {
+    people::deactivate_user(&app, id).await?;
+    Ok(axum::Json(()))
+}
+
+/// Whether a user has a role now.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UserRole {
+    /// Id.
+    #[schema(example = 3)]
+    role: i32,
+    /// Id.
+    #[schema(example = 4)]
+    user: i32,
+    has_role: bool,
+}
+
+async fn set_role(app: &App, user: &str, role: &str, has_role: bool) -> Result<axum::Json<UserRole>, HttpError> {
+    let connection = app.engine.database().reader();
+    let user = lookup::user(connection, &Reference::parse(user)).await?;
+    let role = lookup::role(connection, &Reference::parse(role)).await?;
+    app.accounts.set_role(user.id, role.id, has_role).await?;
+    Ok(axum::Json(UserRole { role: role.id, user: user.id, has_role }))
+}
+
+/// Gives a role to a user, both by id or name.
+#[utoipa::path(put, path = "/users/{user_id}/roles/{role_id}", tag = "people",
+    params(("user_id" = String, Path), ("role_id" = String, Path)), security(("login" = ["roles_manage"])),
+    responses((status = 200, body = UserRole)))]
+pub(super) async fn add_user_role(
+    State(app): State<App>,
+    _: May<RolesManage>,
+    Path((user, role)): Path<(String, String)>,
+) -> Result<axum::Json<UserRole>, HttpError> {
+    set_role(&app, &user, &role, true).await
+}
+
+/// Takes a role from a user, both by id or name.
+#[utoipa::path(delete, path = "/users/{user_id}/roles/{role_id}", tag = "people",
+    params(("user_id" = String, Path), ("role_id" = String, Path)), security(("login" = ["roles_manage"])),
+    responses((status = 200, body = UserRole)))]
+pub(super) async fn remove_user_role(
+    State(app): State<App>,
+    _: May<RolesManage>,
+    Path((user, role)): Path<(String, String)>,
+) -> Result<axum::Json<UserRole>, HttpError> {
+    set_role(&app, &user, &role, false).await
+}
+
+/// Roles.
+#[utoipa::path(get, path = "/roles", tag = "people", params(WindowQuery), security(("login" = ["roles_manage"])),
+    responses((status = 200, body = RoleList)))]
+pub(super) async fn list_roles(
+    State(app): State<App>,
+    _: May<RolesManage>,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<RoleList>, HttpError> {
+    let window = window.window()?;
+    let all = role::Entity::find();
+    let listed = listing::list(app.engine.database(), &app.totals, "roles", all, role::Column::Id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("roles", row.id)).collect();
+    Ok(address.answer(extent, RoleList::new(rows, extent)))
+}
+
+/// A role with what it permits.
+#[utoipa::path(get, path = "/roles/{id}", tag = "people", params(("id" = i32, Path)),
+    security(("login" = ["roles_manage"])), responses((status = 200, body = Role)))]
+pub(super) async fn get_role(
+    State(app): State<App>,
+    _: May<RolesManage>,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Role>, HttpError> {
+    let row = by_id::<role::Entity>(app.engine.database().reader(), "role", id).await?;
+    Ok(Single(V1(addresses).role(row)))
+}
+
+/// How many executions were past their time.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CheckedTimeouts {
+    #[schema(example = 0)]
+    run_timeouts: u32,
+    #[schema(example = 0)]
+    wait_timeouts: u32,
+}
+
+/// Ends executions that are past their time. The server does so by itself every second.
+#[utoipa::path(post, path = "/service/check_timeouts", tag = "service", security(("login" = ["action_update"])),
+    responses((status = 200, body = CheckedTimeouts)))]
+pub(super) async fn check_timeouts(
+    State(app): State<App>,
+    _: May<ActionUpdate>,
+) -> Result<axum::Json<CheckedTimeouts>, HttpError> {
+    let TimeoutCounts { run_timeouts, wait_timeouts } = app.engine.check_timeouts().await?;
+    Ok(axum::Json(CheckedTimeouts { run_timeouts, wait_timeouts }))
+}

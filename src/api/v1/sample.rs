@@ -1,0 +1,334 @@
+//! Cohorts, subjects, experiments and their states.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::show::{ActionList, Cohort, CohortList, Experiment, ExperimentList, Subject, SubjectList, V1};
+use crate::api::access::{Caller, May};
+use crate::api::input::{Body, Given, Problems, Query};
+use crate::api::lookup;
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::sample::{self, CohortBody, ExperimentBody, ExperimentFilter, StateBody, SubjectBody};
+use crate::app::App;
+use crate::entity::{action, cohort, experiment};
+use crate::http::HttpError;
+use crate::http::needs::{SampleAdd, SampleStateUpdate};
+use crate::study::{Reference, listing, record};
+
+/// How the `{id}` of the address is to be read.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct FilterField {
+    /// `id` or `label`; whichever it is when it is left out.
+    #[param(value_type = Option<String>, example = "label")]
+    filter_field: Given<String>,
+}
+
+impl FilterField {
+    fn read(self, text: &str) -> Result<Reference, HttpError> {
+        let mut problems = Problems::default();
+        let field = problems.optional("filter_field", self.filter_field);
+        problems.check()?;
+        lookup::filtered(text, field.as_deref())
+    }
+}
+
+/// How `subject` of the body is to be read.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SubjectFilterField {
+    /// `id` or `label`; whichever it is when it is left out.
+    #[param(value_type = Option<String>)]
+    subject_filter_field: Given<String>,
+}
+
+/// All cohorts.
+#[utoipa::path(get, path = "/cohorts", tag = "cohorts", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = CohortList)))]
+pub(super) async fn list_cohorts(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<CohortList>, HttpError> {
+    let window = window.window()?;
+    let columns = (cohort::Column::Id, cohort::Column::Label);
+    let all = cohort::Entity::find();
+    let listed = listing::list_named(app.engine.database(), &app.totals, "cohorts", all, columns, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, CohortList::new(V1(addresses).uris("cohorts", &listed.rows), extent)))
+}
+
+async fn show_cohort(app: &App, addresses: Addresses, row: cohort::Model) -> Result<Cohort, HttpError> {
+    Ok(V1(addresses).cohort(record::cohort(app.engine.database().reader(), row, None).await?))
+}
+
+/// Makes a cohort.
+#[utoipa::path(post, path = "/cohorts", tag = "cohorts", request_body = CohortBody,
+    security(("login" = ["sample_add"])), responses((status = 201, body = Cohort)))]
+pub(super) async fn create_cohort(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<CohortBody>,
+) -> Result<Created<Cohort>, HttpError> {
+    let row = sample::create_cohort(&app, body).await?;
+    let body = show_cohort(&app, addresses, row).await?;
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+/// A cohort with its subjects, by id or label.
+#[utoipa::path(get, path = "/cohorts/{id}", tag = "cohorts", params(("id" = String, Path), FilterField),
+    security(("login" = [])), responses((status = 200, body = Cohort)))]
+pub(super) async fn get_cohort(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path(id): Path<String>,
+    Query(field): Query<FilterField>,
+) -> Result<Single<Cohort>, HttpError> {
+    let row = lookup::cohort(app.engine.database().reader(), &field.read(&id)?).await?;
+    show_cohort(&app, addresses, row).await.map(Single)
+}
+
+/// Changes label or description; what is left out stays.
+#[utoipa::path(put, path = "/cohorts/{id}", tag = "cohorts", params(("id" = String, Path)), request_body = CohortBody,
+    security(("login" = ["sample_add"])), responses((status = 200, body = Cohort)))]
+pub(super) async fn update_cohort(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Path(id): Path<String>,
+    Body(body): Body<CohortBody>,
+) -> Result<Single<Cohort>, HttpError> {
+    let row = lookup::cohort(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    let shown = V1(addresses.clone());
+    let seen = |now: &record::CohortRecord| if_match.fits(&shown.cohort(now.clone()));
+    let row = sample::update_cohort(&app, row.id, body, seen).await?;
+    show_cohort(&app, addresses, row).await.map(Single)
+}
+
+/// Subjects.
+#[utoipa::path(get, path = "/subjects", tag = "subjects", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = SubjectList)))]
+pub(super) async fn list_subjects(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<SubjectList>, HttpError> {
+    let window = window.window()?;
+    let listed = listing::subjects(app.engine.database(), &app.totals, None, None, false, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, SubjectList::new(V1(addresses).uris("subjects", &listed.rows), extent)))
+}
+
+async fn show_subject(
+    app: &App,
+    addresses: Addresses,
+    row: crate::entity::subject::Model,
+) -> Result<Subject, HttpError> {
+    Ok(V1(addresses).subject(record::subject(app.engine.database().reader(), row).await?))
+}
+
+/// Makes a subject in a cohort.
+#[utoipa::path(post, path = "/subjects", tag = "subjects", request_body = SubjectBody,
+    security(("login" = ["sample_add"])), responses((status = 201, body = Subject)))]
+pub(super) async fn create_subject(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<SubjectBody>,
+) -> Result<Created<Subject>, HttpError> {
+    let row = sample::create_subject(&app, body, "cohort").await?;
+    let body = show_subject(&app, addresses, row).await?;
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+/// A subject with its experiments, by id, or by label when only one has it.
+#[utoipa::path(get, path = "/subjects/{id}", tag = "subjects", params(("id" = String, Path), FilterField),
+    security(("login" = [])), responses((status = 200, body = Subject)))]
+pub(super) async fn get_subject(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path(id): Path<String>,
+    Query(field): Query<FilterField>,
+) -> Result<Single<Subject>, HttpError> {
+    let row = lookup::subject(app.engine.database().reader(), &field.read(&id)?).await?;
+    show_subject(&app, addresses, row).await.map(Single)
+}
+
+/// Changes label, date of birth or cohort; what is left out stays.
+#[utoipa::path(put, path = "/subjects/{id}", tag = "subjects", params(("id" = String, Path)),
+    request_body = SubjectBody, security(("login" = ["sample_add"])), responses((status = 200, body = Subject)))]
+pub(super) async fn update_subject(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Path(id): Path<String>,
+    Body(body): Body<SubjectBody>,
+) -> Result<Single<Subject>, HttpError> {
+    let row = lookup::subject(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    let shown = V1(addresses.clone());
+    let seen = |now: &record::SubjectRecord| if_match.fits(&shown.subject(now.clone()));
+    let row = sample::update_subject(&app, row.id, body, "cohort", seen).await?;
+    show_subject(&app, addresses, row).await.map(Single)
+}
+
+/// Experiments.
+#[utoipa::path(get, path = "/experiments", tag = "experiments", params(ExperimentFilter, WindowQuery),
+    security(("login" = [])), responses((status = 200, body = ExperimentList)))]
+pub(super) async fn list_experiments(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(filter): Query<ExperimentFilter>,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ExperimentList>, HttpError> {
+    let (query, window) = sample::read_experiment_filter(&app, filter, window).await?;
+    let listed = listing::experiments(app.engine.database(), &app.totals, &query, window).await?;
+    let by_id = query.order == listing::ExperimentOrder::Id && !query.descending;
+    let last_id = listed.rows.last().filter(|_| by_id).map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, ExperimentList::new(V1(addresses).uris("experiments", &listed.rows), extent)))
+}
+
+async fn show_experiment(app: &App, addresses: Addresses, row: experiment::Model) -> Result<Experiment, HttpError> {
+    Ok(V1(addresses).experiment(record::experiment(app.engine.database().reader(), row).await?))
+}
+
+/// Makes an experiment; it enters the first state of its workflow at once.
+#[utoipa::path(post, path = "/experiments", tag = "experiments", params(SubjectFilterField),
+    request_body = ExperimentBody, security(("login" = ["sample_add"])), responses((status = 201, body = Experiment)))]
+pub(super) async fn create_experiment(
+    State(app): State<App>,
+    may: May<SampleAdd>,
+    addresses: Addresses,
+    Query(field): Query<SubjectFilterField>,
+    Body(body): Body<ExperimentBody>,
+) -> Result<Created<Experiment>, HttpError> {
+    let mut problems = Problems::default();
+    let field = problems.optional("subject_filter_field", field.subject_filter_field);
+    problems.check()?;
+    let row = sample::create_experiment(&app, body, "subject", field.as_deref(), &may.caller.actor()).await?;
+    let body = show_experiment(&app, addresses, row).await?;
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+/// An experiment with its variables, by id, or by label when only one has it.
+#[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = String, Path), FilterField),
+    security(("login" = [])), responses((status = 200, body = Experiment)))]
+pub(super) async fn get_experiment(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path(id): Path<String>,
+    Query(field): Query<FilterField>,
+) -> Result<Single<Experiment>, HttpError> {
+    let row = lookup::experiment(app.engine.database().reader(), &field.read(&id)?).await?;
+    show_experiment(&app, addresses, row).await.map(Single)
+}
+
+/// The history of an experiment, the oldest first.
+#[utoipa::path(get, path = "/experiments/{id}/actions", tag = "experiments",
+    params(("id" = String, Path), WindowQuery), security(("login" = [])),
+    responses((status = 200, body = ActionList)))]
+pub(super) async fn list_actions_of_experiment(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Path(id): Path<String>,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ActionList>, HttpError> {
+    let window = window.window()?;
+    let database = app.engine.database();
+    let experiment = lookup::experiment(database.reader(), &Reference::parse(&id)).await?;
+    let all = action::Entity::find().filter(action::Column::ExperimentId.eq(experiment.id));
+    let key = format!("actions of {}", experiment.id);
+    let listed = listing::list(database, &app.totals, &key, all, action::Column::Id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("actions", row.id)).collect();
+    Ok(address.answer(extent, ActionList::new(rows, extent)))
+}
+
+/// The state that an experiment is in.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ExperimentState {
+    /// URI.
+    #[schema(example = "/api/v1/states/2")]
+    state: String,
+    /// URI.
+    #[schema(example = "/api/v1/workflows/1")]
+    workflow: String,
+}
+
+/// What came of asking for another state.
+#[derive(Serialize, ToSchema)]
+pub(super) struct StateAnswer {
+    /// URI of the state that the experiment is in now.
+    #[schema(example = "/api/v1/states/2")]
+    state: String,
+    /// Why it did not move: `errorclass`, `message`, and what it is about. Null when it moved.
+    #[schema(value_type = Option<Object>)]
+    error: Option<Value>,
+    success: bool,
+}
+
+/// The state that an experiment is in.
+#[utoipa::path(get, path = "/experiments/{id}/state", tag = "experiments", params(("id" = String, Path)),
+    security(("login" = [])), responses((status = 200, body = ExperimentState)))]
+pub(super) async fn get_experiment_state(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path(id): Path<String>,
+) -> Result<Single<ExperimentState>, HttpError> {
+    let row = lookup::experiment(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    let shown = V1(addresses);
+    let (state, workflow) = (shown.uri("states", row.state_id), shown.uri("workflows", row.workflow_id));
+    Ok(Single(ExperimentState { state, workflow }))
+}
+
+/// Moves an experiment on along a transition whose condition holds. What still runs for the state that it leaves is
+/// cancelled.
+#[utoipa::path(put, path = "/experiments/{id}/state", tag = "experiments", params(("id" = String, Path)),
+    request_body = StateBody, security(("login" = ["sample_state_update"])),
+    responses((status = 200, body = StateAnswer), (status = 404, body = StateAnswer, description = "No such state"),
+    (status = 409, body = StateAnswer, description = "No transition leads there, or its condition does not hold")))]
+pub(super) async fn set_experiment_state(
+    State(app): State<App>,
+    may: May<SampleStateUpdate>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Path(id): Path<String>,
+    Body(body): Body<StateBody>,
+) -> Result<Response, HttpError> {
+    let row = lookup::experiment(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    let (id, version) = (row.id, row.version);
+    if if_match.is_given() && !if_match.fits(&show_experiment(&app, addresses.clone(), row).await?) {
+        return Err(HttpError::Precondition);
+    }
+    let seen = if_match.is_given().then_some(version);
+    let paths = addresses.path("/api/v1");
+    let change = sample::change_state(&app, id, body, "state", &paths, seen, &may.caller.actor()).await?;
+    let success = change.error.is_none();
+    let answer = StateAnswer { state: V1(addresses).uri("states", change.state.id), error: change.error, success };
+    Ok((change.status, axum::Json(answer)).into_response())
+}

@@ -1,0 +1,339 @@
+//! Workflows, states, transitions, actions, callbacks and their executions.
+
+use axum::extract::{Path, State};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+
+use super::show::{
+    Action, ActionList, Callback, CallbackList, Execution, ExperimentList, StateList, Transition, TransitionList, V1,
+    Workflow, WorkflowList,
+};
+use crate::api::access::{Administrator, Caller, May, MaybeCaller};
+use crate::api::history::{self, ActionBody, CallbackBody, ExecutionBody, Reporter, SecretBody, open_execution};
+use crate::api::input::{Body, Number, Query};
+use crate::api::lookup::{self, by_id};
+use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::app::App;
+use crate::database::WriteTransaction;
+use crate::entity::{action, callback, callback_execution, state, transition, workflow};
+use crate::http::HttpError;
+use crate::http::needs::ActionUpdate;
+use crate::study::{Reference, listing, record};
+
+/// Workflows.
+#[utoipa::path(get, path = "/workflows", tag = "workflows", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = WorkflowList)))]
+pub(super) async fn list_workflows(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<WorkflowList>, HttpError> {
+    let window = window.window()?;
+    let columns = (workflow::Column::Id, workflow::Column::Label);
+    let all = workflow::Entity::find();
+    let listed = listing::list_named(app.engine.database(), &app.totals, "workflows", all, columns, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, WorkflowList::new(V1(addresses).uris("workflows", &listed.rows), extent)))
+}
+
+/// A workflow, by id or label.
+#[utoipa::path(get, path = "/workflows/{id}", tag = "workflows", params(("id" = String, Path)),
+    security(("login" = [])), responses((status = 200, body = Workflow)))]
+pub(super) async fn get_workflow(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path(id): Path<String>,
+) -> Result<Single<Workflow>, HttpError> {
+    let row = lookup::workflow(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    Ok(Single(V1(addresses).workflow(row)))
+}
+
+/// The states of a workflow, by id or label.
+#[utoipa::path(get, path = "/workflows/{workflow_id}/states", tag = "workflows",
+    params(("workflow_id" = String, Path), WindowQuery), security(("login" = [])),
+    responses((status = 200, body = StateList)))]
+pub(super) async fn list_states_of_workflow(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Path(id): Path<String>,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<StateList>, HttpError> {
+    let window = window.window()?;
+    let database = app.engine.database();
+    let workflow = lookup::workflow(database.reader(), &Reference::parse(&id)).await?;
+    let all = state::Entity::find().filter(state::Column::WorkflowId.eq(workflow.id));
+    let key = format!("states of {}", workflow.id);
+    let columns = (state::Column::Id, state::Column::Label);
+    let listed = listing::list_named(database, &app.totals, &key, all, columns, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, StateList::new(V1(addresses).uris("states", &listed.rows), extent)))
+}
+
+/// A state of a workflow, both by id or label.
+#[utoipa::path(get, path = "/workflows/{workflow_id}/states/{state_id}", tag = "workflows",
+    params(("workflow_id" = String, Path), ("state_id" = String, Path)), security(("login" = [])),
+    responses((status = 200, body = super::show::State)))]
+pub(super) async fn get_state_of_workflow(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path((workflow, state)): Path<(String, String)>,
+) -> Result<Single<super::show::State>, HttpError> {
+    let connection = app.engine.database().reader();
+    let workflow = lookup::workflow(connection, &Reference::parse(&workflow)).await?;
+    let row = lookup::state_of(connection, workflow.id, &Reference::parse(&state)).await?;
+    Ok(Single(V1(addresses).state(record::state(connection, row).await?)))
+}
+
+/// States of all workflows.
+#[utoipa::path(get, path = "/states", tag = "workflows", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = StateList)))]
+pub(super) async fn list_states(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<StateList>, HttpError> {
+    let window = window.window()?;
+    let columns = (state::Column::Id, state::Column::Label);
+    let all = state::Entity::find();
+    let listed = listing::list_named(app.engine.database(), &app.totals, "states", all, columns, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, StateList::new(V1(addresses).uris("states", &listed.rows), extent)))
+}
+
+/// A state, by id, or by label when only one workflow has it.
+#[utoipa::path(get, path = "/states/{id}", tag = "workflows", params(("id" = String, Path)), security(("login" = [])),
+    responses((status = 200, body = super::show::State)))]
+pub(super) async fn get_state(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path(id): Path<String>,
+) -> Result<Single<super::show::State>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = lookup::state(connection, &Reference::parse(&id)).await?;
+    Ok(Single(V1(addresses).state(record::state(connection, row).await?)))
+}
+
+/// The experiments in a state.
+#[utoipa::path(get, path = "/states/{id}/experiments", tag = "workflows",
+    params(("id" = String, Path), WindowQuery), security(("login" = [])),
+    responses((status = 200, body = ExperimentList)))]
+pub(super) async fn list_experiments_in_state(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Path(id): Path<String>,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ExperimentList>, HttpError> {
+    let window = window.window()?;
+    let database = app.engine.database();
+    let state = lookup::state(database.reader(), &Reference::parse(&id)).await?;
+    let query = listing::ExperimentQuery { states: Some(vec![state.id]), ..listing::ExperimentQuery::default() };
+    let listed = listing::experiments(database, &app.totals, &query, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, ExperimentList::new(V1(addresses).uris("experiments", &listed.rows), extent)))
+}
+
+/// Transitions of all workflows.
+#[utoipa::path(get, path = "/transitions", tag = "workflows", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = TransitionList)))]
+pub(super) async fn list_transitions(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<TransitionList>, HttpError> {
+    let window = window.window()?;
+    let all = transition::Entity::find();
+    let id = transition::Column::Id;
+    let listed = listing::list(app.engine.database(), &app.totals, "transitions", all, id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("transitions", row.id)).collect();
+    Ok(address.answer(extent, TransitionList::new(rows, extent)))
+}
+
+/// A transition.
+#[utoipa::path(get, path = "/transitions/{id}", tag = "workflows", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = Transition)))]
+pub(super) async fn get_transition(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Transition>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<transition::Entity>(connection, "transition", id).await?;
+    Ok(Single(V1(addresses).transition(record::transition(connection, row).await?)))
+}
+
+/// Actions of all experiments.
+#[utoipa::path(get, path = "/actions", tag = "history", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = ActionList)))]
+pub(super) async fn list_actions(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ActionList>, HttpError> {
+    let window = window.window()?;
+    let all = action::Entity::find();
+    let id = action::Column::Id;
+    let listed = listing::list(app.engine.database(), &app.totals, "actions", all, id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let shown = V1(addresses);
+    let rows = listed.rows.iter().map(|row| shown.uri("actions", row.id)).collect();
+    Ok(address.answer(extent, ActionList::new(rows, extent)))
+}
+
+/// An action with its callback executions.
+#[utoipa::path(get, path = "/actions/{id}", tag = "history", params(("id" = i32, Path)), security(("login" = [])),
+    responses((status = 200, body = Action)))]
+pub(super) async fn get_action(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Action>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<action::Entity>(connection, "action", id).await?;
+    Ok(Single(V1(addresses).action(record::action(connection, row).await?)))
+}
+
+/// Notes what came of an action; what is left out stays. The experiment does not move by this.
+#[utoipa::path(put, path = "/actions/{id}", tag = "history", params(("id" = i32, Path)), request_body = ActionBody,
+    security(("login" = ["action_update"])), responses((status = 200, body = Action)))]
+pub(super) async fn update_action(
+    State(app): State<App>,
+    _: May<ActionUpdate>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<ActionBody>,
+) -> Result<Single<Action>, HttpError> {
+    let shown = V1(addresses);
+    let seen = async |transaction: &WriteTransaction, row: &action::Model| {
+        if !if_match.is_given() {
+            return Ok(true);
+        }
+        Ok(if_match.fits(&shown.action(record::action(&**transaction, row.clone()).await?)))
+    };
+    let row = history::update_action(&app, id, body, if_match.is_given(), seen).await?;
+    Ok(Single(shown.action(record::action(app.engine.database().reader(), row).await?)))
+}
+
+/// Callbacks of all states.
+#[utoipa::path(get, path = "/callbacks", tag = "callbacks", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = CallbackList)))]
+pub(super) async fn list_callbacks(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<CallbackList>, HttpError> {
+    let window = window.window()?;
+    let columns = (callback::Column::Id, callback::Column::Label);
+    let all = callback::Entity::find();
+    let listed = listing::list_named(app.engine.database(), &app.totals, "callbacks", all, columns, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, CallbackList::new(V1(addresses).uris("callbacks", &listed.rows), extent)))
+}
+
+/// A callback with its executions.
+#[utoipa::path(get, path = "/callbacks/{id}", tag = "callbacks", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = Callback)))]
+pub(super) async fn get_callback(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Callback>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<callback::Entity>(connection, "callback", id).await?;
+    Ok(Single(V1(addresses).callback(record::callback(connection, row, None).await?)))
+}
+
+/// Changes a callback of a loaded workflow, for repairs; what is left out stays. For administrators only: it says what
+/// is run on the workers.
+#[utoipa::path(put, path = "/callbacks/{id}", tag = "callbacks", params(("id" = i32, Path)),
+    request_body = CallbackBody, security(("login" = ["role:admin"])), responses((status = 200, body = Callback)))]
+pub(super) async fn update_callback(
+    State(app): State<App>,
+    _: Administrator,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<CallbackBody>,
+) -> Result<Single<Callback>, HttpError> {
+    let shown = V1(addresses);
+    let seen = async |transaction: &WriteTransaction, row: &callback::Model| {
+        if !if_match.is_given() {
+            return Ok(true);
+        }
+        Ok(if_match.fits(&shown.callback(record::callback(&**transaction, row.clone(), None).await?)))
+    };
+    let row = history::update_callback(&app, id, body, seen).await?;
+    Ok(Single(shown.callback(record::callback(app.engine.database().reader(), row, None).await?)))
+}
+
+/// An execution with everything that its callback may want to know. With the permission, or with the secret of its
+/// attempt in the body.
+#[utoipa::path(get, path = "/callback_executions/{id}", tag = "callbacks", params(("id" = i32, Path)),
+    security((), ("login" = ["action_update"])), responses((status = 200, body = Execution)))]
+pub(super) async fn get_callback_execution(
+    State(app): State<App>,
+    caller: MaybeCaller,
+    addresses: Addresses,
+    Number(id): Number,
+    Body(body): Body<SecretBody>,
+) -> Result<Single<Execution>, HttpError> {
+    let (row, reporter) = open_execution(&app, id, caller, body.secret()).await?;
+    // The secret of an earlier attempt says nothing about the present one.
+    if matches!(reporter, Reporter::Worker(attempt) if attempt != row.attempt) {
+        return Err(HttpError::NotYours("Cannot access specified callback_execution".to_owned()));
+    }
+    Ok(Single(V1(addresses).execution(record::execution(app.engine.database().reader(), row).await?)))
+}
+
+/// Reports about an execution; what is left out stays. When it was the last open one of the experiment's state, the next
+/// step follows at once. What is `finished` or `skipped` stays so: 409.
+#[utoipa::path(put, path = "/callback_executions/{id}", tag = "callbacks", params(("id" = i32, Path)),
+    request_body = ExecutionBody, security((), ("login" = ["action_update"])),
+    responses((status = 200, body = Execution)))]
+pub(super) async fn update_callback_execution(
+    State(app): State<App>,
+    caller: MaybeCaller,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<ExecutionBody>,
+) -> Result<Single<Execution>, HttpError> {
+    let shown = V1(addresses);
+    let connection = app.engine.database().reader();
+    let seen = async |row: &callback_execution::Model| {
+        if !if_match.is_given() {
+            return Ok(true);
+        }
+        Ok(if_match.fits(&shown.execution(record::execution(connection, row.clone()).await?)))
+    };
+    let row = history::report(&app, id, caller, body, seen).await?;
+    Ok(Single(shown.execution(record::execution(connection, row).await?)))
+}

@@ -1,0 +1,255 @@
+//! Cohorts, with their subjects by label.
+
+use axum::extract::{Path, State};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+
+use super::show::{Cohort, CohortList, Experiment, ExperimentList, Subject, SubjectList};
+use crate::api::access::{Caller, May};
+use crate::api::input::{Body, Number, Query};
+use crate::api::lookup::{self, by_id};
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::sample::{self, CohortBody, ExternalUrlBody, ExternalUrlsBody};
+use crate::app::App;
+use crate::entity::{cohort, subject};
+use crate::http::HttpError;
+use crate::http::needs::{SampleAdd, SampleDelete, SampleUpdate};
+use crate::study::revise::{self, Linked};
+use crate::study::{Reference, listing, record};
+
+/// The addresses at which external systems show a cohort.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(super) struct CohortUrls {
+    #[schema(example = 1)]
+    cohort_id: i32,
+    #[schema(example = "baseline")]
+    cohort_label: String,
+    /// By name of the external system.
+    external_urls: record::BySystem,
+}
+
+/// All cohorts.
+#[utoipa::path(get, path = "/cohorts", tag = "cohorts", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = CohortList)))]
+pub(super) async fn list_cohorts(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<CohortList>, HttpError> {
+    let window = window.window()?;
+    let columns = (cohort::Column::Id, cohort::Column::Label);
+    let all = cohort::Entity::find();
+    let listed = listing::list_named(app.engine.database(), &app.totals, "cohorts", all, columns, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, CohortList::new(addresses.summaries("cohorts", listed.rows), extent)))
+}
+
+/// Makes a cohort.
+#[utoipa::path(post, path = "/cohorts", tag = "cohorts", request_body = CohortBody,
+    security(("login" = ["sample_add"])), responses((status = 201, body = Cohort)))]
+pub(super) async fn create_cohort(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<CohortBody>,
+) -> Result<Created<Cohort>, HttpError> {
+    let row = sample::create_cohort(&app, body).await?;
+    let body = addresses.cohort(record::cohort(app.engine.database().reader(), row, None).await?);
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+/// A cohort with its subjects.
+#[utoipa::path(get, path = "/cohorts/{id}", tag = "cohorts", params(("id" = i32, Path)), security(("login" = [])),
+    responses((status = 200, body = Cohort)))]
+pub(super) async fn get_cohort(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Cohort>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<cohort::Entity>(connection, "cohort", id).await?;
+    Ok(Single(addresses.cohort(record::cohort(connection, row, None).await?)))
+}
+
+/// The cohort with this label.
+#[utoipa::path(get, path = "/cohorts/by-label/{label}", tag = "cohorts", params(("label" = String, Path)),
+    security(("login" = [])), responses((status = 200, body = Cohort)))]
+pub(super) async fn get_cohort_by_label(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path(label): Path<String>,
+) -> Result<Single<Cohort>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = lookup::cohort(connection, &Reference::label(&label)).await?;
+    Ok(Single(addresses.cohort(record::cohort(connection, row, None).await?)))
+}
+
+/// Changes label or description; what is left out stays.
+#[utoipa::path(put, path = "/cohorts/{id}", tag = "cohorts", params(("id" = i32, Path)), request_body = CohortBody,
+    security(("login" = ["sample_add"])), responses((status = 200, body = Cohort)))]
+pub(super) async fn update_cohort(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<CohortBody>,
+) -> Result<Single<Cohort>, HttpError> {
+    let seen = |now: &record::CohortRecord| if_match.fits(&addresses.cohort(now.clone()));
+    let row = sample::update_cohort(&app, id, body, seen).await?;
+    Ok(Single(addresses.cohort(record::cohort(app.engine.database().reader(), row, None).await?)))
+}
+
+async fn urls(app: &App, id: i32) -> Result<CohortUrls, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<cohort::Entity>(connection, "cohort", id).await?;
+    let external_urls = record::cohort_urls(connection, id).await?;
+    Ok(CohortUrls { cohort_id: id, cohort_label: row.label, external_urls })
+}
+
+/// Where external systems show the cohort.
+#[utoipa::path(get, path = "/cohorts/{id}/external_urls", tag = "cohorts", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = CohortUrls)))]
+pub(super) async fn get_cohort_urls(
+    State(app): State<App>,
+    _: Caller,
+    Number(id): Number,
+) -> Result<Single<CohortUrls>, HttpError> {
+    urls(&app, id).await.map(Single)
+}
+
+/// Sets several of them at once.
+#[utoipa::path(post, path = "/cohorts/{id}/external_urls", tag = "cohorts", params(("id" = i32, Path)),
+    request_body = ExternalUrlsBody, security(("login" = ["sample_update"])),
+    responses((status = 201, body = CohortUrls)))]
+pub(super) async fn set_cohort_urls(
+    State(app): State<App>,
+    _: May<SampleUpdate>,
+    addresses: Addresses,
+    Number(id): Number,
+    Body(body): Body<ExternalUrlsBody>,
+) -> Result<Created<CohortUrls>, HttpError> {
+    body.set(&app, Linked::Cohort(id)).await?;
+    Ok(Created {
+        location: addresses.path(&format!("/api/v2/cohorts/{id}/external_urls")),
+        body: urls(&app, id).await?,
+    })
+}
+
+/// Sets one of them.
+#[utoipa::path(put, path = "/cohorts/{id}/external_urls/{system_name}", tag = "cohorts",
+    params(("id" = i32, Path), ("system_name" = String, Path)), request_body = ExternalUrlBody,
+    security(("login" = ["sample_update"])), responses((status = 201, body = CohortUrls)))]
+pub(super) async fn set_cohort_url(
+    State(app): State<App>,
+    _: May<SampleUpdate>,
+    addresses: Addresses,
+    Path((id, system)): Path<(String, String)>,
+    Body(body): Body<ExternalUrlBody>,
+) -> Result<Created<CohortUrls>, HttpError> {
+    let id = crate::api::input::number(&id)?;
+    body.set(&app, Linked::Cohort(id), system).await?;
+    Ok(Created {
+        location: addresses.path(&format!("/api/v2/cohorts/{id}/external_urls")),
+        body: urls(&app, id).await?,
+    })
+}
+
+/// Takes one of them away.
+#[utoipa::path(delete, path = "/cohorts/{id}/external_urls/{system_name}", tag = "cohorts",
+    params(("id" = i32, Path), ("system_name" = String, Path)), security(("login" = ["sample_delete"])),
+    responses((status = 200, body = CohortUrls)))]
+pub(super) async fn delete_cohort_url(
+    State(app): State<App>,
+    _: May<SampleDelete>,
+    Path((id, system)): Path<(String, String)>,
+) -> Result<Single<CohortUrls>, HttpError> {
+    let id = crate::api::input::number(&id)?;
+    revise::delete_link(app.engine.database(), Linked::Cohort(id), &system).await?;
+    urls(&app, id).await.map(Single)
+}
+
+/// The subjects of a cohort. All of them: those that were changed since they were registered come last. A window: in the
+/// order of their ids.
+#[utoipa::path(get, path = "/cohorts/{label}/subjects", tag = "cohorts",
+    params(("label" = String, Path, description = "Label of the cohort"), WindowQuery), security(("login" = [])),
+    responses((status = 200, body = SubjectList)))]
+pub(super) async fn list_subjects_of_cohort(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Path(label): Path<String>,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<SubjectList>, HttpError> {
+    let window = window.window()?;
+    let database = app.engine.database();
+    let cohort = lookup::cohort(database.reader(), &Reference::label(&label)).await?;
+    let mut listed = listing::subjects(database, &app.totals, Some(cohort.id), None, false, window).await?;
+    if window == listing::Window::default() {
+        let all = subject::Entity::in_use().filter(subject::Column::CohortId.eq(cohort.id));
+        listed.rows = record::subjects_of_cohort(database.reader(), all).await?;
+    }
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, SubjectList::new(addresses.summaries("subjects", listed.rows), extent)))
+}
+
+/// A subject by its labels.
+#[utoipa::path(get, path = "/cohorts/{label}/subjects/{subject_label}", tag = "cohorts",
+    params(("label" = String, Path), ("subject_label" = String, Path)), security(("login" = [])),
+    responses((status = 200, body = Subject)))]
+pub(super) async fn get_subject_of_cohort(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path((cohort, label)): Path<(String, String)>,
+) -> Result<Single<Subject>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = lookup::subject_of_cohort(connection, &cohort, &label).await?;
+    Ok(Single(addresses.subject(record::subject(connection, row).await?)))
+}
+
+/// The experiments of a subject by its labels.
+#[utoipa::path(get, path = "/cohorts/{label}/subjects/{subject_label}/experiments", tag = "cohorts",
+    params(("label" = String, Path), ("subject_label" = String, Path), WindowQuery), security(("login" = [])),
+    responses((status = 200, body = ExperimentList)))]
+pub(super) async fn list_experiments_of_subject(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Path((cohort, label)): Path<(String, String)>,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ExperimentList>, HttpError> {
+    let window = window.window()?;
+    let database = app.engine.database();
+    let subject = lookup::subject_of_cohort(database.reader(), &cohort, &label).await?;
+    let query = listing::ExperimentQuery { subject: Some(subject.id), ..listing::ExperimentQuery::default() };
+    let listed = listing::experiments(database, &app.totals, &query, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), extent)))
+}
+
+/// An experiment by its labels.
+#[utoipa::path(get, path = "/cohorts/{label}/subjects/{subject_label}/experiments/{experiment_label}",
+    tag = "cohorts", params(("label" = String, Path), ("subject_label" = String, Path),
+    ("experiment_label" = String, Path)), security(("login" = [])), responses((status = 200, body = Experiment)))]
+pub(super) async fn get_experiment_of_subject(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Path((cohort, subject, label)): Path<(String, String, String)>,
+) -> Result<Single<Experiment>, HttpError> {
+    let connection = app.engine.database().reader();
+    let subject = lookup::subject_of_cohort(connection, &cohort, &subject).await?;
+    let label = label.replace('\0', "\u{fffd}");
+    let row = crate::study::register::find_experiment(connection, subject.id, &label).await?;
+    let row = row.ok_or_else(|| HttpError::NotFound(format!("experiment '{label}' of this subject")))?;
+    Ok(Single(addresses.experiment(record::experiment(connection, row).await?)))
+}

@@ -1,0 +1,325 @@
+//! Experiments: where they are, how they move, and why they do not.
+
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use serde_json::Value;
+
+use super::show::{ActionList, Experiment, ExperimentList, Summary};
+use crate::api::access::{Caller, May};
+use crate::api::input::{Body, Number, Query, number};
+use crate::api::lookup::by_id;
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::sample::{
+    self, ExperimentBody, ExperimentFilter, ExternalIdBody, ExternalIdsBody, ReasonBody, StateBody,
+};
+use crate::app::App;
+use crate::engine::Possible;
+use crate::entity::{action, experiment, state};
+use crate::http::HttpError;
+use crate::http::needs::{SampleAdd, SampleDelete, SampleStateUpdate, SampleUpdate};
+use crate::study::listing::{self, Named};
+use crate::study::record;
+use crate::study::revise::{self, Linked};
+
+/// The ids that external systems have for an experiment.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(super) struct ExperimentIds {
+    #[schema(example = 1)]
+    experiment_id: i32,
+    #[schema(example = "sub-01_ses-1")]
+    experiment_label: String,
+    /// By name of the external system.
+    external_ids: record::BySystem,
+}
+
+/// The state that an experiment is in.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(super) struct ExperimentState {
+    state: Summary,
+}
+
+/// What came of asking for another state.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(super) struct StateAnswer {
+    /// The state that the experiment is in now.
+    state: Summary,
+    /// Why it did not move: `errorclass`, `message`, and what it is about. Null when it moved.
+    #[schema(value_type = Option<Object>)]
+    error: Option<Value>,
+    success: bool,
+}
+
+/// What could happen next to an experiment.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(super) struct Explanation {
+    experiment: Summary,
+    state: Summary,
+    transitions: Vec<ExplainedTransition>,
+}
+
+/// A transition out of the current state, and whether it can be taken now.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(super) struct ExplainedTransition {
+    #[schema(example = 2)]
+    id: i32,
+    #[schema(example = "/api/v2/transitions/2")]
+    uri: String,
+    destination: Summary,
+    #[schema(example = "callbacks['count_scans'].result == 'success'")]
+    condition: Option<String>,
+    /// What the condition comes to now; no condition is true.
+    value: bool,
+    /// Why the condition could not be evaluated.
+    error: Option<String>,
+}
+
+/// Experiments.
+#[utoipa::path(get, path = "/experiments", tag = "experiments", params(ExperimentFilter, WindowQuery),
+    security(("login" = [])), responses((status = 200, body = ExperimentList)))]
+pub(super) async fn list_experiments(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(filter): Query<ExperimentFilter>,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ExperimentList>, HttpError> {
+    let (query, window) = sample::read_experiment_filter(&app, filter, window).await?;
+    let listed = listing::experiments(app.engine.database(), &app.totals, &query, window).await?;
+    let by_id = query.order == listing::ExperimentOrder::Id && !query.descending;
+    let last_id = listed.rows.last().filter(|_| by_id).map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), extent)))
+}
+
+/// Makes an experiment; it enters the first state of its workflow at once.
+#[utoipa::path(post, path = "/experiments", tag = "experiments", request_body = ExperimentBody,
+    security(("login" = ["sample_add"])), responses((status = 201, body = Experiment)))]
+pub(super) async fn create_experiment(
+    State(app): State<App>,
+    may: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<ExperimentBody>,
+) -> Result<Created<Experiment>, HttpError> {
+    let row = sample::create_experiment(&app, body, "subject_id", Some("id"), &may.caller.actor()).await?;
+    let body = addresses.experiment(record::experiment(app.engine.database().reader(), row).await?);
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+async fn find(app: &App, id: i32) -> Result<experiment::Model, HttpError> {
+    by_id::<experiment::Entity>(app.engine.database().reader(), "experiment", id).await
+}
+
+async fn show(app: &App, addresses: &Addresses, id: i32) -> Result<Single<Experiment>, HttpError> {
+    let row = find(app, id).await?;
+    Ok(Single(addresses.experiment(record::experiment(app.engine.database().reader(), row).await?)))
+}
+
+/// An experiment with its variables.
+#[utoipa::path(get, path = "/experiments/{id}", tag = "experiments", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = Experiment)))]
+pub(super) async fn get_experiment(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Experiment>, HttpError> {
+    show(&app, &addresses, id).await
+}
+
+/// Archives an experiment: a mistake is taken out of sight, its history stays, its label is free again. What still runs
+/// for it is cancelled.
+#[utoipa::path(delete, path = "/experiments/{id}", tag = "experiments", params(("id" = i32, Path), ReasonBody),
+    request_body(content = ReasonBody, description = "The reason, when it is not in the address"),
+    security(("login" = ["sample_delete"])), responses((status = 200, body = Experiment)))]
+pub(super) async fn archive_experiment(
+    State(app): State<App>,
+    may: May<SampleDelete>,
+    addresses: Addresses,
+    Number(id): Number,
+    Query(asked): Query<ReasonBody>,
+    Body(body): Body<ReasonBody>,
+) -> Result<Single<Experiment>, HttpError> {
+    let reason = body.or(asked).read()?;
+    app.engine.archive_experiment(id, &reason, &may.caller.actor()).await?;
+    show(&app, &addresses, id).await
+}
+
+/// Brings an archived experiment back into the state that it was in. Its callbacks stay cancelled.
+#[utoipa::path(post, path = "/experiments/{id}/restore", tag = "experiments", params(("id" = i32, Path)),
+    security(("login" = ["sample_delete"])), responses((status = 200, body = Experiment)))]
+pub(super) async fn restore_experiment(
+    State(app): State<App>,
+    _: May<SampleDelete>,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Experiment>, HttpError> {
+    app.engine.restore_experiment(id).await?;
+    show(&app, &addresses, id).await
+}
+
+/// The history of an experiment, the oldest first.
+#[utoipa::path(get, path = "/experiments/{id}/actions", tag = "experiments", params(("id" = i32, Path), WindowQuery),
+    security(("login" = [])), responses((status = 200, body = ActionList)))]
+pub(super) async fn list_actions_of_experiment(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Number(id): Number,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ActionList>, HttpError> {
+    let window = window.window()?;
+    find(&app, id).await?;
+    let all = action::Entity::find().filter(action::Column::ExperimentId.eq(id));
+    let key = format!("actions of {id}");
+    let database = app.engine.database();
+    let listed = listing::list(database, &app.totals, &key, all, action::Column::Id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();
+    Ok(address.answer(extent, ActionList::new(rows, extent)))
+}
+
+/// The state that an experiment is in.
+#[utoipa::path(get, path = "/experiments/{id}/state", tag = "experiments", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = ExperimentState)))]
+pub(super) async fn get_experiment_state(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<ExperimentState>, HttpError> {
+    let row = find(&app, id).await?;
+    let state = by_id::<state::Entity>(app.engine.database().reader(), "state", row.state_id).await?;
+    Ok(Single(ExperimentState { state: addresses.summary("states", Named { id: state.id, label: state.label }) }))
+}
+
+/// Moves an experiment on along a transition whose condition holds. What still runs for the state that it leaves is
+/// cancelled. `If-Match` is compared with the `ETag` of the experiment.
+#[utoipa::path(put, path = "/experiments/{id}/state", tag = "experiments", params(("id" = i32, Path)),
+    request_body = StateBody, security(("login" = ["sample_state_update"])),
+    responses((status = 200, body = StateAnswer), (status = 404, body = StateAnswer, description = "No such state"),
+    (status = 409, body = StateAnswer, description = "No transition leads there, or its condition does not hold")))]
+pub(super) async fn set_experiment_state(
+    State(app): State<App>,
+    may: May<SampleStateUpdate>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<StateBody>,
+) -> Result<Response, HttpError> {
+    let seen = match if_match.is_given() {
+        false => None,
+        true => {
+            let row = find(&app, id).await?;
+            let version = row.version;
+            let now = addresses.experiment(record::experiment(app.engine.database().reader(), row).await?);
+            if !if_match.fits(&now) {
+                return Err(HttpError::Precondition);
+            }
+            Some(version)
+        }
+    };
+    let paths = addresses.path("/api/v2");
+    let actor = may.caller.actor();
+    let change = sample::change_state(&app, id, body, "state_label", &paths, seen, &actor).await?;
+    let success = change.error.is_none();
+    let answer = StateAnswer { state: addresses.summary("states", change.state), error: change.error, success };
+    Ok((change.status, axum::Json(answer)).into_response())
+}
+
+/// Why an experiment does not move: every transition out of its state, with its condition, its value, and the error if
+/// it cannot be evaluated. Changes nothing.
+#[utoipa::path(get, path = "/experiments/{id}/explain", tag = "experiments", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = Explanation)))]
+pub(super) async fn explain_experiment(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Explanation>, HttpError> {
+    let row = find(&app, id).await?;
+    let state = by_id::<state::Entity>(app.engine.database().reader(), "state", row.state_id).await?;
+    let possible = app.engine.possible_transitions(id).await?;
+    let explained = |Possible { evaluation, destination_id, .. }: Possible| ExplainedTransition {
+        id: evaluation.transition_id,
+        uri: addresses.v2("transitions", evaluation.transition_id),
+        destination: addresses.summary("states", Named { id: destination_id, label: evaluation.destination }),
+        condition: evaluation.condition,
+        value: evaluation.test_result == Some(true),
+        error: evaluation.error,
+    };
+    Ok(Single(Explanation {
+        experiment: addresses.summary("experiments", Named { id, label: row.label }),
+        state: addresses.summary("states", Named { id: state.id, label: state.label }),
+        transitions: possible.into_iter().map(explained).collect(),
+    }))
+}
+
+async fn ids(app: &App, id: i32) -> Result<ExperimentIds, HttpError> {
+    let row = find(app, id).await?;
+    let external_ids = record::experiment_ids(app.engine.database().reader(), id).await?;
+    Ok(ExperimentIds { experiment_id: id, experiment_label: row.label, external_ids })
+}
+
+fn ids_path(addresses: &Addresses, id: i32) -> String {
+    addresses.path(&format!("/api/v2/experiments/{id}/external_ids"))
+}
+
+/// The ids that external systems have for an experiment.
+#[utoipa::path(get, path = "/experiments/{id}/external_ids", tag = "experiments", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = ExperimentIds)))]
+pub(super) async fn get_experiment_ids(
+    State(app): State<App>,
+    _: Caller,
+    Number(id): Number,
+) -> Result<Single<ExperimentIds>, HttpError> {
+    ids(&app, id).await.map(Single)
+}
+
+/// Sets several of them at once.
+#[utoipa::path(post, path = "/experiments/{id}/external_ids", tag = "experiments", params(("id" = i32, Path)),
+    request_body = ExternalIdsBody, security(("login" = ["sample_update"])),
+    responses((status = 201, body = ExperimentIds)))]
+pub(super) async fn set_experiment_ids(
+    State(app): State<App>,
+    _: May<SampleUpdate>,
+    addresses: Addresses,
+    Number(id): Number,
+    Body(body): Body<ExternalIdsBody>,
+) -> Result<Created<ExperimentIds>, HttpError> {
+    body.set(&app, Linked::Experiment(id)).await?;
+    Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
+}
+
+/// Sets one of them.
+#[utoipa::path(put, path = "/experiments/{id}/external_ids/{system_name}", tag = "experiments",
+    params(("id" = i32, Path), ("system_name" = String, Path)), request_body = ExternalIdBody,
+    security(("login" = ["sample_update"])), responses((status = 201, body = ExperimentIds)))]
+pub(super) async fn set_experiment_id(
+    State(app): State<App>,
+    _: May<SampleUpdate>,
+    addresses: Addresses,
+    Path((id, system)): Path<(String, String)>,
+    Body(body): Body<ExternalIdBody>,
+) -> Result<Created<ExperimentIds>, HttpError> {
+    let id = number(&id)?;
+    body.set(&app, Linked::Experiment(id), system).await?;
+    Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
+}
+
+/// Takes one of them away.
+#[utoipa::path(delete, path = "/experiments/{id}/external_ids/{system_name}", tag = "experiments",
+    params(("id" = i32, Path), ("system_name" = String, Path)), security(("login" = ["sample_delete"])),
+    responses((status = 200, body = ExperimentIds)))]
+pub(super) async fn delete_experiment_id(
+    State(app): State<App>,
+    _: May<SampleDelete>,
+    Path((id, system)): Path<(String, String)>,
+) -> Result<Single<ExperimentIds>, HttpError> {
+    let id = number(&id)?;
+    revise::delete_link(app.engine.database(), Linked::Experiment(id), &system).await?;
+    ids(&app, id).await.map(Single)
+}

@@ -1,0 +1,325 @@
+//! Actions, callbacks and their executions.
+
+use axum::extract::State;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::show::{Action, ActionList, Callback, CallbackList, Execution, Summary};
+use crate::api::access::{Caller, May, MaybeCaller};
+use crate::api::history::{
+    self, ActionBody, CallbackBody, ExecutionBody, MarkBody, Reporter, SecretBody, open_execution, read_mark,
+};
+use crate::api::input::{Body, Given, Number, Problems, Query};
+use crate::api::lookup::{by_id, moment};
+use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, list_of};
+use crate::api::sample::ReasonBody;
+use crate::app::App;
+use crate::engine::Intervention;
+use crate::entity::kind::{ExecutionResult, ExecutionStatus};
+use crate::entity::{action, callback, callback_execution};
+use crate::http::HttpError;
+use crate::http::needs::ActionUpdate;
+use crate::study::listing::{self, Named};
+use crate::study::record;
+
+/// Actions of all experiments.
+#[utoipa::path(get, path = "/actions", tag = "history", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = ActionList)))]
+pub(super) async fn list_actions(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ActionList>, HttpError> {
+    let window = window.window()?;
+    let all = action::Entity::find();
+    let listed = listing::list(app.engine.database(), &app.totals, "actions", all, action::Column::Id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();
+    Ok(address.answer(extent, ActionList::new(rows, extent)))
+}
+
+/// An action with its callback executions.
+#[utoipa::path(get, path = "/actions/{id}", tag = "history", params(("id" = i32, Path)), security(("login" = [])),
+    responses((status = 200, body = Action)))]
+pub(super) async fn get_action(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Action>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<action::Entity>(connection, "action", id).await?;
+    Ok(Single(addresses.action(record::action(connection, row).await?)))
+}
+
+/// Notes what came of an action; what is left out stays. The experiment does not move by this.
+#[utoipa::path(put, path = "/actions/{id}", tag = "history", params(("id" = i32, Path)), request_body = ActionBody,
+    security(("login" = ["action_update"])), responses((status = 200, body = Action)))]
+pub(super) async fn update_action(
+    State(app): State<App>,
+    _: May<ActionUpdate>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<ActionBody>,
+) -> Result<Single<Action>, HttpError> {
+    let seen = async |transaction: &crate::database::WriteTransaction, row: &action::Model| {
+        if !if_match.is_given() {
+            return Ok(true);
+        }
+        Ok(if_match.fits(&addresses.action(record::action(&**transaction, row.clone()).await?)))
+    };
+    let row = history::update_action(&app, id, body, if_match.is_given(), seen).await?;
+    Ok(Single(addresses.action(record::action(app.engine.database().reader(), row).await?)))
+}
+
+/// Callbacks of all states.
+#[utoipa::path(get, path = "/callbacks", tag = "callbacks", params(WindowQuery), security(("login" = [])),
+    responses((status = 200, body = CallbackList)))]
+pub(super) async fn list_callbacks(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<CallbackList>, HttpError> {
+    let window = window.window()?;
+    let columns = (callback::Column::Id, callback::Column::Label);
+    let all = callback::Entity::find();
+    let listed = listing::list_named(app.engine.database(), &app.totals, "callbacks", all, columns, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, CallbackList::new(addresses.summaries("callbacks", listed.rows), extent)))
+}
+
+/// A callback with its executions.
+#[utoipa::path(get, path = "/callbacks/{id}", tag = "callbacks", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = Callback)))]
+pub(super) async fn get_callback(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Callback>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<callback::Entity>(connection, "callback", id).await?;
+    Ok(Single(addresses.callback(record::callback(connection, row, None).await?)))
+}
+
+/// Changes a callback of a loaded workflow, for repairs; what is left out stays. For administrators only: it says what
+/// is run on the workers.
+#[utoipa::path(put, path = "/callbacks/{id}", tag = "callbacks", params(("id" = i32, Path)),
+    request_body = CallbackBody, security(("login" = ["role:admin"])), responses((status = 200, body = Callback)))]
+pub(super) async fn update_callback(
+    State(app): State<App>,
+    _: crate::api::access::Administrator,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<CallbackBody>,
+) -> Result<Single<Callback>, HttpError> {
+    let seen = async |transaction: &crate::database::WriteTransaction, row: &callback::Model| {
+        if !if_match.is_given() {
+            return Ok(true);
+        }
+        Ok(if_match.fits(&addresses.callback(record::callback(&**transaction, row.clone(), None).await?)))
+    };
+    let row = history::update_callback(&app, id, body, seen).await?;
+    Ok(Single(addresses.callback(record::callback(app.engine.database().reader(), row, None).await?)))
+}
+
+/// An execution in a list: without its logs.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ExecutionSummary {
+    #[schema(example = 1)]
+    id: i32,
+    #[schema(example = "/api/v2/callback_executions/1")]
+    uri: String,
+    callback: Summary,
+    action: super::show::Pointer,
+    #[schema(example = "running")]
+    status: String,
+    #[schema(example = "none")]
+    result: String,
+    #[schema(example = 1)]
+    attempt: i32,
+    worker: Option<String>,
+    created: String,
+    finished: Option<String>,
+}
+
+list_of! {
+    ExecutionList { callback_executions: ExecutionSummary }
+}
+
+/// Which executions.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ExecutionFilter {
+    /// `created`, `queued`, `running`, `waiting`, `finished` or `skipped`.
+    #[param(value_type = Option<String>)]
+    status: Given<String>,
+    /// `none`, `success`, `failed` or `timeout`.
+    #[param(value_type = Option<String>)]
+    result: Given<String>,
+    /// Id of the callback.
+    #[param(value_type = Option<i32>)]
+    callback: Given<i32>,
+}
+
+fn word<T: serde::de::DeserializeOwned>(problems: &mut Problems, field: &str, given: Given<String>) -> Option<T> {
+    let text = problems.optional(field, given)?;
+    let read = serde_json::from_value(serde_json::Value::String(text));
+    read.map_err(|_| problems.add(field, "is none of the known words")).ok()
+}
+
+/// Callback executions, to see what runs and what got stuck.
+#[utoipa::path(get, path = "/callback_executions", tag = "callbacks", params(ExecutionFilter, WindowQuery),
+    security(("login" = ["action_update"])), responses((status = 200, body = ExecutionList)))]
+pub(super) async fn list_callback_executions(
+    State(app): State<App>,
+    _: May<ActionUpdate>,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(filter): Query<ExecutionFilter>,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<ExecutionList>, HttpError> {
+    let mut problems = Problems::default();
+    let window = window.read(&mut problems);
+    let status: Option<ExecutionStatus> = word(&mut problems, "status", filter.status);
+    let result: Option<ExecutionResult> = word(&mut problems, "result", filter.result);
+    let callback = problems.optional("callback", filter.callback);
+    problems.check()?;
+    let listed = listing::executions(app.engine.database(), &app.totals, status, result, callback, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let ids = listed.rows.iter().map(|row| row.callback_id).collect::<std::collections::BTreeSet<_>>();
+    let callbacks = callback::Entity::find().filter(callback::Column::Id.is_in(ids));
+    let columns = (callback::Column::Id, callback::Column::Label);
+    let callbacks = listing::named(callbacks, columns, app.engine.database().reader()).await?;
+    let rows = listed.rows.into_iter().map(|row| {
+        let label = callbacks.iter().find(|callback| callback.id == row.callback_id).map(|one| one.label.clone());
+        ExecutionSummary {
+            id: row.id,
+            uri: addresses.v2("callback_executions", row.id),
+            callback: addresses.summary("callbacks", Named { id: row.callback_id, label: label.unwrap_or_default() }),
+            action: addresses.pointer("actions", row.action_id),
+            status: row.status.to_string(),
+            result: row.result.to_string(),
+            attempt: row.attempt,
+            worker: row.worker,
+            created: moment(row.created),
+            finished: row.finished.map(moment),
+        }
+    });
+    let rows = rows.collect();
+    Ok(address.answer(extent, ExecutionList::new(rows, extent)))
+}
+
+async fn show(
+    app: &App,
+    addresses: &Addresses,
+    row: callback_execution::Model,
+) -> Result<Single<Execution>, HttpError> {
+    Ok(Single(addresses.execution(record::execution(app.engine.database().reader(), row).await?)))
+}
+
+/// An execution with everything that its callback may want to know. With the permission, or with the secret of its
+/// attempt in the body.
+#[utoipa::path(get, path = "/callback_executions/{id}", tag = "callbacks", params(("id" = i32, Path)),
+    security((), ("login" = ["action_update"])), responses((status = 200, body = Execution)))]
+pub(super) async fn get_callback_execution(
+    State(app): State<App>,
+    caller: MaybeCaller,
+    addresses: Addresses,
+    Number(id): Number,
+    Body(body): Body<SecretBody>,
+) -> Result<Single<Execution>, HttpError> {
+    let (row, reporter) = open_execution(&app, id, caller, body.secret()).await?;
+    // The secret of an earlier attempt says nothing about the present one.
+    if matches!(reporter, Reporter::Worker(attempt) if attempt != row.attempt) {
+        return Err(HttpError::NotYours("Cannot access specified callback_execution".to_owned()));
+    }
+    show(&app, &addresses, row).await
+}
+
+/// Reports about an execution; what is left out stays. When it was the last open one of the experiment's state, the next
+/// step follows at once. What is `finished` or `skipped` stays so: 409.
+#[utoipa::path(put, path = "/callback_executions/{id}", tag = "callbacks", params(("id" = i32, Path)),
+    request_body = ExecutionBody, security((), ("login" = ["action_update"])),
+    responses((status = 200, body = Execution)))]
+pub(super) async fn update_callback_execution(
+    State(app): State<App>,
+    caller: MaybeCaller,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<ExecutionBody>,
+) -> Result<Single<Execution>, HttpError> {
+    let seen = async |row: &callback_execution::Model| {
+        if !if_match.is_given() {
+            return Ok(true);
+        }
+        let record = record::execution(app.engine.database().reader(), row.clone()).await?;
+        Ok(if_match.fits(&addresses.execution(record)))
+    };
+    let row = history::report(&app, id, caller, body, seen).await?;
+    show(&app, &addresses, row).await
+}
+
+async fn intervene(
+    app: &App,
+    addresses: &Addresses,
+    caller: &Caller,
+    id: i32,
+    what: Intervention,
+    reason: &str,
+) -> Result<Single<Execution>, HttpError> {
+    let row = app.engine.intervene(id, what, reason, &caller.actor()).await?;
+    show(app, addresses, row).await
+}
+
+/// Runs it again, now; also one that is over, while the experiment is still in its state.
+#[utoipa::path(post, path = "/callback_executions/{id}/retry", tag = "callbacks", params(("id" = i32, Path)),
+    request_body = ReasonBody, security(("login" = ["action_update"])), responses((status = 200, body = Execution)))]
+pub(super) async fn retry_callback_execution(
+    State(app): State<App>,
+    may: May<ActionUpdate>,
+    addresses: Addresses,
+    Number(id): Number,
+    Body(body): Body<ReasonBody>,
+) -> Result<Single<Execution>, HttpError> {
+    intervene(&app, &addresses, &may.caller, id, Intervention::Retry, &body.read()?).await
+}
+
+/// Goes on as if it had not been asked for.
+#[utoipa::path(post, path = "/callback_executions/{id}/skip", tag = "callbacks", params(("id" = i32, Path)),
+    request_body = ReasonBody, security(("login" = ["action_update"])), responses((status = 200, body = Execution)))]
+pub(super) async fn skip_callback_execution(
+    State(app): State<App>,
+    may: May<ActionUpdate>,
+    addresses: Addresses,
+    Number(id): Number,
+    Body(body): Body<ReasonBody>,
+) -> Result<Single<Execution>, HttpError> {
+    intervene(&app, &addresses, &may.caller, id, Intervention::Skip, &body.read()?).await
+}
+
+/// Says how it ended.
+#[utoipa::path(post, path = "/callback_executions/{id}/mark", tag = "callbacks", params(("id" = i32, Path)),
+    request_body = MarkBody, security(("login" = ["action_update"])), responses((status = 200, body = Execution)))]
+pub(super) async fn mark_callback_execution(
+    State(app): State<App>,
+    may: May<ActionUpdate>,
+    addresses: Addresses,
+    Number(id): Number,
+    Body(body): Body<MarkBody>,
+) -> Result<Single<Execution>, HttpError> {
+    let (what, reason) = read_mark(body)?;
+    intervene(&app, &addresses, &may.caller, id, what, &reason).await
+}

@@ -1,0 +1,301 @@
+//! Users, roles, and tokens for scripts.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Path, State};
+use chrono::{NaiveDateTime, TimeDelta};
+use sea_orm::EntityTrait;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::show::{Role, RoleList, User, UserList};
+use crate::account::{NewToken, Permission};
+use crate::api::access::{By, Caller, May};
+use crate::api::input::{Body, Given, Number, Problems, Query};
+use crate::api::lookup::{self, by_id, moment};
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::people::{self, UserBody, open_user};
+use crate::app::App;
+use crate::entity::{role, user};
+use crate::http::HttpError;
+use crate::http::needs::{RolesManage, UserAdd, UserDelete, UserReadAll, UserUpdateAll};
+use crate::study::{Reference, listing};
+
+/// Users.
+#[utoipa::path(get, path = "/users", tag = "people", params(WindowQuery), security(("login" = ["user_read_all"])),
+    responses((status = 200, body = UserList)))]
+pub(super) async fn list_users(
+    State(app): State<App>,
+    _: May<UserReadAll>,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<UserList>, HttpError> {
+    let window = window.window()?;
+    let all = user::Entity::find();
+    let listed = listing::list(app.engine.database(), &app.totals, "users", all, user::Column::Id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let rows = listed.rows.into_iter().map(|row| addresses.user_summary(row)).collect();
+    Ok(address.answer(extent, UserList::new(rows, extent)))
+}
+
+/// Makes an account, without roles.
+#[utoipa::path(post, path = "/users", tag = "people", request_body = UserBody, security(("login" = ["user_add"])),
+    responses((status = 201, body = User)))]
+pub(super) async fn create_user(
+    State(app): State<App>,
+    _: May<UserAdd>,
+    addresses: Addresses,
+    Body(body): Body<UserBody>,
+) -> Result<Created<User>, HttpError> {
+    let body = addresses.user(people::create_user(&app, body).await?);
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+/// A user: oneself, or anybody with `user_read_all`.
+#[utoipa::path(get, path = "/users/{id}", tag = "people", params(("id" = i32, Path)),
+    security(("login" = ["user_read"])), responses((status = 200, body = User)))]
+pub(super) async fn get_user(
+    State(app): State<App>,
+    caller: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<User>, HttpError> {
+    Ok(Single(addresses.user(open_user(&app, &caller, id).await?)))
+}
+
+/// Changes an account; what is left out stays. With a new password all its sessions end.
+#[utoipa::path(put, path = "/users/{id}", tag = "people", params(("id" = i32, Path)), request_body = UserBody,
+    security(("login" = ["user_update_all"])), responses((status = 200, body = User)))]
+pub(super) async fn update_user(
+    State(app): State<App>,
+    _: May<UserUpdateAll>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<UserBody>,
+) -> Result<Single<User>, HttpError> {
+    let seen = |now: &user::Model| if_match.fits(&addresses.user(now.clone()));
+    Ok(Single(addresses.user(people::update_user(&app, id, body, seen).await?)))
+}
+
+/// Deactivates an account. It is not deleted: the history names it.
+#[utoipa::path(delete, path = "/users/{id}", tag = "people", params(("id" = i32, Path)),
+    security(("login" = ["user_delete"])), responses((status = 200, description = "null", body = Option<String>)))]
+pub(super) async fn delete_user(
+    State(app): State<App>,
+    _: May<UserDelete>,
+    Number(id): Number,
+) -> Result<axum::Json<()>, HttpError> {
+    people::deactivate_user(&app, id).await?;
+    Ok(axum::Json(()))
+}
+
+/// Whether a user has a role now.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UserRole {
+    #[schema(example = "superuser")]
+    role: String,
+    #[schema(example = "erin")]
+    user: String,
+    has_role: bool,
+}
+
+async fn set_role(app: &App, user: &str, role: &str, has_role: bool) -> Result<axum::Json<UserRole>, HttpError> {
+    let connection = app.engine.database().reader();
+    let user = lookup::user(connection, &Reference::label_first(user)).await?;
+    let role = lookup::role(connection, &Reference::label_first(role)).await?;
+    app.accounts.set_role(user.id, role.id, has_role).await?;
+    Ok(axum::Json(UserRole { role: role.name, user: user.username, has_role }))
+}
+
+/// Gives a role to a user.
+#[utoipa::path(put, path = "/users/{username}/roles/{role_name}", tag = "people",
+    params(("username" = String, Path), ("role_name" = String, Path)), security(("login" = ["roles_manage"])),
+    responses((status = 200, body = UserRole)))]
+pub(super) async fn add_user_role(
+    State(app): State<App>,
+    _: May<RolesManage>,
+    Path((user, role)): Path<(String, String)>,
+) -> Result<axum::Json<UserRole>, HttpError> {
+    set_role(&app, &user, &role, true).await
+}
+
+/// Takes a role from a user.
+#[utoipa::path(delete, path = "/users/{username}/roles/{role_name}", tag = "people",
+    params(("username" = String, Path), ("role_name" = String, Path)), security(("login" = ["roles_manage"])),
+    responses((status = 200, body = UserRole)))]
+pub(super) async fn remove_user_role(
+    State(app): State<App>,
+    _: May<RolesManage>,
+    Path((user, role)): Path<(String, String)>,
+) -> Result<axum::Json<UserRole>, HttpError> {
+    set_role(&app, &user, &role, false).await
+}
+
+/// Roles.
+#[utoipa::path(get, path = "/roles", tag = "people", params(WindowQuery), security(("login" = ["roles_manage"])),
+    responses((status = 200, body = RoleList)))]
+pub(super) async fn list_roles(
+    State(app): State<App>,
+    _: May<RolesManage>,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<RoleList>, HttpError> {
+    let window = window.window()?;
+    let all = role::Entity::find();
+    let listed = listing::list(app.engine.database(), &app.totals, "roles", all, role::Column::Id, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let rows = listed.rows.into_iter().map(|row| addresses.role_summary(row)).collect();
+    Ok(address.answer(extent, RoleList::new(rows, extent)))
+}
+
+/// A role with what it permits.
+#[utoipa::path(get, path = "/roles/{id}", tag = "people", params(("id" = i32, Path)),
+    security(("login" = ["roles_manage"])), responses((status = 200, body = Role)))]
+pub(super) async fn get_role(
+    State(app): State<App>,
+    _: May<RolesManage>,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Role>, HttpError> {
+    let row = by_id::<role::Entity>(app.engine.database().reader(), "role", id).await?;
+    Ok(Single(addresses.role(row)))
+}
+
+/// A token of one's own, for scripts: `Authorization: Bearer …`.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Token {
+    #[schema(example = 1)]
+    id: i32,
+    #[schema(example = "/api/v2/tokens/1")]
+    uri: String,
+    #[schema(example = "nightly import")]
+    label: String,
+    /// What it may do, of what its owner may do at that time; null for everything.
+    #[schema(example = json!(["sample_add"]))]
+    permissions: Option<Vec<String>>,
+    created: String,
+    expires_at: Option<String>,
+    revoked_at: Option<String>,
+    /// To the minute.
+    last_used_at: Option<String>,
+}
+
+/// A token that was made just now.
+#[derive(Serialize, ToSchema)]
+pub(super) struct NewTokenAnswer {
+    /// The secret. It is shown this once and kept nowhere.
+    #[schema(example = "sgov_…")]
+    token: String,
+    #[serde(flatten)]
+    about: Token,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct TokenList {
+    tokens: Vec<Token>,
+    count: u64,
+}
+
+/// A token to be.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct TokenBody {
+    #[schema(value_type = String, example = "nightly import", max_length = 100)]
+    label: Given<String>,
+    /// Names of permissions; everything that its owner may do when it is left out.
+    #[schema(value_type = Option<Vec<String>>, example = json!(["sample_add"]))]
+    permissions: Given<Vec<String>>,
+    /// When it ends; in 90 days when it is left out, in two years at most.
+    #[schema(value_type = Option<String>, example = "2027-01-01")]
+    expires_at: Given<NaiveDateTime>,
+}
+
+fn show_token(addresses: &Addresses, token: crate::account::Token) -> Token {
+    let names = |all: BTreeSet<Permission>| all.into_iter().map(|one| one.name().to_owned()).collect();
+    Token {
+        id: token.id,
+        uri: addresses.v2("tokens", token.id),
+        label: token.label,
+        permissions: token.permissions.map(names),
+        created: moment(token.created),
+        expires_at: token.expires_at.map(moment),
+        revoked_at: token.revoked_at.map(moment),
+        last_used_at: token.last_used_at.map(moment),
+    }
+}
+
+/// A token cannot make or end tokens: who finds one does not keep what it opens.
+fn check_no_token(caller: &Caller) -> Result<(), HttpError> {
+    match caller.by {
+        By::Token => {
+            Err(HttpError::NotYours("Tokens are made and revoked with a password or in a session.".to_owned()))
+        }
+        By::Password | By::Session => Ok(()),
+    }
+}
+
+/// One's own tokens, the newest first, without their secrets.
+#[utoipa::path(get, path = "/tokens", tag = "people", security(("login" = [])),
+    responses((status = 200, body = TokenList)))]
+pub(super) async fn list_tokens(
+    State(app): State<App>,
+    caller: Caller,
+    addresses: Addresses,
+) -> Result<axum::Json<TokenList>, HttpError> {
+    let tokens = app.accounts.tokens(caller.user.id).await?;
+    let tokens: Vec<Token> = tokens.into_iter().map(|token| show_token(&addresses, token)).collect();
+    Ok(axum::Json(TokenList { count: tokens.len() as u64, tokens }))
+}
+
+/// Makes a token.
+#[utoipa::path(post, path = "/tokens", tag = "people", request_body = TokenBody, security(("login" = [])),
+    responses((status = 201, body = NewTokenAnswer)))]
+pub(super) async fn create_token(
+    State(app): State<App>,
+    caller: Caller,
+    addresses: Addresses,
+    Body(body): Body<TokenBody>,
+) -> Result<(axum::http::StatusCode, axum::Json<NewTokenAnswer>), HttpError> {
+    check_no_token(&caller)?;
+    let now = app.engine.clock().now();
+    let mut problems = Problems::default();
+    let label = problems.required("label", body.label);
+    let label = problems.label("label", label);
+    let names = problems.optional("permissions", body.permissions);
+    let expires_at = problems.optional("expires_at", body.expires_at).unwrap_or(now + TimeDelta::days(90));
+    if expires_at <= now || expires_at > now + TimeDelta::days(731) {
+        problems.add("expires_at", "must be in the next two years");
+    }
+    for name in names.iter().flatten() {
+        let known = Permission::ALL.iter().find(|(_, known)| known == name);
+        if known.is_none_or(|(permission, _)| !caller.user.may(*permission)) {
+            problems.add("permissions", format!("'{name}' is no permission of yours"));
+        }
+    }
+    let label = problems.all(label)?.to_string();
+    let permissions = names.map(|names| Permission::parse_all(&names.join(",")));
+    let (token, secret) =
+        app.accounts.create_token(caller.user.id, &NewToken { label, permissions, expires_at }).await?;
+    let answer = NewTokenAnswer { token: secret, about: show_token(&addresses, token) };
+    Ok((axum::http::StatusCode::CREATED, axum::Json(answer)))
+}
+
+/// Revokes one of one's own tokens, at once.
+#[utoipa::path(delete, path = "/tokens/{id}", tag = "people", params(("id" = i32, Path)), security(("login" = [])),
+    responses((status = 200, body = Token)))]
+pub(super) async fn revoke_token(
+    State(app): State<App>,
+    caller: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<axum::Json<Token>, HttpError> {
+    check_no_token(&caller)?;
+    let token = app.accounts.revoke_token(caller.user.id, id).await?;
+    let token = token.ok_or_else(|| HttpError::NotFound(format!("token {id} of yours")))?;
+    Ok(axum::Json(show_token(&addresses, token)))
+}

@@ -1,0 +1,439 @@
+//! Work on many things at once, for administrators and scripts.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use chrono::{NaiveDate, NaiveDateTime};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::show::{ExternalSystem, RoleSummary, Scantype, Summary, UserSummary};
+use crate::api::access::{Administrator, May};
+use crate::api::input::{Body, Given, ListBody, Problems, Readable, invalid};
+use crate::api::lookup::moment;
+use crate::api::output::{Addresses, Created};
+use crate::api::sample::{self, StateBody, label_of, load_workflow};
+use crate::app::App;
+use crate::engine::{Actor, TimeoutCounts};
+use crate::http::HttpError;
+use crate::http::needs::{ActionUpdate, SampleAdd, SampleStateUpdate};
+use crate::import::{Configured, ScanKind, Session, configure, read_configuration, register_session, register_subject};
+use crate::study::listing::Named;
+use crate::study::{Label, VariableValue};
+
+/// How many executions were past their time.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CheckedTimeouts {
+    #[schema(example = 0)]
+    run_timeouts: u32,
+    #[schema(example = 0)]
+    wait_timeouts: u32,
+}
+
+/// Ends executions that are past their time. The server does so by itself every second.
+#[utoipa::path(post, path = "/service/check_timeouts", tag = "service", security(("login" = ["action_update"])),
+    responses((status = 200, body = CheckedTimeouts)))]
+pub(super) async fn check_timeouts(
+    State(app): State<App>,
+    _: May<ActionUpdate>,
+) -> Result<axum::Json<CheckedTimeouts>, HttpError> {
+    let TimeoutCounts { run_timeouts, wait_timeouts } = app.engine.check_timeouts().await?;
+    Ok(axum::Json(CheckedTimeouts { run_timeouts, wait_timeouts }))
+}
+
+/// A configuration file.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct ConfigBody {
+    /// YAML with `roles`, `users`, `external_systems`, `scantypes`.
+    #[schema(value_type = String, example = "scantypes:\n  - {modality: MR, protocol: T1w}\n")]
+    config_definition: Given<String>,
+}
+
+/// What was added or set.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ConfigAnswer {
+    updated_at: String,
+    users: Vec<UserSummary>,
+    roles: Vec<RoleSummary>,
+    external_systems: Vec<ExternalSystem>,
+    scantypes: Vec<Scantype>,
+}
+
+async fn set_config(
+    app: &App,
+    addresses: &Addresses,
+    body: ConfigBody,
+    overwrite: bool,
+) -> Result<ConfigAnswer, HttpError> {
+    let mut problems = Problems::default();
+    let text = problems.required("config_definition", body.config_definition);
+    let text = problems.all(text)?;
+    let configuration = read_configuration(&text).map_err(|problems| {
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        invalid("config_definition", problems.join("; "))
+    })?;
+    let now = app.engine.clock().now();
+    let Configured { roles, users, external_systems, scantypes } =
+        configure(app.engine.database(), &app.accounts, &configuration, overwrite, now).await?;
+    Ok(ConfigAnswer {
+        updated_at: moment(now),
+        users: users.into_iter().map(|row| addresses.user_summary(row)).collect(),
+        roles: roles.into_iter().map(|row| addresses.role_summary(row)).collect(),
+        external_systems: external_systems.into_iter().map(|row| addresses.external_system(row)).collect(),
+        scantypes: scantypes.into_iter().map(|row| addresses.scantype(row)).collect(),
+    })
+}
+
+/// Adds roles, users, external systems and scantypes; what is there already stays as it is.
+#[utoipa::path(post, path = "/service/config/import-config", tag = "service", request_body = ConfigBody,
+    security(("login" = ["role:admin"])), responses((status = 201, body = ConfigAnswer)))]
+pub(super) async fn import_config(
+    State(app): State<App>,
+    _: Administrator,
+    addresses: Addresses,
+    Body(body): Body<ConfigBody>,
+) -> Result<(StatusCode, axum::Json<ConfigAnswer>), HttpError> {
+    Ok((StatusCode::CREATED, axum::Json(set_config(&app, &addresses, body, false).await?)))
+}
+
+/// Adds them, and sets those that are there already.
+#[utoipa::path(put, path = "/service/config/import-config", tag = "service", request_body = ConfigBody,
+    security(("login" = ["role:admin"])), responses((status = 200, body = ConfigAnswer)))]
+pub(super) async fn overwrite_config(
+    State(app): State<App>,
+    _: Administrator,
+    addresses: Addresses,
+    Body(body): Body<ConfigBody>,
+) -> Result<axum::Json<ConfigAnswer>, HttpError> {
+    Ok(axum::Json(set_config(&app, &addresses, body, true).await?))
+}
+
+/// A workflow file.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct WorkflowBody {
+    /// YAML.
+    #[schema(value_type = String,
+        example = "label: reading_1\nstates:\n- label: start\n  transitions: [{destination: reading}]\n- label: reading\n")]
+    workflow_definition: Given<String>,
+}
+
+/// Loads a workflow. Its label must be a new one. All that is wrong with it is told at once, with line and column.
+#[utoipa::path(post, path = "/service/config/import-workflow", tag = "service", request_body = WorkflowBody,
+    security(("login" = ["role:admin"])), responses((status = 201, body = Summary)))]
+pub(super) async fn import_workflow(
+    State(app): State<App>,
+    _: Administrator,
+    addresses: Addresses,
+    Body(body): Body<WorkflowBody>,
+) -> Result<Created<Summary>, HttpError> {
+    let mut problems = Problems::default();
+    let text = problems.required("workflow_definition", body.workflow_definition);
+    let text = problems.all(text)?;
+    let row = load_workflow(&app, &text).await?;
+    let body = addresses.summary("workflows", Named { id: row.id, label: row.label });
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+/// Experiments that are all to go to one state.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct BulkBody {
+    /// Ids.
+    #[schema(value_type = Vec<i32>, example = json!([1, 2, 3]), max_items = 1000)]
+    experiments: Given<Vec<i32>>,
+    /// Label of the state; of each experiment's own workflow.
+    #[schema(value_type = String, example = "processing")]
+    state: Given<String>,
+    /// A note for the history.
+    #[schema(value_type = Option<String>)]
+    freetext: Given<String>,
+}
+
+/// What became of one experiment.
+#[derive(Serialize, ToSchema)]
+pub(super) struct BulkResult {
+    #[schema(example = 1)]
+    experiment: i32,
+    success: bool,
+    /// The state that it is in now; null when there is no such experiment.
+    state: Option<Summary>,
+    /// Why it did not move.
+    #[schema(value_type = Option<Object>)]
+    error: Option<Value>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct BulkAnswer {
+    /// In the order in which they were asked for.
+    results: Vec<BulkResult>,
+    succeeded: usize,
+    failed: usize,
+}
+
+/// Things in one request at most, so that it ends in time.
+const MOST: usize = 1000;
+
+/// Moves many experiments, each by itself: some may move while others cannot. At most 1000 in one request.
+#[utoipa::path(post, path = "/experiments/bulk/transition", tag = "experiments", request_body = BulkBody,
+    security(("login" = ["sample_state_update"])), responses((status = 200, body = BulkAnswer)))]
+pub(super) async fn bulk_transition(
+    State(app): State<App>,
+    may: May<SampleStateUpdate>,
+    addresses: Addresses,
+    Body(body): Body<BulkBody>,
+) -> Result<axum::Json<BulkAnswer>, HttpError> {
+    let mut problems = Problems::default();
+    let experiments = problems.required("experiments", body.experiments);
+    let state = problems.required("state", body.state);
+    let freetext = problems.optional("freetext", body.freetext);
+    if experiments.as_ref().is_some_and(|all| all.len() > MOST) {
+        problems.add("experiments", format!("has more than {MOST} items"));
+    }
+    let (experiments, state) = problems.all(experiments.zip(state))?;
+    let paths = addresses.path("/api/v2");
+    let actor = may.caller.actor();
+    let mut results = Vec::with_capacity(experiments.len());
+    for id in experiments {
+        let wanted = StateBody::new(&state, freetext.as_deref());
+        let outcome = sample::change_state(&app, id, wanted, "state", &paths, None, &actor).await;
+        results.push(match outcome {
+            Ok(change) => BulkResult {
+                experiment: id,
+                success: change.error.is_none(),
+                state: Some(addresses.summary("states", change.state)),
+                error: change.error,
+            },
+            Err(error) if error.status().is_server_error() => return Err(error),
+            Err(error) => {
+                let error = Some(serde_json::json!({ "message": error.to_string() }));
+                BulkResult { experiment: id, success: false, state: None, error }
+            }
+        });
+    }
+    let succeeded = results.iter().filter(|result| result.success).count();
+    Ok(axum::Json(BulkAnswer { failed: results.len() - succeeded, succeeded, results }))
+}
+
+/// A subject with its experiments. Only for the description: each one is read by itself, so that one that is wrong does
+/// not keep the others out.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the description")]
+pub(super) struct ImportedSubject {
+    #[schema(example = "baseline")]
+    cohort: String,
+    #[schema(example = "sub-01")]
+    label: String,
+    date_of_birth: Option<NaiveDate>,
+    /// By name of the external system; set when the subject is new.
+    external_ids: Option<std::collections::BTreeMap<String, String>>,
+    experiments: Option<Vec<ImportedExperiment>>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the description")]
+pub(super) struct ImportedExperiment {
+    #[schema(example = "sub-01_ses-1")]
+    label: String,
+    #[schema(example = "2024-03-01T10:00:00")]
+    scandate: String,
+    /// Label or id; the newest when it is left out.
+    workflow: Option<String>,
+    /// Known from the beginning, so that the conditions of the first callbacks see them.
+    #[schema(value_type = Option<Object>)]
+    variables: Option<Value>,
+    scans: Option<Vec<ImportedScan>>,
+    /// By name of the external system.
+    external_ids: Option<std::collections::BTreeMap<String, String>>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "for the description")]
+pub(super) struct ImportedScan {
+    #[schema(example = "MR")]
+    modality: String,
+    #[schema(example = "T1w")]
+    protocol: String,
+}
+
+/// What became of one subject.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ImportResult {
+    subject: Option<Summary>,
+    /// Whether the subject was added.
+    is_new: bool,
+    experiments: Vec<ImportedExperimentResult>,
+    /// Why the subject was not taken.
+    error: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct ImportedExperimentResult {
+    experiment: Option<Summary>,
+    /// Whether the experiment was added; one that was there already is left as it is.
+    is_new: bool,
+    /// Why the experiment was not taken.
+    error: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct ImportAnswer {
+    /// In the order of the request.
+    results: Vec<ImportResult>,
+    /// Subjects that were added.
+    subjects: usize,
+    /// Experiments that were added.
+    experiments: usize,
+    /// Subjects and experiments that were not taken.
+    errors: usize,
+}
+
+/// Takes in a list of subjects with their experiments. What is there already, by its labels, is left as it is, so that
+/// the same list may come again; what is wrong is told by item and keeps nothing else out. At most 1000 subjects.
+#[utoipa::path(post, path = "/import", tag = "service", request_body = Vec<ImportedSubject>,
+    security(("login" = ["sample_add"])), responses((status = 200, body = ImportAnswer)))]
+pub(super) async fn import_subjects(
+    State(app): State<App>,
+    may: May<SampleAdd>,
+    addresses: Addresses,
+    ListBody(items): ListBody,
+) -> Result<axum::Json<ImportAnswer>, HttpError> {
+    if items.len() > MOST {
+        return Err(HttpError::BadRequest(format!("At most {MOST} subjects in one request.")));
+    }
+    let actor = may.caller.actor();
+    let mut results = Vec::with_capacity(items.len());
+    for item in &items {
+        results.push(import_subject(&app, &addresses, &actor, item).await?);
+    }
+    let experiments = || results.iter().flat_map(|result: &ImportResult| &result.experiments);
+    let wrong = results.iter().filter(|result| result.error.is_some()).count();
+    Ok(axum::Json(ImportAnswer {
+        subjects: results.iter().filter(|result| result.is_new).count(),
+        experiments: experiments().filter(|result| result.is_new).count(),
+        errors: wrong + experiments().filter(|result| result.error.is_some()).count(),
+        results,
+    }))
+}
+
+/// A subject of the list, read.
+struct ReadSubject {
+    cohort: Label,
+    label: Label,
+    date_of_birth: Option<NaiveDate>,
+    external_ids: Vec<(Label, String)>,
+}
+
+fn read_subject(item: &Value) -> Result<ReadSubject, String> {
+    if !item.is_object() {
+        return Err("must be an object".to_owned());
+    }
+    let given = item.get("date_of_birth").filter(|value| !value.is_null());
+    Ok(ReadSubject {
+        cohort: label_of(item.get("cohort").or_else(|| item.get("cohort_label")), "cohort")?,
+        label: label_of(item.get("label"), "label")?,
+        date_of_birth: given.map(NaiveDate::read).transpose().map_err(|problem| format!("date_of_birth: {problem}"))?,
+        external_ids: read_external_ids(item)?,
+    })
+}
+
+fn read_external_ids(item: &Value) -> Result<Vec<(Label, String)>, String> {
+    let Some(given) = item.get("external_ids").filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
+    let entries = given.as_object().ok_or("external_ids must be an object")?;
+    let entry = |(name, value): (&String, &Value)| {
+        let name = Label::parse(name).map_err(|error| format!("external_ids: '{name}' {error}"))?;
+        let id = String::read(value).map_err(|problem| format!("external_ids: {name} {problem}"))?;
+        if id.chars().count() > 1024 {
+            return Err(format!("external_ids: {name} has more than 1024 characters"));
+        }
+        Ok((name, id))
+    };
+    entries.iter().map(entry).collect()
+}
+
+fn read_session(subject: &ReadSubject, item: &Value) -> Result<Session, String> {
+    let label = label_of(item.get("label"), "label")?;
+    let scandate = item.get("scandate").ok_or("scandate is required")?;
+    let scandate = NaiveDateTime::read(scandate).map_err(|problem| format!("scandate: {problem}"))?;
+    let given = |name: &str| item.get(name).filter(|value| !value.is_null());
+    let mut variables = Vec::new();
+    if let Some(given) = given("variables") {
+        for (name, value) in given.as_object().ok_or("variables must be an object")? {
+            if name.is_empty() || name.chars().count() > 255 || name.contains('\0') {
+                return Err(format!("variables: '{name}' is no name"));
+            }
+            variables.push((name.clone(), VariableValue::from_json(value.clone())));
+        }
+    }
+    let mut scans = Vec::new();
+    if let Some(given) = given("scans") {
+        for scan in given.as_array().ok_or("scans must be a list")? {
+            scans.push(ScanKind {
+                modality: label_of(scan.get("modality"), "scans: modality")?.to_string(),
+                protocol: label_of(scan.get("protocol"), "scans: protocol")?.to_string(),
+            });
+        }
+    }
+    let workflow = given("workflow").map(String::read).transpose().map_err(|problem| format!("workflow {problem}"))?;
+    Ok(Session {
+        cohort: subject.cohort.clone(),
+        subject: subject.label.clone(),
+        date_of_birth: subject.date_of_birth,
+        experiment: label,
+        scandate,
+        workflow,
+        variables,
+        scans,
+        external_ids: read_external_ids(item)?,
+    })
+}
+
+async fn import_subject(
+    app: &App,
+    addresses: &Addresses,
+    actor: &Actor,
+    item: &Value,
+) -> Result<ImportResult, HttpError> {
+    let wrong =
+        |error: String| ImportResult { subject: None, is_new: false, experiments: Vec::new(), error: Some(error) };
+    let subject = match read_subject(item) {
+        Ok(subject) => subject,
+        Err(error) => return Ok(wrong(error)),
+    };
+    let sessions = match item.get("experiments") {
+        None | Some(Value::Null) => &[][..],
+        Some(Value::Array(sessions)) => sessions,
+        Some(_) => return Ok(wrong("experiments must be a list".to_owned())),
+    };
+    let registered =
+        register_subject(&app.engine, &subject.cohort, &subject.label, subject.date_of_birth, &subject.external_ids)
+            .await?;
+    let mut experiments = Vec::with_capacity(sessions.len());
+    for item in sessions {
+        experiments.push(match read_session(&subject, item) {
+            Ok(session) => import_session(app, addresses, actor, &session).await?,
+            Err(error) => ImportedExperimentResult { experiment: None, is_new: false, error: Some(error) },
+        });
+    }
+    let named = Named { id: registered.id, label: subject.label.to_string() };
+    let subject = Some(addresses.summary("subjects", named));
+    Ok(ImportResult { subject, is_new: registered.is_new, experiments, error: None })
+}
+
+async fn import_session(
+    app: &App,
+    addresses: &Addresses,
+    actor: &Actor,
+    session: &Session,
+) -> Result<ImportedExperimentResult, HttpError> {
+    match register_session(&app.engine, session, actor).await.map_err(HttpError::from) {
+        Ok(outcome) => {
+            let named = Named { id: outcome.experiment.id, label: session.experiment.to_string() };
+            let experiment = Some(addresses.summary("experiments", named));
+            Ok(ImportedExperimentResult { experiment, is_new: outcome.experiment.is_new, error: None })
+        }
+        Err(error) if error.status().is_server_error() => Err(error),
+        Err(error) => Ok(ImportedExperimentResult { experiment: None, is_new: false, error: Some(error.to_string()) }),
+    }
+}

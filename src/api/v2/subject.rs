@@ -1,0 +1,222 @@
+//! Subjects.
+
+use axum::extract::{Path, State};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::show::{Subject, SubjectList};
+use crate::api::access::{Caller, May};
+use crate::api::input::{Body, Given, Number, Problems, Query, number};
+use crate::api::lookup::{self, by_id};
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::sample::{self, ExternalIdBody, ExternalIdsBody, ReasonBody, SubjectBody};
+use crate::app::App;
+use crate::entity::subject;
+use crate::http::HttpError;
+use crate::http::needs::{SampleAdd, SampleDelete, SampleUpdate};
+use crate::study::revise::{self, Linked};
+use crate::study::{Reference, listing, record};
+
+/// The ids that external systems have for a subject.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub(super) struct SubjectIds {
+    #[schema(example = 1)]
+    subject_id: i32,
+    #[schema(example = "sub-01")]
+    subject_label: String,
+    /// By name of the external system.
+    external_ids: record::BySystem,
+}
+
+/// Which subjects.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct SubjectFilter {
+    /// Label of the cohort.
+    #[param(value_type = Option<String>)]
+    cohort_label: Given<String>,
+    /// Label, id or URI of the cohort.
+    #[param(value_type = Option<String>)]
+    cohort: Given<String>,
+    /// Part of the label, in upper or lower case.
+    #[param(value_type = Option<String>)]
+    label: Given<String>,
+    /// `true`: the archived ones in place of those in use.
+    #[param(value_type = Option<bool>)]
+    archived: Given<bool>,
+}
+
+/// Subjects.
+#[utoipa::path(get, path = "/subjects", tag = "subjects", params(SubjectFilter, WindowQuery),
+    security(("login" = [])), responses((status = 200, body = SubjectList)))]
+pub(super) async fn list_subjects(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    address: ListAddress,
+    Query(filter): Query<SubjectFilter>,
+    Query(window): Query<WindowQuery>,
+) -> Result<ListAnswer<SubjectList>, HttpError> {
+    let mut problems = Problems::default();
+    let window = window.read(&mut problems);
+    let cohort = problems.optional("cohort_label", filter.cohort_label.or(filter.cohort));
+    let label = problems.optional("label", filter.label);
+    let archived = problems.optional("archived", filter.archived).unwrap_or(false);
+    problems.check()?;
+    let database = app.engine.database();
+    let cohort = match cohort {
+        Some(text) => Some(lookup::cohort(database.reader(), &Reference::label_first(&text)).await?.id),
+        None => None,
+    };
+    let listed = listing::subjects(database, &app.totals, cohort, label.as_deref(), archived, window).await?;
+    let last_id = listed.rows.last().map(|row| row.id);
+    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    Ok(address.answer(extent, SubjectList::new(addresses.summaries("subjects", listed.rows), extent)))
+}
+
+/// Makes a subject in a cohort.
+#[utoipa::path(post, path = "/subjects", tag = "subjects", request_body = SubjectBody,
+    security(("login" = ["sample_add"])), responses((status = 201, body = Subject)))]
+pub(super) async fn create_subject(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    Body(body): Body<SubjectBody>,
+) -> Result<Created<Subject>, HttpError> {
+    let row = sample::create_subject(&app, body, "cohort_label").await?;
+    let body = addresses.subject(record::subject(app.engine.database().reader(), row).await?);
+    Ok(Created { location: body.uri.clone(), body })
+}
+
+/// A subject with its experiments.
+#[utoipa::path(get, path = "/subjects/{id}", tag = "subjects", params(("id" = i32, Path)), security(("login" = [])),
+    responses((status = 200, body = Subject)))]
+pub(super) async fn get_subject(
+    State(app): State<App>,
+    _: Caller,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Subject>, HttpError> {
+    show(&app, &addresses, id).await
+}
+
+async fn show(app: &App, addresses: &Addresses, id: i32) -> Result<Single<Subject>, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<subject::Entity>(connection, "subject", id).await?;
+    Ok(Single(addresses.subject(record::subject(connection, row).await?)))
+}
+
+/// Changes label, date of birth or cohort; what is left out stays.
+#[utoipa::path(put, path = "/subjects/{id}", tag = "subjects", params(("id" = i32, Path)), request_body = SubjectBody,
+    security(("login" = ["sample_add"])), responses((status = 200, body = Subject)))]
+pub(super) async fn update_subject(
+    State(app): State<App>,
+    _: May<SampleAdd>,
+    addresses: Addresses,
+    if_match: IfMatch,
+    Number(id): Number,
+    Body(body): Body<SubjectBody>,
+) -> Result<Single<Subject>, HttpError> {
+    by_id::<subject::Entity>(app.engine.database().reader(), "subject", id).await?;
+    let seen = |now: &record::SubjectRecord| if_match.fits(&addresses.subject(now.clone()));
+    sample::update_subject(&app, id, body, "cohort_label", seen).await?;
+    show(&app, &addresses, id).await
+}
+
+/// Archives a subject with all its experiments: a mistake is taken out of sight, its history stays, its label is free again.
+#[utoipa::path(delete, path = "/subjects/{id}", tag = "subjects", params(("id" = i32, Path), ReasonBody),
+    request_body(content = ReasonBody, description = "The reason, when it is not in the address"),
+    security(("login" = ["sample_delete"])), responses((status = 200, body = Subject)))]
+pub(super) async fn archive_subject(
+    State(app): State<App>,
+    may: May<SampleDelete>,
+    addresses: Addresses,
+    Number(id): Number,
+    Query(asked): Query<ReasonBody>,
+    Body(body): Body<ReasonBody>,
+) -> Result<Single<Subject>, HttpError> {
+    let reason = body.or(asked).read()?;
+    app.engine.archive_subject(id, &reason, &may.caller.actor()).await?;
+    show(&app, &addresses, id).await
+}
+
+/// Brings an archived subject back. Its experiments stay archived until they are restored.
+#[utoipa::path(post, path = "/subjects/{id}/restore", tag = "subjects", params(("id" = i32, Path)),
+    security(("login" = ["sample_delete"])), responses((status = 200, body = Subject)))]
+pub(super) async fn restore_subject(
+    State(app): State<App>,
+    _: May<SampleDelete>,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Subject>, HttpError> {
+    app.engine.restore_subject(id).await?;
+    show(&app, &addresses, id).await
+}
+
+async fn ids(app: &App, id: i32) -> Result<SubjectIds, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = by_id::<subject::Entity>(connection, "subject", id).await?;
+    let external_ids = record::subject_ids(connection, id).await?;
+    Ok(SubjectIds { subject_id: id, subject_label: row.label, external_ids })
+}
+
+fn ids_path(addresses: &Addresses, id: i32) -> String {
+    addresses.path(&format!("/api/v2/subjects/{id}/external_ids"))
+}
+
+/// The ids that external systems have for a subject.
+#[utoipa::path(get, path = "/subjects/{id}/external_ids", tag = "subjects", params(("id" = i32, Path)),
+    security(("login" = [])), responses((status = 200, body = SubjectIds)))]
+pub(super) async fn get_subject_ids(
+    State(app): State<App>,
+    _: Caller,
+    Number(id): Number,
+) -> Result<Single<SubjectIds>, HttpError> {
+    ids(&app, id).await.map(Single)
+}
+
+/// Sets several of them at once.
+#[utoipa::path(post, path = "/subjects/{id}/external_ids", tag = "subjects", params(("id" = i32, Path)),
+    request_body = ExternalIdsBody, security(("login" = ["sample_update"])),
+    responses((status = 201, body = SubjectIds)))]
+pub(super) async fn set_subject_ids(
+    State(app): State<App>,
+    _: May<SampleUpdate>,
+    addresses: Addresses,
+    Number(id): Number,
+    Body(body): Body<ExternalIdsBody>,
+) -> Result<Created<SubjectIds>, HttpError> {
+    body.set(&app, Linked::Subject(id)).await?;
+    Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
+}
+
+/// Sets one of them.
+#[utoipa::path(put, path = "/subjects/{id}/external_ids/{system_name}", tag = "subjects",
+    params(("id" = i32, Path), ("system_name" = String, Path)), request_body = ExternalIdBody,
+    security(("login" = ["sample_update"])), responses((status = 201, body = SubjectIds)))]
+pub(super) async fn set_subject_id(
+    State(app): State<App>,
+    _: May<SampleUpdate>,
+    addresses: Addresses,
+    Path((id, system)): Path<(String, String)>,
+    Body(body): Body<ExternalIdBody>,
+) -> Result<Created<SubjectIds>, HttpError> {
+    let id = number(&id)?;
+    body.set(&app, Linked::Subject(id), system).await?;
+    Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
+}
+
+/// Takes one of them away.
+#[utoipa::path(delete, path = "/subjects/{id}/external_ids/{system_name}", tag = "subjects",
+    params(("id" = i32, Path), ("system_name" = String, Path)), security(("login" = ["sample_delete"])),
+    responses((status = 200, body = SubjectIds)))]
+pub(super) async fn delete_subject_id(
+    State(app): State<App>,
+    _: May<SampleDelete>,
+    Path((id, system)): Path<(String, String)>,
+) -> Result<Single<SubjectIds>, HttpError> {
+    let id = number(&id)?;
+    revise::delete_link(app.engine.database(), Linked::Subject(id), &system).await?;
+    ids(&app, id).await.map(Single)
+}

@@ -1,0 +1,46 @@
+//! Notes on the history that scripts make: what came of an action, and when it ended. The history itself stays (E10).
+
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::Set;
+use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QuerySelect};
+
+use crate::entity::action;
+
+use super::report::storable;
+use super::{Engine, EngineError};
+
+/// What is to be different; what is none stays, an inner none takes it away.
+#[derive(Debug, Clone, Default)]
+pub struct Annotation {
+    pub success: Option<bool>,
+    pub return_value: Option<Option<String>>,
+    pub end_time: Option<Option<NaiveDateTime>>,
+}
+
+impl Engine {
+    /// Changes an action that is still as `seen` wants it.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`]; [`EngineError::MovedOn`] when it is not as it was seen.
+    pub async fn annotate_action(
+        &self,
+        id: i32,
+        annotation: Annotation,
+        seen: impl AsyncFnOnce(&crate::database::WriteTransaction, &action::Model) -> Result<bool, sea_orm::DbErr>,
+    ) -> Result<action::Model, EngineError> {
+        let transaction = self.database.begin().await?;
+        let row = action::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let row = row.ok_or(EngineError::NotFound { kind: "action", id })?;
+        if !seen(&transaction, &row).await? {
+            return Err(EngineError::MovedOn);
+        }
+        let mut changed = row.clone().into_active_model();
+        changed.success = annotation.success.map_or(changed.success, Set);
+        changed.return_value =
+            annotation.return_value.map_or(changed.return_value, |text| Set(text.as_deref().map(storable)));
+        changed.end_time = annotation.end_time.map_or(changed.end_time, Set);
+        let row = if changed.is_changed() { changed.update(&*transaction).await? } else { row };
+        transaction.commit().await?;
+        Ok(row)
+    }
+}

@@ -1,0 +1,147 @@
+//! Taking mistakes out of sight: an experiment or a subject is archived, with a reason, and its history stays (E10).
+//!
+//! What is archived does not move any more: its callbacks are cancelled, and its label is free for the right one.
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::database;
+use crate::entity::{cohort, experiment, subject};
+
+use super::locked::Locked;
+use super::report::storable;
+use super::{Actor, Engine, EngineError, retried};
+
+impl Engine {
+    /// Archives an experiment. What still runs for it is cancelled.
+    ///
+    /// # Errors
+    /// [`EngineError::Archived`] when it is archived already.
+    pub async fn archive_experiment(&self, id: i32, reason: &str, actor: &Actor) -> Result<(), EngineError> {
+        retried(async || {
+            let locked = self.lock(id).await?;
+            put_away(&locked, reason, actor).await?;
+            self.commit(locked).await
+        })
+        .await
+    }
+
+    /// Archives a subject with all its experiments, all at once. Gives the number of experiments.
+    ///
+    /// # Errors
+    /// [`EngineError::NotFound`] and [`EngineError::Archived`].
+    pub async fn archive_subject(&self, id: i32, reason: &str, actor: &Actor) -> Result<usize, EngineError> {
+        retried(async || {
+            let mut transaction = self.database.begin().await?;
+            let subject = subject::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+            let subject = subject.ok_or(EngineError::NotFound { kind: "subject", id })?;
+            if subject.archive_id != 0 {
+                return Err(EngineError::Archived { kind: "subject", id });
+            }
+            let experiments = experiment::Entity::in_use().filter(experiment::Column::SubjectId.eq(id));
+            let experiments = experiments.order_by_asc(experiment::Column::Id).all(&*transaction).await?;
+            for experiment in &experiments {
+                let locked = self.lock_in(transaction, experiment.id).await?;
+                put_away(&locked, reason, actor).await?;
+                transaction = locked.transaction;
+            }
+            subject::Entity::update_many()
+                .col_expr(subject::Column::ArchiveId, Expr::value(id))
+                .col_expr(subject::Column::ArchivedAt, Expr::value(self.clock.now()))
+                .col_expr(subject::Column::ArchivedBy, Expr::value(name_of(actor)))
+                .col_expr(subject::Column::ArchivedReason, Expr::value(storable(reason)))
+                .filter(subject::Column::Id.eq(id))
+                .exec(&*transaction)
+                .await?;
+            transaction.commit().await?;
+            Ok(experiments.len())
+        })
+        .await
+    }
+
+    /// Brings an archived experiment back into the state that it was in. Its callbacks stay cancelled: a person moves it
+    /// on or has them run again.
+    ///
+    /// # Errors
+    /// [`EngineError::NotArchived`]; [`EngineError::Duplicate`] when the subject has another experiment with this
+    /// label by now; [`EngineError::Archived`] when the subject is archived.
+    pub async fn restore_experiment(&self, id: i32) -> Result<(), EngineError> {
+        let not_found = EngineError::NotFound { kind: "experiment", id };
+        let found = experiment::Entity::find_by_id(id).one(self.database.reader()).await?.ok_or(not_found)?;
+        let transaction = self.database.begin().await?;
+        // With a lock, so that the subject is not archived at the same moment; in the order in which that locks too.
+        let subject = subject::Entity::find_by_id(found.subject_id).lock_exclusive().one(&*transaction).await?;
+        if subject.is_some_and(|subject| subject.archive_id != 0) {
+            return Err(EngineError::Archived { kind: "subject", id: found.subject_id });
+        }
+        let experiment = experiment::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let Some(experiment) = experiment.filter(|experiment| experiment.archive_id != 0) else {
+            return Err(EngineError::NotArchived { kind: "experiment", id });
+        };
+        let restored = experiment::Entity::update_many()
+            .col_expr(experiment::Column::ArchiveId, Expr::value(0))
+            .col_expr(experiment::Column::ArchivedAt, Expr::value(None::<chrono::NaiveDateTime>))
+            .col_expr(experiment::Column::ArchivedBy, Expr::value(None::<String>))
+            .col_expr(experiment::Column::ArchivedReason, Expr::value(None::<String>))
+            .filter(experiment::Column::Id.eq(id))
+            .exec(&*transaction)
+            .await;
+        match restored {
+            Err(error) if database::is_duplicate(&error) => {
+                return Err(EngineError::Duplicate { label: experiment.label });
+            }
+            outcome => outcome?,
+        };
+        Ok(transaction.commit().await?)
+    }
+
+    /// Brings an archived subject back; its experiments stay archived until they are restored one by one.
+    ///
+    /// # Errors
+    /// [`EngineError::NotArchived`]; [`EngineError::DuplicateSubject`] when the cohort has another subject with this
+    /// label by now.
+    pub async fn restore_subject(&self, id: i32) -> Result<(), EngineError> {
+        let transaction = self.database.begin().await?;
+        let subject = subject::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let subject = subject.ok_or(EngineError::NotFound { kind: "subject", id })?;
+        if subject.archive_id == 0 {
+            return Err(EngineError::NotArchived { kind: "subject", id });
+        }
+        let restored = subject::Entity::update_many()
+            .col_expr(subject::Column::ArchiveId, Expr::value(0))
+            .col_expr(subject::Column::ArchivedAt, Expr::value(None::<chrono::NaiveDateTime>))
+            .col_expr(subject::Column::ArchivedBy, Expr::value(None::<String>))
+            .col_expr(subject::Column::ArchivedReason, Expr::value(None::<String>))
+            .filter(subject::Column::Id.eq(id))
+            .exec(&*transaction)
+            .await;
+        match restored {
+            Err(error) if database::is_duplicate(&error) => {
+                let cohort = cohort::Entity::find_by_id(subject.cohort_id).one(self.database.reader()).await?;
+                let cohort = cohort.map(|cohort| cohort.label).unwrap_or_default();
+                return Err(EngineError::DuplicateSubject { label: subject.label, cohort });
+            }
+            outcome => outcome?,
+        };
+        Ok(transaction.commit().await?)
+    }
+}
+
+/// Cancels what runs for the locked experiment and marks it.
+async fn put_away(locked: &Locked, reason: &str, actor: &Actor) -> Result<(), EngineError> {
+    super::transition::leave(locked, actor, "the experiment was archived").await?;
+    let id = locked.experiment.id;
+    experiment::Entity::update_many()
+        .col_expr(experiment::Column::ArchiveId, Expr::value(id))
+        .col_expr(experiment::Column::ArchivedAt, Expr::value(locked.now))
+        .col_expr(experiment::Column::ArchivedBy, Expr::value(name_of(actor)))
+        .col_expr(experiment::Column::ArchivedReason, Expr::value(storable(reason)))
+        .filter(experiment::Column::Id.eq(id))
+        .exec(&*locked.transaction)
+        .await?;
+    Ok(())
+}
+
+fn name_of(actor: &Actor) -> String {
+    actor.name.chars().take(64).collect()
+}

@@ -1,0 +1,22 @@
+//! The answer that was given to a request with an `Idempotency-Key`; without a status it is still being worked on.
+
+use sea_orm::entity::prelude::*;
+
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[sea_orm(table_name = "idempotency_key")]
+pub struct Model {
+    #[sea_orm(primary_key)]
+    pub id: i32,
+    pub user_id: i32,
+    pub key_hash: String,
+    /// Of method, path and body: the same key for another request is a mistake.
+    pub fingerprint: String,
+    pub created: DateTime,
+    pub status: Option<i32>,
+    pub body: Option<String>,
+}
+
+#[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]
+pub enum Relation {}
+
+impl ActiveModelBehavior for ActiveModel {}

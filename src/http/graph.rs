@@ -1,0 +1,49 @@
+//! The picture of a workflow with the number of experiments in each state, for the pages and the API.
+
+use sea_orm::EntityTrait;
+
+use crate::app::App;
+use crate::entity::workflow as workflow_table;
+use crate::study::overview::{self, WorkflowCounts};
+use crate::view::GraphState;
+use crate::workflow::{self, Drawing};
+
+use super::HttpError;
+
+/// Where everything goes in the picture; `counts.states` and `drawing.boxes` are in the same order.
+pub struct Drawn {
+    pub counts: WorkflowCounts,
+    pub drawing: Drawing,
+}
+
+/// Lays the workflow with this id out.
+///
+/// # Errors
+/// 404 when there is none.
+pub async fn draw_workflow(app: &App, id: i32) -> Result<Drawn, HttpError> {
+    let connection = app.engine.database().reader();
+    let missing = || HttpError::NotFound(format!("workflow {id}"));
+    let row = workflow_table::Entity::find_by_id(id).one(connection).await?.ok_or_else(missing)?;
+    let counts = overview::workflows(connection, Some(id)).await?.pop().ok_or_else(missing)?;
+    let definition = workflow::read_definition(connection, &row).await?;
+    let drawing = tokio::task::spawn_blocking(move || workflow::draw(&definition))
+        .await
+        .map_err(|error| HttpError::Internal(error.to_string()))?;
+    Ok(Drawn { counts, drawing })
+}
+
+impl Drawn {
+    /// The picture as SVG; `standalone` brings its own colours.
+    ///
+    /// # Errors
+    /// When the template fails.
+    pub fn svg(&self, app: &App, standalone: bool) -> Result<String, HttpError> {
+        let state = |state: &overview::StateCount| GraphState {
+            label: state.label.clone(),
+            href: format!("{}/states/{}", app.settings.web.prefix, state.id),
+            experiments: state.experiments,
+        };
+        let states: Vec<GraphState> = self.counts.states.iter().map(state).collect();
+        Ok(app.templates.graph(&self.drawing, &states, standalone)?)
+    }
+}

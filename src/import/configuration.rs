@@ -1,0 +1,315 @@
+//! Roles, users, external systems and scantypes from one YAML text, as the existing product reads them:
+//! `roles: [{name, description, permissions}]`, `users: [{username, password, name, email, active, roles}]`,
+//! `external_systems: [{system_name, url}]`, `scantypes: [{modality, protocol}]`.
+//!
+//! All of it is checked before anything is written, and written in one transaction. What is there already is left as it
+//! is, or set to what the text says when that is asked for.
+
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
+};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::account::{AccountError, Accounts, NewUser, Permission, replace_roles};
+use crate::database::Database;
+use crate::entity::{external_system, role, scantype, user};
+use crate::study::{Label, register, revise};
+use crate::workflow::yaml::{self, Content, Node};
+
+use super::RowProblem;
+
+/// What a text asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Configuration {
+    pub roles: Vec<RoleEntry>,
+    pub users: Vec<UserEntry>,
+    pub external_systems: Vec<SystemEntry>,
+    pub scantypes: Vec<ScantypeEntry>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct RoleEntry {
+    pub name: String,
+    #[serde(default)]
+    pub description: Option<String>,
+    #[serde(default)]
+    pub permissions: Option<Permissions>,
+}
+
+/// A list, or a text with commas.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Permissions {
+    List(Vec<String>),
+    Text(String),
+}
+
+impl Permissions {
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::List(names) => names.iter().map(|name| name.trim().to_owned()).collect(),
+            Self::Text(text) => {
+                text.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect()
+            }
+        }
+    }
+}
+
+#[derive(Clone, Deserialize)]
+pub struct UserEntry {
+    pub username: String,
+    pub password: String,
+    #[serde(default)]
+    pub name: Option<String>,
+    pub email: String,
+    #[serde(default)]
+    pub active: Option<bool>,
+    #[serde(default)]
+    pub roles: Option<Vec<String>>,
+}
+
+impl std::fmt::Debug for UserEntry {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Without the password.
+        write!(formatter, "UserEntry({})", self.username)
+    }
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct SystemEntry {
+    pub system_name: String,
+    #[serde(default)]
+    pub url: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub struct ScantypeEntry {
+    pub modality: String,
+    pub protocol: String,
+}
+
+/// What was added or set.
+#[derive(Debug, Clone, Default)]
+pub struct Configured {
+    pub roles: Vec<role::Model>,
+    pub users: Vec<user::Model>,
+    pub external_systems: Vec<external_system::Model>,
+    pub scantypes: Vec<scantype::Model>,
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its line.
+pub fn read_configuration(text: &str) -> Result<Configuration, Vec<RowProblem>> {
+    let problem = |line: u32, message: String| RowProblem { place: format!("line {line}"), message };
+    let document = yaml::parse(text).map_err(|error| vec![problem(error.place.line, error.message)])?;
+    if !matches!(document.content, Content::Mapping(_)) {
+        let wanted = "a mapping with roles, users, external_systems or scantypes is wanted";
+        return Err(vec![problem(1, wanted.to_owned())]);
+    }
+    let mut problems = Vec::new();
+    for (key, _) in document.entries() {
+        if !["roles", "users", "external_systems", "scantypes"].contains(&key.text.as_str()) {
+            problems.push(problem(key.place.line, format!("'{}' is not known here", key.text)));
+        }
+    }
+    let configuration = Configuration {
+        roles: entries(&document, "roles", &mut problems),
+        users: entries(&document, "users", &mut problems),
+        external_systems: entries(&document, "external_systems", &mut problems),
+        scantypes: entries(&document, "scantypes", &mut problems),
+    };
+    for role in &configuration.roles {
+        for name in role.permissions.iter().flat_map(Permissions::names) {
+            if !Permission::ALL.iter().any(|(_, known)| *known == name) {
+                problems.push(RowProblem {
+                    place: format!("role {}", role.name),
+                    message: format!("there is no permission '{name}'"),
+                });
+            }
+        }
+    }
+    let labels = configuration.external_systems.iter().map(|entry| ("external system", &entry.system_name));
+    let scantypes = configuration.scantypes.iter();
+    let labels = labels.chain(scantypes.flat_map(|one| [("modality", &one.modality), ("protocol", &one.protocol)]));
+    let labels = labels.chain(configuration.roles.iter().map(|role| ("role", &role.name)));
+    for (kind, text) in labels {
+        if let Err(error) = Label::parse(text) {
+            problems.push(RowProblem { place: kind.to_owned(), message: format!("'{text}' {error}") });
+        }
+    }
+    if problems.is_empty() { Ok(configuration) } else { Err(problems) }
+}
+
+/// The entries of one list of the text.
+fn entries<T: DeserializeOwned>(document: &Node, key: &str, problems: &mut Vec<RowProblem>) -> Vec<T> {
+    let Some(list) = document.get(key) else { return Vec::new() };
+    if !matches!(list.content, Content::Sequence(_)) && list.to_json() != serde_json::Value::Null {
+        let message = format!("{key} must be a list");
+        problems.push(RowProblem { place: format!("line {}", list.place.line), message });
+    }
+    let mut read = Vec::new();
+    for item in list.items() {
+        match serde_json::from_value(item.to_json()) {
+            Ok(entry) => read.push(entry),
+            Err(error) => problems.push(RowProblem {
+                place: format!("line {}", item.place.line),
+                message: format!("an entry of {key}: {error}"),
+            }),
+        }
+    }
+    read
+}
+
+/// Writes what the text asks for. With `overwrite` what is there already is set to it too.
+///
+/// # Errors
+/// As [`AccountError`]; nothing is written then.
+pub async fn configure(
+    database: &Database,
+    accounts: &Accounts,
+    configuration: &Configuration,
+    overwrite: bool,
+    now: NaiveDateTime,
+) -> Result<Configured, AccountError> {
+    let mut hashes = Vec::with_capacity(configuration.users.len());
+    for entry in &configuration.users {
+        accounts.check(&new_user(entry))?;
+        hashes.push(accounts.passwords().hash(&entry.password).await?);
+    }
+    let transaction = database.begin().await?;
+    let connection = &*transaction;
+    let mut configured = Configured::default();
+    for entry in &configuration.roles {
+        configured.roles.extend(set_role(connection, entry, overwrite, now).await?);
+    }
+    for (entry, hash) in configuration.users.iter().zip(hashes) {
+        configured.users.extend(set_user(connection, accounts, entry, hash, overwrite, now).await?);
+    }
+    for entry in &configuration.external_systems {
+        configured.external_systems.extend(set_system(connection, entry, overwrite, now).await?);
+    }
+    for entry in &configuration.scantypes {
+        configured.scantypes.extend(set_scantype(connection, entry, overwrite).await?);
+    }
+    transaction.commit().await?;
+    accounts.forget_logins();
+    Ok(configured)
+}
+
+fn new_user(entry: &UserEntry) -> NewUser {
+    NewUser {
+        username: entry.username.clone(),
+        name: entry.name.clone().unwrap_or_else(|| entry.username.clone()),
+        email: entry.email.clone(),
+        password: entry.password.clone(),
+        active: entry.active.unwrap_or(true),
+        roles: entry.roles.clone().unwrap_or_default(),
+    }
+}
+
+async fn set_role(
+    connection: &impl ConnectionTrait,
+    entry: &RoleEntry,
+    overwrite: bool,
+    now: NaiveDateTime,
+) -> Result<Option<role::Model>, DbErr> {
+    let permissions = entry.permissions.as_ref().map(|permissions| permissions.names().join(","));
+    let found = role::Entity::find().filter(role::Column::Name.eq(&entry.name)).one(connection).await?;
+    let Some(found) = found else {
+        let row = role::ActiveModel {
+            id: NotSet,
+            name: Set(entry.name.clone()),
+            description: Set(entry.description.clone()),
+            permissions: Set(Some(permissions.unwrap_or_default())),
+            update_datetime: Set(now),
+        };
+        return Ok(Some(row.insert(connection).await?));
+    };
+    if !overwrite {
+        return Ok(None);
+    }
+    let mut changed = found.into_active_model();
+    changed.description = entry.description.clone().map_or(changed.description, |text| Set(Some(text)));
+    changed.permissions = permissions.map_or(changed.permissions, |names| Set(Some(names)));
+    changed.update_datetime = Set(now);
+    Ok(Some(changed.update(connection).await?))
+}
+
+async fn set_user(
+    connection: &impl ConnectionTrait,
+    accounts: &Accounts,
+    entry: &UserEntry,
+    hash: String,
+    overwrite: bool,
+    now: NaiveDateTime,
+) -> Result<Option<user::Model>, AccountError> {
+    let same = Condition::any()
+        .add(user::Column::Username.eq(entry.username.trim()))
+        .add(user::Column::Email.eq(entry.email.trim()));
+    let mut found = user::Entity::find().filter(same).all(connection).await?;
+    let Some(row) = found.pop() else {
+        return Ok(Some(accounts.insert(connection, &new_user(entry), hash, now).await?));
+    };
+    if !overwrite {
+        return Ok(None);
+    }
+    // The name is somebody's and the address somebody else's.
+    if !found.is_empty() {
+        return Err(AccountError::Exists);
+    }
+    let id = row.id;
+    let mut changed = row.into_active_model();
+    changed.username = Set(entry.username.trim().to_owned());
+    changed.email = Set(entry.email.trim().to_owned());
+    changed.name = entry.name.clone().map_or(changed.name, Set);
+    changed.active = entry.active.map_or(changed.active, Set);
+    changed.password = Set(hash);
+    changed.fs_uniquifier = Set(uuid::Uuid::new_v4().simple().to_string());
+    changed.update_datetime = Set(Some(now));
+    let row = changed.update(connection).await?;
+    if let Some(roles) = &entry.roles {
+        replace_roles(connection, id, roles).await?;
+    }
+    Ok(Some(row))
+}
+
+async fn set_system(
+    connection: &impl ConnectionTrait,
+    entry: &SystemEntry,
+    overwrite: bool,
+    now: NaiveDateTime,
+) -> Result<Option<external_system::Model>, DbErr> {
+    let Ok(name) = Label::parse(&entry.system_name) else { return Ok(None) };
+    let registered = register::external_system(connection, &name, now).await?;
+    if !registered.is_new && !overwrite {
+        return Ok(None);
+    }
+    let Some(row) = external_system::Entity::find_by_id(registered.id).one(connection).await? else { return Ok(None) };
+    match &entry.url {
+        Some(url) => revise::set_system_url(connection, row, url, now).await.map(Some),
+        None => Ok(Some(row)),
+    }
+}
+
+async fn set_scantype(
+    connection: &impl ConnectionTrait,
+    entry: &ScantypeEntry,
+    overwrite: bool,
+) -> Result<Option<scantype::Model>, DbErr> {
+    let registered = register::scantype(connection, entry.modality.trim(), entry.protocol.trim()).await?;
+    if !registered.is_new && !overwrite {
+        return Ok(None);
+    }
+    let Some(row) = scantype::Entity::find_by_id(registered.id).one(connection).await? else { return Ok(None) };
+    if row.modality == entry.modality.trim() {
+        return Ok(Some(row));
+    }
+    let mut changed = row.into_active_model();
+    changed.modality = Set(entry.modality.trim().to_owned());
+    changed.update(connection).await.map(Some)
+}

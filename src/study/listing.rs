@@ -1,0 +1,351 @@
+//! Whole lists and windows of them, with their totals, for programs.
+//!
+//! A total of 100,000 rows takes a database some milliseconds, each time. It is remembered until anything is written
+//! in this process, and for a second at most, so that a list costs what its window costs ([`Totals`]).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::NaiveDateTime;
+use sea_orm::sea_query::{Expr, ExprTrait, Query};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect, Select,
+};
+
+use crate::database::Database;
+use crate::entity::kind::{ExecutionResult, ExecutionStatus};
+use crate::entity::{callback_execution, experiment, subject, variable};
+
+use super::VariableValue;
+use super::dossier::without_logs;
+use super::search::contains;
+
+/// Which rows of a list, in the order of the list.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Rows to leave out at the beginning.
+    pub offset: u64,
+    /// Rows at most; all when it is none.
+    pub limit: Option<u64>,
+    /// Only rows with a higher id: the next page, whatever came in meanwhile, at the cost of the first.
+    pub after: Option<i32>,
+}
+
+/// Rows of a list, and how many there are in all.
+#[derive(Debug, Clone)]
+pub struct Listed<T> {
+    pub rows: Vec<T>,
+    pub count: u64,
+}
+
+/// Id and label of something.
+#[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
+pub struct Named {
+    pub id: i32,
+    pub label: String,
+}
+
+/// Totals that were counted a moment ago.
+#[derive(Debug, Clone, Default)]
+pub struct Totals {
+    counted: Arc<Mutex<HashMap<String, Counted>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Counted {
+    count: u64,
+    /// State of the database's change counter before it was counted.
+    change: u64,
+    at: Instant,
+}
+
+/// How long another process may have written without our seeing it in a total.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Totals that are kept; filters come from outside, so there may be any number of them.
+const MOST_TOTALS: usize = 1000;
+
+impl Totals {
+    async fn of(
+        &self,
+        key: &str,
+        database: &Database,
+        count: impl Future<Output = Result<u64, DbErr>>,
+    ) -> Result<u64, DbErr> {
+        let change = database.change();
+        let kept = self.counted.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied();
+        if let Some(kept) = kept.filter(|kept| kept.change == change && kept.at.elapsed() < FRESH) {
+            return Ok(kept.count);
+        }
+        let at = Instant::now();
+        let count = count.await?;
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if counted.len() >= MOST_TOTALS {
+            counted.clear();
+        }
+        counted.insert(key.to_owned(), Counted { count, change, at });
+        Ok(count)
+    }
+}
+
+/// A window of `all` in the order of ids, with the total. `key` names what `all` is.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list<E>(
+    database: &Database,
+    totals: &Totals,
+    key: &str,
+    all: Select<E>,
+    id: E::Column,
+    window: Window,
+) -> Result<Listed<E::Model>, DbErr>
+where
+    E: EntityTrait,
+    E::Model: FromQueryResult + Send + Sync,
+{
+    let rows = windowed(all.clone(), id, window).order_by_asc(id).all(database.reader()).await?;
+    let count = total(database, totals, key, all, window, rows.len()).await?;
+    Ok(Listed { rows, count })
+}
+
+/// The same with ids and labels only.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn list_named<E>(
+    database: &Database,
+    totals: &Totals,
+    key: &str,
+    all: Select<E>,
+    (id, label): (E::Column, E::Column),
+    window: Window,
+) -> Result<Listed<Named>, DbErr>
+where
+    E: EntityTrait,
+    E::Model: FromQueryResult + Send + Sync,
+{
+    let rows = named(windowed(all.clone(), id, window).order_by_asc(id), (id, label), database.reader()).await?;
+    let count = total(database, totals, key, all, window, rows.len()).await?;
+    Ok(Listed { rows, count })
+}
+
+/// Ids and labels of what `all` selects, in its order.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn named<E: EntityTrait>(
+    all: Select<E>,
+    (id, label): (E::Column, E::Column),
+    connection: &impl ConnectionTrait,
+) -> Result<Vec<Named>, DbErr> {
+    all.select_only().column_as(id, "id").column_as(label, "label").into_model::<Named>().all(connection).await
+}
+
+fn windowed<E: EntityTrait>(all: Select<E>, id: E::Column, window: Window) -> Select<E> {
+    let mut select = all;
+    if let Some(after) = window.after {
+        select = select.filter(id.gt(after));
+    }
+    if window.offset > 0 {
+        // SQLite and MySQL know an offset only beside a limit.
+        let limit = window.limit.unwrap_or(i64::MAX.unsigned_abs());
+        return select.offset(window.offset).limit(limit);
+    }
+    match window.limit {
+        Some(limit) => select.limit(limit),
+        None => select,
+    }
+}
+
+async fn total<E>(
+    database: &Database,
+    totals: &Totals,
+    key: &str,
+    all: Select<E>,
+    window: Window,
+    rows: usize,
+) -> Result<u64, DbErr>
+where
+    E: EntityTrait,
+    E::Model: FromQueryResult + Send + Sync,
+{
+    if window == Window::default() {
+        return Ok(rows as u64);
+    }
+    totals.of(key, database, all.count(database.reader())).await
+}
+
+/// In which order experiments are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ExperimentOrder {
+    #[default]
+    Id,
+    Label,
+    Scandate,
+    StateSince,
+}
+
+/// Which experiments, for programs.
+#[derive(Debug, Clone, Default)]
+pub struct ExperimentQuery {
+    pub cohort: Option<i32>,
+    pub subject: Option<i32>,
+    pub workflow: Option<i32>,
+    /// In any of these states.
+    pub states: Option<Vec<i32>>,
+    /// Part of the label, in any case.
+    pub label: Option<String>,
+    pub scandate: Option<NaiveDateTime>,
+    pub scandate_from: Option<NaiveDateTime>,
+    /// Included.
+    pub scandate_to: Option<NaiveDateTime>,
+    pub state_since_from: Option<NaiveDateTime>,
+    /// Included.
+    pub state_since_to: Option<NaiveDateTime>,
+    /// Names and values of variables, as they are written.
+    pub variables: Vec<(String, String)>,
+    /// The archived ones in place of those in use.
+    pub archived: bool,
+    pub order: ExperimentOrder,
+    pub descending: bool,
+}
+
+/// Experiments in the order that is asked for. Two statements, whatever the number of rows.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn experiments(
+    database: &Database,
+    totals: &Totals,
+    query: &ExperimentQuery,
+    window: Window,
+) -> Result<Listed<Named>, DbErr> {
+    let all = filtered(query);
+    let id = experiment::Column::Id;
+    let direction = if query.descending { sea_orm::Order::Desc } else { sea_orm::Order::Asc };
+    let mut select = windowed(all.clone(), id, window);
+    select = match query.order {
+        ExperimentOrder::Id => select,
+        ExperimentOrder::Label => select.order_by(experiment::Column::Label, direction.clone()),
+        ExperimentOrder::Scandate => select.order_by(experiment::Column::Scandate, direction.clone()),
+        ExperimentOrder::StateSince => select.order_by(experiment::Column::StateSince, direction.clone()),
+    };
+    let rows = named(select.order_by(id, direction), (id, experiment::Column::Label), database.reader()).await?;
+    let unordered = ExperimentQuery { order: ExperimentOrder::Id, descending: false, ..query.clone() };
+    let key = format!("experiments {unordered:?}");
+    let count = total(database, totals, &key, all, window, rows.len()).await?;
+    Ok(Listed { rows, count })
+}
+
+fn filtered(query: &ExperimentQuery) -> Select<experiment::Entity> {
+    use experiment::Column;
+    let mut all = match query.archived {
+        true => experiment::Entity::find().filter(Column::ArchiveId.ne(0)),
+        false => experiment::Entity::in_use(),
+    };
+    let ids = [(Column::SubjectId, query.subject), (Column::WorkflowId, query.workflow)];
+    for (column, id) in ids.into_iter().filter_map(|(column, id)| Some((column, id?))) {
+        all = all.filter(column.eq(id));
+    }
+    if let Some(cohort) = query.cohort {
+        let subjects = Query::select().column(subject::Column::Id).from(subject::Entity).to_owned();
+        let subjects = subjects.clone().and_where(subject::Column::CohortId.eq(cohort)).to_owned();
+        all = all.filter(Column::SubjectId.in_subquery(subjects));
+    }
+    match query.states.as_deref() {
+        // With `=`, so that the index gives the rows in their order.
+        Some([state]) => all = all.filter(Column::StateId.eq(*state)),
+        Some(states) => all = all.filter(Column::StateId.is_in(states.iter().copied())),
+        None => {}
+    }
+    if let Some(text) = query.label.as_deref().filter(|text| !text.is_empty()) {
+        all = all.filter(contains(Column::Label, text));
+    }
+    if let Some(at) = query.scandate {
+        all = all.filter(Column::Scandate.eq(at));
+    }
+    let from = [(Column::Scandate, query.scandate_from), (Column::StateSince, query.state_since_from)];
+    for (column, at) in from.into_iter().filter_map(|(column, at)| Some((column, at?))) {
+        all = all.filter(column.gte(at));
+    }
+    let to = [(Column::Scandate, query.scandate_to), (Column::StateSince, query.state_since_to)];
+    for (column, at) in to.into_iter().filter_map(|(column, at)| Some((column, at?))) {
+        all = all.filter(column.lte(at));
+    }
+    for (name, value) in &query.variables {
+        all = all.filter(Column::Id.in_subquery(with_variable(name, value)));
+    }
+    all
+}
+
+/// Experiments whose variable has this value, however its type writes it: `true` finds `True`, `3.50` finds `3.5`.
+fn with_variable(name: &str, value: &str) -> sea_orm::sea_query::SelectStatement {
+    let plain = |text: &str| text.replace('\0', "\u{fffd}");
+    let (_, typed) = VariableValue::from_cell(value).pack();
+    Query::select()
+        .column(variable::Column::ExperimentId)
+        .from(variable::Entity)
+        .and_where(variable::Column::Label.eq(plain(name)))
+        .and_where(Expr::col((variable::Entity, variable::Column::Value)).is_in([plain(value), plain(&typed)]))
+        .to_owned()
+}
+
+/// Subjects of a cohort or of all, with part of the label. Two statements.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn subjects(
+    database: &Database,
+    totals: &Totals,
+    cohort: Option<i32>,
+    label: Option<&str>,
+    archived: bool,
+    window: Window,
+) -> Result<Listed<Named>, DbErr> {
+    use subject::Column;
+    let mut all = match archived {
+        true => subject::Entity::find().filter(Column::ArchiveId.ne(0)),
+        false => subject::Entity::in_use(),
+    };
+    if let Some(cohort) = cohort {
+        all = all.filter(Column::CohortId.eq(cohort));
+    }
+    if let Some(text) = label.filter(|text| !text.is_empty()) {
+        all = all.filter(contains(Column::Label, text));
+    }
+    let key = format!("subjects {cohort:?} {label:?} {archived}");
+    list_named(database, totals, &key, all, (Column::Id, Column::Label), window).await
+}
+
+/// Callback executions without their logs and values, which may be megabytes each.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn executions(
+    database: &Database,
+    totals: &Totals,
+    status: Option<ExecutionStatus>,
+    result: Option<ExecutionResult>,
+    callback: Option<i32>,
+    window: Window,
+) -> Result<Listed<callback_execution::Model>, DbErr> {
+    use callback_execution::{Column, Entity};
+    let mut all = Entity::find();
+    if let Some(status) = status {
+        all = all.filter(Column::Status.eq(status));
+    }
+    if let Some(result) = result {
+        all = all.filter(Column::Result.eq(result));
+    }
+    if let Some(callback) = callback {
+        all = all.filter(Column::CallbackId.eq(callback));
+    }
+    let rows = without_logs(windowed(all.clone(), Column::Id, window).order_by_asc(Column::Id));
+    let rows = rows.all(database.reader()).await?;
+    let key = format!("executions {status:?} {result:?} {callback:?}");
+    let count = total(database, totals, &key, all, window, rows.len()).await?;
+    Ok(Listed { rows, count })
+}

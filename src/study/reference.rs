@@ -1,0 +1,117 @@
+//! How people and scripts name a thing: by its id, its label, or its address in the API.
+
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
+
+/// See the module. `/api/v2/cohorts/3` is the id 3; `3` may be an id or a label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    Id(i32),
+    Label(String),
+    /// A number: the thing with this id, or else the one with this label.
+    Either(i32, String),
+    /// A number where a label is wanted: the thing with this label, or else the one with this id.
+    LabelFirst(i32, String),
+}
+
+/// What a reference led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found<T> {
+    Nothing,
+    One(T),
+    /// Several things have this label; their ids.
+    Several(Vec<i32>),
+}
+
+impl Reference {
+    /// Reads a text. Of an address, its last part counts.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let text = text.trim();
+        let is_address = text.starts_with('/') || text.starts_with("http://") || text.starts_with("https://");
+        if is_address && let Some(Ok(id)) = text.rsplit('/').next().map(str::parse) {
+            return Self::Id(id);
+        }
+        match text.parse() {
+            Ok(id) => Self::Either(id, text.to_owned()),
+            Err(_) => Self::label(text),
+        }
+    }
+
+    /// As [`Self::parse`], where a label is more likely meant than an id.
+    #[must_use]
+    pub fn label_first(text: &str) -> Self {
+        match Self::parse(text) {
+            Self::Either(id, label) => Self::LabelFirst(id, label),
+            other => other,
+        }
+    }
+
+    /// A label, whatever it looks like. PostgreSQL refuses to compare with a null character; no label has one.
+    #[must_use]
+    pub fn label(text: &str) -> Self {
+        Self::Label(text.replace('\0', "\u{fffd}"))
+    }
+
+    /// The one row of `all` that is meant. `id` and `label` are the columns to look in.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn find_in<E: EntityTrait>(
+        &self,
+        connection: &impl ConnectionTrait,
+        all: Select<E>,
+        (id, label): (E::Column, E::Column),
+        id_of: impl Fn(&E::Model) -> i32,
+    ) -> Result<Found<E::Model>, DbErr> {
+        let condition = match self {
+            Self::Id(wanted) => Condition::all().add(id.eq(*wanted)),
+            Self::Label(wanted) => Condition::all().add(label.eq(wanted)),
+            Self::Either(wanted, text) | Self::LabelFirst(wanted, text) => {
+                Condition::any().add(id.eq(*wanted)).add(label.eq(text))
+            }
+        };
+        let mut rows = all.filter(condition).order_by_asc(id).limit(10).all(connection).await?;
+        match self {
+            Self::Either(wanted, _) => {
+                if let Some(at) = rows.iter().position(|row| id_of(row) == *wanted) {
+                    return Ok(Found::One(rows.swap_remove(at)));
+                }
+            }
+            // Of two, one has the label and the other one the id.
+            Self::LabelFirst(wanted, _) if rows.len() > 1 => rows.retain(|row| id_of(row) != *wanted),
+            _ => {}
+        }
+        Ok(match rows.len() {
+            0 => Found::Nothing,
+            1 => rows.pop().map_or(Found::Nothing, Found::One),
+            _ => Found::Several(rows.iter().map(id_of).collect()),
+        })
+    }
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Id(id) => write!(formatter, "{id}"),
+            Self::Label(label) | Self::Either(_, label) | Self::LabelFirst(_, label) => write!(formatter, "'{label}'"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_labels_and_addresses_are_told_apart() {
+        assert_eq!(Reference::parse("/api/v2/cohorts/3"), Reference::Id(3));
+        assert_eq!(Reference::parse("https://example.org/x/api/v1/states/12"), Reference::Id(12));
+        assert_eq!(Reference::parse("12"), Reference::Either(12, "12".to_owned()));
+        assert_eq!(Reference::parse(" check "), Reference::Label("check".to_owned()));
+        assert_eq!(Reference::parse("a/7"), Reference::Label("a/7".to_owned()));
+        assert_eq!(Reference::label("7"), Reference::Label("7".to_owned()));
+        assert_eq!(Reference::parse("a\0b"), Reference::Label("a\u{fffd}b".to_owned()));
+    }
+}

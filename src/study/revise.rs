@@ -1,0 +1,385 @@
+//! Registering and correcting what is studied, one verb a change. Each owns its transaction.
+
+use chrono::{NaiveDate, NaiveDateTime};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
+};
+
+use crate::database::{self, Database, WriteTransaction};
+use crate::entity::{
+    cohort, experiment, external_cohort_urls, external_experiment_links, external_subject_links, external_system,
+    external_system_history, scan, scantype, subject,
+};
+
+use super::record::{self, BySystem, CohortRecord, SubjectRecord};
+use super::register::{experiment_link, subject_link};
+use super::{Label, Reference};
+
+/// Why a change was not made; nothing has changed then.
+#[derive(Debug, thiserror::Error)]
+pub enum ReviseError {
+    #[error("there is no {kind} {reference}")]
+    NotFound { kind: &'static str, reference: String },
+    #[error("there is a {kind} '{label}' already")]
+    Duplicate { kind: &'static str, label: String },
+    #[error("{kind} {id} is archived")]
+    Archived { kind: &'static str, id: i32 },
+    /// It is not what the caller had seen any more.
+    #[error("the {0} has changed since it was read")]
+    Changed(&'static str),
+    #[error(transparent)]
+    Database(#[from] DbErr),
+}
+
+fn not_found(kind: &'static str, reference: impl ToString) -> ReviseError {
+    ReviseError::NotFound { kind, reference: reference.to_string() }
+}
+
+fn duplicate(kind: &'static str, label: &Label) -> impl FnOnce(DbErr) -> ReviseError {
+    let label = label.to_string();
+    move |error| match database::is_duplicate(&error) {
+        true => ReviseError::Duplicate { kind, label },
+        false => error.into(),
+    }
+}
+
+/// What is to be different; what is none stays.
+#[derive(Debug, Clone, Default)]
+pub struct CohortChanges {
+    pub label: Option<Label>,
+    /// The inner none takes it away.
+    pub description: Option<Option<String>>,
+}
+
+/// Makes a cohort.
+///
+/// # Errors
+/// [`ReviseError::Duplicate`].
+pub async fn create_cohort(
+    database: &Database,
+    label: &Label,
+    description: Option<String>,
+) -> Result<cohort::Model, ReviseError> {
+    let transaction = database.begin().await?;
+    let row = cohort::ActiveModel { id: NotSet, label: Set(label.to_string()), description: Set(description) };
+    let row = row.insert(&*transaction).await.map_err(duplicate("cohort", label))?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+/// Changes a cohort that is still as `seen` wants it.
+///
+/// # Errors
+/// [`ReviseError::NotFound`], [`ReviseError::Duplicate`] and [`ReviseError::Changed`].
+pub async fn update_cohort(
+    database: &Database,
+    id: i32,
+    changes: CohortChanges,
+    seen: impl FnOnce(&CohortRecord) -> bool,
+) -> Result<cohort::Model, ReviseError> {
+    let transaction = database.begin().await?;
+    let row = cohort::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+    let row = row.ok_or_else(|| not_found("cohort", id))?;
+    if !seen(&record::cohort(&*transaction, row.clone(), None).await?) {
+        return Err(ReviseError::Changed("cohort"));
+    }
+    let label = changes.label.clone();
+    let mut changed = row.clone().into_active_model();
+    changed.label = changes.label.map_or(changed.label, |label| Set(label.to_string()));
+    changed.description = changes.description.map_or(changed.description, Set);
+    let row = match changed.is_changed() {
+        false => row,
+        true => {
+            let shown = label.map_or_else(|| Label::parse(&row.label), Ok);
+            let outcome = changed.update(&*transaction).await;
+            match shown {
+                Ok(label) => outcome.map_err(duplicate("cohort", &label))?,
+                Err(_) => outcome?,
+            }
+        }
+    };
+    transaction.commit().await?;
+    Ok(row)
+}
+
+/// What is to be different; what is none stays.
+#[derive(Debug, Clone, Default)]
+pub struct SubjectChanges {
+    pub label: Option<Label>,
+    pub cohort_id: Option<i32>,
+    /// The inner none takes it away.
+    pub date_of_birth: Option<Option<NaiveDate>>,
+}
+
+/// Makes a subject in a cohort.
+///
+/// # Errors
+/// [`ReviseError::Duplicate`].
+pub async fn create_subject(
+    database: &Database,
+    cohort_id: i32,
+    label: &Label,
+    date_of_birth: Option<NaiveDate>,
+) -> Result<subject::Model, ReviseError> {
+    let transaction = database.begin().await?;
+    let row = subject::ActiveModel {
+        id: NotSet,
+        label: Set(label.to_string()),
+        date_of_birth: Set(date_of_birth),
+        cohort_id: Set(cohort_id),
+        ..Default::default()
+    };
+    let row = row.insert(&*transaction).await.map_err(duplicate("subject of this cohort", label))?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+/// Changes a subject that is still as `seen` wants it.
+///
+/// # Errors
+/// [`ReviseError::NotFound`], [`ReviseError::Duplicate`], [`ReviseError::Archived`] and [`ReviseError::Changed`].
+pub async fn update_subject(
+    database: &Database,
+    id: i32,
+    changes: SubjectChanges,
+    seen: impl FnOnce(&SubjectRecord) -> bool,
+    now: NaiveDateTime,
+) -> Result<subject::Model, ReviseError> {
+    let transaction = database.begin().await?;
+    let row = locked_subject(&transaction, id).await?;
+    if !seen(&record::subject(&*transaction, row.clone()).await?) {
+        return Err(ReviseError::Changed("subject"));
+    }
+    let label = changes.label.as_ref().map_or_else(|| row.label.clone(), ToString::to_string);
+    let mut changed = row.clone().into_active_model();
+    changed.label = Set(label.clone());
+    changed.cohort_id = changes.cohort_id.map_or(changed.cohort_id, Set);
+    changed.date_of_birth = changes.date_of_birth.map_or(changed.date_of_birth, Set);
+    changed.updated_at = Set(Some(now));
+    let row = changed.update(&*transaction).await.map_err(|error| match database::is_duplicate(&error) {
+        true => ReviseError::Duplicate { kind: "subject of this cohort", label },
+        false => error.into(),
+    })?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+/// The subject, which nobody else changes or archives before the transaction ends.
+async fn locked_subject(transaction: &WriteTransaction, id: i32) -> Result<subject::Model, ReviseError> {
+    let row = subject::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
+    let row = row.ok_or_else(|| not_found("subject", id))?;
+    if row.archive_id != 0 {
+        return Err(ReviseError::Archived { kind: "subject", id });
+    }
+    Ok(row)
+}
+
+async fn locked_experiment(transaction: &WriteTransaction, id: i32) -> Result<experiment::Model, ReviseError> {
+    let row = experiment::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
+    let row = row.ok_or_else(|| not_found("experiment", id))?;
+    if row.archive_id != 0 {
+        return Err(ReviseError::Archived { kind: "experiment", id });
+    }
+    Ok(row)
+}
+
+/// The external system with this name.
+///
+/// # Errors
+/// [`ReviseError::NotFound`].
+pub async fn system(connection: &impl ConnectionTrait, name: &str) -> Result<external_system::Model, ReviseError> {
+    let name = name.replace('\0', "\u{fffd}");
+    let found = external_system::Entity::find().filter(external_system::Column::SystemName.eq(&name)).one(connection);
+    found.await?.ok_or_else(|| not_found("external system", format!("'{name}'")))
+}
+
+/// What an external system calls something that belongs to the study.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Linked {
+    /// Addresses.
+    Cohort(i32),
+    Subject(i32),
+    Experiment(i32),
+}
+
+/// Sets addresses or ids by the name of the external system, all or none.
+///
+/// # Errors
+/// [`ReviseError::NotFound`] of what is linked or of a system; [`ReviseError::Archived`].
+pub async fn set_links(database: &Database, linked: Linked, values: &BySystem) -> Result<(), ReviseError> {
+    let transaction = database.begin().await?;
+    check_linked(&transaction, linked).await?;
+    for (name, value) in values {
+        let system = system(&*transaction, name).await?;
+        match linked {
+            Linked::Cohort(id) => cohort_url(&*transaction, id, system.id, value).await?,
+            Linked::Subject(id) => subject_link(&*transaction, id, system.id, value).await?,
+            Linked::Experiment(id) => experiment_link(&*transaction, id, system.id, value).await?,
+        }
+    }
+    Ok(transaction.commit().await?)
+}
+
+async fn check_linked(transaction: &WriteTransaction, linked: Linked) -> Result<(), ReviseError> {
+    match linked {
+        Linked::Cohort(id) => {
+            let row = cohort::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
+            row.map(drop).ok_or_else(|| not_found("cohort", id))
+        }
+        Linked::Subject(id) => locked_subject(transaction, id).await.map(drop),
+        Linked::Experiment(id) => locked_experiment(transaction, id).await.map(drop),
+    }
+}
+
+async fn cohort_url(connection: &impl ConnectionTrait, cohort_id: i32, system_id: i32, url: &str) -> Result<(), DbErr> {
+    use external_cohort_urls::{ActiveModel, Column, Entity};
+    let known = Column::CohortId.eq(cohort_id).and(Column::ExternalSystemId.eq(system_id));
+    let changed = Entity::update_many().col_expr(Column::Url, Expr::value(url)).filter(known.clone());
+    changed.exec(connection).await?;
+    // Counted by reading: MySQL says 0 changed for a value that is there already.
+    if Entity::find().filter(known).one(connection).await?.is_some() {
+        return Ok(());
+    }
+    let row = ActiveModel {
+        id: NotSet,
+        url: Set(url.to_owned()),
+        cohort_id: Set(cohort_id),
+        external_system_id: Set(system_id),
+    };
+    Entity::insert(row).exec_without_returning(connection).await?;
+    Ok(())
+}
+
+/// Takes an address or id away.
+///
+/// # Errors
+/// [`ReviseError::NotFound`] of what is linked, of the system, or when there is nothing to take away.
+pub async fn delete_link(database: &Database, linked: Linked, name: &str) -> Result<(), ReviseError> {
+    let transaction = database.begin().await?;
+    check_linked(&transaction, linked).await?;
+    let system = system(&*transaction, name).await?;
+    let deleted = match linked {
+        Linked::Cohort(id) => {
+            use external_cohort_urls::{Column, Entity};
+            let all = Entity::delete_many().filter(Column::CohortId.eq(id));
+            all.filter(Column::ExternalSystemId.eq(system.id)).exec(&*transaction).await?
+        }
+        Linked::Subject(id) => {
+            use external_subject_links::{Column, Entity};
+            let all = Entity::delete_many().filter(Column::SubjectId.eq(id));
+            all.filter(Column::ExternalSystemId.eq(system.id)).exec(&*transaction).await?
+        }
+        Linked::Experiment(id) => {
+            use external_experiment_links::{Column, Entity};
+            let all = Entity::delete_many().filter(Column::ExperimentId.eq(id));
+            all.filter(Column::ExternalSystemId.eq(system.id)).exec(&*transaction).await?
+        }
+    };
+    if deleted.rows_affected == 0 {
+        return Err(not_found("external id or address of", format!("'{name}'")));
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// Adds a link that is not there yet.
+///
+/// # Errors
+/// [`ReviseError::Duplicate`] when it is there.
+pub async fn add_subject_link(
+    database: &Database,
+    subject_id: i32,
+    system: &external_system::Model,
+    external_id: &str,
+) -> Result<external_subject_links::Model, ReviseError> {
+    let transaction = database.begin().await?;
+    locked_subject(&transaction, subject_id).await?;
+    let row = external_subject_links::ActiveModel {
+        id: NotSet,
+        external_id: Set(external_id.to_owned()),
+        subject_id: Set(subject_id),
+        external_system_id: Set(system.id),
+    };
+    let row = row.insert(&*transaction).await.map_err(|error| linked_already(error, system))?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+/// The same of an experiment.
+///
+/// # Errors
+/// [`ReviseError::Duplicate`] when it is there.
+pub async fn add_experiment_link(
+    database: &Database,
+    experiment_id: i32,
+    system: &external_system::Model,
+    external_id: &str,
+) -> Result<external_experiment_links::Model, ReviseError> {
+    let transaction = database.begin().await?;
+    locked_experiment(&transaction, experiment_id).await?;
+    let row = external_experiment_links::ActiveModel {
+        id: NotSet,
+        external_id: Set(external_id.to_owned()),
+        experiment_id: Set(experiment_id),
+        external_system_id: Set(system.id),
+    };
+    let row = row.insert(&*transaction).await.map_err(|error| linked_already(error, system))?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+fn linked_already(error: DbErr, system: &external_system::Model) -> ReviseError {
+    match database::is_duplicate(&error) {
+        true => ReviseError::Duplicate { kind: "link of", label: system.system_name.clone() },
+        false => error.into(),
+    }
+}
+
+/// Adds a series to an experiment.
+///
+/// # Errors
+/// [`ReviseError::NotFound`] and [`ReviseError::Archived`] of the experiment.
+pub async fn add_scan(
+    database: &Database,
+    experiment_id: i32,
+    scantype: &scantype::Model,
+) -> Result<scan::Model, ReviseError> {
+    let transaction = database.begin().await?;
+    locked_experiment(&transaction, experiment_id).await?;
+    let row = scan::ActiveModel { id: NotSet, experiment_id: Set(experiment_id), scantype_id: Set(scantype.id) };
+    let row = row.insert(&*transaction).await?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+/// Sets the address of an external system and keeps the change as history. A helper: the caller owns the transaction.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn set_system_url(
+    connection: &impl ConnectionTrait,
+    system: external_system::Model,
+    url: &str,
+    now: NaiveDateTime,
+) -> Result<external_system::Model, DbErr> {
+    if system.url == url {
+        return Ok(system);
+    }
+    let history = external_system_history::ActiveModel {
+        id: NotSet,
+        system_id: Set(system.id),
+        timestamp: Set(now),
+        url: Set(Some(url.to_owned())),
+    };
+    history.insert(connection).await?;
+    let mut changed = system.into_active_model();
+    changed.url = Set(url.to_owned());
+    changed.update(connection).await
+}
+
+/// The cohort that is meant, in a sentence when there is none.
+#[must_use]
+pub fn missing(kind: &'static str, reference: &Reference) -> ReviseError {
+    not_found(kind, reference)
+}
