@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::unused_self, reason = "a test that cannot go on fails")]
 
+mod api;
 mod browser;
 mod callback;
 mod cli;

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 
 use sea_orm::ActiveValue::Set;
-use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
-};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
 use crate::database;
@@ -78,6 +76,9 @@ impl Accounts {
         if !seen(&row) {
             return Err(AccountError::Changed);
         }
+        if row.active && changes.active == Some(false) {
+            check_other_admin(&*transaction, id).await?;
+        }
         let mut changed = row.into_active_model();
         changed.username = changes.username.map_or(changed.username, |value| Set(value.trim().to_owned()));
         changed.name = changes.name.map_or(changed.name, |value| Set(value.trim().to_owned()));
@@ -100,8 +101,8 @@ impl Accounts {
     /// Gives a role to a user, or takes it away.
     ///
     /// # Errors
-    /// When the database cannot be written.
-    pub async fn set_role(&self, user_id: i32, role_id: i32, has_role: bool) -> Result<(), DbErr> {
+    /// [`AccountError::LastAdmin`].
+    pub async fn set_role(&self, user_id: i32, role_id: i32, has_role: bool) -> Result<(), AccountError> {
         let transaction = self.database.begin().await?;
         let held = roles_users::Entity::find_by_id((user_id, role_id)).one(&*transaction).await?;
         match (held, has_role) {
@@ -113,6 +114,10 @@ impl Accounts {
                 };
             }
             (Some(_), false) => {
+                let role = role::Entity::find_by_id(role_id).one(&*transaction).await?;
+                if role.is_some_and(|role| role.name == "admin") {
+                    check_other_admin(&*transaction, user_id).await?;
+                }
                 roles_users::Entity::delete_by_id((user_id, role_id)).exec(&*transaction).await?;
             }
             _ => {}
@@ -147,6 +152,28 @@ impl Accounts {
     /// Something about roles or accounts was changed by somebody else in this process: nothing remembered counts.
     pub fn forget_logins(&self) {
         self.logins.forget_all();
+    }
+}
+
+/// Somebody must be left who can let others in. With a lock, so that two administrators do not remove each other at the
+/// same moment.
+async fn check_other_admin(connection: &impl ConnectionTrait, user_id: i32) -> Result<(), AccountError> {
+    let role = role::Entity::find().filter(role::Column::Name.eq("admin")).lock_exclusive().one(connection).await?;
+    let Some(role) = role else { return Ok(()) };
+    let holders: Vec<i32> = roles_users::Entity::find()
+        .select_only()
+        .column(roles_users::Column::UserId)
+        .filter(roles_users::Column::RoleId.eq(role.id))
+        .into_tuple()
+        .all(connection)
+        .await?;
+    if !holders.contains(&user_id) {
+        return Ok(());
+    }
+    let active = user::Entity::find().filter(user::Column::Id.is_in(holders)).filter(user::Column::Active.eq(true));
+    match active.all(connection).await?.iter().any(|other| other.id != user_id) {
+        true => Ok(()),
+        false => Err(AccountError::LastAdmin),
     }
 }
 

@@ -63,6 +63,8 @@ pub enum AccountError {
     Invalid { field: &'static str, problem: String },
     #[error("there is a user with this name or e-mail address already")]
     Exists,
+    #[error("this is the last active account with the role 'admin': nobody could let others in any more")]
+    LastAdmin,
     #[error("there is no such user")]
     Unknown,
     /// It is not what the caller had seen any more.

@@ -47,8 +47,8 @@ fn about(version: &str) -> String {
         "{form}\n\nLog in with HTTP Basic, a token (`Authorization: Bearer …`) or the session of a browser. Lists carry \
          `count`, `offset` and `limit`, and `Link` headers to their neighbours. Single resources carry an `ETag`: \
          `If-None-Match` on GET answers 304, `If-Match` on PUT answers 412 when somebody else was faster. \
-         `Idempotency-Key` on POST makes a repeated request answer as the first one did. `X-Fields` takes away what is \
-         not asked for: `{{id, label, subject{{uri}}}}`. Times are UTC."
+         `Idempotency-Key` on POST makes a repeated request answer as the first one did. A request with `X-Fields: \
+         {{id, label, subject{{uri}}}}` gets these fields only. Times are UTC."
     )
 }
 
@@ -84,6 +84,17 @@ fn failures(method: &str, is_open: bool) -> Vec<(&'static str, &'static str)> {
     }
     all
 }
+
+/// What a POST must have, of bodies that a PUT may have too: there every field may be left out.
+const REQUIRED: [(&str, &[&str]); 7] = [
+    ("/CohortBody", &["label"]),
+    ("/SubjectBody", &["label"]),
+    ("/ExperimentBody", &["label", "scandate"]),
+    ("/LinkBody", &["external_id"]),
+    ("/UserBody", &["username", "password", "name", "email"]),
+    ("/TokenBody", &["label"]),
+    ("/BulkBody", &["experiments", "state"]),
+];
 
 fn finish_operation(method: &str, operation: &mut Value, schemas: &Value) {
     let security = operation["security"].take();
@@ -143,23 +154,24 @@ fn finish_operation(method: &str, operation: &mut Value, schemas: &Value) {
     if let Some(content) = body {
         let example = example_of(&content["schema"], schemas, 0);
         content["example"] = example;
+        let schema = content["schema"]["$ref"].as_str().unwrap_or_default().to_owned();
+        if let Some((_, fields)) = REQUIRED.iter().find(|(name, _)| method == "post" && schema.ends_with(name)) {
+            content["schema"] = json!({ "allOf": [{ "$ref": schema }, { "required": fields }] });
+        }
     }
 }
 
 fn add_headers(method: &str, operation: &mut Value) {
-    let header = |name: &str, about: &str| json!({ "name": name, "in": "header", "required": false, "description": about, "schema": { "type": "string" } });
-    let mut headers = vec![header("X-Fields", "Only these fields of the answer: `{id, label}`")];
-    match method {
-        "post" => {
-            headers.push(header("Idempotency-Key", "A request that comes again with it is answered as the first one"))
-        }
-        "put" => headers.push(header("If-Match", "The `ETag` that the change is about")),
-        _ => {}
+    let (name, about) = match method {
+        "post" => ("Idempotency-Key", "A request that comes again with it is answered as the first one"),
+        "put" => ("If-Match", "The `ETag` that the change is about"),
+        _ => return,
+    };
+    let header = json!({ "name": name, "in": "header", "required": false, "description": about, "schema": { "type": "string" } });
+    match operation["parameters"].as_array_mut() {
+        Some(all) => all.push(header),
+        None => operation["parameters"] = json!([header]),
     }
-    if operation["parameters"].is_null() {
-        operation["parameters"] = json!([]);
-    }
-    operation["parameters"].as_array_mut().into_iter().for_each(|all| all.append(&mut headers.clone()));
 }
 
 /// An example of a schema, put together from the examples of its parts.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use serde_json::Value;
 use utoipa_swagger_ui::{Config, serve};
@@ -35,12 +35,15 @@ pub(super) fn routes(app: &App, version: &'static str, document: &Value) -> Rout
         async move { ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], text.to_string()) }
     };
     let index = Arc::clone(&config);
+    let base = format!("/api/v{version}");
+    let to_index = Redirect::permanent(&format!("{}{base}/", app.settings.web.prefix));
     let routes = Router::new()
-        .route("/swagger.json", get(description))
-        .route("/", get(move || async move { file("index.html", index) }));
+        .route(&format!("{base}/swagger.json"), get(description))
+        .route(&base, get(move || async move { to_index }))
+        .route(&format!("{base}/"), get(move || async move { file("index.html", index) }));
     FILES.into_iter().fold(routes, |routes, name| {
         let config = Arc::clone(&config);
-        routes.route(&format!("/{name}"), get(move || async move { file(name, config) }))
+        routes.route(&format!("{base}/{name}"), get(move || async move { file(name, config) }))
     })
 }
 

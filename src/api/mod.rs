@@ -26,6 +26,7 @@ use axum::http::header::{ETAG, IF_NONE_MATCH};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use serde_json::Value;
 use tower_http::request_id::RequestId;
 use utoipa_axum::router::OpenApiRouter;
@@ -35,7 +36,10 @@ use crate::http::{HttpError, json_error};
 
 /// Both versions, with their descriptions and their explorers.
 pub fn routes(app: &App) -> Router<App> {
-    Router::new().nest("/api/v1", version(app, "1", v1::routes())).nest("/api/v2", version(app, "2", v2::routes()))
+    Router::new()
+        .merge(version(app, "1", v1::routes()))
+        .merge(version(app, "2", v2::routes()))
+        .route("/api/{*path}", any(nothing_here).layer(from_fn(errors_as_json)))
 }
 
 /// The description of a version, as it is served with this path prefix.
@@ -48,9 +52,10 @@ pub fn description(version: &str, prefix: &str) -> Value {
 fn version(app: &App, number: &'static str, routes: OpenApiRouter<App>) -> Router<App> {
     let (routes, description) = routes.split_for_parts();
     let document = document::finish(description, number, &app.settings.web.prefix);
-    routes
-        .fallback(nothing_here)
-        .merge(explorer::routes(app, number, &document))
+    let explorer = explorer::routes(app, number, &document);
+    Router::new()
+        .nest(&format!("/api/v{number}"), routes)
+        .merge(explorer)
         // From the inside: errors get their body, keys see it, masks come last.
         .layer(from_fn(errors_as_json))
         .layer(from_fn_with_state(app.clone(), idempotency::once))

@@ -124,7 +124,7 @@ impl From<AccountError> for HttpError {
         match error {
             AccountError::Invalid { field, problem } => Self::Invalid(BTreeMap::from([(field.to_owned(), problem)])),
             AccountError::UnknownRole(_) => Self::Invalid(BTreeMap::from([("roles".to_owned(), error.to_string())])),
-            AccountError::Exists => Self::Conflict(error.to_string()),
+            AccountError::Exists | AccountError::LastAdmin => Self::Conflict(error.to_string()),
             AccountError::Unknown => Self::NotFound("such user".to_owned()),
             AccountError::Changed => Self::Precondition,
             AccountError::Password(error) => Self::Internal(error.to_string()),

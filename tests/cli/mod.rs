@@ -76,7 +76,7 @@ fn wrong_settings_end_in_one_sentence_and_exit_code_2() {
         ("DATABASE_URL", "nonsense", "DATABASE_URL: this is not a database address"),
         ("SQLALCHEMY_DATABASE_URI", "oracle://u@h/d", "SQLALCHEMY_DATABASE_URI: 'oracle://…' is not"),
         ("DATABASE_URL", "postgresql+psycopg2://u:p@127.0.0.1:1/d", "SECRET_KEY: is required"),
-        ("STUDYGOV_CALLBACK_METHOD", "celery", "STUDYGOV_CALLBACK_METHOD: 'celery'"),
+        ("STUDYGOV_CALLBACK_METHOD", "pigeon", "STUDYGOV_CALLBACK_METHOD: 'pigeon'"),
         ("STUDYGOV_ADMIN_USERNAME", "admin", "STUDYGOV_ADMIN_PASSWORD: is needed"),
         ("STUDYGOV_PROJECT_HOME", "absent/folder", "SECRET_KEY: is not set and cannot be kept in"),
     ] {

@@ -5,7 +5,7 @@ mod study;
 
 pub use process::{Program, Said, studygovernor};
 pub(crate) use study::on_every_database;
-pub use study::{Backend, Study, ledger_problems, moment};
+pub use study::{Backend, Study, create_database, ledger_problems, moment};
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ start_postgres() {
   as_user postgres "$bin/initdb" -D "$servers_folder/postgres/data" -U postgres --auth=trust --no-sync >"$servers_folder/initdb.log" 2>&1 \
     || { cat "$servers_folder/initdb.log" >&2; return 1; }
   become postgres "$bin/postgres" -D "$servers_folder/postgres/data" -p "$port" \
-    -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300 ${POSTGRES_OPTIONS:--c fsync=off} \
+    -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300 -c shared_preload_libraries=pg_stat_statements ${POSTGRES_OPTIONS:--c fsync=off} \
     >"$servers_folder/postgres.log" 2>&1 &
   servers_pids="$servers_pids $!"
   export TEST_POSTGRES_URL="postgres://postgres@127.0.0.1:$port/postgres"

@@ -74,6 +74,12 @@ impl Study {
         Self { engine: Engine::new(database, clock.clone()), clock, settings, home }
     }
 
+    /// The engine of a server that runs elsewhere, to look at what it left.
+    pub async fn of(url: &str) -> Engine {
+        let settings = DatabaseSettings::parse("DATABASE_URL", url).unwrap();
+        Engine::new(Database::connect(&settings).await.unwrap(), Clock::System)
+    }
+
     pub fn actor(&self) -> Actor {
         Actor::without_account("tester", Origin::Cli)
     }
@@ -161,7 +167,7 @@ impl Study {
 }
 
 /// Makes a database on the server that `make test` has started, and gives its address.
-async fn create_database(variable: &str) -> String {
+pub async fn create_database(variable: &str) -> String {
     let server =
         std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`"));
     let name = format!("test_{}", uuid::Uuid::new_v4().simple());

@@ -301,9 +301,11 @@ pub(super) async fn get_experiment_state(
     Path(id): Path<String>,
 ) -> Result<Single<ExperimentState>, HttpError> {
     let row = lookup::experiment(app.engine.database().reader(), &Reference::parse(&id)).await?;
-    let shown = V1(addresses);
-    let (state, workflow) = (shown.uri("states", row.state_id), shown.uri("workflows", row.workflow_id));
-    Ok(Single(ExperimentState { state, workflow }))
+    Ok(Single(state_of(&V1(addresses), &row)))
+}
+
+fn state_of(shown: &V1, row: &experiment::Model) -> ExperimentState {
+    ExperimentState { state: shown.uri("states", row.state_id), workflow: shown.uri("workflows", row.workflow_id) }
 }
 
 /// Moves an experiment on along a transition whose condition holds. What still runs for the state that it leaves is
@@ -322,7 +324,7 @@ pub(super) async fn set_experiment_state(
 ) -> Result<Response, HttpError> {
     let row = lookup::experiment(app.engine.database().reader(), &Reference::parse(&id)).await?;
     let (id, version) = (row.id, row.version);
-    if if_match.is_given() && !if_match.fits(&show_experiment(&app, addresses.clone(), row).await?) {
+    if !if_match.fits(&state_of(&V1(addresses.clone()), &row)) {
         return Err(HttpError::Precondition);
     }
     let seen = if_match.is_given().then_some(version);

@@ -197,7 +197,7 @@ pub(super) async fn get_experiment_state(
 }
 
 /// Moves an experiment on along a transition whose condition holds. What still runs for the state that it leaves is
-/// cancelled. `If-Match` is compared with the `ETag` of the experiment.
+/// cancelled. `If-Match` may be the `ETag` of the state or of the experiment.
 #[utoipa::path(put, path = "/experiments/{id}/state", tag = "experiments", params(("id" = i32, Path)),
     request_body = StateBody, security(("login" = ["sample_state_update"])),
     responses((status = 200, body = StateAnswer), (status = 404, body = StateAnswer, description = "No such state"),
@@ -215,8 +215,9 @@ pub(super) async fn set_experiment_state(
         true => {
             let row = find(&app, id).await?;
             let version = row.version;
-            let now = addresses.experiment(record::experiment(app.engine.database().reader(), row).await?);
-            if !if_match.fits(&now) {
+            let now = record::experiment(app.engine.database().reader(), row).await?;
+            let state = ExperimentState { state: addresses.summary("states", now.state.clone()) };
+            if !if_match.fits(&state) && !if_match.fits(&addresses.experiment(now)) {
                 return Err(HttpError::Precondition);
             }
             Some(version)

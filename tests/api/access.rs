@@ -1,0 +1,264 @@
+//! Who gets in, and who may do what.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use studygovernor::queue::execution_secret;
+
+use super::Server;
+use crate::support::Backend;
+
+/// Every operation of a description, with a path that can be asked for.
+fn operations(document: &Value) -> Vec<(Method, String, Value)> {
+    let mut all = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let mut path = path.clone();
+            while let (Some(begin), Some(end)) = (path.find('{'), path.find('}')) {
+                path.replace_range(begin..=end, "1");
+            }
+            all.push((method.to_uppercase().parse().unwrap(), path, operation.clone()));
+        }
+    }
+    all
+}
+
+/// What the description says an operation needs: nothing but a login, a permission, or a role.
+fn need(operation: &Value) -> Option<String> {
+    let scopes = operation["security"].as_array().unwrap().last().unwrap()["session"].as_array().unwrap();
+    scopes.first().map(|scope| scope.as_str().unwrap().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_operation_needs_what_its_description_says() {
+    let server = Server::study(Backend::Sqlite).await;
+    let admin = server.admin();
+    // Somebody with a login and nothing else, and one for each permission with that one alone.
+    let permissions = [
+        "action_update",
+        "sample_state_update",
+        "sample_add",
+        "sample_update",
+        "sample_delete",
+        "user_read",
+        "user_read_all",
+        "user_update_all",
+        "user_add",
+        "user_delete",
+        "roles_manage",
+        "upload_data",
+    ];
+    let roles: Vec<Value> =
+        permissions.iter().map(|one| json!({ "name": format!("only_{one}"), "permissions": [one] })).collect();
+    let user = |name: &str, roles: Value| json!({ "username": name, "password": "p", "email": format!("{name}@example.com"), "roles": roles });
+    let mut users = vec![user("nothing", json!([]))];
+    users.extend(permissions.iter().map(|one| user(one, json!([format!("only_{one}")]))));
+    let text = json!({ "roles": roles, "users": users }).to_string();
+    admin.post("/api/v2/service/config/import-config", json!({ "config_definition": text })).await.expect(201);
+
+    let mut checked = 0;
+    for version in ["1", "2"] {
+        let document = server.nobody().get(&format!("/api/v{version}/swagger.json")).await.expect(200);
+        for (method, path, operation) in operations(&document) {
+            let path = format!("/api/v{version}{path}");
+            let ask = async |caller: super::Caller| {
+                // A body that nothing is done with, if it is read at all.
+                let request = caller.request(method.clone(), &path).json(&json!({ "state": [], "label": [] }));
+                caller.send(request).await.status
+            };
+            let is_open = operation["security"].as_array().unwrap().contains(&json!({}));
+            let refused = if is_open { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
+            assert_eq!(ask(server.nobody()).await, refused, "nobody: {method} {path}");
+            let nothing = ask(server.basic("nothing", "p")).await;
+            match need(&operation) {
+                None => assert_ne!(nothing, StatusCode::FORBIDDEN, "{method} {path} needs more than it says"),
+                Some(need) => {
+                    assert_eq!(nothing, StatusCode::FORBIDDEN, "{method} {path} does not ask for {need}");
+                    for one in permissions {
+                        let fits = one == need || (need == "user_read" && one == "user_read_all");
+                        // The own account is not number 1.
+                        if need == "user_read" && one == "user_read" {
+                            continue;
+                        }
+                        let status = ask(server.basic(one, "p")).await;
+                        assert_eq!(status != StatusCode::FORBIDDEN, fits, "{one}: {method} {path} ({need}): {status}");
+                        checked += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(checked > 400, "{checked}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_says_how_to_log_in_in_the_words_of_before() {
+    let server = Server::study(Backend::Sqlite).await;
+    for caller in
+        [server.nobody(), server.basic("admin", "wrong"), server.basic("nobody", "x"), server.bearer("sgov_no")]
+    {
+        let answer = caller.get("/api/v2/subjects").await;
+        assert_eq!(answer.header("www-authenticate"), "Basic realm=\"Study Governor default_project\"");
+        let body = answer.expect(401);
+        assert_eq!(body["meta"]["code"], 401);
+        assert_eq!(body["response"]["error"], "You are not authenticated. Please supply the correct credentials.");
+        assert_eq!(body["code"], 401);
+    }
+    let body = server.bob().post("/api/v2/cohorts", json!({ "label": "x" })).await.expect(403);
+    assert_eq!(body["response"]["error"], "You do not have permission to view this resource.");
+    assert!(body["message"].as_str().unwrap().contains("sample_add"));
+    for header in ["Basic", "Basic !", "Basic OnB3", "Digest x", "Bearer", "bearer sgov_x", "Basic YWRtaW4="] {
+        let request = server.nobody().request(Method::GET, "/api/v2/subjects").header("authorization", header);
+        server.nobody().send(request).await.expect(401);
+    }
+    // By address, in any case.
+    server.basic("ADMIN@example.com", "admin").get("/api/v2/subjects").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repeated_failures_are_slowed_down_and_those_who_are_in_stay_in() {
+    let server = Server::study(Backend::Sqlite).await;
+    server.alice().get("/api/v2/cohorts").await.expect(200);
+    let mut refused = 0;
+    for _ in 0..15 {
+        let answer = server.basic("alice", "wrong").get("/api/v2/cohorts").await;
+        match answer.status.as_u16() {
+            401 => {}
+            429 => {
+                assert!((1..=301).contains(&answer.header("retry-after").parse::<u32>().unwrap()));
+                refused += 1;
+            }
+            other => panic!("{other}"),
+        }
+    }
+    assert_eq!(refused, 5, "after ten");
+    // A login that was right a moment ago goes on; somebody else is not concerned.
+    server.alice().get("/api/v2/cohorts").await.expect(200);
+    server.bob().get("/api/v2/cohorts").await.expect(200);
+    // The form of the pages counts the same failures.
+    let form = "login=alice&password=alice-password";
+    let request = server.nobody().request(Method::POST, "/login").body(form);
+    let page = server.nobody().send(request.header("content-type", "application/x-www-form-urlencoded")).await;
+    assert_eq!(page.status, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_may_ask_too_but_not_from_another_site() {
+    let server = Server::study(Backend::Sqlite).await;
+    let nobody = server.nobody();
+    let no_redirect = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let request = no_redirect.post(format!("{}/login", server.program.url)).body("login=admin&password=admin");
+    let answer = request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+    let cookie = answer.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let with = |method: Method, path: &str| nobody.request(method, path).header("cookie", &cookie);
+    nobody.send(with(Method::GET, "/api/v2/users")).await.expect(200);
+    nobody.send(with(Method::POST, "/api/v2/cohorts").json(&json!({ "label": "own" }))).await.expect(201);
+    for (name, value) in [("sec-fetch-site", "cross-site"), ("origin", "https://evil.example")] {
+        let request = with(Method::POST, "/api/v2/cohorts").json(&json!({ "label": "evil" })).header(name, value);
+        nobody.send(request).await.expect(403);
+    }
+    assert_eq!(server.admin().get("/api/v2/cohorts").await.expect(200)["count"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_do_what_they_are_for_until_they_end() {
+    let server = Server::study(Backend::Postgres).await;
+    let alice = server.alice();
+    for body in [
+        json!({}),
+        json!({ "label": "x", "permissions": ["roles_manage"] }),
+        json!({ "label": "x", "permissions": ["fly"] }),
+        json!({ "label": "x", "expires_at": "2020-01-01" }),
+        json!({ "label": "x", "expires_at": "2099-01-01" }),
+    ] {
+        alice.post("/api/v2/tokens", body).await.expect(400);
+    }
+    let body = json!({ "label": "nightly", "permissions": ["sample_add"] });
+    let made = alice.post("/api/v2/tokens", body).await.expect(201);
+    let secret = made["token"].as_str().unwrap();
+    assert!(secret.starts_with("sgov_") && secret.len() > 40);
+    let token = server.bearer(secret);
+    token.post("/api/v2/cohorts", json!({ "label": "by_token" })).await.expect(201);
+    let experiment = json!({ "label": "e", "scandate": "2024-01-01", "subject_id": 1 });
+    token.post("/api/v2/experiments", experiment).await.expect(201);
+    token.put("/api/v2/experiments/1/state", json!({ "state": "failed" })).await.expect(403);
+    token.post("/api/v2/tokens", json!({ "label": "child" })).await.expect(403);
+    // Of an administrator: what is for the role is not for a token with some permissions.
+    let admins =
+        server.admin().post("/api/v2/tokens", json!({ "label": "a", "permissions": ["sample_add"] })).await.expect(201);
+    let body = json!({ "run_timeout": 1 });
+    server.bearer(admins["token"].as_str().unwrap()).put("/api/v2/callbacks/1", body.clone()).await.expect(403);
+    let whole = server.admin().post("/api/v2/tokens", json!({ "label": "all" })).await.expect(201);
+    server.bearer(whole["token"].as_str().unwrap()).put("/api/v2/callbacks/1", body).await.expect(200);
+    // Lists show no secrets, and nobody sees or ends those of others.
+    let listed = alice.get("/api/v2/tokens").await.expect(200);
+    assert_eq!(listed["count"], 1);
+    assert!(!listed.to_string().contains(secret) && listed["tokens"][0]["last_used_at"].is_string(), "{listed}");
+    server.bob().delete("/api/v2/tokens/1").await.expect(404);
+    token.get("/api/v2/cohorts").await.expect(200);
+    assert!(alice.delete("/api/v2/tokens/1").await.expect(200)["revoked_at"].is_string());
+    token.get("/api/v2/cohorts").await.expect(401);
+    // With its owner a token ends too.
+    let made = alice.post("/api/v2/tokens", json!({ "label": "other" })).await.expect(201);
+    server.admin().delete("/api/v2/users/2").await.expect(200);
+    server.bearer(made["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_is_left_who_can_let_others_in() {
+    let server = Server::study(Backend::Mariadb).await;
+    let admin = server.admin();
+    admin.delete("/api/v2/users/1").await.expect(409);
+    admin.put("/api/v2/users/1", json!({ "active": false })).await.expect(409);
+    admin.delete("/api/v2/users/admin/roles/admin").await.expect(409);
+    admin.put("/api/v2/users/alice/roles/admin", json!({})).await.expect(200);
+    admin.delete("/api/v1/users/admin/roles/admin").await.expect(200);
+    admin.get("/api/v2/users").await.expect(403);
+    server.alice().get("/api/v2/users").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn q2_an_execution_is_seen_with_the_permission_or_the_secret_of_its_attempt() {
+    let server = Server::study(Backend::Sqlite).await;
+    server.experiment("e").await;
+    let nobody = server.nobody();
+    let secret = execution_secret("a key of the tests", 1, 1);
+    let other = execution_secret("a key of the tests", 2, 1);
+    for version in ["v1", "v2"] {
+        let (here, absent) =
+            (format!("/api/{version}/callback_executions/1"), format!("/api/{version}/callback_executions/999"));
+        // Without a login one that is not there looks like one that is not to be seen.
+        assert_eq!(nobody.get(&here).await.expect(403), nobody.get(&absent).await.expect(403));
+        let running = json!({ "status": "running" });
+        assert_eq!(
+            nobody.put(&here, running.clone()).await.expect(403),
+            nobody.put(&absent, running).await.expect(403)
+        );
+        server.bob().get(&here).await.expect(403);
+        server.alice().get(&here).await.expect(403);
+        server.admin().get(&absent).await.expect(404);
+        for (name, secret, status) in [
+            ("secret", &secret, 200),
+            ("secret_key", &secret, 200),
+            ("secret", &other, 403),
+            ("secret_key", &String::new(), 403),
+        ] {
+            // The workers of the existing product send it in the body of a GET.
+            let request = nobody.request(Method::GET, &here).json(&json!({ name: secret }));
+            let answer = nobody.send(request).await;
+            assert_eq!(answer.status.as_u16(), status, "{name}");
+            assert!(!answer.body.to_string().contains(secret.as_str()) || secret.is_empty());
+        }
+    }
+    let path = "/api/v2/callback_executions/1";
+    let report = |secret: &str, status: &str| json!({ "secret": secret, "status": status, "result": "failed" });
+    nobody.put(path, json!({ "secret_key": secret, "status": "running" })).await.expect(200);
+    // Run again by a person: the first attempt has nothing to say any more.
+    server.admin().post(&format!("{path}/retry"), json!({ "reason": "stuck" })).await.expect(200);
+    nobody.put(path, report(&secret, "finished")).await.expect(409);
+    let request = nobody.request(Method::GET, path).json(&json!({ "secret": secret }));
+    nobody.send(request).await.expect(403);
+    let second = execution_secret("a key of the tests", 1, 2);
+    let done = nobody.put(path, report(&second, "finished")).await.expect(200);
+    assert_eq!((&done["status"], &done["result"], &done["attempt"]), (&json!("finished"), &json!("failed"), &json!(2)));
+    nobody.put(path, report(&second, "finished")).await.expect(409);
+}

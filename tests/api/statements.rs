@@ -1,0 +1,94 @@
+//! How many statements each list costs: the same for one row and for many, counted by PostgreSQL.
+
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
+use serde_json::{Value, json};
+use studygovernor::config::DatabaseSettings;
+use studygovernor::database::Database;
+
+use super::Server;
+use crate::support::Backend;
+
+/// Statements that were executed in this database since the last time.
+struct Counter(Database);
+
+impl Counter {
+    async fn of(url: &str) -> Self {
+        let settings = DatabaseSettings::parse("DATABASE_URL", url).unwrap();
+        let database = Database::connect(&settings).await.unwrap();
+        database.reader().execute_unprepared("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await.unwrap();
+        Self(database)
+    }
+
+    async fn read(&self) -> i64 {
+        // The sweeper of the server looks every second; its questions do not count.
+        let text = "SELECT COALESCE(SUM(calls), 0)::bigint AS calls FROM pg_stat_statements \
+            WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) \
+            AND query NOT LIKE '%pg_stat_statements%' AND query NOT LIKE '%deadline%' AND query NOT LIKE '%leased_until%' \
+            AND query NOT LIKE '%expires_at%' AND query <> ''";
+        let row = self.0.reader().query_one_raw(Statement::from_string(DbBackend::Postgres, text.to_owned()));
+        row.await.unwrap().unwrap().try_get("", "calls").unwrap()
+    }
+}
+
+const LISTS: [&str; 20] = [
+    "/api/v2/cohorts",
+    "/api/v2/subjects",
+    "/api/v2/subjects?cohort_label=baseline&limit=50",
+    "/api/v2/experiments?limit=50",
+    "/api/v2/experiments?state=check&limit=50",
+    "/api/v2/experiments?cohort=baseline&variable.age=1&order=-scandate&limit=50",
+    "/api/v2/scans",
+    "/api/v2/external_subject_links",
+    "/api/v2/external_experiment_links",
+    "/api/v2/actions",
+    "/api/v2/experiments/1/actions",
+    "/api/v2/callback_executions",
+    "/api/v2/states/2/experiments",
+    "/api/v2/cohorts/baseline/subjects",
+    "/api/v2/users",
+    "/api/v1/subjects",
+    "/api/v1/experiments?state=check",
+    "/api/v1/scans",
+    "/api/v1/external_subject_links",
+    "/api/v2/cohorts/1",
+];
+
+async fn costs(server: &Server, counter: &Counter) -> Vec<i64> {
+    let admin = server.admin();
+    let mut all = Vec::new();
+    for path in LISTS {
+        // The login is remembered, and its permissions are read anew every two seconds.
+        admin.get("/api/v2/scantypes").await.expect(200);
+        let before = counter.read().await;
+        admin.get(path).await.expect(200);
+        all.push(counter.read().await - before);
+    }
+    all
+}
+
+fn people(from: usize, to: usize) -> Value {
+    let experiment = |number: usize| {
+        json!({ "label": format!("e{number}"), "scandate": "2024-01-01", "variables": { "age": 1 },
+            "scans": [{ "modality": "MR", "protocol": "T1w" }], "external_ids": { "XNAT": format!("E{number}") } })
+    };
+    let subject = |number: usize| {
+        json!({ "cohort": "baseline", "label": format!("s{number}"), "external_ids": { "XNAT": format!("S{number}") },
+            "experiments": [experiment(number)] })
+    };
+    (from..to).map(subject).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_costs_the_same_statements_for_one_row_and_for_many() {
+    let server = Server::study(Backend::Postgres).await;
+    let counter = Counter::of(&server.database).await;
+    server.admin().post("/api/v2/import", people(0, 1)).await.expect(200);
+    let one = costs(&server, &counter).await;
+    server.admin().post("/api/v2/import", people(1, 60)).await.expect(200);
+    let many = costs(&server, &counter).await;
+    for ((path, one), many) in LISTS.iter().zip(&one).zip(&many) {
+        // A total is counted when there are more rows than the first time; a login may be looked at anew: two more.
+        assert!(many - one <= 3, "{path}: {one} statements for one row, {many} for sixty");
+        assert!((1..=10).contains(many), "{path}: {many} statements");
+    }
+}
