@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDateTime;
-use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder};
 use studygovernor::callback::FUNCTIONS;
 use studygovernor::clock::Clock;
@@ -144,7 +144,6 @@ impl Bench {
         let subject = subject::Entity::find().one(connection).await.unwrap().unwrap();
         let there = experiment::Entity::find().all(connection).await.unwrap().len();
         let row = |number: usize| experiment::ActiveModel {
-            id: NotSet,
             label: Set(format!("filled-{number}")),
             scandate: Set(moment()),
             subject_id: Set(subject.id),
@@ -153,6 +152,7 @@ impl Bench {
             last_action_id: Set(None),
             state_since: Set(moment()),
             version: Set(1),
+            ..Default::default()
         };
         for chunk in (there..count).collect::<Vec<_>>().chunks(2000) {
             let rows = chunk.iter().map(|number| row(*number));

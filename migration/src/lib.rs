@@ -14,6 +14,7 @@ mod m20261123_000004_history;
 mod m20261123_000005_service;
 mod m20261123_000006_archive;
 mod m20261123_000007_idempotency;
+mod m20261123_000008_revision;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000005_service::Migration),
             Box::new(m20261123_000006_archive::Migration),
             Box::new(m20261123_000007_idempotency::Migration),
+            Box::new(m20261123_000008_revision::Migration),
         ]
     }
 }

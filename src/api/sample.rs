@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::StatusCode;
 use chrono::{NaiveDate, NaiveDateTime};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use crate::entity::{
     cohort, experiment, external_experiment_links, external_subject_links, external_system, scan, subject,
 };
 use crate::http::HttpError;
-use crate::study::listing::{ExperimentOrder, ExperimentQuery, Window};
+use crate::study::listing::{ExperimentOrder, ExperimentQuery, Named, Window};
 use crate::study::record::{CohortRecord, SubjectRecord};
 use crate::study::revise::{self, CohortChanges, Linked, SubjectChanges};
 use crate::study::{Label, Reference};
@@ -304,9 +305,9 @@ impl StateBody {
 /// What came of asking for another state.
 pub(super) struct StateChange {
     /// 200, 404 or 409.
-    pub status: axum::http::StatusCode,
+    pub status: StatusCode,
     /// The state that the experiment is in now.
-    pub state: crate::study::listing::Named,
+    pub state: Named,
     /// Why it did not move, in the form of the existing product.
     pub error: Option<Value>,
 }
@@ -330,36 +331,33 @@ pub(super) async fn change_state(
     let wanted = problems.required(state_field, wanted);
     let freetext = problems.optional("freetext", body.freetext);
     let wanted = problems.all(wanted)?;
-    let connection = app.engine.database().reader();
-    let experiment = lookup::by_id::<experiment::Entity>(connection, "experiment", experiment_id).await?;
-    let reference = Reference::label_first(&wanted);
-    let target = match lookup::state_of(connection, experiment.workflow_id, &reference).await {
-        Ok(state) => Target::Id(state.id),
-        // The engine says so once more, with the experiment locked.
-        Err(HttpError::NotFound(_)) => Target::Label(wanted.clone()),
-        Err(error) => return Err(error),
+    let target = match Reference::label_first(&wanted) {
+        Reference::Id(id) => Target::Id(id),
+        _ => Target::Either(wanted.clone()),
     };
     let outcome = app.engine.transition(experiment_id, &target, freetext.as_deref(), seen, actor).await;
-    let (status, error) = match outcome {
-        Ok(_) => (axum::http::StatusCode::OK, None),
+    let (status, error, experiment) = match outcome {
+        Ok(experiment) => (StatusCode::OK, None, experiment),
         Err(error) => match refusal(&error, &wanted, paths) {
-            Some((status, body)) => (status, Some(body)),
+            Some((status, body)) => {
+                let connection = app.engine.database().reader();
+                let experiment = lookup::by_id::<experiment::Entity>(connection, "experiment", experiment_id).await?;
+                (status, Some(body), experiment)
+            }
             None if seen.is_some() && matches!(error, EngineError::MovedOn) => return Err(HttpError::Precondition),
             None => return Err(error.into()),
         },
     };
-    let experiment = lookup::by_id::<experiment::Entity>(connection, "experiment", experiment_id).await?;
-    let state = lookup::by_id::<crate::entity::state::Entity>(connection, "state", experiment.state_id).await?;
-    let state = crate::study::listing::Named { id: state.id, label: state.label };
-    Ok(StateChange { status, state, error })
+    let label = app.engine.state_label(&experiment).await?;
+    Ok(StateChange { status, state: Named { id: experiment.state_id, label }, error })
 }
 
 /// The error as clients of the existing product read it.
-fn refusal(error: &EngineError, wanted: &str, paths: &str) -> Option<(axum::http::StatusCode, Value)> {
+fn refusal(error: &EngineError, wanted: &str, paths: &str) -> Option<(StatusCode, Value)> {
     let message = error.to_string();
     Some(match error {
         EngineError::StateNotFound { .. } => (
-            axum::http::StatusCode::NOT_FOUND,
+            StatusCode::NOT_FOUND,
             json!({
                 "errorclass": "StateNotFoundError",
                 "requested_state": wanted,
@@ -367,7 +365,7 @@ fn refusal(error: &EngineError, wanted: &str, paths: &str) -> Option<(axum::http
             }),
         ),
         EngineError::NoTransition { from_id, to_id, .. } => (
-            axum::http::StatusCode::CONFLICT,
+            StatusCode::CONFLICT,
             json!({
                 "errorclass": "NoValidTransitionError",
                 "sourcestate": format!("{paths}/states/{from_id}"),
@@ -376,7 +374,7 @@ fn refusal(error: &EngineError, wanted: &str, paths: &str) -> Option<(axum::http
             }),
         ),
         EngineError::ConditionNotMet { transition_id, condition, .. } => (
-            axum::http::StatusCode::CONFLICT,
+            StatusCode::CONFLICT,
             json!({
                 "errorclass": "ConditionNotMetError",
                 "transition": format!("{paths}/transitions/{transition_id}"),

@@ -2,16 +2,15 @@
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ActiveModelTrait, EntityTrait, QuerySelect};
 
 use crate::database::{self, WriteTransaction};
 use crate::entity::{experiment, state, subject, transition, workflow as workflow_table};
 use crate::study::Label;
 use crate::study::variable::{VariableValue, set_variables};
-use crate::workflow;
+use crate::workflow::{self, Graph};
 
-use super::evaluate::transitions_from;
-use super::locked::Locked;
+use super::locked::{Entered, Locked};
 use super::{Actor, Engine, EngineError, retried};
 
 /// An experiment to be.
@@ -63,7 +62,8 @@ impl Engine {
             Some(reference) => workflow::find(&*transaction, reference).await?,
             None => workflow::newest(&*transaction).await?.ok_or(EngineError::NoWorkflow)?,
         };
-        let (root, transition, destination) = root(&*transaction, &workflow).await?;
+        let graph = self.graphs.of(&*transaction, workflow.id).await?;
+        let (root, transition, destination) = root(&graph, &workflow)?;
         check_subject(&transaction, new.subject_id).await?;
         let now = self.clock.now();
         let row = experiment::ActiveModel {
@@ -84,9 +84,10 @@ impl Engine {
             false => error.into(),
         })?;
         set_variables(&*transaction, experiment.id, &new.variables).await?;
-        let mut locked = Locked { transaction, experiment, now };
-        self.enter(&mut locked, &transition, &destination, actor, None).await?;
-        self.settle(&mut locked, actor).await?;
+        let mut locked = Locked { transaction, experiment, now, graph };
+        if self.enter(&mut locked, &transition, &destination, actor, None).await? == Entered::Skipped {
+            self.settle(&mut locked, actor).await?;
+        }
         Ok((locked.transaction, locked.experiment))
     }
 }
@@ -102,23 +103,13 @@ async fn check_subject(transaction: &WriteTransaction, id: i32) -> Result<(), En
 }
 
 /// The only state of a workflow without incoming transitions, its only transition, and where that leads.
-async fn root(
-    connection: &impl ConnectionTrait,
+fn root(
+    graph: &Graph,
     workflow: &workflow_table::Model,
 ) -> Result<(state::Model, transition::Model, state::Model), EngineError> {
     let no_root = || EngineError::NoRoot(workflow.label.clone());
-    let entered = sea_orm::sea_query::Query::select()
-        .column(transition::Column::DestinationStateId)
-        .from(transition::Entity)
-        .to_owned();
-    let mut roots = state::Entity::find()
-        .filter(state::Column::WorkflowId.eq(workflow.id))
-        .filter(state::Column::Id.not_in_subquery(entered))
-        .order_by_asc(state::Column::Id)
-        .all(connection)
-        .await?;
-    let (Some(root), true) = (roots.pop(), roots.is_empty()) else { return Err(no_root()) };
-    let mut exits = transitions_from(connection, root.id).await?;
+    let root = graph.root().ok_or_else(no_root)?.clone();
+    let mut exits = graph.exits(root.id);
     let (Some((transition, destination)), true) = (exits.pop(), exits.is_empty()) else { return Err(no_root()) };
     Ok((root, transition, destination))
 }

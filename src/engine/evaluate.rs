@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::EntityTrait;
 use serde_json::{Map, Value, json};
 
 use crate::entity::{experiment, state, transition};
@@ -123,11 +123,11 @@ impl Engine {
             .one(connection)
             .await?
             .ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;
-        let transitions = transitions_from(connection, experiment.state_id).await?;
-        let state = state::Entity::find_by_id(experiment.state_id).one(connection).await?;
-        let label = state.map(|state| state.label).unwrap_or_default();
+        let graph = self.graphs.of(connection, experiment.workflow_id).await?;
+        let transitions = graph.exits(experiment.state_id);
+        let label = graph.state(experiment.state_id).map_or("", |state| state.label.as_str());
         let executions = executions_of(connection, experiment.last_action_id).await?;
-        let facts = facts::collect(connection, &experiment, &label, &executions, self.clock.now()).await?;
+        let facts = facts::collect(connection, &experiment, label, &executions, self.clock.now()).await?;
         let _turn = self.views.acquire().await.map_err(|error| EngineError::NoInterpreter(error.to_string()))?;
         let evaluations = self.try_transitions(&transitions, &Arc::new(facts), true).await?;
         let possible = evaluations.into_iter().zip(transitions).map(|(evaluation, (_, destination))| Possible {
@@ -137,27 +137,4 @@ impl Engine {
         });
         Ok(possible.collect())
     }
-}
-
-/// The transitions out of a state in their order, with where they lead.
-pub(super) async fn transitions_from(
-    connection: &impl sea_orm::ConnectionTrait,
-    state_id: i32,
-) -> Result<Vec<(transition::Model, state::Model)>, sea_orm::DbErr> {
-    let transitions = transition::Entity::find()
-        .filter(transition::Column::SourceStateId.eq(state_id))
-        .order_by_asc(transition::Column::Position)
-        .order_by_asc(transition::Column::Id)
-        .all(connection)
-        .await?;
-    if transitions.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids = transitions.iter().map(|transition| transition.destination_state_id);
-    let states = state::Entity::find().filter(state::Column::Id.is_in(ids)).all(connection).await?;
-    let with_state = |transition: transition::Model| {
-        let destination = states.iter().find(|state| state.id == transition.destination_state_id)?.clone();
-        Some((transition, destination))
-    };
-    Ok(transitions.into_iter().filter_map(with_state).collect())
 }

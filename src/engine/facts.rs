@@ -38,6 +38,17 @@ pub(super) async fn collect(
     Ok(Facts { experiment, callbacks, now })
 }
 
+/// For conditions that nobody asks.
+pub(super) fn nothing(experiment: &experiment::Model, now: chrono::NaiveDateTime) -> Facts {
+    let experiment = ExperimentFacts {
+        label: experiment.label.clone(),
+        scandate: experiment.scandate,
+        state: String::new(),
+        variables: Vec::new(),
+    };
+    Facts { experiment, callbacks: BTreeMap::new(), now }
+}
+
 /// A variable as Python shall see it.
 fn python(value: VariableValue) -> Value {
     match value {

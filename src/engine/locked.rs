@@ -12,9 +12,10 @@ use sea_orm::{
 use crate::database::WriteTransaction;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution, experiment, state, transition};
+use crate::workflow::Graph;
 use crate::workflow::condition::Facts;
 
-use super::evaluate::{Answer, Evaluation, any_condition, transitions_from};
+use super::evaluate::{Answer, Evaluation, any_condition};
 use super::{Actor, Engine, EngineError, facts};
 
 /// Attempts that a lost worker may cost, before an execution is given up. Retries after failures come on top.
@@ -29,6 +30,19 @@ pub(super) struct Locked {
     pub(super) transaction: WriteTransaction,
     pub(super) experiment: experiment::Model,
     pub(super) now: NaiveDateTime,
+    /// Of the experiment's workflow, read under the lock.
+    pub(super) graph: Arc<Graph>,
+}
+
+/// What is to be done in a state that was entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entered {
+    /// It has no callbacks: a person or a script decides.
+    Manual,
+    /// Callbacks are to be run.
+    Open,
+    /// All its callbacks are skipped, so the next step follows at once.
+    Skipped,
 }
 
 impl Engine {
@@ -52,8 +66,9 @@ impl Engine {
         if experiment.archive_id != 0 {
             return Err(EngineError::Archived { kind: "experiment", id: experiment_id });
         }
+        let graph = self.graphs.of(&*transaction, experiment.workflow_id).await?;
         // Asked after the lock was had, so that times in the history go forward.
-        Ok(Locked { transaction, experiment, now: self.clock.now() })
+        Ok(Locked { transaction, experiment, now: self.clock.now(), graph })
     }
 
     /// Makes everything permanent, then tells those who run callbacks.
@@ -71,14 +86,10 @@ impl Engine {
         destination: &state::Model,
         actor: &Actor,
         note: Option<String>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Entered, EngineError> {
         let connection = &*locked.transaction;
-        let callbacks = callback::Entity::find()
-            .filter(callback::Column::StateId.eq(destination.id))
-            .order_by_asc(callback::Column::Position)
-            .order_by_asc(callback::Column::Id)
-            .all(connection)
-            .await?;
+        let graph = Arc::clone(&locked.graph);
+        let callbacks = graph.callbacks(destination.id);
         let action = action::ActiveModel {
             id: NotSet,
             success: Set(false),
@@ -93,8 +104,9 @@ impl Engine {
             origin: Set(actor.origin),
         };
         let action = action.insert(connection).await?;
-        self.ask_for_callbacks(locked, &callbacks, action.id, &destination.label).await?;
-        move_experiment(locked, destination.id, action.id).await
+        let entered = self.ask_for_callbacks(locked, callbacks, action.id, &destination.label).await?;
+        move_experiment(locked, destination.id, action.id).await?;
+        Ok(entered)
     }
 
     /// Writes an execution for each callback: to be run, or skipped when its condition is false.
@@ -104,9 +116,9 @@ impl Engine {
         callbacks: &[callback::Model],
         action_id: i32,
         state: &str,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Entered, EngineError> {
         if callbacks.is_empty() {
-            return Ok(());
+            return Ok(Entered::Manual);
         }
         let connection = &*locked.transaction;
         let facts = match any_condition(callbacks.iter().map(|callback| callback.condition.as_deref())) {
@@ -114,15 +126,19 @@ impl Engine {
             false => None,
         };
         let mut rows = Vec::with_capacity(callbacks.len());
+        let mut entered = Entered::Skipped;
         for callback in callbacks {
             let outcome = match &facts {
                 Some(facts) => self.holds(callback.condition.as_deref(), facts).await?,
                 None => Ok(true),
             };
+            if outcome == Ok(true) {
+                entered = Entered::Open;
+            }
             rows.push(new_execution(callback, action_id, outcome, locked.now));
         }
         callback_execution::Entity::insert_many(rows).exec_without_returning(connection).await?;
-        Ok(())
+        Ok(entered)
     }
 
     /// Lets everything follow that follows by itself (E3): as long as the last action's executions are all resolved,
@@ -135,7 +151,7 @@ impl Engine {
             if executions.is_empty() || executions.iter().any(|(execution, _)| !execution.status.is_resolved()) {
                 return Ok(());
             }
-            let transitions = transitions_from(&*locked.transaction, locked.experiment.state_id).await?;
+            let transitions = locked.graph.exits(locked.experiment.state_id);
             let facts = self.facts_for(locked, &transitions, &executions).await?;
             let evaluations = self.try_transitions(&transitions, &facts, false).await?;
             let stopped = step >= MOST_STEPS;
@@ -144,7 +160,9 @@ impl Engine {
             let Some((transition, destination)) = taken.filter(|_| !stopped).map(|index| &transitions[index]) else {
                 return Ok(());
             };
-            self.enter(locked, transition, destination, actor, None).await?;
+            if self.enter(locked, transition, destination, actor, None).await? != Entered::Skipped {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -157,12 +175,11 @@ impl Engine {
         executions: &[(callback_execution::Model, callback::Model)],
     ) -> Result<Arc<Facts>, EngineError> {
         let connection = &*locked.transaction;
-        let state = match any_condition(transitions.iter().map(|(transition, _)| transition.condition.as_deref())) {
-            true => state::Entity::find_by_id(locked.experiment.state_id).one(connection).await?,
-            false => None,
-        };
-        let label = state.map(|state| state.label).unwrap_or_default();
-        Ok(Arc::new(facts::collect(connection, &locked.experiment, &label, executions, locked.now).await?))
+        if !any_condition(transitions.iter().map(|(transition, _)| transition.condition.as_deref())) {
+            return Ok(Arc::new(facts::nothing(&locked.experiment, locked.now)));
+        }
+        let label = locked.graph.state(locked.experiment.state_id).map_or("", |state| state.label.as_str());
+        Ok(Arc::new(facts::collect(connection, &locked.experiment, label, executions, locked.now).await?))
     }
 }
 

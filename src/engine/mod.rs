@@ -24,7 +24,9 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::clock::Clock;
 use crate::database::Database;
+use crate::entity::experiment;
 use crate::entity::kind::Origin;
+use crate::workflow::Graphs;
 
 pub use annotate::Annotation;
 pub use create::NewExperiment;
@@ -65,6 +67,7 @@ pub struct Engine {
     views: Arc<Semaphore>,
     /// Rung after each commit that left something to dispatch.
     dispatched: Arc<Notify>,
+    graphs: Graphs,
 }
 
 impl Engine {
@@ -76,6 +79,7 @@ impl Engine {
             evaluations: Arc::new(Semaphore::new(2)),
             views: Arc::new(Semaphore::new(1)),
             dispatched: Arc::new(Notify::new()),
+            graphs: Graphs::default(),
         }
     }
 
@@ -83,6 +87,14 @@ impl Engine {
     #[must_use]
     pub fn database(&self) -> &Database {
         &self.database
+    }
+
+    /// The label of the state that an experiment is in.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn state_label(&self, experiment: &experiment::Model) -> Result<String, sea_orm::DbErr> {
+        self.graphs.label_of(self.database.reader(), experiment.workflow_id, experiment.state_id).await
     }
 
     #[must_use]

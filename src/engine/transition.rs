@@ -1,13 +1,14 @@
 //! Transitions by hand (E6): buttons, scripts, administrators.
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use crate::entity::kind::ExecutionStatus;
 use crate::entity::{action, callback, callback_execution, experiment, state, transition};
+use crate::workflow::Graph;
 
-use super::evaluate::transitions_from;
-use super::locked::{Locked, executions_of};
+use super::evaluate::any_condition;
+use super::locked::{Entered, Locked, executions_of};
 use super::report::{appended, storable};
 use super::{Actor, Engine, EngineError, retried};
 
@@ -17,13 +18,15 @@ pub enum Target {
     Id(i32),
     /// Label of a state of the experiment's workflow.
     Label(String),
+    /// Label, or else id: as people and scripts write it.
+    Either(String),
 }
 
 impl std::fmt::Display for Target {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Id(id) => id.fmt(formatter),
-            Self::Label(label) => label.fmt(formatter),
+            Self::Label(label) | Self::Either(label) => label.fmt(formatter),
         }
     }
 }
@@ -52,8 +55,9 @@ impl Engine {
             leave(&locked, actor, "the experiment was moved on by hand").await?;
             let note = note.map(str::trim).filter(|note| !note.is_empty());
             let note = note.map_or_else(|| format!("Set to {} by {}", destination.label, actor.name), storable);
-            self.enter(&mut locked, &transition, &destination, actor, Some(note)).await?;
-            self.settle(&mut locked, actor).await?;
+            if self.enter(&mut locked, &transition, &destination, actor, Some(note)).await? == Entered::Skipped {
+                self.settle(&mut locked, actor).await?;
+            }
             let experiment = locked.experiment.clone();
             self.commit(locked).await?;
             Ok(experiment)
@@ -63,20 +67,22 @@ impl Engine {
 
     /// The first transition to the target whose condition holds.
     async fn choose(&self, locked: &Locked, target: &Target) -> Result<(transition::Model, state::Model), EngineError> {
-        let connection = &*locked.transaction;
-        let wanted = find_state(connection, &locked.experiment, target).await?;
-        let mut ways = transitions_from(connection, locked.experiment.state_id).await?;
+        let (graph, here) = (&locked.graph, locked.experiment.state_id);
+        let wanted = find_state(graph, target)?;
+        let mut ways = graph.exits(here);
         ways.retain(|(transition, _)| transition.destination_state_id == wanted.id);
         if ways.is_empty() {
-            let here = state::Entity::find_by_id(locked.experiment.state_id).one(connection).await?;
             return Err(EngineError::NoTransition {
-                from: here.map(|state| state.label).unwrap_or_default(),
-                from_id: locked.experiment.state_id,
-                to: wanted.label,
+                from: graph.state(here).map(|state| state.label.clone()).unwrap_or_default(),
+                from_id: here,
+                to: wanted.label.clone(),
                 to_id: wanted.id,
             });
         }
-        let executions = executions_of(connection, locked.experiment.last_action_id).await?;
+        if !any_condition(ways.iter().map(|(transition, _)| transition.condition.as_deref())) {
+            return Ok(ways.swap_remove(0));
+        }
+        let executions = executions_of(&*locked.transaction, locked.experiment.last_action_id).await?;
         let facts = self.facts_for(locked, &ways, &executions).await?;
         let evaluations = self.try_transitions(&ways, &facts, false).await?;
         if let Some(index) = evaluations.iter().position(|one| one.test_result == Some(true)) {
@@ -91,23 +97,22 @@ impl Engine {
     }
 }
 
-async fn find_state(
-    connection: &impl ConnectionTrait,
-    experiment: &experiment::Model,
-    target: &Target,
-) -> Result<state::Model, EngineError> {
-    let states = state::Entity::find().filter(state::Column::WorkflowId.eq(experiment.workflow_id));
-    let states = match target {
-        Target::Id(id) => states.filter(state::Column::Id.eq(*id)),
-        Target::Label(label) => states.filter(state::Column::Label.eq(label)),
+fn find_state<'a>(graph: &'a Graph, target: &Target) -> Result<&'a state::Model, EngineError> {
+    let found = match target {
+        Target::Id(id) => graph.state(*id),
+        Target::Label(label) => graph.state_labelled(label),
+        Target::Either(text) => graph.state_labelled(text).or_else(|| text.parse().ok().and_then(|id| graph.state(id))),
     };
-    let found = states.one(connection).await?;
     found.ok_or_else(|| EngineError::StateNotFound { requested: target.to_string() })
 }
 
 /// Ends the last action where it stands: what was not resolved is skipped and says by whom.
 pub(super) async fn leave(locked: &Locked, actor: &Actor, why: &str) -> Result<(), EngineError> {
     let Some(action_id) = locked.experiment.last_action_id else { return Ok(()) };
+    // An action into a state without callbacks was over as it began.
+    if locked.graph.callbacks(locked.experiment.state_id).is_empty() {
+        return Ok(());
+    }
     let connection = &*locked.transaction;
     for (execution, callback) in executions_of(connection, Some(action_id)).await? {
         if !execution.status.is_resolved() {

@@ -4,9 +4,9 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QuerySelect};
 
 use crate::database::{self, Database};
-use crate::entity::callback;
+use crate::entity::{callback, state};
 
-use super::{condition, yaml};
+use super::{condition, graph, yaml};
 
 /// What is to be different; what is none stays, an inner none takes it away.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +106,10 @@ pub async fn amend_callback(
         true => AmendError::Duplicate(label),
         false => error.into(),
     })?;
+    let state = state::Entity::find_by_id(row.state_id).one(&*transaction).await?;
+    if let Some(state) = state {
+        graph::revise(&*transaction, state.workflow_id).await?;
+    }
     transaction.commit().await?;
     Ok(row)
 }

@@ -8,6 +8,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait
 use crate::database::{self, Database};
 use crate::entity::{callback, state, transition, workflow};
 
+use super::graph;
 use super::{CallbackDefinition, Definition, StateDefinition, TransitionDefinition, WorkflowError, yaml};
 
 /// Rows in one statement: far below the 32,766 values that SQLite takes.
@@ -19,7 +20,11 @@ const CHUNK: usize = 500;
 /// [`WorkflowError::Exists`] when the label is taken.
 pub async fn load(database: &Database, definition: &Definition) -> Result<workflow::Model, WorkflowError> {
     let transaction = database.begin().await?;
-    let row = workflow::ActiveModel { id: NotSet, label: Set(definition.label.clone()) };
+    let row = workflow::ActiveModel {
+        id: NotSet,
+        label: Set(definition.label.clone()),
+        revision: Set(graph::new_revision()),
+    };
     let workflow = row.insert(&*transaction).await.map_err(|error| match database::is_duplicate(&error) {
         true => WorkflowError::Exists(definition.label.clone()),
         false => error.into(),

@@ -15,6 +15,7 @@ use sea_orm::{
 use crate::database::Database;
 use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow};
 
+use super::graph;
 use super::load::{callback_model, id_of, state_ids, state_model, transition_model};
 use super::read::{callback_definition, callbacks_of, transitions_of};
 use super::{CallbackDefinition, Definition, StateDefinition, TransitionDefinition, WorkflowError};
@@ -58,7 +59,9 @@ pub async fn apply(database: &Database, definition: &Definition) -> Result<Plan,
     if !plan.obstacles.is_empty() {
         return Err(WorkflowError::InUse(plan.obstacles));
     }
+    let workflow_id = difference.workflow_id;
     difference.write(&*transaction).await?;
+    graph::revise(&*transaction, workflow_id).await?;
     transaction.commit().await?;
     Ok(plan)
 }
