@@ -78,6 +78,9 @@ impl Database {
                         .idle_timeout(None::<Duration>)
                         .max_lifetime(None::<Duration>);
                 }
+                if let Some(file) = &settings.file {
+                    keep_private(file);
+                }
                 options.map_sqlx_sqlite_opts(|options| {
                     options
                         .foreign_keys(true)
@@ -223,6 +226,17 @@ impl Database {
     /// When the database cannot.
     pub async fn clean(&self) -> Result<(), DbErr> {
         Migrator::down(&self.connection, None).await
+    }
+}
+
+/// Makes a new database file so that only its owner reads it: names, birth dates and hashes are in it. SQLite gives the
+/// files beside it the same mode.
+fn keep_private(file: &std::path::Path) {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // One that is there keeps the mode that somebody gave it; one that cannot be made is told of when it is opened.
+        drop(std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file));
     }
 }
 

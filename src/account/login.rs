@@ -28,6 +28,9 @@ const MOST_KEPT: usize = 10_000;
 /// Failures count for this long.
 const WINDOW: Duration = Duration::from_secs(300);
 
+/// Who got in is trusted to come again from there for this long.
+const TRUSTED: Duration = Duration::from_secs(24 * 3600);
+
 /// Failures in [`WINDOW`] after which nobody is let in any more: of one name from one address, of one address, of one
 /// name. The last is far higher, so that others cannot lock somebody out easily.
 const MOST_OF_PAIR: u32 = 10;
@@ -50,6 +53,8 @@ pub(super) struct Logins {
     key: Key,
     remembered: Arc<Mutex<HashMap<Key, Remembered>>>,
     failures: Arc<Mutex<HashMap<Cause, Failures>>>,
+    /// Names with the addresses from which they got in.
+    trusted: Arc<Mutex<HashMap<Cause, Instant>>>,
     /// The same login is checked once, however many requests come with it at the same time.
     turns: Arc<[tokio::sync::Mutex<()>; 16]>,
 }
@@ -66,6 +71,7 @@ impl Default for Logins {
             key: rand::random(),
             remembered: Arc::default(),
             failures: Arc::default(),
+            trusted: Arc::default(),
             turns: Arc::new(std::array::from_fn(|_| tokio::sync::Mutex::default())),
         }
     }
@@ -91,7 +97,7 @@ impl Cause {
         // Long names would fill the memory.
         let name: String = login.trim().to_lowercase().chars().take(64).collect();
         let mut all = vec![Self::Name(name.clone())];
-        if let Some(address) = address {
+        if let Some(address) = address.map(network) {
             all.extend([Self::Pair(address, name), Self::Address(address)]);
         }
         all
@@ -103,6 +109,18 @@ impl Cause {
             Self::Address(_) => MOST_OF_ADDRESS,
             Self::Name(_) => MOST_OF_NAME,
         }
+    }
+}
+
+/// Where an address belongs to: who has one IPv6 address has the other 2^64 of its network too.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let mut parts = address.segments();
+            parts[4..].fill(0);
+            IpAddr::from(parts)
+        }
+        address => address,
     }
 }
 
@@ -151,41 +169,73 @@ impl Logins {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    fn check_limits(&self, causes: &[Cause]) -> Result<(), LoginError> {
-        let all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let wait = |cause: &Cause| {
-            let failures = all.get(cause)?;
-            let left = WINDOW.checked_sub(failures.since.elapsed())?;
-            (failures.count >= cause.most()).then_some(left.as_secs() + 1)
-        };
-        match causes.iter().filter_map(wait).max() {
-            Some(seconds) => Err(LoginError::TooMany(seconds)),
-            None => Ok(()),
+    /// What a login counts for. Who got in from there lately counts for the pair only: neither a colleague's broken
+    /// script behind the same address nor somebody elsewhere who guesses at the name keeps a script out that works.
+    fn causes(&self, login: &str, address: Option<IpAddr>) -> Vec<Cause> {
+        let mut causes = Cause::all(login, address);
+        let trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_trusted = |cause: &Cause| trusted.get(cause).is_some_and(|since| since.elapsed() < TRUSTED);
+        if causes.iter().any(is_trusted) {
+            causes.retain(|cause| matches!(cause, Cause::Pair(..)));
         }
+        causes
     }
 
-    fn count_failure(&self, causes: Vec<Cause>) {
+    fn check(&self, causes: &[Cause]) -> Result<(), LoginError> {
+        check_in(&self.failures.lock().unwrap_or_else(PoisonError::into_inner), causes)
+    }
+
+    /// Counts a try, unless there were too many already.
+    fn try_one(&self, causes: &[Cause]) -> Result<(), LoginError> {
         let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= MOST_KEPT {
+        check_in(&all, causes)?;
+        if all.len() + causes.len() > MOST_KEPT {
             all.retain(|_, failures| failures.since.elapsed() < WINDOW);
         }
+        if all.len() + causes.len() > MOST_KEPT {
+            // Somebody fills it on purpose. What counted little goes; names and addresses that are being guessed at stay.
+            all.retain(|cause, failures| failures.count * 2 >= cause.most());
+        }
         for cause in causes {
-            if all.len() >= MOST_KEPT && !all.contains_key(&cause) {
-                continue;
-            }
-            let failures = all.entry(cause).or_insert(Failures { count: 0, since: Instant::now() });
+            let failures = all.entry(cause.clone()).or_insert(Failures { count: 0, since: Instant::now() });
             if failures.since.elapsed() >= WINDOW {
                 *failures = Failures { count: 0, since: Instant::now() };
             }
             failures.count += 1;
         }
+        Ok(())
     }
 
-    fn forgive(&self, causes: &[Cause]) {
+    /// The try was right: it is not counted, and who came from there is trusted for a while.
+    fn take_back(&self, causes: &[Cause]) {
         let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        for cause in causes.iter().filter(|cause| matches!(cause, Cause::Pair(..))) {
-            all.remove(cause);
+        for cause in causes {
+            match all.get_mut(cause) {
+                Some(_) if matches!(cause, Cause::Pair(..)) => drop(all.remove(cause)),
+                Some(failures) => failures.count = failures.count.saturating_sub(1),
+                None => {}
+            }
         }
+        let mut trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
+        if trusted.len() >= MOST_KEPT {
+            trusted.retain(|_, since| since.elapsed() < TRUSTED);
+        }
+        if trusted.len() < MOST_KEPT {
+            let pairs = causes.iter().filter(|cause| matches!(cause, Cause::Pair(..)));
+            trusted.extend(pairs.map(|cause| (cause.clone(), Instant::now())));
+        }
+    }
+}
+
+fn check_in(all: &HashMap<Cause, Failures>, causes: &[Cause]) -> Result<(), LoginError> {
+    let wait = |cause: &Cause| {
+        let failures = all.get(cause)?;
+        let left = WINDOW.checked_sub(failures.since.elapsed())?;
+        (failures.count >= cause.most()).then_some(left.as_secs() + 1)
+    };
+    match causes.iter().filter_map(wait).max() {
+        Some(seconds) => Err(LoginError::TooMany(seconds)),
+        None => Ok(()),
     }
 }
 
@@ -201,6 +251,8 @@ impl Accounts {
         password: &str,
         address: Option<IpAddr>,
     ) -> Result<Option<User>, LoginError> {
+        // Before what is remembered: or a right guess would show among many wrong ones.
+        self.logins.check(&self.logins.causes(login, address))?;
         let key = self.logins.key_of(login, password);
         if let Some(user) = self.recalled(&key).await? {
             return Ok(Some(user));
@@ -232,12 +284,12 @@ impl Accounts {
         password: &str,
         address: Option<IpAddr>,
     ) -> Result<Option<User>, LoginError> {
-        let causes = Cause::all(login, address);
-        self.logins.check_limits(&causes)?;
+        let causes = self.logins.causes(login, address);
+        // Counted before the password is looked at: of many at the same moment no more than the limit are tried.
+        self.logins.try_one(&causes)?;
         let user = authenticate(&self.database, &self.passwords, login, password, self.clock.now()).await?;
-        match &user {
-            Some(_) => self.logins.forgive(&causes),
-            None => self.logins.count_failure(causes),
+        if user.is_some() {
+            self.logins.take_back(&causes);
         }
         Ok(user)
     }
@@ -260,6 +312,14 @@ impl Accounts {
         Ok(user)
     }
 
+    /// The user with this id, active or not, with what the roles permit.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn find(&self, id: i32) -> Result<Option<User>, sea_orm::DbErr> {
+        super::user::find(self.database.reader(), id).await
+    }
+
     /// The active user with this id.
     ///
     /// # Errors
@@ -274,23 +334,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_add_up_by_name_and_address_and_a_success_forgives_the_pair() {
+    fn tries_add_up_by_name_and_address_and_a_success_takes_them_back() {
         let logins = Logins::default();
         let address = Some(IpAddr::from([127, 0, 0, 1]));
-        let causes = || Cause::all("Alice", address);
+        let try_one = |login: &str, address| logins.try_one(&logins.causes(login, address));
         for _ in 0..MOST_OF_PAIR {
-            assert!(logins.check_limits(&causes()).is_ok());
-            logins.count_failure(causes());
+            assert!(try_one("Alice", address).is_ok());
         }
-        assert!(matches!(logins.check_limits(&Cause::all("alice", address)), Err(LoginError::TooMany(1..=301))));
-        assert!(logins.check_limits(&Cause::all("bob", address)).is_ok(), "another name from there");
-        assert!(logins.check_limits(&Cause::all("alice", None)).is_ok(), "the same name from elsewhere");
-        logins.forgive(&causes());
-        assert!(logins.check_limits(&causes()).is_ok());
+        assert!(matches!(try_one("alice", address), Err(LoginError::TooMany(1..=301))));
+        assert!(try_one("bob", address).is_ok(), "another name from there");
+        assert!(try_one("alice", None).is_ok(), "the same name from elsewhere");
+        logins.take_back(&logins.causes("alice", address));
+        assert!(try_one("alice", address).is_ok());
         for name in 0..MOST_OF_ADDRESS {
-            logins.count_failure(Cause::all(&name.to_string(), address));
+            try_one(&name.to_string(), address).ok();
         }
-        assert!(logins.check_limits(&Cause::all("carol", address)).is_err(), "too many from this address");
+        assert!(try_one("carol", address).is_err(), "too many from this address");
+        assert!(try_one("alice", address).is_ok(), "who got in from there is not concerned");
+    }
+
+    #[test]
+    fn the_addresses_of_one_network_count_together_and_filling_the_memory_lets_nobody_in() {
+        let logins = Logins::default();
+        let address = |host: u16| Some(IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, host]));
+        for host in 0..u16::try_from(MOST_OF_PAIR).unwrap() {
+            assert!(logins.try_one(&logins.causes("alice", address(host))).is_ok());
+        }
+        assert!(logins.try_one(&logins.causes("alice", address(99))).is_err());
+        for number in 0..20_000_u32 {
+            let [_, a, b, c] = number.to_be_bytes();
+            logins.try_one(&logins.causes(&format!("n{number}"), Some(IpAddr::from([10, a, b, c])))).ok();
+        }
+        assert!(logins.failures.lock().unwrap().len() <= MOST_KEPT);
+        assert!(logins.try_one(&logins.causes("alice", address(7))).is_err(), "what counted much stays");
     }
 
     #[test]

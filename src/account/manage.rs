@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use sea_orm::ActiveValue::Set;
+use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
 use crate::database;
 use crate::entity::{role, roles_users, user};
 
-use super::user::{check_field, insert};
+use super::user::{check_field, check_unique, insert};
 use super::{AccountError, Accounts, NewUser, Permission};
 
 /// What is to be different about an account; what is none stays.
@@ -79,6 +80,8 @@ impl Accounts {
         if row.active && changes.active == Some(false) {
             check_other_admin(&*transaction, id).await?;
         }
+        let username = changes.username.as_deref().unwrap_or(&row.username);
+        check_unique(&*transaction, Some(id), username, changes.email.as_deref().unwrap_or(&row.email)).await?;
         let mut changed = row.into_active_model();
         changed.username = changes.username.map_or(changed.username, |value| Set(value.trim().to_owned()));
         changed.name = changes.name.map_or(changed.name, |value| Set(value.trim().to_owned()));
@@ -88,6 +91,7 @@ impl Accounts {
         if let Some(hash) = hash {
             changed.password = Set(hash);
             changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
+            revoke_tokens(&*transaction, id, self.clock.now()).await?;
         }
         let row = changed.update(&*transaction).await.map_err(|error| match database::is_duplicate(&error) {
             true => AccountError::Exists,
@@ -153,6 +157,40 @@ impl Accounts {
     pub fn forget_logins(&self) {
         self.logins.forget_all();
     }
+}
+
+/// Ends all tokens of a user: a new password is for those who fear that somebody has the old one, and with it tokens.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn revoke_tokens(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    now: chrono::NaiveDateTime,
+) -> Result<(), sea_orm::DbErr> {
+    use crate::entity::api_token::{Column, Entity};
+    Entity::update_many()
+        .col_expr(Column::RevokedAt, Expr::value(now))
+        .filter(Column::UserId.eq(user_id))
+        .filter(Column::RevokedAt.is_null())
+        .exec(connection)
+        .await?;
+    Ok(())
+}
+
+/// Whether anybody active has the role `admin`.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn has_admin(connection: &impl ConnectionTrait) -> Result<bool, sea_orm::DbErr> {
+    let role = role::Entity::find().filter(role::Column::Name.eq("admin")).one(connection).await?;
+    let Some(role) = role else { return Ok(false) };
+    let holders = roles_users::Entity::find()
+        .filter(roles_users::Column::RoleId.eq(role.id))
+        .find_also_related(user::Entity)
+        .all(connection)
+        .await?;
+    Ok(holders.iter().any(|(_, user)| user.as_ref().is_some_and(|user| user.active)))
 }
 
 /// Somebody must be left who can let others in. With a lock, so that two administrators do not remove each other at the

@@ -107,11 +107,11 @@ impl Accounts {
         Ok(row.map(token))
     }
 
-    /// The user of a token that is still good, with what the token permits of what the user may do.
+    /// The user of a token that is still good, with what the token permits of what the user may do, and the token's id.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn bearer(&self, secret: &str) -> Result<Option<User>, DbErr> {
+    pub async fn bearer(&self, secret: &str) -> Result<Option<(User, i32)>, DbErr> {
         if !secret.starts_with(PREFIX) {
             return Ok(None);
         }
@@ -137,6 +137,6 @@ impl Accounts {
                 .await?;
             transaction.commit().await?;
         }
-        Ok(Some(user))
+        Ok(Some((user, row.id)))
     }
 }

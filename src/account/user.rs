@@ -90,6 +90,31 @@ pub(super) async fn authenticate(
     password: &str,
     now: NaiveDateTime,
 ) -> Result<Option<User>, AccountError> {
+    match try_once(database, passwords, login, password, now).await? {
+        Outcome::In(user) => Ok(Some(*user)),
+        Outcome::Out => Ok(None),
+        // Another login of the same account replaced an old hash at the same moment.
+        Outcome::Replaced => match try_once(database, passwords, login, password, now).await? {
+            Outcome::In(user) => Ok(Some(*user)),
+            _ => Ok(None),
+        },
+    }
+}
+
+enum Outcome {
+    In(Box<User>),
+    Out,
+    /// The password was right, and is another one or has another hash by now.
+    Replaced,
+}
+
+async fn try_once(
+    database: &Database,
+    passwords: &Passwords,
+    login: &str,
+    password: &str,
+    now: NaiveDateTime,
+) -> Result<Outcome, AccountError> {
     // PostgreSQL refuses to compare with a null character; no name has one.
     let login = login.trim().replace('\0', "\u{fffd}");
     let login = login.as_str();
@@ -101,7 +126,7 @@ pub(super) async fn authenticate(
     // A name may look like the address of somebody else; the name goes first.
     let row = found.iter().find(|row| row.username == login).or(found.first());
     let checked = passwords.check(password, row.map(|row| row.password.as_str())).await;
-    let Some(row) = row.filter(|row| row.active && checked != Checked::Wrong) else { return Ok(None) };
+    let Some(row) = row.filter(|row| row.active && checked != Checked::Wrong) else { return Ok(Outcome::Out) };
     let mut statement = user::Entity::update_many()
         .col_expr(user::Column::LastLoginAt, Expr::value(row.current_login_at))
         .col_expr(user::Column::CurrentLoginAt, Expr::value(now))
@@ -113,10 +138,10 @@ pub(super) async fn authenticate(
     // Only if it is still this password: one that was set anew meanwhile is not undone.
     let same = statement.filter(user::Column::Id.eq(row.id)).filter(user::Column::Password.eq(&row.password));
     if same.exec(&*transaction).await?.rows_affected != 1 {
-        return Ok(None);
+        return Ok(Outcome::Replaced);
     }
     transaction.commit().await?;
-    Ok(Some(with_permissions(database.reader(), row.clone()).await?))
+    Ok(Outcome::In(Box::new(with_permissions(database.reader(), row.clone()).await?)))
 }
 
 /// The active user with this id.
@@ -128,6 +153,35 @@ pub(super) async fn find_active(connection: &impl ConnectionTrait, id: i32) -> R
     match row {
         Some(row) => Ok(Some(with_permissions(connection, row).await?)),
         None => Ok(None),
+    }
+}
+
+/// The user with this id, active or not.
+pub(super) async fn find(connection: &impl ConnectionTrait, id: i32) -> Result<Option<User>, DbErr> {
+    match user::Entity::find_by_id(id).one(connection).await? {
+        Some(row) => Ok(Some(with_permissions(connection, row).await?)),
+        None => Ok(None),
+    }
+}
+
+/// Nobody's name or address is that of somebody else, in whichever case, nor the one looks like the other: people log in
+/// with either.
+pub(super) async fn check_unique(
+    connection: &impl ConnectionTrait,
+    own: Option<i32>,
+    username: &str,
+    email: &str,
+) -> Result<(), AccountError> {
+    let lower = |column| Expr::expr(Func::lower(Expr::col(column)));
+    let (username, email) = (username.trim().to_lowercase(), email.trim().to_lowercase());
+    let same = Condition::any()
+        .add(lower(user::Column::Email).is_in([username.clone(), email.clone()]))
+        .add(lower(user::Column::Username).eq(&email));
+    let found = user::Entity::find().filter(same).all(connection).await?;
+    // One's own name may be one's own address.
+    match found.iter().any(|row| Some(row.id) != own) {
+        true => Err(AccountError::Exists),
+        false => Ok(()),
     }
 }
 
@@ -183,6 +237,7 @@ pub(super) async fn insert(
     hash: String,
     now: NaiveDateTime,
 ) -> Result<user::Model, AccountError> {
+    check_unique(connection, None, &new.username, &new.email).await?;
     let row = user::ActiveModel {
         id: NotSet,
         username: Set(new.username.trim().to_owned()),

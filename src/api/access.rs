@@ -19,7 +19,8 @@ use crate::http::{Address, AuthSession, HttpError, Needs};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
     Password,
-    Token,
+    /// With this id.
+    Token(i32),
     Session,
 }
 
@@ -60,8 +61,9 @@ impl FromRequestParts<App> for MaybeCaller {
         let found = match scheme(&given) {
             Some(("basic", encoded)) => basic(parts, app, encoded).await.map_err(IntoResponse::into_response)?,
             Some(("bearer", secret)) => {
-                let user = app.accounts.bearer(secret).await.map_err(|error| HttpError::from(error).into_response())?;
-                user.map(|user| Caller { user, by: By::Token })
+                let found =
+                    app.accounts.bearer(secret).await.map_err(|error| HttpError::from(error).into_response())?;
+                found.map(|(user, id)| Caller { user, by: By::Token(id) })
             }
             _ => None,
         };

@@ -30,9 +30,9 @@ pub(super) fn finish(mut description: Description, version: &str, prefix: &str) 
         },
     });
     let schemas = document["components"]["schemas"].clone();
-    for path in document["paths"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-        for (method, operation) in path.as_object_mut().into_iter().flatten() {
-            finish_operation(method, operation, &schemas);
+    for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
+        for (method, operation) in item.as_object_mut().into_iter().flatten() {
+            finish_operation(path, method, operation, &schemas);
         }
     }
     document
@@ -64,7 +64,10 @@ fn failures(method: &str, is_open: bool) -> Vec<(&'static str, &'static str)> {
     match method {
         "get" => all.push(("304", "It is as `If-None-Match` says")),
         "post" => all.extend([
-            ("409", "It is there already, or has moved on"),
+            (
+                "409",
+                "It is there already, or has moved on, or the first request with this `Idempotency-Key` is at work",
+            ),
             ("413", "The body is too large"),
             ("422", "The `Idempotency-Key` was used for another request"),
         ]),
@@ -96,7 +99,7 @@ const REQUIRED: [(&str, &[&str]); 7] = [
     ("/BulkBody", &["experiments", "state"]),
 ];
 
-fn finish_operation(method: &str, operation: &mut Value, schemas: &Value) {
+fn finish_operation(path: &str, method: &str, operation: &mut Value, schemas: &Value) {
     let security = operation["security"].take();
     let scopes: Vec<String> = security
         .as_array()
@@ -149,7 +152,7 @@ fn finish_operation(method: &str, operation: &mut Value, schemas: &Value) {
             content["example"] = example;
         }
     }
-    add_headers(method, operation);
+    add_headers(path, method, operation);
     let body = operation.get_mut("requestBody").and_then(|body| body["content"].get_mut("application/json"));
     if let Some(content) = body {
         let example = example_of(&content["schema"], schemas, 0);
@@ -161,10 +164,23 @@ fn finish_operation(method: &str, operation: &mut Value, schemas: &Value) {
     }
 }
 
-fn add_headers(method: &str, operation: &mut Value) {
+/// Where a change is compared with what the caller saw.
+const GUARDED: [&str; 7] = [
+    "/cohorts/{id}",
+    "/subjects/{id}",
+    "/experiments/{id}/state",
+    "/actions/{id}",
+    "/callbacks/{id}",
+    "/callback_executions/{id}",
+    "/users/{id}",
+];
+
+fn add_headers(path: &str, method: &str, operation: &mut Value) {
     let (name, about) = match method {
-        "post" => ("Idempotency-Key", "A request that comes again with it is answered as the first one"),
-        "put" => ("If-Match", "The `ETag` that the change is about"),
+        "post" if path != "/tokens" => {
+            ("Idempotency-Key", "A request that comes again with it is answered as the first one")
+        }
+        "put" if GUARDED.contains(&path) => ("If-Match", "The `ETag` that the change is about"),
         _ => return,
     };
     let header = json!({ "name": name, "in": "header", "required": false, "description": about, "schema": { "type": "string" } });

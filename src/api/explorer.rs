@@ -52,7 +52,9 @@ fn file(name: &str, config: Arc<Config<'static>>) -> Result<Response, HttpError>
     let found = found.ok_or_else(|| HttpError::NotFound(format!("file '{name}'")))?;
     let mut response = found.bytes.into_owned().into_response();
     let headers = response.headers_mut();
-    headers.extend(HeaderValue::from_str(&found.content_type).ok().map(|value| (CONTENT_TYPE, value)));
+    if let Ok(value) = HeaderValue::from_str(&found.content_type) {
+        headers.insert(CONTENT_TYPE, value);
+    }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
     if found.gzpipped {
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));

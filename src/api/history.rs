@@ -17,8 +17,11 @@ use crate::http::HttpError;
 use crate::queue::is_execution_secret;
 use crate::workflow::{AmendError, CallbackChanges, amend_callback, yaml};
 
+use crate::study::record::{self, ExecutionRecord};
+
 use super::access::{Caller, MaybeCaller};
 use super::input::{Given, Problems, Readable, invalid};
+use super::output::IfMatch;
 
 /// What came of an action.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -61,6 +64,23 @@ impl Readable for Arguments {
         match value {
             Value::Object(_) => Ok(Self(yaml::to_text(value))),
             value => String::read(value).map(Self),
+        }
+    }
+}
+
+/// An object, or a text of JSON with one, as answers have it.
+#[derive(Debug)]
+struct Values(Value);
+
+impl Readable for Values {
+    fn read(value: &Value) -> Result<Self, String> {
+        let object = match value {
+            Value::String(text) => serde_json::from_str(text).ok(),
+            value => Some(value.clone()),
+        };
+        match object.filter(Value::is_object) {
+            Some(object) => Ok(Self(object)),
+            None => Err("must be an object".to_owned()),
         }
     }
 }
@@ -155,7 +175,7 @@ pub(super) struct ExecutionBody {
     #[schema(value_type = Option<String>)]
     wait_log: Given<String>,
     #[schema(value_type = Option<Object>, example = json!({"rating": "unsure"}))]
-    result_values: Given<Value>,
+    result_values: Given<Values>,
     /// The secret of this attempt, from a worker without a login.
     #[schema(value_type = Option<String>)]
     secret: Given<String>,
@@ -235,9 +255,30 @@ pub(super) async fn open_execution(
 }
 
 impl ExecutionBody {
-    fn take_secret(&mut self) -> Option<String> {
-        let secret = std::mem::take(&mut self.secret).or(std::mem::take(&mut self.secret_key));
-        secret.value()
+    pub(super) fn secret(&self) -> Option<String> {
+        self.secret.clone().or(self.secret_key.clone()).value()
+    }
+}
+
+/// The execution as the caller of a guarded report saw it, or none when nothing is guarded.
+///
+/// # Errors
+/// 412 when it is another one by now; `shown` is what a GET would give. As [`open_execution`].
+pub(super) async fn seen_execution<T: serde::Serialize>(
+    app: &App,
+    id: i32,
+    if_match: &IfMatch,
+    shown: impl Fn(ExecutionRecord) -> T,
+) -> Result<Option<callback_execution::Model>, HttpError> {
+    if !if_match.is_given() {
+        return Ok(None);
+    }
+    let connection = app.engine.database().reader();
+    // Whoever may not see it gets 403 from the report itself.
+    let Some(row) = callback_execution::Entity::find_by_id(id).one(connection).await? else { return Ok(None) };
+    match if_match.fits(&shown(record::execution(connection, row.clone()).await?)) {
+        true => Ok(Some(row)),
+        false => Err(HttpError::Precondition),
     }
 }
 
@@ -246,35 +287,35 @@ pub(super) async fn report(
     app: &App,
     id: i32,
     caller: MaybeCaller,
-    mut body: ExecutionBody,
-    seen: impl AsyncFnOnce(&callback_execution::Model) -> Result<bool, HttpError>,
+    body: ExecutionBody,
+    seen: Option<&callback_execution::Model>,
 ) -> Result<callback_execution::Model, HttpError> {
-    let secret = body.take_secret();
-    let (row, reporter) = open_execution(app, id, caller, secret).await?;
+    let secret = body.secret();
+    let (_, reporter) = open_execution(app, id, caller, secret).await?;
     let mut problems = Problems::default();
     let status: Option<ExecutionStatus> = word(&mut problems, "status", body.status);
     let result: Option<ExecutionResult> = word(&mut problems, "result", body.result);
     let run_log = problems.optional("run_log", body.run_log);
     let result_log = problems.optional("result_log", body.result_log.or(body.wait_log));
-    let result_values = problems.optional("result_values", body.result_values);
+    let result_values = problems.optional("result_values", body.result_values).map(|values| values.0);
     problems.check()?;
-    if !seen(&row).await? {
-        return Err(HttpError::Precondition);
-    }
     let (attempt, actor) = match reporter {
         Reporter::Person(caller) => (None, caller.actor()),
         Reporter::Worker(attempt) => (Some(attempt), Actor::without_account("worker", Origin::Worker)),
     };
     let report = Report { attempt, status, result, run_log, result_log, result_values };
-    Ok(app.engine.report(id, &report, &actor).await?)
+    app.engine.report_if(id, &report, &actor, seen).await.map_err(|error| match error {
+        EngineError::MovedOn if seen.is_some() => HttpError::Precondition,
+        error => error.into(),
+    })
 }
 
 /// What is to be done about an execution that got stuck, and why.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct MarkBody {
-    /// `success` or `failed`.
-    #[schema(value_type = ExecutionResultWord)]
+    /// `success`, `failed` or `timeout`.
+    #[schema(value_type = String, example = "success")]
     result: Given<String>,
     #[schema(value_type = String, example = "done by hand")]
     reason: Given<String>,

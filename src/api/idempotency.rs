@@ -1,47 +1,53 @@
 //! `Idempotency-Key`: a POST that comes again with the same key gets the answer of the first one, and nothing is done twice.
 //!
-//! The key is noted before the work begins: a second request that comes meanwhile gets 409 and may come again. The answer
-//! is kept for a day. When the server dies in between, the key is free again after [`ABANDONED`]; what was done then was
-//! done in one transaction or not at all, and its labels tell.
+//! The key is noted before the work begins: a second request that comes meanwhile gets 409 and may come again. The work
+//! goes on when the caller goes away or is timed out, so that its answer is there for the repetition; it is kept for a day.
+//! When the server dies in between, the key is free again after some minutes; what was done then was done in one
+//! transaction or not at all, and its labels tell.
+//!
+//! Secrets do not get into the table: answers with tokens are not kept, and requests are recognised by a hash with the
+//! server's key.
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequestParts, Request, State};
-use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION};
+use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION};
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{NaiveDateTime, TimeDelta};
+use hmac::{Hmac, KeyInit, Mac};
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, QueryFilter};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use tracing::error;
 
 use crate::app::App;
 use crate::database;
-use crate::entity::idempotency_key::{ActiveModel, Column, Entity, Model};
+use crate::entity::idempotency_key::{self, ActiveModel, Column, Entity, Model};
 use crate::http::HttpError;
 
-use super::access::Caller;
+use super::access::{By, Caller};
+use super::output::tag_of;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// How long an answer is kept.
-const KEPT: TimeDelta = TimeDelta::days(1);
-
-/// A request without an answer for longer than this is not being worked on any more.
+/// A request without an answer for longer than this, and than two of the time that a request may take, is not being
+/// worked on any more.
 const ABANDONED: TimeDelta = TimeDelta::minutes(5);
 
-fn digest(parts: &[&[u8]]) -> String {
-    let mut hash = Sha256::new();
+/// A hash that nobody can guess the parts from who has not the server's key: bodies may have passwords in them.
+fn digest(app: &App, parts: &[&[u8]]) -> String {
+    let key = app.settings.secrets.secret_key.as_bytes();
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
     for part in parts {
-        hash.update((part.len() as u64).to_le_bytes());
-        hash.update(part);
+        mac.update(&(part.len() as u64).to_le_bytes());
+        mac.update(part);
     }
-    URL_SAFE_NO_PAD.encode(hash.finalize())
+    URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
 }
 
 /// See the module.
@@ -49,6 +55,10 @@ pub(super) async fn once(State(app): State<App>, request: Request, next: Next) -
     let Some(key) = request.headers().get(KEY).filter(|_| request.method() == Method::POST).cloned() else {
         return next.run(request).await;
     };
+    // The answer has a secret in it, which is shown once and kept nowhere.
+    if request.uri().path().ends_with("/tokens") {
+        return next.run(request).await;
+    }
     if key.is_empty() || key.len() > 255 {
         let problem = "Idempotency-Key must have 1 to 255 characters.".to_owned();
         return HttpError::BadRequest(problem).into_response();
@@ -65,16 +75,29 @@ pub(super) async fn once(State(app): State<App>, request: Request, next: Next) -
     let noted = Noted {
         app: app.clone(),
         user_id: caller.user.id,
-        key_hash: digest(&[key.as_bytes()]),
-        fingerprint: digest(&[path.as_bytes(), &bytes]),
+        // A token sees what the same token was answered, and nothing of its owner's other ways in.
+        key_hash: digest(&app, &[format!("{:?}", credential(caller.by)).as_bytes(), key.as_bytes()]),
+        fingerprint: digest(&app, &[path.as_bytes(), &bytes]),
     };
-    match noted.begin().await {
-        Ok(Begun::New) => {}
+    let id = match noted.begin().await {
+        Ok(Begun::New(id)) => id,
         Ok(Begun::Known(row)) => return noted.replay(row),
         Err(error) => return HttpError::from(error).into_response(),
+    };
+    // In a task of its own: a caller who goes away does not stop the work between its end and its answer.
+    let work = tokio::spawn(async move {
+        let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
+        noted.finish(id, response).await
+    });
+    work.await.unwrap_or_else(|error| HttpError::Internal(error.to_string()).into_response())
+}
+
+/// The token that was shown, or none for its owner in person.
+fn credential(by: By) -> Option<i32> {
+    match by {
+        By::Token(id) => Some(id),
+        By::Password | By::Session => None,
     }
-    let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
-    noted.finish(response).await
 }
 
 struct Noted {
@@ -85,7 +108,8 @@ struct Noted {
 }
 
 enum Begun {
-    New,
+    /// The id of the note.
+    New(i32),
     Known(Model),
 }
 
@@ -98,17 +122,19 @@ impl Noted {
     async fn begin(&self) -> Result<Begun, DbErr> {
         let transaction = self.app.engine.database().begin().await?;
         let now = self.now();
-        let forgotten = Column::Created.lt(now - KEPT);
-        let abandoned = Column::Status.is_null().and(Column::Created.lt(now - ABANDONED));
-        Entity::delete_many().filter(forgotten.or(abandoned)).exec(&*transaction).await?;
         let found = Entity::find()
             .filter(Column::UserId.eq(self.user_id))
             .filter(Column::KeyHash.eq(&self.key_hash))
             .one(&*transaction)
             .await?;
         if let Some(row) = found {
-            transaction.commit().await?;
-            return Ok(Begun::Known(row));
+            let seconds = i64::try_from(self.app.settings.web.request_timeout).unwrap_or(i64::MAX / 2000);
+            let patience = ABANDONED.max(TimeDelta::seconds(seconds.min(86_400) * 2));
+            let is_abandoned = row.status.is_none() && row.created < now - patience;
+            if !is_abandoned && row.created > now - idempotency_key::KEPT {
+                return Ok(Begun::Known(row));
+            }
+            Entity::delete_by_id(row.id).exec(&*transaction).await?;
         }
         let row = ActiveModel {
             id: NotSet,
@@ -119,8 +145,8 @@ impl Noted {
             status: Set(None),
             body: Set(None),
         };
-        match row.insert(&*transaction).await {
-            Ok(_) => {}
+        let id = match row.insert(&*transaction).await {
+            Ok(row) => row.id,
             // The other one of two that came at the same moment.
             Err(error) if database::is_duplicate(&error) => {
                 let fingerprint = self.fingerprint.clone();
@@ -137,9 +163,9 @@ impl Noted {
                 }));
             }
             Err(error) => return Err(error),
-        }
+        };
         transaction.commit().await?;
-        Ok(Begun::New)
+        Ok(Begun::New(id))
     }
 
     fn replay(&self, row: Model) -> Response {
@@ -157,6 +183,7 @@ impl Noted {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        headers.extend(tag_of(body.as_bytes()).map(|tag| (ETAG, tag)));
         if status == StatusCode::CREATED {
             headers.extend(location.and_then(|uri| HeaderValue::from_str(uri).ok()).map(|value| (LOCATION, value)));
         }
@@ -164,33 +191,32 @@ impl Noted {
     }
 
     /// Keeps the answer. What failed inside, or was refused for who asked, may be asked again.
-    async fn finish(&self, response: Response) -> Response {
+    async fn finish(&self, id: i32, response: Response) -> Response {
         let status = response.status();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
         let passing = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
         let kept = !status.is_server_error() && !passing.contains(&status);
-        if let Err(error) = self.keep(kept.then_some((status, &bytes))).await {
+        if let Err(error) = self.keep(id, kept.then_some((status, &bytes))).await {
             // The work is done; only a repetition would not be recognised.
             error!(%error, "an answer cannot be kept for its Idempotency-Key");
         }
         Response::from_parts(parts, Body::from(bytes))
     }
 
-    async fn keep(&self, answer: Option<(StatusCode, &Bytes)>) -> Result<(), DbErr> {
+    async fn keep(&self, id: i32, answer: Option<(StatusCode, &Bytes)>) -> Result<(), DbErr> {
         let transaction = self.app.engine.database().begin().await?;
-        let own = Column::UserId.eq(self.user_id).and(Column::KeyHash.eq(&self.key_hash));
         match answer {
             Some((status, bytes)) => {
                 Entity::update_many()
                     .col_expr(Column::Status, Expr::value(i32::from(status.as_u16())))
                     .col_expr(Column::Body, Expr::value(String::from_utf8_lossy(bytes).into_owned()))
-                    .filter(own)
+                    .filter(Column::Id.eq(id))
                     .exec(&*transaction)
                     .await?;
             }
             None => {
-                Entity::delete_many().filter(own).exec(&*transaction).await?;
+                Entity::delete_by_id(id).exec(&*transaction).await?;
             }
         }
         transaction.commit().await

@@ -54,8 +54,7 @@ impl Readable for String {
     fn read(value: &Value) -> Result<Self, String> {
         let text = match value {
             Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
-            Value::Bool(value) => value.to_string(),
+            Value::Number(number) if !number.is_f64() => number.to_string(),
             _ => return Err("must be a text".to_owned()),
         };
         if text.contains('\0') { Err("has a null character in it".to_owned()) } else { Ok(text) }
@@ -104,7 +103,7 @@ fn in_range(year: i32) -> Result<(), String> {
 
 impl Readable for NaiveDate {
     fn read(value: &Value) -> Result<Self, String> {
-        let text = value.as_str().unwrap_or_default();
+        let text = value.as_str().ok_or("must be a text like 1980-12-31")?;
         let date: Self =
             text.trim().parse().map_err(|_| format!("'{text}' is not a date; wanted is one like 1980-12-31"))?;
         in_range(chrono::Datelike::year(&date))?;
@@ -114,12 +113,16 @@ impl Readable for NaiveDate {
 
 impl Readable for NaiveDateTime {
     fn read(value: &Value) -> Result<Self, String> {
-        let text = value.as_str().unwrap_or_default();
+        let text = value.as_str().ok_or("must be a text like 2024-03-01T10:00:00")?;
         let day = || text.trim().parse::<NaiveDate>().ok().map(|day| day.and_time(chrono::NaiveTime::MIN));
         let moment = variable::parse_moment(text)
             .or_else(day)
             .ok_or_else(|| format!("'{text}' is not a date and time; wanted is one like 2024-03-01T10:00:00"))?;
         in_range(chrono::Datelike::year(&moment))?;
+        // A leap second: no database keeps it, and few programs read it.
+        if chrono::Timelike::nanosecond(&moment) >= 1_000_000_000 {
+            return Err("must have seconds from 0 to 59".to_owned());
+        }
         Ok(moment)
     }
 }
@@ -222,16 +225,6 @@ impl Problems {
         }
     }
 
-    /// A text of at most so many characters.
-    pub(super) fn short(&mut self, field: &str, text: Option<String>, most: usize) -> Option<String> {
-        let text = text?;
-        if text.chars().count() > most {
-            self.add(field, format!("has more than {most} characters"));
-            return None;
-        }
-        Some(text)
-    }
-
     /// # Errors
     /// [`HttpError::Invalid`] when anything is wrong.
     pub(super) fn check(self) -> Result<(), HttpError> {
@@ -304,7 +297,8 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Response> {
         let mut fields = Map::new();
         for (name, value) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
-            if !value.is_empty() {
+            // Of a variable an empty value is a value.
+            if !value.is_empty() || name.starts_with("variable.") {
                 fields.insert(name.into_owned(), Value::String(value.into_owned()));
             }
         }

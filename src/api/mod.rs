@@ -21,8 +21,9 @@ mod v1;
 mod v2;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::header::{ETAG, IF_NONE_MATCH};
+use axum::body::{Body, to_bytes};
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::http::header::{CONTENT_LENGTH, ETAG, IF_NONE_MATCH};
 use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -32,7 +33,7 @@ use tower_http::request_id::RequestId;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
-use crate::http::{HttpError, json_error};
+use crate::http::{HttpError, MOST_BYTES, json_error};
 
 /// Both versions, with their descriptions and their explorers.
 pub fn routes(app: &App) -> Router<App> {
@@ -63,6 +64,23 @@ fn version(app: &App, number: &'static str, routes: OpenApiRouter<App>) -> Route
         .layer(from_fn(not_modified))
         .layer(from_fn(mask::mask_fields))
         .layer(from_fn(errors_as_json))
+        .layer(from_fn(read_small_bodies))
+        .layer(DefaultBodyLimit::max(MOST_BYTES))
+}
+
+/// Takes a small body in before anything is decided. A refusal that leaves it on the wire would close the connection, and
+/// the next request of a script on it would fail for no reason that it could see.
+async fn read_small_bodies(request: Request, next: Next) -> Response {
+    const SMALL: u64 = 64 * 1024;
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_none_or(|length| length == 0 || length > SMALL) {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    match to_bytes(body, usize::MAX).await {
+        Ok(bytes) => next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Err(_) => StatusCode::BAD_REQUEST.into_response(),
+    }
 }
 
 async fn nothing_here() -> HttpError {

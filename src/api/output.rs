@@ -34,7 +34,9 @@ impl<T: Serialize> IntoResponse for Single<T> {
         };
         let tag = tag_of(&bytes);
         let mut response = ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response();
-        response.headers_mut().extend(tag.map(|tag| (ETAG, tag)));
+        if let Some(tag) = tag {
+            response.headers_mut().insert(ETAG, tag);
+        }
         response
     }
 }
@@ -52,7 +54,7 @@ fn bytes_of(value: &impl Serialize) -> Option<Vec<u8>> {
     serde_json::to_vec(value).map_err(|error| error!(%error, "an answer cannot be written")).ok()
 }
 
-fn tag_of(bytes: &[u8]) -> Option<HeaderValue> {
+pub(super) fn tag_of(bytes: &[u8]) -> Option<HeaderValue> {
     let digest = Sha256::digest(bytes);
     HeaderValue::from_str(&format!("\"{}\"", URL_SAFE_NO_PAD.encode(&digest[..12]))).ok()
 }

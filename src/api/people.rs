@@ -1,14 +1,17 @@
 //! What both versions do with users and roles.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::account::{NewUser, Permission, UserChanges};
 use crate::app::App;
-use crate::entity::user;
+use crate::entity::{role, user};
 use crate::http::HttpError;
+use crate::study::Reference;
 
-use super::access::Caller;
+use super::access::{By, Caller};
 use super::input::{Given, Problems};
 use super::lookup;
 
@@ -41,8 +44,41 @@ pub(super) async fn create_user(app: &App, body: UserBody) -> Result<user::Model
     Ok(app.accounts.create(&new).await?)
 }
 
+/// Nobody reaches for more than the own rights: an account that may do more than oneself, a role that permits more. Who
+/// sets the password of an account can use it.
+async fn check_reach(app: &App, caller: &Caller, id: i32) -> Result<(), HttpError> {
+    let found = app.accounts.find(id).await?.ok_or_else(|| HttpError::NotFound(format!("user {id}")))?;
+    check_rights(caller, found.is_admin(), &found.permissions)
+}
+
+fn check_rights(caller: &Caller, is_admin: bool, permissions: &BTreeSet<Permission>) -> Result<(), HttpError> {
+    let reaches = caller.user.is_admin() || (!is_admin && permissions.is_subset(&caller.user.permissions));
+    match reaches {
+        true => Ok(()),
+        false => Err(HttpError::NotYours("This account or role may do more than you may.".to_owned())),
+    }
+}
+
+/// Gives a role to a user, or takes it away.
+pub(super) async fn set_role(
+    app: &App,
+    caller: &Caller,
+    user: &Reference,
+    role: &Reference,
+    has_role: bool,
+) -> Result<(user::Model, role::Model), HttpError> {
+    let connection = app.engine.database().reader();
+    let user = lookup::user(connection, user).await?;
+    let role = lookup::role(connection, role).await?;
+    let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
+    check_rights(caller, role.name == "admin", &permissions)?;
+    app.accounts.set_role(user.id, role.id, has_role).await?;
+    Ok((user, role))
+}
+
 pub(super) async fn update_user(
     app: &App,
+    caller: &Caller,
     id: i32,
     body: UserBody,
     seen: impl FnOnce(&user::Model) -> bool,
@@ -56,11 +92,17 @@ pub(super) async fn update_user(
         active: problems.optional("active", body.active),
     };
     problems.check()?;
+    check_reach(app, caller, id).await?;
+    if matches!(caller.by, By::Token(_)) && (changes.password.is_some() || changes.email.is_some()) {
+        let told = "Passwords and addresses are not changed with a token: who finds it would keep what it opens.";
+        return Err(HttpError::NotYours(told.to_owned()));
+    }
     Ok(app.accounts.update(id, changes, seen).await?)
 }
 
 /// An account is never deleted, it is deactivated: the history names it.
-pub(super) async fn deactivate_user(app: &App, id: i32) -> Result<(), HttpError> {
+pub(super) async fn deactivate_user(app: &App, caller: &Caller, id: i32) -> Result<(), HttpError> {
+    check_reach(app, caller, id).await?;
     let changes = UserChanges { active: Some(false), ..UserChanges::default() };
     app.accounts.update(id, changes, |_| true).await?;
     Ok(())

@@ -47,6 +47,7 @@ pub(super) async fn update_cohort(
     app: &App,
     id: i32,
     body: CohortBody,
+    is_guarded: bool,
     seen: impl FnOnce(&CohortRecord) -> bool,
 ) -> Result<cohort::Model, HttpError> {
     let mut problems = Problems::default();
@@ -56,7 +57,7 @@ pub(super) async fn update_cohort(
         description: problems.change("description", body.description),
     };
     problems.check()?;
-    Ok(revise::update_cohort(app.engine.database(), id, changes, seen).await?)
+    Ok(revise::update_cohort(app.engine.database(), id, changes, is_guarded, seen).await?)
 }
 
 /// A subject to be, or what is to be different about one.
@@ -148,6 +149,10 @@ pub(super) async fn create_experiment(
     let label = problems.required("label", body.label);
     let label = problems.label("label", label);
     let scandate = problems.required("scandate", body.scandate);
+    let is_id = matches!(&body.subject_id, Given::Value(text) if text.trim().parse::<i32>().is_err());
+    if is_id && subject_field == "subject_id" {
+        problems.add("subject_id", "must be a whole number");
+    }
     let subject = problems.required(subject_field, body.subject_id.or(body.subject));
     let workflow = problems.optional("workflow", body.workflow_label.or(body.workflow));
     let ((label, scandate), subject) = problems.all(label.zip(scandate).zip(subject))?;
@@ -184,6 +189,15 @@ pub(super) struct ExperimentFilter {
     /// Label, id or URI of the cohort.
     #[param(value_type = Option<String>)]
     cohort: Given<String>,
+    /// The same.
+    #[param(value_type = Option<String>)]
+    cohort_label: Given<String>,
+    /// The same as `workflow`.
+    #[param(value_type = Option<String>)]
+    workflow_label: Given<String>,
+    /// The same as `state`.
+    #[param(value_type = Option<String>)]
+    state_label: Given<String>,
     /// Id or URI of the subject, or its label when only one has it.
     #[param(value_type = Option<String>)]
     subject: Given<String>,
@@ -242,10 +256,13 @@ pub(super) async fn read_experiment_filter(
             variables.push((name.to_owned(), value.clone()));
         }
     }
-    let cohort = problems.optional("cohort", filter.cohort);
+    if variables.len() > 10 {
+        problems.add("variable", "at most ten of them in one request");
+    }
+    let cohort = problems.optional("cohort", filter.cohort.or(filter.cohort_label));
     let subject = problems.optional("subject", filter.subject_id.or(filter.subject));
-    let workflow = problems.optional("workflow", filter.workflow);
-    let state = problems.optional("state", filter.state);
+    let workflow = problems.optional("workflow", filter.workflow.or(filter.workflow_label));
+    let state = problems.optional("state", filter.state.or(filter.state_label));
     let mut query = ExperimentQuery {
         scandate: problems.optional("scandate", filter.scandate),
         scandate_from: problems.optional("scandate_from", filter.scandate_from),
@@ -452,10 +469,27 @@ async fn set_all(
     let mut problems = Problems::default();
     let values = problems.required(field, values);
     for value in values.iter().flat_map(BTreeMap::values) {
-        problems.short(field, Some(value.clone()), 1024);
+        check_external(&mut problems, field, Some(value));
     }
     let values = problems.all(values)?;
     Ok(revise::set_links(app.engine.database(), linked, &values).await?)
+}
+
+/// An id or address that can be kept, and that is no script when somebody follows it.
+fn check_external(problems: &mut Problems, field: &str, value: Option<&str>) {
+    let Some(value) = value else { return };
+    if value.trim().is_empty() {
+        problems.add(field, "is empty; DELETE takes it away");
+    }
+    if value.chars().count() > 1024 {
+        problems.add(field, "has more than 1024 characters");
+    }
+    let scheme = url::Url::parse(value.trim()).ok().map(|url| url.scheme().to_owned());
+    if field.starts_with("external_url")
+        && scheme.is_some_and(|one| ["javascript", "data", "vbscript"].contains(&one.as_str()))
+    {
+        problems.add(field, "is no address of a page");
+    }
 }
 
 async fn set_one(
@@ -467,7 +501,7 @@ async fn set_one(
 ) -> Result<(), HttpError> {
     let mut problems = Problems::default();
     let value = problems.required(field, value);
-    let value = problems.short(field, value, 1024);
+    check_external(&mut problems, field, value.as_deref());
     let value = problems.all(value)?;
     Ok(revise::set_links(app.engine.database(), linked, &BTreeMap::from([(system, value)])).await?)
 }
@@ -513,7 +547,7 @@ async fn read_link(
     let target = problems.required(target_field, target);
     let system = problems.required("external_system_name", system);
     let external_id = problems.required("external_id", external_id);
-    let external_id = problems.short("external_id", external_id, 1024);
+    check_external(&mut problems, "external_id", external_id.as_deref());
     let ((target, system), external_id) = problems.all(target.zip(system).zip(external_id))?;
     let connection = app.engine.database().reader();
     let system = lookup::external_system(connection, &Reference::label_first(&system)).await?;
@@ -639,7 +673,7 @@ pub(super) fn label_of(text: Option<&Value>, field: &str) -> Result<Label, Strin
     let text = text.ok_or_else(|| format!("{field} is required"))?;
     let text = match text {
         Value::String(text) => text.clone(),
-        Value::Number(number) => number.to_string(),
+        Value::Number(number) if !number.is_f64() => number.to_string(),
         _ => return Err(format!("{field} must be a text")),
     };
     Label::parse(&text).map_err(|error| format!("{field} {error}"))

@@ -41,7 +41,13 @@ impl Engine {
             let experiments = experiment::Entity::in_use().filter(experiment::Column::SubjectId.eq(id));
             let experiments = experiments.order_by_asc(experiment::Column::Id).all(&*transaction).await?;
             for experiment in &experiments {
-                let locked = self.lock_in(transaction, experiment.id).await?;
+                let locked = match self.lock_in(transaction, experiment.id).await {
+                    // Somebody archived it at this moment: look again.
+                    Err(EngineError::Archived { .. }) => {
+                        return Err(EngineError::changed("an experiment was archived"));
+                    }
+                    outcome => outcome?,
+                };
                 put_away(&locked, reason, actor).await?;
                 transaction = locked.transaction;
             }
@@ -66,6 +72,10 @@ impl Engine {
     /// [`EngineError::NotArchived`]; [`EngineError::Duplicate`] when the subject has another experiment with this
     /// label by now; [`EngineError::Archived`] when the subject is archived.
     pub async fn restore_experiment(&self, id: i32) -> Result<(), EngineError> {
+        retried(async || self.try_restore_experiment(id).await).await
+    }
+
+    async fn try_restore_experiment(&self, id: i32) -> Result<(), EngineError> {
         let not_found = EngineError::NotFound { kind: "experiment", id };
         let found = experiment::Entity::find_by_id(id).one(self.database.reader()).await?.ok_or(not_found)?;
         let transaction = self.database.begin().await?;
@@ -101,12 +111,17 @@ impl Engine {
     /// [`EngineError::NotArchived`]; [`EngineError::DuplicateSubject`] when the cohort has another subject with this
     /// label by now.
     pub async fn restore_subject(&self, id: i32) -> Result<(), EngineError> {
+        retried(async || self.try_restore_subject(id).await).await
+    }
+
+    async fn try_restore_subject(&self, id: i32) -> Result<(), EngineError> {
         let transaction = self.database.begin().await?;
         let subject = subject::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
         let subject = subject.ok_or(EngineError::NotFound { kind: "subject", id })?;
         if subject.archive_id == 0 {
             return Err(EngineError::NotArchived { kind: "subject", id });
         }
+        let cohort = cohort::Entity::find_by_id(subject.cohort_id).one(&*transaction).await?;
         let restored = subject::Entity::update_many()
             .col_expr(subject::Column::ArchiveId, Expr::value(0))
             .col_expr(subject::Column::ArchivedAt, Expr::value(None::<chrono::NaiveDateTime>))
@@ -117,7 +132,6 @@ impl Engine {
             .await;
         match restored {
             Err(error) if database::is_duplicate(&error) => {
-                let cohort = cohort::Entity::find_by_id(subject.cohort_id).one(self.database.reader()).await?;
                 let cohort = cohort.map(|cohort| cohort.label).unwrap_or_default();
                 return Err(EngineError::DuplicateSubject { label: subject.label, cohort });
             }

@@ -50,8 +50,13 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Something changed while it was being decided about; doing it again decides about what is there now.
+    pub(super) fn changed(what: &str) -> Self {
+        Self::Database(DbErr::Custom(format!("Record has changed: {what}")))
+    }
+
     /// Whether doing the same again may well succeed.
-    pub(super) fn is_transient(&self) -> bool {
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) => database::is_transient(error),
             Self::NoInterpreter(_) => true,

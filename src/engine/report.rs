@@ -58,10 +58,27 @@ impl Engine {
         report: &Report,
         actor: &Actor,
     ) -> Result<callback_execution::Model, EngineError> {
+        self.report_if(execution_id, report, actor, None).await
+    }
+
+    /// The same, if the execution is still as it was `seen`: compared with the experiment locked.
+    ///
+    /// # Errors
+    /// [`EngineError::MovedOn`] when it is not.
+    pub async fn report_if(
+        &self,
+        execution_id: i32,
+        report: &Report,
+        actor: &Actor,
+        seen: Option<&callback_execution::Model>,
+    ) -> Result<callback_execution::Model, EngineError> {
         let experiment_id = self.experiment_of(execution_id).await?;
         retried(async || {
             let mut locked = self.lock(experiment_id).await?;
             let (execution, callback) = load(&*locked.transaction, execution_id).await?;
+            if seen.is_some_and(|seen| *seen != execution) {
+                return Err(EngineError::MovedOn);
+            }
             check(&execution, report)?;
             if let Some(retry) = retry_at(&execution, &callback, report, locked.now) {
                 schedule_retry(&locked, &execution, report, retry).await?;
@@ -165,7 +182,7 @@ async fn schedule_retry(
     report: &Report,
     at: NaiveDateTime,
 ) -> Result<(), EngineError> {
-    let log = report.run_log.as_deref().map(|log| merged_log(execution, log));
+    let log = report.run_log.as_deref().map(|log| merged_log(execution, &storable(&cut(log))));
     let log = log.or_else(|| execution.run_log.clone());
     let line = format!("failed; tried again at {} UTC", at.format("%Y-%m-%d %H:%M:%S"));
     let log = next_attempt_log(log.as_deref(), &line, execution.attempt + 1);
@@ -212,10 +229,10 @@ async fn write(
         changes.push((Column::Result, Expr::value(result)));
     }
     if let Some(log) = &report.run_log {
-        changes.push((Column::RunLog, Expr::value(merged_log(execution, &storable(log)))));
+        changes.push((Column::RunLog, Expr::value(merged_log(execution, &storable(&cut(log))))));
     }
     if let Some(log) = &report.result_log {
-        changes.push((Column::ResultLog, Expr::value(storable(log))));
+        changes.push((Column::ResultLog, Expr::value(storable(&cut(log)))));
     }
     if let Some(values) = &report.result_values {
         changes.push((Column::ResultValues, Expr::value(pretty(values))));
@@ -345,6 +362,26 @@ fn pretty(values: &Value) -> String {
 /// A text that every database takes: PostgreSQL has no place for null characters.
 pub(super) fn storable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
+}
+
+/// Bytes that are kept of a log (Q6).
+const MOST_OF_LOG: usize = 1024 * 1024;
+
+/// A log that is cut in the middle when it is too long: its beginning and its end say most (Q6).
+fn cut(log: &str) -> std::borrow::Cow<'_, str> {
+    // What a worker of ours cut already is a little longer than that, with its note.
+    if log.len() <= MOST_OF_LOG + 1024 {
+        return log.into();
+    }
+    let mut head = MOST_OF_LOG / 2;
+    while !log.is_char_boundary(head) {
+        head -= 1;
+    }
+    let mut tail = log.len() - MOST_OF_LOG / 2;
+    while !log.is_char_boundary(tail) {
+        tail += 1;
+    }
+    format!("{}\n[… {} bytes left out …]\n{}", &log[..head], tail - head, &log[tail..]).into()
 }
 
 /// A log with one more line.

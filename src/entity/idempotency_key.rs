@@ -2,6 +2,9 @@
 
 use sea_orm::entity::prelude::*;
 
+/// How long an answer is kept.
+pub const KEPT: chrono::TimeDelta = chrono::TimeDelta::days(1);
+
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "idempotency_key")]
 pub struct Model {

@@ -11,4 +11,4 @@ mod session;
 pub use error::{ErrorBody, HttpError, json_error, render_errors};
 pub use graph::{Drawn, draw_workflow};
 pub use login::{Address, AuthSession, Backend, Credentials, LoggedIn, Needs, Permitted, Wants, needs};
-pub use server::{Layers, bind, serve, shutdown_signal};
+pub use server::{Layers, MOST_BYTES, bind, serve, shutdown_signal};

@@ -11,6 +11,7 @@ use axum::http::header::{
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
 use axum_login::AuthManagerLayerBuilder;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use tokio::net::TcpListener;
 use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::CompressionLevel;
@@ -27,12 +28,13 @@ use tower_sessions::{Expiry, SessionManagerLayer};
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::entity::idempotency_key;
 
 use super::session::DatabaseSessions;
 use super::{Backend, assets, health, render_errors};
 
-/// Bytes that a form may have. Files are not sent by forms.
-const MOST_BYTES: usize = 2 * 1024 * 1024;
+/// Bytes that a request may have: a report with its logs, a long list. Forms have axum's own limit of 2 MiB.
+pub const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// Nothing is loaded from elsewhere, and no text that somebody typed can run.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
@@ -48,7 +50,7 @@ impl Layers for Router<App> {
     fn with_layers(self, app: &App) -> Router {
         let web = &app.settings.web;
         let sessions = DatabaseSessions::new(app.engine.database().clone(), app.engine.clock().clone());
-        tokio::spawn(clean_sessions(sessions.clone()));
+        tokio::spawn(clean_up(app.clone(), sessions.clone()));
         let path = if web.prefix.is_empty() { "/".to_owned() } else { web.prefix.clone() };
         let session_layer = SessionManagerLayer::new(sessions)
             .with_name(cookie_name(&web.project_name))
@@ -115,10 +117,13 @@ fn cookie_name(project: &str) -> String {
     format!("studygovernor_{plain}")
 }
 
-async fn clean_sessions(sessions: DatabaseSessions) {
+/// Takes away what has had its time, every hour: sessions that ended, answers that were kept for repetitions.
+async fn clean_up(app: App, sessions: DatabaseSessions) {
     loop {
-        if let Err(error) = sessions.delete_expired().await {
-            warn!(%error, "cannot take ended sessions away");
+        let forgotten = idempotency_key::Column::Created.lt(app.engine.clock().now() - idempotency_key::KEPT);
+        let keys = idempotency_key::Entity::delete_many().filter(forgotten).exec(app.engine.database().reader());
+        if let Err(error) = sessions.delete_expired().await.and(keys.await.map(drop)) {
+            warn!(%error, "cannot take old sessions and answers away");
         }
         tokio::time::sleep(Duration::from_hours(1)).await;
     }

@@ -13,7 +13,7 @@ use sea_orm::{
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::account::{AccountError, Accounts, NewUser, Permission, replace_roles};
+use crate::account::{AccountError, Accounts, NewUser, Permission, has_admin, replace_roles, revoke_tokens};
 use crate::database::Database;
 use crate::entity::{external_system, role, scantype, user};
 use crate::study::{Label, register, revise};
@@ -133,6 +133,7 @@ pub fn read_configuration(text: &str) -> Result<Configuration, Vec<RowProblem>> 
             }
         }
     }
+    problems.extend(too_long(&configuration));
     let labels = configuration.external_systems.iter().map(|entry| ("external system", &entry.system_name));
     let scantypes = configuration.scantypes.iter();
     let labels = labels.chain(scantypes.flat_map(|one| [("modality", &one.modality), ("protocol", &one.protocol)]));
@@ -143,6 +144,27 @@ pub fn read_configuration(text: &str) -> Result<Configuration, Vec<RowProblem>> 
         }
     }
     if problems.is_empty() { Ok(configuration) } else { Err(problems) }
+}
+
+/// Texts that the tables have no room for.
+fn too_long(configuration: &Configuration) -> Vec<RowProblem> {
+    let role = |entry: &RoleEntry| {
+        let place = format!("role {}", entry.name);
+        let description = entry.description.clone().unwrap_or_default();
+        [(place.clone(), "name", entry.name.clone(), 80), (place, "description", description, 255)]
+    };
+    let system = |entry: &SystemEntry| {
+        (format!("external system {}", entry.system_name), "url", entry.url.clone().unwrap_or_default(), 512)
+    };
+    let roles = configuration.roles.iter().flat_map(role);
+    let all = roles.chain(configuration.external_systems.iter().map(system));
+    let wrong = all.filter(|(_, _, text, most)| text.chars().count() > *most || text.chars().any(char::is_control));
+    wrong
+        .map(|(place, field, _, most)| {
+            let message = format!("{field} must be at most {most} plain characters");
+            RowProblem { place, message }
+        })
+        .collect()
 }
 
 /// The entries of one list of the text.
@@ -183,6 +205,7 @@ pub async fn configure(
     }
     let transaction = database.begin().await?;
     let connection = &*transaction;
+    let had_admin = has_admin(connection).await?;
     let mut configured = Configured::default();
     for entry in &configuration.roles {
         configured.roles.extend(set_role(connection, entry, overwrite, now).await?);
@@ -195,6 +218,9 @@ pub async fn configure(
     }
     for entry in &configuration.scantypes {
         configured.scantypes.extend(set_scantype(connection, entry, overwrite).await?);
+    }
+    if overwrite && had_admin && !has_admin(connection).await? {
+        return Err(AccountError::LastAdmin);
     }
     transaction.commit().await?;
     accounts.forget_logins();
@@ -219,11 +245,11 @@ async fn set_role(
     now: NaiveDateTime,
 ) -> Result<Option<role::Model>, DbErr> {
     let permissions = entry.permissions.as_ref().map(|permissions| permissions.names().join(","));
-    let found = role::Entity::find().filter(role::Column::Name.eq(&entry.name)).one(connection).await?;
+    let found = role::Entity::find().filter(role::Column::Name.eq(entry.name.trim())).one(connection).await?;
     let Some(found) = found else {
         let row = role::ActiveModel {
             id: NotSet,
-            name: Set(entry.name.clone()),
+            name: Set(entry.name.trim().to_owned()),
             description: Set(entry.description.clone()),
             permissions: Set(Some(permissions.unwrap_or_default())),
             update_datetime: Set(now),
@@ -263,6 +289,7 @@ async fn set_user(
         return Err(AccountError::Exists);
     }
     let id = row.id;
+    revoke_tokens(connection, id, now).await?;
     let mut changed = row.into_active_model();
     changed.username = Set(entry.username.trim().to_owned());
     changed.email = Set(entry.email.trim().to_owned());

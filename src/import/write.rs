@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::NaiveDate;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
-use crate::database::WriteTransaction;
+use crate::database::{self, WriteTransaction};
 use crate::engine::{Actor, Engine, EngineError, NewExperiment};
 use crate::entity::{cohort, subject};
 use crate::study::Label;
@@ -102,8 +102,44 @@ pub async fn register_subject(
     date_of_birth: Option<NaiveDate>,
     external_ids: &[(Label, String)],
 ) -> Result<Registered, EngineError> {
+    let mut tries = 1;
+    loop {
+        match try_subject(engine, cohort, subject, date_of_birth, external_ids).await {
+            Err(error) if may_try_again(&error, tries).await => tries += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Tries before giving up.
+const MOST_TRIES: u64 = 8;
+
+/// Whether doing it again may succeed: somebody else registered the same at the same moment, or it lost against another
+/// transaction. Waits a little before it says yes.
+async fn may_try_again(error: &EngineError, tries: u64) -> bool {
+    let again = match error {
+        EngineError::Duplicate { .. } => true,
+        EngineError::Database(error) if database::is_duplicate(error) => true,
+        error => error.is_transient(),
+    };
+    if again && tries < MOST_TRIES {
+        tokio::time::sleep(std::time::Duration::from_millis(2 * tries * tries)).await;
+    }
+    again && tries < MOST_TRIES
+}
+
+async fn try_subject(
+    engine: &Engine,
+    cohort: &Label,
+    subject: &Label,
+    date_of_birth: Option<NaiveDate>,
+    external_ids: &[(Label, String)],
+) -> Result<Registered, EngineError> {
     let transaction = engine.database().begin().await?;
     let cohort = register::cohort(&*transaction, cohort).await?;
+    if let Some(id) = register::archived_subject(&*transaction, cohort.id, subject).await? {
+        return Ok(Registered { id, is_new: false });
+    }
     let subject = register::subject(&*transaction, cohort.id, subject, date_of_birth).await?;
     if subject.is_new {
         for (system, external_id) in external_ids {
@@ -121,12 +157,33 @@ pub async fn register_subject(
 /// # Errors
 /// When its workflow does not exist, or the database fails; nothing is written then.
 pub async fn register_session(engine: &Engine, session: &Session, actor: &Actor) -> Result<Outcome, EngineError> {
+    let mut tries = 1;
+    loop {
+        match try_session(engine, session, actor).await {
+            Err(error) if may_try_again(&error, tries).await => tries += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn try_session(engine: &Engine, session: &Session, actor: &Actor) -> Result<Outcome, EngineError> {
     let transaction = engine.database().begin().await?;
     let cohort = register::cohort(&*transaction, &session.cohort).await?;
-    let subject = register::subject(&*transaction, cohort.id, &session.subject, session.date_of_birth).await?;
+    let archived = register::archived_subject(&*transaction, cohort.id, &session.subject).await?;
+    let subject = match archived {
+        Some(id) => Registered { id, is_new: false },
+        None => register::subject(&*transaction, cohort.id, &session.subject, session.date_of_birth).await?,
+    };
     let known = register::find_experiment(&*transaction, subject.id, session.experiment.as_str()).await?;
-    if let Some(known) = known {
-        let experiment = Registered { id: known.id, is_new: false };
+    let known = match known {
+        Some(known) => Some(known.id),
+        // A mistake that was archived does not come back with the next reading of the same list.
+        None => {
+            register::archived_experiment(&*transaction, subject.id, &session.experiment, archived.is_some()).await?
+        }
+    };
+    if let Some(id) = known {
+        let experiment = Registered { id, is_new: false };
         return Ok(Outcome { cohort, subject, experiment, scans: 0 });
     }
     let new = NewExperiment {

@@ -40,6 +40,16 @@ pub struct Dossier {
     pub external_ids: BTreeMap<String, String>,
     /// The newest first.
     pub history: Vec<HistoryEntry>,
+    /// Set when somebody took it out of sight.
+    pub archived: Option<Archived>,
+}
+
+/// When, by whom and why something was archived.
+#[derive(Debug, Clone, Serialize)]
+pub struct Archived {
+    pub at: Option<chrono::NaiveDateTime>,
+    pub by: Option<String>,
+    pub reason: Option<String>,
 }
 
 /// Series of one type.
@@ -111,6 +121,11 @@ impl Dossier {
         let variables = variables_of(connection, id).await?;
         Ok(Some(Self {
             history: history(connection, &experiment).await?,
+            archived: (experiment.archive_id != 0).then(|| Archived {
+                at: experiment.archived_at,
+                by: experiment.archived_by.clone(),
+                reason: experiment.archived_reason.clone(),
+            }),
             scans: scans(connection, id).await?,
             external_ids: external_ids(connection, id).await?,
             variables: variables.into_iter().map(|(label, value)| (label, value.to_json())).collect(),

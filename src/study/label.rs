@@ -11,8 +11,11 @@ pub enum LabelError {
     Empty,
     #[error("has {0} characters; at most 100 are kept")]
     TooLong(usize),
-    #[error("has a line break or another control character in it")]
+    #[error("has a line break or another character in it that cannot be seen")]
     ControlCharacter,
+    /// No address leads there: `.` and `..` mean places in it.
+    #[error("cannot be dots only")]
+    Dots,
 }
 
 impl Label {
@@ -25,7 +28,9 @@ impl Label {
             Err(LabelError::Empty)
         } else if length > 100 {
             Err(LabelError::TooLong(length))
-        } else if text.chars().any(char::is_control) {
+        } else if text == "." || text == ".." {
+            Err(LabelError::Dots)
+        } else if text.chars().any(|c| c.is_control() || is_invisible(c)) {
             Err(LabelError::ControlCharacter)
         } else {
             Ok(Self(text.to_owned()))
@@ -37,6 +42,11 @@ impl Label {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Characters without a width and those that turn the direction of writing: two labels that look alike would be two.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 impl std::fmt::Display for Label {
@@ -60,6 +70,9 @@ mod tests {
         assert_eq!(Label::parse(" sub-01 ").unwrap().as_str(), "sub-01");
         assert_eq!(Label::parse("  "), Err(LabelError::Empty));
         assert_eq!(Label::parse(&"x".repeat(101)), Err(LabelError::TooLong(101)));
-        assert_eq!(Label::parse("a\nb"), Err(LabelError::ControlCharacter));
+        for text in ["a\nb", "\u{200b}", "\u{202e}a", "a\u{feff}"] {
+            assert_eq!(Label::parse(text), Err(LabelError::ControlCharacter), "{text:?}");
+        }
+        assert_eq!(Label::parse(".."), Err(LabelError::Dots));
     }
 }

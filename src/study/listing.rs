@@ -16,7 +16,9 @@ use sea_orm::{
 
 use crate::database::Database;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
-use crate::entity::{callback_execution, experiment, subject, variable};
+use crate::entity::{
+    action, callback_execution, experiment, external_experiment_links, external_subject_links, scan, subject, variable,
+};
 
 use super::VariableValue;
 use super::dossier::without_logs;
@@ -348,4 +350,60 @@ pub async fn executions(
     let key = format!("executions {status:?} {result:?} {callback:?}");
     let count = total(database, totals, &key, all, window, rows.len()).await?;
     Ok(Listed { rows, count })
+}
+
+fn experiments_in_use() -> sea_orm::sea_query::SelectStatement {
+    let all = Query::select().column(experiment::Column::Id).from(experiment::Entity).to_owned();
+    all.clone().and_where(experiment::Column::ArchiveId.eq(0)).to_owned()
+}
+
+/// The ids that external systems have for subjects that are not archived.
+#[must_use]
+pub fn subject_links() -> Select<external_subject_links::Entity> {
+    let all = Query::select().column(subject::Column::Id).from(subject::Entity).to_owned();
+    let in_use = all.clone().and_where(subject::Column::ArchiveId.eq(0)).to_owned();
+    external_subject_links::Entity::find().filter(external_subject_links::Column::SubjectId.in_subquery(in_use))
+}
+
+/// The same of experiments.
+#[must_use]
+pub fn experiment_links() -> Select<external_experiment_links::Entity> {
+    let column = external_experiment_links::Column::ExperimentId;
+    external_experiment_links::Entity::find().filter(column.in_subquery(experiments_in_use()))
+}
+
+/// Scans of experiments that are not archived.
+#[must_use]
+pub fn scans() -> Select<scan::Entity> {
+    scan::Entity::find().filter(scan::Column::ExperimentId.in_subquery(experiments_in_use()))
+}
+
+/// Actions without their notes and times, of one experiment or of all: there may be millions.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn actions(
+    database: &Database,
+    totals: &Totals,
+    experiment: Option<i32>,
+    window: Window,
+) -> Result<Listed<ActionRow>, DbErr> {
+    use action::{Column, Entity};
+    let mut all = Entity::find();
+    if let Some(id) = experiment {
+        all = all.filter(Column::ExperimentId.eq(id));
+    }
+    let rows = windowed(all.clone(), Column::Id, window).order_by_asc(Column::Id);
+    let rows = rows.select_only().columns([Column::Id, Column::Success, Column::ReturnValue]);
+    let rows: Vec<ActionRow> = rows.into_model().all(database.reader()).await?;
+    let count = total(database, totals, &format!("actions {experiment:?}"), all, window, rows.len()).await?;
+    Ok(Listed { rows, count })
+}
+
+/// An action in a list.
+#[derive(Debug, Clone, FromQueryResult)]
+pub struct ActionRow {
+    pub id: i32,
+    pub success: bool,
+    pub return_value: Option<String>,
 }

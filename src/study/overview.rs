@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sea_orm::sea_query::{Query, SelectStatement};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter,
     QueryOrder, QuerySelect,
@@ -170,12 +171,23 @@ async fn distinct<E: EntityTrait>(
     Ok(rows.into_iter().map(|row| row.state_id).collect())
 }
 
+fn experiments_in_use() -> SelectStatement {
+    let all = Query::select().column(experiment::Column::Id).from(experiment::Entity).to_owned();
+    all.clone().and_where(experiment::Column::ArchiveId.eq(0)).to_owned()
+}
+
+fn actions_in_use() -> SelectStatement {
+    let all = Query::select().column(action::Column::Id).from(action::Entity).to_owned();
+    all.clone().and_where(action::Column::ExperimentId.in_subquery(experiments_in_use())).to_owned()
+}
+
 /// The last transitions that were taken anywhere.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn recent_events(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Event>, DbErr> {
     let actions = action::Entity::find()
+        .filter(action::Column::ExperimentId.in_subquery(experiments_in_use()))
         .order_by_desc(action::Column::Id)
         .limit(limit)
         .find_also_related(experiment::Entity)
@@ -224,6 +236,7 @@ pub async fn user_names(
 pub async fn recent_trouble(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Trouble>, DbErr> {
     let executions = callback_execution::Entity::find()
         .filter(callback_execution::Column::Result.is_in([ExecutionResult::Failed, ExecutionResult::Timeout]))
+        .filter(callback_execution::Column::ActionId.in_subquery(actions_in_use()))
         .order_by_desc(callback_execution::Column::Id)
         .limit(limit)
         .find_also_related(callback::Entity)

@@ -1,8 +1,6 @@
 //! How people and scripts name a thing: by its id, its label, or its address in the API.
 
-use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 
 /// See the module. `/api/v2/cohorts/3` is the id 3; `3` may be an id or a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,9 +31,10 @@ impl Reference {
         if is_address && let Some(Ok(id)) = text.rsplit('/').next().map(str::parse) {
             return Self::Id(id);
         }
-        match text.parse() {
-            Ok(id) => Self::Either(id, text.to_owned()),
-            Err(_) => Self::label(text),
+        // `007` and `+7` are labels: nobody writes an id like that.
+        match text.parse::<i32>() {
+            Ok(id) if id.to_string() == text => Self::Either(id, text.to_owned()),
+            _ => Self::label(text),
         }
     }
 
@@ -65,28 +64,29 @@ impl Reference {
         (id, label): (E::Column, E::Column),
         id_of: impl Fn(&E::Model) -> i32,
     ) -> Result<Found<E::Model>, DbErr> {
-        let condition = match self {
-            Self::Id(wanted) => Condition::all().add(id.eq(*wanted)),
-            Self::Label(wanted) => Condition::all().add(label.eq(wanted)),
-            Self::Either(wanted, text) | Self::LabelFirst(wanted, text) => {
-                Condition::any().add(id.eq(*wanted)).add(label.eq(text))
-            }
+        let by_id = |wanted: i32| all.clone().filter(id.eq(wanted)).one(connection);
+        let by_label = async |wanted: &str| {
+            // Ten are enough to say that there are several.
+            let rows = all.clone().filter(label.eq(wanted)).order_by_asc(id).limit(10).all(connection).await?;
+            let ids: Vec<i32> = rows.iter().map(&id_of).collect();
+            Ok::<_, DbErr>(match <[E::Model; 1]>::try_from(rows) {
+                Ok([row]) => Found::One(row),
+                Err(rows) if rows.is_empty() => Found::Nothing,
+                Err(_) => Found::Several(ids),
+            })
         };
-        let mut rows = all.filter(condition).order_by_asc(id).limit(10).all(connection).await?;
-        match self {
-            Self::Either(wanted, _) => {
-                if let Some(at) = rows.iter().position(|row| id_of(row) == *wanted) {
-                    return Ok(Found::One(rows.swap_remove(at)));
-                }
-            }
-            // Of two, one has the label and the other one the id.
-            Self::LabelFirst(wanted, _) if rows.len() > 1 => rows.retain(|row| id_of(row) != *wanted),
-            _ => {}
-        }
-        Ok(match rows.len() {
-            0 => Found::Nothing,
-            1 => rows.pop().map_or(Found::Nothing, Found::One),
-            _ => Found::Several(rows.iter().map(id_of).collect()),
+        let one = |row: Option<E::Model>| row.map_or(Found::Nothing, Found::One);
+        Ok(match self {
+            Self::Id(wanted) => one(by_id(*wanted).await?),
+            Self::Label(wanted) => by_label(wanted).await?,
+            Self::Either(wanted, text) => match by_id(*wanted).await? {
+                Some(row) => Found::One(row),
+                None => by_label(text).await?,
+            },
+            Self::LabelFirst(wanted, text) => match by_label(text).await? {
+                Found::Nothing => one(by_id(*wanted).await?),
+                found => found,
+            },
         })
     }
 }
@@ -109,6 +109,7 @@ mod tests {
         assert_eq!(Reference::parse("/api/v2/cohorts/3"), Reference::Id(3));
         assert_eq!(Reference::parse("https://example.org/x/api/v1/states/12"), Reference::Id(12));
         assert_eq!(Reference::parse("12"), Reference::Either(12, "12".to_owned()));
+        assert_eq!(Reference::parse("012"), Reference::Label("012".to_owned()));
         assert_eq!(Reference::parse(" check "), Reference::Label("check".to_owned()));
         assert_eq!(Reference::parse("a/7"), Reference::Label("a/7".to_owned()));
         assert_eq!(Reference::label("7"), Reference::Label("7".to_owned()));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::{NaiveDate, NaiveDateTime};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::entity::{
     cohort, experiment, external_experiment_links, external_subject_links, external_system, external_system_history,
@@ -15,6 +15,9 @@ use crate::entity::{
 };
 
 use super::Label;
+
+/// Rows in one statement: databases take only so many values.
+const CHUNK: usize = 1000;
 
 /// A row, and whether it was made just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +85,38 @@ pub async fn find_experiment(
         .await
 }
 
+/// The archived subject with this label, when there is none in use.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn archived_subject(
+    connection: &impl ConnectionTrait,
+    cohort_id: i32,
+    label: &Label,
+) -> Result<Option<i32>, DbErr> {
+    use subject::Column;
+    let all = subject::Entity::find().filter(Column::CohortId.eq(cohort_id)).filter(Column::Label.eq(label.as_str()));
+    // The one in use has the lowest: 0.
+    let found = all.order_by_asc(Column::ArchiveId).one(connection).await?;
+    Ok(found.filter(|row| row.archive_id != 0).map(|row| row.id))
+}
+
+/// The archived experiment with this label; of an archived subject, any experiment that it has, or 0 for none.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn archived_experiment(
+    connection: &impl ConnectionTrait,
+    subject_id: i32,
+    label: &Label,
+    subject_is_archived: bool,
+) -> Result<Option<i32>, DbErr> {
+    use experiment::Column;
+    let all = experiment::Entity::find().filter(Column::SubjectId.eq(subject_id));
+    let found = all.filter(Column::Label.eq(label.as_str())).one(connection).await?.map(|row| row.id);
+    Ok(found.or(subject_is_archived.then_some(0)))
+}
+
 /// The scantype with this protocol. The modality of one that is there is left alone: protocols are unique.
 ///
 /// # Errors
@@ -120,7 +155,9 @@ pub async fn scans(
     }
     let added = rows.len();
     if added > 0 {
-        scan::Entity::insert_many(rows).exec_without_returning(connection).await?;
+        for chunk in rows.chunks(CHUNK) {
+            scan::Entity::insert_many(chunk.to_vec()).exec_without_returning(connection).await?;
+        }
     }
     Ok(added)
 }

@@ -183,7 +183,12 @@ pub async fn set_variables(
     let conflict = OnConflict::columns([variable::Column::ExperimentId, variable::Column::Label])
         .update_columns([variable::Column::Kind, variable::Column::Value])
         .to_owned();
-    variable::Entity::insert_many(rows).on_conflict(conflict).exec_without_returning(connection).await?;
+    let rows: Vec<variable::ActiveModel> = rows.collect();
+    // Databases take only so many values in one statement.
+    for chunk in rows.chunks(1000) {
+        let rows = variable::Entity::insert_many(chunk.to_vec()).on_conflict(conflict.clone());
+        rows.exec_without_returning(connection).await?;
+    }
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use crate::app::App;
-use crate::http::{Address, AuthSession, Credentials, HttpError};
+use crate::http::{Address, AuthSession, HttpError};
 
 #[derive(Deserialize)]
 pub(super) struct LoginQuery {
@@ -50,11 +50,7 @@ pub(super) async fn log_in(
     mut session: AuthSession,
     Form(form): Form<LoginForm>,
 ) -> Result<Response, HttpError> {
-    let given = Credentials { login: form.login.clone(), password: form.password, address };
-    let found = match session.authenticate(given).await {
-        Err(axum_login::Error::Backend(error)) => return Err(error.into()),
-        outcome => outcome.map_err(internal)?,
-    };
+    let found = app.accounts.log_in(&form.login, &form.password, address).await?;
     let Some(user) = found else {
         let shown: String = form.login.chars().take(64).collect();
         warn!(login = ?shown, "a login was refused");

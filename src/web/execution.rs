@@ -57,7 +57,7 @@ async fn execution_page(
         arguments: callback.callback_arguments.clone(),
         execution: execution_entry(execution, callback),
         experiment_id: experiment.id,
-        is_current: experiment.last_action_id == Some(action.id),
+        is_current: experiment.last_action_id == Some(action.id) && experiment.archive_id == 0,
         experiment: experiment.label,
         action_id: action.id,
         reason,

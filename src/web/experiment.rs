@@ -151,7 +151,11 @@ async fn experiment_page(
 ) -> Result<Response, HttpError> {
     let experiment =
         Dossier::find(app.engine.database().reader(), id).await?.ok_or_else(|| missing("experiment", id))?;
-    let ways = app.engine.possible_transitions(id).await?;
+    // What is archived does not move any more.
+    let ways = match &experiment.archived {
+        Some(_) => Vec::new(),
+        None => app.engine.possible_transitions(id).await?,
+    };
     let content = ExperimentPage {
         is_moving: experiment.is_moving(),
         ways: ways.into_iter().map(Way::from).collect(),

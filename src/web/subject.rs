@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::App;
 use crate::entity::{cohort, external_subject_links, external_system, subject};
 use crate::http::{HttpError, LoggedIn, Wants};
+use crate::study::dossier::Archived;
 use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page, SubjectRow};
 
 use super::page::{Choice, Paging, cohort_choices, maybe, missing, page_or_block};
@@ -51,6 +52,7 @@ struct SubjectPage {
     external_ids: BTreeMap<String, String>,
     experiments: Page<ExperimentRow>,
     path: String,
+    archived: Option<Archived>,
 }
 
 pub(super) async fn list_subjects(
@@ -82,7 +84,13 @@ pub(super) async fn show_subject(
         .all(connection)
         .await?;
     let filter = ExperimentFilter { subject: Some(id), ..ExperimentFilter::default() };
+    let archived = (subject.archive_id != 0).then(|| Archived {
+        at: subject.archived_at,
+        by: subject.archived_by,
+        reason: subject.archived_reason,
+    });
     let content = SubjectPage {
+        archived,
         id,
         label: subject.label,
         date_of_birth: subject.date_of_birth,

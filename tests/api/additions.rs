@@ -167,19 +167,20 @@ async fn an_import_may_come_again_and_what_is_wrong_keeps_nothing_else_out() {
         { "cohort": "new", "label": "s2" },
         { "label": "s3" },
         { "cohort": "new", "label": "s4", "date_of_birth": "tomorrow" },
+        { "cohort": "new", "label": "s6", "external_ids": { "XNATT": "1" } },
         "s5",
     ]);
     let first = admin.post("/api/v2/import", list.clone()).await.expect(200);
     assert_eq!(
         (&first["subjects"], &first["experiments"], &first["errors"]),
-        (&json!(2), &json!(1), &json!(5)),
+        (&json!(2), &json!(1), &json!(6)),
         "{first}"
     );
     assert!(first["results"][0]["experiments"][1]["error"].as_str().unwrap().contains("scandate"));
     assert!(first["results"][0]["experiments"][2]["error"].as_str().unwrap().contains("no such"));
     assert!(first["results"][2]["error"].as_str().unwrap().contains("cohort"));
-    let second = admin.post("/api/v2/import", list).await.expect(200);
-    assert_eq!((&second["subjects"], &second["experiments"], &second["errors"]), (&json!(0), &json!(0), &json!(5)));
+    let second = admin.post("/api/v2/import", list.clone()).await.expect(200);
+    assert_eq!((&second["subjects"], &second["experiments"], &second["errors"]), (&json!(0), &json!(0), &json!(6)));
     assert_eq!(
         second["results"][0]["experiments"][0]["experiment"],
         first["results"][0]["experiments"][0]["experiment"]
@@ -188,6 +189,14 @@ async fn an_import_may_come_again_and_what_is_wrong_keeps_nothing_else_out() {
     assert_eq!(experiment["external_ids"], json!({ "XNAT": "E1" }));
     assert_eq!(experiment["variable_map"], json!({ "age": 74 }));
     assert_eq!(admin.get("/api/v2/scans").await.expect(200)["count"], 1);
+    // What was archived stays archived.
+    let uri = first["results"][0]["experiments"][0]["experiment"]["uri"].as_str().unwrap();
+    admin.delete(&format!("{uri}?reason=wrong")).await.expect(200);
+    let third = admin.post("/api/v2/import", list.clone()).await.expect(200);
+    assert_eq!((&third["experiments"], &third["errors"]), (&json!(0), &json!(6)));
+    let s2 = first["results"][1]["subject"]["uri"].as_str().unwrap();
+    admin.delete(&format!("{s2}?reason=wrong")).await.expect(200);
+    assert_eq!(admin.post("/api/v2/import", list).await.expect(200)["subjects"], 0);
     admin.post("/api/v2/import", json!({ "cohort": "new" })).await.expect(400);
     server.bob().post("/api/v2/import", json!([])).await.expect(403);
 }
@@ -231,6 +240,50 @@ async fn a_request_that_comes_again_is_done_once() {
         }
         assert_eq!(admin.get("/api/v2/cohorts").await.expect(200)["count"], 5);
         send(&"k".repeat(256), "long").await.expect(400);
+        // A token sees nothing of what its owner was answered otherwise, and secrets are not kept for repetitions.
+        let key =
+            |path: &str, body: Value| admin.request(Method::POST, path).header("idempotency-key", "k5").json(&body);
+        let token = admin.send(key("/api/v2/tokens", json!({ "label": "t", "permissions": [] }))).await.expect(201);
+        let another = admin.send(key("/api/v2/tokens", json!({ "label": "t", "permissions": [] }))).await.expect(201);
+        assert_ne!(token["token"], another["token"]);
+        admin.send(key("/api/v2/cohorts", json!({ "label": "mine" }))).await.expect(201);
+        let limited = server.bearer(token["token"].as_str().unwrap());
+        let request = limited.request(Method::POST, "/api/v2/cohorts").header("idempotency-key", "k5");
+        limited.send(request.json(&json!({ "label": "mine" }))).await.expect(403);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn work_goes_on_when_the_caller_goes_away_and_its_answer_waits() {
+    let server = Server::study(Backend::Sqlite).await;
+    let admin = server.admin();
+    let subjects: Vec<Value> = (0..150).map(|number| json!({ "cohort": "c", "label": format!("s{number}") })).collect();
+    let request = || admin.request(Method::POST, "/api/v2/import").header("idempotency-key", "cut").json(&subjects);
+    let cut = request().timeout(std::time::Duration::from_millis(30)).send().await;
+    assert!(cut.is_err_and(|error| error.is_timeout()), "it was done before it could be cut");
+    let answer = crate::support::eventually("the answer of the first request", async || {
+        let answer = admin.send(request()).await;
+        (answer.status != 409).then_some(answer)
+    })
+    .await;
+    assert_eq!(answer.header("idempotency-replayed"), "true");
+    assert_eq!(answer.expect(200)["subjects"], 150);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn q6_a_long_log_is_cut_in_the_middle_and_the_report_is_taken() {
+    let server = Server::study(Backend::Mariadb).await;
+    server.experiment("e").await;
+    let log = format!("begin{}end", "é".repeat(1_500_000));
+    let body = json!({ "status": "finished", "result": "success", "run_log": log, "result_values": "{\"rating\": 3}" });
+    let taken = server.admin().put("/api/v2/callback_executions/1", body).await.expect(200);
+    let kept = taken["run_log"].as_str().unwrap();
+    assert!(kept.len() < 1_100_000 && kept.starts_with("begin") && kept.ends_with("end") && kept.contains("left out"));
+    // A text of JSON is as good as the object in it: answers have it so.
+    assert_eq!(server.admin().get("/api/v2/experiments/1").await.expect(200)["variable_map"]["qc"], 3);
+    for values in [json!("no json"), json!([1]), json!(7)] {
+        let body = json!({ "result_values": values });
+        server.admin().put("/api/v2/callback_executions/2", body).await.expect(400);
     }
 }
 

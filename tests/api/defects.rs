@@ -66,6 +66,8 @@ async fn what_is_wrong_is_named_by_field() {
         assert_eq!(told["errors"].as_object().unwrap().len(), 1, "{path}: {told}");
     }
     admin.get("/api/v2/experiments?subject_id=abc").await.expect(404);
+    let many: Vec<String> = (0..11).map(|number| format!("variable.v{number}=1")).collect();
+    admin.get(&format!("/api/v2/experiments?{}", many.join("&"))).await.expect(400);
     for body in ["", "[]", "\"x\"", "{", "null", "[1"] {
         let request = admin.request(Method::POST, "/api/v2/cohorts").body(body);
         admin.send(request.header("content-type", "application/json")).await.expect(400);

@@ -71,7 +71,7 @@ pub(super) async fn list_subject_links(
 ) -> Result<ListAnswer<SubjectLinkList>, HttpError> {
     let window = window.window()?;
     let database = app.engine.database();
-    let all = external_subject_links::Entity::find();
+    let all = listing::subject_links();
     let id = external_subject_links::Column::Id;
     let listed = listing::list(database, &app.totals, "subject links", all, id, window).await?;
     let last_id = listed.rows.last().map(|row| row.id);
@@ -144,7 +144,7 @@ pub(super) async fn list_experiment_links(
 ) -> Result<ListAnswer<ExperimentLinkList>, HttpError> {
     let window = window.window()?;
     let database = app.engine.database();
-    let all = external_experiment_links::Entity::find();
+    let all = listing::experiment_links();
     let id = external_experiment_links::Column::Id;
     let listed = listing::list(database, &app.totals, "experiment links", all, id, window).await?;
     let last_id = listed.rows.last().map(|row| row.id);
@@ -221,7 +221,7 @@ pub(super) async fn list_scans(
 ) -> Result<ListAnswer<ScanList>, HttpError> {
     let window = window.window()?;
     let database = app.engine.database();
-    let all = scan::Entity::find();
+    let all = listing::scans();
     let listed = listing::list(database, &app.totals, "scans", all, scan::Column::Id, window).await?;
     let last_id = listed.rows.last().map(|row| row.id);
     let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };

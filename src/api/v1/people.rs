@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::show::{Role, RoleList, User, UserList, V1};
 use crate::api::access::{Caller, May};
 use crate::api::input::{Body, Number, Query};
-use crate::api::lookup::{self, by_id};
+use crate::api::lookup::by_id;
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
 use crate::api::people::{self, UserBody, open_user};
 use crate::app::App;
@@ -68,7 +68,7 @@ pub(super) async fn get_user(
     security(("login" = ["user_update_all"])), responses((status = 200, body = User)))]
 pub(super) async fn update_user(
     State(app): State<App>,
-    _: May<UserUpdateAll>,
+    may: May<UserUpdateAll>,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
@@ -76,7 +76,7 @@ pub(super) async fn update_user(
 ) -> Result<Single<User>, HttpError> {
     let shown = V1(addresses);
     let seen = |now: &user::Model| if_match.fits(&shown.user(now.clone()));
-    Ok(Single(shown.user(people::update_user(&app, id, body, seen).await?)))
+    Ok(Single(shown.user(people::update_user(&app, &may.caller, id, body, seen).await?)))
 }
 
 /// Deactivates an account. It is not deleted: the history names it.
@@ -84,10 +84,10 @@ pub(super) async fn update_user(
     security(("login" = ["user_delete"])), responses((status = 200, description = "null", body = Option<String>)))]
 pub(super) async fn delete_user(
     State(app): State<App>,
-    _: May<UserDelete>,
+    may: May<UserDelete>,
     Number(id): Number,
 ) -> Result<axum::Json<()>, HttpError> {
-    people::deactivate_user(&app, id).await?;
+    people::deactivate_user(&app, &may.caller, id).await?;
     Ok(axum::Json(()))
 }
 
@@ -103,11 +103,15 @@ pub(super) struct UserRole {
     has_role: bool,
 }
 
-async fn set_role(app: &App, user: &str, role: &str, has_role: bool) -> Result<axum::Json<UserRole>, HttpError> {
-    let connection = app.engine.database().reader();
-    let user = lookup::user(connection, &Reference::parse(user)).await?;
-    let role = lookup::role(connection, &Reference::parse(role)).await?;
-    app.accounts.set_role(user.id, role.id, has_role).await?;
+async fn set_role(
+    app: &App,
+    caller: &Caller,
+    user: &str,
+    role: &str,
+    has_role: bool,
+) -> Result<axum::Json<UserRole>, HttpError> {
+    let (user, role) = (Reference::parse(user), Reference::parse(role));
+    let (user, role) = people::set_role(app, caller, &user, &role, has_role).await?;
     Ok(axum::Json(UserRole { role: role.id, user: user.id, has_role }))
 }
 
@@ -117,10 +121,10 @@ async fn set_role(app: &App, user: &str, role: &str, has_role: bool) -> Result<a
     responses((status = 200, body = UserRole)))]
 pub(super) async fn add_user_role(
     State(app): State<App>,
-    _: May<RolesManage>,
+    may: May<RolesManage>,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<axum::Json<UserRole>, HttpError> {
-    set_role(&app, &user, &role, true).await
+    set_role(&app, &may.caller, &user, &role, true).await
 }
 
 /// Takes a role from a user, both by id or name.
@@ -129,10 +133,10 @@ pub(super) async fn add_user_role(
     responses((status = 200, body = UserRole)))]
 pub(super) async fn remove_user_role(
     State(app): State<App>,
-    _: May<RolesManage>,
+    may: May<RolesManage>,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<axum::Json<UserRole>, HttpError> {
-    set_role(&app, &user, &role, false).await
+    set_role(&app, &may.caller, &user, &role, false).await
 }
 
 /// Roles.

@@ -2,7 +2,7 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -14,7 +14,7 @@ use crate::api::lookup;
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
 use crate::api::sample::{self, CohortBody, ExperimentBody, ExperimentFilter, StateBody, SubjectBody};
 use crate::app::App;
-use crate::entity::{action, cohort, experiment};
+use crate::entity::{cohort, experiment};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleStateUpdate};
 use crate::study::{Reference, listing, record};
@@ -113,7 +113,7 @@ pub(super) async fn update_cohort(
     let row = lookup::cohort(app.engine.database().reader(), &Reference::parse(&id)).await?;
     let shown = V1(addresses.clone());
     let seen = |now: &record::CohortRecord| if_match.fits(&shown.cohort(now.clone()));
-    let row = sample::update_cohort(&app, row.id, body, seen).await?;
+    let row = sample::update_cohort(&app, row.id, body, if_match.is_given(), seen).await?;
     show_cohort(&app, addresses, row).await.map(Single)
 }
 
@@ -258,9 +258,7 @@ pub(super) async fn list_actions_of_experiment(
     let window = window.window()?;
     let database = app.engine.database();
     let experiment = lookup::experiment(database.reader(), &Reference::parse(&id)).await?;
-    let all = action::Entity::find().filter(action::Column::ExperimentId.eq(experiment.id));
-    let key = format!("actions of {}", experiment.id);
-    let listed = listing::list(database, &app.totals, &key, all, action::Column::Id, window).await?;
+    let listed = listing::actions(app.engine.database(), &app.totals, Some(experiment.id), window).await?;
     let last_id = listed.rows.last().map(|row| row.id);
     let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
     let shown = V1(addresses);

@@ -8,13 +8,15 @@ use super::show::{
     Workflow, WorkflowList,
 };
 use crate::api::access::{Administrator, Caller, May, MaybeCaller};
-use crate::api::history::{self, ActionBody, CallbackBody, ExecutionBody, Reporter, SecretBody, open_execution};
+use crate::api::history::{
+    self, ActionBody, CallbackBody, ExecutionBody, Reporter, SecretBody, open_execution, seen_execution,
+};
 use crate::api::input::{Body, Number, Query};
 use crate::api::lookup::{self, by_id};
 use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
 use crate::app::App;
 use crate::database::WriteTransaction;
-use crate::entity::{action, callback, callback_execution, state, transition, workflow};
+use crate::entity::{action, callback, state, transition, workflow};
 use crate::http::HttpError;
 use crate::http::needs::ActionUpdate;
 use crate::study::{Reference, listing, record};
@@ -192,9 +194,7 @@ pub(super) async fn list_actions(
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
     let window = window.window()?;
-    let all = action::Entity::find();
-    let id = action::Column::Id;
-    let listed = listing::list(app.engine.database(), &app.totals, "actions", all, id, window).await?;
+    let listed = listing::actions(app.engine.database(), &app.totals, None, window).await?;
     let last_id = listed.rows.last().map(|row| row.id);
     let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
     let shown = V1(addresses);
@@ -328,12 +328,9 @@ pub(super) async fn update_callback_execution(
 ) -> Result<Single<Execution>, HttpError> {
     let shown = V1(addresses);
     let connection = app.engine.database().reader();
-    let seen = async |row: &callback_execution::Model| {
-        if !if_match.is_given() {
-            return Ok(true);
-        }
-        Ok(if_match.fits(&shown.execution(record::execution(connection, row.clone()).await?)))
-    };
-    let row = history::report(&app, id, caller, body, seen).await?;
+    // Who may see it is asked first: a refusal must not tell what is there.
+    open_execution(&app, id, MaybeCaller(caller.0.clone()), body.secret()).await?;
+    let seen = seen_execution(&app, id, &if_match, |record| shown.execution(record)).await?;
+    let row = history::report(&app, id, caller, body, seen.as_ref()).await?;
     Ok(Single(shown.execution(record::execution(connection, row).await?)))
 }

@@ -100,7 +100,7 @@ pub(super) async fn update_cohort(
     Body(body): Body<CohortBody>,
 ) -> Result<Single<Cohort>, HttpError> {
     let seen = |now: &record::CohortRecord| if_match.fits(&addresses.cohort(now.clone()));
-    let row = sample::update_cohort(&app, id, body, seen).await?;
+    let row = sample::update_cohort(&app, id, body, if_match.is_given(), seen).await?;
     Ok(Single(addresses.cohort(record::cohort(app.engine.database().reader(), row, None).await?)))
 }
 

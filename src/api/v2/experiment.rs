@@ -2,7 +2,6 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::Value;
 
 use super::show::{ActionList, Experiment, ExperimentList, Summary};
@@ -15,7 +14,7 @@ use crate::api::sample::{
 };
 use crate::app::App;
 use crate::engine::Possible;
-use crate::entity::{action, experiment, state};
+use crate::entity::{experiment, state};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleDelete, SampleStateUpdate, SampleUpdate};
 use crate::study::listing::{self, Named};
@@ -102,7 +101,7 @@ pub(super) async fn create_experiment(
     addresses: Addresses,
     Body(body): Body<ExperimentBody>,
 ) -> Result<Created<Experiment>, HttpError> {
-    let row = sample::create_experiment(&app, body, "subject_id", Some("id"), &may.caller.actor()).await?;
+    let row = sample::create_experiment(&app, body, "subject_id", None, &may.caller.actor()).await?;
     let body = addresses.experiment(record::experiment(app.engine.database().reader(), row).await?);
     Ok(Created { location: body.uri.clone(), body })
 }
@@ -172,10 +171,7 @@ pub(super) async fn list_actions_of_experiment(
 ) -> Result<ListAnswer<ActionList>, HttpError> {
     let window = window.window()?;
     find(&app, id).await?;
-    let all = action::Entity::find().filter(action::Column::ExperimentId.eq(id));
-    let key = format!("actions of {id}");
-    let database = app.engine.database();
-    let listed = listing::list(database, &app.totals, &key, all, action::Column::Id, window).await?;
+    let listed = listing::actions(app.engine.database(), &app.totals, Some(id), window).await?;
     let last_id = listed.rows.last().map(|row| row.id);
     let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
     let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();

@@ -9,6 +9,7 @@ use super::show::{Action, ActionList, Callback, CallbackList, Execution, Summary
 use crate::api::access::{Caller, May, MaybeCaller};
 use crate::api::history::{
     self, ActionBody, CallbackBody, ExecutionBody, MarkBody, Reporter, SecretBody, open_execution, read_mark,
+    seen_execution,
 };
 use crate::api::input::{Body, Given, Number, Problems, Query};
 use crate::api::lookup::{by_id, moment};
@@ -34,8 +35,7 @@ pub(super) async fn list_actions(
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
     let window = window.window()?;
-    let all = action::Entity::find();
-    let listed = listing::list(app.engine.database(), &app.totals, "actions", all, action::Column::Id, window).await?;
+    let listed = listing::actions(app.engine.database(), &app.totals, None, window).await?;
     let last_id = listed.rows.last().map(|row| row.id);
     let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
     let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();
@@ -261,14 +261,10 @@ pub(super) async fn update_callback_execution(
     Number(id): Number,
     Body(body): Body<ExecutionBody>,
 ) -> Result<Single<Execution>, HttpError> {
-    let seen = async |row: &callback_execution::Model| {
-        if !if_match.is_given() {
-            return Ok(true);
-        }
-        let record = record::execution(app.engine.database().reader(), row.clone()).await?;
-        Ok(if_match.fits(&addresses.execution(record)))
-    };
-    let row = history::report(&app, id, caller, body, seen).await?;
+    // Who may see it is asked first: a refusal must not tell what is there.
+    open_execution(&app, id, MaybeCaller(caller.0.clone()), body.secret()).await?;
+    let seen = seen_execution(&app, id, &if_match, |record| addresses.execution(record)).await?;
+    let row = history::report(&app, id, caller, body, seen.as_ref()).await?;
     show(&app, &addresses, row).await
 }
 

@@ -12,7 +12,7 @@ use super::show::{Role, RoleList, User, UserList};
 use crate::account::{NewToken, Permission};
 use crate::api::access::{By, Caller, May};
 use crate::api::input::{Body, Given, Number, Problems, Query};
-use crate::api::lookup::{self, by_id, moment};
+use crate::api::lookup::{by_id, moment};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
 use crate::api::people::{self, UserBody, open_user};
 use crate::app::App;
@@ -70,14 +70,14 @@ pub(super) async fn get_user(
     security(("login" = ["user_update_all"])), responses((status = 200, body = User)))]
 pub(super) async fn update_user(
     State(app): State<App>,
-    _: May<UserUpdateAll>,
+    may: May<UserUpdateAll>,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
     Body(body): Body<UserBody>,
 ) -> Result<Single<User>, HttpError> {
     let seen = |now: &user::Model| if_match.fits(&addresses.user(now.clone()));
-    Ok(Single(addresses.user(people::update_user(&app, id, body, seen).await?)))
+    Ok(Single(addresses.user(people::update_user(&app, &may.caller, id, body, seen).await?)))
 }
 
 /// Deactivates an account. It is not deleted: the history names it.
@@ -85,10 +85,10 @@ pub(super) async fn update_user(
     security(("login" = ["user_delete"])), responses((status = 200, description = "null", body = Option<String>)))]
 pub(super) async fn delete_user(
     State(app): State<App>,
-    _: May<UserDelete>,
+    may: May<UserDelete>,
     Number(id): Number,
 ) -> Result<axum::Json<()>, HttpError> {
-    people::deactivate_user(&app, id).await?;
+    people::deactivate_user(&app, &may.caller, id).await?;
     Ok(axum::Json(()))
 }
 
@@ -102,11 +102,15 @@ pub(super) struct UserRole {
     has_role: bool,
 }
 
-async fn set_role(app: &App, user: &str, role: &str, has_role: bool) -> Result<axum::Json<UserRole>, HttpError> {
-    let connection = app.engine.database().reader();
-    let user = lookup::user(connection, &Reference::label_first(user)).await?;
-    let role = lookup::role(connection, &Reference::label_first(role)).await?;
-    app.accounts.set_role(user.id, role.id, has_role).await?;
+async fn set_role(
+    app: &App,
+    caller: &Caller,
+    user: &str,
+    role: &str,
+    has_role: bool,
+) -> Result<axum::Json<UserRole>, HttpError> {
+    let (user, role) = (Reference::label_first(user), Reference::label_first(role));
+    let (user, role) = people::set_role(app, caller, &user, &role, has_role).await?;
     Ok(axum::Json(UserRole { role: role.name, user: user.username, has_role }))
 }
 
@@ -116,10 +120,10 @@ async fn set_role(app: &App, user: &str, role: &str, has_role: bool) -> Result<a
     responses((status = 200, body = UserRole)))]
 pub(super) async fn add_user_role(
     State(app): State<App>,
-    _: May<RolesManage>,
+    may: May<RolesManage>,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<axum::Json<UserRole>, HttpError> {
-    set_role(&app, &user, &role, true).await
+    set_role(&app, &may.caller, &user, &role, true).await
 }
 
 /// Takes a role from a user.
@@ -128,10 +132,10 @@ pub(super) async fn add_user_role(
     responses((status = 200, body = UserRole)))]
 pub(super) async fn remove_user_role(
     State(app): State<App>,
-    _: May<RolesManage>,
+    may: May<RolesManage>,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<axum::Json<UserRole>, HttpError> {
-    set_role(&app, &user, &role, false).await
+    set_role(&app, &may.caller, &user, &role, false).await
 }
 
 /// Roles.
@@ -232,7 +236,7 @@ fn show_token(addresses: &Addresses, token: crate::account::Token) -> Token {
 /// A token cannot make or end tokens: who finds one does not keep what it opens.
 fn check_no_token(caller: &Caller) -> Result<(), HttpError> {
     match caller.by {
-        By::Token => {
+        By::Token(_) => {
             Err(HttpError::NotYours("Tokens are made and revoked with a password or in a session.".to_owned()))
         }
         By::Password | By::Session => Ok(()),

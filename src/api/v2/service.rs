@@ -1,8 +1,11 @@
 //! Work on many things at once, for administrators and scripts.
 
+use std::collections::BTreeSet;
+
 use axum::extract::State;
 use axum::http::StatusCode;
 use chrono::{NaiveDate, NaiveDateTime};
+use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -15,6 +18,7 @@ use crate::api::output::{Addresses, Created};
 use crate::api::sample::{self, StateBody, label_of, load_workflow};
 use crate::app::App;
 use crate::engine::{Actor, TimeoutCounts};
+use crate::entity::external_system;
 use crate::http::HttpError;
 use crate::http::needs::{ActionUpdate, SampleAdd, SampleStateUpdate};
 use crate::import::{Configured, ScanKind, Session, configure, read_configuration, register_session, register_subject};
@@ -175,6 +179,15 @@ pub(super) struct BulkAnswer {
 /// Things in one request at most, so that it ends in time.
 const MOST: usize = 1000;
 
+/// An error of one thing among many: the others go on, and what was done is told. What went wrong inside is for the log.
+fn told(error: &HttpError) -> String {
+    if error.status().is_server_error() {
+        tracing::error!(%error, "one of many could not be done");
+        return "something went wrong here; try this one again".to_owned();
+    }
+    error.to_string()
+}
+
 /// Moves many experiments, each by itself: some may move while others cannot. At most 1000 in one request.
 #[utoipa::path(post, path = "/experiments/bulk/transition", tag = "experiments", request_body = BulkBody,
     security(("login" = ["sample_state_update"])), responses((status = 200, body = BulkAnswer)))]
@@ -205,9 +218,8 @@ pub(super) async fn bulk_transition(
                 state: Some(addresses.summary("states", change.state)),
                 error: change.error,
             },
-            Err(error) if error.status().is_server_error() => return Err(error),
             Err(error) => {
-                let error = Some(serde_json::json!({ "message": error.to_string() }));
+                let error = Some(serde_json::json!({ "message": told(&error) }));
                 BulkResult { experiment: id, success: false, state: None, error }
             }
         });
@@ -290,7 +302,8 @@ pub(super) struct ImportAnswer {
 }
 
 /// Takes in a list of subjects with their experiments. What is there already, by its labels, is left as it is, so that
-/// the same list may come again; what is wrong is told by item and keeps nothing else out. At most 1000 subjects.
+/// the same list may come again; what is wrong is told by item and keeps nothing else out. At most 1000 subjects and
+/// 1000 experiments. What was archived stays archived.
 #[utoipa::path(post, path = "/import", tag = "service", request_body = Vec<ImportedSubject>,
     security(("login" = ["sample_add"])), responses((status = 200, body = ImportAnswer)))]
 pub(super) async fn import_subjects(
@@ -299,13 +312,17 @@ pub(super) async fn import_subjects(
     addresses: Addresses,
     ListBody(items): ListBody,
 ) -> Result<axum::Json<ImportAnswer>, HttpError> {
-    if items.len() > MOST {
-        return Err(HttpError::BadRequest(format!("At most {MOST} subjects in one request.")));
+    let experiments = items.iter().map(|item| item["experiments"].as_array().map_or(0, Vec::len)).sum::<usize>();
+    if items.len() > MOST || experiments > MOST {
+        let message = format!("At most {MOST} subjects and {MOST} experiments in one request.");
+        return Err(HttpError::BadRequest(message));
     }
+    let systems = external_system::Entity::find().all(app.engine.database().reader()).await?;
+    let systems: BTreeSet<String> = systems.into_iter().map(|system| system.system_name).collect();
     let actor = may.caller.actor();
     let mut results = Vec::with_capacity(items.len());
     for item in &items {
-        results.push(import_subject(&app, &addresses, &actor, item).await?);
+        results.push(import_subject(&app, &addresses, &actor, &systems, item).await?);
     }
     let experiments = || results.iter().flat_map(|result: &ImportResult| &result.experiments);
     let wrong = results.iter().filter(|result| result.error.is_some()).count();
@@ -325,7 +342,7 @@ struct ReadSubject {
     external_ids: Vec<(Label, String)>,
 }
 
-fn read_subject(item: &Value) -> Result<ReadSubject, String> {
+fn read_subject(item: &Value, systems: &BTreeSet<String>) -> Result<ReadSubject, String> {
     if !item.is_object() {
         return Err("must be an object".to_owned());
     }
@@ -334,15 +351,19 @@ fn read_subject(item: &Value) -> Result<ReadSubject, String> {
         cohort: label_of(item.get("cohort").or_else(|| item.get("cohort_label")), "cohort")?,
         label: label_of(item.get("label"), "label")?,
         date_of_birth: given.map(NaiveDate::read).transpose().map_err(|problem| format!("date_of_birth: {problem}"))?,
-        external_ids: read_external_ids(item)?,
+        external_ids: read_external_ids(item, systems)?,
     })
 }
 
-fn read_external_ids(item: &Value) -> Result<Vec<(Label, String)>, String> {
+fn read_external_ids(item: &Value, systems: &BTreeSet<String>) -> Result<Vec<(Label, String)>, String> {
     let Some(given) = item.get("external_ids").filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
     let entries = given.as_object().ok_or("external_ids must be an object")?;
     let entry = |(name, value): (&String, &Value)| {
         let name = Label::parse(name).map_err(|error| format!("external_ids: '{name}' {error}"))?;
+        // A typing error does not make a new system.
+        if !systems.contains(name.as_str()) {
+            return Err(format!("external_ids: there is no external system '{name}'"));
+        }
         let id = String::read(value).map_err(|problem| format!("external_ids: {name} {problem}"))?;
         if id.chars().count() > 1024 {
             return Err(format!("external_ids: {name} has more than 1024 characters"));
@@ -352,7 +373,7 @@ fn read_external_ids(item: &Value) -> Result<Vec<(Label, String)>, String> {
     entries.iter().map(entry).collect()
 }
 
-fn read_session(subject: &ReadSubject, item: &Value) -> Result<Session, String> {
+fn read_session(subject: &ReadSubject, item: &Value, systems: &BTreeSet<String>) -> Result<Session, String> {
     let label = label_of(item.get("label"), "label")?;
     let scandate = item.get("scandate").ok_or("scandate is required")?;
     let scandate = NaiveDateTime::read(scandate).map_err(|problem| format!("scandate: {problem}"))?;
@@ -385,7 +406,7 @@ fn read_session(subject: &ReadSubject, item: &Value) -> Result<Session, String> 
         workflow,
         variables,
         scans,
-        external_ids: read_external_ids(item)?,
+        external_ids: read_external_ids(item, systems)?,
     })
 }
 
@@ -393,11 +414,12 @@ async fn import_subject(
     app: &App,
     addresses: &Addresses,
     actor: &Actor,
+    systems: &BTreeSet<String>,
     item: &Value,
 ) -> Result<ImportResult, HttpError> {
     let wrong =
         |error: String| ImportResult { subject: None, is_new: false, experiments: Vec::new(), error: Some(error) };
-    let subject = match read_subject(item) {
+    let subject = match read_subject(item, systems) {
         Ok(subject) => subject,
         Err(error) => return Ok(wrong(error)),
     };
@@ -408,10 +430,14 @@ async fn import_subject(
     };
     let registered =
         register_subject(&app.engine, &subject.cohort, &subject.label, subject.date_of_birth, &subject.external_ids)
-            .await?;
+            .await;
+    let registered = match registered.map_err(HttpError::from) {
+        Ok(registered) => registered,
+        Err(error) => return Ok(wrong(told(&error))),
+    };
     let mut experiments = Vec::with_capacity(sessions.len());
     for item in sessions {
-        experiments.push(match read_session(&subject, item) {
+        experiments.push(match read_session(&subject, item, systems) {
             Ok(session) => import_session(app, addresses, actor, &session).await?,
             Err(error) => ImportedExperimentResult { experiment: None, is_new: false, error: Some(error) },
         });
@@ -430,10 +456,10 @@ async fn import_session(
     match register_session(&app.engine, session, actor).await.map_err(HttpError::from) {
         Ok(outcome) => {
             let named = Named { id: outcome.experiment.id, label: session.experiment.to_string() };
-            let experiment = Some(addresses.summary("experiments", named));
+            // Of an archived subject that never had it there is nothing to show.
+            let experiment = (named.id != 0).then(|| addresses.summary("experiments", named));
             Ok(ImportedExperimentResult { experiment, is_new: outcome.experiment.is_new, error: None })
         }
-        Err(error) if error.status().is_server_error() => Err(error),
-        Err(error) => Ok(ImportedExperimentResult { experiment: None, is_new: false, error: Some(error.to_string()) }),
+        Err(error) => Ok(ImportedExperimentResult { experiment: None, is_new: false, error: Some(told(&error)) }),
     }
 }

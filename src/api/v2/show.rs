@@ -9,8 +9,8 @@ use utoipa::ToSchema;
 use crate::account::RoleRecord;
 use crate::api::lookup::moment;
 use crate::api::output::{Addresses, list_of};
-use crate::entity::{action, callback, external_system, role, scantype, user};
-use crate::study::listing::Named;
+use crate::entity::{callback, external_system, role, scantype, user};
+use crate::study::listing::{ActionRow, Named};
 use crate::study::record::{
     ActionRecord, CallbackRecord, CohortRecord, ExecutionRecord, ExperimentRecord, LinkRecord, ScanRecord, StateRecord,
     SubjectRecord, TransitionRecord,
@@ -482,7 +482,7 @@ impl Addresses {
         }
     }
 
-    pub(super) fn action_summary(&self, row: action::Model) -> ActionSummary {
+    pub(super) fn action_summary(&self, row: ActionRow) -> ActionSummary {
         let uri = self.v2("actions", row.id);
         ActionSummary { id: row.id, success: row.success, return_value: row.return_value, uri }
     }
