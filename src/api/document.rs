@@ -159,7 +159,9 @@ fn finish_operation(path: &str, method: &str, operation: &mut Value, schemas: &V
         content["example"] = example;
         let schema = content["schema"]["$ref"].as_str().unwrap_or_default().to_owned();
         if let Some((_, fields)) = REQUIRED.iter().find(|(name, _)| method == "post" && schema.ends_with(name)) {
-            content["schema"] = json!({ "allOf": [{ "$ref": schema }, { "required": fields }] });
+            let name = schema.rsplit('/').next().unwrap_or_default();
+            content["schema"] = schemas[name].clone();
+            content["schema"]["required"] = json!(fields);
         }
     }
 }
