@@ -247,6 +247,10 @@ const MIGRATION_LOCK: i64 = 7_310_821;
 /// a deadlock or a lock that was not had in time.
 #[must_use]
 pub fn is_transient(error: &DbErr) -> bool {
+    // What it referred to was taken away meanwhile: what is there now may do.
+    if matches!(error.sql_err(), Some(sea_orm::SqlErr::ForeignKeyConstraintViolation(_))) {
+        return true;
+    }
     let text = error.to_string();
     ["deadlock", "Deadlock", "could not serialize", "Lock wait timeout", "database is locked", "Record has changed"]
         .iter()

@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::Expr;
+use sea_orm::sea_query::{Expr, ExprTrait, Query, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
 };
 
 use crate::database::WriteTransaction;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
-use crate::entity::{action, callback, callback_execution, experiment, state, transition};
+use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow};
 use crate::workflow::Graph;
 use crate::workflow::condition::Facts;
 
@@ -58,15 +59,11 @@ impl Engine {
         transaction: WriteTransaction,
         experiment_id: i32,
     ) -> Result<Locked, EngineError> {
-        let experiment = experiment::Entity::find_by_id(experiment_id)
-            .lock_exclusive()
-            .one(&*transaction)
-            .await?
-            .ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;
+        let (experiment, revision) = lock_row(&transaction, experiment_id).await?;
         if experiment.archive_id != 0 {
             return Err(EngineError::Archived { kind: "experiment", id: experiment_id });
         }
-        let graph = self.graphs.of(&*transaction, experiment.workflow_id).await?;
+        let graph = self.graphs.at(&*transaction, experiment.workflow_id, revision).await?;
         // Asked after the lock was had, so that times in the history go forward.
         Ok(Locked { transaction, experiment, now: self.clock.now(), graph })
     }
@@ -181,6 +178,27 @@ impl Engine {
         let label = locked.graph.state(locked.experiment.state_id).map_or("", |state| state.label.as_str());
         Ok(Arc::new(facts::collect(connection, &locked.experiment, label, executions, locked.now).await?))
     }
+}
+
+/// The experiment, locked, and the revision of its workflow, in one statement.
+///
+/// When the lock has to be waited for, the revision may be that of before the wait. A workflow that was changed in that time is
+/// then followed as it was, as if the transition had come first; if it leads along a transition that is not there any more,
+/// the database refuses the action, and the verb is done again ([`crate::database::is_transient`]).
+async fn lock_row(transaction: &WriteTransaction, experiment_id: i32) -> Result<(experiment::Model, i32), EngineError> {
+    let own = (experiment::Entity, experiment::Column::WorkflowId);
+    let revision = Query::select()
+        .column((workflow::Entity, workflow::Column::Revision))
+        .from(workflow::Entity)
+        .and_where(Expr::col((workflow::Entity, workflow::Column::Id)).equals(own))
+        .to_owned();
+    let query = experiment::Entity::find_by_id(experiment_id)
+        .expr_as(SimpleExpr::SubQuery(None, Box::new(revision.into())), "revision")
+        .lock_exclusive()
+        .build(transaction.get_database_backend());
+    let row = transaction.query_one_raw(query).await?;
+    let row = row.ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;
+    Ok((experiment::Model::from_query_result(&row, "")?, row.try_get("", "revision")?))
 }
 
 /// The executions of an action in the order of the workflow, each with its callback.

@@ -77,11 +77,16 @@ impl Totals {
         count: impl Future<Output = Result<u64, DbErr>>,
     ) -> Result<u64, DbErr> {
         let change = database.change();
-        let kept = self.counted.lock().unwrap_or_else(PoisonError::into_inner).get(key).copied();
-        if let Some(kept) = kept.filter(|kept| kept.change == change && kept.at.elapsed() < FRESH) {
-            return Ok(kept.count);
-        }
         let at = Instant::now();
+        if let Some(kept) = self.counted.lock().unwrap_or_else(PoisonError::into_inner).get_mut(key)
+            && kept.change == change
+        {
+            if kept.at.elapsed() < FRESH {
+                return Ok(kept.count);
+            }
+            // This request counts anew; those that come meanwhile take what is there, or all would count at once.
+            kept.at = at;
+        }
         let count = count.await?;
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.len() >= MOST_TOTALS {

@@ -40,11 +40,23 @@ impl Graphs {
             .into_tuple()
             .one(connection)
             .await?;
-        // Before the rows, so that what changes between the two is read again the next time.
-        let revision = revision.unwrap_or_default();
+        self.at(connection, workflow_id, revision.unwrap_or_default()).await
+    }
+
+    /// The same for a caller who knows the revision already, and read it before this.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn at(
+        &self,
+        connection: &impl ConnectionTrait,
+        workflow_id: i32,
+        revision: i32,
+    ) -> Result<Arc<Graph>, DbErr> {
         if let Some(graph) = self.known(workflow_id, revision) {
             return Ok(graph);
         }
+        // The revision was read before the rows, so that what changes between the two is read again the next time.
         let graph = Arc::new(Graph::read(connection, workflow_id).await?);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(workflow_id, (revision, Arc::clone(&graph)));
