@@ -147,9 +147,10 @@ async fn load(what: &str, server: &Server, next: impl Fn(usize, usize) -> Vec<u8
         times.extend(task.await.unwrap());
     }
     times.sort();
-    let rate = done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
-    let at = |share: f64| times[(times.len() as f64 * share) as usize].as_secs_f64() * 1000.0;
-    eprintln!("{what:66} {rate:6.0} a second, median {:.2} ms, 99 % {:.2} ms", at(0.5), at(0.99));
+    let count = u32::try_from(done.load(Ordering::Relaxed)).unwrap();
+    let rate = f64::from(count) / began.elapsed().as_secs_f64();
+    let at = |percent: usize| times[times.len() * percent / 100].as_secs_f64() * 1000.0;
+    eprintln!("{what:66} {rate:6.0} a second, median {:.2} ms, 99 % {:.2} ms", at(50), at(99));
     rate
 }
 

@@ -17,7 +17,7 @@ use super::user::{authenticate, find_active};
 use super::{AccountError, Accounts, User};
 
 /// A login that was right is not checked again for this long.
-const REMEMBERED: Duration = Duration::from_secs(60);
+const REMEMBERED: Duration = Duration::from_mins(1);
 
 /// What another process changed about an account is seen after this long; what this one changed, at once.
 const FRESH: Duration = Duration::from_secs(2);
@@ -26,10 +26,10 @@ const FRESH: Duration = Duration::from_secs(2);
 const MOST_KEPT: usize = 10_000;
 
 /// Failures count for this long.
-const WINDOW: Duration = Duration::from_secs(300);
+const WINDOW: Duration = Duration::from_mins(5);
 
 /// Who got in is trusted to come again from there for this long.
-const TRUSTED: Duration = Duration::from_secs(24 * 3600);
+const TRUSTED: Duration = Duration::from_hours(24);
 
 /// Failures in [`WINDOW`] after which nobody is let in any more: of one name from one address, of one address, of one
 /// name. The last is far higher, so that others cannot lock somebody out easily.
@@ -120,7 +120,7 @@ fn network(address: IpAddr) -> IpAddr {
             parts[4..].fill(0);
             IpAddr::from(parts)
         }
-        address => address,
+        address @ IpAddr::V4(_) => address,
     }
 }
 

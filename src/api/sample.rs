@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 use chrono::{NaiveDate, NaiveDateTime};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
@@ -571,10 +572,11 @@ pub(super) async fn link_subject(
     }
     let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
     revise::set_links(database, Linked::Subject(subject.id), &values).await?;
-    use external_subject_links::{Column, Entity};
-    use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
-    let found = Entity::find().filter(Column::SubjectId.eq(subject.id));
-    let found = found.filter(Column::ExternalSystemId.eq(link.system.id)).one(database.reader()).await?;
+    let found = external_subject_links::Entity::find().filter(external_subject_links::Column::SubjectId.eq(subject.id));
+    let found = found
+        .filter(external_subject_links::Column::ExternalSystemId.eq(link.system.id))
+        .one(database.reader())
+        .await?;
     found.ok_or_else(|| HttpError::Conflict("The link was taken away at the same moment.".to_owned()))
 }
 
@@ -595,10 +597,12 @@ pub(super) async fn link_experiment(
     }
     let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
     revise::set_links(database, Linked::Experiment(experiment.id), &values).await?;
-    use external_experiment_links::{Column, Entity};
-    use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
-    let found = Entity::find().filter(Column::ExperimentId.eq(experiment.id));
-    let found = found.filter(Column::ExternalSystemId.eq(link.system.id)).one(database.reader()).await?;
+    let found = external_experiment_links::Entity::find()
+        .filter(external_experiment_links::Column::ExperimentId.eq(experiment.id));
+    let found = found
+        .filter(external_experiment_links::Column::ExternalSystemId.eq(link.system.id))
+        .one(database.reader())
+        .await?;
     found.ok_or_else(|| HttpError::Conflict("The link was taken away at the same moment.".to_owned()))
 }
 

@@ -13,9 +13,9 @@ use crate::entity::{
     external_system_history, scan, scantype, subject,
 };
 
+use super::Label;
 use super::record::{self, BySystem, CohortRecord, SubjectRecord};
 use super::register::{experiment_link, subject_link};
-use super::{Label, Reference};
 
 /// Why a change was not made; nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum ReviseError {
     Database(#[from] DbErr),
 }
 
-fn not_found(kind: &'static str, reference: impl ToString) -> ReviseError {
+fn not_found(kind: &'static str, reference: &impl ToString) -> ReviseError {
     ReviseError::NotFound { kind, reference: reference.to_string() }
 }
 
@@ -82,7 +82,7 @@ pub async fn update_cohort(
 ) -> Result<cohort::Model, ReviseError> {
     let transaction = database.begin().await?;
     let row = cohort::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
-    let row = row.ok_or_else(|| not_found("cohort", id))?;
+    let row = row.ok_or_else(|| not_found("cohort", &id))?;
     // A cohort has thousands of subjects; they are looked at only for somebody who asks.
     if is_guarded && !seen(&record::cohort(&*transaction, row.clone(), None).await?) {
         return Err(ReviseError::Changed("cohort"));
@@ -171,7 +171,7 @@ pub async fn update_subject(
 /// The subject, which nobody else changes or archives before the transaction ends.
 async fn locked_subject(transaction: &WriteTransaction, id: i32) -> Result<subject::Model, ReviseError> {
     let row = subject::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
-    let row = row.ok_or_else(|| not_found("subject", id))?;
+    let row = row.ok_or_else(|| not_found("subject", &id))?;
     if row.archive_id != 0 {
         return Err(ReviseError::Archived { kind: "subject", id });
     }
@@ -180,7 +180,7 @@ async fn locked_subject(transaction: &WriteTransaction, id: i32) -> Result<subje
 
 async fn locked_experiment(transaction: &WriteTransaction, id: i32) -> Result<experiment::Model, ReviseError> {
     let row = experiment::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
-    let row = row.ok_or_else(|| not_found("experiment", id))?;
+    let row = row.ok_or_else(|| not_found("experiment", &id))?;
     if row.archive_id != 0 {
         return Err(ReviseError::Archived { kind: "experiment", id });
     }
@@ -194,7 +194,7 @@ async fn locked_experiment(transaction: &WriteTransaction, id: i32) -> Result<ex
 pub async fn system(connection: &impl ConnectionTrait, name: &str) -> Result<external_system::Model, ReviseError> {
     let name = name.replace('\0', "\u{fffd}");
     let found = external_system::Entity::find().filter(external_system::Column::SystemName.eq(&name)).one(connection);
-    found.await?.ok_or_else(|| not_found("external system", format!("'{name}'")))
+    found.await?.ok_or_else(|| not_found("external system", &format!("'{name}'")))
 }
 
 /// What an external system calls something that belongs to the study.
@@ -228,7 +228,7 @@ async fn check_linked(transaction: &WriteTransaction, linked: Linked) -> Result<
     match linked {
         Linked::Cohort(id) => {
             let row = cohort::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
-            row.map(drop).ok_or_else(|| not_found("cohort", id))
+            row.map(drop).ok_or_else(|| not_found("cohort", &id))
         }
         Linked::Subject(id) => locked_subject(transaction, id).await.map(drop),
         Linked::Experiment(id) => locked_experiment(transaction, id).await.map(drop),
@@ -280,7 +280,7 @@ pub async fn delete_link(database: &Database, linked: Linked, name: &str) -> Res
         }
     };
     if deleted.rows_affected == 0 {
-        return Err(not_found("external id or address of", format!("'{name}'")));
+        return Err(not_found("external id or address of", &format!("'{name}'")));
     }
     Ok(transaction.commit().await?)
 }
@@ -378,10 +378,4 @@ pub async fn set_system_url(
     let mut changed = system.into_active_model();
     changed.url = Set(url.to_owned());
     changed.update(connection).await
-}
-
-/// The cohort that is meant, in a sentence when there is none.
-#[must_use]
-pub fn missing(kind: &'static str, reference: &Reference) -> ReviseError {
-    not_found(kind, reference)
 }

@@ -84,7 +84,7 @@ pub(super) async fn show_subject(
         .all(connection)
         .await?;
     let filter = ExperimentFilter { subject: Some(id), ..ExperimentFilter::default() };
-    let archived = (subject.archive_id != 0).then(|| Archived {
+    let archived = (subject.archive_id != 0).then_some(Archived {
         at: subject.archived_at,
         by: subject.archived_by,
         reason: subject.archived_reason,

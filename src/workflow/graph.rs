@@ -22,10 +22,13 @@ pub struct Graph {
     callbacks: HashMap<i32, Vec<callback::Model>>,
 }
 
+/// A graph and the revision that it is of.
+type Known = (i32, Arc<Graph>);
+
 /// The graphs that were read. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Graphs {
-    known: Arc<Mutex<HashMap<i32, (i32, Arc<Graph>)>>>,
+    known: Arc<Mutex<HashMap<i32, Known>>>,
 }
 
 impl Graphs {

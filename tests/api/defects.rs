@@ -2,6 +2,7 @@
 //! thing happens.
 
 use reqwest::Method;
+use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 
 use super::{Server, WORKFLOW};
@@ -171,7 +172,6 @@ async fn a_password_that_is_set_is_hashed_and_ends_the_old_one_at_once() {
     server.basic("ALICE@example.com", "another-password").get("/api/v2/cohorts").await.expect(200);
     let settings = studygovernor::config::DatabaseSettings::parse("DATABASE_URL", &server.database).unwrap();
     let database = studygovernor::database::Database::connect(&settings).await.unwrap();
-    use sea_orm::EntityTrait;
     for user in studygovernor::entity::user::Entity::find().all(database.reader()).await.unwrap() {
         assert!(user.password.starts_with("$argon2id$"), "{}", user.username);
     }

@@ -227,6 +227,7 @@ pub(super) struct Action {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "the field\'s name in the API")]
 pub(super) struct Callback {
     #[schema(example = "/api/v2/callbacks/1")]
     pub uri: String,
