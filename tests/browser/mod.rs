@@ -159,7 +159,14 @@ async fn everything_works_without_javascript() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_fit_desktop_and_phone() {
     let demo = Demo::start(&[]);
-    demo.settled(&demo.admin().await).await;
+    let admin = demo.admin().await;
+    demo.settled(&admin).await;
+    let request =
+        admin.request(reqwest::Method::DELETE, "/api/v2/experiments/32?reason=scanned%20twice%20by%20mistake");
+    assert_eq!(request.send().await.unwrap().status(), 200);
+    let (_, page) = admin.get("/experiments/32").await;
+    assert!(page.contains("Archived by admin") && page.contains("scanned twice by mistake"));
+    assert!(!page.contains("Note for the history"), "what is archived does not move");
     let driver = Driver::start().await;
     let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
@@ -182,6 +189,8 @@ async fn pages_fit_desktop_and_phone() {
             ("workflow", "/workflows/1"),
             ("state", "/states/5"),
             ("execution", "/callback_executions/1"),
+            ("archived", "/experiments/32"),
+            ("api", "/api/v2/"),
             ("missing", "/experiments/4711"),
         ] {
             browser.goto(format!("{base}{path}")).await.unwrap();
