@@ -16,6 +16,8 @@ pub struct Migration;
 /// Table, and the columns in which its labels were unique.
 const ARCHIVED: [(&str, [&str; 2]); 2] = [("subject", ["cohort_id", "label"]), ("experiment", ["subject_id", "label"])];
 
+const BY_STATE: [&str; 4] = ["state_id", "archive_id", "id", "label"];
+
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
@@ -30,11 +32,16 @@ impl MigrationTrait for Migration {
         }
         let mut updated = moment(manager, "updated_at");
         manager.alter_table(Table::alter().table("subject").add_column(&mut updated).to_owned()).await?;
+        // A list of one state is read from this index alone, in its order, however the states are filled.
+        index(manager, "experiment", &BY_STATE, false).await?;
+        drop_index(manager, "experiment", "ix_experiment_state_id_id").await?;
         index(manager, "experiment", &["scandate"], false).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         drop_index(manager, "experiment", "ix_experiment_scandate").await?;
+        index(manager, "experiment", &["state_id", "id"], false).await?;
+        drop_index(manager, "experiment", &format!("ix_experiment_{}", BY_STATE.join("_"))).await?;
         manager.alter_table(Table::alter().table("subject").drop_column("updated_at").to_owned()).await?;
         for (table, [parent, name]) in ARCHIVED {
             index(manager, table, &[parent, name], true).await?;
