@@ -2,7 +2,7 @@
 
 use chrono::NaiveDateTime;
 use sea_orm::EntityTrait;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
@@ -10,7 +10,7 @@ use crate::account::Permission;
 use crate::app::App;
 use crate::callback::FUNCTIONS;
 use crate::database::WriteTransaction;
-use crate::engine::{Actor, Annotation, EngineError, Intervention, Report};
+use crate::engine::{Actor, Annotation, EngineError, Intervention, Report, TimeoutCounts};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use crate::entity::{action, callback, callback_execution};
 use crate::http::HttpError;
@@ -209,7 +209,11 @@ pub(super) enum ExecutionResultWord {
 }
 
 /// The word of a closed set.
-fn word<T: serde::de::DeserializeOwned>(problems: &mut Problems, field: &str, given: Given<String>) -> Option<T> {
+pub(super) fn word<T: serde::de::DeserializeOwned>(
+    problems: &mut Problems,
+    field: &str,
+    given: Given<String>,
+) -> Option<T> {
     let text = problems.optional(field, given)?;
     match serde_json::from_value(Value::String(text.clone())) {
         Ok(word) => Some(word),
@@ -254,44 +258,19 @@ pub(super) async fn open_execution(
     attempt.map(|attempt| (row, Reporter::Worker(attempt))).ok_or_else(forbidden)
 }
 
-impl ExecutionBody {
-    pub(super) fn secret(&self) -> Option<String> {
-        self.secret.clone().or(self.secret_key.clone()).value()
-    }
-}
-
-/// The execution as the caller of a guarded report saw it, or none when nothing is guarded.
+/// Takes a report in, if the execution is as `if_match` wants it; `shown` is what a GET would give.
 ///
 /// # Errors
-/// 412 when it is another one by now; `shown` is what a GET would give. As [`open_execution`].
-pub(super) async fn seen_execution<T: serde::Serialize>(
-    app: &App,
-    id: i32,
-    if_match: &IfMatch,
-    shown: impl Fn(ExecutionRecord) -> T,
-) -> Result<Option<callback_execution::Model>, HttpError> {
-    if !if_match.is_given() {
-        return Ok(None);
-    }
-    let connection = app.engine.database().reader();
-    // Whoever may not see it gets 403 from the report itself.
-    let Some(row) = callback_execution::Entity::find_by_id(id).one(connection).await? else { return Ok(None) };
-    match if_match.fits(&shown(record::execution(connection, row.clone()).await?)) {
-        true => Ok(Some(row)),
-        false => Err(HttpError::Precondition),
-    }
-}
-
-/// Takes a report in.
-pub(super) async fn report(
+/// As [`open_execution`]; 400 by field; 412 when it is another one by now; 409 when it comes too late.
+pub(super) async fn report<T: Serialize>(
     app: &App,
     id: i32,
     caller: MaybeCaller,
     body: ExecutionBody,
-    seen: Option<&callback_execution::Model>,
+    if_match: &IfMatch,
+    shown: impl Fn(ExecutionRecord) -> T,
 ) -> Result<callback_execution::Model, HttpError> {
-    let secret = body.secret();
-    let (_, reporter) = open_execution(app, id, caller, secret).await?;
+    let (row, reporter) = open_execution(app, id, caller, body.secret.or(body.secret_key).value()).await?;
     let mut problems = Problems::default();
     let status: Option<ExecutionStatus> = word(&mut problems, "status", body.status);
     let result: Option<ExecutionResult> = word(&mut problems, "result", body.result);
@@ -299,6 +278,12 @@ pub(super) async fn report(
     let result_log = problems.optional("result_log", body.result_log.or(body.wait_log));
     let result_values = problems.optional("result_values", body.result_values).map(|values| values.0);
     problems.check()?;
+    let seen = if_match.is_given().then_some(&row);
+    if let Some(row) = seen
+        && !if_match.fits(&shown(record::execution(app.engine.database().reader(), row.clone()).await?))
+    {
+        return Err(HttpError::Precondition);
+    }
     let (attempt, actor) = match reporter {
         Reporter::Person(caller) => (None, caller.actor()),
         Reporter::Worker(attempt) => (Some(attempt), Actor::without_account("worker", Origin::Worker)),
@@ -336,4 +321,18 @@ pub(super) fn read_mark(body: MarkBody) -> Result<(Intervention, String), HttpEr
     }
     let (result, reason) = problems.all(result.zip(reason))?;
     Ok((Intervention::Mark(result), reason.trim().to_owned()))
+}
+
+/// How many executions were past their time.
+#[derive(Serialize, ToSchema)]
+pub(super) struct CheckedTimeouts {
+    #[schema(example = 0)]
+    run_timeouts: u32,
+    #[schema(example = 0)]
+    wait_timeouts: u32,
+}
+
+pub(super) async fn check_timeouts(app: &App) -> Result<CheckedTimeouts, HttpError> {
+    let TimeoutCounts { run_timeouts, wait_timeouts } = app.engine.check_timeouts().await?;
+    Ok(CheckedTimeouts { run_timeouts, wait_timeouts })
 }

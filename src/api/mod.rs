@@ -60,7 +60,6 @@ fn version(app: &App, number: &'static str, routes: OpenApiRouter<App>) -> Route
         // From the inside: errors get their body, keys see it, masks come last.
         .layer(from_fn(errors_as_json))
         .layer(from_fn_with_state(app.clone(), idempotency::once))
-        .layer(from_fn(errors_as_json))
         .layer(from_fn(not_modified))
         .layer(from_fn(mask::mask_fields))
         .layer(from_fn(errors_as_json))

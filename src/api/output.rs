@@ -14,9 +14,9 @@ use utoipa::IntoParams;
 
 use crate::app::App;
 use crate::http::HttpError;
-use crate::study::listing::Window;
+use crate::study::listing::{Listed, Window};
 
-use super::input::{Given, Problems};
+use super::input::{Given, Problems, Query};
 
 /// JSON with an `ETag` of what it says.
 pub(super) struct Single<T>(pub T);
@@ -152,14 +152,20 @@ impl WindowQuery {
             after: problems.optional("after", self.after),
         }
     }
+}
 
-    /// # Errors
-    /// [`HttpError::Invalid`].
-    pub(super) fn window(self) -> Result<Window, HttpError> {
+/// The window of a list that has nothing else to ask for; described by [`WindowQuery`].
+pub(super) struct Windowed(pub Window);
+
+impl FromRequestParts<App> for Windowed {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let Query(asked) = Query::<WindowQuery>::from_request_parts(parts, app).await?;
         let mut problems = Problems::default();
-        let window = self.read(&mut problems);
-        problems.check()?;
-        Ok(window)
+        let window = asked.read(&mut problems);
+        problems.check().map_err(IntoResponse::into_response)?;
+        Ok(Self(window))
     }
 }
 
@@ -197,6 +203,18 @@ pub(super) struct Extent {
     pub rows: usize,
     /// The id after which the next page begins, when the list is in the order of ids.
     pub last_id: Option<i32>,
+}
+
+impl Extent {
+    /// Of a list in the order of ids, of which `id` is a row's.
+    pub(super) fn of<T>(window: Window, listed: &Listed<T>, id: impl Fn(&T) -> i32) -> Self {
+        Self { last_id: listed.rows.last().map(id), ..Self::unordered(window, listed) }
+    }
+
+    /// Of a list in any other order.
+    pub(super) fn unordered<T>(window: Window, listed: &Listed<T>) -> Self {
+        Self { window, count: listed.count, rows: listed.rows.len(), last_id: None }
+    }
 }
 
 impl ListAddress {

@@ -150,8 +150,8 @@ pub(super) async fn create_experiment(
     let label = problems.required("label", body.label);
     let label = problems.label("label", label);
     let scandate = problems.required("scandate", body.scandate);
-    let is_id = matches!(&body.subject_id, Given::Value(text) if text.trim().parse::<i32>().is_err());
-    if is_id && subject_field == "subject_id" {
+    let is_no_id = matches!(&body.subject_id, Given::Value(text) if text.trim().parse::<i32>().is_err());
+    if is_no_id && subject_field == "subject_id" {
         problems.add("subject_id", "must be a whole number");
     }
     let subject = problems.required(subject_field, body.subject_id.or(body.subject));
@@ -248,9 +248,6 @@ pub(super) async fn read_experiment_filter(
         }
     };
     let descending = order.starts_with('-') || order == "desc";
-    if window.after.is_some() && (column != ExperimentOrder::Id || descending) {
-        problems.add("after", "goes with the order 'id' only");
-    }
     let mut variables = Vec::new();
     for (name, value) in &filter.others {
         if let (Some(name), Value::String(value)) = (name.strip_prefix("variable."), value) {
@@ -277,6 +274,9 @@ pub(super) async fn read_experiment_filter(
         descending,
         ..ExperimentQuery::default()
     };
+    if window.after.is_some() && !query.is_by_id() {
+        problems.add("after", "goes with the order 'id' only");
+    }
     problems.check()?;
     let connection = app.engine.database().reader();
     if let Some(text) = cohort {

@@ -1,6 +1,7 @@
 //! One scan session of a subject, with its place in the workflow. Only the engine writes the columns after `subject_id` (E1).
 
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Query, SelectStatement};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "experiment")]
@@ -56,5 +57,11 @@ impl Entity {
     /// Experiments that are not archived.
     pub fn in_use() -> Select<Self> {
         Self::find().filter(Column::ArchiveId.eq(0))
+    }
+    /// Their ids, for a condition of another query.
+    pub fn ids_in_use() -> SelectStatement {
+        let mut ids = Query::select();
+        ids.column(Column::Id).from(Entity).and_where(Column::ArchiveId.eq(0));
+        ids
     }
 }

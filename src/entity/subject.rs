@@ -1,6 +1,7 @@
 //! A person in a cohort.
 
 use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::{Query, SelectStatement};
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "subject")]
@@ -37,5 +38,11 @@ impl Entity {
     /// Subjects that are not archived.
     pub fn in_use() -> Select<Self> {
         Self::find().filter(Column::ArchiveId.eq(0))
+    }
+    /// Their ids, for a condition of another query.
+    pub fn ids_in_use() -> SelectStatement {
+        let mut ids = Query::select();
+        ids.column(Column::Id).from(Entity).and_where(Column::ArchiveId.eq(0));
+        ids
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::NaiveDate;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 
 use crate::database::{self, WriteTransaction};
 use crate::engine::{Actor, Engine, EngineError, NewExperiment};
@@ -72,14 +72,15 @@ async fn check_workflows(engine: &Engine, sessions: &[Session]) -> Result<(), En
 pub struct Outcome {
     pub cohort: Registered,
     pub subject: Registered,
-    pub experiment: Registered,
+    /// None when it was left out with its subject, which is archived.
+    pub experiment: Option<Registered>,
     /// Series that were added.
     pub scans: usize,
 }
 
 impl Summary {
     fn add(&mut self, outcome: &Outcome) {
-        if !outcome.experiment.is_new {
+        if !outcome.experiment.is_some_and(|experiment| experiment.is_new) {
             self.known += 1;
             return;
         }
@@ -169,21 +170,13 @@ pub async fn register_session(engine: &Engine, session: &Session, actor: &Actor)
 async fn try_session(engine: &Engine, session: &Session, actor: &Actor) -> Result<Outcome, EngineError> {
     let transaction = engine.database().begin().await?;
     let cohort = register::cohort(&*transaction, &session.cohort).await?;
-    let archived = register::archived_subject(&*transaction, cohort.id, &session.subject).await?;
-    let subject = match archived {
-        Some(id) => Registered { id, is_new: false },
-        None => register::subject(&*transaction, cohort.id, &session.subject, session.date_of_birth).await?,
-    };
-    let known = register::find_experiment(&*transaction, subject.id, session.experiment.as_str()).await?;
-    let known = match known {
-        Some(known) => Some(known.id),
-        // A mistake that was archived does not come back with the next reading of the same list.
-        None => {
-            register::archived_experiment(&*transaction, subject.id, &session.experiment, archived.is_some()).await?
-        }
-    };
-    if let Some(id) = known {
-        let experiment = Registered { id, is_new: false };
+    // What was archived does not come back with the next reading of the same list.
+    if let Some(id) = register::archived_subject(&*transaction, cohort.id, &session.subject).await? {
+        return Ok(Outcome { cohort, subject: Registered { id, is_new: false }, experiment: None, scans: 0 });
+    }
+    let subject = register::subject(&*transaction, cohort.id, &session.subject, session.date_of_birth).await?;
+    if let Some(id) = register::known_experiment(&*transaction, subject.id, &session.experiment).await? {
+        let experiment = Some(Registered { id, is_new: false });
         return Ok(Outcome { cohort, subject, experiment, scans: 0 });
     }
     let new = NewExperiment {
@@ -197,7 +190,7 @@ async fn try_session(engine: &Engine, session: &Session, actor: &Actor) -> Resul
     let scans = register_parts(engine, &transaction, session, experiment.id).await?;
     transaction.commit().await?;
     engine.dispatched().notify_one();
-    Ok(Outcome { cohort, subject, experiment: Registered { id: experiment.id, is_new: true }, scans })
+    Ok(Outcome { cohort, subject, experiment: Some(Registered { id: experiment.id, is_new: true }), scans })
 }
 
 async fn register_parts(
@@ -223,7 +216,29 @@ async fn register_parts(
 #[derive(Default)]
 struct Planned {
     cohorts: HashMap<String, Option<i32>>,
-    subjects: HashMap<(String, String), Option<i32>>,
+    subjects: HashMap<(String, String), PlannedSubject>,
+}
+
+/// What a dry run found of a subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PlannedSubject {
+    New,
+    Known(i32),
+    Archived,
+}
+
+async fn planned_subject(
+    connection: &impl ConnectionTrait,
+    cohort_id: Option<i32>,
+    label: &Label,
+) -> Result<PlannedSubject, DbErr> {
+    let Some(cohort_id) = cohort_id else { return Ok(PlannedSubject::New) };
+    if register::archived_subject(connection, cohort_id, label).await?.is_some() {
+        return Ok(PlannedSubject::Archived);
+    }
+    let subjects = subject::Entity::in_use().filter(subject::Column::CohortId.eq(cohort_id));
+    let found = subjects.filter(subject::Column::Label.eq(label.as_str())).one(connection).await?;
+    Ok(found.map_or(PlannedSubject::New, |subject| PlannedSubject::Known(subject.id)))
 }
 
 impl Planned {
@@ -238,21 +253,18 @@ impl Planned {
         let cohort_id = self.cohorts[&cohort];
         let key = (cohort, session.subject.to_string());
         if !self.subjects.contains_key(&key) {
-            let found = match cohort_id {
-                None => None,
-                Some(id) => {
-                    let subjects = subject::Entity::in_use().filter(subject::Column::CohortId.eq(id));
-                    subjects.filter(subject::Column::Label.eq(&key.1)).one(connection).await?
-                }
-            };
-            summary.subjects += usize::from(found.is_none());
-            self.subjects.insert(key.clone(), found.map(|subject| subject.id));
+            let found = planned_subject(connection, cohort_id, &session.subject).await?;
+            summary.subjects += usize::from(found == PlannedSubject::New);
+            self.subjects.insert(key.clone(), found);
         }
         let known = match self.subjects[&key] {
-            None => None,
-            Some(id) => register::find_experiment(connection, id, session.experiment.as_str()).await?,
+            PlannedSubject::New => false,
+            PlannedSubject::Archived => true,
+            PlannedSubject::Known(id) => {
+                register::known_experiment(connection, id, &session.experiment).await?.is_some()
+            }
         };
-        if known.is_some() {
+        if known {
             summary.known += 1;
         } else {
             summary.experiments += 1;

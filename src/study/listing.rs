@@ -220,6 +220,14 @@ pub struct ExperimentQuery {
     pub descending: bool,
 }
 
+impl ExperimentQuery {
+    /// Whether the list is in the order of ids, so that a page may begin after one.
+    #[must_use]
+    pub fn is_by_id(&self) -> bool {
+        self.order == ExperimentOrder::Id && !self.descending
+    }
+}
+
 /// Experiments in the order that is asked for. Two statements, whatever the number of rows.
 ///
 /// # Errors
@@ -258,8 +266,8 @@ fn filtered(query: &ExperimentQuery) -> Select<experiment::Entity> {
         all = all.filter(column.eq(id));
     }
     if let Some(cohort) = query.cohort {
-        let subjects = Query::select().column(subject::Column::Id).from(subject::Entity).to_owned();
-        let subjects = subjects.clone().and_where(subject::Column::CohortId.eq(cohort)).to_owned();
+        let mut subjects = Query::select();
+        subjects.column(subject::Column::Id).from(subject::Entity).and_where(subject::Column::CohortId.eq(cohort));
         all = all.filter(Column::SubjectId.in_subquery(subjects));
     }
     match query.states.as_deref() {
@@ -357,30 +365,24 @@ pub async fn executions(
     Ok(Listed { rows, count })
 }
 
-fn experiments_in_use() -> sea_orm::sea_query::SelectStatement {
-    let all = Query::select().column(experiment::Column::Id).from(experiment::Entity).to_owned();
-    all.clone().and_where(experiment::Column::ArchiveId.eq(0)).to_owned()
-}
-
 /// The ids that external systems have for subjects that are not archived.
 #[must_use]
 pub fn subject_links() -> Select<external_subject_links::Entity> {
-    let all = Query::select().column(subject::Column::Id).from(subject::Entity).to_owned();
-    let in_use = all.clone().and_where(subject::Column::ArchiveId.eq(0)).to_owned();
-    external_subject_links::Entity::find().filter(external_subject_links::Column::SubjectId.in_subquery(in_use))
+    let column = external_subject_links::Column::SubjectId;
+    external_subject_links::Entity::find().filter(column.in_subquery(subject::Entity::ids_in_use()))
 }
 
 /// The same of experiments.
 #[must_use]
 pub fn experiment_links() -> Select<external_experiment_links::Entity> {
     let column = external_experiment_links::Column::ExperimentId;
-    external_experiment_links::Entity::find().filter(column.in_subquery(experiments_in_use()))
+    external_experiment_links::Entity::find().filter(column.in_subquery(experiment::Entity::ids_in_use()))
 }
 
 /// Scans of experiments that are not archived.
 #[must_use]
 pub fn scans() -> Select<scan::Entity> {
-    scan::Entity::find().filter(scan::Column::ExperimentId.in_subquery(experiments_in_use()))
+    scan::Entity::find().filter(scan::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use()))
 }
 
 /// Actions without their notes and times, of one experiment or of all: there may be millions.

@@ -171,14 +171,11 @@ async fn distinct<E: EntityTrait>(
     Ok(rows.into_iter().map(|row| row.state_id).collect())
 }
 
-fn experiments_in_use() -> SelectStatement {
-    let all = Query::select().column(experiment::Column::Id).from(experiment::Entity).to_owned();
-    all.clone().and_where(experiment::Column::ArchiveId.eq(0)).to_owned()
-}
-
 fn actions_in_use() -> SelectStatement {
-    let all = Query::select().column(action::Column::Id).from(action::Entity).to_owned();
-    all.clone().and_where(action::Column::ExperimentId.in_subquery(experiments_in_use())).to_owned()
+    let mut actions = Query::select();
+    let of_those = action::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use());
+    actions.column(action::Column::Id).from(action::Entity).and_where(of_those);
+    actions
 }
 
 /// The last transitions that were taken anywhere.
@@ -187,7 +184,7 @@ fn actions_in_use() -> SelectStatement {
 /// When the database cannot be read.
 pub async fn recent_events(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Event>, DbErr> {
     let actions = action::Entity::find()
-        .filter(action::Column::ExperimentId.in_subquery(experiments_in_use()))
+        .filter(action::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use()))
         .order_by_desc(action::Column::Id)
         .limit(limit)
         .find_also_related(experiment::Entity)

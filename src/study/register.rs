@@ -101,20 +101,19 @@ pub async fn archived_subject(
     Ok(found.filter(|row| row.archive_id != 0).map(|row| row.id))
 }
 
-/// The archived experiment with this label; of an archived subject, any experiment that it has, or 0 for none.
+/// The experiment with this label, the one in use before an archived one.
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn archived_experiment(
+pub async fn known_experiment(
     connection: &impl ConnectionTrait,
     subject_id: i32,
     label: &Label,
-    subject_is_archived: bool,
 ) -> Result<Option<i32>, DbErr> {
     use experiment::Column;
     let all = experiment::Entity::find().filter(Column::SubjectId.eq(subject_id));
-    let found = all.filter(Column::Label.eq(label.as_str())).one(connection).await?.map(|row| row.id);
-    Ok(found.or(subject_is_archived.then_some(0)))
+    let all = all.filter(Column::Label.eq(label.as_str())).order_by_asc(Column::ArchiveId);
+    Ok(all.one(connection).await?.map(|row| row.id))
 }
 
 /// The scantype with this protocol. The modality of one that is there is left alone: protocols are unique.

@@ -7,12 +7,12 @@ use utoipa::ToSchema;
 
 use super::show::{Role, RoleList, User, UserList, V1};
 use crate::api::access::{Caller, May};
-use crate::api::input::{Body, Number, Query};
+use crate::api::history::{self, CheckedTimeouts};
+use crate::api::input::{Body, Number};
 use crate::api::lookup::by_id;
-use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::people::{self, UserBody, open_user};
 use crate::app::App;
-use crate::engine::TimeoutCounts;
 use crate::entity::{role, user};
 use crate::http::HttpError;
 use crate::http::needs::{ActionUpdate, RolesManage, UserAdd, UserDelete, UserReadAll, UserUpdateAll};
@@ -26,13 +26,11 @@ pub(super) async fn list_users(
     _: May<UserReadAll>,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<UserList>, HttpError> {
-    let window = window.window()?;
     let all = user::Entity::find();
     let listed = listing::list(app.engine.database(), &app.totals, "users", all, user::Column::Id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("users", row.id)).collect();
     Ok(address.answer(extent, UserList::new(rows, extent)))
@@ -147,13 +145,11 @@ pub(super) async fn list_roles(
     _: May<RolesManage>,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<RoleList>, HttpError> {
-    let window = window.window()?;
     let all = role::Entity::find();
     let listed = listing::list(app.engine.database(), &app.totals, "roles", all, role::Column::Id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("roles", row.id)).collect();
     Ok(address.answer(extent, RoleList::new(rows, extent)))
@@ -172,15 +168,6 @@ pub(super) async fn get_role(
     Ok(Single(V1(addresses).role(row)))
 }
 
-/// How many executions were past their time.
-#[derive(Serialize, ToSchema)]
-pub(super) struct CheckedTimeouts {
-    #[schema(example = 0)]
-    run_timeouts: u32,
-    #[schema(example = 0)]
-    wait_timeouts: u32,
-}
-
 /// Ends executions that are past their time. The server does so by itself every second.
 #[utoipa::path(post, path = "/service/check_timeouts", tag = "service", security(("login" = ["action_update"])),
     responses((status = 200, body = CheckedTimeouts)))]
@@ -188,6 +175,5 @@ pub(super) async fn check_timeouts(
     State(app): State<App>,
     _: May<ActionUpdate>,
 ) -> Result<axum::Json<CheckedTimeouts>, HttpError> {
-    let TimeoutCounts { run_timeouts, wait_timeouts } = app.engine.check_timeouts().await?;
-    Ok(axum::Json(CheckedTimeouts { run_timeouts, wait_timeouts }))
+    history::check_timeouts(&app).await.map(axum::Json)
 }

@@ -11,7 +11,7 @@ use super::show::{ActionList, Cohort, CohortList, Experiment, ExperimentList, Su
 use crate::api::access::{Caller, May};
 use crate::api::input::{Body, Given, Problems, Query};
 use crate::api::lookup;
-use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, CohortBody, ExperimentBody, ExperimentFilter, StateBody, SubjectBody};
 use crate::app::App;
 use crate::entity::{cohort, experiment};
@@ -56,14 +56,12 @@ pub(super) async fn list_cohorts(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<CohortList>, HttpError> {
-    let window = window.window()?;
     let columns = (cohort::Column::Id, cohort::Column::Label);
     let all = cohort::Entity::find();
     let listed = listing::list_named(app.engine.database(), &app.totals, "cohorts", all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, CohortList::new(V1(addresses).uris("cohorts", &listed.rows), extent)))
 }
 
@@ -125,12 +123,10 @@ pub(super) async fn list_subjects(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectList>, HttpError> {
-    let window = window.window()?;
     let listed = listing::subjects(app.engine.database(), &app.totals, None, None, false, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, SubjectList::new(V1(addresses).uris("subjects", &listed.rows), extent)))
 }
 
@@ -201,9 +197,10 @@ pub(super) async fn list_experiments(
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
     let (query, window) = sample::read_experiment_filter(&app, filter, window).await?;
     let listed = listing::experiments(app.engine.database(), &app.totals, &query, window).await?;
-    let by_id = query.order == listing::ExperimentOrder::Id && !query.descending;
-    let last_id = listed.rows.last().filter(|_| by_id).map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = match query.is_by_id() {
+        true => Extent::of(window, &listed, |row| row.id),
+        false => Extent::unordered(window, &listed),
+    };
     Ok(address.answer(extent, ExperimentList::new(V1(addresses).uris("experiments", &listed.rows), extent)))
 }
 
@@ -253,14 +250,12 @@ pub(super) async fn list_actions_of_experiment(
     addresses: Addresses,
     address: ListAddress,
     Path(id): Path<String>,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     let experiment = lookup::experiment(database.reader(), &Reference::parse(&id)).await?;
     let listed = listing::actions(app.engine.database(), &app.totals, Some(experiment.id), window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("actions", row.id)).collect();
     Ok(address.answer(extent, ActionList::new(rows, extent)))

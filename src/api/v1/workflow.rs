@@ -8,12 +8,10 @@ use super::show::{
     Workflow, WorkflowList,
 };
 use crate::api::access::{Administrator, Caller, May, MaybeCaller};
-use crate::api::history::{
-    self, ActionBody, CallbackBody, ExecutionBody, Reporter, SecretBody, open_execution, seen_execution,
-};
-use crate::api::input::{Body, Number, Query};
+use crate::api::history::{self, ActionBody, CallbackBody, ExecutionBody, Reporter, SecretBody, open_execution};
+use crate::api::input::{Body, Number};
 use crate::api::lookup::{self, by_id};
-use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::app::App;
 use crate::database::WriteTransaction;
 use crate::entity::{action, callback, state, transition, workflow};
@@ -29,14 +27,12 @@ pub(super) async fn list_workflows(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<WorkflowList>, HttpError> {
-    let window = window.window()?;
     let columns = (workflow::Column::Id, workflow::Column::Label);
     let all = workflow::Entity::find();
     let listed = listing::list_named(app.engine.database(), &app.totals, "workflows", all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, WorkflowList::new(V1(addresses).uris("workflows", &listed.rows), extent)))
 }
 
@@ -63,17 +59,15 @@ pub(super) async fn list_states_of_workflow(
     addresses: Addresses,
     address: ListAddress,
     Path(id): Path<String>,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     let workflow = lookup::workflow(database.reader(), &Reference::parse(&id)).await?;
     let all = state::Entity::find().filter(state::Column::WorkflowId.eq(workflow.id));
     let key = format!("states of {}", workflow.id);
     let columns = (state::Column::Id, state::Column::Label);
     let listed = listing::list_named(database, &app.totals, &key, all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, StateList::new(V1(addresses).uris("states", &listed.rows), extent)))
 }
 
@@ -101,14 +95,12 @@ pub(super) async fn list_states(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
-    let window = window.window()?;
     let columns = (state::Column::Id, state::Column::Label);
     let all = state::Entity::find();
     let listed = listing::list_named(app.engine.database(), &app.totals, "states", all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, StateList::new(V1(addresses).uris("states", &listed.rows), extent)))
 }
 
@@ -136,15 +128,13 @@ pub(super) async fn list_experiments_in_state(
     addresses: Addresses,
     address: ListAddress,
     Path(id): Path<String>,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     let state = lookup::state(database.reader(), &Reference::parse(&id)).await?;
     let query = listing::ExperimentQuery { states: Some(vec![state.id]), ..listing::ExperimentQuery::default() };
     let listed = listing::experiments(database, &app.totals, &query, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, ExperimentList::new(V1(addresses).uris("experiments", &listed.rows), extent)))
 }
 
@@ -156,14 +146,12 @@ pub(super) async fn list_transitions(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<TransitionList>, HttpError> {
-    let window = window.window()?;
     let all = transition::Entity::find();
     let id = transition::Column::Id;
     let listed = listing::list(app.engine.database(), &app.totals, "transitions", all, id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("transitions", row.id)).collect();
     Ok(address.answer(extent, TransitionList::new(rows, extent)))
@@ -191,12 +179,10 @@ pub(super) async fn list_actions(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    let window = window.window()?;
     let listed = listing::actions(app.engine.database(), &app.totals, None, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("actions", row.id)).collect();
     Ok(address.answer(extent, ActionList::new(rows, extent)))
@@ -246,14 +232,12 @@ pub(super) async fn list_callbacks(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<CallbackList>, HttpError> {
-    let window = window.window()?;
     let columns = (callback::Column::Id, callback::Column::Label);
     let all = callback::Entity::find();
     let listed = listing::list_named(app.engine.database(), &app.totals, "callbacks", all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, CallbackList::new(V1(addresses).uris("callbacks", &listed.rows), extent)))
 }
 
@@ -328,9 +312,6 @@ pub(super) async fn update_callback_execution(
 ) -> Result<Single<Execution>, HttpError> {
     let shown = V1(addresses);
     let connection = app.engine.database().reader();
-    // Who may see it is asked first: a refusal must not tell what is there.
-    open_execution(&app, id, MaybeCaller(caller.0.clone()), body.secret()).await?;
-    let seen = seen_execution(&app, id, &if_match, |record| shown.execution(record)).await?;
-    let row = history::report(&app, id, caller, body, seen.as_ref()).await?;
+    let row = history::report(&app, id, caller, body, &if_match, |record| shown.execution(record)).await?;
     Ok(Single(shown.execution(record::execution(connection, row).await?)))
 }

@@ -5,9 +5,9 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use super::show::{Cohort, CohortList, Experiment, ExperimentList, Subject, SubjectList};
 use crate::api::access::{Caller, May};
-use crate::api::input::{Body, Number, Query};
+use crate::api::input::{Body, Number};
 use crate::api::lookup::{self, by_id};
-use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, CohortBody, ExternalUrlBody, ExternalUrlsBody};
 use crate::app::App;
 use crate::entity::{cohort, subject};
@@ -35,14 +35,12 @@ pub(super) async fn list_cohorts(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<CohortList>, HttpError> {
-    let window = window.window()?;
     let columns = (cohort::Column::Id, cohort::Column::Label);
     let all = cohort::Entity::find();
     let listed = listing::list_named(app.engine.database(), &app.totals, "cohorts", all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, CohortList::new(addresses.summaries("cohorts", listed.rows), extent)))
 }
 
@@ -184,18 +182,18 @@ pub(super) async fn list_subjects_of_cohort(
     addresses: Addresses,
     address: ListAddress,
     Path(label): Path<String>,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     let cohort = lookup::cohort(database.reader(), &Reference::label(&label)).await?;
-    let mut listed = listing::subjects(database, &app.totals, Some(cohort.id), None, false, window).await?;
-    if window == listing::Window::default() {
+    let listed = if window == listing::Window::default() {
         let all = subject::Entity::in_use().filter(subject::Column::CohortId.eq(cohort.id));
-        listed.rows = record::subjects_of_cohort(database.reader(), all).await?;
-    }
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+        let rows = record::subjects_of_cohort(database.reader(), all).await?;
+        listing::Listed { count: rows.len() as u64, rows }
+    } else {
+        listing::subjects(database, &app.totals, Some(cohort.id), None, false, window).await?
+    };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, SubjectList::new(addresses.summaries("subjects", listed.rows), extent)))
 }
 
@@ -224,15 +222,13 @@ pub(super) async fn list_experiments_of_subject(
     addresses: Addresses,
     address: ListAddress,
     Path((cohort, label)): Path<(String, String)>,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     let subject = lookup::subject_of_cohort(database.reader(), &cohort, &label).await?;
     let query = listing::ExperimentQuery { subject: Some(subject.id), ..listing::ExperimentQuery::default() };
     let listed = listing::experiments(database, &app.totals, &query, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), extent)))
 }
 

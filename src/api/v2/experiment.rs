@@ -8,7 +8,7 @@ use super::show::{ActionList, Experiment, ExperimentList, Summary};
 use crate::api::access::{Caller, May};
 use crate::api::input::{Body, Number, Query, number};
 use crate::api::lookup::by_id;
-use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{
     self, ExperimentBody, ExperimentFilter, ExternalIdBody, ExternalIdsBody, ReasonBody, StateBody,
 };
@@ -86,9 +86,10 @@ pub(super) async fn list_experiments(
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
     let (query, window) = sample::read_experiment_filter(&app, filter, window).await?;
     let listed = listing::experiments(app.engine.database(), &app.totals, &query, window).await?;
-    let by_id = query.order == listing::ExperimentOrder::Id && !query.descending;
-    let last_id = listed.rows.last().filter(|_| by_id).map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = match query.is_by_id() {
+        true => Extent::of(window, &listed, |row| row.id),
+        false => Extent::unordered(window, &listed),
+    };
     Ok(address.answer(extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), extent)))
 }
 
@@ -167,13 +168,11 @@ pub(super) async fn list_actions_of_experiment(
     addresses: Addresses,
     address: ListAddress,
     Number(id): Number,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    let window = window.window()?;
     find(&app, id).await?;
     let listed = listing::actions(app.engine.database(), &app.totals, Some(id), window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();
     Ok(address.answer(extent, ActionList::new(rows, extent)))
 }

@@ -8,9 +8,9 @@ use super::show::{
     SubjectLink, SubjectLinkList,
 };
 use crate::api::access::{Caller, May};
-use crate::api::input::{Body, Number, Query};
+use crate::api::input::{Body, Number};
 use crate::api::lookup::{self, by_id};
-use crate::api::output::{Addresses, Created, Extent, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::output::{Addresses, Created, Extent, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, LinkBody, ScanBody};
 use crate::app::App;
 use crate::entity::{external_experiment_links, external_subject_links, external_system, scan, scantype};
@@ -30,14 +30,12 @@ pub(super) async fn list_external_systems(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExternalSystemList>, HttpError> {
-    let window = window.window()?;
     let all = external_system::Entity::find();
     let id = external_system::Column::Id;
     let listed = listing::list(app.engine.database(), &app.totals, "external systems", all, id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.external_system(row)).collect();
     Ok(address.answer(extent, ExternalSystemList::new(rows, extent)))
 }
@@ -78,15 +76,13 @@ pub(super) async fn list_subject_links(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectLinkList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     let all = listing::subject_links();
     let id = external_subject_links::Column::Id;
     let listed = listing::list(database, &app.totals, "subject links", all, id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let records = record::subject_links(database.reader(), listed.rows).await?;
     let rows = records.into_iter().map(|row| addresses.subject_link(row)).collect();
     Ok(address.answer(extent, SubjectLinkList::new(rows, extent)))
@@ -151,15 +147,13 @@ pub(super) async fn list_experiment_links(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentLinkList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     let all = listing::experiment_links();
     let id = external_experiment_links::Column::Id;
     let listed = listing::list(database, &app.totals, "experiment links", all, id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let records = record::experiment_links(database.reader(), listed.rows).await?;
     let rows = records.into_iter().map(|row| addresses.experiment_link(row)).collect();
     Ok(address.answer(extent, ExperimentLinkList::new(rows, extent)))
@@ -223,14 +217,12 @@ pub(super) async fn list_scans(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ScanList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     let all = listing::scans();
     let listed = listing::list(database, &app.totals, "scans", all, scan::Column::Id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let records = record::scans(database.reader(), listed.rows).await?;
     let rows = records.into_iter().map(|row| addresses.scan(row)).collect();
     Ok(address.answer(extent, ScanList::new(rows, extent)))
@@ -276,14 +268,12 @@ pub(super) async fn list_scantypes(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ScantypeList>, HttpError> {
-    let window = window.window()?;
     let all = scantype::Entity::find();
     let listed =
         listing::list(app.engine.database(), &app.totals, "scantypes", all, scantype::Column::Id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.scantype(row)).collect();
     Ok(address.answer(extent, ScantypeList::new(rows, extent)))
 }

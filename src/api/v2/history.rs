@@ -8,12 +8,11 @@ use utoipa::{IntoParams, ToSchema};
 use super::show::{Action, ActionList, Callback, CallbackList, Execution, Summary};
 use crate::api::access::{Caller, May, MaybeCaller};
 use crate::api::history::{
-    self, ActionBody, CallbackBody, ExecutionBody, MarkBody, Reporter, SecretBody, open_execution, read_mark,
-    seen_execution,
+    self, ActionBody, CallbackBody, ExecutionBody, MarkBody, Reporter, SecretBody, open_execution, read_mark, word,
 };
 use crate::api::input::{Body, Given, Number, Problems, Query};
 use crate::api::lookup::{by_id, moment};
-use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, list_of};
+use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed, list_of};
 use crate::api::sample::ReasonBody;
 use crate::app::App;
 use crate::engine::Intervention;
@@ -32,12 +31,10 @@ pub(super) async fn list_actions(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    let window = window.window()?;
     let listed = listing::actions(app.engine.database(), &app.totals, None, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();
     Ok(address.answer(extent, ActionList::new(rows, extent)))
 }
@@ -85,14 +82,12 @@ pub(super) async fn list_callbacks(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<CallbackList>, HttpError> {
-    let window = window.window()?;
     let columns = (callback::Column::Id, callback::Column::Label);
     let all = callback::Entity::find();
     let listed = listing::list_named(app.engine.database(), &app.totals, "callbacks", all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, CallbackList::new(addresses.summaries("callbacks", listed.rows), extent)))
 }
 
@@ -172,12 +167,6 @@ pub(super) struct ExecutionFilter {
     callback: Given<i32>,
 }
 
-fn word<T: serde::de::DeserializeOwned>(problems: &mut Problems, field: &str, given: Given<String>) -> Option<T> {
-    let text = problems.optional(field, given)?;
-    let read = serde_json::from_value(serde_json::Value::String(text));
-    read.map_err(|_| problems.add(field, "is none of the known words")).ok()
-}
-
 /// Callback executions, to see what runs and what got stuck.
 #[utoipa::path(get, path = "/callback_executions", tag = "callbacks", params(ExecutionFilter, WindowQuery),
     security(("login" = ["action_update"])), responses((status = 200, body = ExecutionList)))]
@@ -196,8 +185,7 @@ pub(super) async fn list_callback_executions(
     let callback = problems.optional("callback", filter.callback);
     problems.check()?;
     let listed = listing::executions(app.engine.database(), &app.totals, status, result, callback, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let ids = listed.rows.iter().map(|row| row.callback_id).collect::<std::collections::BTreeSet<_>>();
     let callbacks = callback::Entity::find().filter(callback::Column::Id.is_in(ids));
     let columns = (callback::Column::Id, callback::Column::Label);
@@ -261,10 +249,7 @@ pub(super) async fn update_callback_execution(
     Number(id): Number,
     Body(body): Body<ExecutionBody>,
 ) -> Result<Single<Execution>, HttpError> {
-    // Who may see it is asked first: a refusal must not tell what is there.
-    open_execution(&app, id, MaybeCaller(caller.0.clone()), body.secret()).await?;
-    let seen = seen_execution(&app, id, &if_match, |record| addresses.execution(record)).await?;
-    let row = history::report(&app, id, caller, body, seen.as_ref()).await?;
+    let row = history::report(&app, id, caller, body, &if_match, |record| addresses.execution(record)).await?;
     show(&app, &addresses, row).await
 }
 

@@ -11,9 +11,9 @@ use utoipa::ToSchema;
 use super::show::{Role, RoleList, User, UserList};
 use crate::account::{NewToken, Permission};
 use crate::api::access::{By, Caller, May};
-use crate::api::input::{Body, Given, Number, Problems, Query};
+use crate::api::input::{Body, Given, Number, Problems};
 use crate::api::lookup::{by_id, moment};
-use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::people::{self, UserBody, open_user};
 use crate::app::App;
 use crate::entity::{role, user};
@@ -29,13 +29,11 @@ pub(super) async fn list_users(
     _: May<UserReadAll>,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<UserList>, HttpError> {
-    let window = window.window()?;
     let all = user::Entity::find();
     let listed = listing::list(app.engine.database(), &app.totals, "users", all, user::Column::Id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.user_summary(row)).collect();
     Ok(address.answer(extent, UserList::new(rows, extent)))
 }
@@ -146,13 +144,11 @@ pub(super) async fn list_roles(
     _: May<RolesManage>,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<RoleList>, HttpError> {
-    let window = window.window()?;
     let all = role::Entity::find();
     let listed = listing::list(app.engine.database(), &app.totals, "roles", all, role::Column::Id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.role_summary(row)).collect();
     Ok(address.answer(extent, RoleList::new(rows, extent)))
 }

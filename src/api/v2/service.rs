@@ -12,27 +12,20 @@ use utoipa::ToSchema;
 
 use super::show::{ExternalSystem, RoleSummary, Scantype, Summary, UserSummary};
 use crate::api::access::{Administrator, May};
+use crate::api::history::{self, CheckedTimeouts};
 use crate::api::input::{Body, Given, ListBody, Problems, Readable, invalid};
 use crate::api::lookup::moment;
 use crate::api::output::{Addresses, Created};
 use crate::api::sample::{self, StateBody, label_of, load_workflow};
 use crate::app::App;
-use crate::engine::{Actor, TimeoutCounts};
+use crate::engine::Actor;
 use crate::entity::external_system;
 use crate::http::HttpError;
 use crate::http::needs::{ActionUpdate, SampleAdd, SampleStateUpdate};
 use crate::import::{Configured, ScanKind, Session, configure, read_configuration, register_session, register_subject};
 use crate::study::listing::Named;
+use crate::study::register::Registered;
 use crate::study::{Label, VariableValue};
-
-/// How many executions were past their time.
-#[derive(Serialize, ToSchema)]
-pub(super) struct CheckedTimeouts {
-    #[schema(example = 0)]
-    run_timeouts: u32,
-    #[schema(example = 0)]
-    wait_timeouts: u32,
-}
 
 /// Ends executions that are past their time. The server does so by itself every second.
 #[utoipa::path(post, path = "/service/check_timeouts", tag = "service", security(("login" = ["action_update"])),
@@ -41,8 +34,7 @@ pub(super) async fn check_timeouts(
     State(app): State<App>,
     _: May<ActionUpdate>,
 ) -> Result<axum::Json<CheckedTimeouts>, HttpError> {
-    let TimeoutCounts { run_timeouts, wait_timeouts } = app.engine.check_timeouts().await?;
-    Ok(axum::Json(CheckedTimeouts { run_timeouts, wait_timeouts }))
+    history::check_timeouts(&app).await.map(axum::Json)
 }
 
 /// A configuration file.
@@ -282,6 +274,7 @@ pub(super) struct ImportResult {
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct ImportedExperimentResult {
+    /// Null when it was not taken, or left out with its subject, which is archived.
     experiment: Option<Summary>,
     /// Whether the experiment was added; one that was there already is left as it is.
     is_new: bool,
@@ -455,10 +448,10 @@ async fn import_session(
 ) -> Result<ImportedExperimentResult, HttpError> {
     match register_session(&app.engine, session, actor).await.map_err(HttpError::from) {
         Ok(outcome) => {
-            let named = Named { id: outcome.experiment.id, label: session.experiment.to_string() };
-            // Of an archived subject that never had it there is nothing to show.
-            let experiment = (named.id != 0).then(|| addresses.summary("experiments", named));
-            Ok(ImportedExperimentResult { experiment, is_new: outcome.experiment.is_new, error: None })
+            let label = session.experiment.to_string();
+            let shown = |one: Registered| addresses.summary("experiments", Named { id: one.id, label });
+            let is_new = outcome.experiment.is_some_and(|experiment| experiment.is_new);
+            Ok(ImportedExperimentResult { experiment: outcome.experiment.map(shown), is_new, error: None })
         }
         Err(error) => Ok(ImportedExperimentResult { experiment: None, is_new: false, error: Some(told(&error)) }),
     }

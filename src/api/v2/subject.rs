@@ -70,8 +70,7 @@ pub(super) async fn list_subjects(
         None => None,
     };
     let listed = listing::subjects(database, &app.totals, cohort, label.as_deref(), archived, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, SubjectList::new(addresses.summaries("subjects", listed.rows), extent)))
 }
 

@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use super::show::{ExperimentList, StateList, Summary, Transition, TransitionList, WorkflowList};
 use crate::api::access::Caller;
-use crate::api::input::{Number, Query};
+use crate::api::input::Number;
 use crate::api::lookup::{self, by_id};
-use crate::api::output::{Addresses, Extent, ListAddress, ListAnswer, Single, WindowQuery};
+use crate::api::output::{Addresses, Extent, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::app::App;
 use crate::entity::{state, transition, workflow};
 use crate::http::{HttpError, draw_workflow};
@@ -74,14 +74,12 @@ pub(super) async fn list_workflows(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<WorkflowList>, HttpError> {
-    let window = window.window()?;
     let columns = (workflow::Column::Id, workflow::Column::Label);
     let all = workflow::Entity::find();
     let listed = listing::list_named(app.engine.database(), &app.totals, "workflows", all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, WorkflowList::new(addresses.summaries("workflows", listed.rows), extent)))
 }
 
@@ -121,17 +119,15 @@ pub(super) async fn list_states_of_workflow(
     addresses: Addresses,
     address: ListAddress,
     Path(reference): Path<String>,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     let workflow = lookup::workflow(database.reader(), &Reference::label_first(&reference)).await?;
     let all = state::Entity::find().filter(state::Column::WorkflowId.eq(workflow.id));
     let key = format!("states of {}", workflow.id);
     let columns = (state::Column::Id, state::Column::Label);
     let listed = listing::list_named(database, &app.totals, &key, all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, StateList::new(addresses.summaries("states", listed.rows), extent)))
 }
 
@@ -160,14 +156,12 @@ pub(super) async fn list_states(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
-    let window = window.window()?;
     let columns = (state::Column::Id, state::Column::Label);
     let all = state::Entity::find();
     let listed = listing::list_named(app.engine.database(), &app.totals, "states", all, columns, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, StateList::new(addresses.summaries("states", listed.rows), extent)))
 }
 
@@ -194,15 +188,13 @@ pub(super) async fn list_experiments_in_state(
     addresses: Addresses,
     address: ListAddress,
     Number(id): Number,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let window = window.window()?;
     let database = app.engine.database();
     by_id::<state::Entity>(database.reader(), "state", id).await?;
     let query = listing::ExperimentQuery { states: Some(vec![id]), ..listing::ExperimentQuery::default() };
     let listed = listing::experiments(database, &app.totals, &query, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), extent)))
 }
 
@@ -214,14 +206,12 @@ pub(super) async fn list_transitions(
     _: Caller,
     addresses: Addresses,
     address: ListAddress,
-    Query(window): Query<WindowQuery>,
+    Windowed(window): Windowed,
 ) -> Result<ListAnswer<TransitionList>, HttpError> {
-    let window = window.window()?;
     let all = transition::Entity::find();
     let id = transition::Column::Id;
     let listed = listing::list(app.engine.database(), &app.totals, "transitions", all, id, window).await?;
-    let last_id = listed.rows.last().map(|row| row.id);
-    let extent = Extent { window, count: listed.count, rows: listed.rows.len(), last_id };
+    let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.iter().map(|row| addresses.pointer("transitions", row.id)).collect();
     Ok(address.answer(extent, TransitionList::new(rows, extent)))
 }
