@@ -12,6 +12,7 @@ use chrono::{NaiveDate, NaiveDateTime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::http::HttpError;
@@ -250,6 +251,35 @@ impl Problems {
 /// One problem of one field.
 pub(super) fn invalid(field: &str, problem: impl Into<String>) -> HttpError {
     HttpError::Invalid(BTreeMap::from([(field.to_owned(), problem.into())]))
+}
+
+/// Why something is done.
+#[derive(Debug, Default, Deserialize, ToSchema, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReasonBody {
+    /// Kept in the history.
+    #[schema(value_type = String, example = "scanned twice by mistake")]
+    #[param(value_type = Option<String>, example = "scanned twice by mistake")]
+    reason: Given<String>,
+}
+
+impl ReasonBody {
+    /// # Errors
+    /// 400 without one.
+    pub(super) fn read(self) -> Result<String, HttpError> {
+        let mut problems = Problems::default();
+        let reason = problems.required("reason", self.reason);
+        let reason = problems.all(reason)?;
+        if reason.trim().is_empty() {
+            return Err(invalid("reason", "is empty"));
+        }
+        Ok(reason.trim().to_owned())
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        Self { reason: self.reason.or(other.reason) }
+    }
 }
 
 /// A body of JSON, whatever its declared type; nothing at all is an empty object.

@@ -1,22 +1,25 @@
 //! The JSON API: version 1 and 2 of the existing product, and what is new, by adding only.
 //!
 //! A request: known by who sends it ([`access`]) → read with all that is wrong told at once ([`input`]) → the things it
-//! names are found ([`lookup`]) → a verb of the rooms does it ([`sample`], [`history`], [`people`]) → shown as `v1` or
-//! `v2` shows things ([`output`]).
+//! names are found ([`lookup`]) → a verb of the rooms does it ([`sample`], [`state`], [`link`], [`history`],
+//! [`people`]) → shown as `v1` or `v2` shows things ([`output`]).
 
 #![allow(unused_qualifications, reason = "what utoipa's attributes expand to")]
 
 mod access;
 mod document;
 mod explorer;
+mod filter;
 mod history;
 mod idempotency;
 mod input;
+mod link;
 mod lookup;
 mod mask;
 mod output;
 mod people;
 mod sample;
+mod state;
 mod v1;
 mod v2;
 

@@ -6,7 +6,7 @@ use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QuerySelect};
 
 use crate::entity::action;
 
-use super::report::storable;
+use super::run_log::storable;
 use super::{Engine, EngineError};
 
 /// What is to be different; what is none stays, an inner none takes it away.

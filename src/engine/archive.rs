@@ -9,7 +9,7 @@ use crate::database;
 use crate::entity::{cohort, experiment, subject};
 
 use super::locked::Locked;
-use super::report::storable;
+use super::run_log::storable;
 use super::{Actor, Engine, EngineError, retried};
 
 impl Engine {

@@ -7,7 +7,8 @@ use crate::entity::action;
 use crate::entity::callback_execution::{Column, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 
-use super::report::{kept_values, load, map_variables, next_attempt_log, requeue, resolve, storable};
+use super::report::{kept_values, load, map_variables, requeue, resolve};
+use super::run_log::{next_attempt_log, storable};
 use super::{Actor, Engine, EngineError, retried};
 
 /// What is to be done.

@@ -8,7 +8,8 @@ use crate::entity::callback_execution::{Column, Entity, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 
 use super::locked::Locked;
-use super::report::{load, next_attempt_log, requeue, resolve};
+use super::report::{load, requeue, resolve};
+use super::run_log::next_attempt_log;
 use super::{Actor, Engine, EngineError, retried};
 
 impl Engine {

@@ -15,6 +15,7 @@ mod intervene;
 mod lease;
 mod locked;
 mod report;
+mod run_log;
 mod timeout;
 mod transition;
 
@@ -34,7 +35,7 @@ pub use error::EngineError;
 pub use evaluate::{Evaluation, Possible};
 pub use intervene::Intervention;
 pub use report::Report;
-pub(crate) use report::merged_log;
+pub(crate) use run_log::merged_log;
 pub use timeout::TimeoutCounts;
 pub use transition::Target;
 

@@ -9,7 +9,7 @@ use crate::workflow::Graph;
 
 use super::evaluate::any_condition;
 use super::locked::{Entered, Locked, executions_of};
-use super::report::{appended, storable};
+use super::run_log::{appended, storable};
 use super::{Actor, Engine, EngineError, retried};
 
 /// The state that is wanted.

@@ -6,6 +6,8 @@ mod client;
 mod defects;
 mod description;
 mod golden;
+mod lists;
+mod many;
 mod statements;
 
 use std::path::Path;

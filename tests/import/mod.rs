@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sea_orm::EntityTrait;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use studygovernor::entity::{experiment, external_experiment_links, external_system, scan, scantype, subject};
 use studygovernor::import::{self, Intake, Summary, bids, table};
 use studygovernor::study::Label;
@@ -78,6 +78,26 @@ async fn the_faces_come_in_once(study: Study) {
         ("MR", "phasediff"),
     ];
     assert_eq!(kinds, wanted);
+}
+
+#[tokio::test]
+async fn e10_what_was_archived_is_known_to_the_dry_run_too_and_stays_archived() {
+    let study = Study::new(Backend::Sqlite).await;
+    study.load(WORKFLOW).await;
+    let intake = read_bids(&folder("tests/data/bids-synthetic"));
+    write(&study, &intake, false).await;
+    let connection = study.engine.database().reader();
+    let subjects = subject::Entity::find().all(connection).await.unwrap();
+    let id = |label: &str| subjects.iter().find(|row| row.label == label).unwrap().id;
+    study.engine.archive_subject(id("sub-01"), "withdrew", &study.actor()).await.unwrap();
+    let of_another = experiment::Entity::find().filter(experiment::Column::SubjectId.eq(id("sub-02")));
+    let mistake = of_another.one(connection).await.unwrap().unwrap();
+    study.engine.archive_experiment(mistake.id, "wrong subject", &study.actor()).await.unwrap();
+    for dry_run in [true, false] {
+        assert_eq!(write(&study, &intake, dry_run).await, Summary { known: 10, ..Summary::default() });
+    }
+    assert_eq!(subject::Entity::find().all(connection).await.unwrap().len(), 5);
+    assert_eq!(experiment::Entity::find().all(connection).await.unwrap().len(), 10);
 }
 
 #[tokio::test]

@@ -11,9 +11,10 @@ use super::show::{
 };
 use crate::api::access::{Caller, May};
 use crate::api::input::{Body, Number};
+use crate::api::link::{self, LinkBody};
 use crate::api::lookup::by_id;
 use crate::api::output::{Addresses, Created, Extent, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
-use crate::api::sample::{self, LinkBody, ScanBody};
+use crate::api::sample::{self, ScanBody};
 use crate::app::App;
 use crate::entity::{external_experiment_links, external_subject_links, external_system, scan, scantype};
 use crate::http::HttpError;
@@ -91,7 +92,7 @@ pub(super) async fn create_subject_link(
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
-    let row = sample::link_subject(&app, body, false).await?;
+    let row = link::link_subject(&app, body, false).await?;
     let shown = V1(addresses);
     let mut body = subject_link(&app, &shown, row).await?;
     let location = std::mem::replace(&mut body.uri, shown.0.path("/api/v1/external_subject_links"));
@@ -107,7 +108,7 @@ pub(super) async fn set_subject_link(
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
-    let row = sample::link_subject(&app, body, true).await?;
+    let row = link::link_subject(&app, body, true).await?;
     let shown = V1(addresses);
     let mut body = subject_link(&app, &shown, row).await?;
     let location = std::mem::replace(&mut body.uri, shown.0.path("/api/v1/external_subject_links"));
@@ -166,7 +167,7 @@ pub(super) async fn create_experiment_link(
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Created<ExperimentLink>, HttpError> {
-    let row = sample::link_experiment(&app, body, false).await?;
+    let row = link::link_experiment(&app, body, false).await?;
     let shown = V1(addresses);
     let mut body = experiment_link(&app, &shown, row).await?;
     let location = std::mem::replace(&mut body.uri, shown.0.path("/api/v1/external_experiment_links"));
@@ -182,7 +183,7 @@ pub(super) async fn set_experiment_link(
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Single<ExperimentLink>, HttpError> {
-    let row = sample::link_experiment(&app, body, true).await?;
+    let row = link::link_experiment(&app, body, true).await?;
     let shown = V1(addresses);
     let mut body = experiment_link(&app, &shown, row).await?;
     body.uri = shown.0.path("/api/v1/external_experiment_links");

@@ -9,10 +9,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::show::{ActionList, Cohort, CohortList, Experiment, ExperimentList, Subject, SubjectList, V1};
 use crate::api::access::{Caller, May};
+use crate::api::filter::{ExperimentFilter, read_experiment_filter};
 use crate::api::input::{Body, Given, Problems, Query};
 use crate::api::lookup;
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
-use crate::api::sample::{self, CohortBody, ExperimentBody, ExperimentFilter, StateBody, SubjectBody};
+use crate::api::sample::{self, CohortBody, ExperimentBody, SubjectBody};
+use crate::api::state::{StateBody, change_state};
 use crate::app::App;
 use crate::entity::{cohort, experiment};
 use crate::http::HttpError;
@@ -195,7 +197,7 @@ pub(super) async fn list_experiments(
     Query(filter): Query<ExperimentFilter>,
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let (query, window) = sample::read_experiment_filter(&app, filter, window).await?;
+    let (query, window) = read_experiment_filter(&app, filter, window).await?;
     let listed = listing::experiments(app.engine.database(), &app.totals, &query, window).await?;
     let extent = match query.is_by_id() {
         true => Extent::of(window, &listed, |row| row.id),
@@ -322,7 +324,7 @@ pub(super) async fn set_experiment_state(
     }
     let seen = if_match.is_given().then_some(version);
     let paths = addresses.path("/api/v1");
-    let change = sample::change_state(&app, id, body, "state", &paths, seen, &may.caller.actor()).await?;
+    let change = change_state(&app, id, body, "state", &paths, seen, &may.caller.actor()).await?;
     let success = change.error.is_none();
     let answer = StateAnswer { state: V1(addresses).uri("states", change.state.id), error: change.error, success };
     Ok((change.status, axum::Json(answer)).into_response())

@@ -6,12 +6,13 @@ use serde_json::Value;
 
 use super::show::{ActionList, Experiment, ExperimentList, Summary};
 use crate::api::access::{Caller, May};
-use crate::api::input::{Body, Number, Query, number};
+use crate::api::filter::{ExperimentFilter, read_experiment_filter};
+use crate::api::input::{Body, Number, Query, ReasonBody, number};
+use crate::api::link::{ExternalIdBody, ExternalIdsBody};
 use crate::api::lookup::by_id;
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
-use crate::api::sample::{
-    self, ExperimentBody, ExperimentFilter, ExternalIdBody, ExternalIdsBody, ReasonBody, StateBody,
-};
+use crate::api::sample::{self, ExperimentBody};
+use crate::api::state::{StateBody, change_state};
 use crate::app::App;
 use crate::engine::Possible;
 use crate::entity::{experiment, state};
@@ -84,7 +85,7 @@ pub(super) async fn list_experiments(
     Query(filter): Query<ExperimentFilter>,
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let (query, window) = sample::read_experiment_filter(&app, filter, window).await?;
+    let (query, window) = read_experiment_filter(&app, filter, window).await?;
     let listed = listing::experiments(app.engine.database(), &app.totals, &query, window).await?;
     let extent = match query.is_by_id() {
         true => Extent::of(window, &listed, |row| row.id),
@@ -220,7 +221,7 @@ pub(super) async fn set_experiment_state(
     };
     let paths = addresses.path("/api/v2");
     let actor = may.caller.actor();
-    let change = sample::change_state(&app, id, body, "state_label", &paths, seen, &actor).await?;
+    let change = change_state(&app, id, body, "state_label", &paths, seen, &actor).await?;
     let success = change.error.is_none();
     let answer = StateAnswer { state: addresses.summary("states", change.state), error: change.error, success };
     Ok((change.status, axum::Json(answer)).into_response())

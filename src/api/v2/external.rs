@@ -9,9 +9,10 @@ use super::show::{
 };
 use crate::api::access::{Caller, May};
 use crate::api::input::{Body, Number};
+use crate::api::link::{self, LinkBody};
 use crate::api::lookup::{self, by_id};
 use crate::api::output::{Addresses, Created, Extent, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
-use crate::api::sample::{self, LinkBody, ScanBody};
+use crate::api::sample::{self, ScanBody};
 use crate::app::App;
 use crate::entity::{external_experiment_links, external_subject_links, external_system, scan, scantype};
 use crate::http::HttpError;
@@ -106,7 +107,7 @@ pub(super) async fn create_subject_link(
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
-    let row = sample::link_subject(&app, body, false).await?;
+    let row = link::link_subject(&app, body, false).await?;
     let body = subject_link(&app, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
@@ -120,7 +121,7 @@ pub(super) async fn set_subject_link(
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
-    let row = sample::link_subject(&app, body, true).await?;
+    let row = link::link_subject(&app, body, true).await?;
     let body = subject_link(&app, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
@@ -177,7 +178,7 @@ pub(super) async fn create_experiment_link(
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Created<ExperimentLink>, HttpError> {
-    let row = sample::link_experiment(&app, body, false).await?;
+    let row = link::link_experiment(&app, body, false).await?;
     let body = experiment_link(&app, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
@@ -191,7 +192,7 @@ pub(super) async fn set_experiment_link(
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Single<ExperimentLink>, HttpError> {
-    let row = sample::link_experiment(&app, body, true).await?;
+    let row = link::link_experiment(&app, body, true).await?;
     experiment_link(&app, &addresses, row).await.map(Single)
 }
 

@@ -10,10 +10,10 @@ use crate::api::access::{Caller, May, MaybeCaller};
 use crate::api::history::{
     self, ActionBody, CallbackBody, ExecutionBody, MarkBody, Reporter, SecretBody, open_execution, read_mark, word,
 };
-use crate::api::input::{Body, Given, Number, Problems, Query};
+use crate::api::input::{Body, Given, Number, Problems, Query, ReasonBody};
 use crate::api::lookup::{by_id, moment};
 use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed, list_of};
-use crate::api::sample::ReasonBody;
+
 use crate::app::App;
 use crate::engine::Intervention;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};

@@ -4,6 +4,7 @@ mod cohort;
 mod experiment;
 mod external;
 mod history;
+mod many;
 mod people;
 mod service;
 mod show;
@@ -37,7 +38,7 @@ fn samples() -> OpenApiRouter<App> {
         .routes(routes!(subject::get_subject_ids, subject::set_subject_ids))
         .routes(routes!(subject::set_subject_id, subject::delete_subject_id))
         .routes(routes!(experiment::list_experiments, experiment::create_experiment))
-        .routes(routes!(service::bulk_transition))
+        .routes(routes!(many::bulk_transition))
         .routes(routes!(experiment::get_experiment, experiment::archive_experiment))
         .routes(routes!(experiment::restore_experiment))
         .routes(routes!(experiment::list_actions_of_experiment))
@@ -99,5 +100,5 @@ fn services() -> OpenApiRouter<App> {
         .routes(routes!(service::check_timeouts))
         .routes(routes!(service::import_config, service::overwrite_config))
         .routes(routes!(service::import_workflow))
-        .routes(routes!(service::import_subjects))
+        .routes(routes!(many::import_subjects))
 }

@@ -1,31 +1,24 @@
-//! Work on many things at once, for administrators and scripts.
-
-use std::collections::BTreeSet;
+//! For administrators: timeouts, configuration files, workflow files.
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use chrono::{NaiveDate, NaiveDateTime};
-use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::show::{ExternalSystem, RoleSummary, Scantype, Summary, UserSummary};
 use crate::api::access::{Administrator, May};
 use crate::api::history::{self, CheckedTimeouts};
-use crate::api::input::{Body, Given, ListBody, Problems, Readable, invalid};
+use crate::api::input::{Body, Given, Problems, invalid};
 use crate::api::lookup::moment;
 use crate::api::output::{Addresses, Created};
-use crate::api::sample::{self, StateBody, label_of, load_workflow};
 use crate::app::App;
-use crate::engine::Actor;
-use crate::entity::external_system;
+use crate::callback::FUNCTIONS;
+use crate::engine::EngineError;
 use crate::http::HttpError;
-use crate::http::needs::{ActionUpdate, SampleAdd, SampleStateUpdate};
-use crate::import::{Configured, ScanKind, Session, configure, read_configuration, register_session, register_subject};
+use crate::http::needs::ActionUpdate;
+use crate::import::{Configured, configure, read_configuration};
 use crate::study::listing::Named;
-use crate::study::register::Registered;
-use crate::study::{Label, VariableValue};
+use crate::workflow;
 
 /// Ends executions that are past their time. The server does so by itself every second.
 #[utoipa::path(post, path = "/service/check_timeouts", tag = "service", security(("login" = ["action_update"])),
@@ -132,327 +125,12 @@ pub(super) async fn import_workflow(
     Ok(Created { location: body.uri.clone(), body })
 }
 
-/// Experiments that are all to go to one state.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
-pub(super) struct BulkBody {
-    /// Ids.
-    #[schema(value_type = Vec<i32>, example = json!([1, 2, 3]), max_items = 1000)]
-    experiments: Given<Vec<i32>>,
-    /// Label of the state; of each experiment's own workflow.
-    #[schema(value_type = String, example = "processing")]
-    state: Given<String>,
-    /// A note for the history.
-    #[schema(value_type = Option<String>)]
-    freetext: Given<String>,
-}
-
-/// What became of one experiment.
-#[derive(Serialize, ToSchema)]
-pub(super) struct BulkResult {
-    #[schema(example = 1)]
-    experiment: i32,
-    success: bool,
-    /// The state that it is in now; null when there is no such experiment.
-    state: Option<Summary>,
-    /// Why it did not move.
-    #[schema(value_type = Option<Object>)]
-    error: Option<Value>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct BulkAnswer {
-    /// In the order in which they were asked for.
-    results: Vec<BulkResult>,
-    succeeded: usize,
-    failed: usize,
-}
-
-/// Things in one request at most, so that it ends in time.
-const MOST: usize = 1000;
-
-/// An error of one thing among many: the others go on, and what was done is told. What went wrong inside is for the log.
-fn told(error: &HttpError) -> String {
-    if error.status().is_server_error() {
-        tracing::error!(%error, "one of many could not be done");
-        return "something went wrong here; try this one again".to_owned();
-    }
-    error.to_string()
-}
-
-/// Moves many experiments, each by itself: some may move while others cannot. At most 1000 in one request.
-#[utoipa::path(post, path = "/experiments/bulk/transition", tag = "experiments", request_body = BulkBody,
-    security(("login" = ["sample_state_update"])), responses((status = 200, body = BulkAnswer)))]
-pub(super) async fn bulk_transition(
-    State(app): State<App>,
-    may: May<SampleStateUpdate>,
-    addresses: Addresses,
-    Body(body): Body<BulkBody>,
-) -> Result<axum::Json<BulkAnswer>, HttpError> {
-    let mut problems = Problems::default();
-    let experiments = problems.required("experiments", body.experiments);
-    let state = problems.required("state", body.state);
-    let freetext = problems.optional("freetext", body.freetext);
-    if experiments.as_ref().is_some_and(|all| all.len() > MOST) {
-        problems.add("experiments", format!("has more than {MOST} items"));
-    }
-    let (experiments, state) = problems.all(experiments.zip(state))?;
-    let paths = addresses.path("/api/v2");
-    let actor = may.caller.actor();
-    let mut results = Vec::with_capacity(experiments.len());
-    for id in experiments {
-        let wanted = StateBody::new(&state, freetext.as_deref());
-        let outcome = sample::change_state(&app, id, wanted, "state", &paths, None, &actor).await;
-        results.push(match outcome {
-            Ok(change) => BulkResult {
-                experiment: id,
-                success: change.error.is_none(),
-                state: Some(addresses.summary("states", change.state)),
-                error: change.error,
-            },
-            Err(error) => {
-                let error = Some(serde_json::json!({ "message": told(&error) }));
-                BulkResult { experiment: id, success: false, state: None, error }
-            }
-        });
-    }
-    let succeeded = results.iter().filter(|result| result.success).count();
-    Ok(axum::Json(BulkAnswer { failed: results.len() - succeeded, succeeded, results }))
-}
-
-/// A subject with its experiments. Only for the description: each one is read by itself, so that one that is wrong does
-/// not keep the others out.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "for the description")]
-pub(super) struct ImportedSubject {
-    #[schema(example = "baseline")]
-    cohort: String,
-    #[schema(example = "sub-01")]
-    label: String,
-    date_of_birth: Option<NaiveDate>,
-    /// By name of the external system; set when the subject is new.
-    external_ids: Option<std::collections::BTreeMap<String, String>>,
-    experiments: Option<Vec<ImportedExperiment>>,
-}
-
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "for the description")]
-pub(super) struct ImportedExperiment {
-    #[schema(example = "sub-01_ses-1")]
-    label: String,
-    #[schema(example = "2024-03-01T10:00:00")]
-    scandate: String,
-    /// Label or id; the newest when it is left out.
-    workflow: Option<String>,
-    /// Known from the beginning, so that the conditions of the first callbacks see them.
-    #[schema(value_type = Option<Object>)]
-    variables: Option<Value>,
-    scans: Option<Vec<ImportedScan>>,
-    /// By name of the external system.
-    external_ids: Option<std::collections::BTreeMap<String, String>>,
-}
-
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "for the description")]
-pub(super) struct ImportedScan {
-    #[schema(example = "MR")]
-    modality: String,
-    #[schema(example = "T1w")]
-    protocol: String,
-}
-
-/// What became of one subject.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ImportResult {
-    subject: Option<Summary>,
-    /// Whether the subject was added.
-    is_new: bool,
-    experiments: Vec<ImportedExperimentResult>,
-    /// Why the subject was not taken.
-    error: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct ImportedExperimentResult {
-    /// Null when it was not taken, or left out with its subject, which is archived.
-    experiment: Option<Summary>,
-    /// Whether the experiment was added; one that was there already is left as it is.
-    is_new: bool,
-    /// Why the experiment was not taken.
-    error: Option<String>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct ImportAnswer {
-    /// In the order of the request.
-    results: Vec<ImportResult>,
-    /// Subjects that were added.
-    subjects: usize,
-    /// Experiments that were added.
-    experiments: usize,
-    /// Subjects and experiments that were not taken.
-    errors: usize,
-}
-
-/// Takes in a list of subjects with their experiments. What is there already, by its labels, is left as it is, so that
-/// the same list may come again; what is wrong is told by item and keeps nothing else out. At most 1000 subjects and
-/// 1000 experiments. What was archived stays archived.
-#[utoipa::path(post, path = "/import", tag = "service", request_body = Vec<ImportedSubject>,
-    security(("login" = ["sample_add"])), responses((status = 200, body = ImportAnswer)))]
-pub(super) async fn import_subjects(
-    State(app): State<App>,
-    may: May<SampleAdd>,
-    addresses: Addresses,
-    ListBody(items): ListBody,
-) -> Result<axum::Json<ImportAnswer>, HttpError> {
-    let experiments = items.iter().map(|item| item["experiments"].as_array().map_or(0, Vec::len)).sum::<usize>();
-    if items.len() > MOST || experiments > MOST {
-        let message = format!("At most {MOST} subjects and {MOST} experiments in one request.");
-        return Err(HttpError::BadRequest(message));
-    }
-    let systems = external_system::Entity::find().all(app.engine.database().reader()).await?;
-    let systems: BTreeSet<String> = systems.into_iter().map(|system| system.system_name).collect();
-    let actor = may.caller.actor();
-    let mut results = Vec::with_capacity(items.len());
-    for item in &items {
-        results.push(import_subject(&app, &addresses, &actor, &systems, item).await?);
-    }
-    let experiments = || results.iter().flat_map(|result: &ImportResult| &result.experiments);
-    let wrong = results.iter().filter(|result| result.error.is_some()).count();
-    Ok(axum::Json(ImportAnswer {
-        subjects: results.iter().filter(|result| result.is_new).count(),
-        experiments: experiments().filter(|result| result.is_new).count(),
-        errors: wrong + experiments().filter(|result| result.error.is_some()).count(),
-        results,
-    }))
-}
-
-/// A subject of the list, read.
-struct ReadSubject {
-    cohort: Label,
-    label: Label,
-    date_of_birth: Option<NaiveDate>,
-    external_ids: Vec<(Label, String)>,
-}
-
-fn read_subject(item: &Value, systems: &BTreeSet<String>) -> Result<ReadSubject, String> {
-    if !item.is_object() {
-        return Err("must be an object".to_owned());
-    }
-    let given = item.get("date_of_birth").filter(|value| !value.is_null());
-    Ok(ReadSubject {
-        cohort: label_of(item.get("cohort").or_else(|| item.get("cohort_label")), "cohort")?,
-        label: label_of(item.get("label"), "label")?,
-        date_of_birth: given.map(NaiveDate::read).transpose().map_err(|problem| format!("date_of_birth: {problem}"))?,
-        external_ids: read_external_ids(item, systems)?,
-    })
-}
-
-fn read_external_ids(item: &Value, systems: &BTreeSet<String>) -> Result<Vec<(Label, String)>, String> {
-    let Some(given) = item.get("external_ids").filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
-    let entries = given.as_object().ok_or("external_ids must be an object")?;
-    let entry = |(name, value): (&String, &Value)| {
-        let name = Label::parse(name).map_err(|error| format!("external_ids: '{name}' {error}"))?;
-        // A typing error does not make a new system.
-        if !systems.contains(name.as_str()) {
-            return Err(format!("external_ids: there is no external system '{name}'"));
-        }
-        let id = String::read(value).map_err(|problem| format!("external_ids: {name} {problem}"))?;
-        if id.chars().count() > 1024 {
-            return Err(format!("external_ids: {name} has more than 1024 characters"));
-        }
-        Ok((name, id))
+/// Loads a workflow from the text of its file.
+async fn load_workflow(app: &App, text: &str) -> Result<crate::entity::workflow::Model, HttpError> {
+    let checked = workflow::check(text, &FUNCTIONS);
+    let Some(definition) = checked.definition else {
+        let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
+        return Err(invalid("workflow_definition", problems.join("; ")));
     };
-    entries.iter().map(entry).collect()
-}
-
-fn read_session(subject: &ReadSubject, item: &Value, systems: &BTreeSet<String>) -> Result<Session, String> {
-    let label = label_of(item.get("label"), "label")?;
-    let scandate = item.get("scandate").ok_or("scandate is required")?;
-    let scandate = NaiveDateTime::read(scandate).map_err(|problem| format!("scandate: {problem}"))?;
-    let given = |name: &str| item.get(name).filter(|value| !value.is_null());
-    let mut variables = Vec::new();
-    if let Some(given) = given("variables") {
-        for (name, value) in given.as_object().ok_or("variables must be an object")? {
-            if name.is_empty() || name.chars().count() > 255 || name.contains('\0') {
-                return Err(format!("variables: '{name}' is no name"));
-            }
-            variables.push((name.clone(), VariableValue::from_json(value.clone())));
-        }
-    }
-    let mut scans = Vec::new();
-    if let Some(given) = given("scans") {
-        for scan in given.as_array().ok_or("scans must be a list")? {
-            scans.push(ScanKind {
-                modality: label_of(scan.get("modality"), "scans: modality")?.to_string(),
-                protocol: label_of(scan.get("protocol"), "scans: protocol")?.to_string(),
-            });
-        }
-    }
-    let workflow = given("workflow").map(String::read).transpose().map_err(|problem| format!("workflow {problem}"))?;
-    Ok(Session {
-        cohort: subject.cohort.clone(),
-        subject: subject.label.clone(),
-        date_of_birth: subject.date_of_birth,
-        experiment: label,
-        scandate,
-        workflow,
-        variables,
-        scans,
-        external_ids: read_external_ids(item, systems)?,
-    })
-}
-
-async fn import_subject(
-    app: &App,
-    addresses: &Addresses,
-    actor: &Actor,
-    systems: &BTreeSet<String>,
-    item: &Value,
-) -> Result<ImportResult, HttpError> {
-    let wrong =
-        |error: String| ImportResult { subject: None, is_new: false, experiments: Vec::new(), error: Some(error) };
-    let subject = match read_subject(item, systems) {
-        Ok(subject) => subject,
-        Err(error) => return Ok(wrong(error)),
-    };
-    let sessions = match item.get("experiments") {
-        None | Some(Value::Null) => &[][..],
-        Some(Value::Array(sessions)) => sessions,
-        Some(_) => return Ok(wrong("experiments must be a list".to_owned())),
-    };
-    let registered =
-        register_subject(&app.engine, &subject.cohort, &subject.label, subject.date_of_birth, &subject.external_ids)
-            .await;
-    let registered = match registered.map_err(HttpError::from) {
-        Ok(registered) => registered,
-        Err(error) => return Ok(wrong(told(&error))),
-    };
-    let mut experiments = Vec::with_capacity(sessions.len());
-    for item in sessions {
-        experiments.push(match read_session(&subject, item, systems) {
-            Ok(session) => import_session(app, addresses, actor, &session).await?,
-            Err(error) => ImportedExperimentResult { experiment: None, is_new: false, error: Some(error) },
-        });
-    }
-    let named = Named { id: registered.id, label: subject.label.to_string() };
-    let subject = Some(addresses.summary("subjects", named));
-    Ok(ImportResult { subject, is_new: registered.is_new, experiments, error: None })
-}
-
-async fn import_session(
-    app: &App,
-    addresses: &Addresses,
-    actor: &Actor,
-    session: &Session,
-) -> Result<ImportedExperimentResult, HttpError> {
-    match register_session(&app.engine, session, actor).await.map_err(HttpError::from) {
-        Ok(outcome) => {
-            let label = session.experiment.to_string();
-            let shown = |one: Registered| addresses.summary("experiments", Named { id: one.id, label });
-            let is_new = outcome.experiment.is_some_and(|experiment| experiment.is_new);
-            Ok(ImportedExperimentResult { experiment: outcome.experiment.map(shown), is_new, error: None })
-        }
-        Err(error) => Ok(ImportedExperimentResult { experiment: None, is_new: false, error: Some(told(&error)) }),
-    }
+    workflow::load(app.engine.database(), &definition).await.map_err(|error| EngineError::from(error).into())
 }

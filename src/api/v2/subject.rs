@@ -6,10 +6,11 @@ use utoipa::IntoParams;
 
 use super::show::{Subject, SubjectList};
 use crate::api::access::{Caller, May};
-use crate::api::input::{Body, Given, Number, Problems, Query, number};
+use crate::api::input::{Body, Given, Number, Problems, Query, ReasonBody, number};
+use crate::api::link::{ExternalIdBody, ExternalIdsBody};
 use crate::api::lookup::{self, by_id};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
-use crate::api::sample::{self, ExternalIdBody, ExternalIdsBody, ReasonBody, SubjectBody};
+use crate::api::sample::{self, SubjectBody};
 use crate::app::App;
 use crate::entity::subject;
 use crate::http::HttpError;

@@ -1,0 +1,148 @@
+//! Which experiments a list asks for, in which order: read from the address, and what it names looked up.
+
+use std::collections::BTreeMap;
+
+use chrono::NaiveDateTime;
+use serde::Deserialize;
+use serde_json::Value;
+use utoipa::IntoParams;
+
+use crate::app::App;
+use crate::http::HttpError;
+use crate::study::Reference;
+use crate::study::listing::{ExperimentOrder, ExperimentQuery, Window};
+
+use super::input::{Given, Problems};
+use super::lookup;
+use super::output::WindowQuery;
+
+/// Which experiments.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ExperimentFilter {
+    /// Exactly this date and time.
+    #[param(value_type = Option<String>)]
+    scandate: Given<NaiveDateTime>,
+    /// From this date and time on.
+    #[param(value_type = Option<String>, example = "2024-01-01")]
+    scandate_from: Given<NaiveDateTime>,
+    /// Up to this date and time.
+    #[param(value_type = Option<String>)]
+    scandate_to: Given<NaiveDateTime>,
+    /// In their state since this date and time or later.
+    #[param(value_type = Option<String>)]
+    state_since_from: Given<NaiveDateTime>,
+    /// In their state since this date and time or earlier.
+    #[param(value_type = Option<String>)]
+    state_since_to: Given<NaiveDateTime>,
+    /// Label, id or URI of the cohort.
+    #[param(value_type = Option<String>)]
+    cohort: Given<String>,
+    /// The same.
+    #[param(value_type = Option<String>)]
+    cohort_label: Given<String>,
+    /// The same as `workflow`.
+    #[param(value_type = Option<String>)]
+    workflow_label: Given<String>,
+    /// The same as `state`.
+    #[param(value_type = Option<String>)]
+    state_label: Given<String>,
+    /// Id or URI of the subject, or its label when only one has it.
+    #[param(value_type = Option<String>)]
+    subject: Given<String>,
+    /// Id of the subject.
+    #[param(value_type = Option<String>)]
+    subject_id: Given<String>,
+    /// Label, id or URI of the workflow.
+    #[param(value_type = Option<String>)]
+    workflow: Given<String>,
+    /// Id or URI of a state, or a label: then of whichever workflow.
+    #[param(value_type = Option<String>, example = "check")]
+    state: Given<String>,
+    /// Part of the label, in upper or lower case.
+    #[param(value_type = Option<String>)]
+    label: Given<String>,
+    /// `true`: the archived ones in place of those in use.
+    #[param(value_type = Option<bool>)]
+    archived: Given<bool>,
+    /// `id`, `label`, `scandate` or `state_since`; with `-` before it, the other way round.
+    #[param(value_type = Option<String>, example = "-scandate")]
+    order: Given<String>,
+    /// `variable.NAME=VALUE`: experiments whose variable has this value. May be there several times, for several names.
+    #[serde(flatten)]
+    #[param(value_type = Option<String>, rename = "variable.NAME")]
+    others: BTreeMap<String, Value>,
+}
+
+/// What a list of experiments asks for.
+pub(super) async fn read_experiment_filter(
+    app: &App,
+    filter: ExperimentFilter,
+    window: WindowQuery,
+) -> Result<(ExperimentQuery, Window), HttpError> {
+    let mut problems = Problems::default();
+    let window = window.read(&mut problems);
+    let order = problems.optional("order", filter.order).unwrap_or_else(|| "id".to_owned());
+    let column = match order.trim_start_matches('-') {
+        // `asc` and `desc` are words of the existing product's engine.
+        "id" | "asc" | "desc" => ExperimentOrder::Id,
+        "label" => ExperimentOrder::Label,
+        "scandate" => ExperimentOrder::Scandate,
+        "state_since" => ExperimentOrder::StateSince,
+        _ => {
+            problems
+                .add("order", "must be one of id, label, scandate, state_since, or one of these with a '-' before it");
+            ExperimentOrder::Id
+        }
+    };
+    let descending = order.starts_with('-') || order == "desc";
+    let mut variables = Vec::new();
+    for (name, value) in &filter.others {
+        if let (Some(name), Value::String(value)) = (name.strip_prefix("variable."), value) {
+            variables.push((name.to_owned(), value.clone()));
+        }
+    }
+    if variables.len() > 10 {
+        problems.add("variable", "at most ten of them in one request");
+    }
+    let cohort = problems.optional("cohort", filter.cohort.or(filter.cohort_label));
+    let subject = problems.optional("subject", filter.subject_id.or(filter.subject));
+    let workflow = problems.optional("workflow", filter.workflow.or(filter.workflow_label));
+    let state = problems.optional("state", filter.state.or(filter.state_label));
+    let mut query = ExperimentQuery {
+        scandate: problems.optional("scandate", filter.scandate),
+        scandate_from: problems.optional("scandate_from", filter.scandate_from),
+        scandate_to: problems.optional("scandate_to", filter.scandate_to),
+        state_since_from: problems.optional("state_since_from", filter.state_since_from),
+        state_since_to: problems.optional("state_since_to", filter.state_since_to),
+        label: problems.optional("label", filter.label),
+        archived: problems.optional("archived", filter.archived).unwrap_or(false),
+        variables,
+        order: column,
+        descending,
+        ..ExperimentQuery::default()
+    };
+    if window.after.is_some() && !query.is_by_id() {
+        problems.add("after", "goes with the order 'id' only");
+    }
+    problems.check()?;
+    let connection = app.engine.database().reader();
+    if let Some(text) = cohort {
+        query.cohort = Some(lookup::cohort(connection, &Reference::label_first(&text)).await?.id);
+    }
+    if let Some(text) = subject {
+        // A number is an id that may be nobody's: an empty list, as the existing product answers.
+        query.subject = match Reference::parse(&text) {
+            Reference::Id(id) | Reference::Either(id, _) => Some(id),
+            reference => Some(lookup::subject(connection, &reference).await?.id),
+        };
+    }
+    if let Some(text) = workflow {
+        query.workflow = Some(lookup::workflow(connection, &Reference::label_first(&text)).await?.id);
+    }
+    if let Some(text) = state {
+        query.states = Some(lookup::states(connection, &Reference::parse(&text)).await?);
+    }
+    Ok((query, window))
+}

@@ -1,0 +1,217 @@
+//! What external systems call cohorts, subjects and experiments: ids and addresses, set one by one, together, or as links.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::app::App;
+use crate::entity::{external_experiment_links, external_subject_links, external_system};
+use crate::http::HttpError;
+use crate::study::Reference;
+use crate::study::revise::{self, Linked};
+
+use super::input::{Given, Problems};
+use super::lookup;
+
+/// Addresses or ids by the name of the external system.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct ExternalIdsBody {
+    #[schema(value_type = BTreeMap<String, String>, example = json!({"XNAT": "XNAT_S00001"}))]
+    external_ids: Given<BTreeMap<String, String>>,
+}
+
+/// Addresses by the name of the external system.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct ExternalUrlsBody {
+    #[schema(value_type = BTreeMap<String, String>, example = json!({"XNAT": "https://xnat.example.com/base"}))]
+    external_urls: Given<BTreeMap<String, String>>,
+}
+
+/// The id that a system has.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct ExternalIdBody {
+    #[schema(value_type = String, example = "XNAT_S00001", max_length = 1024)]
+    external_id: Given<String>,
+}
+
+/// The address at which a system shows it.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct ExternalUrlBody {
+    #[schema(value_type = String, example = "https://xnat.example.com/base", max_length = 1024)]
+    external_url: Given<String>,
+}
+
+impl ExternalIdsBody {
+    pub(super) async fn set(self, app: &App, linked: Linked) -> Result<(), HttpError> {
+        set_all(app, linked, "external_ids", self.external_ids).await
+    }
+}
+
+impl ExternalUrlsBody {
+    pub(super) async fn set(self, app: &App, linked: Linked) -> Result<(), HttpError> {
+        set_all(app, linked, "external_urls", self.external_urls).await
+    }
+}
+
+impl ExternalIdBody {
+    pub(super) async fn set(self, app: &App, linked: Linked, system: String) -> Result<(), HttpError> {
+        set_one(app, linked, "external_id", system, self.external_id).await
+    }
+}
+
+impl ExternalUrlBody {
+    pub(super) async fn set(self, app: &App, linked: Linked, system: String) -> Result<(), HttpError> {
+        set_one(app, linked, "external_url", system, self.external_url).await
+    }
+}
+
+async fn set_all(
+    app: &App,
+    linked: Linked,
+    field: &str,
+    values: Given<BTreeMap<String, String>>,
+) -> Result<(), HttpError> {
+    let mut problems = Problems::default();
+    let values = problems.required(field, values);
+    for value in values.iter().flat_map(BTreeMap::values) {
+        check_external(&mut problems, field, Some(value));
+    }
+    let values = problems.all(values)?;
+    Ok(revise::set_links(app.engine.database(), linked, &values).await?)
+}
+
+/// An id or address that can be kept, and that is no script when somebody follows it.
+fn check_external(problems: &mut Problems, field: &str, value: Option<&str>) {
+    let Some(value) = value else { return };
+    if value.trim().is_empty() {
+        problems.add(field, "is empty; DELETE takes it away");
+    }
+    if value.chars().count() > 1024 {
+        problems.add(field, "has more than 1024 characters");
+    }
+    let scheme = url::Url::parse(value.trim()).ok().map(|url| url.scheme().to_owned());
+    if field.starts_with("external_url")
+        && scheme.is_some_and(|one| ["javascript", "data", "vbscript"].contains(&one.as_str()))
+    {
+        problems.add(field, "is no address of a page");
+    }
+}
+
+async fn set_one(
+    app: &App,
+    linked: Linked,
+    field: &str,
+    system: String,
+    value: Given<String>,
+) -> Result<(), HttpError> {
+    let mut problems = Problems::default();
+    let value = problems.required(field, value);
+    check_external(&mut problems, field, value.as_deref());
+    let value = problems.all(value)?;
+    Ok(revise::set_links(app.engine.database(), linked, &BTreeMap::from([(system, value)])).await?)
+}
+
+/// The id that a system has for a subject or an experiment.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct LinkBody {
+    #[schema(value_type = Option<i32>, example = 1)]
+    subject_id: Given<String>,
+    /// Id, label or URI (the name in v1).
+    #[schema(value_type = Option<String>)]
+    subject: Given<String>,
+    #[schema(value_type = Option<i32>)]
+    experiment_id: Given<String>,
+    /// Id, label or URI (the name in v1).
+    #[schema(value_type = Option<String>)]
+    experiment: Given<String>,
+    #[schema(value_type = Option<String>, example = "XNAT")]
+    external_system_name: Given<String>,
+    /// Name, id or URI (the name in v1).
+    #[schema(value_type = Option<String>)]
+    external_system: Given<String>,
+    #[schema(value_type = Option<String>, example = "XNAT_S00001", max_length = 1024)]
+    external_id: Given<String>,
+}
+
+/// What a link says: the target's reference, the system, the id.
+struct ReadLink {
+    target: String,
+    system: external_system::Model,
+    external_id: String,
+}
+
+async fn read_link(
+    app: &App,
+    target_field: &str,
+    target: Given<String>,
+    system: Given<String>,
+    external_id: Given<String>,
+) -> Result<ReadLink, HttpError> {
+    let mut problems = Problems::default();
+    let target = problems.required(target_field, target);
+    let system = problems.required("external_system_name", system);
+    let external_id = problems.required("external_id", external_id);
+    check_external(&mut problems, "external_id", external_id.as_deref());
+    let ((target, system), external_id) = problems.all(target.zip(system).zip(external_id))?;
+    let connection = app.engine.database().reader();
+    let system = lookup::external_system(connection, &Reference::label_first(&system)).await?;
+    Ok(ReadLink { target, system, external_id })
+}
+
+/// Adds a subject's link; with `replace`, sets it whether it is there or not.
+pub(super) async fn link_subject(
+    app: &App,
+    body: LinkBody,
+    replace: bool,
+) -> Result<external_subject_links::Model, HttpError> {
+    let target = body.subject_id.or(body.subject);
+    let link =
+        read_link(app, "subject_id", target, body.external_system_name.or(body.external_system), body.external_id)
+            .await?;
+    let database = app.engine.database();
+    let subject = lookup::subject(database.reader(), &Reference::parse(&link.target)).await?;
+    if !replace {
+        return Ok(revise::add_subject_link(database, subject.id, &link.system, &link.external_id).await?);
+    }
+    let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
+    revise::set_links(database, Linked::Subject(subject.id), &values).await?;
+    let found = external_subject_links::Entity::find().filter(external_subject_links::Column::SubjectId.eq(subject.id));
+    let found = found
+        .filter(external_subject_links::Column::ExternalSystemId.eq(link.system.id))
+        .one(database.reader())
+        .await?;
+    found.ok_or_else(|| HttpError::Conflict("The link was taken away at the same moment.".to_owned()))
+}
+
+/// The same of an experiment.
+pub(super) async fn link_experiment(
+    app: &App,
+    body: LinkBody,
+    replace: bool,
+) -> Result<external_experiment_links::Model, HttpError> {
+    let target = body.experiment_id.or(body.experiment);
+    let link =
+        read_link(app, "experiment_id", target, body.external_system_name.or(body.external_system), body.external_id)
+            .await?;
+    let database = app.engine.database();
+    let experiment = lookup::experiment(database.reader(), &Reference::parse(&link.target)).await?;
+    if !replace {
+        return Ok(revise::add_experiment_link(database, experiment.id, &link.system, &link.external_id).await?);
+    }
+    let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
+    revise::set_links(database, Linked::Experiment(experiment.id), &values).await?;
+    let found = external_experiment_links::Entity::find()
+        .filter(external_experiment_links::Column::ExperimentId.eq(experiment.id));
+    let found = found
+        .filter(external_experiment_links::Column::ExternalSystemId.eq(link.system.id))
+        .one(database.reader())
+        .await?;
+    found.ok_or_else(|| HttpError::Conflict("The link was taken away at the same moment.".to_owned()))
+}
