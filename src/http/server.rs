@@ -4,11 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::http::header::{
-    CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, TRANSFER_ENCODING,
+    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::get;
 use axum_login::AuthManagerLayerBuilder;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -79,6 +82,7 @@ impl Layers for Router<App> {
             ))
             .layer(CatchPanicLayer::new())
             .layer(from_fn_with_state(app.clone(), render_errors))
+            .layer(from_fn(close_after_refusal))
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
             .layer(header(CONTENT_SECURITY_POLICY, POLICY))
             .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -92,7 +96,21 @@ impl Layers for Router<App> {
     }
 }
 
-fn span(request: &axum::extract::Request) -> tracing::Span {
+/// Says that the connection ends where a large body was refused: what is left of it on the wire is not read, and a
+/// client that was not told would send its next request into the closed connection.
+async fn close_after_refusal(request: Request, next: Next) -> Response {
+    /// Less than this is read to its end after the answer, and the connection stays.
+    const SMALL: u64 = 64 * 1024;
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let is_large = length.map_or(request.headers().contains_key(TRANSFER_ENCODING), |length| length > SMALL);
+    let mut response = next.run(request).await;
+    if is_large && response.status().is_client_error() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn span(request: &Request) -> tracing::Span {
     let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
     // The path without the query: people search for labels.
     tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)

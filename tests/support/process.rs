@@ -51,6 +51,21 @@ impl Program {
         self.log.lock().unwrap().clone()
     }
 
+    /// Announces a POST of `length` bytes and sends none of them: the answer comes before, and says that the connection
+    /// ends, or this would wait for the end for ever.
+    pub async fn announce(&self, path: &str, headers: &[&str], length: usize) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let address = self.url.trim_start_matches("http://").split('/').next().unwrap();
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let headers = headers.join("\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("connection: close"), "{answer}");
+        answer
+    }
+
     /// Asks it to stop, and gives its exit code.
     pub fn terminate(mut self) -> Option<i32> {
         let id = rustix::process::Pid::from_child(&self.child);
