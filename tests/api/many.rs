@@ -144,11 +144,11 @@ async fn work_goes_on_when_the_caller_goes_away_and_its_answer_waits() {
     let subjects: Vec<Value> =
         (0..1000).map(|number| json!({ "cohort": "c", "label": format!("s{number}") })).collect();
     let request = || admin.request(Method::POST, "/api/v2/import").header("idempotency-key", "cut").json(&subjects);
+    let there = async || admin.get("/api/v2/subjects?limit=1").await.expect(200)["count"].as_u64().unwrap();
+    let before = there().await;
     let sent = tokio::spawn(request().send());
-    crate::support::eventually("the first subjects", async || {
-        (admin.get("/api/v2/subjects?limit=1").await.expect(200)["count"] != 0).then_some(())
-    })
-    .await;
+    crate::support::eventually("the first subjects of the request", async || (there().await > before).then_some(()))
+        .await;
     sent.abort();
     assert!(sent.await.is_err_and(|error| error.is_cancelled()), "it was done before it could be cut");
     let answer = crate::support::eventually("the answer of the first request", async || {
