@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::config::{DatabaseKind, Settings};
 use crate::database::Database;
 use crate::engine::Engine;
+use crate::queue::BrokerState;
 use crate::study::Totals;
 use crate::view::{Templates, ViewError};
 
@@ -23,6 +24,8 @@ pub struct App {
     pub accounts: Accounts,
     pub totals: Totals,
     pub templates: Templates,
+    /// Whether this server has the broker; nobody asks where there is none.
+    pub broker: Arc<BrokerState>,
 }
 
 /// Why the program cannot start, in one sentence.
@@ -53,6 +56,7 @@ impl App {
             totals: Totals::default(),
             engine: Engine::new(database, clock),
             templates: Templates::new(&settings.web)?,
+            broker: Arc::default(),
             settings: Arc::new(settings),
         })
     }

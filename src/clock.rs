@@ -38,3 +38,9 @@ impl Clock {
         }
     }
 }
+
+/// A moment as the existing product writes it: UTC without an offset, with a fraction only when there is one.
+#[must_use]
+pub fn iso(at: NaiveDateTime) -> String {
+    at.format("%Y-%m-%dT%H:%M:%S%.6f").to_string().replace(".000000", "")
+}

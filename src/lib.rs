@@ -8,6 +8,7 @@ pub mod config;
 pub mod database;
 pub mod engine;
 pub mod entity;
+pub mod fault;
 pub mod http;
 pub mod import;
 pub mod queue;

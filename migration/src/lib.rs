@@ -15,6 +15,7 @@ mod m20261123_000005_service;
 mod m20261123_000006_archive;
 mod m20261123_000007_idempotency;
 mod m20261123_000008_revision;
+mod m20261123_000009_dispatch;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000006_archive::Migration),
             Box::new(m20261123_000007_idempotency::Migration),
             Box::new(m20261123_000008_revision::Migration),
+            Box::new(m20261123_000009_dispatch::Migration),
         ]
     }
 }

@@ -189,5 +189,5 @@ pub(super) fn filtered(text: &str, filter_field: Option<&str>) -> Result<Referen
 
 /// Moments as the existing product writes them: UTC without an offset, with a fraction only when there is one.
 pub(super) fn moment(at: NaiveDateTime) -> String {
-    at.format("%Y-%m-%dT%H:%M:%S%.6f").to_string().replace(".000000", "")
+    crate::clock::iso(at)
 }

@@ -73,6 +73,19 @@ impl RunLog {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).changes
     }
 
+    /// Bytes of it that are kept.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.head.len() + kept.tail.len()
+    }
+
+    /// Whether nothing was said so far.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The log so far. Null characters, which PostgreSQL does not take, are shown as �.
     #[must_use]
     pub fn text(&self) -> String {

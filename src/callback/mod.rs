@@ -91,7 +91,9 @@ pub struct Outcome {
 pub struct Failure(pub String);
 
 impl Outcome {
-    fn failed(reason: &str) -> Self {
+    /// A run that could not do what it should, and why.
+    #[must_use]
+    pub fn failed(reason: &str) -> Self {
         let mut values = Map::new();
         values.insert("__exception__".to_owned(), reason.into());
         values.insert("__traceback__".to_owned(), Value::Null);

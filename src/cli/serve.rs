@@ -1,7 +1,9 @@
 //! `studygovernor serve`
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use clap::Args;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -11,10 +13,11 @@ use crate::app::App;
 use crate::callback::Workplace;
 use crate::clock::Clock;
 use crate::config::{CallbackMethod, Settings};
+use crate::queue;
 use crate::entity::user;
 use crate::http::{self, Layers};
 use crate::web;
-use crate::worker::{LocalDesk, Pool, sweep};
+use crate::worker::{LocalDesk, LocalIntake, Pool, note_worker, presence, sweep, worker_name};
 
 use super::{Failure, settings, warn_about};
 
@@ -41,9 +44,11 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let listener = http::bind(&app).await.map_err(Failure::Failed)?;
     let address = listener.local_addr().map_err(Failure::because)?;
     let (stop, stopped) = watch::channel(false);
-    let pool = match app.settings.callback.method {
-        CallbackMethod::Local => Some(tokio::spawn(pool(&app).run(stopped.clone()))),
-        CallbackMethod::RabbitMq => None,
+    let callbacks = match (app.settings.callback.method, &app.settings.callback.broker) {
+        (CallbackMethod::RabbitMq, Some(broker)) => {
+            tokio::spawn(queue::run_server(relay(&app, broker), stopped.clone()))
+        }
+        _ => tokio::spawn(run_pool(app.clone(), "embedded", stopped.clone())),
     };
     let sweeper = tokio::spawn(sweep(app.engine.clone(), app.settings.callback.lease, stopped.clone()));
     info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
@@ -62,24 +67,41 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
             tokio::time::sleep(GRACE).await;
         } => {}
     }
-    if let Some(pool) = pool {
-        let _ = pool.await;
-    }
+    let _ = callbacks.await;
     let _ = sweeper.await;
     Ok(())
 }
 
-/// The embedded worker pool.
-pub(super) fn pool(app: &App) -> Pool<LocalDesk> {
+/// What a server does with the broker.
+fn relay(app: &App, broker: &str) -> queue::Server {
     let settings = &app.settings;
-    let desk = LocalDesk::new(
-        app.engine.clone(),
-        &settings.secrets.secret_key,
-        &settings.web.base_url(),
-        settings.callback.lease,
-    );
+    queue::Server {
+        database: app.engine.database().clone(),
+        clock: app.engine.clock().clone(),
+        broker: broker.to_owned(),
+        secret_key: settings.secrets.secret_key.clone(),
+        base_url: settings.web.base_url(),
+        dispatched: app.engine.dispatched(),
+        republish: TimeDelta::from_std(settings.callback.republish).unwrap_or(TimeDelta::minutes(1)),
+        state: Arc::clone(&app.broker),
+    }
+}
+
+/// Runs callbacks from the table of executions until `stop`. `kind` says what kind of worker this is.
+pub(super) async fn run_pool(app: App, kind: &str, stop: watch::Receiver<bool>) {
+    let settings = &app.settings;
+    let (engine, base_url) = (app.engine.clone(), settings.web.base_url());
+    let (name, concurrency) = (worker_name(), settings.callback.concurrency);
+    let desk = LocalDesk::new(engine.clone(), &base_url, settings.callback.lease);
+    let intake = LocalIntake::new(engine.clone(), &settings.secrets.secret_key, &base_url, concurrency);
     let workplace = Workplace::new(&settings.project);
-    Pool::new(desk, workplace, settings.callback.concurrency, settings.callback.lease, GRACE)
+    let (end, ended) = watch::channel(false);
+    let presence = presence(&name, kind, &[], concurrency, engine.clock().now());
+    let noting = tokio::spawn(note_worker(engine, presence, ended));
+    Pool::new(desk, workplace, &name, concurrency, GRACE, stop).run(intake).await;
+    // It listens until it was told.
+    let _ = end.send(true);
+    let _ = noting.await;
 }
 
 async fn warn_without_accounts(app: &App) -> Result<(), Failure> {

@@ -1,39 +1,139 @@
 //! `studygovernor worker`
 
+use std::time::Duration;
+
 use clap::Args;
 use tokio::sync::watch;
 
-use crate::http;
-
-use super::{Failure, serve, settings, warn_about};
-use crate::app::App;
+use crate::callback::Workplace;
 use crate::clock::Clock;
+use crate::config::{Environment, ProjectSettings, broker_address};
+use crate::http;
+use crate::worker::{BrokerIntake, BrokerSettings, Pool, RemoteDesk, presence, say_worker, worker_name};
+use crate::workflow::is_queue_name;
 
-/// Run callbacks without pages, beside servers on the same database
+use super::{Failure, serve, settings, warn_about, working_directory};
+use crate::app::App;
+
+/// Run callbacks, on this machine or on any other one
 ///
-/// Takes callbacks from the queue in the database, as the server does itself. Several may run at the same time.
+/// With a broker (--broker, or STUDYGOV_BROKER or STUDYGOV_CELERY_BROKER) it takes callbacks from RabbitMQ and asks the server
+/// for what it needs over HTTP: no database, no secrets of the server. Without a broker it takes them from the database, with
+/// the settings of the server; several may run at the same time.
+///
+/// SIGTERM: takes nothing new, gives running callbacks time to end (--grace), and gives the others back.
 #[derive(Args)]
 pub(super) struct Worker {
+    /// Address of the broker, amqp://user:password@host:5672/vhost. Better in STUDYGOV_BROKER: others on this machine see
+    /// arguments
+    #[arg(long, value_name = "URL")]
+    broker: Option<String>,
+    /// Address of the server as this machine sees it, when it is not the one that the server gives itself
+    #[arg(long, value_name = "URL", env = "STUDYGOV_SERVER")]
+    server: Option<String>,
+    /// Queue to take callbacks from, as in callback_arguments.queue; may be given more than once [default: default]
+    #[arg(long = "queue", value_name = "NAME", env = "STUDYGOV_QUEUES", value_delimiter = ',')]
+    queues: Vec<String>,
     /// Callbacks that run at the same time [default: STUDYGOV_WORKER_CONCURRENCY, or the number of cores, at least 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: Option<u16>,
+    /// Seconds that running callbacks get to end when the worker is stopped
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    grace: u64,
 }
 
 impl Worker {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let mut settings = settings()?;
-        if let Some(concurrency) = self.concurrency {
-            settings.callback.concurrency = concurrency.into();
-        }
-        warn_about(&settings);
-        let app = App::start(settings, Clock::System).await?;
+        let directory = working_directory()?;
+        let environment = Environment::load(&directory)?;
+        let broker = match &self.broker {
+            Some(address) => broker_address(&[("STUDYGOV_BROKER", address.as_str())].into_iter().collect())
+                .map_err(|error| Failure::Usage(format!("--broker {}", error.problem)))?,
+            None => broker_address(&environment)?,
+        };
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             http::shutdown_signal().await;
             // The pool is gone only when there is nothing to stop any more.
             let _ = stop.send(true);
         });
-        serve::pool(&app).run(stopped).await;
+        match broker {
+            Some(broker) => self.run_from_broker(broker, &environment, stopped).await,
+            None => self.run_from_database(stopped).await,
+        }
+    }
+
+    async fn run_from_broker(
+        self,
+        address: String,
+        environment: &Environment,
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
+        if let Some(server) = &self.server {
+            let sound = url::Url::parse(server).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
+            if !sound {
+                return Err(Failure::Usage(format!("--server: '{server}' is not an address like https://host/prefix")));
+            }
+        }
+        let queues = self.queues()?;
+        let concurrency = self.concurrency(environment)?;
+        let name = worker_name();
+        let desk = RemoteDesk::new(self.server.as_deref()).map_err(Failure::Failed)?;
+        let settings =
+            BrokerSettings { address, queues: queues.clone(), at_once: concurrency, name: format!("worker {name}") };
+        let intake = BrokerIntake::new(settings);
+        let project = ProjectSettings::read(environment, &working_directory()?);
+        let (end, ended) = watch::channel(false);
+        let concurrency = usize::from(concurrency);
+        let presence = presence(&name, "broker", &queues, concurrency, Clock::System.now());
+        let saying = tokio::spawn(say_worker(&intake, presence, ended));
+        tracing::info!(queues = queues.join(", "), "taking callbacks from the broker");
+        let grace = Duration::from_secs(self.grace);
+        Pool::new(desk, Workplace::new(&project), &name, concurrency, grace, stop).run(intake).await;
+        // It listens until it was told.
+        let _ = end.send(true);
+        let _ = tokio::time::timeout(Duration::from_secs(2), saying).await;
         Ok(())
+    }
+
+    async fn run_from_database(self, stop: watch::Receiver<bool>) -> Result<(), Failure> {
+        if !self.queues.is_empty() || self.server.is_some() {
+            let hint = "--queue and --server are for a worker with a broker; set --broker or STUDYGOV_BROKER";
+            return Err(Failure::Usage(hint.to_owned()));
+        }
+        let mut settings = settings()?;
+        if let Some(concurrency) = self.concurrency {
+            settings.callback.concurrency = concurrency.into();
+        }
+        warn_about(&settings);
+        let app = App::start(settings, Clock::System).await?;
+        serve::run_pool(app, "database", stop).await;
+        Ok(())
+    }
+
+    fn queues(&self) -> Result<Vec<String>, Failure> {
+        let mut queues: Vec<String> = self.queues.iter().map(|queue| queue.trim().to_owned()).collect();
+        if queues.is_empty() {
+            queues.push(crate::queue::DEFAULT_QUEUE.to_owned());
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        match queues.iter().find(|queue| !is_queue_name(queue)) {
+            Some(wrong) => Err(Failure::Usage(format!(
+                "--queue: '{wrong}' is no name of a queue: at most 100 characters, without spaces"
+            ))),
+            None => Ok(queues),
+        }
+    }
+
+    fn concurrency(&self, environment: &Environment) -> Result<u16, Failure> {
+        if let Some(concurrency) = self.concurrency {
+            return Ok(concurrency);
+        }
+        let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(4, 1000);
+        let default = u16::try_from(cores).unwrap_or(4);
+        let wanted = "a number of callbacks (1 to 1000)";
+        let number: u16 = environment.number("STUDYGOV_WORKER_CONCURRENCY", default, wanted)?;
+        Ok(number.clamp(1, 1000))
     }
 }

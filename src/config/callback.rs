@@ -9,8 +9,7 @@ use super::environment::{Environment, SettingError, unusable};
 pub enum CallbackMethod {
     /// The server itself.
     Local,
-    /// Workers elsewhere. Dispatch over RabbitMQ is not in this version: callbacks wait in the queue of the database until
-    /// somebody reports on them through the API, or a `studygovernor worker` with access to the database takes them.
+    /// `studygovernor worker` processes, on any machine, that hear of them from RabbitMQ.
     RabbitMq,
 }
 
@@ -22,6 +21,10 @@ pub struct CallbackSettings {
     pub concurrency: usize,
     /// How long a claim is good without a heartbeat; heartbeats come three times as often.
     pub lease: Duration,
+    /// `amqp://…` of the broker.
+    pub broker: Option<String>,
+    /// How long nobody may claim what was published before it is published once more.
+    pub republish: Duration,
 }
 
 impl CallbackSettings {
@@ -39,7 +42,31 @@ impl CallbackSettings {
         if seconds == 0 {
             return Err(unusable("STUDYGOV_LEASE_SECONDS", 0, "a number of seconds (1 or more)"));
         }
-        Ok(Self { method, concurrency, lease: Duration::from_secs(seconds) })
+        let republish: u64 = environment.number("STUDYGOV_REPUBLISH_SECONDS", 60, "a number of seconds (1 or more)")?;
+        // Of no concern to a server that runs callbacks itself.
+        let broker = if method == CallbackMethod::RabbitMq { broker(environment)? } else { None };
+        if method == CallbackMethod::RabbitMq && broker.is_none() {
+            let hint = "is required when STUDYGOV_CALLBACK_METHOD is rabbitmq: the address of the broker, amqp://…";
+            return Err(SettingError::new("STUDYGOV_CELERY_BROKER", hint));
+        }
+        let republish = Duration::from_secs(republish.max(1));
+        Ok(Self { method, concurrency, lease: Duration::from_secs(seconds), broker, republish })
+    }
+}
+
+/// The address of the broker, under its old name or its new one.
+///
+/// # Errors
+/// When it is no address of a broker. The address itself is not told: there is a password in it.
+pub fn broker(environment: &Environment) -> Result<Option<String>, SettingError> {
+    let Some((name, value)) = environment.first(&["STUDYGOV_BROKER", "STUDYGOV_CELERY_BROKER"]) else {
+        return Ok(None);
+    };
+    // Of the words that Celery knows; `pyamqp` is its own driver for the same protocol.
+    let address = value.strip_prefix("py").filter(|rest| rest.starts_with("amqp")).unwrap_or(value);
+    match url::Url::parse(address) {
+        Ok(url) if matches!(url.scheme(), "amqp" | "amqps") => Ok(Some(address.to_owned())),
+        _ => Err(SettingError::new(name, "is not the address of a RabbitMQ, like amqp://user:password@host:5672/vhost")),
     }
 }
 

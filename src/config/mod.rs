@@ -14,7 +14,7 @@ mod web;
 use std::path::Path;
 
 pub use account::AdminSettings;
-pub use callback::{CallbackMethod, CallbackSettings};
+pub use callback::{CallbackMethod, CallbackSettings, broker as broker_address};
 pub use database::{DatabaseKind, DatabaseSettings};
 pub use environment::{Environment, SettingError};
 pub use project::{ProjectSettings, Secrets};
@@ -55,13 +55,6 @@ impl Settings {
             warnings.push("SECRET_KEY is short: anybody who guesses it can answer for callbacks".to_owned());
         }
         let callback = CallbackSettings::read(environment)?;
-        if callback.method == CallbackMethod::RabbitMq {
-            warnings.push(
-                "STUDYGOV_CALLBACK_METHOD=rabbitmq: dispatch over RabbitMQ is not in this version; callbacks wait until \
-                 they are reported on through the API, or `studygovernor worker` runs with this configuration"
-                    .to_owned(),
-            );
-        }
         Ok(Self {
             secrets: Secrets::read(environment, &project.home, database.is_default)?,
             web: WebSettings::read(environment)?,

@@ -12,8 +12,9 @@ use sea_orm::{
 
 use crate::database::WriteTransaction;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
-use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow};
-use crate::workflow::Graph;
+use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow as workflow_table};
+use crate::workflow::{self, Graph};
+use crate::fault;
 use crate::workflow::condition::Facts;
 
 use super::evaluate::{Answer, Evaluation, any_condition};
@@ -70,7 +71,9 @@ impl Engine {
 
     /// Makes everything permanent, then tells those who run callbacks.
     pub(super) async fn commit(&self, locked: Locked) -> Result<(), EngineError> {
+        fault::point("before-commit");
         locked.transaction.commit().await?;
+        fault::point("after-commit");
         self.dispatched.notify_one();
         Ok(())
     }
@@ -188,9 +191,9 @@ impl Engine {
 async fn lock_row(transaction: &WriteTransaction, experiment_id: i32) -> Result<(experiment::Model, i32), EngineError> {
     let own = (experiment::Entity, experiment::Column::WorkflowId);
     let revision = Query::select()
-        .column((workflow::Entity, workflow::Column::Revision))
-        .from(workflow::Entity)
-        .and_where(Expr::col((workflow::Entity, workflow::Column::Id)).equals(own))
+        .column((workflow_table::Entity, workflow_table::Column::Revision))
+        .from(workflow_table::Entity)
+        .and_where(Expr::col((workflow_table::Entity, workflow_table::Column::Id)).equals(own))
         .to_owned();
     let query = experiment::Entity::find_by_id(experiment_id)
         .expr_as(SimpleExpr::SubQuery(None, Box::new(revision.into())), "revision")
@@ -252,6 +255,8 @@ fn new_execution(
         leased_until: Set(None),
         deadline: Set(None),
         worker: Set(None),
+        queue: Set(workflow::queue_of(callback)),
+        relay_at: Set((status == ExecutionStatus::Created).then_some(now)),
     }
 }
 

@@ -16,6 +16,7 @@ mod lease;
 mod locked;
 mod report;
 mod run_log;
+mod running;
 mod timeout;
 mod transition;
 
@@ -35,7 +36,7 @@ pub use error::EngineError;
 pub use evaluate::{Evaluation, Possible};
 pub use intervene::Intervention;
 pub use report::Report;
-pub(crate) use run_log::merged_log;
+pub use running::{Ended, Held};
 pub use timeout::TimeoutCounts;
 pub use transition::Target;
 

@@ -191,6 +191,15 @@ async fn schedule_retry(
     requeue(locked, execution, at, log, changes).await
 }
 
+/// The queue that its callback asks for by now: it may have been another one when the execution was written.
+fn queue_now(locked: &Locked, execution: &callback_execution::Model) -> Option<String> {
+    let callbacks = locked.graph.callbacks(locked.experiment.state_id);
+    match callbacks.iter().find(|callback| callback.id == execution.callback_id) {
+        Some(callback) => workflow::queue_of(callback),
+        None => execution.queue.clone(),
+    }
+}
+
 /// Makes an execution ready for its next attempt.
 pub(super) async fn requeue(
     locked: &Locked,
@@ -205,6 +214,8 @@ pub(super) async fn requeue(
         (Column::Status, Expr::value(ExecutionStatus::Queued)),
         (Column::Attempt, Expr::value(execution.attempt + 1)),
         (Column::AvailableAt, Expr::value(at)),
+        (Column::RelayAt, Expr::value(at)),
+        (Column::Queue, Expr::value(queue_now(locked, execution))),
         (Column::RunLog, Expr::value(log)),
         (Column::PublishedAt, nothing()),
         (Column::LeasedUntil, nothing()),
@@ -266,15 +277,18 @@ fn status_changes(
     let first = |old: Option<NaiveDateTime>| Expr::value(old.unwrap_or(now));
     match status {
         ExecutionStatus::Running => {
+            changes.push((Column::RelayAt, Expr::value(None::<NaiveDateTime>)));
             changes.push((Column::RunStart, first(execution.run_start)));
             changes.push((Column::Deadline, Expr::value(deadline(callback.run_timeout, now))));
         }
         ExecutionStatus::Waiting => {
+            changes.push((Column::RelayAt, Expr::value(None::<NaiveDateTime>)));
             changes.push((Column::WaitStart, first(execution.wait_start)));
             changes.push((Column::Deadline, Expr::value(deadline(callback.wait_timeout, now))));
             changes.push((Column::LeasedUntil, Expr::value(None::<NaiveDateTime>)));
         }
         ExecutionStatus::Finished | ExecutionStatus::Skipped => {
+            changes.push((Column::RelayAt, Expr::value(None::<NaiveDateTime>)));
             changes.push((Column::Finished, Expr::value(now)));
             changes.push((Column::Deadline, Expr::value(None::<NaiveDateTime>)));
             changes.push((Column::LeasedUntil, Expr::value(None::<NaiveDateTime>)));
@@ -331,6 +345,7 @@ pub(super) async fn resolve(
         (Column::Result, Expr::value(result)),
         (Column::Finished, Expr::value(locked.now)),
         (Column::Deadline, nothing()),
+        (Column::RelayAt, nothing()),
         (Column::LeasedUntil, nothing()),
         (Column::RunLog, Expr::value(appended(execution.run_log.as_deref(), line))),
     ];

@@ -46,7 +46,7 @@ pub(super) fn next_attempt_log(log: Option<&str>, line: &str, next: i32) -> Stri
 }
 
 /// The log of earlier attempts, and `log` in place of what the current one said so far.
-pub(crate) fn merged_log(execution: &callback_execution::Model, log: &str) -> String {
+pub(super) fn merged_log(execution: &callback_execution::Model, log: &str) -> String {
     if execution.attempt <= 1 {
         return log.to_owned();
     }

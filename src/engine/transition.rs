@@ -148,6 +148,7 @@ async fn cancel(
         .col_expr(callback_execution::Column::Finished, Expr::value(locked.now))
         .col_expr(callback_execution::Column::LeasedUntil, Expr::value(None::<chrono::NaiveDateTime>))
         .col_expr(callback_execution::Column::Deadline, Expr::value(None::<chrono::NaiveDateTime>))
+        .col_expr(callback_execution::Column::RelayAt, Expr::value(None::<chrono::NaiveDateTime>))
         .col_expr(callback_execution::Column::RunLog, Expr::value(appended(execution.run_log.as_deref(), &line)))
         .filter(callback_execution::Column::Id.eq(execution.id))
         .filter(callback_execution::Column::Status.is_not_in(ExecutionStatus::RESOLVED))

@@ -28,6 +28,8 @@ pub struct Model {
     pub leased_until: Option<DateTime>,
     pub deadline: Option<DateTime>,
     pub worker: Option<String>,
+    pub queue: Option<String>,
+    pub relay_at: Option<DateTime>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

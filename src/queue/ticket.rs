@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// What a worker is told: which attempt of which execution.
+/// What a worker is told: which attempt of which execution. The body of a message, as JSON.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     pub execution_id: i32,
+    /// Address of the execution in the API.
+    pub url: String,
     pub attempt: i32,
     /// Good for this execution and attempt only.
     pub secret: String,
@@ -19,6 +21,19 @@ pub struct Ticket {
 impl std::fmt::Debug for Ticket {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Ticket({}, attempt {})", self.execution_id, self.attempt)
+    }
+}
+
+impl Ticket {
+    /// A ticket with its secret. `base_url` begins the addresses of this server.
+    #[must_use]
+    pub fn new(execution_id: i32, attempt: i32, base_url: &str, secret_key: &str) -> Self {
+        Self {
+            execution_id,
+            url: format!("{base_url}/api/v2/callback_executions/{execution_id}"),
+            attempt,
+            secret: execution_secret(secret_key, execution_id, attempt),
+        }
     }
 }
 
@@ -50,7 +65,8 @@ mod tests {
         assert!(!is_execution_secret("key", 8, 1, &secret));
         assert!(!is_execution_secret("other", 7, 1, &secret));
         assert!(!is_execution_secret("key", 7, 1, ""));
-        let ticket = Ticket { execution_id: 7, attempt: 1, secret: secret.clone() };
+        let ticket = Ticket::new(7, 1, "http://test", "key");
+        assert_eq!(ticket.secret, secret);
         assert!(!format!("{ticket:?}").contains(&secret));
     }
 }

@@ -5,12 +5,6 @@ use crate::queue::{Assignment, Ticket};
 
 /// The engine's side as its workers see it.
 pub trait Desk: Send + Sync + 'static {
-    /// Attempts that wait for a worker, at most `limit`.
-    fn waiting(&self, limit: u64) -> impl Future<Output = Result<Vec<Ticket>, DeskError>> + Send;
-
-    /// Resolves when there may be something new; a worker looks by itself once a second too.
-    fn news(&self) -> impl Future<Output = ()> + Send;
-
     /// Asks for an attempt. Only one worker gets it (Q3).
     fn claim(&self, ticket: &Ticket, worker: &str) -> impl Future<Output = Result<Claim, DeskError>> + Send;
 
@@ -61,7 +55,13 @@ pub enum Verdict {
     Refused,
 }
 
-/// The desk could not be asked; it may be there again in a moment.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct DeskError(pub String);
+pub enum DeskError {
+    /// The desk could not be asked; it may be there again in a moment.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It was asked and does not take what it was given, and will not the next time.
+    #[error("{0}")]
+    Unacceptable(String),
+}

@@ -1,88 +1,53 @@
-//! The desk inside the server's process: it asks the engine and the database directly.
+//! The desk and the intake inside the server's process, or beside it on the same database: they ask the engine and the
+//! database directly.
 
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chrono::TimeDelta;
-use sea_orm::EntityTrait;
-use serde_json::Value;
+use tokio::time::timeout;
+use tracing::warn;
 
 use crate::callback::Outcome;
-use crate::engine::{Actor, Engine, EngineError, Report};
-use crate::entity::callback_execution;
-use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
+use crate::engine::{Ended, Engine, EngineError, Held};
 use crate::queue::{self, Available, Ticket};
 
 use super::desk::{Claim, Desk, DeskError, Order, Verdict};
+use super::intake::{Intake, Letter, Offer};
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct LocalDesk {
     engine: Engine,
-    secret_key: String,
     base_url: String,
-    lease: TimeDelta,
+    lease: Duration,
 }
 
 impl LocalDesk {
     /// `base_url` begins the addresses that callbacks are told; a claim is good for `lease`.
     #[must_use]
-    pub fn new(engine: Engine, secret_key: &str, base_url: &str, lease: Duration) -> Self {
-        let lease = TimeDelta::from_std(lease).unwrap_or(TimeDelta::seconds(15));
-        Self { engine, secret_key: secret_key.to_owned(), base_url: base_url.to_owned(), lease }
-    }
-
-    async fn execution(&self, ticket: &Ticket) -> Result<Option<callback_execution::Model>, DeskError> {
-        let found = callback_execution::Entity::find_by_id(ticket.execution_id).one(self.engine.database().reader());
-        found.await.map_err(failed)
+    pub fn new(engine: Engine, base_url: &str, lease: Duration) -> Self {
+        Self { engine, base_url: base_url.to_owned(), lease }
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> DeskError {
-    DeskError(error.to_string())
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn failed(error: EngineError) -> DeskError {
+    DeskError::Unreachable(error.to_string())
 }
 
-fn available(ticket: &Ticket) -> Available {
-    Available { id: ticket.execution_id, attempt: ticket.attempt }
+fn held<'a>(ticket: &Ticket, worker: &'a str) -> Held<'a> {
+    Held { execution_id: ticket.execution_id, attempt: ticket.attempt, worker }
 }
 
 impl Desk for LocalDesk {
-    async fn waiting(&self, limit: u64) -> Result<Vec<Ticket>, DeskError> {
-        let now = self.engine.clock().now();
-        let found = queue::available(self.engine.database().reader(), now, limit).await.map_err(failed)?;
-        let ticket = |one: Available| Ticket {
-            execution_id: one.id,
-            attempt: one.attempt,
-            secret: queue::execution_secret(&self.secret_key, one.id, one.attempt),
-        };
-        Ok(found.into_iter().map(ticket).collect())
-    }
-
-    async fn news(&self) {
-        self.engine.dispatched().notified().await;
-    }
-
     async fn claim(&self, ticket: &Ticket, worker: &str) -> Result<Claim, DeskError> {
-        let loaded = queue::load_assignment(self.engine.database().reader(), ticket.execution_id, &self.base_url);
-        let Some((_, callback, assignment)) = loaded.await.map_err(failed)? else { return Ok(Claim::Refused) };
-        let transaction = self.engine.database().begin().await.map_err(failed)?;
-        let now = self.engine.clock().now();
-        let granted =
-            queue::claim(&*transaction, available(ticket), worker, now, self.lease, callback.run_timeout).await;
-        let granted = granted.map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
-        // The attempt may have changed between the reading and the claim; then the claim was refused.
-        Ok(if granted { Claim::Granted(Box::new(assignment)) } else { Claim::Refused })
+        let granted = self.engine.claim(held(ticket, worker), self.lease, &self.base_url).await.map_err(failed)?;
+        Ok(granted.map_or(Claim::Refused, |assignment| Claim::Granted(Box::new(assignment))))
     }
 
     async fn beat(&self, ticket: &Ticket, worker: &str, log: Option<String>) -> Result<Order, DeskError> {
-        let log = match log {
-            None => None,
-            Some(log) => self.execution(ticket).await?.map(|execution| crate::engine::merged_log(&execution, &log)),
-        };
-        let transaction = self.engine.database().begin().await.map_err(failed)?;
-        let until = self.engine.clock().now() + self.lease;
-        let kept = queue::beat(&*transaction, available(ticket), worker, until, log).await.map_err(failed)?;
-        transaction.commit().await.map_err(failed)?;
+        let kept = self.engine.keep(held(ticket, worker), self.lease, log.as_deref()).await.map_err(failed)?;
         Ok(if kept { Order::Continue } else { Order::Stop })
     }
 
@@ -92,39 +57,101 @@ impl Desk for LocalDesk {
         worker: &str,
         outcome: &Outcome,
         log: String,
-        wait: bool,
+        waits: bool,
     ) -> Result<Verdict, DeskError> {
-        let (status, result) = match (outcome.is_success, wait) {
-            (false, _) => (ExecutionStatus::Finished, ExecutionResult::Failed),
-            (true, false) => (ExecutionStatus::Finished, ExecutionResult::Success),
-            (true, true) => (ExecutionStatus::Waiting, ExecutionResult::None),
-        };
-        let report = Report {
-            attempt: Some(ticket.attempt),
-            status: Some(status),
-            result: Some(result),
-            run_log: Some(log),
-            result_log: None,
-            result_values: Some(Value::Object(outcome.values.clone())),
-        };
-        let actor = Actor::without_account(worker, Origin::Worker);
-        match self.engine.report(ticket.execution_id, &report, &actor).await {
-            Ok(_) => Ok(Verdict::Accepted),
-            Err(
-                EngineError::Resolved { .. }
-                | EngineError::StaleAttempt { .. }
-                | EngineError::StepBack { .. }
-                | EngineError::NotFound { .. },
-            ) => Ok(Verdict::Refused),
-            Err(error) => Err(failed(error)),
-        }
+        let ended = Ended { is_success: outcome.is_success, waits, log, values: outcome.values.clone() };
+        let taken = self.engine.conclude(held(ticket, worker), ended).await.map_err(failed)?;
+        Ok(if taken { Verdict::Accepted } else { Verdict::Refused })
     }
 
     async fn release(&self, ticket: &Ticket, worker: &str, why: &str) -> Result<(), DeskError> {
-        let Some(execution) = self.execution(ticket).await? else { return Ok(()) };
-        if execution.attempt == ticket.attempt && execution.worker.as_deref() == Some(worker) {
-            self.engine.release(&execution, why).await.map_err(failed)?;
+        self.engine.hand_back(held(ticket, worker), why).await.map_err(failed)
+    }
+}
+
+/// Sees what waits in the table of executions.
+pub struct LocalIntake {
+    engine: Engine,
+    secret_key: String,
+    base_url: String,
+    /// Seen, and not offered yet.
+    seen: VecDeque<Available>,
+    /// Offered, and not decided yet: the table still shows these as waiting.
+    offered: Arc<Mutex<HashSet<Available>>>,
+    at_once: usize,
+}
+
+impl LocalIntake {
+    /// `at_once` is how many a pool runs at the same time.
+    #[must_use]
+    pub fn new(engine: Engine, secret_key: &str, base_url: &str, at_once: usize) -> Self {
+        Self {
+            engine,
+            secret_key: secret_key.to_owned(),
+            base_url: base_url.to_owned(),
+            seen: VecDeque::new(),
+            offered: Arc::default(),
+            at_once,
         }
+    }
+
+    /// The attempts that wait for a worker, those that wait longest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn look(&mut self) -> Result<(), sea_orm::DbErr> {
+        let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let most = u64::try_from(self.at_once + offered).unwrap_or(1);
+        let now = self.engine.clock().now();
+        let waiting = queue::available(self.engine.database().reader(), now, most).await?;
+        // Asked after the database: what was decided meanwhile is in neither of the two and does no harm.
+        let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seen = waiting.into_iter().filter(|one| !offered.contains(one)).collect();
         Ok(())
+    }
+}
+
+/// An attempt that was offered; dropped, it may be offered again.
+pub struct Offered {
+    one: Available,
+    offered: Arc<Mutex<HashSet<Available>>>,
+}
+
+impl Drop for Offered {
+    fn drop(&mut self) {
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.one);
+    }
+}
+
+impl Letter for Offered {
+    async fn decided(self) {}
+
+    async fn undeliverable(self) {}
+}
+
+impl Intake for LocalIntake {
+    type Letter = Offered;
+
+    async fn next(&mut self) -> Option<Offer<Offered>> {
+        if self.seen.is_empty() {
+            if let Err(error) = self.look().await {
+                warn!(%error, "cannot look for work");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                return None;
+            }
+            if self.seen.is_empty() {
+                // A second: what becomes available by itself (delays, other servers) is not announced.
+                let _ = timeout(Duration::from_secs(1), self.engine.dispatched().notified()).await;
+            }
+        }
+        let one = self.seen.pop_front()?;
+        self.offered.lock().unwrap_or_else(PoisonError::into_inner).insert(one);
+        let ticket = Ticket::new(one.id, one.attempt, &self.base_url, &self.secret_key);
+        Some(Offer { ticket, letter: Offered { one, offered: Arc::clone(&self.offered) } })
+    }
+
+    async fn full(&mut self) {
+        // By the time there is a place again others may have them.
+        self.seen.clear();
     }
 }

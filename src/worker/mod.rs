@@ -1,14 +1,23 @@
-//! A worker: sees that there is something to run → claims it → runs it, with heartbeats → reports.
+//! A worker: hears of an attempt → claims it → runs it, with heartbeats → reports.
 //!
-//! [`Desk`] is the contract between the engine and its workers, and has two sides: here the one inside the server's
-//! process; a worker on another machine speaks the same verbs over HTTP.
+//! [`Desk`] is the contract between the engine and its workers, [`Intake`] is where they hear of work. Both have two sides:
+//! [`LocalDesk`] and [`LocalIntake`] inside the server's process, on its database; [`RemoteDesk`] and [`BrokerIntake`] on
+//! another machine, over HTTP and the broker. The [`Pool`] between them is the same.
 
+mod broker;
 mod desk;
+mod intake;
 mod local;
 mod pool;
+mod presence;
+mod remote;
 mod service;
 
+pub use broker::{BrokerIntake, BrokerSettings};
 pub use desk::{Claim, Desk, DeskError, Order, Verdict};
-pub use local::LocalDesk;
-pub use pool::Pool;
+pub use intake::{Intake, Letter, Offer};
+pub use local::{LocalDesk, LocalIntake};
+pub use pool::{Pool, worker_name};
+pub use presence::{note as note_worker, presence, say as say_worker};
+pub use remote::RemoteDesk;
 pub use service::sweep;

@@ -1,26 +1,32 @@
 //! A pool of callbacks that run at the same time.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use metrics::{counter, gauge, histogram};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::callback::{self, Outcome, RunLog, Workplace};
+use crate::fault;
 use crate::queue::{Assignment, Ticket};
 
-use super::desk::{Claim, Desk, Order, Verdict};
+use super::desk::{Claim, Desk, DeskError, Order, Verdict};
+use super::intake::{Intake, Letter, Offer};
 
-/// Takes what waits at a desk and runs it, so many at a time.
+/// Takes what it hears of, claims it at a desk and runs it, so many at a time.
 pub struct Pool<D> {
-    desk: Arc<D>,
-    workplace: Arc<Workplace>,
+    desk: D,
+    workplace: Workplace,
     name: Arc<str>,
     concurrency: usize,
-    lease: Duration,
     grace: Duration,
+    /// What is in hand: a message that comes twice does not begin it twice.
+    in_hand: Mutex<HashSet<(i32, i32)>>,
+    stop: watch::Receiver<bool>,
 }
 
 /// How a run came to its end.
@@ -32,135 +38,188 @@ enum End {
     OutOfTime,
 }
 
+/// How long a pool that is full keeps what it has heard of to itself.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 impl<D: Desk> Pool<D> {
-    /// A claim is good for `lease`; a pool that stops gives its runs `grace` to end.
-    pub fn new(desk: D, workplace: Workplace, concurrency: usize, lease: Duration, grace: Duration) -> Self {
-        Self {
-            desk: Arc::new(desk),
-            workplace: Arc::new(workplace),
-            name: worker_name().into(),
-            concurrency,
-            lease,
-            grace,
-        }
+    /// A pool that stops when `stop` becomes true gives its runs `grace` to end. `name` is not that of another worker.
+    pub fn new(
+        desk: D,
+        workplace: Workplace,
+        name: &str,
+        concurrency: usize,
+        grace: Duration,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self { desk, workplace, name: name.into(), concurrency, grace, in_hand: Mutex::default(), stop }
     }
 
-    /// Runs until `stop` becomes true; then takes nothing new, waits for what runs, and gives back what does not end.
-    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+    /// Runs until it is told to stop; then takes nothing new, waits for what runs, and gives back what does not end.
+    pub async fn run(self, mut intake: impl Intake) {
         info!(worker = %self.name, concurrency = self.concurrency, "running callbacks");
         let pool = Arc::new(self);
         let places = Arc::new(Semaphore::new(pool.concurrency));
         let mut runs = JoinSet::new();
-        while !*stop.borrow() {
-            let started = pool.start_waiting(&places, &mut runs, &stop).await;
+        let mut stop = pool.stop.clone();
+        let stopped = async { _ = stop.wait_for(|stop| *stop).await };
+        tokio::pin!(stopped);
+        loop {
             while runs.try_join_next().is_some() {}
-            if started {
-                continue;
-            }
-            // A second: what became available by itself (delays, other servers) is not announced.
-            tokio::select! {
-                () = pool.desk.news() => {}
-                Some(_) = runs.join_next(), if !runs.is_empty() => {}
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                changed = stop.changed() => if changed.is_err() { break },
+            let place = tokio::select! {
+                place = pool.free_place(&places, &mut intake) => place,
+                () = &mut stopped => break,
+            };
+            let offer = tokio::select! {
+                offer = intake.next() => offer,
+                () = &mut stopped => break,
+            };
+            if let (Some(offer), Some(place)) = (offer, place) {
+                runs.spawn(Arc::clone(&pool).take(offer, place));
             }
         }
+        // What was heard of and not taken is for others.
+        intake.full().await;
+        drop(intake);
         while runs.join_next().await.is_some() {}
         info!(worker = %pool.name, "stopped");
     }
 
-    /// Starts what waits, as far as there are places. Whether something was started.
-    async fn start_waiting(
-        self: &Arc<Self>,
-        places: &Arc<Semaphore>,
-        runs: &mut JoinSet<()>,
-        stop: &watch::Receiver<bool>,
-    ) -> bool {
-        let free = places.available_permits();
-        if free == 0 {
-            return false;
+    async fn free_place(&self, places: &Arc<Semaphore>, intake: &mut impl Intake) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = timeout(PATIENCE, Arc::clone(places).acquire_owned()).await {
+            return place.ok();
         }
-        let tickets = match self.desk.waiting(u64::try_from(free).unwrap_or(1)).await {
-            Ok(tickets) => tickets,
-            Err(error) => {
-                warn!(%error, "cannot ask for work");
-                return false;
-            }
+        intake.full().await;
+        Arc::clone(places).acquire_owned().await.ok()
+    }
+
+    /// An attempt from the offer to its end.
+    async fn take<L: Letter>(self: Arc<Self>, offer: Offer<L>, _place: OwnedSemaphorePermit) {
+        let Offer { ticket, letter } = offer;
+        let Some(_in_hand) = InHand::new(&self.in_hand, &ticket) else {
+            debug!(execution = ticket.execution_id, "it is in hand already");
+            return letter.decided().await;
         };
-        let mut started = false;
-        for ticket in tickets {
-            let Ok(place) = Arc::clone(places).try_acquire_owned() else { break };
-            match self.desk.claim(&ticket, &self.name).await {
-                Ok(Claim::Granted(assignment)) => {
-                    started = true;
-                    runs.spawn(Arc::clone(self).work(ticket, *assignment, place, stop.clone()));
-                }
-                Ok(Claim::Refused) => debug!(execution = ticket.execution_id, "somebody else has it"),
-                Err(error) => warn!(execution = ticket.execution_id, %error, "cannot claim"),
+        let claim = match self.claim(&ticket).await {
+            Some(Ok(claim)) => claim,
+            Some(Err(reason)) => {
+                warn!(execution = ticket.execution_id, reason, "the claim is not accepted");
+                return letter.undeliverable().await;
+            }
+            None => return,
+        };
+        // Now, not after the run: a broker does not wait for hours.
+        letter.decided().await;
+        match claim {
+            Claim::Granted(assignment) => {
+                gauge!("studygovernor_worker_running").increment(1.0);
+                self.work(&ticket, &assignment).await;
+                gauge!("studygovernor_worker_running").decrement(1.0);
+            }
+            Claim::Refused => debug!(execution = ticket.execution_id, "somebody else has it, or it is over"),
+        }
+    }
+
+    /// Asks until there is an answer, or a reason why there never will be one; nothing when the worker is to stop before.
+    async fn claim(&self, ticket: &Ticket) -> Option<Result<Claim, String>> {
+        let mut tries = 0;
+        loop {
+            match self.desk.claim(ticket, &self.name).await {
+                Ok(claim) => return Some(Ok(claim)),
+                Err(DeskError::Unacceptable(reason)) => return Some(Err(reason)),
+                Err(error) => warn!(execution = ticket.execution_id, %error, "cannot claim; trying again"),
+            }
+            if !self.pause(&mut tries, Duration::from_secs(5)).await {
+                return None;
             }
         }
-        started
+    }
+
+    /// Waits a little longer each time: 0.1 s, 0.2 s, 0.4 s, … at most `most`. False when the worker is to stop.
+    async fn pause(&self, tries: &mut u32, most: Duration) -> bool {
+        let pause = Duration::from_millis(100 << (*tries).min(10)).min(most);
+        *tries += 1;
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = sleep(pause) => true,
+            _ = stop.wait_for(|stop| *stop) => false,
+        }
     }
 
     /// One attempt from the claim to the report.
-    async fn work(
-        self: Arc<Self>,
-        ticket: Ticket,
-        assignment: Assignment,
-        _place: OwnedSemaphorePermit,
-        stop: watch::Receiver<bool>,
-    ) {
-        info!(execution = ticket.execution_id, attempt = ticket.attempt, function = %assignment.function, "running");
+    async fn work(&self, ticket: &Ticket, assignment: &Assignment) {
+        let began = Instant::now();
+        let function = known_function(&assignment.function);
+        info!(execution = ticket.execution_id, attempt = ticket.attempt, function, "running");
         let log = RunLog::hiding(&ticket.secret);
-        let stopping = stop.clone();
         let end = {
-            let run = callback::run(&assignment, &ticket.secret, &self.workplace, &log);
+            let run = callback::run(assignment, &ticket.secret, &self.workplace, &log);
             tokio::select! {
                 // Who stops a service may signal its programs too; that is no failure of theirs.
-                outcome = run => if *stopping.borrow() && was_killed(&outcome) { End::OutOfTime } else { End::Done(outcome) },
-                end = self.keep(&ticket, &log, stop) => end,
+                outcome = run => match *self.stop.borrow() && was_killed(&outcome) {
+                    true => End::OutOfTime,
+                    false => End::Done(outcome),
+                },
+                end = self.keep(ticket, assignment, &log) => end,
             }
             // Here the run is dropped, and with it its process group is gone.
         };
-        match end {
-            End::Done(outcome) => self.report(&ticket, &outcome, &log, assignment.wait_timeout > 0).await,
-            End::Lost => warn!(execution = ticket.execution_id, attempt = ticket.attempt, "told to stop"),
-            End::OutOfTime => {
-                let released = self.desk.release(&ticket, &self.name, "the worker was stopped").await;
-                if let Err(error) = released {
-                    error!(execution = ticket.execution_id, %error, "cannot give back; the lease will run out");
-                }
+        fault::point("after-run");
+        let result = match end {
+            End::Done(outcome) => {
+                let result = if outcome.is_success { "success" } else { "failed" };
+                self.report(ticket, assignment, &outcome, &log).await;
+                result
             }
-        }
+            End::Lost => {
+                warn!(execution = ticket.execution_id, attempt = ticket.attempt, "told to stop");
+                "cancelled"
+            }
+            End::OutOfTime => {
+                let why = "the worker was stopped";
+                let released = timeout(self.grace, self.desk.release(ticket, &self.name, why)).await;
+                if !matches!(released, Ok(Ok(()))) {
+                    error!(execution = ticket.execution_id, "cannot give back; the lease will run out");
+                }
+                "released"
+            }
+        };
+        counter!("studygovernor_runs_total", "function" => function, "result" => result).increment(1);
+        histogram!("studygovernor_run_seconds", "function" => function).record(began.elapsed().as_secs_f64());
     }
 
     /// Sends heartbeats until the run is not wanted any more. A desk that cannot be asked is asked again: the run goes
     /// on, and its report decides.
-    async fn keep(&self, ticket: &Ticket, log: &RunLog, mut stop: watch::Receiver<bool>) -> End {
-        let beat_every = (self.lease / 3).max(Duration::from_millis(100));
-        let look_every = beat_every.min(Duration::from_secs(1));
+    async fn keep(&self, ticket: &Ticket, assignment: &Assignment, log: &RunLog) -> End {
+        let beat_every = beats_of(assignment);
         let mut seen = 0;
-        let mut last_beat = tokio::time::Instant::now();
+        let mut last_beat = Instant::now();
         let mut stops_at = None;
+        let mut stop = self.stop.clone();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(look_every) => {}
+                () = sleep(log_pause(log).min(beat_every)) => {}
                 // A sender that is gone has told to stop as well.
                 _ = stop.wait_for(|stop| *stop), if stops_at.is_none() => {
-                    stops_at = Some(tokio::time::Instant::now() + self.grace);
+                    stops_at = Some(Instant::now() + self.grace);
                 }
             }
-            if stops_at.is_some_and(|at| at <= tokio::time::Instant::now()) {
+            if stops_at.is_some_and(|at| at <= Instant::now()) {
                 return End::OutOfTime;
             }
             let changes = log.changes();
-            if changes == seen && last_beat.elapsed() < beat_every {
+            let is_new = changes != seen && last_beat.elapsed() >= log_pause(log);
+            if !is_new && last_beat.elapsed() < beat_every {
                 continue;
             }
-            let news = (changes != seen).then(|| log.text());
+            let news = is_new.then(|| log.text());
             // A connection that hangs must not keep the worker from stopping.
             match timeout(beat_every, self.desk.beat(ticket, &self.name, news)).await {
-                Ok(Ok(Order::Continue)) => (seen, last_beat) = (changes, tokio::time::Instant::now()),
+                Ok(Ok(Order::Continue)) => {
+                    last_beat = Instant::now();
+                    if is_new {
+                        seen = changes;
+                    }
+                }
                 Ok(Ok(Order::Stop)) => return End::Lost,
                 Ok(Err(error)) => warn!(execution = ticket.execution_id, %error, "cannot send a heartbeat"),
                 Err(_) => warn!(execution = ticket.execution_id, "a heartbeat was not answered in time"),
@@ -168,11 +227,21 @@ impl<D: Desk> Pool<D> {
         }
     }
 
-    /// Reports until the desk has said yes or no: what was done for hours is not thrown away for a broken connection.
-    async fn report(&self, ticket: &Ticket, outcome: &Outcome, log: &RunLog, wait: bool) {
-        for tries in 0..200 {
-            match self.desk.report(ticket, &self.name, outcome, log.text(), wait).await {
+    /// Reports until the desk has said yes or no, however long that takes: what was done for hours is not thrown away for
+    /// a server that is down for twenty minutes. A worker that is to stop tries for its grace time.
+    async fn report(&self, ticket: &Ticket, assignment: &Assignment, outcome: &Outcome, log: &RunLog) {
+        let waits = assignment.wait_timeout > 0;
+        let mut short = None;
+        let mut tries = 0;
+        let mut stops_at = None;
+        loop {
+            let (outcome, text) = match &short {
+                None => (outcome, log.text()),
+                Some((outcome, text)) => (outcome, String::clone(text)),
+            };
+            match self.desk.report(ticket, &self.name, outcome, text, waits).await {
                 Ok(Verdict::Accepted) => {
+                    fault::point("after-report");
                     info!(execution = ticket.execution_id, success = outcome.is_success, "reported");
                     return;
                 }
@@ -180,18 +249,73 @@ impl<D: Desk> Pool<D> {
                     warn!(execution = ticket.execution_id, attempt = ticket.attempt, "the report came too late");
                     return;
                 }
+                Err(DeskError::Unacceptable(reason)) if short.is_none() => {
+                    warn!(execution = ticket.execution_id, reason, "the report is not accepted; it has failed");
+                    short = Some(refused(&reason, log));
+                    continue;
+                }
                 Err(error) => warn!(execution = ticket.execution_id, %error, "cannot report; trying again"),
             }
             // The claim is kept while the report waits, or another worker would do it all again.
-            if let Ok(Ok(Order::Stop)) = timeout(self.lease, self.desk.beat(ticket, &self.name, None)).await {
+            let beat = timeout(beats_of(assignment), self.desk.beat(ticket, &self.name, None)).await;
+            if let Ok(Ok(Order::Stop)) = beat {
                 warn!(execution = ticket.execution_id, "told to stop before the report was taken");
                 return;
             }
-            // 0.1 s, 0.2 s, 0.4 s, … at most a third of the lease.
-            tokio::time::sleep(Duration::from_millis(100 << tries.min(7)).min(self.lease / 3)).await;
+            if *self.stop.borrow() {
+                let stops_at = *stops_at.get_or_insert_with(|| Instant::now() + self.grace);
+                if stops_at <= Instant::now() {
+                    error!(execution = ticket.execution_id, "the report was not taken; another attempt will be made");
+                    return;
+                }
+                sleep(Duration::from_millis(200)).await;
+            } else {
+                self.pause(&mut tries, beats_of(assignment)).await;
+            }
         }
-        error!(execution = ticket.execution_id, "the report was not taken; another attempt will be made");
     }
+}
+
+/// An attempt that is in hand, until this is dropped.
+struct InHand<'a> {
+    all: &'a Mutex<HashSet<(i32, i32)>>,
+    own: (i32, i32),
+}
+
+impl<'a> InHand<'a> {
+    /// Nothing when it is in hand already.
+    fn new(all: &'a Mutex<HashSet<(i32, i32)>>, ticket: &Ticket) -> Option<Self> {
+        let own = (ticket.execution_id, ticket.attempt);
+        all.lock().unwrap_or_else(PoisonError::into_inner).insert(own).then_some(Self { all, own })
+    }
+}
+
+impl Drop for InHand<'_> {
+    fn drop(&mut self) {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.own);
+    }
+}
+
+/// Heartbeats come three times as often as they must.
+fn beats_of(assignment: &Assignment) -> Duration {
+    (Duration::from_millis(assignment.lease_ms) / 3).max(Duration::from_millis(100))
+}
+
+/// How often a log is sent: each second while it is short, every twenty when it has reached its mebibyte.
+fn log_pause(log: &RunLog) -> Duration {
+    Duration::from_secs(1) + Duration::from_micros(u64::try_from(log.len()).unwrap_or(0) * 18)
+}
+
+/// What is reported instead of what the desk does not take, as when it is too large.
+fn refused(reason: &str, log: &RunLog) -> (Outcome, String) {
+    let text: String = log.text().chars().take(64 * 1024).collect();
+    let reason = format!("the server did not accept the report of this run: {reason}");
+    (Outcome::failed(&reason), format!("{text}\n{reason}\n"))
+}
+
+/// The name of a function, for metrics: what is none is not counted by its name.
+fn known_function(name: &str) -> &'static str {
+    callback::FUNCTIONS.into_iter().find(|known| *known == name).unwrap_or("unknown")
 }
 
 /// Whether a signal ended the program: its return code is the number of the signal, negative.
@@ -200,7 +324,8 @@ fn was_killed(outcome: &Outcome) -> bool {
 }
 
 /// `host:process:random`, so that two workers are never taken for one.
-fn worker_name() -> String {
+#[must_use]
+pub fn worker_name() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let host: String = host.chars().take(80).collect();
     format!("{host}:{}:{:08x}", std::process::id(), rand::random::<u32>())

@@ -24,7 +24,7 @@ pub use dot::to_dot;
 pub use graph::{Graph, Graphs};
 pub use layout::{Arrow, Box, Drawing, StateKind, draw};
 pub use load::{callback_model, load};
-pub use read::{find, newest, read_definition, variable_map};
+pub use read::{find, is_queue_name, newest, queue_of, read_definition, variable_map};
 
 /// Why something with a workflow was not done. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]

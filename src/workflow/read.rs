@@ -119,3 +119,19 @@ pub fn variable_map(text: &str) -> BTreeMap<String, String> {
     let entries = value.as_object().into_iter().flatten();
     entries.filter_map(|(target, source)| Some((target.clone(), source.as_str()?.to_owned()))).collect()
 }
+
+/// The queue that a callback asks for with `callback_arguments.queue`; nothing is the usual one.
+#[must_use]
+pub fn queue_of(callback: &callback::Model) -> Option<String> {
+    // Most have none, and reading YAML for each execution would be felt.
+    let arguments = callback.callback_arguments.as_deref().filter(|text| text.contains("queue"))?;
+    let arguments = yaml::parse_value(arguments).ok()?;
+    let queue = arguments.get("queue")?.as_str()?.trim();
+    is_queue_name(queue).then(|| queue.to_owned())
+}
+
+/// Whether a queue can be called so: at most 100 characters, none of them a space or one that cannot be seen.
+#[must_use]
+pub fn is_queue_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 100 && name.chars().all(|c| !c.is_control() && !c.is_whitespace())
+}

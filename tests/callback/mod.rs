@@ -10,7 +10,7 @@ use studygovernor::callback::Workplace;
 use studygovernor::config::{Environment, ProjectSettings};
 use studygovernor::entity::callback_execution;
 use studygovernor::entity::kind::ExecutionStatus;
-use studygovernor::worker::{Desk, LocalDesk, Pool};
+use studygovernor::worker::{Desk, LocalDesk, LocalIntake, Pool, worker_name};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -31,8 +31,8 @@ impl Running {
         let (stop, stopped) = watch::channel(false);
         let environment: Environment = [("STUDYGOV_PROJECT_HOME", ".")].into_iter().collect();
         let workplace = Workplace::new(&ProjectSettings::read(&environment, study.home.path()));
-        let pool = Pool::new(desk, workplace, concurrency, LEASE, grace);
-        Self { stop, task: tokio::spawn(pool.run(stopped)) }
+        let pool = Pool::new(desk, workplace, &worker_name(), concurrency, grace, stopped);
+        Self { stop, task: tokio::spawn(pool.run(local_intake(study, concurrency))) }
     }
 
     async fn stop(self) {
@@ -44,7 +44,11 @@ impl Running {
 const LEASE: Duration = Duration::from_secs(3);
 
 fn local_desk(study: &Study) -> LocalDesk {
-    LocalDesk::new(study.engine.clone(), "key", "http://test/prefix", LEASE)
+    LocalDesk::new(study.engine.clone(), "http://test/prefix", LEASE)
+}
+
+fn local_intake(study: &Study, at_once: usize) -> LocalIntake {
+    LocalIntake::new(study.engine.clone(), "key", "http://test/prefix", at_once)
 }
 
 /// Runs one callback in a state of its own, and gives its execution when it is over or waits.

@@ -106,14 +106,6 @@ struct Flaky {
 }
 
 impl Desk for Flaky {
-    async fn waiting(&self, limit: u64) -> Result<Vec<Ticket>, DeskError> {
-        self.desk.waiting(limit).await
-    }
-
-    async fn news(&self) {
-        self.desk.news().await;
-    }
-
     async fn claim(&self, ticket: &Ticket, worker: &str) -> Result<Claim, DeskError> {
         self.desk.claim(ticket, worker).await
     }
@@ -134,7 +126,7 @@ impl Desk for Flaky {
         wait: bool,
     ) -> Result<Verdict, DeskError> {
         if self.failures.fetch_add(1, Ordering::SeqCst) < 3 {
-            return Err(DeskError("the database is restarting".to_owned()));
+            return Err(DeskError::Unreachable("the database is restarting".to_owned()));
         }
         self.desk.report(ticket, worker, outcome, log, wait).await
     }
@@ -201,10 +193,11 @@ async fn q4_a_lost_worker_is_replaced_until_the_attempts_are_used(study: Study) 
     study.load(&workflow("function: sleep, run_timeout: null")).await;
     let experiment = study.create("session").await;
     let id = study.executions(experiment.id).await["run"].id;
-    let desk = LocalDesk::new(study.engine.clone(), "key", "http://test", Duration::from_secs(15));
+    let desk = LocalDesk::new(study.engine.clone(), "http://test", Duration::from_secs(15));
     for attempt in 1..=3 {
-        let [ticket] = &desk.waiting(10).await.unwrap()[..] else { panic!("nothing waits at attempt {attempt}") };
-        assert_eq!((ticket.execution_id, ticket.attempt), (id, attempt));
+        let waiting = queue::available(study.engine.database().reader(), study.clock.now(), 10).await.unwrap();
+        assert_eq!(waiting, [Available { id, attempt }]);
+        let ticket = &Ticket::new(id, attempt, "http://test", "key");
         assert!(matches!(desk.claim(ticket, "worker").await.unwrap(), Claim::Granted(_)));
         assert!(matches!(desk.claim(ticket, "other").await.unwrap(), Claim::Refused));
         study.clock.advance(TimeDelta::seconds(10));

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// Who may know whom: a room may use what stands before it, never what stands after it or beside it in the same line.
 const ORDER: &[&[&str]] = &[
-    &["entity", "clock", "config"],
-    &["database"],
-    &["study", "queue"],
+    &["entity", "clock", "config", "fault"],
+    &["database", "mail"],
+    &["study"],
+    &["queue"],
     &["workflow"],
     &["engine", "account", "callback"],
     &["import", "view"],
@@ -25,7 +26,7 @@ const ALLOWED: &[(&str, &str)] = &[
 
 /// Libraries that belong to the edges and services.
 const EDGE_LIBRARIES: &[&str] = &["axum", "minijinja", "lapin", "lettre", "tower_http", "axum_login", "clap"];
-const ROOMS: &[&str] = &["study", "workflow", "engine", "callback", "queue", "account", "import"];
+const ROOMS: &[&str] = &["study", "workflow", "engine", "callback", "account", "import"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

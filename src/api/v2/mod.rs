@@ -9,6 +9,7 @@ mod people;
 mod service;
 mod show;
 mod subject;
+mod worker;
 mod workflow;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -86,6 +87,10 @@ fn workflows() -> OpenApiRouter<App> {
         .routes(routes!(history::retry_callback_execution))
         .routes(routes!(history::skip_callback_execution))
         .routes(routes!(history::mark_callback_execution))
+        .routes(routes!(worker::claim_callback_execution))
+        .routes(routes!(worker::keep_callback_execution))
+        .routes(routes!(worker::conclude_callback_execution))
+        .routes(routes!(worker::release_callback_execution))
 }
 
 fn services() -> OpenApiRouter<App> {

@@ -1,0 +1,166 @@
+//! What a worker does with an attempt: claims it → keeps it, with its log so far → says how it ended, or gives it back
+//! (Q3, Q4, Q6, Q7). The same for workers inside the server and those that come over the network.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use metrics::counter;
+use sea_orm::EntityTrait;
+use serde_json::{Map, Value};
+
+use crate::entity::callback_execution::{self, Entity};
+use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
+use crate::fault;
+use crate::queue::{self, Assignment, Available, Loaded};
+
+use super::run_log::{cut, merged_log, storable};
+use super::{Actor, Engine, EngineError, Report, retried};
+
+/// An attempt in the hands of a worker.
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'a> {
+    pub execution_id: i32,
+    pub attempt: i32,
+    /// Name of the worker.
+    pub worker: &'a str,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub is_success: bool,
+    /// After a success, somebody else finishes it later.
+    pub waits: bool,
+    pub log: String,
+    /// Becomes `result_values`.
+    pub values: Map<String, Value>,
+}
+
+fn lease_of(lease: Duration) -> TimeDelta {
+    TimeDelta::from_std(lease).unwrap_or(TimeDelta::seconds(15))
+}
+
+impl Held<'_> {
+    fn available(&self) -> Available {
+        Available { id: self.execution_id, attempt: self.attempt }
+    }
+
+    /// Whether the attempt still runs, and with this worker.
+    fn is_in(&self, execution: &callback_execution::Model) -> bool {
+        execution.attempt == self.attempt
+            && execution.status == ExecutionStatus::Running
+            && execution.worker.as_deref() == Some(self.worker)
+    }
+}
+
+impl Engine {
+    /// Gives an attempt to a worker until `lease` from now; nothing when another one has it, or it is over. A worker that
+    /// asks again for what it was given is given it again: it may not have heard the answer.
+    ///
+    /// `base_url` begins the addresses that the callback is told.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn claim(
+        &self,
+        held: Held<'_>,
+        lease: Duration,
+        base_url: &str,
+    ) -> Result<Option<Assignment>, EngineError> {
+        fault::point("before-claim");
+        let Some(loaded) = Loaded::find(self.database.reader(), held.execution_id).await? else { return Ok(None) };
+        if !loaded.is_claimable(held.attempt) {
+            let repeated = loaded.status == ExecutionStatus::Running && self.keep(held, lease, None).await?;
+            if !repeated {
+                return Ok(None);
+            }
+        } else if !self.take(held, lease, loaded.run_timeout).await? {
+            return Ok(None);
+        }
+        fault::point("after-claim");
+        counter!("studygovernor_claimed_total").increment(1);
+        Ok(Some(loaded.assignment(self.database.reader(), base_url, lease).await?))
+    }
+
+    async fn take(&self, held: Held<'_>, lease: Duration, run_timeout: Option<i32>) -> Result<bool, EngineError> {
+        retried(async || {
+            let transaction = self.database.begin().await?;
+            let now = self.clock.now();
+            let lease = lease_of(lease);
+            let taken = queue::claim(&*transaction, held.available(), held.worker, now, lease, run_timeout).await?;
+            transaction.commit().await?;
+            Ok(taken)
+        })
+        .await
+    }
+
+    /// Keeps an attempt for another `lease`, and takes its log so far. False when it is not this worker's any more:
+    /// cancelled, timed out, or given to another one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn keep(&self, held: Held<'_>, lease: Duration, log: Option<&str>) -> Result<bool, EngineError> {
+        let log = match log {
+            None => None,
+            Some(log) => {
+                let row = Entity::find_by_id(held.execution_id).one(self.database.reader()).await?;
+                let Some(row) = row.filter(|row| held.is_in(row)) else { return Ok(false) };
+                Some(merged_log(&row, &storable(&cut(log))))
+            }
+        };
+        retried(async || {
+            let transaction = self.database.begin().await?;
+            let until = self.clock.now() + lease_of(lease);
+            let kept = queue::beat(&*transaction, held.available(), held.worker, until, log.clone()).await?;
+            transaction.commit().await?;
+            Ok(kept)
+        })
+        .await
+    }
+
+    /// Takes in how the run of an attempt ended. False when that comes too late: it changes nothing then (E4).
+    ///
+    /// # Errors
+    /// When the database fails, or conditions cannot be evaluated now.
+    pub async fn conclude(&self, held: Held<'_>, ended: Ended) -> Result<bool, EngineError> {
+        fault::point("before-report");
+        let (status, result) = match (ended.is_success, ended.waits) {
+            (false, _) => (ExecutionStatus::Finished, ExecutionResult::Failed),
+            (true, false) => (ExecutionStatus::Finished, ExecutionResult::Success),
+            (true, true) => (ExecutionStatus::Waiting, ExecutionResult::None),
+        };
+        let report = Report {
+            attempt: Some(held.attempt),
+            status: Some(status),
+            result: Some(result),
+            run_log: Some(ended.log),
+            result_log: None,
+            result_values: Some(Value::Object(ended.values)),
+        };
+        let actor = Actor::without_account(held.worker, Origin::Worker);
+        match self.report(held.execution_id, &report, &actor).await {
+            Ok(_) => Ok(true),
+            Err(
+                EngineError::Resolved { .. }
+                | EngineError::StaleAttempt { .. }
+                | EngineError::StepBack { .. }
+                | EngineError::Archived { .. }
+                | EngineError::NotFound { .. },
+            ) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes back what a worker cannot finish, for another attempt that costs none. What is not the worker's any more is
+    /// left alone.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn hand_back(&self, held: Held<'_>, why: &str) -> Result<(), EngineError> {
+        let row = Entity::find_by_id(held.execution_id).one(self.database.reader()).await?;
+        if let Some(row) = row.filter(|row| held.is_in(row)) {
+            self.release(&row, &storable(why)).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! Which workers there are. A worker of the broker says so over the broker: it has no other credentials, and who may
+//! use the broker may work. An embedded one writes it down itself.
+
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{DbErr, EntityTrait};
+use serde::{Deserialize, Serialize};
+
+use crate::database::Database;
+use crate::entity::worker::{ActiveModel, Column, Entity};
+
+/// What a worker says of itself, every few seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// `host:process:random`
+    pub name: String,
+    /// `embedded`, `database` or `broker`.
+    pub kind: String,
+    pub queues: Vec<String>,
+    pub concurrency: u32,
+    pub version: String,
+    /// UTC.
+    pub started_at: NaiveDateTime,
+    /// It is about to be gone.
+    #[serde(default)]
+    pub is_stopping: bool,
+}
+
+/// Notes that a worker was heard of.
+///
+/// # Errors
+/// When the database fails.
+pub async fn note(database: &Database, presence: &Presence, now: NaiveDateTime) -> Result<(), DbErr> {
+    let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
+    let row = ActiveModel {
+        id: NotSet,
+        name: Set(cut(&presence.name, 128)),
+        kind: Set(cut(&presence.kind, 16)),
+        queues: Set(cut(&presence.queues.join(", "), 4000)),
+        concurrency: Set(i32::try_from(presence.concurrency).unwrap_or(i32::MAX)),
+        version: Set(cut(&presence.version, 32)),
+        started_at: Set(presence.started_at),
+        seen_at: Set(now),
+        stopped_at: Set(presence.is_stopping.then_some(now)),
+    };
+    let changed = [Column::Kind, Column::Queues, Column::Concurrency, Column::SeenAt, Column::StoppedAt];
+    let transaction = database.begin().await?;
+    let insert = Entity::insert(row).on_conflict(OnConflict::column(Column::Name).update_columns(changed).to_owned());
+    insert.exec_without_returning(&*transaction).await?;
+    transaction.commit().await
+}

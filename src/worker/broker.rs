@@ -1,0 +1,239 @@
+//! The intake from the broker: messages of the queues that a worker has chosen.
+//!
+//! Only as much is held back from other workers as there are places, and when those stay full for a while even that is
+//! handed back: a worker with eight hours of work in hand does not sit on what another one could do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::Acker;
+use lapin::message::Delivery;
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions,
+};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_stream::{StreamExt, StreamMap};
+use tracing::{debug, info, warn};
+
+use crate::queue::{self, Ticket};
+
+use super::intake::{Intake, Letter, Offer};
+
+/// How a worker uses the broker.
+#[derive(Clone)]
+pub struct BrokerSettings {
+    /// `amqp://…`; holds a password, so it is not shown.
+    pub address: String,
+    /// Names of the queues, as in `callback_arguments.queue`.
+    pub queues: Vec<String>,
+    /// Messages that are held back from other workers at most, of each queue.
+    pub at_once: u16,
+    /// Shown in the broker's own pages.
+    pub name: String,
+}
+
+/// A connection that is made again when it is broken. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Line {
+    settings: Arc<BrokerSettings>,
+    connection: Arc<Mutex<(Option<Arc<Connection>>, u32)>>,
+}
+
+impl Line {
+    /// A channel on a connection that is up; asks the broker until there is one, with a growing pause.
+    pub(super) async fn channel(&self) -> Channel {
+        loop {
+            match self.try_channel().await {
+                Ok(channel) => return channel,
+                Err((why, failures)) => {
+                    // 0.2 s, 0.4 s, 0.8 s, … at most 10 s.
+                    let pause = Duration::from_millis(100 << failures.clamp(1, 7)).min(Duration::from_secs(10));
+                    warn!("the broker cannot be used ({why}); trying again in {pause:?}");
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
+    async fn try_channel(&self) -> Result<Channel, (String, u32)> {
+        let mut held = self.connection.lock().await;
+        let (connection, failures) = &mut *held;
+        let up = match connection.take().filter(|connection| connection.status().connected()) {
+            Some(up) => up,
+            None => match queue::connect(&self.settings.address, &self.settings.name).await {
+                Ok(made) => {
+                    info!("connected to the broker");
+                    Arc::new(made)
+                }
+                Err(why) => {
+                    *failures += 1;
+                    return Err((why, *failures));
+                }
+            },
+        };
+        match timeout(Duration::from_secs(10), up.create_channel()).await {
+            Ok(Ok(channel)) => {
+                *failures = 0;
+                *connection = Some(up);
+                Ok(channel)
+            }
+            Ok(Err(error)) => {
+                *failures += 1;
+                Err((error.to_string(), *failures))
+            }
+            Err(_) => {
+                *failures += 1;
+                Err(("no answer".to_owned(), *failures))
+            }
+        }
+    }
+}
+
+/// See the module.
+pub struct BrokerIntake {
+    line: Line,
+    session: Option<Session>,
+}
+
+/// The consumers of one channel.
+struct Session {
+    channel: Channel,
+    consumers: StreamMap<usize, Consumer>,
+}
+
+impl BrokerIntake {
+    #[must_use]
+    pub fn new(settings: BrokerSettings) -> Self {
+        Self { line: Line { settings: Arc::new(settings), connection: Arc::default() }, session: None }
+    }
+
+    /// For what else is said over the same connection.
+    pub(super) fn line(&self) -> Line {
+        self.line.clone()
+    }
+
+    async fn open(&self) -> Result<Session, lapin::Error> {
+        let settings = &self.line.settings;
+        let channel = self.line.channel().await;
+        channel.basic_qos(settings.at_once, BasicQosOptions::default()).await?;
+        for queue in &settings.queues {
+            queue::declare_queue(&channel, queue).await?;
+        }
+        let consumers = self.consume(&channel).await?;
+        Ok(Session { channel, consumers })
+    }
+
+    async fn consume(&self, channel: &Channel) -> Result<StreamMap<usize, Consumer>, lapin::Error> {
+        let settings = &self.line.settings;
+        let mut consumers = StreamMap::new();
+        for (number, queue) in settings.queues.iter().enumerate() {
+            let tag = format!("{} {number}", settings.name);
+            let options = BasicConsumeOptions::default();
+            let name = queue::queue_name(queue);
+            let consumer = channel.basic_consume(name.into(), tag.into(), options, FieldTable::default()).await?;
+            consumers.insert(number, consumer);
+        }
+        Ok(consumers)
+    }
+
+    /// A session with consumers: the one there is, or a new one.
+    async fn session(&mut self) -> Result<&mut Session, lapin::Error> {
+        let session = match self.session.take() {
+            Some(session) if !session.consumers.is_empty() => session,
+            Some(Session { channel, .. }) if channel.status().connected() => {
+                let consumers = self.consume(&channel).await?;
+                Session { channel, consumers }
+            }
+            _ => self.open().await?,
+        };
+        Ok(self.session.insert(session))
+    }
+
+    /// The next message; nothing when the session has broken.
+    async fn delivery(&mut self) -> Option<Delivery> {
+        let session = match self.session().await {
+            Ok(session) => session,
+            Err(error) => {
+                warn!(%error, "the queues cannot be used; trying again");
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                return None;
+            }
+        };
+        match session.consumers.next().await {
+            Some((_, Ok(delivery))) => Some(delivery),
+            Some((_, Err(error))) => {
+                warn!(%error, "the connection to the broker is lost");
+                self.session = None;
+                None
+            }
+            None => {
+                warn!("the broker has ended the consumers");
+                self.session = None;
+                None
+            }
+        }
+    }
+}
+
+impl Intake for BrokerIntake {
+    type Letter = Message;
+
+    async fn next(&mut self) -> Option<Offer<Message>> {
+        let delivery = self.delivery().await?;
+        let letter = Message { acker: delivery.acker };
+        match serde_json::from_slice::<Ticket>(&delivery.data) {
+            Ok(ticket) => Some(Offer { ticket, letter }),
+            Err(error) => {
+                warn!(%error, "a message cannot be read");
+                letter.undeliverable().await;
+                None
+            }
+        }
+    }
+
+    async fn full(&mut self) {
+        let Some(Session { channel, mut consumers }) = self.session.take() else { return };
+        let handed_back = async {
+            for consumer in consumers.values() {
+                channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
+            }
+            // What was sent before the broker heard of it.
+            while let Some((_, Ok(delivery))) = consumers.next().await {
+                delivery.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?;
+            }
+            Ok::<(), lapin::Error>(())
+        };
+        match timeout(Duration::from_secs(5), handed_back).await {
+            Ok(Ok(())) => {
+                debug!("full: handed back what others may do");
+                // The channel stays: what was taken from it is acknowledged on it.
+                self.session = Some(Session { channel: channel.clone(), consumers: StreamMap::new() });
+            }
+            Ok(Err(error)) => debug!(%error, "the broker hands back what was not taken"),
+            Err(_) => debug!("the broker does not answer; it hands back what was not taken"),
+        }
+    }
+}
+
+/// A message that was received.
+pub struct Message {
+    acker: Acker,
+}
+
+impl Letter for Message {
+    async fn decided(self) {
+        if let Err(error) = self.acker.ack(BasicAckOptions::default()).await {
+            // It comes again, and its claim is refused.
+            debug!(%error, "a message cannot be acknowledged");
+        }
+    }
+
+    async fn undeliverable(self) {
+        if let Err(error) = self.acker.reject(BasicRejectOptions { requeue: false }).await {
+            debug!(%error, "a message cannot be rejected");
+        }
+    }
+}

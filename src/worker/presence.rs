@@ -1,0 +1,85 @@
+//! Saying that a worker is there: over the broker, or into the database that it has anyway.
+
+use std::time::Duration;
+
+use chrono::NaiveDateTime;
+use lapin::options::BasicPublishOptions;
+use lapin::protocol::BasicProperties;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::debug;
+
+use crate::engine::Engine;
+use crate::queue::{PRESENCE_QUEUE, Presence, declare_presence_queue, note_presence};
+
+use super::broker::{BrokerIntake, Line};
+
+/// How often a worker says so.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// What a worker says of itself.
+#[must_use]
+pub fn presence(name: &str, kind: &str, queues: &[String], concurrency: usize, started_at: NaiveDateTime) -> Presence {
+    Presence {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        queues: queues.to_vec(),
+        concurrency: u32::try_from(concurrency).unwrap_or(u32::MAX),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at,
+        is_stopping: false,
+    }
+}
+
+/// Notes it in the database, until the worker has stopped.
+pub async fn note(engine: Engine, mut presence: Presence, mut ended: watch::Receiver<bool>) {
+    loop {
+        presence.is_stopping = *ended.borrow();
+        if let Err(error) = note_presence(engine.database(), &presence, engine.clock().now()).await {
+            debug!(%error, "cannot note the worker");
+        }
+        if presence.is_stopping {
+            return;
+        }
+        let _ = timeout(EVERY, ended.wait_for(|ended| *ended)).await;
+    }
+}
+
+/// Says it over the connection of the intake, until the worker has stopped.
+pub fn say(
+    intake: &BrokerIntake,
+    presence: Presence,
+    ended: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + Send + use<> {
+    tell(intake.line(), presence, ended)
+}
+
+async fn tell(line: Line, mut presence: Presence, mut ended: watch::Receiver<bool>) {
+    let mut channel = None;
+    loop {
+        presence.is_stopping = *ended.borrow();
+        let said = async {
+            let open = match channel.take() {
+                Some(channel) => channel,
+                None => {
+                    let channel = line.channel().await;
+                    declare_presence_queue(&channel).await?;
+                    channel
+                }
+            };
+            let body = serde_json::to_vec(&presence).unwrap_or_default();
+            let options = BasicPublishOptions::default();
+            open.basic_publish("".into(), PRESENCE_QUEUE.into(), options, &body, BasicProperties::default()).await?;
+            Ok::<_, lapin::Error>(open)
+        };
+        match timeout(EVERY, said).await {
+            Ok(Ok(open)) => channel = Some(open),
+            Ok(Err(error)) => debug!(%error, "cannot say that the worker is there"),
+            Err(_) => debug!("cannot say that the worker is there: the broker does not answer"),
+        }
+        if presence.is_stopping {
+            return;
+        }
+        let _ = timeout(EVERY, ended.wait_for(|ended| *ended)).await;
+    }
+}
