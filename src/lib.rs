@@ -11,6 +11,7 @@ pub mod entity;
 pub mod fault;
 pub mod http;
 pub mod import;
+pub mod mail;
 pub mod queue;
 pub mod study;
 pub mod view;

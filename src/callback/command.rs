@@ -1,14 +1,11 @@
 //! `command`: a program on the `PATH` of the worker; `external_program`: a program of the project.
 
-use std::path::Path;
-
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::queue::Assignment;
-
 use super::substitution::Substitution;
-use super::{Failure, Outcome, RunLog, Workplace, process, read_arguments};
+use super::workplace::direct_file;
+use super::{Failure, Outcome, Run, process, read_arguments};
 
 #[derive(Deserialize)]
 struct Arguments {
@@ -42,58 +39,22 @@ fn xnat() -> String {
 
 const KNOWN: [&str; 5] = ["binary", "args", "kwargs", "expected_return_code", "xnat_external_system_name"];
 
-pub(super) async fn run(
-    arguments: Map<String, Value>,
-    assignment: &Assignment,
-    secret: &str,
-    workplace: &Workplace,
-    log: &RunLog,
-) -> Result<Outcome, Failure> {
-    let arguments: Arguments = read_arguments(arguments, &KNOWN, log)?;
+pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
+    let arguments: Arguments = read_arguments(arguments, &KNOWN, run.log)?;
     let binary = arguments.binary.clone();
-    call(binary, &arguments, assignment, secret, workplace, log).await
+    call(binary, &arguments, run).await
 }
 
-pub(super) async fn run_external_program(
-    arguments: Map<String, Value>,
-    assignment: &Assignment,
-    secret: &str,
-    workplace: &Workplace,
-    log: &RunLog,
-) -> Result<Outcome, Failure> {
-    let arguments: Arguments = read_arguments(arguments, &KNOWN, log)?;
-    let binary = project_binary(&workplace.bin, &arguments.binary)?;
-    call(binary, &arguments, assignment, secret, workplace, log).await
+pub(super) async fn run_external_program(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
+    let arguments: Arguments = read_arguments(arguments, &KNOWN, run.log)?;
+    let binary = direct_file(&run.workplace.bin, &arguments.binary, "external_program", "bin")?;
+    let binary = binary.into_os_string().into_string().map_err(|_| Failure("the name of the program is no text".to_owned()))?;
+    call(binary, &arguments, run).await
 }
 
-/// The file `name` directly in the folder of programs; dots, links and paths that lead elsewhere are refused.
-fn project_binary(bin: &Path, name: &str) -> Result<String, Failure> {
-    let refused =
-        || Failure(format!("external_program runs only what is directly in the project's bin: '{name}' is not"));
-    let mut components = Path::new(name).components();
-    let plain = matches!(components.next(), Some(std::path::Component::Normal(part)) if part == name);
-    if !plain || components.next().is_some() {
-        return Err(refused());
-    }
-    let absent = |what: &Path, error: std::io::Error| Failure(format!("cannot run {}: {error}", what.display()));
-    let folder = bin.canonicalize().map_err(|error| absent(bin, error))?;
-    let file = folder.join(name);
-    let real = file.canonicalize().map_err(|error| absent(&file, error))?;
-    if real.parent() != Some(folder.as_path()) || !real.is_file() {
-        return Err(refused());
-    }
-    real.into_os_string().into_string().map_err(|_| refused())
-}
-
-async fn call(
-    binary: String,
-    arguments: &Arguments,
-    assignment: &Assignment,
-    secret: &str,
-    workplace: &Workplace,
-    log: &RunLog,
-) -> Result<Outcome, Failure> {
-    let substitution = Substitution::new(assignment, secret, &arguments.xnat_external_system_name);
+async fn call(binary: String, arguments: &Arguments, run: &Run<'_>) -> Result<Outcome, Failure> {
+    let log = run.log;
+    let substitution = Substitution::new(run, &arguments.xnat_external_system_name);
     let mut argv = vec![binary];
     for argument in arguments.args.iter().flatten() {
         argv.push(substitution.apply(argument)?);
@@ -103,7 +64,7 @@ async fn call(
         argv.push(substitution.apply(value)?);
     }
     log.line(&format!("Calling command: {argv:?}"));
-    let ended = process::run(&argv, assignment, workplace, secret, log).await?;
+    let ended = process::run(&argv, None, &[], run).await?;
     log.line(&format!("Return code: {}", ended.return_code));
     let is_success = match &arguments.expected_return_code {
         None => true,
@@ -111,20 +72,17 @@ async fn call(
         Some(ReturnCodes::Several(codes)) => codes.is_empty() || codes.contains(&ended.return_code),
     };
     let values = read_values(ended.values.as_deref())?;
-    let result = json!({
+    let outcome = Outcome::success(json!({
         "command": argv,
         "stdout": ended.stdout,
         "stderr": ended.stderr,
         "return_code": ended.return_code,
         "values": values,
-    });
-    let mut values = if let Value::Object(values) = result { values } else { Map::new() };
-    if !is_success {
-        let reason = format!("the program ended with return code {}", ended.return_code);
-        values.insert("__exception__".to_owned(), reason.into());
-        values.insert("__traceback__".to_owned(), Value::Null);
+    }));
+    if is_success {
+        return Ok(outcome);
     }
-    Ok(Outcome { is_success, values })
+    Ok(outcome.but_failed(format!("the program ended with return code {}", ended.return_code), None))
 }
 
 /// The values that a program handed back.
@@ -133,39 +91,5 @@ fn read_values(line: Option<&str>) -> Result<Value, Failure> {
         None => Ok(Value::Null),
         Some(text) => serde_json::from_str(text.trim())
             .map_err(|error| Failure(format!("the line __VALUES__ = … is not one line of JSON: {error}"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_is_directly_in_the_folder_is_run() {
-        let home = tempfile::tempdir().unwrap();
-        let bin = home.path().join("bin");
-        std::fs::create_dir_all(bin.join("inner")).unwrap();
-        std::fs::write(bin.join("good.sh"), "").unwrap();
-        std::fs::write(bin.join("inner/deep.sh"), "").unwrap();
-        std::fs::write(home.path().join("outside.sh"), "").unwrap();
-        std::os::unix::fs::symlink(home.path().join("outside.sh"), bin.join("link.sh")).unwrap();
-        std::os::unix::fs::symlink(bin.join("good.sh"), bin.join("alias.sh")).unwrap();
-        assert!(project_binary(&bin, "good.sh").is_ok());
-        assert!(project_binary(&bin, "alias.sh").is_ok());
-        for name in [
-            "../outside.sh",
-            "inner/deep.sh",
-            "/bin/sh",
-            "link.sh",
-            "..",
-            ".",
-            "",
-            "./good.sh",
-            "good.sh/",
-            "inner",
-            "absent",
-        ] {
-            assert!(project_binary(&bin, name).is_err(), "{name}");
-        }
     }
 }

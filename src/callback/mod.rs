@@ -4,21 +4,26 @@
 //! wrong inside is a failed outcome with the reason, never a crash of the worker.
 
 mod command;
+mod http_request;
 mod log;
+mod netrc;
 mod process;
+mod python_function;
+mod send_mail;
 mod sleep;
 mod substitution;
-
-use std::path::PathBuf;
+mod task;
+mod web;
+mod workplace;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::config::ProjectSettings;
 use crate::queue::Assignment;
 use crate::workflow::yaml;
 
 pub use log::RunLog;
+pub use workplace::Workplace;
 
 /// The functions that a workflow may name: those of the existing product and `http_request`.
 pub const FUNCTIONS: [&str; 11] = [
@@ -35,48 +40,6 @@ pub const FUNCTIONS: [&str; 11] = [
     "sleep",
 ];
 
-/// What the worker's machine offers to a run.
-#[derive(Debug, Clone)]
-pub struct Workplace {
-    /// The folder of `external_program`.
-    pub bin: PathBuf,
-    /// Environment variables that programs get: where the project's files are.
-    pub variables: Vec<(String, String)>,
-    /// Names of environment variables that programs do not get to see: the secrets of the server.
-    pub hidden_variables: Vec<String>,
-}
-
-impl Workplace {
-    /// The workplace of a project.
-    #[must_use]
-    pub fn new(project: &ProjectSettings) -> Self {
-        const HIDDEN: [&str; 11] = [
-            "DATABASE_URL",
-            "DB_PASSWORD",
-            "MAIL_PASSWORD",
-            "SECRET_KEY",
-            "SECURITY_PASSWORD_SALT",
-            "SQLALCHEMY_DATABASE_URI",
-            "STUDYGOV_ADMIN_PASSWORD",
-            "STUDYGOV_BROKER",
-            "STUDYGOV_CELERY_BACKEND",
-            "STUDYGOV_CELERY_BROKER",
-            "STUDYGOV_EMAIL_PASSWORD",
-        ];
-        let folders = [
-            ("STUDYGOV_PROJECT_HOME", &project.home),
-            ("STUDYGOV_PROJECT_BIN", &project.bin),
-            ("STUDYGOV_DATA_DIR", &project.data),
-            ("STUDYGOV_PROJECT_SCRATCH", &project.scratch),
-        ];
-        Self {
-            bin: project.bin.clone(),
-            variables: folders.map(|(name, path)| (name.to_owned(), path.display().to_string())).to_vec(),
-            hidden_variables: HIDDEN.map(str::to_owned).to_vec(),
-        }
-    }
-}
-
 /// How a run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
@@ -91,13 +54,64 @@ pub struct Outcome {
 pub struct Failure(pub String);
 
 impl Outcome {
+    /// A run that did what it should.
+    fn success(values: Value) -> Self {
+        Self { is_success: true, values: if let Value::Object(values) = values { values } else { Map::new() } }
+    }
+
+    /// The same values, and why the run has failed all the same.
+    fn but_failed(mut self, reason: impl Into<String>, traceback: Option<&str>) -> Self {
+        self.is_success = false;
+        self.values.insert("__exception__".to_owned(), reason.into().into());
+        self.values.insert("__traceback__".to_owned(), traceback.into());
+        self
+    }
+
     /// A run that could not do what it should, and why.
     #[must_use]
     pub fn failed(reason: &str) -> Self {
-        let mut values = Map::new();
-        values.insert("__exception__".to_owned(), reason.into());
-        values.insert("__traceback__".to_owned(), Value::Null);
-        Self { is_success: false, values }
+        Self { is_success: false, values: Map::new() }.but_failed(reason, None)
+    }
+}
+
+/// What a function has at hand: what it is about, and where it runs.
+pub(crate) struct Run<'a> {
+    assignment: &'a Assignment,
+    /// Of the attempt.
+    secret: &'a str,
+    workplace: &'a Workplace,
+    log: &'a RunLog,
+}
+
+impl Run<'_> {
+    /// A value of the execution data; null when there is none.
+    fn value(&self, pointer: &str) -> &Value {
+        let mut steps = pointer.split('/').skip(1);
+        let first = steps.next().and_then(|step| self.assignment.data.get(step));
+        steps.fold(first, |value, step| value.and_then(|value| value.get(step))).unwrap_or(&Value::Null)
+    }
+
+    /// A text of the execution data; empty when there is none.
+    fn text(&self, pointer: &str) -> &str {
+        self.value(pointer).as_str().unwrap_or_default()
+    }
+
+    /// The address of an external system, without the slash at its end.
+    fn system(&self, name: &str) -> Result<&str, Failure> {
+        let found = self.assignment.data.get("external_systems").and_then(|systems| systems.get(name));
+        match found.and_then(Value::as_str).map(|url| url.trim_end_matches('/')) {
+            Some(url) if !url.is_empty() => Ok(url),
+            Some(_) => Err(Failure(format!("the external system '{name}' has no address"))),
+            None => Err(Failure(format!("there is no external system '{name}'"))),
+        }
+    }
+
+    /// The id that an external system has for the `experiment` or the `subject`.
+    fn external_id(&self, kind: &str, system: &str) -> Result<&str, Failure> {
+        let ids = self.assignment.data.get(kind).and_then(|one| one.get("external_ids"));
+        let id = ids.and_then(|ids| ids.get(system)).and_then(Value::as_str).filter(|id| !id.is_empty());
+        let label = self.text(&format!("/{kind}/label"));
+        id.ok_or_else(|| Failure(format!("the {kind} {label} has no id in the external system '{system}'")))
     }
 }
 
@@ -109,7 +123,8 @@ pub async fn run(assignment: &Assignment, secret: &str, workplace: &Workplace, l
     if assignment.initial_delay > 0 {
         tokio::time::sleep(std::time::Duration::from_secs(assignment.initial_delay.into())).await;
     }
-    let mut outcome = match call(assignment, secret, workplace, log).await {
+    let run = Run { assignment, secret, workplace, log };
+    let mut outcome = match call(&run).await {
         Ok(outcome) => outcome,
         Err(failure) => {
             log.line(&format!("failed: {failure}"));
@@ -123,7 +138,8 @@ pub async fn run(assignment: &Assignment, secret: &str, workplace: &Workplace, l
     outcome
 }
 
-async fn call(assignment: &Assignment, secret: &str, workplace: &Workplace, log: &RunLog) -> Result<Outcome, Failure> {
+async fn call(run: &Run<'_>) -> Result<Outcome, Failure> {
+    let assignment = run.assignment;
     let arguments = match yaml::parse_value(&assignment.arguments) {
         Ok(Value::Object(arguments)) => arguments,
         Ok(Value::Null) => Map::new(),
@@ -132,12 +148,14 @@ async fn call(assignment: &Assignment, secret: &str, workplace: &Workplace, log:
         Err(error) => return Err(Failure(format!("callback_arguments is no YAML: {error}"))),
     };
     match assignment.function.as_str() {
-        "sleep" => sleep::run(arguments, log).await,
-        "command" => command::run(arguments, assignment, secret, workplace, log).await,
-        "external_program" => command::run_external_program(arguments, assignment, secret, workplace, log).await,
-        name if FUNCTIONS.contains(&name) => {
-            Err(Failure(format!("the callback function '{name}' is not in this version of Study Governor")))
-        }
+        "command" => command::run(arguments, run).await,
+        "create_task" => task::create_task(arguments, run).await,
+        "create_taskgroup" => task::create_taskgroup(arguments, run).await,
+        "external_program" => command::run_external_program(arguments, run).await,
+        "http_request" => http_request::run(arguments, run).await,
+        "python_function" => python_function::run(arguments, run).await,
+        "send_mail" => send_mail::run(arguments, run).await,
+        "sleep" => sleep::run(arguments, run.log).await,
         name => Err(Failure(format!("there is no callback function '{name}'"))),
     }
 }

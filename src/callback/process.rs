@@ -1,17 +1,15 @@
-//! Running a program: no shell, no standard input, a process group of its own that dies with the run (Q7).
+//! Running a program: no shell, no standard input unless it is given one, a process group of its own that dies with the run (Q7).
 
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
-use crate::queue::Assignment;
-
 use super::log::{Kept, MOST, clean};
-use super::{Failure, RunLog, Workplace};
+use super::{Failure, Run, RunLog};
 
 /// How a program ended.
 pub(super) struct Ended {
@@ -38,21 +36,23 @@ impl Drop for Group {
     }
 }
 
-/// Runs `argv` to its end; what it writes goes to the log at once. It finds the labels of what it is about in
+/// Runs `argv` to its end, with `input` on its standard input and these `variables` besides those of the worker; what it
+/// writes goes to the log at once. It finds the labels of what it is about in
 /// `STUDYGOV_EXPERIMENT_LABEL`, `STUDYGOV_SUBJECT_LABEL` and `STUDYGOV_COHORT_LABEL`.
 ///
 /// # Errors
 /// When it cannot be started.
 pub(super) async fn run(
     argv: &[String],
-    assignment: &Assignment,
-    workplace: &Workplace,
-    secret: &str,
-    log: &RunLog,
+    input: Option<Vec<u8>>,
+    variables: &[(String, String)],
+    run: &Run<'_>,
 ) -> Result<Ended, Failure> {
+    let Run { assignment, workplace, secret, log } = *run;
     let Some((binary, arguments)) = argv.split_first() else { return Err(Failure("nothing to run".to_owned())) };
     let mut command = Command::new(binary);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments).stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     for name in &workplace.hidden_variables {
         command.env_remove(name);
@@ -62,12 +62,14 @@ pub(super) async fn run(
         let label = assignment.data.get(kind).and_then(|one| one.get("label")).and_then(|label| label.as_str());
         command.env(format!("STUDYGOV_{}_LABEL", kind.to_uppercase()), label.unwrap_or_default());
     }
+    command.envs(variables.iter().map(|(name, value)| (name, value)));
     let child = command.spawn().map_err(|error| Failure(format!("cannot run {binary}: {error}")))?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     let mut group = Group { child, id };
     let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
     let (out, error_output) = (Arc::new(Mutex::new(Output::default())), Arc::new(Mutex::new(Output::default())));
-    let reading = async { tokio::join!(read(stdout, &out, log), read(stderr, &error_output, log)) };
+    let writing = write(group.child.stdin.take(), input);
+    let reading = async { tokio::join!(read(stdout, &out, log), read(stderr, &error_output, log), writing) };
     tokio::pin!(reading);
     let status = tokio::select! {
         status = group.child.wait() => {
@@ -135,6 +137,13 @@ impl ValuesLine {
             self.found = Some(String::from_utf8_lossy(values).into_owned());
         }
         self.line.clear();
+    }
+}
+
+/// A program that does not read its input to the end has not failed for that.
+async fn write(stream: Option<ChildStdin>, input: Option<Vec<u8>>) {
+    if let (Some(mut stream), Some(input)) = (stream, input) {
+        let _ = stream.write_all(&input).await;
     }
 }
 

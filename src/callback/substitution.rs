@@ -3,21 +3,18 @@
 
 use serde_json::Value;
 
-use crate::queue::Assignment;
-
-use super::Failure;
+use super::{Failure, Run};
 
 /// Replaces the words in texts.
 pub(super) struct Substitution<'a> {
-    assignment: &'a Assignment,
-    secret: &'a str,
+    run: &'a Run<'a>,
     xnat_system: &'a str,
 }
 
 impl<'a> Substitution<'a> {
     /// `xnat_system` is the external system that `$XNAT` stands for.
-    pub(super) fn new(assignment: &'a Assignment, secret: &'a str, xnat_system: &'a str) -> Self {
-        Self { assignment, secret, xnat_system }
+    pub(super) fn new(run: &'a Run<'_>, xnat_system: &'a str) -> Self {
+        Self { run, xnat_system }
     }
 
     /// An argument as the text that a program gets.
@@ -33,34 +30,43 @@ impl<'a> Substitution<'a> {
             Value::Null => "None".to_owned(),
             other => other.to_string(),
         };
+        self.text(text)
+    }
+
+    /// A text with its words replaced.
+    ///
+    /// # Errors
+    /// When `$XNAT` is used and the system is not known.
+    pub(super) fn text(&self, text: String) -> Result<String, Failure> {
         if !text.contains('$') {
             return Ok(text);
         }
         let mut text = text;
         if text.contains("$XNAT") {
-            text = text.replace("$XNAT", self.xnat()?);
+            let xnat = self.run.system(self.xnat_system).map_err(|error| Failure(format!("$XNAT is used and {error}")))?;
+            text = text.replace("$XNAT", xnat);
         }
         // The execution before the experiment: neither name begins the other, the order is for the reader.
         Ok(text
-            .replace("$CALLBACK_EXECUTION", self.address("/api_uri"))
-            .replace("$CALLBACK_SECRET", self.secret)
-            .replace("$EXPERIMENT", self.address("/experiment/api_uri"))
-            .replace("$SUBJECT", self.address("/subject/api_uri")))
+            .replace("$CALLBACK_EXECUTION", self.run.text("/api_uri"))
+            .replace("$CALLBACK_SECRET", self.run.secret)
+            .replace("$EXPERIMENT", self.run.text("/experiment/api_uri"))
+            .replace("$SUBJECT", self.run.text("/subject/api_uri")))
     }
 
-    fn address(&self, pointer: &str) -> &str {
-        let mut steps = pointer.split('/').skip(1);
-        let first = steps.next().and_then(|step| self.assignment.data.get(step));
-        steps.fold(first, |value, step| value.and_then(|value| value.get(step))).and_then(Value::as_str).unwrap_or("")
-    }
-
-    fn xnat(&self) -> Result<&str, Failure> {
-        let systems = self.assignment.data.get("external_systems");
-        let url = systems.and_then(|systems| systems.get(self.xnat_system)).and_then(Value::as_str);
-        match url {
-            Some(url) if !url.is_empty() => Ok(url.trim_end_matches('/')),
-            Some(_) => Err(Failure(format!("$XNAT is used and external system '{}' has no address", self.xnat_system))),
-            None => Err(Failure(format!("$XNAT is used and there is no external system '{}'", self.xnat_system))),
-        }
+    /// A value with the words replaced in all its texts; numbers and the like stay what they are.
+    ///
+    /// # Errors
+    /// When `$XNAT` is used and the system is not known.
+    pub(super) fn value(&self, value: &Value) -> Result<Value, Failure> {
+        Ok(match value {
+            Value::String(text) => Value::String(self.text(text.clone())?),
+            Value::Array(items) => Value::Array(items.iter().map(|item| self.value(item)).collect::<Result<_, _>>()?),
+            Value::Object(entries) => {
+                let entry = |(key, value): (&String, &Value)| Ok((key.clone(), self.value(value)?));
+                Value::Object(entries.iter().map(entry).collect::<Result<_, Failure>>()?)
+            }
+            other => other.clone(),
+        })
     }
 }

@@ -94,7 +94,7 @@ pub(super) async fn run_pool(app: App, kind: &str, stop: watch::Receiver<bool>) 
     let (name, concurrency) = (worker_name(), settings.callback.concurrency);
     let desk = LocalDesk::new(engine.clone(), &base_url, settings.callback.lease);
     let intake = LocalIntake::new(engine.clone(), &settings.secrets.secret_key, &base_url, concurrency);
-    let workplace = Workplace::new(&settings.project);
+    let workplace = Workplace::new(&settings.work);
     let (end, ended) = watch::channel(false);
     let presence = presence(&name, kind, &[], concurrency, engine.clock().now());
     let noting = tokio::spawn(note_worker(engine, presence, ended));

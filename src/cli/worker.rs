@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use crate::callback::Workplace;
 use crate::clock::Clock;
-use crate::config::{Environment, ProjectSettings, broker_address};
+use crate::config::{Environment, WorkSettings, broker_address};
 use crate::http;
 use crate::worker::{BrokerIntake, BrokerSettings, Pool, RemoteDesk, presence, say_worker, worker_name};
 use crate::workflow::is_queue_name;
@@ -82,14 +82,14 @@ impl Worker {
         let settings =
             BrokerSettings { address, queues: queues.clone(), at_once: concurrency, name: format!("worker {name}") };
         let intake = BrokerIntake::new(settings);
-        let project = ProjectSettings::read(environment, &working_directory()?);
+        let workplace = Workplace::new(&WorkSettings::read(environment, &working_directory()?)?);
         let (end, ended) = watch::channel(false);
         let concurrency = usize::from(concurrency);
         let presence = presence(&name, "broker", &queues, concurrency, Clock::System.now());
         let saying = tokio::spawn(say_worker(&intake, presence, ended));
         tracing::info!(queues = queues.join(", "), "taking callbacks from the broker");
         let grace = Duration::from_secs(self.grace);
-        Pool::new(desk, Workplace::new(&project), &name, concurrency, grace, stop).run(intake).await;
+        Pool::new(desk, workplace, &name, concurrency, grace, stop).run(intake).await;
         // It listens until it was told.
         let _ = end.send(true);
         let _ = tokio::time::timeout(Duration::from_secs(2), saying).await;

@@ -8,8 +8,10 @@ mod callback;
 mod database;
 mod environment;
 mod known;
+mod mail;
 mod project;
 mod web;
+mod work;
 
 use std::path::Path;
 
@@ -17,14 +19,17 @@ pub use account::AdminSettings;
 pub use callback::{CallbackMethod, CallbackSettings, broker as broker_address};
 pub use database::{DatabaseKind, DatabaseSettings};
 pub use environment::{Environment, SettingError};
+pub use mail::{MailSecurity, MailServer, MailSettings};
 pub use project::{ProjectSettings, Secrets};
 pub use web::WebSettings;
+pub use work::WorkSettings;
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub database: DatabaseSettings,
     pub project: ProjectSettings,
+    pub work: WorkSettings,
     pub secrets: Secrets,
     pub web: WebSettings,
     pub callback: CallbackSettings,
@@ -59,6 +64,7 @@ impl Settings {
             secrets: Secrets::read(environment, &project.home, database.is_default)?,
             web: WebSettings::read(environment)?,
             callback,
+            work: WorkSettings::read(environment, working_directory)?,
             admin: AdminSettings::read(environment)?,
             database,
             project,

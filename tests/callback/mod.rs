@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use studygovernor::callback::Workplace;
-use studygovernor::config::{Environment, ProjectSettings};
+use studygovernor::config::{Environment, WorkSettings};
 use studygovernor::entity::callback_execution;
 use studygovernor::entity::kind::ExecutionStatus;
 use studygovernor::worker::{Desk, LocalDesk, LocalIntake, Pool, worker_name};
@@ -30,7 +30,7 @@ impl Running {
     fn start_at(desk: impl Desk, study: &Study, concurrency: usize, grace: Duration) -> Self {
         let (stop, stopped) = watch::channel(false);
         let environment: Environment = [("STUDYGOV_PROJECT_HOME", ".")].into_iter().collect();
-        let workplace = Workplace::new(&ProjectSettings::read(&environment, study.home.path()));
+        let workplace = Workplace::new(&WorkSettings::read(&environment, study.home.path()).unwrap());
         let pool = Pool::new(desk, workplace, &worker_name(), concurrency, grace, stopped);
         Self { stop, task: tokio::spawn(pool.run(local_intake(study, concurrency))) }
     }

@@ -1,5 +1,5 @@
-# Private database servers for the tests: on loopback, in a temporary folder, stopped at the end.
-# Sourced by tests/run and by the benches; sets TEST_POSTGRES_URL and TEST_MARIADB_URL.
+# Private servers for the tests: on loopback, in a temporary folder, stopped at the end.
+# Sourced by tests/run and by the benches; each sets TEST_…_URL.
 
 servers_folder=$(mktemp -d "${TMPDIR:-/tmp}/studygovernor-test.XXXXXX")
 chmod 755 "$servers_folder"
@@ -52,6 +52,64 @@ start_mariadb() {
   wait_for mariadb mariadb-admin --no-defaults -u root -h 127.0.0.1 -P "$port" ping
 }
 
+# Below the ports that the system gives to clients: while the server is down, its port must not become the source port of a
+# client that tries to connect (on loopback even to itself), or the server could not listen again.
+free_low_port() {
+  python3 - <<'PY'
+import random, socket
+low = int(open("/proc/sys/net/ipv4/ip_local_port_range").read().split()[0])
+while True:
+    port = random.randrange(max(1024, low - 12000), low)
+    try:
+        socket.socket().bind(("127.0.0.1", port))
+        print(port)
+        break
+    except OSError:
+        pass
+PY
+}
+
+# RabbitMQ, without its system service, without epmd. It is started again by running the launcher: same ports, same data.
+start_rabbitmq() {
+  local folder=$servers_folder/rabbitmq port distribution
+  port=$(free_low_port)
+  distribution=$(free_low_port)
+  mkdir -p "$folder/home"
+  echo '[].' >"$folder/plugins"
+  cat >"$folder/rabbitmq.conf" <<CONF
+listeners.tcp.1 = 127.0.0.1:$port
+log.console = true
+log.console.level = info
+disk_free_limit.absolute = 1MB
+raft.wal_max_size_bytes = 16777216
+${RABBITMQ_OPTIONS:-}
+CONF
+  # ERL_FLAGS are also of the small Erlang that RabbitMQ runs every minute to start an epmd: it starts none, listens on loopback only.
+  cat >"$folder/start" <<LAUNCHER
+#!/bin/sh
+exec >>'$servers_folder/rabbitmq.log' 2>&1 </dev/null
+cd '$folder' && echo \$\$ >pid || exit
+exec env -i PATH="\$PATH" HOME='$folder/home' LANG=C.UTF-8 ERL_CRASH_DUMP=/dev/null \\
+  ERL_FLAGS='-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}' \\
+  RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-sname rabbit@localhost -setcookie $distribution -erl_epmd_port $distribution +S 1:1 +Bi' \\
+  RABBITMQ_NODENAME=rabbit@localhost RABBITMQ_CONF_ENV_FILE='$folder/none' \\
+  RABBITMQ_CONFIG_FILE='$folder/rabbitmq.conf' RABBITMQ_ADVANCED_CONFIG_FILE='$folder/none.config' \\
+  RABBITMQ_ENABLED_PLUGINS_FILE='$folder/plugins' RABBITMQ_PLUGINS_EXPAND_DIR='$folder/expanded' \\
+  RABBITMQ_MNESIA_BASE='$folder' RABBITMQ_MNESIA_DIR='$folder/data' RABBITMQ_LOG_BASE='$folder' RABBITMQ_LOGS=- \\
+  RABBITMQ_ALLOW_INPUT=1 /usr/lib/rabbitmq/bin/rabbitmq-server -noinput
+LAUNCHER
+  chmod 755 "$folder/start"
+  "$folder/start" &
+  export TEST_RABBITMQ_URL="amqp://guest:guest@127.0.0.1:$port/%2f"
+  export TEST_RABBITMQ_START="$folder/start" TEST_RABBITMQ_PID="$folder/pid"
+  wait_for rabbitmq rabbitmq_answers "$port"
+}
+
+# Greets as a client of AMQP 0-9-1; its listener opens when the queues are recovered. The answer is a method frame, type 1.
+rabbitmq_answers() {
+  timeout 2 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1"; printf "AMQP\0\0\11\1" >&3; read -rN 1 -u 3 byte; [ "$byte" = $'"'\\1'"' ]' - "$1"
+}
+
 wait_for() {
   local name=$1
   for _ in $(seq 300); do
@@ -63,8 +121,22 @@ wait_for() {
   return 1
 }
 
+# For stop_servers, before the folder is removed: by the launcher's file, since a test may have started it again.
+# It may be another process's child, thus no `wait`; the folder in its command line tells that the id was not given to another.
+stop_rabbitmq() {
+  local pid
+  pid=$(cat "$servers_folder/rabbitmq/pid" 2>/dev/null) || return 0
+  for _ in $(seq 100); do
+    grep -qs "$servers_folder/rabbitmq" "/proc/$pid/cmdline" || break
+    kill -KILL "$pid" 2>/dev/null || true
+    sleep 0.05
+  done
+  wait "$pid" 2>/dev/null || true
+}
+
 # Only what was started here, by its id. SIGINT is the fast stop of PostgreSQL; SIGTERM would wait for its clients.
 stop_servers() {
+  stop_rabbitmq
   for pid in $servers_pids; do kill -INT "$pid" 2>/dev/null || true; done
   for pid in $servers_pids; do kill -TERM "$pid" 2>/dev/null || true; done
   for pid in $servers_pids; do wait "$pid" 2>/dev/null || true; done

@@ -1,0 +1,99 @@
+//! `http_request`: asks any system over HTTP.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::substitution::Substitution;
+use super::web::{Web, beginning, send, text};
+use super::{Failure, Outcome, Run, read_arguments};
+
+#[derive(Deserialize)]
+struct Arguments {
+    #[serde(default = "get")]
+    method: String,
+    url: String,
+    #[serde(default)]
+    headers: Option<Map<String, Value>>,
+    #[serde(default)]
+    json: Option<Value>,
+    #[serde(default)]
+    body: Option<String>,
+    /// One or several; without it any 2xx.
+    #[serde(default)]
+    expected_status: Option<Statuses>,
+    /// Seconds.
+    #[serde(default)]
+    timeout: Option<f64>,
+    #[serde(default = "xnat")]
+    xnat_external_system_name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Statuses {
+    One(u16),
+    Several(Vec<u16>),
+}
+
+fn get() -> String {
+    "GET".to_owned()
+}
+
+fn xnat() -> String {
+    "XNAT".to_owned()
+}
+
+const KNOWN: [&str; 8] =
+    ["method", "url", "headers", "json", "body", "expected_status", "timeout", "xnat_external_system_name"];
+
+/// Seconds that a request may take when nothing else is said.
+const USUAL: f64 = 60.0;
+
+pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
+    let arguments: Arguments = read_arguments(arguments, &KNOWN, run.log)?;
+    if arguments.json.is_some() && arguments.body.is_some() {
+        return Err(Failure("callback_arguments: give json or body, not both".to_owned()));
+    }
+    let substitution = Substitution::new(run, &arguments.xnat_external_system_name);
+    let limit = Duration::try_from_secs_f64(arguments.timeout.unwrap_or(USUAL))
+        .map_err(|_| Failure("callback_arguments: timeout is not a number of seconds".to_owned()))?;
+    let method = Method::from_bytes(arguments.method.to_ascii_uppercase().as_bytes())
+        .map_err(|_| Failure(format!("callback_arguments: '{}' is no method", arguments.method)))?;
+    let url = substitution.text(arguments.url.clone())?;
+    let web = Web::new(run, limit)?;
+    let own_login = arguments.headers.iter().flatten().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+    let request = if own_login { web.plain(method.clone(), &url)? } else { web.request(method.clone(), &url)? };
+    let mut request = request;
+    for (name, value) in arguments.headers.iter().flatten() {
+        request = request.header(name, substitution.apply(value)?);
+    }
+    if let Some(value) = &arguments.json {
+        request = request.json(&substitution.value(value)?);
+    }
+    if let Some(body) = &arguments.body {
+        request = request.body(substitution.text(body.clone())?);
+    }
+    run.log.line(&format!("{method} {url}"));
+    let what = format!("{method} {url}");
+    let answer = send(request, &what).await?;
+    let status = answer.status().as_u16();
+    let headers: Map<String, Value> = answer
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned().into()))
+        .collect();
+    let body = text(answer, &what).await?;
+    run.log.line(&format!("answered with status {status}, {} bytes", body.len()));
+    let is_expected = match &arguments.expected_status {
+        None => (200..300).contains(&status),
+        Some(Statuses::One(one)) => *one == status,
+        Some(Statuses::Several(several)) => several.contains(&status),
+    };
+    let reason = format!("{what} was answered with status {status}: {}", beginning(&body));
+    let body = serde_json::from_str(&body).unwrap_or(Value::String(body.replace('\0', "\u{fffd}")));
+    let outcome = Outcome::success(json!({ "status": status, "headers": headers, "body": body }));
+    Ok(if is_expected { outcome } else { outcome.but_failed(reason, None) })
+}

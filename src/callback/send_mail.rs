@@ -1,0 +1,91 @@
+//! `send_mail`: tells people something about an experiment.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::mail::{Letter, Posted};
+
+use super::{Failure, Outcome, Run, read_arguments};
+
+#[derive(Deserialize)]
+struct Arguments {
+    subject: String,
+    body: String,
+    /// Instead of those of `STUDYGOV_EMAIL_TO`.
+    #[serde(default)]
+    to: Option<Recipients>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Recipients {
+    One(String),
+    Several(Vec<String>),
+}
+
+const KNOWN: [&str; 3] = ["subject", "body", "to"];
+
+pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
+    let arguments: Arguments = read_arguments(arguments, &KNOWN, run.log)?;
+    let mail = &run.workplace.mail;
+    let to: Vec<String> = match arguments.to {
+        None => mail.settings().to.clone(),
+        Some(Recipients::One(text)) => {
+            text.split([',', ';']).map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect()
+        }
+        Some(Recipients::Several(list)) => list,
+    };
+    if to.is_empty() {
+        return Err(Failure("nobody is to get the mail: give 'to', or set STUDYGOV_EMAIL_TO for the worker".to_owned()));
+    }
+    let subject = fill(&arguments.subject, run)?;
+    let subject = match mail.settings().prefix.as_str() {
+        "" => subject,
+        prefix => format!("{prefix} {subject}"),
+    };
+    let body = fill(&arguments.body, run)?;
+    run.log.line(&format!("Sending mail to {}: {subject}", to.join(", ")));
+    let letter = Letter { to: to.clone(), subject: subject.clone(), body: body.clone() };
+    match mail.send(&letter).await.map_err(|error| Failure(error.to_string()))? {
+        Posted::Sent => run.log.line("The mail server has taken it."),
+        Posted::Kept(file) => {
+            run.log.line(&format!("There is no mail server (MAIL_SERVER): the mail lies in {}", file.display()));
+        }
+    }
+    Ok(Outcome::success(json!({
+        "sender": mail.settings().from,
+        "recipient": to.join(", "),
+        "subject": subject,
+        "body": body,
+    })))
+}
+
+/// Puts the fields of the experiment and its action into a text; two braces are one.
+fn fill(text: &str, run: &Run<'_>) -> Result<String, Failure> {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(['{', '}']) {
+        let (before, from) = rest.split_at(at);
+        filled.push_str(before);
+        if let Some(after) = from.strip_prefix("{{").or_else(|| from.strip_prefix("}}")) {
+            filled.push_str(&from[..1]);
+            rest = after;
+            continue;
+        }
+        let Some((name, after)) = from.strip_prefix('{').and_then(|inner| inner.split_once('}')) else {
+            return Err(Failure("a single brace in the text of the mail; write it twice to have one".to_owned()));
+        };
+        filled.push_str(match name.trim() {
+            "experiment" => run.text("/experiment/label"),
+            "experiment_url" => run.text("/experiment/web_uri"),
+            "experiment_api_url" => run.text("/experiment/api_uri"),
+            "action_url" => run.text("/action/web_uri"),
+            "action_api_url" => run.text("/action/api_uri"),
+            "subject" => run.text("/subject/label"),
+            other => return Err(Failure(format!("the text of the mail asks for {{{other}}}, which is no field"))),
+        });
+        rest = after;
+    }
+    filled.push_str(rest);
+    Ok(filled)
+}

@@ -1,0 +1,143 @@
+//! What the worker's machine offers to a run.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::config::WorkSettings;
+use crate::mail::Mailer;
+
+use super::Failure;
+use super::netrc::Logins;
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Workplace {
+    /// The folder of `external_program`.
+    pub bin: PathBuf,
+    /// Of `fastr`.
+    pub networks: PathBuf,
+    /// Of the texts of tasks.
+    pub tasks: PathBuf,
+    /// Where pipelines work.
+    pub scratch: PathBuf,
+    /// Project in XNAT.
+    pub xnat_project: String,
+    /// The Python of `python_function` and `fastr`.
+    pub python: String,
+    /// Environment variables that programs get: where the project's files are.
+    pub variables: Vec<(String, String)>,
+    /// Names of environment variables that programs do not get to see: the secrets of the server.
+    pub hidden_variables: Vec<String>,
+    /// Subject and recipients of `send_mail`, and how mail leaves.
+    pub mail: Mailer,
+    /// Logins at other systems.
+    pub logins: Logins,
+}
+
+/// Secrets of the server, and of the worker itself.
+const HIDDEN: [&str; 11] = [
+    "DATABASE_URL",
+    "DB_PASSWORD",
+    "MAIL_PASSWORD",
+    "SECRET_KEY",
+    "SECURITY_PASSWORD_SALT",
+    "SQLALCHEMY_DATABASE_URI",
+    "STUDYGOV_ADMIN_PASSWORD",
+    "STUDYGOV_BROKER",
+    "STUDYGOV_CELERY_BACKEND",
+    "STUDYGOV_CELERY_BROKER",
+    "STUDYGOV_EMAIL_PASSWORD",
+];
+
+impl Workplace {
+    /// The workplace that the settings describe.
+    #[must_use]
+    pub fn new(settings: &WorkSettings) -> Self {
+        let project = &settings.project;
+        let folders = [
+            ("STUDYGOV_PROJECT_HOME", &project.home),
+            ("STUDYGOV_PROJECT_BIN", &project.bin),
+            ("STUDYGOV_PROJECT_NETWORKS", &project.networks),
+            ("STUDYGOV_PROJECT_TASKS", &project.tasks),
+            ("STUDYGOV_PROJECT_TEMPLATES", &project.templates),
+            ("STUDYGOV_PROJECT_WORKFLOWS", &project.workflows),
+            ("STUDYGOV_DATA_DIR", &project.data),
+            ("STUDYGOV_PROJECT_SCRATCH", &project.scratch),
+        ];
+        let mut variables: Vec<(String, String)> =
+            folders.iter().map(|(name, path)| ((*name).to_owned(), path.display().to_string())).collect();
+        variables.push(("STUDYGOV_XNAT_PROJECT".to_owned(), project.xnat_project.clone()));
+        Self {
+            variables,
+            hidden_variables: HIDDEN.map(str::to_owned).to_vec(),
+            python: settings.python.clone(),
+            mail: Mailer::new(settings.mail.clone()),
+            logins: Logins::find(settings.netrc.as_deref(), settings.home.as_deref()),
+            bin: project.bin.clone(),
+            networks: project.networks.clone(),
+            tasks: project.tasks.clone(),
+            scratch: project.scratch.clone(),
+            xnat_project: project.xnat_project.clone(),
+        }
+    }
+
+    /// The settings that Python functions get: nothing of the server's secrets.
+    pub(super) fn configuration(&self) -> Map<String, Value> {
+        self.variables.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect()
+    }
+}
+
+/// The file `name` directly in `folder`; dots, links and paths that lead elsewhere are refused. `function` and `place` are for
+/// the message.
+pub(super) fn direct_file(folder: &Path, name: &str, function: &str, place: &str) -> Result<PathBuf, Failure> {
+    let refused =
+        || Failure(format!("{function} takes only what is directly in the project's {place}: '{name}' is not"));
+    let mut components = Path::new(name).components();
+    let plain = matches!(components.next(), Some(Component::Normal(part)) if part == name);
+    if !plain || components.next().is_some() {
+        return Err(refused());
+    }
+    let absent = |what: &Path, error: std::io::Error| Failure(format!("cannot find {}: {error}", what.display()));
+    let folder = folder.canonicalize().map_err(|error| absent(folder, error))?;
+    let file = folder.join(name);
+    let real = file.canonicalize().map_err(|error| absent(&file, error))?;
+    if real.parent() != Some(folder.as_path()) || !real.is_file() {
+        return Err(refused());
+    }
+    Ok(real)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_directly_in_the_folder_is_run() {
+        let home = tempfile::tempdir().unwrap();
+        let bin = home.path().join("bin");
+        std::fs::create_dir_all(bin.join("inner")).unwrap();
+        std::fs::write(bin.join("good.sh"), "").unwrap();
+        std::fs::write(bin.join("inner/deep.sh"), "").unwrap();
+        std::fs::write(home.path().join("outside.sh"), "").unwrap();
+        std::os::unix::fs::symlink(home.path().join("outside.sh"), bin.join("link.sh")).unwrap();
+        std::os::unix::fs::symlink(bin.join("good.sh"), bin.join("alias.sh")).unwrap();
+        assert!(direct_file(&bin, "good.sh", "external_program", "bin").is_ok());
+        assert!(direct_file(&bin, "alias.sh", "external_program", "bin").is_ok());
+        for name in [
+            "../outside.sh",
+            "inner/deep.sh",
+            "/bin/sh",
+            "link.sh",
+            "..",
+            ".",
+            "",
+            "./good.sh",
+            "good.sh/",
+            "inner",
+            "absent",
+        ] {
+            assert!(direct_file(&bin, name, "external_program", "bin").is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! How mail leaves, and from whom.
+
+use std::path::{Path, PathBuf};
+
+use super::environment::{Environment, SettingError, unusable};
+
+/// The server that takes mail.
+#[derive(Clone)]
+pub struct MailServer {
+    pub host: String,
+    pub port: u16,
+    pub security: MailSecurity,
+    /// Name and password.
+    pub login: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for MailServer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "MailServer({}:{}, {:?})", self.host, self.port, self.security)
+    }
+}
+
+/// How the connection to a mail server is kept private.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MailSecurity {
+    Plain,
+    /// Begins in plain text and is required to go on encrypted.
+    StartTls,
+    /// Encrypted from the beginning.
+    Tls,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct MailSettings {
+    pub from: String,
+    /// Who gets what says no recipient.
+    pub to: Vec<String>,
+    /// Before each subject.
+    pub prefix: String,
+    /// Without one, mails lie in `folder`.
+    pub server: Option<MailServer>,
+    pub folder: PathBuf,
+}
+
+impl MailSettings {
+    /// Reads `STUDYGOV_EMAIL_*` and `MAIL_*`; `home` is the project's.
+    ///
+    /// # Errors
+    /// When a value cannot be used.
+    pub fn read(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
+        let senders = ["STUDYGOV_EMAIL_FROM", "MAIL_DEFAULT_SENDER"];
+        let from = environment.first(&senders).map_or("studygovernor@localhost", |(_, value)| value);
+        let to = environment.get("STUDYGOV_EMAIL_TO").unwrap_or_default();
+        Ok(Self {
+            from: from.to_owned(),
+            to: to.split([',', ';']).map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect(),
+            prefix: environment.text("STUDYGOV_EMAIL_PREFIX", "[study governor]"),
+            server: server(environment)?,
+            folder: home.join("mails"),
+        })
+    }
+}
+
+fn server(environment: &Environment) -> Result<Option<MailServer>, SettingError> {
+    let security = match (environment.flag("MAIL_USE_SSL", false)?, environment.flag("MAIL_USE_TLS", false)?) {
+        (true, true) => {
+            let hint = "and MAIL_USE_TLS are both true: the first encrypts from the beginning, the second by STARTTLS";
+            return Err(SettingError::new("MAIL_USE_SSL", hint));
+        }
+        (true, false) => MailSecurity::Tls,
+        (false, true) => MailSecurity::StartTls,
+        (false, false) => MailSecurity::Plain,
+    };
+    let usual = match security {
+        MailSecurity::Plain => 25,
+        MailSecurity::StartTls => 587,
+        MailSecurity::Tls => 465,
+    };
+    let port: u16 = environment.number("MAIL_PORT", usual, "a port (1 to 65535)")?;
+    if port == 0 {
+        return Err(unusable("MAIL_PORT", 0, "a port (1 to 65535)"));
+    }
+    let Some(host) = environment.get("MAIL_SERVER") else { return Ok(None) };
+    let login = environment.get("MAIL_USERNAME").map(|name| {
+        (name.to_owned(), environment.get("MAIL_PASSWORD").unwrap_or_default().to_owned())
+    });
+    Ok(Some(MailServer { host: host.to_owned(), port, security, login }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entries: &[(&str, &str)]) -> Result<MailSettings, SettingError> {
+        MailSettings::read(&entries.iter().copied().collect(), Path::new("/home/study"))
+    }
+
+    #[test]
+    fn names_of_the_existing_product_are_read() {
+        let settings = read(&[
+            ("MAIL_SERVER", "smtp.example.org"),
+            ("MAIL_USE_TLS", "true"),
+            ("MAIL_USERNAME", "u"),
+            ("MAIL_PASSWORD", "p"),
+            ("STUDYGOV_EMAIL_TO", "a@example.org, b@example.org"),
+            ("MAIL_DEFAULT_SENDER", "s@example.org"),
+        ])
+        .unwrap();
+        let server = settings.server.unwrap();
+        assert_eq!((server.port, server.security), (587, MailSecurity::StartTls));
+        assert!(!format!("{server:?}").contains("(\"u\""));
+        assert_eq!(settings.to, ["a@example.org", "b@example.org"]);
+        assert_eq!((settings.from.as_str(), settings.prefix.as_str()), ("s@example.org", "[study governor]"));
+        assert!(read(&[]).unwrap().server.is_none());
+        assert_eq!(read(&[("MAIL_PORT", "x")]).unwrap_err().variable, "MAIL_PORT");
+        assert_eq!(read(&[("MAIL_USE_SSL", "1"), ("MAIL_USE_TLS", "1")]).unwrap_err().variable, "MAIL_USE_SSL");
+    }
+}

@@ -1,0 +1,134 @@
+//! Messages, and how they leave: by SMTP, or into a folder when there is no server.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lettre::message::Mailbox;
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use tracing::info;
+
+use crate::config::{MailSecurity, MailServer, MailSettings};
+
+/// A mail that is to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    pub to: Vec<String>,
+    pub subject: String,
+    pub body: String,
+}
+
+/// Where a mail has gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Posted {
+    /// The server has taken it.
+    Sent,
+    /// There is no server: it lies in this file.
+    Kept(PathBuf),
+}
+
+/// Why a mail was not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum MailError {
+    #[error("'{0}' is no mail address")]
+    Address(String),
+    #[error("a mail needs somebody to go to")]
+    NoRecipient,
+    #[error("the mail cannot be written: {0}")]
+    Written(String),
+    #[error("the mail server {server} does not take it: {reason}")]
+    Server { server: String, reason: String },
+    #[error("the mail cannot be kept in {folder}: {reason}")]
+    Kept { folder: PathBuf, reason: std::io::Error },
+}
+
+/// See the module. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Mailer {
+    settings: MailSettings,
+}
+
+impl Mailer {
+    #[must_use]
+    pub fn new(settings: MailSettings) -> Self {
+        Self { settings }
+    }
+
+    #[must_use]
+    pub fn settings(&self) -> &MailSettings {
+        &self.settings
+    }
+
+    /// Sends it, and waits until the server has taken it.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub async fn send(&self, letter: &Letter) -> Result<Posted, MailError> {
+        let message = self.message(letter)?;
+        match &self.settings.server {
+            Some(server) => {
+                let refused = |error: lettre::transport::smtp::Error| MailError::Server {
+                    server: format!("{}:{}", server.host, server.port),
+                    reason: with_cause(&error),
+                };
+                transport(server).map_err(refused)?.send(message).await.map_err(refused)?;
+                Ok(Posted::Sent)
+            }
+            None => self.keep(&message),
+        }
+    }
+
+    fn message(&self, letter: &Letter) -> Result<Message, MailError> {
+        let address = |text: &str| text.parse::<Mailbox>().map_err(|_| MailError::Address(text.to_owned()));
+        if letter.to.is_empty() {
+            return Err(MailError::NoRecipient);
+        }
+        // A header is one line.
+        let subject = letter.subject.replace(['\r', '\n'], " ");
+        let mut message = Message::builder().from(address(&self.settings.from)?).subject(subject);
+        for to in &letter.to {
+            message = message.to(address(to)?);
+        }
+        message.body(letter.body.clone()).map_err(|error| MailError::Written(error.to_string()))
+    }
+
+    fn keep(&self, message: &Message) -> Result<Posted, MailError> {
+        let folder = &self.settings.folder;
+        let failed = |reason| MailError::Kept { folder: folder.clone(), reason };
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let file = folder.join(format!("{}.eml", uuid::Uuid::now_v7()));
+        std::fs::write(&file, message.formatted()).map_err(failed)?;
+        info!("there is no mail server (MAIL_SERVER): the mail lies in {}", file.display());
+        Ok(Posted::Kept(file))
+    }
+}
+
+fn transport(server: &MailServer) -> Result<AsyncSmtpTransport<Tokio1Executor>, lettre::transport::smtp::Error> {
+    let tls = match server.security {
+        MailSecurity::Plain => Tls::None,
+        MailSecurity::StartTls => Tls::Required(TlsParameters::new(server.host.clone())?),
+        MailSecurity::Tls => Tls::Wrapper(TlsParameters::new(server.host.clone())?),
+    };
+    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
+        .port(server.port)
+        .timeout(Some(Duration::from_secs(30)))
+        .tls(tls);
+    if let Some((name, password)) = &server.login {
+        builder = builder.credentials(Credentials::new(name.clone(), password.clone()));
+    }
+    Ok(builder.build())
+}
+
+fn with_cause(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
