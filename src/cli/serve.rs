@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::callback::Workplace;
 use crate::clock::Clock;
 use crate::config::{CallbackMethod, Settings};
-use crate::queue;
+use crate::queue::{self, QueueNames};
 use crate::entity::user;
 use crate::http::{self, Layers};
 use crate::web;
@@ -39,6 +39,7 @@ impl Serve {
 /// Serves until the process is told to stop.
 pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     warn_about(&settings);
+    http::install_metrics();
     let app = App::start(settings, Clock::System).await?;
     warn_without_accounts(&app).await?;
     let listener = http::bind(&app).await.map_err(Failure::Failed)?;
@@ -79,6 +80,7 @@ fn relay(app: &App, broker: &str) -> queue::Server {
         database: app.engine.database().clone(),
         clock: app.engine.clock().clone(),
         broker: broker.to_owned(),
+        names: QueueNames::new(&settings.callback.broker_prefix),
         secret_key: settings.secrets.secret_key.clone(),
         base_url: settings.web.base_url(),
         dispatched: app.engine.dispatched(),

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use crate::callback::Workplace;
 use crate::clock::Clock;
-use crate::config::{Environment, WorkSettings, broker_address};
+use crate::config::{Environment, WorkSettings, broker_address, broker_prefix};
 use crate::http;
+use crate::queue::QueueNames;
 use crate::worker::{BrokerIntake, BrokerSettings, Pool, RemoteDesk, presence, say_worker, worker_name};
 use crate::workflow::is_queue_name;
 
@@ -79,8 +80,13 @@ impl Worker {
         let concurrency = self.concurrency(environment)?;
         let name = worker_name();
         let desk = RemoteDesk::new(self.server.as_deref()).map_err(Failure::Failed)?;
-        let settings =
-            BrokerSettings { address, queues: queues.clone(), at_once: concurrency, name: format!("worker {name}") };
+        let settings = BrokerSettings {
+            address,
+            names: QueueNames::new(&broker_prefix(environment)?),
+            queues: queues.clone(),
+            at_once: concurrency,
+            name: format!("worker {name}"),
+        };
         let intake = BrokerIntake::new(settings);
         let workplace = Workplace::new(&WorkSettings::read(environment, &working_directory()?)?);
         let (end, ended) = watch::channel(false);

@@ -23,6 +23,8 @@ pub struct CallbackSettings {
     pub lease: Duration,
     /// `amqp://…` of the broker.
     pub broker: Option<String>,
+    /// Begins the names of the queues at the broker.
+    pub broker_prefix: String,
     /// How long nobody may claim what was published before it is published once more.
     pub republish: Duration,
 }
@@ -50,8 +52,21 @@ impl CallbackSettings {
             return Err(SettingError::new("STUDYGOV_CELERY_BROKER", hint));
         }
         let republish = Duration::from_secs(republish.max(1));
-        Ok(Self { method, concurrency, lease: Duration::from_secs(seconds), broker, republish })
+        Ok(Self { method, concurrency, lease: Duration::from_secs(seconds), broker, broker_prefix: broker_prefix(environment)?, republish })
     }
+}
+
+/// What begins the names of the queues at the broker: the same for the servers and workers of a study.
+///
+/// # Errors
+/// When queues cannot be called so.
+pub fn broker_prefix(environment: &Environment) -> Result<String, SettingError> {
+    const NAME: &str = "STUDYGOV_BROKER_PREFIX";
+    let prefix = environment.text(NAME, "studygovernor");
+    if prefix.len() > 64 || prefix.contains(|c: char| c.is_control() || c.is_whitespace()) {
+        return Err(unusable(NAME, prefix, "a name of at most 64 characters without spaces"));
+    }
+    Ok(prefix)
 }
 
 /// The address of the broker, under its old name or its new one.

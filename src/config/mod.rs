@@ -16,7 +16,7 @@ mod work;
 use std::path::Path;
 
 pub use account::AdminSettings;
-pub use callback::{CallbackMethod, CallbackSettings, broker as broker_address};
+pub use callback::{CallbackMethod, CallbackSettings, broker as broker_address, broker_prefix};
 pub use database::{DatabaseKind, DatabaseSettings};
 pub use environment::{Environment, SettingError};
 pub use mail::{MailSecurity, MailServer, MailSettings};

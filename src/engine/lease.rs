@@ -32,7 +32,10 @@ impl Engine {
         for (id, attempt, worker) in lost {
             let line = format!("nothing was heard of worker {} any more", worker.as_deref().unwrap_or("unknown"));
             match self.give_back(id, attempt, true, &line).await {
-                Ok(given) => count += usize::from(given),
+                Ok(given) => {
+                    count += usize::from(given);
+                    metrics::counter!("studygovernor_lease_expiries_total").increment(u64::from(given));
+                }
                 // The others are not to suffer from one.
                 Err(error) => warn!(execution = id, %error, "cannot be dispatched again"),
             }

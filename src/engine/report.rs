@@ -89,6 +89,7 @@ impl Engine {
             }
             let (execution, _) = load(&*locked.transaction, execution_id).await?;
             self.commit(locked).await?;
+            count_end(&execution, &callback, report);
             Ok(execution)
         })
         .await
@@ -120,6 +121,18 @@ impl Engine {
             _ => Err(EngineError::NotFound { kind: "callback execution", id: execution_id }),
         }
     }
+}
+
+fn count_end(execution: &callback_execution::Model, callback: &callback::Model, report: &Report) {
+    if report.status.is_none_or(|status| !status.is_resolved()) {
+        return;
+    }
+    let (function, result) = (callback.function.clone(), execution.result.to_string());
+    metrics::counter!("studygovernor_finished_total", "function" => function.clone(), "result" => result).increment(1);
+    let (Some(start), Some(end)) = (execution.run_start, execution.finished) else { return };
+    #[expect(clippy::cast_precision_loss, reason = "a duration for a histogram")]
+    let seconds = (end - start).num_milliseconds().max(0) as f64 / 1000.0;
+    metrics::histogram!("studygovernor_execution_seconds", "function" => function).record(seconds);
 }
 
 /// The execution with its callback, read under the experiment's lock.

@@ -33,7 +33,11 @@ impl Engine {
             .all(self.database.reader())
             .await?;
         for id in late {
-            match self.time_out(id).await {
+            let ended = self.time_out(id).await;
+            if matches!(ended, Ok(Some(_))) {
+                metrics::counter!("studygovernor_timeouts_total").increment(1);
+            }
+            match ended {
                 Ok(Some(ExecutionStatus::Running)) => counts.run_timeouts += 1,
                 Ok(Some(_)) => counts.wait_timeouts += 1,
                 // Another server ended it meanwhile.

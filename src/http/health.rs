@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tracing::error;
 
 use crate::app::App;
+use crate::config::CallbackMethod;
 
 /// The process answers.
 pub(super) async fn get_healthy() -> &'static str {
@@ -17,13 +18,22 @@ pub(super) async fn get_healthy() -> &'static str {
 /// The database answers too.
 pub(super) async fn get_ready(State(app): State<App>) -> Response {
     match app.engine.database().ping().await {
-        Ok(()) => StatusCode::OK.into_response(),
+        // Pages go on without the broker, and what is to be run waits; who looks shall see it.
+        Ok(()) => match broker_problem(&app) {
+            Some(problem) => Json(json!({ "database": "ok", "broker": problem })).into_response(),
+            None => StatusCode::OK.into_response(),
+        },
         Err(error) => {
             error!(%error, "the database cannot be reached");
             let body = Json(json!({ "database": "cannot be reached" }));
             (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
         }
     }
+}
+
+/// What is wrong with the broker; nothing where there is none.
+pub(super) fn broker_problem(app: &App) -> Option<String> {
+    (app.settings.callback.method == CallbackMethod::RabbitMq).then(|| app.broker.problem()).flatten()
 }
 
 /// The version of the existing product that this one speaks like; clients decide by it what they may ask for. The

@@ -5,10 +5,12 @@ mod error;
 mod graph;
 mod health;
 mod login;
+mod metrics;
 mod server;
 mod session;
 
 pub use error::{ErrorBody, HttpError, json_error, render_errors};
 pub use graph::{Drawn, draw_workflow};
 pub use login::{Address, AuthSession, Backend, Credentials, LoggedIn, Needs, Permitted, Wants, needs};
+pub use metrics::install as install_metrics;
 pub use server::{Layers, MOST_BYTES, bind, serve, shutdown_signal};

@@ -34,7 +34,7 @@ use crate::app::App;
 use crate::entity::idempotency_key;
 
 use super::session::DatabaseSessions;
-use super::{Backend, assets, health, render_errors};
+use super::{Backend, assets, health, metrics, render_errors};
 
 /// Bytes that a request may have: a report with its logs, a long list. Forms have axum's own limit of 2 MiB.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -67,6 +67,7 @@ impl Layers for Router<App> {
             .route("/-/healthy", get(health::get_healthy))
             .route("/-/ready", get(health::get_ready))
             .route("/-/versions", get(health::get_versions))
+            .route("/-/metrics", get(metrics::get_metrics))
             .route("/static/{*path}", get(assets::get_asset));
         let service = match web.prefix.as_str() {
             "" => service,

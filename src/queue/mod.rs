@@ -16,6 +16,8 @@ mod ticket;
 pub use assignment::{Assignment, Loaded};
 pub use claim::{Available, available, beat, claim};
 pub use presence::{Presence, note as note_presence};
-pub use rabbitmq::{BrokerState, DEFAULT_QUEUE, PRESENCE_QUEUE, Server, connect, declare_presence_queue, declare_queue, queue_name, run_server};
+pub use rabbitmq::{
+    BrokerState, DEFAULT_QUEUE, QueueNames, Server, connect, declare_presence_queue, declare_queue, run_server,
+};
 pub use relay::{Due, Turn, mark_published, put_back, take_due};
 pub use ticket::{Ticket, execution_secret, is_execution_secret};

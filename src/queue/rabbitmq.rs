@@ -33,17 +33,37 @@ use super::{Ticket, dead_letter, presence};
 /// The queue of callbacks that ask for none.
 pub const DEFAULT_QUEUE: &str = "default";
 
-/// Where messages go that no worker could take.
-const DEAD_QUEUE: &str = "studygovernor.dead";
+/// How queues are called at the broker. Not by their bare names: the queues of the existing product are of another kind, and
+/// several studies may use one broker, each with a prefix of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueNames {
+    prefix: String,
+}
 
-/// Where workers say that they are there.
-pub const PRESENCE_QUEUE: &str = "studygovernor.workers";
+impl QueueNames {
+    /// Names that begin with `prefix`: the same for the servers and the workers of a study.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self { prefix: prefix.to_owned() }
+    }
 
-/// How a queue is called at the broker. Not by its bare name: the queues of the existing product are of another kind,
-/// and both may use one broker for a while.
-#[must_use]
-pub fn queue_name(queue: &str) -> String {
-    format!("studygovernor.{queue}")
+    /// The queue of callbacks that ask for `queue`.
+    #[must_use]
+    pub fn work(&self, queue: &str) -> String {
+        format!("{}.queue.{queue}", self.prefix)
+    }
+
+    /// Where messages go that no worker could take.
+    #[must_use]
+    pub fn dead(&self) -> String {
+        format!("{}.dead", self.prefix)
+    }
+
+    /// Where workers say that they are there.
+    #[must_use]
+    pub fn workers(&self) -> String {
+        format!("{}.workers", self.prefix)
+    }
 }
 
 /// Connects; `name` is shown in the broker's own pages. Without a heartbeat in the address it is ten seconds.
@@ -78,36 +98,36 @@ fn text(value: &str) -> AMQPValue {
 ///
 /// # Errors
 /// When the broker refuses, as when there is a queue of this name and another kind.
-pub async fn declare_queue(channel: &Channel, queue: &str) -> Result<(), lapin::Error> {
+pub async fn declare_queue(channel: &Channel, names: &QueueNames, queue: &str) -> Result<(), lapin::Error> {
     let arguments = table(&[
         ("x-queue-type", text("quorum")),
         ("x-dead-letter-exchange", text("")),
-        ("x-dead-letter-routing-key", text(DEAD_QUEUE)),
+        ("x-dead-letter-routing-key", text(&names.dead())),
         ("x-dead-letter-strategy", text("at-least-once")),
         ("x-overflow", text("reject-publish")),
         // A worker that is full hands messages back; only what comes back this often is something else.
         ("x-delivery-limit", AMQPValue::LongInt(1000)),
     ]);
-    declare_dead_queue(channel).await?;
-    channel.queue_declare(queue_name(queue).into(), QueueDeclareOptions::durable(), arguments).await.map(|_| ())
+    declare_dead_queue(channel, names).await?;
+    channel.queue_declare(names.work(queue).into(), QueueDeclareOptions::durable(), arguments).await.map(|_| ())
 }
 
-async fn declare_dead_queue(channel: &Channel) -> Result<(), lapin::Error> {
+async fn declare_dead_queue(channel: &Channel, names: &QueueNames) -> Result<(), lapin::Error> {
     let arguments = table(&[("x-queue-type", text("quorum"))]);
-    channel.queue_declare(DEAD_QUEUE.into(), QueueDeclareOptions::durable(), arguments).await.map(|_| ())
+    channel.queue_declare(names.dead().into(), QueueDeclareOptions::durable(), arguments).await.map(|_| ())
 }
 
-/// Declares the queue of [`PRESENCE_QUEUE`]: what nobody reads within a minute is of no use.
+/// Declares [`QueueNames::workers`]: what nobody reads within a minute is of no use.
 ///
 /// # Errors
 /// When the broker refuses.
-pub async fn declare_presence_queue(channel: &Channel) -> Result<(), lapin::Error> {
+pub async fn declare_presence_queue(channel: &Channel, names: &QueueNames) -> Result<(), lapin::Error> {
     let arguments = table(&[
         ("x-queue-type", text("classic")),
         ("x-message-ttl", AMQPValue::LongInt(60_000)),
         ("x-max-length", AMQPValue::LongInt(10_000)),
     ]);
-    channel.queue_declare(PRESENCE_QUEUE.into(), QueueDeclareOptions::durable(), arguments).await.map(|_| ())
+    channel.queue_declare(names.workers().into(), QueueDeclareOptions::durable(), arguments).await.map(|_| ())
 }
 
 /// Whether this server has the broker, for those who ask.
@@ -145,6 +165,7 @@ pub struct Server {
     pub clock: Clock,
     /// `amqp://…`
     pub broker: String,
+    pub names: QueueNames,
     pub secret_key: String,
     /// Begins the addresses that workers are told.
     pub base_url: String,
@@ -288,14 +309,14 @@ impl Server {
     ) -> Result<PublisherConfirm, Broken> {
         let queue = one.queue.as_deref().unwrap_or(DEFAULT_QUEUE);
         if !declared.contains(queue) {
-            declare_queue(channel, queue).await?;
+            declare_queue(channel, &self.names, queue).await?;
             declared.insert(queue.to_owned());
         }
         let ticket = Ticket::new(one.id, one.attempt, &self.base_url, &self.secret_key);
         let body = serde_json::to_vec(&ticket).map_err(|error| Broken::Broker(error.to_string()))?;
         let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let sent = channel.basic_publish("".into(), queue_name(queue).into(), options, &body, properties);
+        let sent = channel.basic_publish("".into(), self.names.work(queue).into(), options, &body, properties);
         match timeout(Duration::from_secs(10), sent).await {
             Ok(sent) => Ok(sent?),
             // As when the broker has run out of memory or disk.
@@ -327,8 +348,8 @@ impl Server {
     /// Keeps what the broker could not deliver where people see it.
     async fn keep_dead_letters(&self, connection: &Connection) -> Result<(), Broken> {
         let channel = connection.create_channel().await?;
-        declare_dead_queue(&channel).await?;
-        let mut letters = consume(&channel, DEAD_QUEUE, "study governor dead letters").await?;
+        declare_dead_queue(&channel, &self.names).await?;
+        let mut letters = consume(&channel, &self.names.dead(), "study governor dead letters").await?;
         while let Some(delivery) = letters.next().await {
             let delivery = delivery?;
             let (reason, queue) = cause_of_death(delivery.properties.headers().as_ref());
@@ -346,8 +367,8 @@ impl Server {
     /// Notes which workers there are.
     async fn note_workers(&self, connection: &Connection) -> Result<(), Broken> {
         let channel = connection.create_channel().await?;
-        declare_presence_queue(&channel).await?;
-        let mut messages = consume(&channel, PRESENCE_QUEUE, "study governor workers").await?;
+        declare_presence_queue(&channel, &self.names).await?;
+        let mut messages = consume(&channel, &self.names.workers(), "study governor workers").await?;
         while let Some(delivery) = messages.next().await {
             let delivery = delivery?;
             match serde_json::from_slice(&delivery.data) {

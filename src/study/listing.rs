@@ -17,7 +17,7 @@ use sea_orm::{
 use crate::database::Database;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{
-    action, callback_execution, experiment, external_experiment_links, external_subject_links, scan, subject, variable,
+    action, callback_execution, dead_letter, experiment, external_experiment_links, external_subject_links, scan, subject, variable,
 };
 
 use super::VariableValue;
@@ -362,6 +362,21 @@ pub async fn executions(
     let rows = rows.all(database.reader()).await?;
     let key = format!("executions {status:?} {result:?} {callback:?}");
     let count = total(database, totals, &key, all, window, rows.len()).await?;
+    Ok(Listed { rows, count })
+}
+
+/// Messages that came to nothing.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn dead_letters(
+    database: &Database,
+    totals: &Totals,
+    window: Window,
+) -> Result<Listed<dead_letter::Model>, DbErr> {
+    use dead_letter::{Column, Entity};
+    let rows = windowed(Entity::find(), Column::Id, window).order_by_asc(Column::Id).all(database.reader()).await?;
+    let count = total(database, totals, "dead letters", Entity::find(), window, rows.len()).await?;
     Ok(Listed { rows, count })
 }
 

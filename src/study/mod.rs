@@ -2,6 +2,7 @@
 //!
 //! Everything here may be created and described; where an experiment stands in its workflow is the engine's alone.
 
+pub mod board;
 pub mod dossier;
 pub mod label;
 pub mod listing;

@@ -73,7 +73,7 @@ pub(super) struct InterventionForm {
     reason: String,
 }
 
-fn intervention(word: &str) -> Result<Intervention, HttpError> {
+pub(super) fn intervention(word: &str) -> Result<Intervention, HttpError> {
     Ok(match word {
         "retry" => Intervention::Retry,
         "skip" => Intervention::Skip,

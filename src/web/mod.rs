@@ -8,6 +8,7 @@ mod home;
 mod page;
 mod state;
 mod subject;
+mod work;
 mod workflow;
 
 use axum::Router;
@@ -34,6 +35,10 @@ pub fn routes() -> Router<App> {
         .route("/workflows/{id}", get(workflow::show_workflow))
         .route("/workflows/{id}/graph.svg", get(workflow::show_graph))
         .route("/states/{id}", get(state::show_state))
+        .route("/callback_executions", get(work::list_executions))
+        .route("/callback_executions/intervene", post(work::intervene_many))
+        .route("/workers", get(work::list_workers))
+        .route("/dead_letters", get(work::list_dead_letters))
         .route("/callback_executions/{id}", get(execution::show_execution))
         .route("/callback_executions/{id}/intervene", post(execution::intervene))
         .fallback(no_such_page)

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tokio_stream::{StreamExt, StreamMap};
 use tracing::{debug, info, warn};
 
-use crate::queue::{self, Ticket};
+use crate::queue::{self, QueueNames, Ticket};
 
 use super::intake::{Intake, Letter, Offer};
 
@@ -27,6 +27,7 @@ use super::intake::{Intake, Letter, Offer};
 pub struct BrokerSettings {
     /// `amqp://…`; holds a password, so it is not shown.
     pub address: String,
+    pub names: QueueNames,
     /// Names of the queues, as in `callback_arguments.queue`.
     pub queues: Vec<String>,
     /// Messages that are held back from other workers at most, of each queue.
@@ -38,7 +39,7 @@ pub struct BrokerSettings {
 /// A connection that is made again when it is broken. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Line {
-    settings: Arc<BrokerSettings>,
+    pub(super) settings: Arc<BrokerSettings>,
     connection: Arc<Mutex<(Option<Arc<Connection>>, u32)>>,
 }
 
@@ -120,7 +121,7 @@ impl BrokerIntake {
         let channel = self.line.channel().await;
         channel.basic_qos(settings.at_once, BasicQosOptions::default()).await?;
         for queue in &settings.queues {
-            queue::declare_queue(&channel, queue).await?;
+            queue::declare_queue(&channel, &settings.names, queue).await?;
         }
         let consumers = self.consume(&channel).await?;
         Ok(Session { channel, consumers })
@@ -132,7 +133,7 @@ impl BrokerIntake {
         for (number, queue) in settings.queues.iter().enumerate() {
             let tag = format!("{} {number}", settings.name);
             let options = BasicConsumeOptions::default();
-            let name = queue::queue_name(queue);
+            let name = settings.names.work(queue);
             let consumer = channel.basic_consume(name.into(), tag.into(), options, FieldTable::default()).await?;
             consumers.insert(number, consumer);
         }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::engine::Engine;
-use crate::queue::{PRESENCE_QUEUE, Presence, declare_presence_queue, note_presence};
+use crate::queue::{Presence, declare_presence_queue, note_presence};
 
 use super::broker::{BrokerIntake, Line};
 
@@ -63,13 +63,14 @@ async fn tell(line: Line, mut presence: Presence, mut ended: watch::Receiver<boo
                 Some(channel) => channel,
                 None => {
                     let channel = line.channel().await;
-                    declare_presence_queue(&channel).await?;
+                    declare_presence_queue(&channel, &line.settings.names).await?;
                     channel
                 }
             };
             let body = serde_json::to_vec(&presence).unwrap_or_default();
             let options = BasicPublishOptions::default();
-            open.basic_publish("".into(), PRESENCE_QUEUE.into(), options, &body, BasicProperties::default()).await?;
+            let queue = line.settings.names.workers();
+            open.basic_publish("".into(), queue.into(), options, &body, BasicProperties::default()).await?;
             Ok::<_, lapin::Error>(open)
         };
         match timeout(EVERY, said).await {

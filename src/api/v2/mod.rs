@@ -87,6 +87,8 @@ fn workflows() -> OpenApiRouter<App> {
         .routes(routes!(history::retry_callback_execution))
         .routes(routes!(history::skip_callback_execution))
         .routes(routes!(history::mark_callback_execution))
+        .routes(routes!(worker::list_workers))
+        .routes(routes!(worker::list_dead_letters))
         .routes(routes!(worker::claim_callback_execution))
         .routes(routes!(worker::keep_callback_execution))
         .routes(routes!(worker::conclude_callback_execution))

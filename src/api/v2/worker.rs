@@ -1,14 +1,25 @@
-//! What workers on other machines ask: claim, heartbeat, report, release. Each shows the secret of its attempt, which it
+//! Workers and dead letters for people; and what workers on other machines ask: claim, heartbeat, report, release. Each shows the secret of its attempt, which it
 //! has from the message that told it of the work; answers are a few kB, whatever the size of the study.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::api::access::May;
 use crate::api::history::{EndBody, ReleaseBody, WorkerBody};
 use crate::api::input::{Body, Number};
+use crate::api::lookup::moment;
+use crate::api::output::{Addresses, Extent, ListAddress, ListAnswer, WindowQuery, Windowed, list_of};
 use crate::app::App;
+use crate::entity::dead_letter;
 use crate::http::HttpError;
+use crate::http::needs::ActionUpdate;
 use crate::queue::Assignment;
+use crate::study::{board, listing};
+
+use super::show::Pointer;
 
 fn not_yours() -> HttpError {
     HttpError::Conflict("another worker has it, or it is over".to_owned())
@@ -65,4 +76,105 @@ pub(super) async fn release_callback_execution(
     let (worker, reason) = body.read(&app, id)?;
     app.engine.hand_back(worker.held(), &reason).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A process that runs callbacks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WorkerSummary {
+    #[schema(example = "node7:4711:0a1b2c3d")]
+    name: String,
+    /// `embedded` in a server, on the `database` beside one, or from the `broker`.
+    #[schema(example = "broker")]
+    kind: String,
+    queues: Vec<String>,
+    #[schema(example = 4)]
+    concurrency: i32,
+    version: String,
+    started_at: String,
+    seen_at: String,
+    stopped_at: Option<String>,
+    /// It has stopped, or nothing was heard of it for a minute.
+    is_gone: bool,
+    /// The callback executions that it runs.
+    running: Vec<Pointer>,
+}
+
+/// All of them.
+#[derive(Serialize, ToSchema)]
+pub(super) struct WorkerList {
+    workers: Vec<WorkerSummary>,
+    count: usize,
+}
+
+/// The workers that were heard of in the last day, and those that run something.
+#[utoipa::path(get, path = "/workers", tag = "workers", security(("login" = ["action_update"])),
+    responses((status = 200, body = WorkerList)))]
+pub(super) async fn list_workers(
+    State(app): State<App>,
+    _: May<ActionUpdate>,
+    addresses: Addresses,
+) -> Result<axum::Json<WorkerList>, HttpError> {
+    let now = app.engine.clock().now();
+    let rows = board::workers(app.engine.database().reader(), now - chrono::TimeDelta::days(1), now).await?;
+    let workers = rows.into_iter().map(|row| WorkerSummary {
+        name: row.name,
+        kind: row.kind,
+        queues: row.queues.split(", ").filter(|queue| !queue.is_empty()).map(str::to_owned).collect(),
+        concurrency: row.concurrency,
+        version: row.version,
+        started_at: moment(row.started_at),
+        seen_at: moment(row.seen_at),
+        stopped_at: row.stopped_at.map(moment),
+        is_gone: row.is_gone,
+        running: row.running.iter().map(|one| addresses.pointer("callback_executions", one.id)).collect(),
+    });
+    let workers: Vec<WorkerSummary> = workers.collect();
+    Ok(axum::Json(WorkerList { count: workers.len(), workers }))
+}
+
+/// A message that the broker could not deliver, or that no worker could read.
+#[derive(Serialize, ToSchema)]
+pub(super) struct DeadLetter {
+    #[schema(example = 1)]
+    id: i32,
+    at: String,
+    /// Where it died.
+    #[schema(example = "studygovernor.queue.default")]
+    queue: String,
+    /// In the words of the broker.
+    #[schema(example = "rejected")]
+    reason: String,
+    execution: Option<Pointer>,
+    attempt: Option<i32>,
+    /// What can be read of it, without its secret.
+    body: String,
+}
+
+list_of! {
+    DeadLetterList { dead_letters: DeadLetter }
+}
+
+/// Messages that came to nothing. What they were about is not lost: a callback that nobody takes is sent again.
+#[utoipa::path(get, path = "/dead_letters", tag = "workers", params(WindowQuery),
+    security(("login" = ["action_update"])), responses((status = 200, body = DeadLetterList)))]
+pub(super) async fn list_dead_letters(
+    State(app): State<App>,
+    _: May<ActionUpdate>,
+    addresses: Addresses,
+    address: ListAddress,
+    Windowed(window): Windowed,
+) -> Result<ListAnswer<DeadLetterList>, HttpError> {
+    let listed = listing::dead_letters(app.engine.database(), &app.totals, window).await?;
+    let extent = Extent::of(window, &listed, |row| row.id);
+    let row = |row: dead_letter::Model| DeadLetter {
+        id: row.id,
+        at: moment(row.at),
+        queue: row.queue,
+        reason: row.reason,
+        execution: row.execution_id.map(|id| addresses.pointer("callback_executions", id)),
+        attempt: row.attempt,
+        body: row.body,
+    };
+    let rows = listed.rows.into_iter().map(row).collect();
+    Ok(address.answer(extent, DeadLetterList::new(rows, extent)))
 }

@@ -1,0 +1,78 @@
+//! `/-/metrics` in the text format of Prometheus.
+//!
+//! Counters and durations are of this process. What is queued, running and waiting is of the whole study, asked of the database
+//! when somebody looks, and the same from every server.
+
+use std::sync::OnceLock;
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::app::App;
+use crate::http::HttpError;
+use crate::study::board;
+
+use super::health::broker_problem;
+
+static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+
+/// Begins to count. Once for the process; what is counted before is lost.
+pub fn install() {
+    RECORDER.get_or_init(|| {
+        // Seconds: from a message to the next one, up to pipelines of a day.
+        let runs = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 4.0 * 3600.0, 24.0 * 3600.0];
+        let lags = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0, 60.0];
+        let builder = PrometheusBuilder::new();
+        let builder = builder.set_buckets_for_metric(Matcher::Suffix("run_seconds".to_owned()), &runs);
+        let builder = builder
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("execution_seconds".to_owned()), &runs));
+        let builder = builder
+            .and_then(|builder| builder.set_buckets_for_metric(Matcher::Suffix("lag_seconds".to_owned()), &lags));
+        let handle = builder.and_then(PrometheusBuilder::install_recorder).ok();
+        describe();
+        handle
+    });
+}
+
+fn describe() {
+    describe_counter!("studygovernor_published_total", "Messages that the broker has confirmed");
+    describe_counter!("studygovernor_claimed_total", "Attempts that were given to a worker");
+    describe_counter!("studygovernor_finished_total", "Executions that were reported, by function and result");
+    describe_counter!("studygovernor_lease_expiries_total", "Attempts whose worker was not heard of any more");
+    describe_counter!("studygovernor_timeouts_total", "Executions that were past their time");
+    describe_counter!("studygovernor_dead_letters_total", "Messages that came to nothing");
+    describe_counter!("studygovernor_runs_total", "Runs of the embedded worker, by function and how they ended");
+    describe_gauge!("studygovernor_worker_running", "Callbacks that the embedded worker runs now");
+    describe_gauge!("studygovernor_executions", "Executions that are not over, by status; of the whole study");
+    describe_gauge!("studygovernor_queue_age_seconds", Unit::Seconds, "How long the first of the queue could be run");
+    describe_gauge!("studygovernor_relay_age_seconds", Unit::Seconds, "How long the first is due to be published");
+    describe_gauge!("studygovernor_broker_up", "Whether this server has the broker; not there without one");
+    describe_histogram!("studygovernor_relay_lag_seconds", Unit::Seconds, "From the transition to the confirmed message");
+    describe_histogram!("studygovernor_execution_seconds", Unit::Seconds, "From the claim to the end, by function");
+    describe_histogram!("studygovernor_run_seconds", Unit::Seconds, "From the claim to the report, by function");
+}
+
+#[expect(clippy::cast_precision_loss, reason = "numbers for people")]
+pub(super) async fn get_metrics(State(app): State<App>) -> Result<Response, HttpError> {
+    let Some(recorder) = RECORDER.get().and_then(Option::as_ref) else {
+        return Err(HttpError::NotFound("metrics in this process".to_owned()));
+    };
+    let now = app.engine.clock().now();
+    let load = board::load(app.engine.database().reader(), now).await?;
+    for (status, count) in [("queued", load.queued), ("running", load.running), ("waiting", load.waiting)] {
+        gauge!("studygovernor_executions", "status" => status).set(count as f64);
+    }
+    let age = |since: Option<chrono::NaiveDateTime>| {
+        since.map_or(0.0, |since| (now - since).num_milliseconds().max(0) as f64 / 1000.0)
+    };
+    gauge!("studygovernor_queue_age_seconds").set(age(load.oldest));
+    gauge!("studygovernor_relay_age_seconds").set(age(load.relay));
+    if app.settings.callback.broker.is_some() {
+        gauge!("studygovernor_broker_up").set(if broker_problem(&app).is_none() { 1.0 } else { 0.0 });
+    }
+    recorder.run_upkeep();
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.render()).into_response())
+}
