@@ -10,6 +10,7 @@ mod condition;
 mod database;
 mod engine;
 mod import;
+mod queue;
 mod structure;
 mod support;
 mod web;

@@ -40,10 +40,12 @@ impl Serve {
 pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     warn_about(&settings);
     http::install_metrics();
-    let app = App::start(settings, Clock::System).await?;
+    let mut app = App::start(settings, Clock::System).await?;
     warn_without_accounts(&app).await?;
     let listener = http::bind(&app).await.map_err(Failure::Failed)?;
     let address = listener.local_addr().map_err(Failure::because)?;
+    // Port 0 is any free one; workers are told which it is.
+    Arc::make_mut(&mut app.settings).web.port = address.port();
     let (stop, stopped) = watch::channel(false);
     let callbacks = match (app.settings.callback.method, &app.settings.callback.broker) {
         (CallbackMethod::RabbitMq, Some(broker)) => {

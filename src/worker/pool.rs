@@ -192,7 +192,7 @@ impl<D: Desk> Pool<D> {
     async fn keep(&self, ticket: &Ticket, assignment: &Assignment, log: &RunLog) -> End {
         let beat_every = beats_of(assignment);
         let mut seen = 0;
-        let mut last_beat = Instant::now();
+        let (mut last_beat, mut last_log) = (Instant::now(), Instant::now());
         let mut stops_at = None;
         let mut stop = self.stop.clone();
         loop {
@@ -207,7 +207,7 @@ impl<D: Desk> Pool<D> {
                 return End::OutOfTime;
             }
             let changes = log.changes();
-            let is_new = changes != seen && last_beat.elapsed() >= log_pause(log);
+            let is_new = changes != seen && last_log.elapsed() >= log_pause(log);
             if !is_new && last_beat.elapsed() < beat_every {
                 continue;
             }
@@ -217,7 +217,7 @@ impl<D: Desk> Pool<D> {
                 Ok(Ok(Order::Continue)) => {
                     last_beat = Instant::now();
                     if is_new {
-                        seen = changes;
+                        (seen, last_log) = (changes, last_beat);
                     }
                 }
                 Ok(Ok(Order::Stop)) => return End::Lost,
@@ -286,7 +286,9 @@ impl<'a> InHand<'a> {
     /// Nothing when it is in hand already.
     fn new(all: &'a Mutex<HashSet<(i32, i32)>>, ticket: &Ticket) -> Option<Self> {
         let own = (ticket.execution_id, ticket.attempt);
-        all.lock().unwrap_or_else(PoisonError::into_inner).insert(own).then_some(Self { all, own })
+        // Not made at all when it is not ours: dropped, it would give up what is in hand elsewhere.
+        let is_new = all.lock().unwrap_or_else(PoisonError::into_inner).insert(own);
+        if is_new { Some(Self { all, own }) } else { None }
     }
 }
 

@@ -14,7 +14,8 @@ use crate::engine::Engine;
 /// had a `lease` to be heard of again: it could not send its heartbeats either.
 pub async fn sweep(engine: Engine, lease: Duration, mut stop: watch::Receiver<bool>) {
     let mut last = Instant::now();
-    let mut leases_from = last;
+    // As a server that was away: whoever ran something could not say so.
+    let mut leases_from = last + lease;
     loop {
         if last.elapsed() > Duration::from_secs(4) {
             leases_from = Instant::now() + lease;

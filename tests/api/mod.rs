@@ -153,6 +153,13 @@ impl Server {
 }
 
 impl Caller {
+    /// The administrator at a server that runs elsewhere.
+    pub fn admin_at(url: &str) -> Self {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let login = Login::Basic("admin".to_owned(), "admin".to_owned());
+        Self { client: Client::new(), base: url.to_owned(), login }
+    }
+
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.base));
         match &self.login {

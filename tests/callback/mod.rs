@@ -84,7 +84,7 @@ async fn running_study() -> Study {
 }
 
 /// Not there, or dead and not yet waited for by whoever inherited it.
-fn is_gone(pid: i32) -> bool {
+pub fn is_gone(pid: i32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Err(_) => true,
         Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')),

@@ -1,10 +1,12 @@
 //! What the tests share: a study on a database of its own, a server, a browser.
 
 mod process;
+mod station;
 mod study;
 
 pub use process::{Program, Said, studygovernor};
 pub(crate) use study::on_every_database;
+pub use station::{KEY, Station};
 pub use study::{Backend, Study, create_database, ledger_problems, moment};
 
 use std::time::Duration;
@@ -25,4 +27,10 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check:
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("waited two minutes for {what}");
+}
+
+/// A port that nobody listens on at this moment.
+pub fn free_port() -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port().to_string()
 }

@@ -24,7 +24,13 @@ pub struct Program {
 impl Program {
     /// Starts a command that serves, on any free port, and waits until it listens.
     pub fn start(mut command: Command) -> Self {
-        command.env("STUDYGOV_PORT", "0").stderr(Stdio::piped()).stdout(Stdio::null());
+        command.env("STUDYGOV_PORT", "0");
+        Self::start_until(command, "listens on ")
+    }
+
+    /// Starts a command and waits until it says something; `url` is what follows in that line.
+    pub fn start_until(mut command: Command, phrase: &'static str) -> Self {
+        command.stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (found, listening) = std::sync::mpsc::channel();
@@ -32,7 +38,7 @@ impl Program {
         let kept = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                if let Some((_, url)) = line.split_once("listens on ") {
+                if let Some((_, url)) = line.split_once(phrase) {
                     found.send(url.trim_end_matches('/').to_owned()).ok();
                 }
                 kept.lock().unwrap().push_str(&format!("{line}\n"));
@@ -42,7 +48,7 @@ impl Program {
             Ok(url) => Self { child, log, url },
             Err(_) => {
                 child.kill().ok();
-                panic!("the server did not start:\n{}", log.lock().unwrap());
+                panic!("it did not start:\n{}", log.lock().unwrap());
             }
         }
     }
@@ -64,6 +70,22 @@ impl Program {
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.contains("connection: close"), "{answer}");
         answer
+    }
+
+    /// Ends it as a power cut would.
+    pub fn kill(mut self) -> String {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        self.log()
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Asks it to stop, and gives its exit code.

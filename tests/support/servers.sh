@@ -79,7 +79,7 @@ start_rabbitmq() {
   cat >"$folder/rabbitmq.conf" <<CONF
 listeners.tcp.1 = 127.0.0.1:$port
 log.console = true
-log.console.level = info
+log.console.level = ${RABBITMQ_LEVEL:-info}
 disk_free_limit.absolute = 1MB
 raft.wal_max_size_bytes = 16777216
 ${RABBITMQ_OPTIONS:-}
@@ -100,6 +100,7 @@ exec env -i PATH="\$PATH" HOME='$folder/home' LANG=C.UTF-8 ERL_CRASH_DUMP=/dev/n
 LAUNCHER
   chmod 755 "$folder/start"
   "$folder/start" &
+  disown # or bash would tell of it when a test kills it
   export TEST_RABBITMQ_URL="amqp://guest:guest@127.0.0.1:$port/%2f"
   export TEST_RABBITMQ_START="$folder/start" TEST_RABBITMQ_PID="$folder/pid"
   wait_for rabbitmq rabbitmq_answers "$port"
@@ -131,7 +132,6 @@ stop_rabbitmq() {
     kill -KILL "$pid" 2>/dev/null || true
     sleep 0.05
   done
-  wait "$pid" 2>/dev/null || true
 }
 
 # Only what was started here, by its id. SIGINT is the fast stop of PostgreSQL; SIGTERM would wait for its clients.
