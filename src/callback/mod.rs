@@ -3,7 +3,10 @@
 //! A run gets an [`Assignment`] and a [`Workplace`], writes to a [`RunLog`], and ends in an [`Outcome`]. Whatever goes
 //! wrong inside is a failed outcome with the reason, never a crash of the worker.
 
+mod castor;
 mod command;
+mod docker_run;
+mod fastr;
 mod http_request;
 mod log;
 mod netrc;
@@ -15,6 +18,7 @@ mod substitution;
 mod task;
 mod web;
 mod workplace;
+mod xnat;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -148,10 +152,13 @@ async fn call(run: &Run<'_>) -> Result<Outcome, Failure> {
         Err(error) => return Err(Failure(format!("callback_arguments is no YAML: {error}"))),
     };
     match assignment.function.as_str() {
+        "castor" => castor::run(arguments, run).await,
         "command" => command::run(arguments, run).await,
         "create_task" => task::create_task(arguments, run).await,
         "create_taskgroup" => task::create_taskgroup(arguments, run).await,
+        "docker_run" => docker_run::run(arguments, run).await,
         "external_program" => command::run_external_program(arguments, run).await,
+        "fastr" => fastr::run(arguments, run).await,
         "http_request" => http_request::run(arguments, run).await,
         "python_function" => python_function::run(arguments, run).await,
         "send_mail" => send_mail::run(arguments, run).await,

@@ -166,3 +166,12 @@ fn return_code(status: ExitStatus) -> i32 {
     let signal = std::os::unix::process::ExitStatusExt::signal(&status);
     status.code().or_else(|| signal.map(|number| -number)).unwrap_or(-1)
 }
+
+/// What a small command of our own says, when it ends well; for what belongs to a run and is none of its output.
+pub(super) async fn quietly(argv: &[&str]) -> Option<String> {
+    let (binary, arguments) = argv.split_first()?;
+    let mut command = Command::new(binary);
+    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    let output = timeout(Duration::from_secs(30), command.output()).await.ok()?.ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
