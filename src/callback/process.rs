@@ -38,7 +38,8 @@ impl Drop for Group {
 
 /// Runs `argv` to its end, with `input` on its standard input and these `variables` besides those of the worker; what it
 /// writes goes to the log at once. It finds the labels of what it is about in
-/// `STUDYGOV_EXPERIMENT_LABEL`, `STUDYGOV_SUBJECT_LABEL` and `STUDYGOV_COHORT_LABEL`.
+/// `STUDYGOV_EXPERIMENT_LABEL`, `STUDYGOV_SUBJECT_LABEL` and `STUDYGOV_COHORT_LABEL`, and which run it is in
+/// `STUDYGOV_EXECUTION_ID` and `STUDYGOV_ATTEMPT`.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -62,6 +63,8 @@ pub(super) async fn run(
         let label = assignment.data.get(kind).and_then(|one| one.get("label")).and_then(|label| label.as_str());
         command.env(format!("STUDYGOV_{}_LABEL", kind.to_uppercase()), label.unwrap_or_default());
     }
+    command.env("STUDYGOV_EXECUTION_ID", assignment.execution_id.to_string());
+    command.env("STUDYGOV_ATTEMPT", assignment.attempt.to_string());
     command.envs(variables.iter().map(|(name, value)| (name, value)));
     let child = command.spawn().map_err(|error| Failure(format!("cannot run {binary}: {error}")))?;
     let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);

@@ -22,15 +22,24 @@ become() {
 start_postgres() {
   local bin port
   bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
-  port=$(free_port)
+  port=$(free_low_port)
   mkdir "$servers_folder/postgres"
   [ "$(id -u)" = 0 ] && chown postgres "$servers_folder/postgres"
   as_user postgres "$bin/initdb" -D "$servers_folder/postgres/data" -U postgres --auth=trust --no-sync >"$servers_folder/initdb.log" 2>&1 \
     || { cat "$servers_folder/initdb.log" >&2; return 1; }
-  become postgres "$bin/postgres" -D "$servers_folder/postgres/data" -p "$port" \
-    -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300 -c shared_preload_libraries=pg_stat_statements ${POSTGRES_OPTIONS:--c fsync=off} \
-    >"$servers_folder/postgres.log" 2>&1 &
-  servers_pids="$servers_pids $!"
+  local account=""
+  [ "$(id -u)" = 0 ] && account="setpriv --reuid postgres --regid postgres --init-groups --"
+  # A launcher, so that a test can stop the server and start it again on the same port and data.
+  cat >"$servers_folder/postgres/start" <<LAUNCHER
+#!/bin/sh
+exec >>'$servers_folder/postgres.log' 2>&1 </dev/null
+exec $account $bin/postgres -D '$servers_folder/postgres/data' -p $port \\
+  -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=300 -c shared_preload_libraries=pg_stat_statements ${POSTGRES_OPTIONS:--c fsync=off}
+LAUNCHER
+  chmod 755 "$servers_folder/postgres/start"
+  "$servers_folder/postgres/start" &
+  disown
+  export TEST_POSTGRES_START="$servers_folder/postgres/start" TEST_POSTGRES_PID="$servers_folder/postgres/data/postmaster.pid"
   export TEST_POSTGRES_URL="postgres://postgres@127.0.0.1:$port/postgres"
   wait_for postgres "$bin/pg_isready" -q -h 127.0.0.1 -p "$port"
 }
@@ -134,10 +143,22 @@ stop_rabbitmq() {
   done
 }
 
-# Only what was started here, by its id. SIGINT is the fast stop of PostgreSQL; SIGTERM would wait for its clients.
+# By its own file of its id, for the same reason. SIGINT is the fast stop; SIGTERM would wait for its clients.
+stop_postgres() {
+  local pid
+  pid=$(head -n 1 "$servers_folder/postgres/data/postmaster.pid" 2>/dev/null) || return 0
+  [ -n "$pid" ] || return 0
+  kill -INT "$pid" 2>/dev/null || true
+  for _ in $(seq 100); do
+    [ -e "$servers_folder/postgres/data/postmaster.pid" ] || break
+    sleep 0.1
+  done
+}
+
+# Only what was started here, by its id.
 stop_servers() {
   stop_rabbitmq
-  for pid in $servers_pids; do kill -INT "$pid" 2>/dev/null || true; done
+  stop_postgres
   for pid in $servers_pids; do kill -TERM "$pid" 2>/dev/null || true; done
   for pid in $servers_pids; do wait "$pid" 2>/dev/null || true; done
   rm -rf "$servers_folder"
