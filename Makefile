@@ -1,6 +1,6 @@
 # `up` and `down` are kept for a local cluster.
 
-.PHONY: run test bench clean
+.PHONY: run test soak bench clean
 
 ## Build and start the product on its embedded database with the example study, on http://127.0.0.1:8000
 run:
@@ -9,6 +9,10 @@ run:
 ## Install what the tests need, start private servers, run every check, stop them
 test:
 	bash tests/run
+
+## Nights in which everything goes wrong, for SOAK_SECONDS (an hour) or SOAK_ROUNDS, from SOAK_SEED
+soak:
+	bash tests/soak
 
 ## Measure: transitions a second, lists, memory, start (see docs/benchmarks.md)
 bench:

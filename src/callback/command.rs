@@ -48,7 +48,8 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
 pub(super) async fn run_external_program(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
     let arguments: Arguments = read_arguments(arguments, &KNOWN, run.log)?;
     let binary = direct_file(&run.workplace.bin, &arguments.binary, "external_program", "bin")?;
-    let binary = binary.into_os_string().into_string().map_err(|_| Failure("the name of the program is no text".to_owned()))?;
+    let binary =
+        binary.into_os_string().into_string().map_err(|_| Failure("the name of the program is no text".to_owned()))?;
     call(binary, &arguments, run).await
 }
 

@@ -130,7 +130,7 @@ async fn uri(arguments: &Arguments, name: &str, path: &Value, run: &Run<'_>) -> 
     let wrong = || Failure(format!("callback_arguments: {name}: {NEWEST} must be once in what follows /files/"));
     let (resource, file) = path.split_once("/files/").ok_or_else(wrong)?;
     let dated = Dated::new(file, NEWEST).ok_or_else(wrong)?;
-    let web = Web::new(run, Duration::from_secs(60))?;
+    let web = Web::new(run, Duration::from_mins(1))?;
     let newest = newest_file(&web, &format!("{plain}{resource}"), dated).await?;
     Ok(format!("{for_fastr}{resource}/files/{newest}"))
 }
@@ -150,7 +150,8 @@ struct Files {
 impl Files {
     fn new(network_id: &str, network: &Path, run: &Run<'_>) -> Result<Self, Failure> {
         let space = &run.workplace.scratch;
-        let failed = |error: std::io::Error| Failure(format!("cannot use the scratch space {}: {error}", space.display()));
+        let failed =
+            |error: std::io::Error| Failure(format!("cannot use the scratch space {}: {error}", space.display()));
         std::fs::create_dir_all(space).map_err(failed)?;
         let space = space.canonicalize().map_err(failed)?;
         let plain = |text: &str| -> String {

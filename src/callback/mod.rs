@@ -20,6 +20,9 @@ mod web;
 mod workplace;
 mod xnat;
 
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
@@ -128,7 +131,9 @@ pub async fn run(assignment: &Assignment, secret: &str, workplace: &Workplace, l
         tokio::time::sleep(std::time::Duration::from_secs(assignment.initial_delay.into())).await;
     }
     let run = Run { assignment, secret, workplace, log };
-    let mut outcome = match call(&run).await {
+    // A defect of ours in a function is a failed run too, not one that nobody hears of until its lease runs out.
+    let called = AssertUnwindSafe(call(&run)).catch_unwind().await;
+    let mut outcome = match called.unwrap_or_else(|_| Err(Failure("the function has crashed".to_owned()))) {
         Ok(outcome) => outcome,
         Err(failure) => {
             log.line(&format!("failed: {failure}"));

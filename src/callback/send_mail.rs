@@ -36,7 +36,9 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
         Some(Recipients::Several(list)) => list,
     };
     if to.is_empty() {
-        return Err(Failure("nobody is to get the mail: give 'to', or set STUDYGOV_EMAIL_TO for the worker".to_owned()));
+        return Err(Failure(
+            "nobody is to get the mail: give 'to', or set STUDYGOV_EMAIL_TO for the worker".to_owned(),
+        ));
     }
     let subject = fill(&arguments.subject, run)?;
     let subject = match mail.settings().prefix.as_str() {

@@ -43,7 +43,8 @@ impl<'a> Substitution<'a> {
         }
         let mut text = text;
         if text.contains("$XNAT") {
-            let xnat = self.run.system(self.xnat_system).map_err(|error| Failure(format!("$XNAT is used and {error}")))?;
+            let xnat =
+                self.run.system(self.xnat_system).map_err(|error| Failure(format!("$XNAT is used and {error}")))?;
             text = text.replace("$XNAT", xnat);
         }
         // The execution before the experiment: neither name begins the other, the order is for the reader.

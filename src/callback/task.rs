@@ -175,10 +175,7 @@ fn content(base: &str, xnat: &str, run: &Run<'_>) -> Result<String, Failure> {
 
 /// Replaces `$NAME` and `${NAME}`; `$$` is a dollar sign. What is no name is an error, as in Python's `string.Template`: it
 /// would stand in front of a rater otherwise.
-fn fill<'a>(
-    text: &str,
-    value: impl Fn(&str) -> Option<Result<&'a str, Failure>>,
-) -> Result<String, Failure> {
+fn fill<'a>(text: &str, value: impl Fn(&str) -> Option<Result<&'a str, Failure>>) -> Result<String, Failure> {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -228,7 +225,7 @@ fn extra_tags(variable: Option<&str>, run: &Run<'_>) -> Vec<Value> {
 async fn post(kind: &str, body: Value, system: &str, run: &Run<'_>) -> Result<Outcome, Failure> {
     let url = format!("{}/api/v1/{kind}", run.system(system)?);
     run.log.line(&format!("POST {url}"));
-    let web = Web::new(run, Duration::from_secs(60))?;
+    let web = Web::new(run, Duration::from_mins(1))?;
     let what = format!("POST {url}");
     let answer = send(web.request(Method::POST, &url)?.json(&body), &what).await?;
     let status = answer.status().as_u16();

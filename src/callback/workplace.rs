@@ -36,7 +36,7 @@ pub struct Workplace {
 }
 
 /// Secrets of the server, and of the worker itself.
-const HIDDEN: [&str; 11] = [
+const HIDDEN: [&str; 12] = [
     "DATABASE_URL",
     "DB_PASSWORD",
     "MAIL_PASSWORD",
@@ -45,6 +45,7 @@ const HIDDEN: [&str; 11] = [
     "SQLALCHEMY_DATABASE_URI",
     "STUDYGOV_ADMIN_PASSWORD",
     "STUDYGOV_BROKER",
+    "STUDYGOV_CALLBACK_SECRET",
     "STUDYGOV_CELERY_BACKEND",
     "STUDYGOV_CELERY_BROKER",
     "STUDYGOV_EMAIL_PASSWORD",
@@ -80,6 +81,12 @@ impl Workplace {
             scratch: project.scratch.clone(),
             xnat_project: project.xnat_project.clone(),
         }
+    }
+
+    /// The name and the password that this machine has for an address.
+    #[must_use]
+    pub fn login(&self, address: &url::Url) -> Option<(String, String)> {
+        self.logins.at(address).map(|login| (login.name, login.password))
     }
 
     /// The settings that Python functions get: nothing of the server's secrets.

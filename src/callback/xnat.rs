@@ -38,7 +38,10 @@ impl<'a> Dated<'a> {
 
     /// The name with the newest moment; one without a moment is the oldest.
     fn newest<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-        names.filter_map(|name| Some((self.moment_in(name)?, name))).max_by_key(|(moment, _)| *moment).map(|(_, name)| name)
+        names
+            .filter_map(|name| Some((self.moment_in(name)?, name)))
+            .max_by_key(|(moment, _)| *moment)
+            .map(|(_, name)| name)
     }
 }
 

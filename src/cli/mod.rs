@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 not done, 2 wrong arguments or settings.
 
+mod callback;
 mod console;
 mod db;
 mod demo;
@@ -37,6 +38,8 @@ struct Arguments {
 enum Command {
     Serve(serve::Serve),
     Worker(worker::Worker),
+    #[command(subcommand)]
+    Callback(callback::Callback),
     #[command(subcommand)]
     Db(db::Db),
     #[command(subcommand)]
@@ -110,6 +113,7 @@ async fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Serve(command) => command.run().await,
         Command::Worker(command) => command.run().await,
+        Command::Callback(command) => command.run().await,
         Command::Db(command) => command.run().await,
         Command::Workflow(command) => command.run().await,
         Command::Import(command) => command.run().await,

@@ -13,9 +13,9 @@ use crate::app::App;
 use crate::callback::Workplace;
 use crate::clock::Clock;
 use crate::config::{CallbackMethod, Settings};
-use crate::queue::{self, QueueNames};
 use crate::entity::user;
 use crate::http::{self, Layers};
+use crate::queue::{self, QueueNames};
 use crate::web;
 use crate::worker::{LocalDesk, LocalIntake, Pool, note_worker, presence, sweep, worker_name};
 

@@ -52,7 +52,14 @@ impl CallbackSettings {
             return Err(SettingError::new("STUDYGOV_CELERY_BROKER", hint));
         }
         let republish = Duration::from_secs(republish.max(1));
-        Ok(Self { method, concurrency, lease: Duration::from_secs(seconds), broker, broker_prefix: broker_prefix(environment)?, republish })
+        Ok(Self {
+            method,
+            concurrency,
+            lease: Duration::from_secs(seconds),
+            broker,
+            broker_prefix: broker_prefix(environment)?,
+            republish,
+        })
     }
 }
 
@@ -81,7 +88,9 @@ pub fn broker(environment: &Environment) -> Result<Option<String>, SettingError>
     let address = value.strip_prefix("py").filter(|rest| rest.starts_with("amqp")).unwrap_or(value);
     match url::Url::parse(address) {
         Ok(url) if matches!(url.scheme(), "amqp" | "amqps") => Ok(Some(address.to_owned())),
-        _ => Err(SettingError::new(name, "is not the address of a RabbitMQ, like amqp://user:password@host:5672/vhost")),
+        _ => {
+            Err(SettingError::new(name, "is not the address of a RabbitMQ, like amqp://user:password@host:5672/vhost"))
+        }
     }
 }
 

@@ -82,9 +82,9 @@ fn server(environment: &Environment) -> Result<Option<MailServer>, SettingError>
         return Err(unusable("MAIL_PORT", 0, "a port (1 to 65535)"));
     }
     let Some(host) = environment.get("MAIL_SERVER") else { return Ok(None) };
-    let login = environment.get("MAIL_USERNAME").map(|name| {
-        (name.to_owned(), environment.get("MAIL_PASSWORD").unwrap_or_default().to_owned())
-    });
+    let login = environment
+        .get("MAIL_USERNAME")
+        .map(|name| (name.to_owned(), environment.get("MAIL_PASSWORD").unwrap_or_default().to_owned()));
     Ok(Some(MailServer { host: host.to_owned(), port, security, login }))
 }
 

@@ -13,9 +13,9 @@ use sea_orm::{
 use crate::database::WriteTransaction;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow as workflow_table};
-use crate::workflow::{self, Graph};
 use crate::fault;
 use crate::workflow::condition::Facts;
+use crate::workflow::{self, Graph};
 
 use super::evaluate::{Answer, Evaluation, any_condition};
 use super::{Actor, Engine, EngineError, facts};

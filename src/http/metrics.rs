@@ -50,7 +50,11 @@ fn describe() {
     describe_gauge!("studygovernor_queue_age_seconds", Unit::Seconds, "How long the first of the queue could be run");
     describe_gauge!("studygovernor_relay_age_seconds", Unit::Seconds, "How long the first is due to be published");
     describe_gauge!("studygovernor_broker_up", "Whether this server has the broker; not there without one");
-    describe_histogram!("studygovernor_relay_lag_seconds", Unit::Seconds, "From the transition to the confirmed message");
+    describe_histogram!(
+        "studygovernor_relay_lag_seconds",
+        Unit::Seconds,
+        "From the transition to the confirmed message"
+    );
     describe_histogram!("studygovernor_execution_seconds", Unit::Seconds, "From the claim to the end, by function");
     describe_histogram!("studygovernor_run_seconds", Unit::Seconds, "From the claim to the report, by function");
 }

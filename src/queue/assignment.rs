@@ -78,7 +78,14 @@ impl Loaded {
         use callback_execution::Column;
         callback_execution::Entity::find_by_id(execution_id)
             .select_only()
-            .columns([Column::Id, Column::Attempt, Column::Status, Column::Created, Column::CallbackId, Column::ActionId])
+            .columns([
+                Column::Id,
+                Column::Attempt,
+                Column::Status,
+                Column::Created,
+                Column::CallbackId,
+                Column::ActionId,
+            ])
             .column_as(callback::Column::Label, "callback_label")
             .columns([callback::Column::Function, callback::Column::CallbackArguments, callback::Column::RunTimeout])
             .columns([callback::Column::WaitTimeout, callback::Column::InitialDelay, callback::Column::Description])
@@ -132,11 +139,11 @@ impl Loaded {
             initial_delay: u32::try_from(self.initial_delay).unwrap_or(0),
             wait_timeout: self.wait_timeout.and_then(|minutes| u32::try_from(minutes).ok()).unwrap_or(0),
             lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
-            data: self.data(base_url, outside, variables),
+            data: self.data(base_url, &outside, &variables),
         })
     }
 
-    fn data(self, base_url: &str, outside: Outside, variables: Map<String, Value>) -> Map<String, Value> {
+    fn data(self, base_url: &str, outside: &Outside, variables: &Map<String, Value>) -> Map<String, Value> {
         // Absolute with the server's name, and as the API's own `uri` without it.
         let api = |kind: &str, id: i32| format!("{base_url}/api/v2/{kind}/{id}");
         let prefix = url::Url::parse(base_url).map(|url| url.path().trim_end_matches('/').to_owned());

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
 };
 use lapin::protocol::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
@@ -72,7 +73,8 @@ impl QueueNames {
 /// When the broker cannot be reached, or does not let us in; the text has no password in it.
 pub async fn connect(address: &str, name: &str) -> Result<Connection, String> {
     const PATIENCE: Duration = Duration::from_secs(15);
-    let mut uri: AMQPUri = address.parse().map_err(|_| "the address of the broker is not of the form amqp://…".to_owned())?;
+    let mut uri: AMQPUri =
+        address.parse().map_err(|_| "the address of the broker is not of the form amqp://…".to_owned())?;
     uri.query.heartbeat.get_or_insert(10);
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     match timeout(PATIENCE, Connection::connect_uri(uri, properties)).await {
@@ -353,7 +355,9 @@ impl Server {
         while let Some(delivery) = letters.next().await {
             let delivery = delivery?;
             let (reason, queue) = cause_of_death(delivery.properties.headers().as_ref());
-            if let Err(error) = dead_letter::keep(&self.database, &delivery.data, &reason, &queue, self.clock.now()).await {
+            if let Err(error) =
+                dead_letter::keep(&self.database, &delivery.data, &reason, &queue, self.clock.now()).await
+            {
                 // It comes again with the next connection.
                 return Err(Broken::Broker(format!("a dead letter cannot be kept: {error}")));
             }

@@ -41,7 +41,8 @@ pub struct Turn {
 /// When the database fails.
 pub async fn take_due(database: &Database, now: NaiveDateTime, limit: u64) -> Result<Turn, DbErr> {
     let until = now + TURN;
-    let due = || Entity::find().filter(Column::RelayAt.lte(now)).filter(Column::Status.is_in(ExecutionStatus::CLAIMABLE));
+    let due =
+        || Entity::find().filter(Column::RelayAt.lte(now)).filter(Column::Status.is_in(ExecutionStatus::CLAIMABLE));
     let columns = [Column::Id, Column::Attempt, Column::Queue, Column::AvailableAt, Column::PublishedAt];
     // Looked at without a lock first: mostly there is nothing, and a transaction for that is three statements too many.
     let any: Option<i32> = due().select_only().column(Column::Id).into_tuple().one(database.reader()).await?;

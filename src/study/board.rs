@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::{Expr, Func};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, JoinType, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, RelationTrait,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, JoinType, PaginatorTrait,
+    QueryFilter, QueryOrder, QuerySelect, RelationTrait,
 };
 use serde::Serialize;
 
@@ -65,14 +65,16 @@ impl Stage {
 
     fn condition(self) -> Condition {
         use ExecutionStatus::{Created, Finished, Queued, Running, Skipped, Waiting};
-        let status = |statuses: &[ExecutionStatus]| Condition::all().add(Column::Status.is_in(statuses.iter().copied()));
+        let status =
+            |statuses: &[ExecutionStatus]| Condition::all().add(Column::Status.is_in(statuses.iter().copied()));
         match self {
             Self::Open => status(&[Created, Queued, Running, Waiting]),
             Self::Queued => status(&[Created, Queued]),
             Self::Running => status(&[Running]),
             Self::Waiting => status(&[Waiting]),
-            Self::Failed => status(&[Finished])
-                .add(Column::Result.is_in([ExecutionResult::Failed, ExecutionResult::Timeout])),
+            Self::Failed => {
+                status(&[Finished]).add(Column::Result.is_in([ExecutionResult::Failed, ExecutionResult::Timeout]))
+            }
             Self::Succeeded => status(&[Finished]).add(Column::Result.eq(ExecutionResult::Success)),
             Self::Skipped => status(&[Skipped]),
         }

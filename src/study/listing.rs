@@ -17,7 +17,8 @@ use sea_orm::{
 use crate::database::Database;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{
-    action, callback_execution, dead_letter, experiment, external_experiment_links, external_subject_links, scan, subject, variable,
+    action, callback_execution, dead_letter, experiment, external_experiment_links, external_subject_links, scan,
+    subject, variable,
 };
 
 use super::VariableValue;

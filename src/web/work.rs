@@ -245,4 +245,3 @@ pub(super) async fn list_dead_letters(
     let content = LetterList { letters: letters.into_iter().map(row).collect(), most: MOST_LETTERS };
     page_or_block(&app, "work/dead_letters.html", "callback_executions", &user.0, content, None)
 }
-

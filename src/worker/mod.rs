@@ -5,6 +5,7 @@
 //! another machine, over HTTP and the broker. The [`Pool`] between them is the same.
 
 mod broker;
+mod by_hand;
 mod desk;
 mod intake;
 mod local;
@@ -14,6 +15,7 @@ mod remote;
 mod service;
 
 pub use broker::{BrokerIntake, BrokerSettings};
+pub use by_hand::run_by_hand;
 pub use desk::{Claim, Desk, DeskError, Order, Verdict};
 pub use intake::{Intake, Letter, Offer};
 pub use local::{LocalDesk, LocalIntake};

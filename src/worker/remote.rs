@@ -26,7 +26,7 @@ impl RemoteDesk {
     pub fn new(server: Option<&str>) -> Result<Self, String> {
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_secs(60))
+            .timeout(Duration::from_mins(1))
             // The secret goes where the message says, and not where somebody there points to.
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("studygovernor-worker/", env!("CARGO_PKG_VERSION")))

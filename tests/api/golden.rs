@@ -109,6 +109,9 @@ async fn replay(backend: Backend) {
             }
         } else if want != got {
             found.push(format!("status {got}, wanted {want}: {}", answer.body));
+        } else if path == "/-/ready" {
+            // The product of the recordings says nothing of its broker; ours has none in this test and says so.
+            assert!(answer.body["broker"].is_string(), "{}", answer.body);
         } else if want < 400 || path.ends_with("/state") {
             differences(&response["body"], &normal(answer.body), "", &mut found);
         }

@@ -70,8 +70,8 @@ async fn a_program_that_fails_is_a_failed_run_with_the_reason() {
             "failed",
             "directly in the project's bin",
         ),
-        ("function: external_program, callback_arguments: {binary: absent.sh}", "failed", "cannot run"),
-        ("function: castor, callback_arguments: {}", "failed", "'castor' is not in this version"),
+        ("function: external_program, callback_arguments: {binary: absent.sh}", "failed", "cannot find"),
+        ("function: castor, callback_arguments: {}", "failed", "missing field `field_files`"),
     ] {
         let study = running_study().await;
         std::fs::create_dir(study.home.path().join("bin")).unwrap();

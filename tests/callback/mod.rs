@@ -1,6 +1,8 @@
 //! Callbacks on the embedded pool, from the claim to the next state.
 
+mod castor;
 mod functions;
+mod outside;
 mod pool;
 
 use std::time::Duration;
@@ -28,8 +30,20 @@ impl Running {
     }
 
     fn start_at(desk: impl Desk, study: &Study, concurrency: usize, grace: Duration) -> Self {
+        Self::start_with(desk, study, concurrency, grace, &[])
+    }
+
+    /// `settings` are those of the worker.
+    fn start_with(
+        desk: impl Desk,
+        study: &Study,
+        concurrency: usize,
+        grace: Duration,
+        settings: &[(&str, &str)],
+    ) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let environment: Environment = [("STUDYGOV_PROJECT_HOME", ".")].into_iter().collect();
+        let environment: Environment =
+            [("STUDYGOV_PROJECT_HOME", ".")].into_iter().chain(settings.iter().copied()).collect();
         let workplace = Workplace::new(&WorkSettings::read(&environment, study.home.path()).unwrap());
         let pool = Pool::new(desk, workplace, &worker_name(), concurrency, grace, stopped);
         Self { stop, task: tokio::spawn(pool.run(local_intake(study, concurrency))) }
@@ -53,10 +67,15 @@ fn local_intake(study: &Study, at_once: usize) -> LocalIntake {
 
 /// Runs one callback in a state of its own, and gives its execution when it is over or waits.
 async fn run(study: &Study, callback: &str) -> callback_execution::Model {
+    run_with(study, callback, &[]).await
+}
+
+/// The same on a worker with these settings.
+async fn run_with(study: &Study, callback: &str, settings: &[(&str, &str)]) -> callback_execution::Model {
     study.load(&workflow(callback)).await;
     let experiment = study.create("session").await;
     let id = study.executions(experiment.id).await["run"].id;
-    let pool = Running::start(study, 2, Duration::from_secs(1));
+    let pool = Running::start_with(local_desk(study), study, 2, Duration::from_secs(1), settings);
     let ended = eventually("the callback to end", async || {
         let execution = study.execution(id).await;
         let done = matches!(execution.status, ExecutionStatus::Finished | ExecutionStatus::Waiting);

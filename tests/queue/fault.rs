@@ -24,8 +24,15 @@ const EXPERIMENTS: usize = 40;
 const EXECUTIONS: usize = 7;
 
 /// Where a server and a worker can be stopped.
-const SERVER_POINTS: [&str; 7] =
-    ["before-commit", "after-commit", "before-publish", "after-publish", "before-claim", "after-claim", "before-report"];
+const SERVER_POINTS: [&str; 7] = [
+    "before-commit",
+    "after-commit",
+    "before-publish",
+    "after-publish",
+    "before-claim",
+    "after-claim",
+    "before-report",
+];
 const WORKER_POINTS: [&str; 2] = ["after-run", "after-report"];
 
 /// Each callback leaves a line with its execution and its attempt; some take a moment, so that they are hit while they run.
@@ -179,7 +186,7 @@ impl Night {
             82..90 => {
                 let proxy = &self.proxies[random.random_range(0..3)];
                 proxy.delay(Duration::from_millis(random.random_range(20..300)));
-                tokio::time::sleep(Duration::from_millis(1000)).await;
+                tokio::time::sleep(Duration::from_secs(1)).await;
                 proxy.delay(Duration::ZERO);
                 "connections slow"
             }
@@ -219,7 +226,9 @@ fn restart(variable: &str, signal: &str) {
         std::thread::sleep(Duration::from_millis(20));
     }
     let mut launcher = Command::new(value("START"));
-    launcher.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut server = launcher.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // It is waited for, or it would look alive after the next kill.
+    std::thread::spawn(move || server.wait());
 }
 
 async fn round(seed: u64) -> BTreeMap<&'static str, usize> {
@@ -254,14 +263,18 @@ async fn round(seed: u64) -> BTreeMap<&'static str, usize> {
         if Instant::now() >= trouble_ends && night.left().await == Some(0) {
             break;
         }
-        if began.elapsed() > Duration::from_secs(180) {
+        if began.elapsed() > Duration::from_mins(3) {
             let open = night.station.executions().await;
             let open: Vec<_> = open.iter().filter(|one| !one.status.is_resolved()).take(5).collect();
             let mut logs = String::new();
             for kept in night.servers.iter().chain(&night.workers) {
                 let log = kept.program.as_ref().map(Program::log).unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(15).collect();
-                logs.push_str(&format!("--- {}\n{}\n", kept.name, tail.into_iter().rev().collect::<Vec<_>>().join("\n")));
+                logs.push_str(&format!(
+                    "--- {}\n{}\n",
+                    kept.name,
+                    tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+                ));
             }
             panic!("seed {seed}: {:?} left after three minutes: {open:#?}\n{logs}", night.left().await);
         }
@@ -288,7 +301,11 @@ async fn check(night: &Night, effects: &std::path::Path, seed: u64) {
         })
         .collect();
     for one in &executions {
-        assert_eq!((one.status, one.result), (ExecutionStatus::Finished, ExecutionResult::Success), "seed {seed}: {one:?}");
+        assert_eq!(
+            (one.status, one.result),
+            (ExecutionStatus::Finished, ExecutionResult::Success),
+            "seed {seed}: {one:?}"
+        );
         assert_eq!(one.relay_at, None, "seed {seed}: nothing is left to dispatch");
         assert!(lines.contains(&(one.id, one.attempt)), "seed {seed}: the result that counts has its effect: {one:?}");
     }
@@ -302,18 +319,26 @@ async fn check(night: &Night, effects: &std::path::Path, seed: u64) {
 async fn e4_q1_q3_q4_in_the_morning_every_experiment_is_where_it_should_be() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (first, rounds) = (number("SOAK_SEED", rand::random::<u32>().into()), number("SOAK_ROUNDS", 20));
-    let ends = std::env::var("SOAK_SECONDS").ok().map(|text| Instant::now() + Duration::from_secs(text.parse().unwrap()));
+    let ends =
+        std::env::var("SOAK_SECONDS").ok().map(|text| Instant::now() + Duration::from_secs(text.parse().unwrap()));
     let mut sums: BTreeMap<&'static str, usize> = BTreeMap::new();
     let mut done = 0;
     while ends.map_or(done < rounds, |ends| Instant::now() < ends) {
         let seed = first + done;
         let began = Instant::now();
-        println!("round {done}, seed {seed}");
+        say(&format!("round {done}, seed {seed}"));
         for (what, count) in round(seed).await {
             *sums.entry(what).or_default() += count;
         }
-        println!("round {done}, seed {seed}: sound after {:.1} s", began.elapsed().as_secs_f64());
+        say(&format!("round {done}, seed {seed}: sound after {:.1} s", began.elapsed().as_secs_f64()));
         done += 1;
     }
-    println!("{done} rounds from seed {first}, {} executions: {sums:#?}", done as usize * EXPERIMENTS * EXECUTIONS);
+    let executions = usize::try_from(done).unwrap() * EXPERIMENTS * EXECUTIONS;
+    say(&format!("{done} rounds from seed {first}, {executions} executions: {sums:#?}"));
+}
+
+/// For who looks on, while it goes on.
+#[expect(clippy::print_stdout, reason = "a long test that says nothing looks like one that hangs")]
+fn say(line: &str) {
+    println!("{line}");
 }

@@ -27,7 +27,10 @@ pub fn workflow(callback: &str) -> String {
 
 /// A callback that runs a line of shell.
 pub fn shell(line: &str) -> String {
-    format!("function: command, callback_arguments: {{binary: sh, args: [-c, {}, sh, $CALLBACK_EXECUTION]}}", json!(line))
+    format!(
+        "function: command, callback_arguments: {{binary: sh, args: [-c, {}, sh, $CALLBACK_EXECUTION]}}",
+        json!(line)
+    )
 }
 
 async fn channel(station: &Station) -> (Connection, Channel) {
@@ -41,7 +44,10 @@ async fn ready(station: &Station, queue: &str) -> u32 {
     let (_connection, channel) = channel(station).await;
     let name = QueueNames::new(&station.prefix).work(queue);
     let options = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
-    channel.queue_declare(name.into(), options, Default::default()).await.map_or(0, |queue| queue.message_count())
+    channel
+        .queue_declare(name.into(), options, lapin::types::FieldTable::default())
+        .await
+        .map_or(0, |queue| queue.message_count())
 }
 
 /// Q1 to Q3, on each database: from the transition over the broker to the next state, with workers that have neither the
@@ -112,8 +118,12 @@ async fn a_callback_goes_to_the_queue_that_it_asks_for() {
         (workers["count"] == 2).then_some(workers)
     })
     .await;
-    let queues: Vec<String> = workers["workers"].as_array().unwrap().iter().map(|one| one["queues"].to_string()).collect();
-    assert!(queues.contains(&r#"["gpu","other"]"#.to_owned()) && queues.contains(&r#"["default"]"#.to_owned()), "{queues:?}");
+    let queues: Vec<String> =
+        workers["workers"].as_array().unwrap().iter().map(|one| one["queues"].to_string()).collect();
+    assert!(
+        queues.contains(&r#"["gpu","other"]"#.to_owned()) && queues.contains(&r#"["default"]"#.to_owned()),
+        "{queues:?}"
+    );
     drop(everything_else);
 }
 
@@ -126,10 +136,8 @@ async fn q4_what_a_killed_worker_had_in_hand_is_done_by_another() {
     station.create(&server, "session").await;
     let running = station.reaches(1, ExecutionStatus::Running).await;
     let worker = running.worker.clone().unwrap();
-    eventually("the log of the run", async || {
-        station.execution(1).await.run_log.filter(|log| log.contains("begun"))
-    })
-    .await;
+    eventually("the log of the run", async || station.execution(1).await.run_log.filter(|log| log.contains("begun")))
+        .await;
     let said = first.kill();
     assert!(said.contains("running"), "{said}");
     std::fs::write(station.home.path().join("done"), "").unwrap();
@@ -137,7 +145,10 @@ async fn q4_what_a_killed_worker_had_in_hand_is_done_by_another() {
     let ended = station.reaches(1, ExecutionStatus::Finished).await;
     assert_eq!((ended.result, ended.attempt), (ExecutionResult::Success, 2));
     let log = ended.run_log.unwrap();
-    assert!(log.contains(&format!("nothing was heard of worker {worker}")) && log.contains("=== attempt 2 ==="), "{log}");
+    assert!(
+        log.contains(&format!("nothing was heard of worker {worker}")) && log.contains("=== attempt 2 ==="),
+        "{log}"
+    );
     // The dead one speaks up: too late.
     let late = Ticket::new(1, 1, &server.url, KEY);
     let body = json!({ "attempt": 1, "secret": late.secret, "worker": worker, "success": true });
@@ -204,7 +215,10 @@ async fn messages_that_nobody_can_read_are_dead_letters() {
     let forged = Ticket { secret: "forged".to_owned(), ..Ticket::new(4711, 1, &server.url, KEY) };
     for body in [b"no json at all".to_vec(), serde_json::to_vec(&forged).unwrap()] {
         let options = BasicPublishOptions::default();
-        channel.basic_publish("".into(), queue.clone().into(), options, &body, BasicProperties::default()).await.unwrap();
+        channel
+            .basic_publish("".into(), queue.clone().into(), options, &body, BasicProperties::default())
+            .await
+            .unwrap();
     }
     let admin = Caller::admin_at(&server.url);
     let letters = eventually("the dead letters", async || {
@@ -219,6 +233,44 @@ async fn messages_that_nobody_can_read_are_dead_letters() {
     station.create(&server, "session").await;
     station.reaches(1, ExecutionStatus::Finished).await;
     drop(worker);
+}
+
+/// As `studygov-run-callback` did: with the secret of the attempt, and with a login.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_execution_is_run_by_hand() {
+    use crate::support::{Said, studygovernor};
+    let station = Station::new(Backend::Postgres).await;
+    let server = station.server(&[]);
+    station
+        .load(&server, &workflow(&shell("echo \"by hand $STUDYGOV_EXPERIMENT_LABEL\"; echo '__VALUES__ = {\"n\": 3}'")))
+        .await;
+    for label in ["one", "two", "three"] {
+        station.create(&server, label).await;
+    }
+    station.reaches(3, ExecutionStatus::Queued).await;
+    let home = station.home.path();
+    let host = server.url.trim_start_matches("http://").to_owned();
+    let run = |id: i32, environment: &[(&str, &str)]| {
+        let url = format!("{}/api/v2/callback_executions/{id}", server.url);
+        studygovernor(home, &["callback", "run", &url]).envs(environment.iter().copied()).output().unwrap()
+    };
+    let secret = Ticket::new(1, 1, "", KEY).secret;
+    let by_secret = run(1, &[("STUDYGOV_CALLBACK_SECRET", &secret)]);
+    assert!(by_secret.status.success() && by_secret.err().contains("by hand one"), "{}", by_secret.err());
+    assert!(by_secret.out().contains("\"n\": 3"), "{}", by_secret.out());
+    let ended = station.execution(1).await;
+    assert_eq!((ended.status, ended.result), (ExecutionStatus::Finished, ExecutionResult::Success));
+    assert!(ended.run_log.unwrap().contains("by hand one"));
+    std::fs::write(home.join(".netrc"), format!("machine {host} login admin password admin\n")).unwrap();
+    let by_login = run(2, &[("HOME", home.to_str().unwrap())]);
+    assert!(by_login.status.success(), "{}", by_login.err());
+    assert_eq!(station.execution(2).await.result, ExecutionResult::Success);
+    let again = run(2, &[("HOME", home.to_str().unwrap())]);
+    assert!(again.err().contains("it is finished already"), "{}", again.err());
+    for (environment, reason) in [(&[][..], "403"), (&[("STUDYGOV_CALLBACK_SECRET", "wrong")], "403")] {
+        let refused = run(3, environment);
+        assert!(refused.status.code() == Some(1) && refused.err().contains(reason), "{}", refused.err());
+    }
 }
 
 /// Q7: what is left by hand is killed with all its processes; what a stopped worker has in hand goes to another one, and that

@@ -15,7 +15,9 @@ async fn everything_kept(station: &Station) -> String {
     use sea_orm::{ConnectionTrait, Statement};
     let connection = station.engine.database().reader();
     let mut all = String::new();
-    for table in ["callback_execution", "action", "worker", "dead_letter", "variable", "session", "audit_event", "outbox"] {
+    for table in
+        ["callback_execution", "action", "worker", "dead_letter", "variable", "session", "audit_event", "outbox"]
+    {
         let text = format!("SELECT row_to_json(t)::text AS text FROM \"{table}\" t");
         let rows = connection.query_all_raw(Statement::from_string(sea_orm::DbBackend::Postgres, text)).await.unwrap();
         for row in rows {
@@ -55,7 +57,10 @@ async fn q2_no_secret_is_found_where_it_does_not_belong() {
     }
     message.delivery.nack(BasicNackOptions { requeue: true, ..Default::default() }).await.unwrap();
 
-    let worker = station.worker(&[], &[("STUDYGOV_LOG", "trace,lapin=info,h2=info,hyper_util=info,reqwest=info,polling=info,async_io=info")]);
+    let worker = station.worker(
+        &[],
+        &[("STUDYGOV_LOG", "trace,lapin=info,h2=info,hyper_util=info,reqwest=info,polling=info,async_io=info")],
+    );
     let ended = station.reaches(1, ExecutionStatus::Finished).await;
     assert!(ended.run_log.unwrap().contains("sh http://"), "the program ran and said what it was given");
 
@@ -135,7 +140,8 @@ async fn q2_a_claim_is_for_who_has_the_secret_of_that_attempt() {
     assert_eq!((answer.status.as_u16(), answer.body.is_null()), (204, true), "an answer of nothing");
     assert_eq!(station.execution(1).await.run_log.unwrap().len(), log.len());
     let report = "/api/v2/callback_executions/1/report";
-    let body = json!({ "worker": "w", "attempt": 1, "secret": ticket.secret, "success": true, "result_values": {"a": 1} });
+    let body =
+        json!({ "worker": "w", "attempt": 1, "secret": ticket.secret, "success": true, "result_values": {"a": 1} });
     let (first, second) = tokio::join!(admin.post(report, body.clone()), admin.post(report, body));
     let mut statuses = [first.status.as_u16(), second.status.as_u16()];
     statuses.sort_unstable();

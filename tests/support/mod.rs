@@ -5,8 +5,8 @@ mod station;
 mod study;
 
 pub use process::{Program, Said, studygovernor};
-pub(crate) use study::on_every_database;
 pub use station::{KEY, Station};
+pub(crate) use study::on_every_database;
 pub use study::{Backend, Study, create_database, ledger_problems, moment};
 
 use std::time::Duration;
@@ -15,6 +15,8 @@ use studygovernor::workflow::condition;
 
 /// Conditions are evaluated by the real program; the test runner is another one.
 pub fn use_condition_worker() {
+    // Callbacks of this process ask over HTTP; a second start of the provider would be the only error.
+    rustls::crypto::ring::default_provider().install_default().ok();
     condition::use_worker(env!("CARGO_BIN_EXE_studygovernor"), vec!["condition-worker".into()]);
 }
 

@@ -155,8 +155,132 @@ stop_postgres() {
   done
 }
 
+# The real task-manager 6.6 on SQLite, on loopback. Sourced after tests/support/servers.sh, whose free_port, wait_for,
+# servers_folder and servers_pids it uses. Needs TEST_TASKMANAGER_PYTHON: a Python with tests/requirements-taskmanager.txt.
+# Sets TEST_TASKMANAGER_URL; login admin / secret, rater1 and rater2 / secret, group raters, template manual_qa.
+
+start_taskmanager() {
+  local port folder
+  port=$(free_port)
+  folder="$servers_folder/taskmanager"
+  mkdir "$folder"
+  cat >"$folder/manual_qa.yaml" <<'YAML'
+template_name: manual_qa
+qa_fields: {}
+YAML
+  cat >"$folder/config.yaml" <<'YAML'
+users:
+  - {username: rater1, name: Rater One, email: rater1@example.org, password: secret, active: true, roles: [user]}
+  - {username: rater2, name: Rater Two, email: rater2@example.org, password: secret, active: true, roles: [user]}
+groups:
+  - {groupname: raters, name: Raters, members: [rater1, rater2]}
+templates: [manual_qa.yaml]
+YAML
+  # Its own set-up commands and its own development server, in one process; from the folder, where there is no .env.
+  (
+    cd "$folder"
+    exec env -i PATH="$PATH" HOME="$folder" PYTHONUNBUFFERED=1 \
+      SQLALCHEMY_DATABASE_URI="sqlite:///$folder/taskmanager.db" \
+      SECRET_KEY=test SECURITY_PASSWORD_SALT=test SECURITY_PASSWORD_HASH=plaintext \
+      TASKMAN_ADMIN_USERNAME=admin TASKMAN_ADMIN_EMAIL=admin@example.org TASKMAN_ADMIN_PASSWORD=secret \
+      "$TEST_TASKMANAGER_PYTHON" -W ignore -c '
+import sys
+from taskmanager import create_app
+from taskmanager.models import db
+from taskmanager.util.import_config import load_config_file
+from taskmanager.util.onboarding import ensure_admin_user, ensure_roles
+app = create_app(use_sentry=False)
+with app.app_context():
+    db.create_all()
+    ensure_roles()
+    ensure_admin_user()
+load_config_file(app, "config.yaml")
+app.run(host="127.0.0.1", port=int(sys.argv[1]))
+' "$port"
+  ) >"$servers_folder/taskmanager.log" 2>&1 &
+  servers_pids="$servers_pids $!"
+  export TEST_TASKMANAGER_URL="http://127.0.0.1:$port"
+  wait_for taskmanager python3 -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1] + "/-/ready")' "$TEST_TASKMANAGER_URL"
+}
+
+# Takes every mail, and keeps each as a file of a maildir.
+start_smtp() {
+  local port
+  port=$(free_port)
+  export TEST_SMTP_FOLDER="$servers_folder/mails"
+  "$TEST_PYTHON" -m aiosmtpd -n -l "127.0.0.1:$port" -c aiosmtpd.handlers.Mailbox "$TEST_SMTP_FOLDER" \
+    >"$servers_folder/smtp.log" 2>&1 &
+  servers_pids="$servers_pids $!"
+  export TEST_SMTP_PORT="$port"
+  wait_for smtp python3 -c 'import smtplib, sys; smtplib.SMTP("127.0.0.1", int(sys.argv[1])).quit()' "$port"
+}
+
+# A private Docker engine: own folder, own socket, no bridge, no iptables, no network. Only root can have one; without it
+# (or where it cannot start) TEST_DOCKER_HOST is not set, and the test looks at what is said then.
+docker_pid=""
+
+start_docker() {
+  local folder=$servers_folder/docker socket
+  socket=$folder/docker.sock                       # at most 107 bytes
+  mkdir "$folder"; echo "{}" >"$folder/daemon.json"
+  dockerd --config-file "$folder/daemon.json" \
+    --host "unix://$socket" --group "$(id -gn)" \
+    --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" \
+    --storage-driver "${DOCKER_STORAGE:-overlay2}" --exec-opt native.cgroupdriver=cgroupfs \
+    --bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
+    --cgroup-parent "/$(basename "$servers_folder")" --userland-proxy=false --live-restore=false --shutdown-timeout 2 --log-level warn \
+    >"$servers_folder/docker.log" 2>&1 &
+  docker_pid=$!
+  export TEST_DOCKER_HOST="unix://$socket"
+  for _ in $(seq 150); do
+    docker --host "$TEST_DOCKER_HOST" version >/dev/null 2>&1 && { docker_image; return; }
+    kill -0 "$docker_pid" 2>/dev/null || break
+    sleep 0.2
+  done
+  echo "docker did not start:" >&2
+  tail -n 20 "$servers_folder/docker.log" >&2
+  return 1
+}
+
+# An image without a registry: one static program with its links.
+docker_image() {
+  local root=$servers_folder/docker/image
+  mkdir -p "$root/bin" "$root/tmp" "$root/etc"
+  cp /bin/busybox "$root/bin/busybox"
+  for name in sh echo cat sleep env ls id true false printf; do ln "$root/bin/busybox" "$root/bin/$name"; done
+  echo 'root:x:0:0::/:/bin/sh' >"$root/etc/passwd"
+  tar -C "$root" -c . | docker --host "$TEST_DOCKER_HOST" import --change 'ENV PATH=/bin' - busybox:test >/dev/null
+  rm -rf "$root"
+}
+
+# SIGTERM lets dockerd stop its containers and its containerd; what a crash leaves is taken away by its folder.
+stop_docker() {
+  local folder=$servers_folder/docker pid
+  [ -n "$docker_pid" ] || return 0
+  # Running containers first, or the stop waits for them.
+  docker --host "$TEST_DOCKER_HOST" ps -q 2>/dev/null | xargs -r docker --host "$TEST_DOCKER_HOST" kill >/dev/null 2>&1
+  kill -TERM "$docker_pid" 2>/dev/null
+  for _ in $(seq 75); do kill -0 "$docker_pid" 2>/dev/null || break; sleep 0.2; done
+  kill -KILL "$docker_pid" 2>/dev/null
+  wait "$docker_pid" 2>/dev/null
+  # After a crash: containerd and its shims, each with this folder in its command line, and what is in the groups of the containers.
+  for pid in $(pgrep -f -- "$folder/exec") $(cat "/sys/fs/cgroup"{,/pids}"/$(basename "$servers_folder")"/*/cgroup.procs 2>/dev/null); do
+    kill -KILL "$pid" 2>/dev/null
+  done
+  awk -v folder="$folder/" 'index($2, folder) == 1 { print $2 }' /proc/self/mounts | sort -r | while read -r mount; do
+    umount -l "$mount"
+  done
+  for _ in $(seq 25); do pgrep -f -- "$folder/exec" >/dev/null || break; sleep 0.2; done
+  # The empty groups of the containers, in each hierarchy, and the two folders that have fixed places.
+  find /sys/fs/cgroup -maxdepth 3 -depth -type d -path "*/$(basename "$servers_folder")*" -exec rmdir {} + 2>/dev/null
+  rmdir /run/docker/plugins /run/docker /run/containerd/s /run/containerd 2>/dev/null
+  rm -rf "$folder"
+  docker_pid=""
+}
+
 # Only what was started here, by its id.
 stop_servers() {
+  stop_docker || true
   stop_rabbitmq
   stop_postgres
   for pid in $servers_pids; do kill -TERM "$pid" 2>/dev/null || true; done

@@ -2,11 +2,11 @@
 
 use std::process::Command;
 
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use serde_json::{Value, json};
+use studygovernor::engine::Engine;
 use studygovernor::entity::callback_execution::{Column, Entity, Model};
 use studygovernor::entity::kind::ExecutionStatus;
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
-use studygovernor::engine::Engine;
 use tempfile::TempDir;
 
 use super::{Backend, Program, Study, create_database, eventually, studygovernor};
@@ -34,8 +34,8 @@ impl Station {
             Backend::Postgres => create_database("TEST_POSTGRES_URL").await,
             Backend::Mariadb => create_database("TEST_MARIADB_URL").await,
         };
-        let broker = std::env::var("TEST_RABBITMQ_URL")
-            .expect("TEST_RABBITMQ_URL is not set: run the tests with `make test`");
+        let broker =
+            std::env::var("TEST_RABBITMQ_URL").expect("TEST_RABBITMQ_URL is not set: run the tests with `make test`");
         let prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
         let engine = Study::of(&database).await;
         engine.database().migrate().await.unwrap();

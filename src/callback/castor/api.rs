@@ -57,9 +57,7 @@ impl<'a> Castor<'a> {
         let text = text(answer, &what).await?;
         let read: Value = serde_json::from_str(&text).unwrap_or_default();
         match read.get("access_token").and_then(Value::as_str).filter(|_| status == 200) {
-            Some(token) => {
-                Ok(Self { web, base: format!("{address}/api"), token: token.to_owned(), reason })
-            }
+            Some(token) => Ok(Self { web, base: format!("{address}/api"), token: token.to_owned(), reason }),
             None => {
                 let why = read.get("error_description").and_then(Value::as_str).unwrap_or("no access_token");
                 Err(Failure(format!("{what}: no login, status {status}: {why}")))
@@ -178,7 +176,10 @@ impl<'a> Castor<'a> {
     ) -> Result<BTreeMap<String, String>, Failure> {
         let path = format!("{}/data-points/study", of(study, participant));
         let rows = self.list(&path, "items").await?.unwrap_or_default();
-        Ok(rows.iter().filter_map(|row| Some((plain(row.get("field_id")?)?, plain(row.get("field_value")?)?))).collect())
+        Ok(rows
+            .iter()
+            .filter_map(|row| Some((plain(row.get("field_id")?)?, plain(row.get("field_value")?)?)))
+            .collect())
     }
 
     pub(super) async fn add_study_points(
@@ -252,12 +253,7 @@ impl<'a> Castor<'a> {
         self.add_points(&path, points, Some(instance)).await
     }
 
-    async fn add_points(
-        &self,
-        path: &str,
-        points: &[(String, String)],
-        instance: Option<&str>,
-    ) -> Result<(), Failure> {
+    async fn add_points(&self, path: &str, points: &[(String, String)], instance: Option<&str>) -> Result<(), Failure> {
         let entry = |(field, value): &(String, String)| {
             let mut entry = json!({
                 "field_id": field,
@@ -313,16 +309,16 @@ pub(super) fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
-        Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
         Value::Array(items) => Some(items.iter().filter_map(text_of).collect::<Vec<_>>().join(";")),
-        Value::Object(_) => Some(value.to_string()),
+        Value::Bool(_) | Value::Number(_) | Value::Object(_) => Some(value.to_string()),
     }
 }
 
 /// Whether two texts say the same: `7` and `7.0` do.
 pub(super) fn same(there: &str, new: &str) -> bool {
     let number = |text: &str| text.trim().parse::<f64>().ok();
-    there == new || matches!((number(there), number(new)), (Some(there), Some(new)) if (there - new).abs() < f64::EPSILON)
+    there == new
+        || matches!((number(there), number(new)), (Some(there), Some(new)) if (there - new).abs() < f64::EPSILON)
 }
 
 #[cfg(test)]

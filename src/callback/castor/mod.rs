@@ -94,7 +94,7 @@ struct Form {
 
 pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
     let arguments: Arguments = read_arguments(arguments, &KNOWN, run.log)?;
-    let web = Web::new(run, Duration::from_secs(60))?;
+    let web = Web::new(run, Duration::from_mins(1))?;
     let forms = read_forms(&arguments, &web, run).await?;
     let reason = format!("Imported via StudyGovernor callback {}", run.text("/web_uri"));
     let castor = Castor::log_in(&web, run.system(&arguments.castor_external_system_name)?, run, reason).await?;
@@ -222,6 +222,14 @@ async fn qa_fields(
     }
 }
 
+/// An entry of a listing, which becomes an instance of a repeated measurement.
+struct Entry {
+    field: Field,
+    /// Of the instance.
+    name: String,
+    values: Map<String, Value>,
+}
+
 /// One participant's data on its way into Castor.
 struct Import<'a> {
     castor: Castor<'a>,
@@ -239,7 +247,8 @@ impl Import<'_> {
     async fn all(&mut self, forms: Vec<Form>, inserted: &mut Map<String, Value>) -> Result<(), Failure> {
         self.points = self.castor.study_points(&self.study, &self.participant).await?;
         for form in forms {
-            let sent = self.form(&form).await.map_err(|error| Failure(format!("template {}: {error}", form.template)))?;
+            let sent =
+                self.form(&form).await.map_err(|error| Failure(format!("template {}: {error}", form.template)))?;
             self.run.log.line(&format!("template {}: {}", form.template, if sent { "sent" } else { "all is there" }));
             inserted.insert(form.template, sent.into());
         }
@@ -260,18 +269,14 @@ impl Import<'_> {
             return Ok(sent);
         }
         let instances = self.castor.instances(&self.study, &self.participant).await?;
-        for (field, name, entry) in listings {
-            sent |= self.instance(&field, &name, &entry, &instances).await?;
+        for entry in listings {
+            sent |= self.instance(&entry, &instances).await?;
         }
         Ok(sent)
     }
 
     /// Field id and text of what is not there yet; of an instance only its fields.
-    fn missing_points(
-        &self,
-        values: &Map<String, Value>,
-        in_instance: bool,
-    ) -> Result<Vec<(String, String)>, Failure> {
+    fn missing_points(&self, values: &Map<String, Value>, in_instance: bool) -> Result<Vec<(String, String)>, Failure> {
         let mut missing = Vec::new();
         for (key, value) in values {
             let Some(field) = self.fields.get(key) else {
@@ -292,7 +297,7 @@ impl Import<'_> {
     }
 
     /// Each entry of each listing: its field, the name of its instance, its values.
-    fn listings(&self, values: &Map<String, Value>) -> Result<Vec<(Field, String, Map<String, Value>)>, Failure> {
+    fn listings(&self, values: &Map<String, Value>) -> Result<Vec<Entry>, Failure> {
         let mut all = Vec::new();
         for (key, value) in values {
             let Some(field) = self.fields.get(key).filter(|field| field.is_repeated) else { continue };
@@ -305,26 +310,26 @@ impl Import<'_> {
                 let Value::Object(entry) = entry else {
                     return Err(Failure(format!("entry {number} of {key} is no mapping")));
                 };
-                all.push((field.clone(), format!("{}-{key}-{number}", self.participant), entry.clone()));
+                all.push(Entry {
+                    field: field.clone(),
+                    name: format!("{}-{key}-{number}", self.participant),
+                    values: entry.clone(),
+                });
             }
         }
         Ok(all)
     }
 
-    async fn instance(
-        &self,
-        field: &Field,
-        name: &str,
-        entry: &Map<String, Value>,
-        instances: &BTreeMap<String, String>,
-    ) -> Result<bool, Failure> {
-        let wanted = self.missing_points(entry, true)?;
+    async fn instance(&self, entry: &Entry, instances: &BTreeMap<String, String>) -> Result<bool, Failure> {
+        let Entry { field, name, values } = entry;
+        let wanted = self.missing_points(values, true)?;
         let (study, who) = (&self.study, &self.participant);
         let id = match instances.get(name) {
             None => self.castor.create_instance(study, who, &field.report_id, name, &self.visit).await?,
             Some(id) => {
                 let there = self.castor.instance_points(study, who, id).await?;
-                let key_of = |id: &str| self.fields.iter().find(|(_, field)| field.id == id).map(|(key, _)| key.as_str());
+                let key_of =
+                    |id: &str| self.fields.iter().find(|(_, field)| field.id == id).map(|(key, _)| key.as_str());
                 let there_of = |id: &str| there.get(id).or_else(|| there.get(key_of(id)?)).map_or("", String::as_str);
                 if let Some((id, _)) =
                     wanted.iter().find(|(id, text)| !there_of(id).is_empty() && !same(there_of(id), text))

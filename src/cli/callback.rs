@@ -1,0 +1,44 @@
+//! `studygovernor callback`
+
+use clap::Subcommand;
+
+use crate::callback::Workplace;
+use crate::config::{Environment, WorkSettings};
+use crate::worker::run_by_hand;
+
+use super::console::{err, out};
+use super::{Failure, working_directory};
+
+/// Look after single callbacks
+#[derive(Subcommand)]
+pub(super) enum Callback {
+    /// Run one callback execution here, by hand, and report how it ended
+    ///
+    /// Asks with the secret of the attempt, or else with the login that ~/.netrc (or $NETRC) has for the host of the server,
+    /// which needs the permission action_update. The log goes to stderr, the result values to stdout; the exit code is 1 when
+    /// the run has failed.
+    Run {
+        /// Address of the execution, http://…/api/v2/callback_executions/7
+        url: String,
+        /// Secret of the attempt. Better in STUDYGOV_CALLBACK_SECRET: others on this machine see arguments
+        #[arg(long, env = "STUDYGOV_CALLBACK_SECRET", hide_env_values = true)]
+        secret: Option<String>,
+    },
+}
+
+impl Callback {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let Self::Run { url, secret } = self;
+        // Version 1 has no nested record.
+        let url = url.replace("/api/v1/", "/api/v2/");
+        let address = url::Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let address = address.ok_or_else(|| Failure::Usage(format!("'{url}' is no address")))?;
+        let directory = working_directory()?;
+        let settings = WorkSettings::read(&Environment::load(&directory)?, &directory)?;
+        let workplace = Workplace::new(&settings);
+        let (outcome, log) = run_by_hand(&address, secret.as_deref(), &workplace).await.map_err(Failure::Failed)?;
+        err(log.trim_end());
+        out(&serde_json::to_string_pretty(&outcome.values).map_err(Failure::because)?);
+        if outcome.is_success { Ok(()) } else { Err(Failure::Told) }
+    }
+}

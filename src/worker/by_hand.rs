@@ -1,0 +1,84 @@
+//! One execution by hand: read from the API, run here, reported to the API. For repairs, and for trying out functions.
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Map, Value, json};
+use url::Url;
+
+use crate::callback::{self, Outcome, RunLog, Workplace};
+use crate::queue::Assignment;
+
+/// Runs the execution at this address of the API. With `secret`, that of its attempt; otherwise with the login that the
+/// machine has for the host.
+///
+/// # Errors
+/// In one sentence: when it cannot be read, is over already, or the report is not taken.
+pub async fn run_by_hand(
+    address: &Url,
+    secret: Option<&str>,
+    workplace: &Workplace,
+) -> Result<(Outcome, String), String> {
+    let client = Client::builder().timeout(Duration::from_mins(1)).build().map_err(|error| error.to_string())?;
+    let request = |method: Method, body: Value| -> RequestBuilder {
+        let request = client.request(method, address.clone());
+        match (secret, workplace.login(address)) {
+            (Some(secret), _) => {
+                let mut body = body;
+                body["secret"] = secret.into();
+                request.json(&body)
+            }
+            (None, Some((name, password))) => request.basic_auth(name, Some(password)).json(&body),
+            (None, None) => request.json(&body),
+        }
+    };
+    let record = answer(request(Method::GET, json!({}))).await?;
+    let assignment = assignment(&record)?;
+    answer(request(Method::PUT, json!({ "status": "running" }))).await?;
+    let log = RunLog::hiding(secret.unwrap_or_default());
+    let outcome = callback::run(&assignment, secret.unwrap_or_default(), workplace, &log).await;
+    let (status, result) = match (outcome.is_success, assignment.wait_timeout > 0) {
+        (false, _) => ("finished", "failed"),
+        (true, false) => ("finished", "success"),
+        (true, true) => ("waiting", "none"),
+    };
+    let report = json!({ "status": status, "result": result, "run_log": log.text(), "result_values": outcome.values });
+    answer(request(Method::PUT, report)).await?;
+    Ok((outcome, log.text()))
+}
+
+async fn answer(request: RequestBuilder) -> Result<Value, String> {
+    let answer = request.send().await.map_err(|error| error.to_string())?;
+    let status = answer.status();
+    let body: Value = answer.json().await.unwrap_or_default();
+    if status.is_success() {
+        return Ok(body);
+    }
+    Err(format!("the server answers {status}: {}", body["message"].as_str().unwrap_or("without a reason")))
+}
+
+/// What is to be run, from the record of version 2 of the API.
+fn assignment(record: &Value) -> Result<Assignment, String> {
+    let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let number = |pointer: &str| record.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+    let small = |pointer: &str| u32::try_from(number(pointer)).unwrap_or(0);
+    let status = text("/status");
+    if status == "finished" || status == "skipped" {
+        return Err(format!("it is {status} already; have it run again first, on its page or through the API"));
+    }
+    let function = text("/callback/function");
+    let id = i32::try_from(number("/id")).unwrap_or(0);
+    if function.is_empty() || id == 0 {
+        return Err("this is not the address of a callback execution in version 2 of the API".to_owned());
+    }
+    Ok(Assignment {
+        execution_id: id,
+        attempt: i32::try_from(number("/attempt")).unwrap_or(1),
+        function,
+        arguments: text("/callback/callback_arguments"),
+        initial_delay: small("/callback/initial_delay"),
+        wait_timeout: small("/callback/wait_timeout"),
+        lease_ms: 0,
+        data: record.as_object().cloned().unwrap_or_else(Map::new),
+    })
+}
