@@ -112,11 +112,16 @@ fn finish_operation(path: &str, method: &str, operation: &mut Value, schemas: &V
     let is_open =
         security.as_array().is_some_and(|all| all.iter().any(|one| one.as_object().is_some_and(Map::is_empty)));
     let mut schemes = vec![json!({ "basic": scopes }), json!({ "token": scopes }), json!({ "session": scopes })];
+    let by_secret = is_open && scopes.is_empty() && security.as_array().is_some_and(|all| all.len() == 1);
+    if by_secret {
+        schemes.clear();
+    }
     if is_open {
         schemes.insert(0, json!({}));
     }
     operation["security"] = Value::Array(schemes);
     let need = match scopes.as_slice() {
+        [] if by_secret => "Needs the secret of the attempt, which the worker has from its message.".to_owned(),
         [] => "Needs a login.".to_owned(),
         [scope] => match scope.strip_prefix("role:") {
             Some(role) => format!("Needs the role `{role}`."),
