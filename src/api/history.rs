@@ -10,7 +10,7 @@ use crate::account::Permission;
 use crate::app::App;
 use crate::callback::FUNCTIONS;
 use crate::database::WriteTransaction;
-use crate::engine::{Actor, Annotation, Ended, EngineError, Held, Intervention, Report, TimeoutCounts};
+use crate::engine::{Actor, Annotation, EngineError, Intervention, Report, TimeoutCounts};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use crate::entity::{action, callback, callback_execution};
 use crate::http::HttpError;
@@ -70,7 +70,7 @@ impl Readable for Arguments {
 
 /// An object, or a text of JSON with one, as answers have it.
 #[derive(Debug)]
-struct Values(Value);
+pub(super) struct Values(pub Value);
 
 impl Readable for Values {
     fn read(value: &Value) -> Result<Self, String> {
@@ -231,7 +231,7 @@ pub(super) enum Reporter {
     Worker(i32),
 }
 
-fn forbidden() -> HttpError {
+pub(super) fn forbidden() -> HttpError {
     HttpError::NotYours("Cannot access specified callback_execution".to_owned())
 }
 
@@ -256,137 +256,6 @@ pub(super) async fn open_execution(
         (1..=row.attempt).rev().find(|attempt| is_execution_secret(key, id, *attempt, &secret))
     });
     attempt.map(|attempt| (row, Reporter::Worker(attempt))).ok_or_else(forbidden)
-}
-
-/// What a worker says with each request: which attempt, and who it is.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
-pub(super) struct WorkerBody {
-    /// The attempt, as in the message.
-    #[schema(value_type = i32, example = 1)]
-    attempt: Given<i32>,
-    /// The secret of this attempt, as in the message.
-    #[schema(value_type = String)]
-    secret: Given<String>,
-    /// Name of the worker; another one for each process.
-    #[schema(value_type = String, example = "node7:4711:0a1b2c3d")]
-    worker: Given<String>,
-    /// The log so far; left out when there is nothing new in it.
-    #[schema(value_type = Option<String>)]
-    run_log: Given<String>,
-}
-
-/// A worker that has shown the secret of an attempt.
-pub(super) struct Worker {
-    execution_id: i32,
-    attempt: i32,
-    name: String,
-}
-
-impl Worker {
-    pub(super) fn held(&self) -> Held<'_> {
-        Held { execution_id: self.execution_id, attempt: self.attempt, worker: &self.name }
-    }
-
-    /// Needs no look into the database: the secret says that there is such an execution.
-    fn known(app: &App, execution_id: i32, attempt: i32, secret: &str, name: &str) -> Result<Self, HttpError> {
-        let is_known = is_execution_secret(&app.settings.secrets.secret_key, execution_id, attempt, secret);
-        if !is_known {
-            return Err(forbidden());
-        }
-        let name: String = name.trim().chars().filter(|c| !c.is_control()).take(128).collect();
-        if name.is_empty() {
-            return Err(invalid("worker", "is empty"));
-        }
-        Ok(Self { execution_id, attempt, name })
-    }
-}
-
-impl WorkerBody {
-    /// Who it is, and the log so far.
-    pub(super) fn read(self, app: &App, execution_id: i32) -> Result<(Worker, Option<String>), HttpError> {
-        let mut problems = Problems::default();
-        // Without a secret nothing else is said.
-        let Some(secret) = self.secret.value() else { return Err(forbidden()) };
-        let attempt = problems.required("attempt", self.attempt);
-        let worker = problems.required("worker", self.worker);
-        let run_log = problems.optional("run_log", self.run_log);
-        let (attempt, worker) = problems.all(attempt.zip(worker))?;
-        Ok((Worker::known(app, execution_id, attempt, &secret, &worker)?, run_log))
-    }
-}
-
-/// How a run ended.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
-pub(super) struct EndBody {
-    /// The attempt, as in the message.
-    #[schema(value_type = i32, example = 1)]
-    attempt: Given<i32>,
-    /// The secret of this attempt, as in the message.
-    #[schema(value_type = String)]
-    secret: Given<String>,
-    /// Name of the worker.
-    #[schema(value_type = String, example = "node7:4711:0a1b2c3d")]
-    worker: Given<String>,
-    #[schema(value_type = bool)]
-    success: Given<bool>,
-    /// After a success, somebody else finishes it later.
-    #[schema(value_type = Option<bool>)]
-    waits: Given<bool>,
-    #[schema(value_type = Option<String>)]
-    run_log: Given<String>,
-    #[schema(value_type = Option<Object>)]
-    result_values: Given<Values>,
-}
-
-impl EndBody {
-    pub(super) fn read(self, app: &App, execution_id: i32) -> Result<(Worker, Ended), HttpError> {
-        let mut problems = Problems::default();
-        let Some(secret) = self.secret.value() else { return Err(forbidden()) };
-        let attempt = problems.required("attempt", self.attempt);
-        let worker = problems.required("worker", self.worker);
-        let is_success = problems.required("success", self.success);
-        let waits = problems.optional("waits", self.waits).unwrap_or_default();
-        let log = problems.optional("run_log", self.run_log).unwrap_or_default();
-        let values = problems.optional("result_values", self.result_values);
-        let ((attempt, worker), is_success) = problems.all(attempt.zip(worker).zip(is_success))?;
-        let values = values.and_then(|values| values.0.as_object().cloned()).unwrap_or_default();
-        let worker = Worker::known(app, execution_id, attempt, &secret, &worker)?;
-        Ok((worker, Ended { is_success, waits, log, values }))
-    }
-}
-
-/// An attempt that a worker gives back.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(default)]
-pub(super) struct ReleaseBody {
-    /// The attempt, as in the message.
-    #[schema(value_type = i32, example = 1)]
-    attempt: Given<i32>,
-    /// The secret of this attempt, as in the message.
-    #[schema(value_type = String)]
-    secret: Given<String>,
-    /// Name of the worker.
-    #[schema(value_type = String, example = "node7:4711:0a1b2c3d")]
-    worker: Given<String>,
-    /// For the log of the execution.
-    #[schema(value_type = Option<String>, example = "the worker was stopped")]
-    reason: Given<String>,
-}
-
-impl ReleaseBody {
-    pub(super) fn read(self, app: &App, execution_id: i32) -> Result<(Worker, String), HttpError> {
-        let mut problems = Problems::default();
-        let Some(secret) = self.secret.value() else { return Err(forbidden()) };
-        let attempt = problems.required("attempt", self.attempt);
-        let worker = problems.required("worker", self.worker);
-        let reason = problems.optional("reason", self.reason);
-        let (attempt, worker) = problems.all(attempt.zip(worker))?;
-        let reason = reason.map(|text| text.chars().take(1000).collect()).filter(|text: &String| !text.is_empty());
-        let reason = reason.unwrap_or_else(|| "the worker gave it back".to_owned());
-        Ok((Worker::known(app, execution_id, attempt, &secret, &worker)?, reason))
-    }
 }
 
 /// Takes a report in, if the execution is as `if_match` wants it; `shown` is what a GET would give.

@@ -22,6 +22,7 @@ mod sample;
 mod state;
 mod v1;
 mod v2;
+mod worker;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};

@@ -8,10 +8,10 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::api::access::May;
-use crate::api::history::{EndBody, ReleaseBody, WorkerBody};
 use crate::api::input::{Body, Number};
 use crate::api::lookup::moment;
 use crate::api::output::{Addresses, Extent, ListAddress, ListAnswer, WindowQuery, Windowed, list_of};
+use crate::api::worker::{EndBody, ReleaseBody, WorkerBody};
 use crate::app::App;
 use crate::entity::dead_letter;
 use crate::http::HttpError;
