@@ -179,6 +179,7 @@ impl Checker<'_> {
 
     fn check_callback(&mut self, callback: &Node) {
         self.check_condition(callback);
+        self.check_queue(callback);
         if let Some(function) = callback.get("function")
             && let Some(name) = function.text()
             && !self.functions.contains(&name)
@@ -194,6 +195,19 @@ impl Checker<'_> {
                 Ok(_) => self.error(arguments, "the text of callback_arguments is not a mapping"),
                 Err(error) => self.error(arguments, format!("the text of callback_arguments is no YAML: {error}")),
             }
+        }
+    }
+
+    /// A queue that cannot be called so would silently be the usual one.
+    fn check_queue(&mut self, callback: &Node) {
+        let Some(arguments) = callback.get("callback_arguments") else { return };
+        let parsed = arguments.text().and_then(|text| yaml::parse(text).ok());
+        let Some(queue) = parsed.as_ref().unwrap_or(arguments).get("queue").cloned() else { return };
+        let is_sound = queue.text().is_some_and(|name| super::is_queue_name(name.trim()));
+        if !is_sound && queue.to_json() != Value::Null {
+            // In a text the places are those of the text.
+            let place = if parsed.is_some() { arguments } else { &queue };
+            self.error(place, "queue is no name of a queue: a text of at most 100 characters without spaces");
         }
     }
 

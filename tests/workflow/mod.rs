@@ -159,6 +159,14 @@ fn every_problem_has_its_place() {
             "label: x\nstates:\n  - {label: a, transitions: [{destination: b}]}\n  - label: b\n    callbacks:\n      - {label: c, function: sleep}\n      - {label: c, function: sleep}\n",
             &[(7, 17, "there is a callback 'c' already")],
         ),
+        (
+            "label: x\nstates:\n  - {label: a, transitions: [{destination: b}]}\n  - label: b\n    callbacks:\n      - {label: c, function: sleep, callback_arguments: {queue: two words}}\n      - {label: d, function: sleep, callback_arguments: '{queue: \"\"}'}\n      - {label: e, function: sleep, callback_arguments: {queue: [gpu]}}\n      - {label: f, function: sleep, callback_arguments: {queue: gpu-2}}\n",
+            &[
+                (6, 65, "queue is no name of a queue"),
+                (7, 57, "queue is no name of a queue"),
+                (8, 65, "queue is no name of a queue"),
+            ],
+        ),
         (&TOO_LONG, &[(1, 8, "longer than 100")]),
     ];
     for (text, expected) in table {
