@@ -20,6 +20,7 @@ use lapin::uri::AMQPUri;
 use lapin::{Channel, Confirmation, Connection, ConnectionProperties, Consumer, PublisherConfirm};
 use metrics::{counter, histogram};
 use tokio::sync::{Notify, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_stream::StreamExt;
 use tracing::{debug, info, warn};
@@ -189,6 +190,19 @@ impl From<lapin::Error> for Broken {
     }
 }
 
+/// What was sent of a turn, and why not all of it.
+struct Sent {
+    confirmations: Vec<(Due, PublisherConfirm)>,
+    broken: Option<Broken>,
+}
+
+fn ended_well(ended: Result<Result<(), Broken>, JoinError>) -> Result<(), Broken> {
+    ended.unwrap_or_else(|error| Err(Broken::Broker(format!("a turn has crashed: {error}"))))
+}
+
+/// Turns that are under way to the broker at the same time.
+const TURNS_AT_ONCE: usize = 4;
+
 /// Messages of one turn: enough that confirming and marking them costs little for each.
 const BATCH: u64 = 200;
 
@@ -237,12 +251,20 @@ impl Server {
         }
     }
 
-    /// Publishes what is due (Q1).
+    /// Publishes what is due (Q1). While the broker confirms one turn and the database notes it, the next is taken: what a
+    /// report has just asked for does not wait for either.
     async fn relay(&self, connection: &Connection) -> Result<(), Broken> {
         let channel = connection.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         let mut declared = HashSet::new();
+        let mut turns = JoinSet::new();
         loop {
+            while let Some(ended) = turns.try_join_next() {
+                ended_well(ended)?;
+            }
+            while turns.len() >= TURNS_AT_ONCE {
+                turns.join_next().await.map_or(Ok(()), ended_well)?;
+            }
             let turn = match take_due(&self.database, self.clock.now(), BATCH).await {
                 Ok(turn) => turn,
                 Err(error) => {
@@ -256,51 +278,51 @@ impl Server {
                     return Ok(());
                 }
                 // What becomes due by itself, and what other servers left, is not announced.
-                let _ = timeout(Duration::from_secs(1), self.dispatched.notified()).await;
+                tokio::select! {
+                    _ = timeout(Duration::from_secs(1), self.dispatched.notified()) => {}
+                    Some(ended) = turns.join_next() => ended_well(ended)?,
+                }
                 continue;
             }
             fault::point("before-publish");
-            let (published, broken) = self.publish(&channel, &mut declared, &turn).await;
-            fault::point("after-publish");
-            self.settle(&turn, &published).await;
-            if let Some(broken) = broken {
-                return Err(broken);
-            }
+            let sent = self.send_all(&channel, &mut declared, &turn).await;
+            // A task of its own: when the connection breaks and this set is dropped, what was confirmed is noted all the same.
+            let confirming = tokio::spawn(self.clone().confirm(turn, sent));
+            turns.spawn(async move { ended_well(confirming.await) });
         }
     }
 
-    /// Gives what the broker has confirmed, and what went wrong when that is not all.
-    async fn publish(
-        &self,
-        channel: &Channel,
-        declared: &mut HashSet<String>,
-        turn: &Turn,
-    ) -> (Vec<Due>, Option<Broken>) {
-        let mut sent = Vec::with_capacity(turn.due.len());
-        let mut broken = None;
+    /// Sends a turn to the broker, as far as that goes.
+    async fn send_all(&self, channel: &Channel, declared: &mut HashSet<String>, turn: &Turn) -> Sent {
+        let mut sent = Sent { confirmations: Vec::with_capacity(turn.due.len()), broken: None };
         for one in &turn.due {
             match self.send(channel, declared, one).await {
-                Ok(confirmation) => sent.push((one, confirmation)),
-                Err(error) => {
-                    broken = Some(error);
+                Ok(confirmation) => sent.confirmations.push((one.clone(), confirmation)),
+                Err(broken) => {
+                    sent.broken = Some(broken);
                     break;
                 }
             }
         }
-        let mut published = Vec::with_capacity(sent.len());
-        for (one, confirmation) in sent {
+        sent
+    }
+
+    /// Waits until the broker has what was sent, and notes it.
+    async fn confirm(self, turn: Turn, sent: Sent) -> Result<(), Broken> {
+        let Sent { confirmations, mut broken } = sent;
+        let mut published = Vec::with_capacity(confirmations.len());
+        for (one, confirmation) in confirmations {
             match timeout(Duration::from_secs(10), confirmation).await {
-                Ok(Ok(Confirmation::Ack(None))) => published.push(one.clone()),
-                // Its queue was deleted: declared again the next time.
-                Ok(Ok(_)) => {
-                    declared.remove(one.queue.as_deref().unwrap_or(DEFAULT_QUEUE));
-                    warn!(execution = one.id, "the broker did not take a message; it is sent again");
-                }
+                Ok(Ok(Confirmation::Ack(None))) => published.push(one),
+                // Its queue was deleted: a new connection declares all of them again.
+                Ok(Ok(_)) => broken = Some(Broken::Broker("a queue was deleted".to_owned())),
                 Ok(Err(error)) => broken = Some(error.into()),
                 Err(_) => broken = Some(Broken::Broker("a message was not confirmed in ten seconds".to_owned())),
             }
         }
-        (published, broken)
+        fault::point("after-publish");
+        self.settle(&turn, &published).await;
+        broken.map_or(Ok(()), Err)
     }
 
     async fn send(
