@@ -2,7 +2,9 @@
 
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::sea_query::{Expr, SimpleExpr};
-use sea_orm::{ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use sea_orm::{
+    ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QuerySelect, RelationTrait,
+};
 use serde_json::Value;
 
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
@@ -112,14 +114,14 @@ impl Engine {
 
     /// Which experiment an execution is about. It never changes, so it may be asked before the lock.
     pub(super) async fn experiment_of(&self, execution_id: i32) -> Result<i32, EngineError> {
-        let found = callback_execution::Entity::find_by_id(execution_id)
-            .find_also_related(action::Entity)
+        let experiment_id: Option<i32> = callback_execution::Entity::find_by_id(execution_id)
+            .select_only()
+            .column(action::Column::ExperimentId)
+            .join(JoinType::InnerJoin, callback_execution::Relation::Action.def())
+            .into_tuple()
             .one(self.database.reader())
             .await?;
-        match found {
-            Some((_, Some(action))) => Ok(action.experiment_id),
-            _ => Err(EngineError::NotFound { kind: "callback execution", id: execution_id }),
-        }
+        experiment_id.ok_or(EngineError::NotFound { kind: "callback execution", id: execution_id })
     }
 }
 

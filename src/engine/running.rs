@@ -83,13 +83,11 @@ impl Engine {
     }
 
     async fn take(&self, held: Held<'_>, lease: Duration, run_timeout: Option<i32>) -> Result<bool, EngineError> {
+        // One statement that compares and sets: a transaction around it would be two round trips for nothing.
         retried(async || {
-            let transaction = self.database.begin().await?;
-            let now = self.clock.now();
-            let lease = lease_of(lease);
-            let taken = queue::claim(&*transaction, held.available(), held.worker, now, lease, run_timeout).await?;
-            transaction.commit().await?;
-            Ok(taken)
+            let (now, lease) = (self.clock.now(), lease_of(lease));
+            let connection = self.database.reader();
+            Ok(queue::claim(connection, held.available(), held.worker, now, lease, run_timeout).await?)
         })
         .await
     }
@@ -109,11 +107,8 @@ impl Engine {
             }
         };
         retried(async || {
-            let transaction = self.database.begin().await?;
             let until = self.clock.now() + lease_of(lease);
-            let kept = queue::beat(&*transaction, held.available(), held.worker, until, log.clone()).await?;
-            transaction.commit().await?;
-            Ok(kept)
+            Ok(queue::beat(self.database.reader(), held.available(), held.worker, until, log.clone()).await?)
         })
         .await
     }
