@@ -254,6 +254,11 @@ impl<D: Desk> Pool<D> {
                     short = Some(refused(&reason, log));
                     continue;
                 }
+                // Not even that: nothing that is sent again would be taken.
+                Err(DeskError::Unacceptable(reason)) => {
+                    error!(execution = ticket.execution_id, reason, "not even the failure is accepted; giving up");
+                    return;
+                }
                 Err(error) => warn!(execution = ticket.execution_id, %error, "cannot report; trying again"),
             }
             // The claim is kept while the report waits, or another worker would do it all again.
