@@ -1,5 +1,6 @@
 //! Asking other systems over HTTP, with the login that the worker's machine has for them.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response};
@@ -11,6 +12,22 @@ use super::{Failure, Run};
 pub(super) struct Web<'a> {
     client: Client,
     run: &'a Run<'a>,
+    limit: Duration,
+}
+
+/// One for the process: making one reads all certificates of the machine.
+static CLIENT: OnceLock<Client> = OnceLock::new();
+
+fn client() -> Result<Client, Failure> {
+    if let Some(client) = CLIENT.get() {
+        return Ok(client.clone());
+    }
+    let made = Client::builder()
+        .connect_timeout(Duration::from_secs(20))
+        .user_agent(concat!("studygovernor/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| Failure(format!("no requests can be made: {error}")))?;
+    Ok(CLIENT.get_or_init(|| made).clone())
 }
 
 impl<'a> Web<'a> {
@@ -19,13 +36,7 @@ impl<'a> Web<'a> {
     /// # Errors
     /// When there is no TLS.
     pub(super) fn new(run: &'a Run<'_>, limit: Duration) -> Result<Self, Failure> {
-        let client = Client::builder()
-            .connect_timeout(limit.min(Duration::from_secs(20)))
-            .timeout(limit)
-            .user_agent(concat!("studygovernor/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| Failure(format!("no requests can be made: {error}")))?;
-        Ok(Self { client, run })
+        Ok(Self { client: client()?, run, limit })
     }
 
     /// A request with the login of the host, if there is one.
@@ -35,7 +46,7 @@ impl<'a> Web<'a> {
     pub(super) fn request(&self, method: Method, address: &str) -> Result<RequestBuilder, Failure> {
         let url = parse(address)?;
         let login = self.run.workplace.logins.at(&url);
-        let request = self.client.request(method, url);
+        let request = self.client.request(method, url).timeout(self.limit);
         Ok(match login {
             Some(login) => request.basic_auth(login.name, Some(login.password)),
             None => request,
@@ -47,7 +58,7 @@ impl<'a> Web<'a> {
     /// # Errors
     /// When that is no address.
     pub(super) fn plain(&self, method: Method, address: &str) -> Result<RequestBuilder, Failure> {
-        Ok(self.client.request(method, parse(address)?))
+        Ok(self.client.request(method, parse(address)?).timeout(self.limit))
     }
 }
 
