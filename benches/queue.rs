@@ -131,12 +131,13 @@ async fn main() {
     let kb = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim).to_owned();
     println!("worker resident: {} (of its own {})", kb("VmRSS:"), kb("RssAnon:"));
 
-    // Half of that load: experiments that come in one by one, two callbacks each.
-    let rate = total as f64 / ran.as_secs_f64() / 4.0;
+    // Half of what is aimed at (300): experiments that come in one by one, two callbacks each.
+    let rate = 75.0;
     let last = number(&engine, "SELECT max(id)::float8 AS n FROM callback_execution").await;
+    let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
     for number in 0..1000 {
+        pace.tick().await;
         create(&engine, &format!("late{number}")).await;
-        tokio::time::sleep(Duration::from_secs_f64(1.0 / rate - 0.002)).await;
     }
     until(async || count(&engine, &open).await == 0).await;
     for (name, state) in [("first", "a"), ("next, after a report", "b")] {
