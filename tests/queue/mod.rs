@@ -1,7 +1,5 @@
 //! Callbacks on workers elsewhere, with the real broker: what holds whatever is killed, lost or sent twice (Q1 to Q7).
 
-mod fault;
-mod proxy;
 mod secrets;
 
 use std::time::Duration;
@@ -14,7 +12,7 @@ use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 use studygovernor::queue::{QueueNames, Ticket, declare_queue};
 
 use crate::api::Caller;
-use crate::support::{Backend, KEY, Station, eventually, ledger_problems};
+use crate::support::{Backend, KEY, Proxy, Station, eventually, ledger_problems};
 
 /// A state whose one callback is given, and where it leads.
 pub fn workflow(callback: &str) -> String {
@@ -333,13 +331,14 @@ async fn a_full_worker_hands_back_what_it_cannot_begin() {
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_waits_for_a_broker_that_is_not_there_yet() {
     let mut station = Station::new(Backend::Postgres).await;
-    let proxy = proxy::Proxy::to(&station.broker).await;
+    let proxy = Proxy::to(&station.broker).await;
     station.broker = proxy.address(&station.broker);
     proxy.cut();
     let server = station.server(&[]);
     let admin = Caller::admin_at(&server.url);
     station.load(&server, &workflow("function: sleep")).await;
-    let worker = crate::support::Program::start_until(station.worker_command(&[], &[]), "the broker cannot be used");
+    let command = station.worker_command(&[], &[]);
+    let mut worker = crate::support::Program::start_until(command, "the broker cannot be used");
     station.create(&server, "session").await;
     let ready = admin.get("/-/ready").await.expect(200);
     assert!(ready["broker"].is_string(), "{ready}");
@@ -347,6 +346,8 @@ async fn everybody_waits_for_a_broker_that_is_not_there_yet() {
     let metrics = metrics.as_str().unwrap();
     assert!(metrics.contains("studygovernor_broker_up 0"), "{metrics}");
     assert!(metrics.contains("studygovernor_executions{status=\"queued\"} 1"), "{metrics}");
+    assert!(worker.is_running());
+    proxy.delay(Duration::from_millis(100));
     proxy.mend();
     station.reaches(1, ExecutionStatus::Finished).await;
     eventually("the server to be well", async || admin.get("/-/ready").await.body.is_null().then_some(())).await;

@@ -1,10 +1,14 @@
 //! What the tests share: a study on a database of its own, a server, a browser.
 
+mod caller;
 mod process;
+mod proxy;
 mod station;
 mod study;
 
+pub use caller::{Caller, Login};
 pub use process::{Program, Said, studygovernor};
+pub use proxy::Proxy;
 pub use station::{KEY, Station};
 pub(crate) use study::on_every_database;
 pub use study::{Backend, Study, create_database, ledger_problems, moment};

@@ -9,8 +9,7 @@ use studygovernor::entity::callback_execution::{Column, Entity, Model};
 use studygovernor::entity::kind::ExecutionStatus;
 use tempfile::TempDir;
 
-use super::{Backend, Program, Study, create_database, eventually, studygovernor};
-use crate::api::Caller;
+use super::{Backend, Caller, Program, Study, create_database, eventually, studygovernor};
 
 /// A study with a database and queues of its own.
 pub struct Station {

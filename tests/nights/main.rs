@@ -1,8 +1,20 @@
 //! Everything that goes wrong at night, by lot: processes killed, the broker killed, the database restarted, connections cut
 //! and slowed down, processes stopped at named points. In the morning every experiment is where it should be.
 //!
-//! A round is drawn from a seed, which is printed; `SOAK_SEED` draws it again. Not among the other tests, for it stops the
-//! servers that those use: `make test` runs it after them, `make soak` as long as it is told.
+//! A round is drawn from a seed, which is printed; `SOAK_SEED` draws it again. A binary of its own, because it stops the
+//! servers that the other tests use: cargo runs one binary after the other. `make soak` runs it as long as it is told.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+#[path = "../support/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    clippy::unused_self,
+    reason = "shared with the other tests, which use the rest of it"
+)]
+mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
@@ -16,8 +28,7 @@ use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use studygovernor::entity::{action, experiment, state};
 use studygovernor::study::Label;
 
-use super::proxy::Proxy;
-use crate::support::{Backend, Program, Station, ledger_problems, moment};
+use support::{Backend, Program, Proxy, Station, ledger_problems, moment};
 
 /// Experiments of a round, and executions of each.
 const EXPERIMENTS: usize = 40;
@@ -315,7 +326,6 @@ async fn check(night: &Night, effects: &std::path::Path, seed: u64) {
 
 /// E4, Q1, Q3, Q4 at once, whatever happens.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "restarts the servers that the other tests use; `make test` runs it after them"]
 async fn e4_q1_q3_q4_in_the_morning_every_experiment_is_where_it_should_be() {
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (first, rounds) = (number("SOAK_SEED", rand::random::<u32>().into()), number("SOAK_ROUNDS", 20));
