@@ -93,6 +93,9 @@ disk_free_limit.absolute = 1MB
 raft.wal_max_size_bytes = 16777216
 ${RABBITMQ_OPTIONS:-}
 CONF
+  # A dead letter that its queue did not take, as when that was declared a moment ago, is sent again: after three minutes
+  # unless it is told otherwise.
+  echo '[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 3000}]}].' >"$folder/advanced.config"
   # ERL_FLAGS are also of the small Erlang that RabbitMQ runs every minute to start an epmd: it starts none, listens on loopback only.
   cat >"$folder/start" <<LAUNCHER
 #!/bin/sh
@@ -102,7 +105,7 @@ exec env -i PATH="\$PATH" HOME='$folder/home' LANG=C.UTF-8 ERL_CRASH_DUMP=/dev/n
   ERL_FLAGS='-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}' \\
   RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-sname rabbit@localhost -setcookie $distribution -erl_epmd_port $distribution +S 1:1 +Bi' \\
   RABBITMQ_NODENAME=rabbit@localhost RABBITMQ_CONF_ENV_FILE='$folder/none' \\
-  RABBITMQ_CONFIG_FILE='$folder/rabbitmq.conf' RABBITMQ_ADVANCED_CONFIG_FILE='$folder/none.config' \\
+  RABBITMQ_CONFIG_FILE='$folder/rabbitmq.conf' RABBITMQ_ADVANCED_CONFIG_FILE='$folder/advanced.config' \\
   RABBITMQ_ENABLED_PLUGINS_FILE='$folder/plugins' RABBITMQ_PLUGINS_EXPAND_DIR='$folder/expanded' \\
   RABBITMQ_MNESIA_BASE='$folder' RABBITMQ_MNESIA_DIR='$folder/data' RABBITMQ_LOG_BASE='$folder' RABBITMQ_LOGS=- \\
   RABBITMQ_ALLOW_INPUT=1 /usr/lib/rabbitmq/bin/rabbitmq-server -noinput
