@@ -35,7 +35,14 @@ impl Drop for Program {
     }
 }
 
-fn program(database: &str, broker: &str, prefix: &str, home: &std::path::Path, arguments: &[&str]) -> Program {
+fn program(
+    database: &str,
+    broker: &str,
+    prefix: &str,
+    home: &std::path::Path,
+    port: u16,
+    arguments: &[&str],
+) -> Program {
     let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target/release/studygovernor"));
     command.args(arguments).current_dir(home).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.env("STUDYGOV_LOG", "warn").env("STUDYGOV_BROKER_PREFIX", prefix).env("STUDYGOV_XNAT_PROJECT", "bench");
@@ -44,7 +51,8 @@ fn program(database: &str, broker: &str, prefix: &str, home: &std::path::Path, a
             .env("DATABASE_URL", database)
             .env("SECRET_KEY", "a key of the bench")
             .env("SECURITY_PASSWORD_SALT", "salt");
-        command.env("STUDYGOV_CALLBACK_METHOD", "rabbitmq").env("STUDYGOV_PORT", "0");
+        command.env("STUDYGOV_CALLBACK_METHOD", "rabbitmq").env("STUDYGOV_PORT", port.to_string());
+        command.env("STUDYGOV_ADMIN_USERNAME", "admin").env("STUDYGOV_ADMIN_PASSWORD", "a password of the bench");
     }
     command.env("STUDYGOV_BROKER", broker);
     Program(command.spawn().unwrap())
@@ -103,7 +111,10 @@ async fn main() {
         create(&engine, &format!("e{number}")).await;
     }
     let home = tempfile::tempdir().unwrap();
-    let start = |arguments: &[&str]| program(&url, &broker, &name, home.path(), arguments);
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let start = |arguments: &[&str]| program(&url, &broker, &name, home.path(), port, arguments);
     let _server = start(&["serve"]);
     let began = until(async || count(&engine, &[ExecutionStatus::Queued]).await > 0).await;
     let published = until(async || count(&engine, &[ExecutionStatus::Created]).await == 0).await;
@@ -131,14 +142,21 @@ async fn main() {
     let kb = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim).to_owned();
     println!("worker resident: {} (of its own {})", kb("VmRSS:"), kb("RssAnon:"));
 
-    // Half of what is aimed at (300): experiments that come in one by one, two callbacks each.
+    // Half of what is aimed at (300): experiments that a script brings in one by one, two callbacks each.
     let rate = 75.0;
     let last = number(&engine, "SELECT max(id)::float8 AS n FROM callback_execution").await;
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let (client, address) = (reqwest::Client::new(), format!("http://127.0.0.1:{port}/api/v2/experiments"));
+    let mut scripts = tokio::task::JoinSet::new();
     let mut pace = tokio::time::interval(Duration::from_secs_f64(1.0 / rate));
     for number in 0..1000 {
         pace.tick().await;
-        create(&engine, &format!("late{number}")).await;
+        let body =
+            serde_json::json!({ "label": format!("late{number}"), "scandate": "2026-01-01T12:00:00", "subject_id": 1 });
+        let request = client.post(&address).basic_auth("admin", Some("a password of the bench")).json(&body);
+        scripts.spawn(async move { assert_eq!(request.send().await.unwrap().status(), 201) });
     }
+    while scripts.join_next().await.is_some() {}
     until(async || count(&engine, &open).await == 0).await;
     for (name, state) in [("first", "a"), ("next, after a report", "b")] {
         let lag = |quantile: f64| {
