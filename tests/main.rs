@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::unused_self, reason = "a test that cannot go on fails")]
 
 mod api;
+mod audit;
 mod browser;
 mod callback;
 mod cli;

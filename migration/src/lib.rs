@@ -16,6 +16,7 @@ mod m20261123_000006_archive;
 mod m20261123_000007_idempotency;
 mod m20261123_000008_revision;
 mod m20261123_000009_dispatch;
+mod m20261124_000010_audit;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000007_idempotency::Migration),
             Box::new(m20261123_000008_revision::Migration),
             Box::new(m20261123_000009_dispatch::Migration),
+            Box::new(m20261124_000010_audit::Migration),
         ]
     }
 }

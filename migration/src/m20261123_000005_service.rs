@@ -10,28 +10,7 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        create_table(
-            manager,
-            Table::create()
-                .table("audit_event")
-                .col(id())
-                .col(moment(manager, "at").not_null())
-                .col(integer("user_id"))
-                .col(label("origin", 16).not_null())
-                .col(label("address", 64))
-                .col(label("verb", 64).not_null())
-                .col(label("subject_type", 64).not_null())
-                .col(integer("subject_id"))
-                .col(text(manager, "before"))
-                .col(text(manager, "after"))
-                .col(text(manager, "reason"))
-                .col(label("hash", 64).not_null())
-                .foreign_key(&mut reference("audit_event", "user_id", "user"))
-                .to_owned(),
-        )
-        .await?;
-        index(manager, "audit_event", &["user_id"], false).await?;
-        index(manager, "audit_event", &["subject_type", "subject_id"], false).await?;
+        create_audit_event(manager).await?;
 
         create_table(
             manager,
@@ -56,4 +35,30 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         drop_tables(manager, &["outbox", "audit_event"]).await
     }
+}
+
+/// As it was before it got a chain beside it.
+pub(crate) async fn create_audit_event(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    create_table(
+        manager,
+        Table::create()
+            .table("audit_event")
+            .col(id())
+            .col(moment(manager, "at").not_null())
+            .col(integer("user_id"))
+            .col(label("origin", 16).not_null())
+            .col(label("address", 64))
+            .col(label("verb", 64).not_null())
+            .col(label("subject_type", 64).not_null())
+            .col(integer("subject_id"))
+            .col(text(manager, "before"))
+            .col(text(manager, "after"))
+            .col(text(manager, "reason"))
+            .col(label("hash", 64).not_null())
+            .foreign_key(&mut reference("audit_event", "user_id", "user"))
+            .to_owned(),
+    )
+    .await?;
+    index(manager, "audit_event", &["user_id"], false).await?;
+    index(manager, "audit_event", &["subject_type", "subject_id"], false).await
 }

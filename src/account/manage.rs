@@ -7,6 +7,9 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
 use uuid::Uuid;
 
+use serde_json::json;
+
+use crate::audit::{self, Event};
 use crate::database;
 use crate::entity::{role, roles_users, user};
 
@@ -82,12 +85,14 @@ impl Accounts {
         }
         let username = changes.username.as_deref().unwrap_or(&row.username);
         check_unique(&*transaction, Some(id), username, changes.email.as_deref().unwrap_or(&row.email)).await?;
+        let before = shown(&row);
         let mut changed = row.into_active_model();
         changed.username = changes.username.map_or(changed.username, |value| Set(value.trim().to_owned()));
         changed.name = changes.name.map_or(changed.name, |value| Set(value.trim().to_owned()));
         changed.email = changes.email.map_or(changed.email, |value| Set(value.trim().to_owned()));
         changed.active = changes.active.map_or(changed.active, Set);
         changed.update_datetime = Set(Some(self.clock.now()));
+        let has_new_password = hash.is_some();
         if let Some(hash) = hash {
             changed.password = Set(hash);
             changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
@@ -97,6 +102,14 @@ impl Accounts {
             true => AccountError::Exists,
             false => error.into(),
         })?;
+        let mut after = shown(&row);
+        if has_new_password {
+            after["password"] = json!("changed");
+        }
+        let event = Event::new("update", "user", id, &row.username).changed(&before, &after);
+        if !event.is_nothing() {
+            audit::record(&*transaction, event).await?;
+        }
         transaction.commit().await?;
         self.logins.forget_all();
         Ok(row)
@@ -124,7 +137,14 @@ impl Accounts {
                 }
                 roles_users::Entity::delete_by_id((user_id, role_id)).exec(&*transaction).await?;
             }
-            _ => {}
+            _ => return Ok(()),
+        }
+        let user = user::Entity::find_by_id(user_id).one(&*transaction).await?;
+        let role = role::Entity::find_by_id(role_id).one(&*transaction).await?;
+        if let (Some(user), Some(role)) = (user, role) {
+            let event = Event::new(if has_role { "give_role" } else { "take_role" }, "user", user_id, &user.username);
+            let role = json!({ "role": role.name });
+            audit::record(&*transaction, if has_role { event.after(role) } else { event.before(role) }).await?;
         }
         transaction.commit().await?;
         self.logins.forget_all();
@@ -157,6 +177,30 @@ impl Accounts {
     pub fn forget_logins(&self) {
         self.logins.forget_all();
     }
+}
+
+/// What the audit trail tells of an account: never anything of a password.
+pub(super) fn shown(row: &user::Model) -> serde_json::Value {
+    json!({ "username": row.username, "name": row.name, "email": row.email, "active": row.active })
+}
+
+/// Notes that a configuration file set an account anew.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn record_reset(
+    connection: &impl ConnectionTrait,
+    before: &user::Model,
+    after: &user::Model,
+    roles: Option<&[String]>,
+) -> Result<(), sea_orm::DbErr> {
+    let mut now = shown(after);
+    now["password"] = json!("changed");
+    if let Some(roles) = roles {
+        now["roles"] = json!(roles);
+    }
+    let event = Event::new("update", "user", after.id, &after.username).changed(&shown(before), &now);
+    audit::record(connection, event).await
 }
 
 /// Ends all tokens of a user: a new password is for those who fear that somebody has the old one, and with it tokens.

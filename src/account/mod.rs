@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::database::Database;
 
 pub use login::LoginError;
-pub use manage::{RoleRecord, UserChanges, has_admin, replace_roles, revoke_tokens};
+pub use manage::{RoleRecord, UserChanges, has_admin, record_reset, replace_roles, revoke_tokens};
 pub use password::{PasswordError, Passwords};
 pub use permission::Permission;
 pub use token::{NewToken, Token};

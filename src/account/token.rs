@@ -6,9 +6,11 @@ use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 
+use crate::audit::{self, Event};
 use crate::entity::api_token::{ActiveModel, Column, Entity, Model};
 
 use super::{Accounts, Permission, User};
@@ -76,6 +78,8 @@ impl Accounts {
         };
         let transaction = self.database.begin().await?;
         let row = row.insert(&*transaction).await?;
+        let after = json!({ "user": user_id, "permissions": row.permissions, "expires_at": row.expires_at });
+        audit::record(&*transaction, Event::new("create", "token", row.id, &row.label).after(after)).await?;
         transaction.commit().await?;
         Ok((token(row), secret))
     }
@@ -95,7 +99,7 @@ impl Accounts {
     /// When the database cannot be written.
     pub async fn revoke_token(&self, user_id: i32, id: i32) -> Result<Option<Token>, DbErr> {
         let transaction = self.database.begin().await?;
-        Entity::update_many()
+        let revoked = Entity::update_many()
             .col_expr(Column::RevokedAt, Expr::value(self.clock.now()))
             .filter(Column::Id.eq(id))
             .filter(Column::UserId.eq(user_id))
@@ -103,6 +107,10 @@ impl Accounts {
             .exec(&*transaction)
             .await?;
         let row = Entity::find_by_id(id).filter(Column::UserId.eq(user_id)).one(&*transaction).await?;
+        if let Some(row) = row.as_ref().filter(|_| revoked.rows_affected > 0) {
+            let event = Event::new("revoke", "token", id, &row.label).before(json!({ "user": user_id }));
+            audit::record(&*transaction, event).await?;
+        }
         transaction.commit().await?;
         Ok(row.map(token))
     }

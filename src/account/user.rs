@@ -10,6 +10,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
+use crate::audit::{self, Event};
 use crate::config::AdminSettings;
 use crate::database::{self, Database};
 use crate::entity::{role, roles_users, user};
@@ -261,6 +262,9 @@ pub(super) async fn insert(
         false => error.into(),
     })?;
     add_roles(connection, user.id, &new.roles).await?;
+    let mut after = super::manage::shown(&user);
+    after["roles"] = serde_json::json!(new.roles);
+    audit::record(connection, Event::new("create", "user", user.id, &user.username).after(after)).await?;
     Ok(user)
 }
 
@@ -351,6 +355,7 @@ pub async fn ensure_admin(
     }
     let user_id = row.id;
     let is_same = passwords.check(&admin.password, Some(&row.password)).await == Checked::Right;
+    let before = super::manage::shown(&row);
     let mut changed = row.into_active_model();
     changed.email = Set(admin.email.clone());
     changed.active = Set(true);
@@ -360,7 +365,15 @@ pub async fn ensure_admin(
         changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
     }
     let transaction = database.begin().await?;
-    changed.update(&*transaction).await?;
+    let row = changed.update(&*transaction).await?;
+    let mut after = super::manage::shown(&row);
+    if !is_same {
+        after["password"] = serde_json::json!("changed");
+    }
+    let event = Event::new("update", "user", user_id, &row.username).changed(&before, &after);
+    if !event.is_nothing() {
+        audit::record(&*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
+    }
     if let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(&*transaction).await? {
         let link = roles_users::ActiveModel { user_id: Set(user_id), role_id: Set(role.id) };
         let conflict = OnConflict::columns([roles_users::Column::UserId, roles_users::Column::RoleId])

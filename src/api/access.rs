@@ -56,6 +56,9 @@ impl FromRequestParts<App> for MaybeCaller {
         }
         let Some(given) = parts.headers.get(AUTHORIZATION).cloned() else {
             let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
+            if let Some(user) = &session.user {
+                crate::audit::identified(user.id, &user.username);
+            }
             return Ok(Self(session.user.map(|user| Caller { user, by: By::Session })));
         };
         let found = match scheme(&given) {
@@ -69,6 +72,7 @@ impl FromRequestParts<App> for MaybeCaller {
         };
         match found {
             Some(caller) => {
+                crate::audit::identified(caller.user.id, &caller.user.username);
                 // So that a layer and the handler ask once.
                 parts.extensions.insert(caller.clone());
                 Ok(Self(Some(caller)))

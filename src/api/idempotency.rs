@@ -25,6 +25,7 @@ use sha2::Sha256;
 use tracing::error;
 
 use crate::app::App;
+use crate::audit::{Who, acting};
 use crate::database;
 use crate::entity::idempotency_key::{self, ActiveModel, Column, Entity, Model};
 use crate::http::HttpError;
@@ -85,10 +86,12 @@ pub(super) async fn once(State(app): State<App>, request: Request, next: Next) -
         Err(error) => return HttpError::from(error).into_response(),
     };
     // In a task of its own: a caller who goes away does not stop the work between its end and its answer.
-    let work = tokio::spawn(async move {
+    let work = async move {
         let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
         noted.finish(id, response).await
-    });
+    };
+    // In the name of the same one.
+    let work = tokio::spawn(acting(Who::now(), work));
     work.await.unwrap_or_else(|error| HttpError::Internal(error.to_string()).into_response())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 not done, 2 wrong arguments or settings.
 
+mod audit;
 mod callback;
 mod console;
 mod db;
@@ -20,8 +21,10 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, StartError};
+use crate::audit::{Who, acting};
 use crate::clock::Clock;
 use crate::config::{Environment, SettingError, Settings};
+use crate::entity::kind::Origin;
 use console::err;
 
 /// Workflow governance for imaging studies: the state, the callbacks and the history of every scan session.
@@ -48,6 +51,8 @@ enum Command {
     Import(import::Import),
     #[command(subcommand)]
     User(user::User),
+    #[command(subcommand)]
+    Audit(audit::Audit),
     Demo(demo::Demo),
     Health(health::Health),
 }
@@ -95,7 +100,9 @@ pub fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run(arguments.command)) {
+    let person =
+        std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "the command line".to_owned());
+    match runtime.block_on(acting(Who::new(Origin::Cli, &person, None), run(arguments.command))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Told) => ExitCode::FAILURE,
         Err(Failure::Failed(message)) => {
@@ -118,6 +125,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Workflow(command) => command.run().await,
         Command::Import(command) => command.run().await,
         Command::User(command) => command.run().await,
+        Command::Audit(command) => command.run().await,
         Command::Demo(command) => command.run().await,
         Command::Health(command) => command.run().await,
     }

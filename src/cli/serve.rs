@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::api;
 use crate::app::App;
+use crate::audit;
 use crate::callback::Workplace;
 use crate::clock::Clock;
 use crate::config::{CallbackMethod, Settings};
@@ -54,6 +55,7 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
         _ => tokio::spawn(run_pool(app.clone(), "embedded", stopped.clone())),
     };
     let sweeper = tokio::spawn(sweep(app.engine.clone(), app.settings.callback.lease, stopped.clone()));
+    let sealer = tokio::spawn(seal_events(app.clone(), stopped.clone()));
     info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
     let service = web::routes().merge(api::routes(&app)).with_layers(&app);
     let told = async move {
@@ -72,7 +74,30 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     }
     let _ = callbacks.await;
     let _ = sweeper.await;
+    let _ = sealer.await;
     Ok(())
+}
+
+/// Gives the events of the audit trail their places in the chain, a moment after they were committed, until `stop`.
+async fn seal_events(app: App, mut stop: watch::Receiver<bool>) {
+    loop {
+        if let Err(error) = audit::seal(app.engine.database()).await {
+            warn!(%error, "the audit trail cannot be sealed; it is tried again");
+        }
+        if *stop.borrow() {
+            return;
+        }
+        tokio::select! {
+            // A moment later, when it is committed, together with what follows at once.
+            () = async {
+                audit::recorded().await;
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            } => {}
+            // What commands and other servers have left.
+            () = tokio::time::sleep(Duration::from_secs(30)) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
 }
 
 /// What a server does with the broker.

@@ -4,6 +4,9 @@ use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QuerySelect};
 
+use serde_json::json;
+
+use crate::audit::{self, Event};
 use crate::entity::action;
 
 use super::run_log::storable;
@@ -39,8 +42,18 @@ impl Engine {
         changed.return_value =
             annotation.return_value.map_or(changed.return_value, |text| Set(text.as_deref().map(storable)));
         changed.end_time = annotation.end_time.map_or(changed.end_time, Set);
+        let before = shown(&row);
         let row = if changed.is_changed() { changed.update(&*transaction).await? } else { row };
+        let event = Event::new("annotate", "action", id, "").of_experiment(row.experiment_id);
+        let event = event.changed(&before, &shown(&row));
+        if !event.is_nothing() {
+            audit::record(&*transaction, event).await?;
+        }
         transaction.commit().await?;
         Ok(row)
     }
+}
+
+fn shown(row: &action::Model) -> serde_json::Value {
+    json!({ "success": row.success, "return_value": row.return_value, "end_time": row.end_time })
 }

@@ -5,12 +5,15 @@
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
+use serde_json::json;
+
+use crate::audit::{self, Event};
 use crate::database;
 use crate::entity::{cohort, experiment, subject};
 
 use super::locked::Locked;
 use super::run_log::storable;
-use super::{Actor, Engine, EngineError, retried};
+use super::{Actor, Engine, EngineError, about, retried};
 
 impl Engine {
     /// Archives an experiment. What still runs for it is cancelled.
@@ -59,6 +62,8 @@ impl Engine {
                 .filter(subject::Column::Id.eq(id))
                 .exec(&*transaction)
                 .await?;
+            let event = Event::new("archive", "subject", id, &subject.label).because(reason);
+            audit::record(&*transaction, event.after(json!({ "experiments": experiments.len() }))).await?;
             transaction.commit().await?;
             Ok(experiments.len())
         })
@@ -102,6 +107,7 @@ impl Engine {
             }
             outcome => outcome?,
         };
+        audit::record(&*transaction, about(&experiment, "restore")).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -137,6 +143,7 @@ impl Engine {
             }
             outcome => outcome?,
         };
+        audit::record(&*transaction, Event::new("restore", "subject", id, &subject.label)).await?;
         Ok(transaction.commit().await?)
     }
 }
@@ -145,6 +152,8 @@ impl Engine {
 async fn put_away(locked: &Locked, reason: &str, actor: &Actor) -> Result<(), EngineError> {
     super::transition::leave(locked, actor, "the experiment was archived").await?;
     let id = locked.experiment.id;
+    let event = about(&locked.experiment, "archive").because(reason);
+    audit::record(&*locked.transaction, event).await?;
     experiment::Entity::update_many()
         .col_expr(experiment::Column::ArchiveId, Expr::value(id))
         .col_expr(experiment::Column::ArchivedAt, Expr::value(locked.now))

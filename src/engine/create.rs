@@ -4,6 +4,9 @@ use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{ActiveModelTrait, EntityTrait, QuerySelect};
 
+use serde_json::json;
+
+use crate::audit::{self, Event};
 use crate::database::{self, WriteTransaction};
 use crate::entity::{experiment, state, subject, transition, workflow as workflow_table};
 use crate::study::Label;
@@ -84,6 +87,9 @@ impl Engine {
             false => error.into(),
         })?;
         set_variables(&*transaction, experiment.id, &new.variables).await?;
+        let after = json!({ "subject_id": new.subject_id, "scandate": new.scandate, "workflow": workflow.label });
+        let event = Event::new("create", "experiment", experiment.id, &experiment.label).of_experiment(experiment.id);
+        audit::record(&*transaction, event.after(after)).await?;
         let mut locked = Locked { transaction, experiment, now, graph };
         if self.enter(&mut locked, &transition, &destination, actor, None).await? == Entered::Skipped {
             self.settle(&mut locked, actor).await?;

@@ -3,13 +3,16 @@
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
+use serde_json::json;
+
+use crate::audit;
 use crate::entity::action;
 use crate::entity::callback_execution::{Column, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 
 use super::report::{kept_values, load, map_variables, requeue, resolve};
 use super::run_log::{next_attempt_log, storable};
-use super::{Actor, Engine, EngineError, retried};
+use super::{Actor, Engine, EngineError, about, retried};
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,11 @@ impl Engine {
             if execution.status.is_resolved() && what != Intervention::Retry {
                 return Err(EngineError::Resolved { execution_id, status: execution.status });
             }
+            let before =
+                json!({ "status": execution.status, "result": execution.result, "attempt": execution.attempt });
+            let after = json!({ "execution": execution.id, "callback": callback.label, "is": what.to_string() });
+            let event = about(&locked.experiment, "intervene").before(before).after(after).because(reason);
+            audit::record(&*locked.transaction, event).await?;
             let now = locked.now.format("%Y-%m-%d %H:%M:%S");
             let line = format!("{now} UTC: {what} by {}: {}", actor.name, storable(reason));
             match what {

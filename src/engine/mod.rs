@@ -112,6 +112,11 @@ impl Engine {
     }
 }
 
+/// Something that is done to an experiment, for the audit trail.
+fn about(experiment: &experiment::Model, verb: &'static str) -> crate::audit::Event {
+    crate::audit::Event::new(verb, "experiment", experiment.id, &experiment.label).of_experiment(experiment.id)
+}
+
 /// Does a verb, and does it again when it lost against another transaction through no fault of its own.
 async fn retried<T, F>(mut verb: impl FnMut() -> F) -> Result<T, EngineError>
 where

@@ -3,6 +3,9 @@
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
+use serde_json::json;
+
+use crate::audit;
 use crate::entity::kind::ExecutionStatus;
 use crate::entity::{action, callback, callback_execution, experiment, state, transition};
 use crate::workflow::Graph;
@@ -10,7 +13,7 @@ use crate::workflow::Graph;
 use super::evaluate::any_condition;
 use super::locked::{Entered, Locked, executions_of};
 use super::run_log::{appended, storable};
-use super::{Actor, Engine, EngineError, retried};
+use super::{Actor, Engine, EngineError, about, retried};
 
 /// The state that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +55,10 @@ impl Engine {
                 return Err(EngineError::MovedOn);
             }
             let (transition, destination) = self.choose(&locked, target).await?;
+            let from = locked.graph.state(locked.experiment.state_id).map(|state| state.label.clone());
+            let event = about(&locked.experiment, "transition").before(json!({ "state": from }));
+            let event = event.after(json!({ "state": destination.label })).because(note.unwrap_or_default());
+            audit::record(&*locked.transaction, event).await?;
             leave(&locked, actor, "the experiment was moved on by hand").await?;
             let note = note.map(str::trim).filter(|note| !note.is_empty());
             let note = note.map_or_else(|| format!("Set to {} by {}", destination.label, actor.name), storable);

@@ -1,4 +1,4 @@
-//! One change, by whom, from where, and why; chained by hashes.
+//! One change: by whom, from where, of what, what was before and after, and why. Never changed, never deleted.
 
 use sea_orm::entity::prelude::*;
 
@@ -11,15 +11,22 @@ pub struct Model {
     pub id: i32,
     pub at: DateTime,
     pub user_id: Option<i32>,
+    /// How the one who did it was called then.
+    pub who: String,
     pub origin: Origin,
     pub address: Option<String>,
     pub verb: String,
     pub subject_type: String,
     pub subject_id: Option<i32>,
+    /// How it was called then.
+    pub subject_name: String,
+    /// The experiment that it is about, if it is about one.
+    pub experiment_id: Option<i32>,
+    /// JSON.
     pub before: Option<String>,
+    /// JSON.
     pub after: Option<String>,
     pub reason: Option<String>,
-    pub hash: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -5,6 +5,7 @@
 pub mod action;
 pub mod api_token;
 pub mod audit_event;
+pub mod audit_seal;
 pub mod callback;
 pub mod callback_execution;
 pub mod cohort;

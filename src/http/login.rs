@@ -13,6 +13,7 @@ use super::HttpError;
 use super::error::is_fragment;
 use crate::account::{AccountError, Accounts, LoginError, Permission, User};
 use crate::app::App;
+use crate::audit;
 use crate::engine::Actor;
 use crate::entity::kind::Origin;
 
@@ -76,7 +77,10 @@ impl FromRequestParts<App> for LoggedIn {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
         match session.user {
-            Some(user) => Ok(Self(user)),
+            Some(user) => {
+                audit::identified(user.id, &user.username);
+                Ok(Self(user))
+            }
             None => {
                 // The whole address, with the path prefix that the routes do not see.
                 let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);

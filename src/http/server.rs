@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, TRANSFER_ENCODING,
@@ -31,10 +31,12 @@ use tower_sessions::{Expiry, SessionManagerLayer};
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::audit::{Who, acting};
 use crate::entity::idempotency_key;
+use crate::entity::kind::Origin;
 
 use super::session::DatabaseSessions;
-use super::{Backend, assets, health, metrics, render_errors};
+use super::{Address, Backend, assets, health, metrics, render_errors};
 
 /// Bytes that a request may have: a report with its logs, a long list. Forms have axum's own limit of 2 MiB.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -62,7 +64,8 @@ impl Layers for Router<App> {
             .with_same_site(SameSite::Lax)
             .with_expiry(Expiry::OnInactivity(time::Duration::days(7)));
         let auth_layer = AuthManagerLayerBuilder::new(Backend(app.accounts.clone()), session_layer).build();
-        let pages = self.layer(auth_layer).layer(csrf(web.external.as_deref()));
+        let pages = self.layer(auth_layer).layer(from_fn_with_state(app.clone(), name_actor));
+        let pages = pages.layer(csrf(web.external.as_deref()));
         let service = pages
             .route("/-/healthy", get(health::get_healthy))
             .route("/-/ready", get(health::get_ready))
@@ -95,6 +98,15 @@ impl Layers for Router<App> {
             .layer(GlobalConcurrencyLimitLayer::new(web.connections.max(1)))
             .with_state(app.clone())
     }
+}
+
+/// What a request changes is changed in the name of who sent it, from where it came.
+async fn name_actor(State(app): State<App>, address: Address, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_api = path.strip_prefix(&app.settings.web.prefix).unwrap_or(path).starts_with("/api/");
+    let origin = if is_api { Origin::Api } else { Origin::Web };
+    let address = address.0.map(|address| address.to_canonical().to_string());
+    acting(Who::new(origin, "nobody with an account", address), next.run(request)).await
 }
 
 /// Says that the connection ends where a large body was refused: what is left of it on the wire is not read, and a

@@ -13,7 +13,10 @@ use sea_orm::{
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::account::{AccountError, Accounts, NewUser, Permission, has_admin, replace_roles, revoke_tokens};
+use crate::account::{
+    AccountError, Accounts, NewUser, Permission, has_admin, record_reset, replace_roles, revoke_tokens,
+};
+use crate::audit::{self, Event};
 use crate::database::Database;
 use crate::entity::{external_system, role, scantype, user};
 use crate::study::{Label, register, revise};
@@ -254,16 +257,28 @@ async fn set_role(
             permissions: Set(Some(permissions.unwrap_or_default())),
             update_datetime: Set(now),
         };
-        return Ok(Some(row.insert(connection).await?));
+        let row = row.insert(connection).await?;
+        audit::record(connection, Event::new("create", "role", row.id, &row.name).after(shown_role(&row))).await?;
+        return Ok(Some(row));
     };
     if !overwrite {
         return Ok(None);
     }
+    let before = shown_role(&found);
     let mut changed = found.into_active_model();
     changed.description = entry.description.clone().map_or(changed.description, |text| Set(Some(text)));
     changed.permissions = permissions.map_or(changed.permissions, |names| Set(Some(names)));
     changed.update_datetime = Set(now);
-    Ok(Some(changed.update(connection).await?))
+    let row = changed.update(connection).await?;
+    let event = Event::new("update", "role", row.id, &row.name).changed(&before, &shown_role(&row));
+    if !event.is_nothing() {
+        audit::record(connection, event).await?;
+    }
+    Ok(Some(row))
+}
+
+fn shown_role(row: &role::Model) -> serde_json::Value {
+    serde_json::json!({ "name": row.name, "description": row.description, "permissions": row.permissions })
 }
 
 async fn set_user(
@@ -290,6 +305,7 @@ async fn set_user(
     }
     let id = row.id;
     revoke_tokens(connection, id, now).await?;
+    let before = row.clone();
     let mut changed = row.into_active_model();
     changed.username = Set(entry.username.trim().to_owned());
     changed.email = Set(entry.email.trim().to_owned());
@@ -302,6 +318,7 @@ async fn set_user(
     if let Some(roles) = &entry.roles {
         replace_roles(connection, id, roles).await?;
     }
+    record_reset(connection, &before, &row, entry.roles.as_deref()).await?;
     Ok(Some(row))
 }
 
@@ -336,7 +353,12 @@ async fn set_scantype(
     if row.modality == entry.modality.trim() {
         return Ok(Some(row));
     }
+    let before = serde_json::json!({ "modality": row.modality });
     let mut changed = row.into_active_model();
     changed.modality = Set(entry.modality.trim().to_owned());
-    changed.update(connection).await.map(Some)
+    let row = changed.update(connection).await?;
+    let after = serde_json::json!({ "modality": row.modality });
+    let event = Event::new("update", "scantype", row.id, &row.protocol).changed(&before, &after);
+    audit::record(connection, event).await?;
+    Ok(Some(row))
 }

@@ -9,6 +9,7 @@ use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
+use crate::audit::{self, Event};
 use crate::entity::{
     cohort, experiment, external_experiment_links, external_subject_links, external_system, external_system_history,
     scan, scantype, subject,
@@ -36,7 +37,9 @@ pub async fn cohort(connection: &impl ConnectionTrait, label: &Label) -> Result<
         return Ok(Registered { id: cohort.id, is_new: false });
     }
     let row = cohort::ActiveModel { id: NotSet, label: Set(label.to_string()), description: Set(None) };
-    Ok(Registered { id: row.insert(connection).await?.id, is_new: true })
+    let row = row.insert(connection).await?;
+    audit::record(connection, Event::new("create", "cohort", row.id, &row.label)).await?;
+    Ok(Registered { id: row.id, is_new: true })
 }
 
 /// The subject with this label in the cohort. The date of birth of one that is there is left alone.
@@ -65,7 +68,10 @@ pub async fn subject(
         cohort_id: Set(cohort_id),
         ..Default::default()
     };
-    Ok(Registered { id: row.insert(connection).await?.id, is_new: true })
+    let row = row.insert(connection).await?;
+    let after = serde_json::json!({ "cohort_id": cohort_id, "date_of_birth": date_of_birth });
+    audit::record(connection, Event::new("create", "subject", row.id, &row.label).after(after)).await?;
+    Ok(Registered { id: row.id, is_new: true })
 }
 
 /// The experiment with this label of the subject, when there is one.
@@ -127,7 +133,10 @@ pub async fn scantype(connection: &impl ConnectionTrait, modality: &str, protoco
     }
     let row =
         scantype::ActiveModel { id: NotSet, modality: Set(modality.to_owned()), protocol: Set(protocol.to_owned()) };
-    Ok(Registered { id: row.insert(connection).await?.id, is_new: true })
+    let row = row.insert(connection).await?;
+    let after = serde_json::json!({ "modality": row.modality });
+    audit::record(connection, Event::new("create", "scantype", row.id, &row.protocol).after(after)).await?;
+    Ok(Registered { id: row.id, is_new: true })
 }
 
 /// Adds what is missing so that the experiment has `wanted` scans of each type. Gives the number added.
@@ -186,6 +195,7 @@ pub async fn external_system(
         url: Set(Some(String::new())),
     };
     history.insert(connection).await?;
+    audit::record(connection, Event::new("create", "external_system", system.id, &system.system_name)).await?;
     Ok(Registered { id: system.id, is_new: true })
 }
 

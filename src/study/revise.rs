@@ -6,7 +6,9 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
 };
+use serde_json::{Value, json};
 
+use crate::audit::{self, Event};
 use crate::database::{self, Database, WriteTransaction};
 use crate::entity::{
     cohort, experiment, external_cohort_urls, external_experiment_links, external_subject_links, external_system,
@@ -65,6 +67,8 @@ pub async fn create_cohort(
     let transaction = database.begin().await?;
     let row = cohort::ActiveModel { id: NotSet, label: Set(label.to_string()), description: Set(description) };
     let row = row.insert(&*transaction).await.map_err(duplicate("cohort", label))?;
+    let event = Event::new("create", "cohort", row.id, &row.label).after(json!({ "description": row.description }));
+    audit::record(&*transaction, event).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -88,6 +92,7 @@ pub async fn update_cohort(
         return Err(ReviseError::Changed("cohort"));
     }
     let label = changes.label.clone();
+    let before = json!({ "label": row.label, "description": row.description });
     let mut changed = row.clone().into_active_model();
     changed.label = changes.label.map_or(changed.label, |label| Set(label.to_string()));
     changed.description = changes.description.map_or(changed.description, Set);
@@ -102,6 +107,8 @@ pub async fn update_cohort(
             }
         }
     };
+    let after = json!({ "label": row.label, "description": row.description });
+    note_change(&*transaction, Event::new("update", "cohort", id, &row.label).changed(&before, &after)).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -134,6 +141,7 @@ pub async fn create_subject(
         ..Default::default()
     };
     let row = row.insert(&*transaction).await.map_err(duplicate("subject of this cohort", label))?;
+    audit::record(&*transaction, Event::new("create", "subject", row.id, &row.label).after(shown(&row))).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -155,6 +163,7 @@ pub async fn update_subject(
         return Err(ReviseError::Changed("subject"));
     }
     let label = changes.label.as_ref().map_or_else(|| row.label.clone(), ToString::to_string);
+    let before = shown(&row);
     let mut changed = row.clone().into_active_model();
     changed.label = Set(label.clone());
     changed.cohort_id = changes.cohort_id.map_or(changed.cohort_id, Set);
@@ -164,8 +173,18 @@ pub async fn update_subject(
         true => ReviseError::Duplicate { kind: "subject of this cohort", label },
         false => error.into(),
     })?;
+    note_change(&*transaction, Event::new("update", "subject", id, &row.label).changed(&before, &shown(&row))).await?;
     transaction.commit().await?;
     Ok(row)
+}
+
+/// Records it, unless nothing is different.
+async fn note_change(connection: &impl ConnectionTrait, event: Event) -> Result<(), DbErr> {
+    if event.is_nothing() { Ok(()) } else { audit::record(connection, event).await }
+}
+
+fn shown(row: &subject::Model) -> Value {
+    json!({ "label": row.label, "cohort_id": row.cohort_id, "date_of_birth": row.date_of_birth })
 }
 
 /// The subject, which nobody else changes or archives before the transaction ends.
@@ -215,13 +234,45 @@ pub async fn set_links(database: &Database, linked: Linked, values: &BySystem) -
     check_linked(&transaction, linked).await?;
     for (name, value) in values {
         let system = system(&*transaction, name).await?;
+        let before = link_of(&*transaction, linked, system.id).await?;
         match linked {
             Linked::Cohort(id) => cohort_url(&*transaction, id, system.id, value).await?,
             Linked::Subject(id) => subject_link(&*transaction, id, system.id, value).await?,
             Linked::Experiment(id) => experiment_link(&*transaction, id, system.id, value).await?,
         }
+        let (before, after) = (json!({ "external_id": before }), json!({ "external_id": value }));
+        note_change(&*transaction, link_event("link", linked, name).changed(&before, &after)).await?;
     }
     Ok(transaction.commit().await?)
+}
+
+fn link_event(verb: &'static str, linked: Linked, system: &str) -> Event {
+    match linked {
+        Linked::Cohort(id) => Event::new(verb, "cohort", id, system),
+        Linked::Subject(id) => Event::new(verb, "subject", id, system),
+        Linked::Experiment(id) => Event::new(verb, "experiment", id, system).of_experiment(id),
+    }
+}
+
+/// The address or id that a system has for it now.
+async fn link_of(connection: &impl ConnectionTrait, linked: Linked, system_id: i32) -> Result<Option<String>, DbErr> {
+    Ok(match linked {
+        Linked::Cohort(id) => {
+            use external_cohort_urls::{Column, Entity};
+            let all = Entity::find().filter(Column::CohortId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
+            all.one(connection).await?.map(|row| row.url)
+        }
+        Linked::Subject(id) => {
+            use external_subject_links::{Column, Entity};
+            let all = Entity::find().filter(Column::SubjectId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
+            all.one(connection).await?.map(|row| row.external_id)
+        }
+        Linked::Experiment(id) => {
+            use external_experiment_links::{Column, Entity};
+            let all = Entity::find().filter(Column::ExperimentId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
+            all.one(connection).await?.map(|row| row.external_id)
+        }
+    })
 }
 
 async fn check_linked(transaction: &WriteTransaction, linked: Linked) -> Result<(), ReviseError> {
@@ -262,6 +313,7 @@ pub async fn delete_link(database: &Database, linked: Linked, name: &str) -> Res
     let transaction = database.begin().await?;
     check_linked(&transaction, linked).await?;
     let system = system(&*transaction, name).await?;
+    let before = link_of(&*transaction, linked, system.id).await?;
     let deleted = match linked {
         Linked::Cohort(id) => {
             use external_cohort_urls::{Column, Entity};
@@ -282,6 +334,8 @@ pub async fn delete_link(database: &Database, linked: Linked, name: &str) -> Res
     if deleted.rows_affected == 0 {
         return Err(not_found("external id or address of", &format!("'{name}'")));
     }
+    let event = link_event("unlink", linked, name).before(json!({ "external_id": before }));
+    audit::record(&*transaction, event).await?;
     Ok(transaction.commit().await?)
 }
 
@@ -304,6 +358,8 @@ pub async fn add_subject_link(
         external_system_id: Set(system.id),
     };
     let row = row.insert(&*transaction).await.map_err(|error| linked_already(error, system))?;
+    let event = link_event("link", Linked::Subject(subject_id), &system.system_name);
+    audit::record(&*transaction, event.after(json!({ "external_id": external_id }))).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -327,6 +383,8 @@ pub async fn add_experiment_link(
         external_system_id: Set(system.id),
     };
     let row = row.insert(&*transaction).await.map_err(|error| linked_already(error, system))?;
+    let event = link_event("link", Linked::Experiment(experiment_id), &system.system_name);
+    audit::record(&*transaction, event.after(json!({ "external_id": external_id }))).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -351,6 +409,8 @@ pub async fn add_scan(
     locked_experiment(&transaction, experiment_id).await?;
     let row = scan::ActiveModel { id: NotSet, experiment_id: Set(experiment_id), scantype_id: Set(scantype.id) };
     let row = row.insert(&*transaction).await?;
+    let event = Event::new("add_scan", "experiment", experiment_id, &scantype.protocol).of_experiment(experiment_id);
+    audit::record(&*transaction, event.after(json!({ "scan": row.id, "modality": scantype.modality }))).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -375,6 +435,9 @@ pub async fn set_system_url(
         url: Set(Some(url.to_owned())),
     };
     history.insert(connection).await?;
+    let (before, after) = (json!({ "url": system.url }), json!({ "url": url }));
+    let event = Event::new("update", "external_system", system.id, &system.system_name).changed(&before, &after);
+    audit::record(connection, event).await?;
     let mut changed = system.into_active_model();
     changed.url = Set(url.to_owned());
     changed.update(connection).await

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::User;
 use crate::app::App;
+use crate::audit;
 use crate::engine::{Possible, Target};
 use crate::entity::{action, state, workflow};
 use crate::http::needs::SampleStateUpdate;
@@ -15,6 +16,7 @@ use crate::http::{HttpError, LoggedIn, Permitted, Wants};
 use crate::study::dossier::Dossier;
 use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page};
 
+use super::audit::EventRow;
 use super::page::{Choice, Paging, cohort_choices, maybe, missing, page_or_block};
 
 #[derive(Deserialize)]
@@ -127,6 +129,8 @@ struct ExperimentPage {
     experiment: Dossier,
     is_moving: bool,
     ways: Vec<Way>,
+    /// What people and scripts did to it, the newest first.
+    changes: Vec<EventRow>,
     note: String,
     problem: Option<String>,
 }
@@ -139,6 +143,9 @@ pub(super) async fn show_experiment(
 ) -> Result<Response, HttpError> {
     experiment_page(&app, &user.0, wants.fragment, id, String::new(), None).await
 }
+
+/// Changes on the page; all of them are in the audit trail.
+const MOST_CHANGES: u64 = 50;
 
 /// The page, with the note and the problem of a form that was refused.
 async fn experiment_page(
@@ -158,6 +165,11 @@ async fn experiment_page(
     };
     let content = ExperimentPage {
         is_moving: experiment.is_moving(),
+        changes: audit::by_experiment(app.engine.database().reader(), id, MOST_CHANGES)
+            .await?
+            .into_iter()
+            .map(EventRow::from)
+            .collect(),
         ways: ways.into_iter().map(Way::from).collect(),
         experiment,
         note,

@@ -1,6 +1,7 @@
 //! Pages and their fragments: one address a thing, each usable without JavaScript.
 
 mod account;
+mod audit;
 mod cohort;
 mod execution;
 mod experiment;
@@ -37,6 +38,8 @@ pub fn routes() -> Router<App> {
         .route("/states/{id}", get(state::show_state))
         .route("/callback_executions", get(work::list_executions))
         .route("/callback_executions/intervene", post(work::intervene_many))
+        .route("/audit", get(audit::list_events))
+        .route("/audit.csv", get(audit::download_events))
         .route("/workers", get(work::list_workers))
         .route("/dead_letters", get(work::list_dead_letters))
         .route("/callback_executions/{id}", get(execution::show_execution))

@@ -3,6 +3,7 @@
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QuerySelect};
 
+use crate::audit::{self, Event};
 use crate::database::{self, Database};
 use crate::entity::{callback, state};
 
@@ -93,6 +94,7 @@ pub async fn amend_callback(
         return Err(AmendError::Changed);
     }
     let label = changes.label.clone().unwrap_or_else(|| row.label.clone());
+    let before = shown(&row);
     let mut changed = row.into_active_model();
     changed.label = Set(label.trim().to_owned());
     changed.function = changes.function.map_or(changed.function, Set);
@@ -106,10 +108,22 @@ pub async fn amend_callback(
         true => AmendError::Duplicate(label),
         false => error.into(),
     })?;
+    let event = Event::new("update", "callback", id, &row.label).changed(&before, &shown(&row));
+    if !event.is_nothing() {
+        audit::record(&*transaction, event).await?;
+    }
     let state = state::Entity::find_by_id(row.state_id).one(&*transaction).await?;
     if let Some(state) = state {
         graph::revise(&*transaction, state.workflow_id).await?;
     }
     transaction.commit().await?;
     Ok(row)
+}
+
+fn shown(row: &callback::Model) -> serde_json::Value {
+    serde_json::json!({
+        "label": row.label, "function": row.function, "callback_arguments": row.callback_arguments,
+        "run_timeout": row.run_timeout, "wait_timeout": row.wait_timeout, "initial_delay": row.initial_delay,
+        "description": row.description, "condition": row.condition,
+    })
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 
+use crate::audit::{self, Event};
 use crate::database::{self, Database};
 use crate::entity::{callback, state, transition, workflow};
 
@@ -44,6 +45,8 @@ pub async fn load(database: &Database, definition: &Definition) -> Result<workfl
     }
     insert_all::<callback::Entity, _>(&*transaction, callbacks).await?;
     insert_all::<transition::Entity, _>(&*transaction, transitions).await?;
+    let after = serde_json::json!({ "states": definition.states.len() });
+    audit::record(&*transaction, Event::new("create", "workflow", workflow.id, &workflow.label).after(after)).await?;
     transaction.commit().await?;
     Ok(workflow)
 }

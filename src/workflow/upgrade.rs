@@ -12,6 +12,7 @@ use sea_orm::{
     QuerySelect,
 };
 
+use crate::audit::{self, Event};
 use crate::database::Database;
 use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow};
 
@@ -62,6 +63,9 @@ pub async fn apply(database: &Database, definition: &Definition) -> Result<Plan,
     let workflow_id = difference.workflow_id;
     difference.write(&*transaction).await?;
     graph::revise(&*transaction, workflow_id).await?;
+    let after = serde_json::json!({ "changes": plan.changes });
+    let event = Event::new("upgrade", "workflow", workflow_id, &definition.label).after(after);
+    audit::record(&*transaction, event).await?;
     transaction.commit().await?;
     Ok(plan)
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 const ORDER: &[&[&str]] = &[
     &["entity", "clock", "config", "fault"],
     &["database", "mail"],
+    &["audit"],
     &["study"],
     &["queue"],
     &["workflow"],
@@ -26,7 +27,7 @@ const ALLOWED: &[(&str, &str)] = &[
 
 /// Libraries that belong to the edges and services.
 const EDGE_LIBRARIES: &[&str] = &["axum", "minijinja", "lapin", "lettre", "tower_http", "axum_login", "clap"];
-const ROOMS: &[&str] = &["study", "workflow", "engine", "callback", "account", "import"];
+const ROOMS: &[&str] = &["audit", "study", "workflow", "engine", "callback", "account", "import"];
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -1,0 +1,67 @@
+//! The audit trail.
+//!
+//! `audit_event` is only ever added to. The chain of hashes is a table beside it, `audit_seal`: rows get their place in it
+//! a moment after they were committed, so that transactions do not wait for one another to be numbered. Nothing has
+//! written the table of before.
+
+use sea_orm_migration::prelude::*;
+
+use crate::columns::{create_table, drop_tables, id, index, integer, label, moment, reference, text};
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        drop_tables(manager, &["audit_event"]).await?;
+        create_audit(manager).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        drop_tables(manager, &["audit_seal", "audit_event"]).await?;
+        crate::m20261123_000005_service::create_audit_event(manager).await
+    }
+}
+
+async fn create_audit(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    create_table(
+        manager,
+        Table::create()
+            .table("audit_event")
+            .col(id())
+            .col(moment(manager, "at").not_null())
+            .col(integer("user_id"))
+            .col(label("who", 64).not_null())
+            .col(label("origin", 16).not_null())
+            .col(label("address", 64))
+            .col(label("verb", 64).not_null())
+            .col(label("subject_type", 64).not_null())
+            .col(integer("subject_id"))
+            .col(label("subject_name", 255).not_null())
+            .col(integer("experiment_id"))
+            .col(text(manager, "before"))
+            .col(text(manager, "after"))
+            .col(text(manager, "reason"))
+            .foreign_key(&mut reference("audit_event", "user_id", "user"))
+            .to_owned(),
+    )
+    .await?;
+    index(manager, "audit_event", &["user_id"], false).await?;
+    index(manager, "audit_event", &["subject_type", "subject_id"], false).await?;
+    index(manager, "audit_event", &["experiment_id"], false).await?;
+    index(manager, "audit_event", &["at"], false).await?;
+
+    create_table(
+        manager,
+        Table::create()
+            .table("audit_seal")
+            .col(integer("seq").not_null().primary_key())
+            .col(integer("event_id").not_null())
+            .col(label("hash", 64).not_null())
+            .to_owned(),
+    )
+    .await?;
+    // No reference: a row that is missing must be found, not forbidden.
+    index(manager, "audit_seal", &["event_id"], true).await
+}

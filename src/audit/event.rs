@@ -1,0 +1,148 @@
+//! One change, as the verb that makes it tells it.
+
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr};
+use serde_json::{Map, Value};
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::entity::audit_event::ActiveModel;
+
+use super::Who;
+
+/// A change of something: a verb (`create`, `update`, …) and what it was done to.
+#[derive(Debug, Clone)]
+pub struct Event {
+    verb: &'static str,
+    kind: &'static str,
+    id: Option<i32>,
+    name: String,
+    experiment_id: Option<i32>,
+    before: Option<Value>,
+    after: Option<Value>,
+    reason: Option<String>,
+}
+
+impl Event {
+    /// `kind` is the table (`user`, `cohort`, …), `name` how people call the one.
+    #[must_use]
+    pub fn new(verb: &'static str, kind: &'static str, id: i32, name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self { verb, kind, id: Some(id), name, experiment_id: None, before: None, after: None, reason: None }
+    }
+
+    /// About something that has no row: a file, a configuration.
+    #[must_use]
+    pub fn of(verb: &'static str, kind: &'static str, name: impl Into<String>) -> Self {
+        Self { id: None, ..Self::new(verb, kind, 0, name) }
+    }
+
+    /// What is new.
+    #[must_use]
+    pub fn after(mut self, after: Value) -> Self {
+        self.after = Some(after);
+        self
+    }
+
+    /// What was before and is no more.
+    #[must_use]
+    pub fn before(mut self, before: Value) -> Self {
+        self.before = Some(before);
+        self
+    }
+
+    /// What was before and what is now, of two mappings only what is different.
+    #[must_use]
+    pub fn changed(mut self, before: &Value, after: &Value) -> Self {
+        let (mut was, mut is) = (Map::new(), Map::new());
+        if let (Value::Object(before), Value::Object(after)) = (before, after) {
+            for (key, value) in after {
+                let old = before.get(key).unwrap_or(&Value::Null);
+                if old != value {
+                    was.insert(key.clone(), old.clone());
+                    is.insert(key.clone(), value.clone());
+                }
+            }
+        }
+        self.before = Some(Value::Object(was));
+        self.after = Some(Value::Object(is));
+        self
+    }
+
+    /// Whether [`Self::changed`] found no difference.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        let is_empty = |value: &Option<Value>| value.as_ref().and_then(Value::as_object).is_some_and(Map::is_empty);
+        is_empty(&self.before) && is_empty(&self.after)
+    }
+
+    /// The page of this experiment shows it.
+    #[must_use]
+    pub fn of_experiment(mut self, id: i32) -> Self {
+        self.experiment_id = Some(id);
+        self
+    }
+
+    /// Why, as somebody said.
+    #[must_use]
+    pub fn because(mut self, reason: &str) -> Self {
+        self.reason = Some(reason.to_owned()).filter(|reason| !reason.trim().is_empty());
+        self
+    }
+}
+
+/// At most `most` characters, and none that PostgreSQL does not keep.
+fn fit(text: &str, most: usize) -> String {
+    text.replace('\0', "\u{fffd}").chars().take(most).collect()
+}
+
+/// Rung when something was recorded in this process.
+static RECORDED: Notify = Notify::const_new();
+
+/// Resolves when something was recorded in this process since the last time; it may not be committed yet.
+pub async fn recorded() {
+    RECORDED.notified().await;
+}
+
+/// Writes the event with the change that it tells of, in the transaction of the caller.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn record(connection: &impl ConnectionTrait, event: Event) -> Result<(), DbErr> {
+    let (user_id, who, origin, address) = Who::now().parts();
+    let json = |value: Option<Value>| value.map(|value| value.to_string());
+    let row = ActiveModel {
+        id: NotSet,
+        at: Set(Clock::System.now()),
+        user_id: Set(user_id),
+        who: Set(fit(&who, 64)),
+        origin: Set(origin),
+        address: Set(address.map(|address| fit(&address, 64))),
+        verb: Set(event.verb.to_owned()),
+        subject_type: Set(event.kind.to_owned()),
+        subject_id: Set(event.id),
+        subject_name: Set(fit(&event.name, 255)),
+        experiment_id: Set(event.experiment_id),
+        before: Set(json(event.before)),
+        after: Set(json(event.after)),
+        reason: Set(event.reason.map(|reason| fit(&reason, 10_000))),
+    };
+    row.insert(connection).await?;
+    RECORDED.notify_one();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_what_is_different_is_told() {
+        let event = Event::new("update", "cohort", 1, "c")
+            .changed(&json!({ "label": "a", "description": null }), &json!({ "label": "b", "description": null }));
+        assert_eq!(event.before, Some(json!({ "label": "a" })));
+        assert_eq!(event.after, Some(json!({ "label": "b" })));
+        assert!(Event::new("update", "cohort", 1, "c").changed(&json!({ "a": 1 }), &json!({ "a": 1 })).is_nothing());
+    }
+}

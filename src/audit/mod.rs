@@ -1,0 +1,15 @@
+//! Who did what: a change is made → recorded in the same transaction → sealed into a chain of hashes a moment later →
+//! read by people, and verified.
+//!
+//! Verbs of other rooms call [`record`] with their transaction. Who acts is known at the edges only: they wrap a
+//! request, a command or a task in [`acting`], and say who it is when they know ([`identified`]).
+
+mod event;
+mod seal;
+mod search;
+mod who;
+
+pub use event::{Event, record, recorded};
+pub use seal::{Head, Verified, Wrong, seal, verify};
+pub use search::{Filter, Found, by_experiment, by_user, search};
+pub use who::{Who, acting, identified};

@@ -1,0 +1,283 @@
+//! Who did what: recorded with the change, chained, found by people, and not changed without a trace.
+
+use std::process::Output;
+
+use reqwest::StatusCode;
+use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, QueryOrder};
+use serde_json::{Value, json};
+use studygovernor::audit::{self, Event, Head, Who, Wrong, acting};
+use studygovernor::entity::kind::Origin;
+use studygovernor::entity::{audit_event, audit_seal};
+
+use crate::api::Server;
+use crate::support::{Backend, Said, Study, eventually, on_every_database, studygovernor};
+use crate::web::{Browser, Demo};
+
+on_every_database! {
+    a_changed_or_missing_row_is_found;
+    what_was_not_done_is_not_recorded;
+    several_servers_seal_at_once_and_the_chain_is_whole;
+}
+
+async fn events(study: &Study) -> Vec<audit_event::Model> {
+    let all = audit_event::Entity::find().order_by_asc(audit_event::Column::Id);
+    all.all(study.engine.database().reader()).await.unwrap()
+}
+
+async fn wrong(study: &Study, head: Option<&Head>) -> Vec<Wrong> {
+    audit::verify(study.engine.database(), head).await.unwrap().wrong
+}
+
+async fn a_changed_or_missing_row_is_found(study: Study) {
+    let (database, connection) = (study.engine.database(), study.engine.database().reader());
+    for number in 1..=6 {
+        let event = Event::new("update", "cohort", number, format!("cohort {number}"));
+        audit::record(connection, event.after(json!({ "n": number })).because("a test")).await.unwrap();
+    }
+    assert_eq!(audit::seal(database).await.unwrap(), 6);
+    assert_eq!(audit::seal(database).await.unwrap(), 0);
+    let sound = audit::verify(database, None).await.unwrap();
+    assert_eq!((sound.events, sound.wrong.len()), (6, 0));
+    let head: Head = sound.head.unwrap().to_string().parse().unwrap();
+    assert!(wrong(&study, Some(&head)).await.is_empty());
+
+    let ids: Vec<i32> = events(&study).await.iter().map(|event| event.id).collect();
+    let execute = async |text: String| {
+        connection.execute_unprepared(&text).await.unwrap();
+    };
+    // Each field that somebody might want to have been different.
+    for (column, other, own) in [
+        ("who", "'somebody else'", "'the program'"),
+        ("reason", "'another'", "'a test'"),
+        ("verb", "'create'", "'update'"),
+        ("subject_id", "99", "2"),
+        ("address", "'127.0.0.9'", "NULL"),
+        ("origin", "'web'", "'cli'"),
+    ] {
+        let id = ids[1];
+        execute(format!("UPDATE audit_event SET {column} = {other} WHERE id = {id}")).await;
+        assert_eq!(wrong(&study, None).await, [Wrong::Changed { seq: 2, event_id: id }], "{column}");
+        execute(format!("UPDATE audit_event SET {column} = {own} WHERE id = {id}")).await;
+    }
+    assert!(wrong(&study, None).await.is_empty());
+
+    execute(format!("DELETE FROM audit_event WHERE id = {}", ids[2])).await;
+    assert_eq!(wrong(&study, None).await, [Wrong::Missing { seq: 3, event_id: ids[2] }]);
+    execute(format!("DELETE FROM audit_seal WHERE event_id = {}", ids[2])).await;
+    let found = wrong(&study, None).await;
+    assert!(found.contains(&Wrong::Gap(3)), "{found:?}");
+    // What has no place in the chain was put there by somebody else, or lost its place.
+    execute(format!("DELETE FROM audit_seal WHERE event_id = {}", ids[4])).await;
+    assert!(wrong(&study, None).await.contains(&Wrong::Unsealed(ids[4])));
+    // The end cut off: only who wrote the head down notices.
+    execute(format!("DELETE FROM audit_seal WHERE event_id = {}", ids[5])).await;
+    execute(format!("DELETE FROM audit_event WHERE id = {}", ids[5])).await;
+    assert!(wrong(&study, Some(&head)).await.contains(&Wrong::Shorter(head.clone())));
+}
+
+async fn what_was_not_done_is_not_recorded(study: Study) {
+    study.load("label: w\nstates:\n  - {label: r, transitions: [{destination: s}]}\n  - {label: s, transitions: [{destination: e}]}\n  - {label: e}\n").await;
+    let experiment = study.create("e").await;
+    let before = events(&study).await.len();
+    study.move_to(experiment.id, "nowhere").await.unwrap_err();
+    study.try_create("e").await.unwrap_err();
+    study.engine.restore_experiment(experiment.id).await.unwrap_err();
+    assert_eq!(events(&study).await.len(), before);
+    let who = Who::new(Origin::Cli, "erin", Some("192.0.2.7".to_owned()));
+    acting(who, async {
+        study.move_to(experiment.id, "e").await.unwrap();
+        study.engine.archive_experiment(experiment.id, "a double", &study.actor()).await.unwrap();
+    })
+    .await;
+    let all = events(&study).await;
+    let [moved, archived] = &all[before..] else { panic!("{all:?}") };
+    assert_eq!((moved.verb.as_str(), archived.verb.as_str()), ("transition", "archive"));
+    assert_eq!(
+        (moved.before.as_deref(), moved.after.as_deref()),
+        (Some("{\"state\":\"s\"}"), Some("{\"state\":\"e\"}"))
+    );
+    assert_eq!((archived.who.as_str(), archived.address.as_deref()), ("erin", Some("192.0.2.7")));
+    assert_eq!((archived.reason.as_deref(), archived.experiment_id), (Some("a double"), Some(experiment.id)));
+}
+
+async fn several_servers_seal_at_once_and_the_chain_is_whole(study: Study) {
+    let database = study.engine.database().clone();
+    let writers = (0..4).map(|writer| {
+        let database = database.clone();
+        tokio::spawn(async move {
+            for number in 0..25 {
+                let transaction = database.begin().await.unwrap();
+                let event = Event::new("update", "cohort", number, format!("{writer}"));
+                audit::record(&*transaction, event).await.unwrap();
+                tokio::task::yield_now().await;
+                transaction.commit().await.unwrap();
+            }
+        })
+    });
+    let sealers = (0..3).map(|_| {
+        let database = database.clone();
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                audit::seal(&database).await.unwrap();
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        })
+    });
+    for task in writers.chain(sealers).collect::<Vec<_>>() {
+        task.await.unwrap();
+    }
+    audit::seal(&database).await.unwrap();
+    let verified = audit::verify(&database, None).await.unwrap();
+    assert_eq!((verified.events, &verified.wrong), (100, &Vec::new()));
+    assert_eq!(audit_seal::Entity::find().count(database.reader()).await.unwrap(), 100);
+}
+
+fn verify(server: &Server, arguments: &[&str]) -> Output {
+    let mut command = studygovernor(server.home.path(), &[&["audit", "verify"], arguments].concat());
+    command
+        .env("DATABASE_URL", &server.database)
+        .env("SECRET_KEY", "a key of the tests")
+        .env("SECURITY_PASSWORD_SALT", "a salt of the tests");
+    command.output().unwrap()
+}
+
+/// Every kind of change that the API makes leaves a record with who made it.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_over_the_api_is_recorded_with_who_made_it() {
+    let server = Server::study(Backend::Postgres).await;
+    let (admin, alice) = (server.admin(), server.alice());
+    server.experiment("e").await;
+    let study = Study::of(&server.database).await;
+    let count = async || audit_event::Entity::find().count(study.database().reader()).await.unwrap();
+    let newest = async || {
+        let all = audit_event::Entity::find().order_by_desc(audit_event::Column::Id);
+        all.one(study.database().reader()).await.unwrap().unwrap()
+    };
+    // Request, status, what is recorded.
+    let changes: Vec<(&str, &str, Value, u16, &str, &str)> = vec![
+        ("POST", "/api/v2/cohorts", json!({ "label": "x" }), 201, "create", "cohort"),
+        ("PUT", "/api/v2/cohorts/2", json!({ "label": "y" }), 200, "update", "cohort"),
+        ("POST", "/api/v2/subjects", json!({ "label": "s", "cohort_label": "y" }), 201, "create", "subject"),
+        ("PUT", "/api/v2/subjects/3", json!({ "label": "t" }), 200, "update", "subject"),
+        ("PUT", "/api/v2/users/2", json!({ "name": "Alice B" }), 200, "update", "user"),
+        ("PUT", "/api/v2/users/2", json!({ "password": "another long one" }), 200, "update", "user"),
+        ("PUT", "/api/v2/users/bob/roles/superuser", json!({}), 200, "give_role", "user"),
+        ("DELETE", "/api/v2/users/bob/roles/superuser", json!({}), 200, "take_role", "user"),
+        ("POST", "/api/v2/tokens", json!({ "label": "nightly" }), 201, "create", "token"),
+        ("DELETE", "/api/v2/tokens/1", json!({}), 200, "revoke", "token"),
+        ("PUT", "/api/v2/callbacks/1", json!({ "run_timeout": 7 }), 200, "update", "callback"),
+        ("POST", "/api/v2/callback_executions/1/retry", json!({ "reason": "stuck" }), 200, "intervene", "experiment"),
+        ("PUT", "/api/v2/actions/1", json!({ "return_value": "a note" }), 200, "annotate", "action"),
+    ];
+    for (method, path, body, status, verb, kind) in changes {
+        let before = count().await;
+        let request = admin.request(method.parse().unwrap(), path).json(&body);
+        admin.send(request).await.expect(status);
+        assert_eq!(count().await, before + 1, "{method} {path}");
+        let event = newest().await;
+        assert_eq!((event.verb.as_str(), event.subject_type.as_str()), (verb, kind), "{method} {path}");
+        assert_eq!((event.who.as_str(), event.user_id, event.origin), ("admin", Some(1), Origin::Api));
+        assert_eq!(event.address.as_deref(), Some("127.0.0.1"));
+        let text = format!("{event:?}");
+        assert!(!text.contains("another long one") && !text.contains("$argon2") && !text.contains("sgov_"), "{text}");
+    }
+    // Work that goes on when its caller has gone is done in the caller's name too.
+    let request = admin.request(reqwest::Method::POST, "/api/v2/cohorts").header("idempotency-key", "once");
+    admin.send(request.json(&json!({ "label": "kept" }))).await.expect(201);
+    let event = newest().await;
+    assert_eq!((event.who.as_str(), event.origin, event.subject_name.as_str()), ("admin", Origin::Api, "kept"));
+    // What is refused, and what changes nothing, is no change.
+    let before = count().await;
+    alice.put("/api/v2/users/3", json!({ "name": "x" })).await.expect(401);
+    server.bob().post("/api/v2/cohorts", json!({ "label": "z" })).await.expect(403);
+    admin.put("/api/v2/cohorts/2", json!({ "label": "y" })).await.expect(200);
+    admin.post("/api/v2/cohorts", json!({ "label": "y" })).await.expect(409);
+    assert_eq!(count().await, before);
+
+    // The server seals by itself; the command finds nothing wrong, and then what somebody did in the database.
+    eventually("all events to be sealed", async || {
+        let sealed = audit_seal::Entity::find().count(study.database().reader()).await.unwrap();
+        (sealed == before).then_some(())
+    })
+    .await;
+    let said = verify(&server, &[]);
+    assert_eq!(said.status.code(), Some(0), "{}", said.err());
+    let text = said.out();
+    let head = text.trim().rsplit(' ').next().unwrap().to_owned();
+    assert_eq!(verify(&server, &["--head", &head]).status.code(), Some(0));
+    assert_eq!(verify(&server, &["--head", "nonsense"]).status.code(), Some(2));
+    let forged = head.replace(|c: char| c.is_ascii_lowercase(), "x");
+    assert_eq!(verify(&server, &["--head", &forged]).status.code(), Some(1));
+    let forge = "UPDATE audit_event SET who = 'mallory' WHERE verb = 'give_role'";
+    study.database().reader().execute_unprepared(forge).await.unwrap();
+    let said = verify(&server, &[]);
+    assert_eq!(said.status.code(), Some(1));
+    assert!(said.err().contains("was changed"), "{}", said.err());
+}
+
+/// On the page, as a table, and on the page of its experiment: for those who may.
+#[tokio::test(flavor = "multi_thread")]
+async fn people_find_who_did_what() {
+    let demo = Demo::start(&[]);
+    let admin = demo.admin().await;
+    demo.settled(&admin).await;
+    demo.add_user("rater", "user");
+    demo.add_user("reader", "superuser");
+    let mut reader = demo.browser();
+    reader.log_in("reader", "a long password").await;
+    let (_, list) = reader.get("/experiments").await;
+    let to_read = find_manual(&reader, &list).await;
+    let (_, page) = reader.get(&format!("/experiments/{to_read}")).await;
+    let way = between(&page, "name=\"state\" value=\"", "\"");
+    let version = between(&page, "name=\"version\" value=\"", "\"");
+    let note = "<script>alert(1)</script> & more";
+    let (status, _, _) = reader
+        .post(&format!("/experiments/{to_read}/transition"), &[("state", way), ("version", version), ("note", note)])
+        .await;
+    assert!(status.is_redirection(), "{status}");
+
+    let (status, page) = admin.get("/audit?verb=transition").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.contains("<strong>reader</strong>") && page.contains("from 127.0.0.1"), "{page}");
+    assert!(page.contains("&lt;script&gt;") && !page.contains("<script>alert"), "{page}");
+    let (_, none) = admin.get("/audit?who=somebody+else").await;
+    assert!(none.contains("Nothing like that was done"));
+    let (_, cli) = admin.get("/audit?kind=user&origin=cli&name=rater").await;
+    assert!(cli.contains("<strong>") && cli.contains("rater") && !cli.contains("<strong>reader"));
+    let (status, table) = admin.get("/audit.csv?verb=transition&who=reader").await;
+    assert_eq!(status, StatusCode::OK);
+    let rows: Vec<csv::StringRecord> =
+        csv::Reader::from_reader(table.as_bytes()).records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 1, "{table}");
+    assert_eq!((&rows[0][3], &rows[0][6], &rows[0][13]), ("reader", "transition", note));
+    let (status, _) = admin.get("/audit?since=yesterday").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+
+    let (_, page) = reader.get(&format!("/experiments/{to_read}")).await;
+    assert!(page.contains("What people and scripts changed"), "{page}");
+    assert!(page.contains("<strong>reader</strong>") && !page.contains("from 127.0.0.1"));
+    for path in ["/audit", "/audit.csv"] {
+        assert_eq!(reader.get(path).await.0, StatusCode::FORBIDDEN);
+        assert!(demo.browser().get(path).await.0.is_redirection());
+    }
+    assert!(!reader.get("/").await.1.contains("/audit"));
+}
+
+fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
+    text.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).map_or("", |(inner, _)| inner)
+}
+
+/// An experiment of the list that waits for a person.
+async fn find_manual(browser: &Browser, list: &str) -> i32 {
+    let mut ids: Vec<i32> = list
+        .match_indices("/experiments/")
+        .filter_map(|(at, found)| between(&list[at..], found, "\"").parse().ok())
+        .collect();
+    ids.dedup();
+    for id in ids {
+        if browser.get(&format!("/experiments/{id}")).await.1.contains("name=\"state\" value=\"") {
+            return id;
+        }
+    }
+    panic!("nothing is to be done by hand in {list}");
+}
