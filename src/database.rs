@@ -225,7 +225,14 @@ impl Database {
     /// # Errors
     /// When the database cannot.
     pub async fn clean(&self) -> Result<(), DbErr> {
-        Migrator::down(&self.connection, None).await
+        if self.backend() != DbBackend::Sqlite {
+            return Migrator::down(&self.connection, None).await;
+        }
+        // On one connection: another one of the pool would still know what was dropped on the first, and refuse to make
+        // an index of that name.
+        let transaction = self.begin().await?;
+        Migrator::down(&*transaction, None).await?;
+        transaction.commit().await
     }
 }
 
