@@ -10,7 +10,7 @@ use crate::app::App;
 use crate::entity::{external_experiment_links, external_subject_links, external_system};
 use crate::http::HttpError;
 use crate::study::Reference;
-use crate::study::revise::{self, Linked};
+use crate::study::link::{self, Linked};
 
 use super::input::{Given, Problems};
 use super::lookup;
@@ -83,7 +83,7 @@ async fn set_all(
         check_external(&mut problems, field, Some(value));
     }
     let values = problems.all(values)?;
-    Ok(revise::set_links(app.engine.database(), linked, &values).await?)
+    Ok(link::set_links(app.engine.database(), linked, &values).await?)
 }
 
 /// An id or address that can be kept, and that is no script when somebody follows it.
@@ -114,7 +114,7 @@ async fn set_one(
     let value = problems.required(field, value);
     check_external(&mut problems, field, value.as_deref());
     let value = problems.all(value)?;
-    Ok(revise::set_links(app.engine.database(), linked, &BTreeMap::from([(system, value)])).await?)
+    Ok(link::set_links(app.engine.database(), linked, &BTreeMap::from([(system, value)])).await?)
 }
 
 /// The id that a system has for a subject or an experiment.
@@ -178,10 +178,10 @@ pub(super) async fn link_subject(
     let database = app.engine.database();
     let subject = lookup::subject(database.reader(), &Reference::parse(&link.target)).await?;
     if !replace {
-        return Ok(revise::add_subject_link(database, subject.id, &link.system, &link.external_id).await?);
+        return Ok(link::add_subject_link(database, subject.id, &link.system, &link.external_id).await?);
     }
     let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
-    revise::set_links(database, Linked::Subject(subject.id), &values).await?;
+    link::set_links(database, Linked::Subject(subject.id), &values).await?;
     let found = external_subject_links::Entity::find().filter(external_subject_links::Column::SubjectId.eq(subject.id));
     let found = found
         .filter(external_subject_links::Column::ExternalSystemId.eq(link.system.id))
@@ -203,10 +203,10 @@ pub(super) async fn link_experiment(
     let database = app.engine.database();
     let experiment = lookup::experiment(database.reader(), &Reference::parse(&link.target)).await?;
     if !replace {
-        return Ok(revise::add_experiment_link(database, experiment.id, &link.system, &link.external_id).await?);
+        return Ok(link::add_experiment_link(database, experiment.id, &link.system, &link.external_id).await?);
     }
     let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
-    revise::set_links(database, Linked::Experiment(experiment.id), &values).await?;
+    link::set_links(database, Linked::Experiment(experiment.id), &values).await?;
     let found = external_experiment_links::Entity::find()
         .filter(external_experiment_links::Column::ExperimentId.eq(experiment.id));
     let found = found

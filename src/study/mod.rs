@@ -5,6 +5,7 @@
 pub mod board;
 pub mod dossier;
 pub mod label;
+pub mod link;
 pub mod listing;
 pub mod overview;
 pub mod record;

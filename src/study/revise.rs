@@ -2,22 +2,15 @@
 
 use chrono::{NaiveDate, NaiveDateTime};
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
-};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QuerySelect};
 use serde_json::{Value, json};
 
 use crate::audit::{self, Event};
 use crate::database::{self, Database, WriteTransaction};
-use crate::entity::{
-    cohort, experiment, external_cohort_urls, external_experiment_links, external_subject_links, external_system,
-    external_system_history, scan, scantype, subject,
-};
+use crate::entity::{cohort, experiment, external_system, external_system_history, scan, scantype, subject};
 
 use super::Label;
-use super::record::{self, BySystem, CohortRecord, SubjectRecord};
-use super::register::{experiment_link, subject_link};
+use super::record::{self, CohortRecord, SubjectRecord};
 
 /// Why a change was not made; nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +28,7 @@ pub enum ReviseError {
     Database(#[from] DbErr),
 }
 
-fn not_found(kind: &'static str, reference: &impl ToString) -> ReviseError {
+pub(super) fn not_found(kind: &'static str, reference: &impl ToString) -> ReviseError {
     ReviseError::NotFound { kind, reference: reference.to_string() }
 }
 
@@ -108,7 +101,7 @@ pub async fn update_cohort(
         }
     };
     let after = json!({ "label": row.label, "description": row.description });
-    note_change(&*transaction, Event::new("update", "cohort", id, &row.label).changed(&before, &after)).await?;
+    audit::record(&*transaction, Event::new("update", "cohort", id, &row.label).changed(&before, &after)).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -173,14 +166,10 @@ pub async fn update_subject(
         true => ReviseError::Duplicate { kind: "subject of this cohort", label },
         false => error.into(),
     })?;
-    note_change(&*transaction, Event::new("update", "subject", id, &row.label).changed(&before, &shown(&row))).await?;
+    audit::record(&*transaction, Event::new("update", "subject", id, &row.label).changed(&before, &shown(&row)))
+        .await?;
     transaction.commit().await?;
     Ok(row)
-}
-
-/// Records it, unless nothing is different.
-async fn note_change(connection: &impl ConnectionTrait, event: Event) -> Result<(), DbErr> {
-    if event.is_nothing() { Ok(()) } else { audit::record(connection, event).await }
 }
 
 fn shown(row: &subject::Model) -> Value {
@@ -188,7 +177,7 @@ fn shown(row: &subject::Model) -> Value {
 }
 
 /// The subject, which nobody else changes or archives before the transaction ends.
-async fn locked_subject(transaction: &WriteTransaction, id: i32) -> Result<subject::Model, ReviseError> {
+pub(super) async fn locked_subject(transaction: &WriteTransaction, id: i32) -> Result<subject::Model, ReviseError> {
     let row = subject::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
     let row = row.ok_or_else(|| not_found("subject", &id))?;
     if row.archive_id != 0 {
@@ -197,203 +186,16 @@ async fn locked_subject(transaction: &WriteTransaction, id: i32) -> Result<subje
     Ok(row)
 }
 
-async fn locked_experiment(transaction: &WriteTransaction, id: i32) -> Result<experiment::Model, ReviseError> {
+pub(super) async fn locked_experiment(
+    transaction: &WriteTransaction,
+    id: i32,
+) -> Result<experiment::Model, ReviseError> {
     let row = experiment::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
     let row = row.ok_or_else(|| not_found("experiment", &id))?;
     if row.archive_id != 0 {
         return Err(ReviseError::Archived { kind: "experiment", id });
     }
     Ok(row)
-}
-
-/// The external system with this name.
-///
-/// # Errors
-/// [`ReviseError::NotFound`].
-pub async fn system(connection: &impl ConnectionTrait, name: &str) -> Result<external_system::Model, ReviseError> {
-    let name = name.replace('\0', "\u{fffd}");
-    let found = external_system::Entity::find().filter(external_system::Column::SystemName.eq(&name)).one(connection);
-    found.await?.ok_or_else(|| not_found("external system", &format!("'{name}'")))
-}
-
-/// What an external system calls something that belongs to the study.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Linked {
-    /// Addresses.
-    Cohort(i32),
-    Subject(i32),
-    Experiment(i32),
-}
-
-/// Sets addresses or ids by the name of the external system, all or none.
-///
-/// # Errors
-/// [`ReviseError::NotFound`] of what is linked or of a system; [`ReviseError::Archived`].
-pub async fn set_links(database: &Database, linked: Linked, values: &BySystem) -> Result<(), ReviseError> {
-    let transaction = database.begin().await?;
-    check_linked(&transaction, linked).await?;
-    for (name, value) in values {
-        let system = system(&*transaction, name).await?;
-        let before = link_of(&*transaction, linked, system.id).await?;
-        match linked {
-            Linked::Cohort(id) => cohort_url(&*transaction, id, system.id, value).await?,
-            Linked::Subject(id) => subject_link(&*transaction, id, system.id, value).await?,
-            Linked::Experiment(id) => experiment_link(&*transaction, id, system.id, value).await?,
-        }
-        let (before, after) = (json!({ "external_id": before }), json!({ "external_id": value }));
-        note_change(&*transaction, link_event("link", linked, name).changed(&before, &after)).await?;
-    }
-    Ok(transaction.commit().await?)
-}
-
-fn link_event(verb: &'static str, linked: Linked, system: &str) -> Event {
-    match linked {
-        Linked::Cohort(id) => Event::new(verb, "cohort", id, system),
-        Linked::Subject(id) => Event::new(verb, "subject", id, system),
-        Linked::Experiment(id) => Event::new(verb, "experiment", id, system).of_experiment(id),
-    }
-}
-
-/// The address or id that a system has for it now.
-async fn link_of(connection: &impl ConnectionTrait, linked: Linked, system_id: i32) -> Result<Option<String>, DbErr> {
-    Ok(match linked {
-        Linked::Cohort(id) => {
-            use external_cohort_urls::{Column, Entity};
-            let all = Entity::find().filter(Column::CohortId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
-            all.one(connection).await?.map(|row| row.url)
-        }
-        Linked::Subject(id) => {
-            use external_subject_links::{Column, Entity};
-            let all = Entity::find().filter(Column::SubjectId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
-            all.one(connection).await?.map(|row| row.external_id)
-        }
-        Linked::Experiment(id) => {
-            use external_experiment_links::{Column, Entity};
-            let all = Entity::find().filter(Column::ExperimentId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
-            all.one(connection).await?.map(|row| row.external_id)
-        }
-    })
-}
-
-async fn check_linked(transaction: &WriteTransaction, linked: Linked) -> Result<(), ReviseError> {
-    match linked {
-        Linked::Cohort(id) => {
-            let row = cohort::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
-            row.map(drop).ok_or_else(|| not_found("cohort", &id))
-        }
-        Linked::Subject(id) => locked_subject(transaction, id).await.map(drop),
-        Linked::Experiment(id) => locked_experiment(transaction, id).await.map(drop),
-    }
-}
-
-async fn cohort_url(connection: &impl ConnectionTrait, cohort_id: i32, system_id: i32, url: &str) -> Result<(), DbErr> {
-    use external_cohort_urls::{ActiveModel, Column, Entity};
-    let known = Column::CohortId.eq(cohort_id).and(Column::ExternalSystemId.eq(system_id));
-    let changed = Entity::update_many().col_expr(Column::Url, Expr::value(url)).filter(known.clone());
-    changed.exec(connection).await?;
-    // Counted by reading: MySQL says 0 changed for a value that is there already.
-    if Entity::find().filter(known).one(connection).await?.is_some() {
-        return Ok(());
-    }
-    let row = ActiveModel {
-        id: NotSet,
-        url: Set(url.to_owned()),
-        cohort_id: Set(cohort_id),
-        external_system_id: Set(system_id),
-    };
-    Entity::insert(row).exec_without_returning(connection).await?;
-    Ok(())
-}
-
-/// Takes an address or id away.
-///
-/// # Errors
-/// [`ReviseError::NotFound`] of what is linked, of the system, or when there is nothing to take away.
-pub async fn delete_link(database: &Database, linked: Linked, name: &str) -> Result<(), ReviseError> {
-    let transaction = database.begin().await?;
-    check_linked(&transaction, linked).await?;
-    let system = system(&*transaction, name).await?;
-    let before = link_of(&*transaction, linked, system.id).await?;
-    let deleted = match linked {
-        Linked::Cohort(id) => {
-            use external_cohort_urls::{Column, Entity};
-            let all = Entity::delete_many().filter(Column::CohortId.eq(id));
-            all.filter(Column::ExternalSystemId.eq(system.id)).exec(&*transaction).await?
-        }
-        Linked::Subject(id) => {
-            use external_subject_links::{Column, Entity};
-            let all = Entity::delete_many().filter(Column::SubjectId.eq(id));
-            all.filter(Column::ExternalSystemId.eq(system.id)).exec(&*transaction).await?
-        }
-        Linked::Experiment(id) => {
-            use external_experiment_links::{Column, Entity};
-            let all = Entity::delete_many().filter(Column::ExperimentId.eq(id));
-            all.filter(Column::ExternalSystemId.eq(system.id)).exec(&*transaction).await?
-        }
-    };
-    if deleted.rows_affected == 0 {
-        return Err(not_found("external id or address of", &format!("'{name}'")));
-    }
-    let event = link_event("unlink", linked, name).before(json!({ "external_id": before }));
-    audit::record(&*transaction, event).await?;
-    Ok(transaction.commit().await?)
-}
-
-/// Adds a link that is not there yet.
-///
-/// # Errors
-/// [`ReviseError::Duplicate`] when it is there.
-pub async fn add_subject_link(
-    database: &Database,
-    subject_id: i32,
-    system: &external_system::Model,
-    external_id: &str,
-) -> Result<external_subject_links::Model, ReviseError> {
-    let transaction = database.begin().await?;
-    locked_subject(&transaction, subject_id).await?;
-    let row = external_subject_links::ActiveModel {
-        id: NotSet,
-        external_id: Set(external_id.to_owned()),
-        subject_id: Set(subject_id),
-        external_system_id: Set(system.id),
-    };
-    let row = row.insert(&*transaction).await.map_err(|error| linked_already(error, system))?;
-    let event = link_event("link", Linked::Subject(subject_id), &system.system_name);
-    audit::record(&*transaction, event.after(json!({ "external_id": external_id }))).await?;
-    transaction.commit().await?;
-    Ok(row)
-}
-
-/// The same of an experiment.
-///
-/// # Errors
-/// [`ReviseError::Duplicate`] when it is there.
-pub async fn add_experiment_link(
-    database: &Database,
-    experiment_id: i32,
-    system: &external_system::Model,
-    external_id: &str,
-) -> Result<external_experiment_links::Model, ReviseError> {
-    let transaction = database.begin().await?;
-    locked_experiment(&transaction, experiment_id).await?;
-    let row = external_experiment_links::ActiveModel {
-        id: NotSet,
-        external_id: Set(external_id.to_owned()),
-        experiment_id: Set(experiment_id),
-        external_system_id: Set(system.id),
-    };
-    let row = row.insert(&*transaction).await.map_err(|error| linked_already(error, system))?;
-    let event = link_event("link", Linked::Experiment(experiment_id), &system.system_name);
-    audit::record(&*transaction, event.after(json!({ "external_id": external_id }))).await?;
-    transaction.commit().await?;
-    Ok(row)
-}
-
-fn linked_already(error: DbErr, system: &external_system::Model) -> ReviseError {
-    match database::is_duplicate(&error) {
-        true => ReviseError::Duplicate { kind: "link of", label: system.system_name.clone() },
-        false => error.into(),
-    }
 }
 
 /// Adds a series to an experiment.

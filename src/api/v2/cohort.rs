@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::entity::{cohort, subject};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleDelete, SampleUpdate};
-use crate::study::revise::{self, Linked};
+use crate::study::link::{self, Linked};
 use crate::study::{Reference, listing, record};
 
 /// The addresses at which external systems show a cohort.
@@ -168,7 +168,7 @@ pub(super) async fn delete_cohort_url(
     Path((id, system)): Path<(String, String)>,
 ) -> Result<Single<CohortUrls>, HttpError> {
     let id = crate::api::input::number(&id)?;
-    revise::delete_link(app.engine.database(), Linked::Cohort(id), &system).await?;
+    link::delete_link(app.engine.database(), Linked::Cohort(id), &system).await?;
     urls(&app, id).await.map(Single)
 }
 

@@ -18,9 +18,9 @@ use crate::engine::Possible;
 use crate::entity::{experiment, state};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleDelete, SampleStateUpdate, SampleUpdate};
+use crate::study::link::{self, Linked};
 use crate::study::listing::{self, Named};
 use crate::study::record;
-use crate::study::revise::{self, Linked};
 
 /// The ids that external systems have for an experiment.
 #[derive(serde::Serialize, utoipa::ToSchema)]
@@ -317,6 +317,6 @@ pub(super) async fn delete_experiment_id(
     Path((id, system)): Path<(String, String)>,
 ) -> Result<Single<ExperimentIds>, HttpError> {
     let id = number(&id)?;
-    revise::delete_link(app.engine.database(), Linked::Experiment(id), &system).await?;
+    link::delete_link(app.engine.database(), Linked::Experiment(id), &system).await?;
     ids(&app, id).await.map(Single)
 }

@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::entity::subject;
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleDelete, SampleUpdate};
-use crate::study::revise::{self, Linked};
+use crate::study::link::{self, Linked};
 use crate::study::{Reference, listing, record};
 
 /// The ids that external systems have for a subject.
@@ -217,6 +217,6 @@ pub(super) async fn delete_subject_id(
     Path((id, system)): Path<(String, String)>,
 ) -> Result<Single<SubjectIds>, HttpError> {
     let id = number(&id)?;
-    revise::delete_link(app.engine.database(), Linked::Subject(id), &system).await?;
+    link::delete_link(app.engine.database(), Linked::Subject(id), &system).await?;
     ids(&app, id).await.map(Single)
 }
