@@ -107,9 +107,7 @@ impl Accounts {
             after["password"] = json!("changed");
         }
         let event = Event::new("update", "user", id, &row.username).changed(&before, &after);
-        if !event.is_nothing() {
-            audit::record(&*transaction, event).await?;
-        }
+        audit::record(&*transaction, event).await?;
         transaction.commit().await?;
         self.logins.forget_all();
         Ok(row)

@@ -371,9 +371,7 @@ pub async fn ensure_admin(
         after["password"] = serde_json::json!("changed");
     }
     let event = Event::new("update", "user", user_id, &row.username).changed(&before, &after);
-    if !event.is_nothing() {
-        audit::record(&*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
-    }
+    audit::record(&*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
     if let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(&*transaction).await? {
         let link = roles_users::ActiveModel { user_id: Set(user_id), role_id: Set(role.id) };
         let conflict = OnConflict::columns([roles_users::Column::UserId, roles_users::Column::RoleId])

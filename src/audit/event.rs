@@ -70,8 +70,7 @@ impl Event {
     }
 
     /// Whether [`Self::changed`] found no difference.
-    #[must_use]
-    pub fn is_nothing(&self) -> bool {
+    fn is_nothing(&self) -> bool {
         let is_empty = |value: &Option<Value>| value.as_ref().and_then(Value::as_object).is_some_and(Map::is_empty);
         is_empty(&self.before) && is_empty(&self.after)
     }
@@ -104,11 +103,15 @@ pub async fn recorded() {
     RECORDED.notified().await;
 }
 
-/// Writes the event with the change that it tells of, in the transaction of the caller.
+/// Writes the event with the change that it tells of, in the transaction of the caller. One that found nothing different
+/// ([`Event::changed`]) is none.
 ///
 /// # Errors
 /// When the database cannot be written.
 pub async fn record(connection: &impl ConnectionTrait, event: Event) -> Result<(), DbErr> {
+    if event.is_nothing() {
+        return Ok(());
+    }
     let (user_id, who, origin, address) = Who::now().parts();
     let json = |value: Option<Value>| value.map(|value| value.to_string());
     let row = ActiveModel {

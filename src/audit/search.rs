@@ -3,13 +3,14 @@
 use chrono::NaiveDateTime;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 
+use crate::database::contains;
 use crate::entity::audit_event::{Column, Entity, Model};
 use crate::entity::kind::Origin;
 
 /// Which events; what is none does not matter.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Part of the name of who did it.
+    /// Part of the name of who did it, in any case.
     pub who: Option<String>,
     pub verb: Option<String>,
     pub kind: Option<String>,
@@ -32,10 +33,10 @@ impl Filter {
         let some = |text: &Option<String>| text.clone().filter(|text| !text.trim().is_empty());
         let mut select = Entity::find().order_by_desc(Column::Id);
         if let Some(who) = some(&self.who) {
-            select = select.filter(Column::Who.contains(who.trim()));
+            select = select.filter(contains(Column::Who, who.trim()));
         }
         if let Some(name) = some(&self.name) {
-            select = select.filter(Column::SubjectName.contains(name.trim()));
+            select = select.filter(contains(Column::SubjectName, name.trim()));
         }
         if let Some(verb) = some(&self.verb) {
             select = select.filter(Column::Verb.eq(verb));

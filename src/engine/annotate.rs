@@ -46,9 +46,7 @@ impl Engine {
         let row = if changed.is_changed() { changed.update(&*transaction).await? } else { row };
         let event = Event::new("annotate", "action", id, "").of_experiment(row.experiment_id);
         let event = event.changed(&before, &shown(&row));
-        if !event.is_nothing() {
-            audit::record(&*transaction, event).await?;
-        }
+        audit::record(&*transaction, event).await?;
         transaction.commit().await?;
         Ok(row)
     }

@@ -253,8 +253,7 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
     let is_fragment = is_fragment(request.headers());
     let is_head = request.method() == Method::HEAD;
-    let path = request.uri().path();
-    let is_api = path.strip_prefix(&app.settings.web.prefix).unwrap_or(path).starts_with("/api/");
+    let is_api = is_api(&app, &request);
     let response = next.run(request).await;
     if is_api {
         return json_error(response, id).await;
@@ -283,6 +282,12 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
     let mut page = (status, axum::response::Html(if is_head { String::new() } else { page })).into_response();
     keep_headers(&parts.headers, &mut page);
     page
+}
+
+/// Whether a request is one of the API, or one of the pages.
+pub(super) fn is_api(app: &App, request: &Request) -> bool {
+    let path = request.uri().path();
+    path.strip_prefix(&app.settings.web.prefix).unwrap_or(path).starts_with("/api/")
 }
 
 fn has_own_body(response: &Response) -> bool {

@@ -35,6 +35,7 @@ use crate::audit::{Who, acting};
 use crate::entity::idempotency_key;
 use crate::entity::kind::Origin;
 
+use super::error::is_api;
 use super::session::DatabaseSessions;
 use super::{Address, Backend, assets, health, metrics, render_errors};
 
@@ -102,9 +103,7 @@ impl Layers for Router<App> {
 
 /// What a request changes is changed in the name of who sent it, from where it came.
 async fn name_actor(State(app): State<App>, address: Address, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_api = path.strip_prefix(&app.settings.web.prefix).unwrap_or(path).starts_with("/api/");
-    let origin = if is_api { Origin::Api } else { Origin::Web };
+    let origin = if is_api(&app, &request) { Origin::Api } else { Origin::Web };
     let address = address.0.map(|address| address.to_canonical().to_string());
     acting(Who::new(origin, "nobody with an account", address), next.run(request)).await
 }

@@ -271,9 +271,7 @@ async fn set_role(
     changed.update_datetime = Set(now);
     let row = changed.update(connection).await?;
     let event = Event::new("update", "role", row.id, &row.name).changed(&before, &shown_role(&row));
-    if !event.is_nothing() {
-        audit::record(connection, event).await?;
-    }
+    audit::record(connection, event).await?;
     Ok(Some(row))
 }
 

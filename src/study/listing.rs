@@ -14,7 +14,7 @@ use sea_orm::{
     QuerySelect, Select,
 };
 
-use crate::database::Database;
+use crate::database::{Database, contains};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{
     action, callback_execution, dead_letter, experiment, external_experiment_links, external_subject_links, scan,
@@ -23,7 +23,6 @@ use crate::entity::{
 
 use super::VariableValue;
 use super::dossier::without_logs;
-use super::search::contains;
 
 /// Which rows of a list, in the order of the list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 
-use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, Query};
+use sea_orm::sea_query::Query;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter,
     QueryOrder, QuerySelect, Select,
 };
 use serde::Serialize;
 
+use crate::database::contains;
 use crate::entity::{cohort, experiment, state, subject, workflow};
 
 /// Which experiments.
@@ -135,13 +136,6 @@ fn experiment_condition(filter: &ExperimentFilter) -> Condition {
         );
     }
     condition
-}
-
-/// In any case, alike on the three databases. `%` and `_` in what people type are just characters.
-pub(super) fn contains(column: impl ColumnTrait, text: &str) -> sea_orm::sea_query::SimpleExpr {
-    let text = text.to_lowercase().replace('\0', "\u{fffd}");
-    let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-    Expr::expr(Func::lower(Expr::col(column.as_column_ref()))).like(LikeExpr::new(format!("%{escaped}%")).escape('\\'))
 }
 
 async fn page<E, C>(

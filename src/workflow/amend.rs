@@ -109,9 +109,7 @@ pub async fn amend_callback(
         false => error.into(),
     })?;
     let event = Event::new("update", "callback", id, &row.label).changed(&before, &shown(&row));
-    if !event.is_nothing() {
-        audit::record(&*transaction, event).await?;
-    }
+    audit::record(&*transaction, event).await?;
     let state = state::Entity::find_by_id(row.state_id).one(&*transaction).await?;
     if let Some(state) = state {
         graph::revise(&*transaction, state.workflow_id).await?;

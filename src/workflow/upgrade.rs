@@ -63,9 +63,11 @@ pub async fn apply(database: &Database, definition: &Definition) -> Result<Plan,
     let workflow_id = difference.workflow_id;
     difference.write(&*transaction).await?;
     graph::revise(&*transaction, workflow_id).await?;
-    let after = serde_json::json!({ "changes": plan.changes });
-    let event = Event::new("upgrade", "workflow", workflow_id, &definition.label).after(after);
-    audit::record(&*transaction, event).await?;
+    if !plan.changes.is_empty() {
+        let after = serde_json::json!({ "changes": plan.changes });
+        let event = Event::new("upgrade", "workflow", workflow_id, &definition.label).after(after);
+        audit::record(&*transaction, event).await?;
+    }
     transaction.commit().await?;
     Ok(plan)
 }

@@ -153,6 +153,8 @@ async fn every_change_over_the_api_is_recorded_with_who_made_it() {
         let all = audit_event::Entity::find().order_by_desc(audit_event::Column::Id);
         all.one(study.database().reader()).await.unwrap().unwrap()
     };
+    let config = "/api/v2/service/config/import-config";
+    let configuration = |text: &str| json!({ "config_definition": text });
     // Request, status, what is recorded.
     let changes: Vec<(&str, &str, Value, u16, &str, &str)> = vec![
         ("POST", "/api/v2/cohorts", json!({ "label": "x" }), 201, "create", "cohort"),
@@ -168,6 +170,31 @@ async fn every_change_over_the_api_is_recorded_with_who_made_it() {
         ("PUT", "/api/v2/callbacks/1", json!({ "run_timeout": 7 }), 200, "update", "callback"),
         ("POST", "/api/v2/callback_executions/1/retry", json!({ "reason": "stuck" }), 200, "intervene", "experiment"),
         ("PUT", "/api/v2/actions/1", json!({ "return_value": "a note" }), 200, "annotate", "action"),
+        ("PUT", "/api/v2/experiments/1/external_ids/XNAT", json!({ "external_id": "X1" }), 201, "link", "experiment"),
+        ("DELETE", "/api/v2/experiments/1/external_ids/XNAT", json!({}), 200, "unlink", "experiment"),
+        ("PUT", "/api/v2/subjects/1/external_ids/XNAT", json!({ "external_id": "S1" }), 201, "link", "subject"),
+        ("PUT", "/api/v2/cohorts/1/external_urls/XNAT", json!({ "external_url": "https://x" }), 201, "link", "cohort"),
+        (
+            "POST",
+            "/api/v2/scans",
+            json!({ "scantype_protocol": "T1w", "experiment_id": 1 }),
+            201,
+            "add_scan",
+            "experiment",
+        ),
+        (
+            "PUT",
+            config,
+            configuration("external_systems: [{system_name: XNAT, url: \"https://new\"}]"),
+            200,
+            "update",
+            "external_system",
+        ),
+        ("PUT", config, configuration("scantypes: [{modality: PT, protocol: T1w}]"), 200, "update", "scantype"),
+        ("PUT", config, configuration("roles: [{name: rater, permissions: [sample_add]}]"), 200, "create", "role"),
+        ("PUT", config, configuration("roles: [{name: rater, permissions: [user_read]}]"), 200, "update", "role"),
+        ("DELETE", "/api/v2/experiments/1?reason=double", json!({}), 200, "archive", "experiment"),
+        ("POST", "/api/v2/experiments/1/restore", json!({}), 200, "restore", "experiment"),
     ];
     for (method, path, body, status, verb, kind) in changes {
         let before = count().await;
@@ -240,6 +267,9 @@ async fn people_find_who_did_what() {
     assert_eq!(status, StatusCode::OK);
     assert!(page.contains("<strong>reader</strong>") && page.contains("from 127.0.0.1"), "{page}");
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>alert"), "{page}");
+    // In any case, and without wildcards.
+    assert!(admin.get("/audit?who=READ").await.1.contains("<strong>reader</strong>"));
+    assert!(admin.get("/audit?who=r_ader").await.1.contains("Nothing like that was done"));
     let (_, none) = admin.get("/audit?who=somebody+else").await;
     assert!(none.contains("Nothing like that was done"));
     let (_, cli) = admin.get("/audit?kind=user&origin=cli&name=rater").await;
