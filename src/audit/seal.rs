@@ -108,6 +108,9 @@ pub async fn seal(database: &Database) -> Result<usize, DbErr> {
             Err(error) => return Err(error),
         }
         sealed += events.len();
+        if (events.len() as u64) < BATCH {
+            return Ok(sealed);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use studygovernor::config::DatabaseSettings;
 use studygovernor::database::Database;
 
 use super::Server;
-use crate::support::Backend;
+use crate::support::{Backend, eventually};
 
 /// Statements that were executed in this database since the last time.
 struct Counter(Database);
@@ -24,10 +24,21 @@ impl Counter {
         let text = "SELECT COALESCE(SUM(calls), 0)::bigint AS calls FROM pg_stat_statements \
             WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) \
             AND query NOT LIKE '%pg_stat_statements%' AND query NOT LIKE '%deadline%' AND query NOT LIKE '%leased_until%' \
-            AND query NOT LIKE '%expires_at%' AND query <> ''";
+            AND query NOT LIKE '%expires_at%' AND query NOT LIKE '%audit_%' AND query <> ''";
         let row = self.0.reader().query_one_raw(Statement::from_string(DbBackend::Postgres, text.to_owned()));
         row.await.unwrap().unwrap().try_get("", "calls").unwrap()
     }
+}
+
+/// Waits until what was written has its place in the audit trail: the server does that a moment later.
+async fn sealed(counter: &Counter) {
+    let text = "SELECT (SELECT COUNT(*) FROM audit_event) - (SELECT COUNT(*) FROM audit_seal) AS open";
+    eventually("the audit trail to be sealed", async || {
+        let statement = Statement::from_string(DbBackend::Postgres, text);
+        let row = counter.0.reader().query_one_raw(statement).await.unwrap().unwrap();
+        (row.try_get::<i64>("", "open").unwrap() == 0).then_some(())
+    })
+    .await;
 }
 
 const LISTS: [&str; 20] = [
@@ -83,8 +94,10 @@ async fn a_list_costs_the_same_statements_for_one_row_and_for_many() {
     let server = Server::study(Backend::Postgres).await;
     let counter = Counter::of(&server.database).await;
     server.admin().post("/api/v2/import", people(0, 1)).await.expect(200);
+    sealed(&counter).await;
     let one = costs(&server, &counter).await;
     server.admin().post("/api/v2/import", people(1, 60)).await.expect(200);
+    sealed(&counter).await;
     let many = costs(&server, &counter).await;
     for ((path, one), many) in LISTS.iter().zip(&one).zip(&many) {
         // A total is counted when there are more rows than the first time; a login may be looked at anew: two more.
