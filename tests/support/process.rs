@@ -97,9 +97,16 @@ impl Program {
 }
 
 impl Drop for Program {
+    #[expect(clippy::print_stderr, reason = "a test that failed says why")]
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
+        // What a test that failed cannot tell: what the program was doing.
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            eprintln!("the last that it said:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+        }
     }
 }
 
