@@ -4,7 +4,7 @@ mod secrets;
 
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, QueuePurgeOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueuePurgeOptions};
 use lapin::protocol::BasicProperties;
 use lapin::{Channel, Connection};
 use serde_json::json;
@@ -211,12 +211,12 @@ async fn messages_that_nobody_can_read_are_dead_letters() {
     declare_queue(&channel, &names, "default").await.unwrap();
     let queue = names.work("default");
     let forged = Ticket { secret: "forged".to_owned(), ..Ticket::new(4711, 1, &server.url, KEY) };
+    // With confirms: a message that the broker never had is another mistake than a letter that is not shown.
+    channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
     for body in [b"no json at all".to_vec(), serde_json::to_vec(&forged).unwrap()] {
         let options = BasicPublishOptions::default();
-        channel
-            .basic_publish("".into(), queue.clone().into(), options, &body, BasicProperties::default())
-            .await
-            .unwrap();
+        let publish = channel.basic_publish("".into(), queue.clone().into(), options, &body, BasicProperties::default());
+        assert!(publish.await.unwrap().await.unwrap().is_ack());
     }
     let admin = Caller::admin_at(&server.url);
     let letters = eventually("the dead letters", async || {
