@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::account::{self, Accounts, PasswordError, Passwords};
+use crate::account::{self, Accounts, PasswordError, Passwords, Rules};
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, Settings};
 use crate::database::Database;
@@ -51,11 +51,12 @@ impl App {
     pub async fn connect(settings: Settings, clock: Clock) -> Result<Self, StartError> {
         let database = connect(&settings).await?;
         let passwords = Passwords::new(&settings.secrets.password_salt)?;
+        let rules = Rules { security: settings.security.clone(), secret_key: settings.secrets.secret_key.clone() };
         Ok(Self {
-            accounts: Accounts::new(database.clone(), passwords, clock.clone()),
+            accounts: Accounts::new(database.clone(), passwords, clock.clone(), rules),
             totals: Totals::default(),
             engine: Engine::new(database, clock),
-            templates: Templates::new(&settings.web)?,
+            templates: Templates::new(&settings.web, &settings.security)?,
             broker: Arc::default(),
             settings: Arc::new(settings),
         })
@@ -72,7 +73,13 @@ impl App {
         let now = app.engine.clock().now();
         account::ensure_roles(database, now).await.map_err(account::AccountError::Database)?;
         if let Some(admin) = &app.settings.admin {
-            account::ensure_admin(database, app.accounts.passwords(), admin, now).await?;
+            let least = app.settings.security.password_length;
+            account::ensure_admin(database, app.accounts.passwords(), admin, least, now).await?;
+            if app.accounts.judge(&admin.password, &[&admin.username, &admin.email]).problem.is_some() {
+                warn!(
+                    "the password in STUDYGOV_ADMIN_PASSWORD is easily guessed: use another one where others can come"
+                );
+            }
         }
         Ok(app)
     }

@@ -11,6 +11,7 @@ mod condition;
 mod database;
 mod engine;
 mod import;
+mod people;
 mod queue;
 mod structure;
 mod support;

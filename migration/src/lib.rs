@@ -17,6 +17,7 @@ mod m20261123_000007_idempotency;
 mod m20261123_000008_revision;
 mod m20261123_000009_dispatch;
 mod m20261124_000010_audit;
+mod m20261124_000011_people;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -35,6 +36,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000008_revision::Migration),
             Box::new(m20261123_000009_dispatch::Migration),
             Box::new(m20261124_000010_audit::Migration),
+            Box::new(m20261124_000011_people::Migration),
         ]
     }
 }

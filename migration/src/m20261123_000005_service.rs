@@ -12,24 +12,7 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         create_audit_event(manager).await?;
 
-        create_table(
-            manager,
-            Table::create()
-                .table("outbox")
-                .col(id())
-                .col(label("recipient", 255).not_null())
-                .col(label("mail_subject", 255).not_null())
-                .col(text(manager, "body_text").not_null())
-                .col(text(manager, "body_html"))
-                .col(moment(manager, "created").not_null())
-                .col(moment(manager, "available_at").not_null())
-                .col(moment(manager, "sent_at"))
-                .col(counter("attempts", 0))
-                .col(text(manager, "last_error"))
-                .to_owned(),
-        )
-        .await?;
-        index(manager, "outbox", &["sent_at", "available_at"], false).await
+        create_outbox(manager).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
@@ -61,4 +44,26 @@ pub(crate) async fn create_audit_event(manager: &SchemaManager<'_>) -> Result<()
     .await?;
     index(manager, "audit_event", &["user_id"], false).await?;
     index(manager, "audit_event", &["subject_type", "subject_id"], false).await
+}
+
+/// As it was before mails were rendered when they are sent.
+pub(crate) async fn create_outbox(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    create_table(
+        manager,
+        Table::create()
+            .table("outbox")
+            .col(id())
+            .col(label("recipient", 255).not_null())
+            .col(label("mail_subject", 255).not_null())
+            .col(text(manager, "body_text").not_null())
+            .col(text(manager, "body_html"))
+            .col(moment(manager, "created").not_null())
+            .col(moment(manager, "available_at").not_null())
+            .col(moment(manager, "sent_at"))
+            .col(counter("attempts", 0))
+            .col(text(manager, "last_error"))
+            .to_owned(),
+    )
+    .await?;
+    index(manager, "outbox", &["sent_at", "available_at"], false).await
 }

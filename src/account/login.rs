@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::user::{authenticate, find_active};
+use super::user::{Given, authenticate, find_active};
 use super::{AccountError, Accounts, User};
 
 /// A login that was right is not checked again for this long.
@@ -40,7 +40,7 @@ const MOST_OF_NAME: u32 = 100;
 /// Why somebody was not let in, besides a wrong name or password.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    #[error("too many failed logins; try again in {0} seconds")]
+    #[error("too many tries; try again in {0} seconds")]
     TooMany(u64),
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -86,7 +86,7 @@ struct Remembered {
 
 /// Where failures come from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Cause {
+pub(super) enum Cause {
     Pair(IpAddr, String),
     Address(IpAddr),
     Name(String),
@@ -113,7 +113,7 @@ impl Cause {
 }
 
 /// Where an address belongs to: who has one IPv6 address has the other 2^64 of its network too.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let mut parts = address.segments();
@@ -171,7 +171,7 @@ impl Logins {
 
     /// What a login counts for. Who got in from there lately counts for the pair only: neither a colleague's broken
     /// script behind the same address nor somebody elsewhere who guesses at the name keeps a script out that works.
-    fn causes(&self, login: &str, address: Option<IpAddr>) -> Vec<Cause> {
+    pub(super) fn causes(&self, login: &str, address: Option<IpAddr>) -> Vec<Cause> {
         let mut causes = Cause::all(login, address);
         let trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
         let is_trusted = |cause: &Cause| trusted.get(cause).is_some_and(|since| since.elapsed() < TRUSTED);
@@ -186,7 +186,7 @@ impl Logins {
     }
 
     /// Counts a try, unless there were too many already.
-    fn try_one(&self, causes: &[Cause]) -> Result<(), LoginError> {
+    pub(super) fn try_one(&self, causes: &[Cause]) -> Result<(), LoginError> {
         let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         check_in(&all, causes)?;
         if all.len() + causes.len() > MOST_KEPT {
@@ -207,7 +207,7 @@ impl Logins {
     }
 
     /// The try was right: it is not counted, and who came from there is trusted for a while.
-    fn take_back(&self, causes: &[Cause]) {
+    pub(super) fn take_back(&self, causes: &[Cause]) {
         let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         for cause in causes {
             match all.get_mut(cause) {
@@ -241,7 +241,8 @@ fn check_in(all: &HashMap<Cause, Failures>, causes: &[Cause]) -> Result<(), Logi
 
 impl Accounts {
     /// The user with this name or address and password, for requests that bring them each time; a login that was
-    /// right a moment ago is not checked again. `address` is where the request comes from.
+    /// right a moment ago is not checked again. `address` is where the request comes from. A password alone is not enough
+    /// for who has a second factor or must have one: their scripts use tokens.
     ///
     /// # Errors
     /// [`LoginError::TooMany`] after many failures.
@@ -267,6 +268,7 @@ impl Accounts {
             return Ok(Some(user));
         }
         let user = self.log_in(login, password, address).await?;
+        let user = user.filter(|user| !user.has_second_factor && !user.must_enrol);
         if let Some(user) = &user {
             let now = Instant::now();
             self.logins.remember(key, Remembered { user: user.clone(), verified: now, loaded: now });
@@ -287,7 +289,9 @@ impl Accounts {
         let causes = self.logins.causes(login, address);
         // Counted before the password is looked at: of many at the same moment no more than the limit are tried.
         self.logins.try_one(&causes)?;
-        let user = authenticate(&self.database, &self.passwords, login, password, self.clock.now()).await?;
+        let given = Given { login, password, address };
+        let security = &self.rules.security;
+        let user = authenticate(&self.database, &self.passwords, security, &given, self.clock.now()).await?;
         if user.is_some() {
             self.logins.take_back(&causes);
         }
@@ -303,6 +307,7 @@ impl Accounts {
         let loaded = Instant::now();
         let user = self.find_active(entry.user.id).await.map_err(AccountError::Database)?;
         let user = user.filter(|user| user.uniquifier == entry.user.uniquifier);
+        let user = user.filter(|user| !user.has_second_factor && !user.must_enrol);
         match &user {
             Some(user) => {
                 self.logins.remember(*key, Remembered { user: user.clone(), verified: entry.verified, loaded });

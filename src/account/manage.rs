@@ -13,7 +13,7 @@ use crate::audit::{self, Event};
 use crate::database;
 use crate::entity::{role, roles_users, user};
 
-use super::user::{check_field, check_unique, insert};
+use super::user::{check_field, check_unique, insert, is_weak};
 use super::{AccountError, Accounts, NewUser, Permission};
 
 /// What is to be different about an account; what is none stays.
@@ -48,7 +48,7 @@ impl Accounts {
         super::user::check(new)?;
         let hash = self.passwords.hash(&new.password).await?;
         let transaction = self.database.begin().await?;
-        let row = insert(&*transaction, new, hash, self.clock.now()).await?;
+        let row = insert(&*transaction, new, (hash, self.is_weak(new)), self.clock.now()).await?;
         transaction.commit().await?;
         self.logins.forget_all();
         Ok(row)
@@ -83,8 +83,11 @@ impl Accounts {
         if row.active && changes.active == Some(false) {
             check_other_admin(&*transaction, id).await?;
         }
-        let username = changes.username.as_deref().unwrap_or(&row.username);
-        check_unique(&*transaction, Some(id), username, changes.email.as_deref().unwrap_or(&row.email)).await?;
+        let username = changes.username.clone().unwrap_or_else(|| row.username.clone());
+        check_unique(&*transaction, Some(id), &username, changes.email.as_deref().unwrap_or(&row.email)).await?;
+        if let Some(email) = changes.email.as_deref().filter(|email| *email != row.email) {
+            super::user::check_email(email, &username)?;
+        }
         let before = shown(&row);
         let mut changed = row.into_active_model();
         changed.username = changes.username.map_or(changed.username, |value| Set(value.trim().to_owned()));
@@ -93,6 +96,9 @@ impl Accounts {
         changed.active = changes.active.map_or(changed.active, Set);
         changed.update_datetime = Set(Some(self.clock.now()));
         let has_new_password = hash.is_some();
+        if let Some(password) = &changes.password {
+            changed.weak_password = Set(is_weak(password, &username, "", "", self.rules.security.password_length));
+        }
         if let Some(hash) = hash {
             changed.password = Set(hash);
             changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
@@ -168,7 +174,15 @@ impl Accounts {
         hash: String,
         now: chrono::NaiveDateTime,
     ) -> Result<user::Model, AccountError> {
-        insert(connection, new, hash, now).await
+        insert(connection, new, (hash, self.is_weak(new)), now).await
+    }
+
+    fn is_weak(&self, new: &NewUser) -> bool {
+        let is_weak = is_weak(&new.password, &new.username, &new.name, &new.email, self.rules.security.password_length);
+        if is_weak {
+            tracing::warn!(user = %new.username, "the password of this account is easily guessed");
+        }
+        is_weak
     }
 
     /// Something about roles or accounts was changed by somebody else in this process: nothing remembered counts.

@@ -3,20 +3,37 @@
 //! [`Accounts`] is the door: who somebody is ([`Accounts::verify`], [`Accounts::log_in`], [`Accounts::bearer`]), and
 //! every change of accounts, roles and tokens.
 
+mod directory;
+mod limit;
 mod login;
 mod manage;
 mod password;
 mod permission;
+mod recovery;
+mod registration;
+mod role;
+mod second_factor;
+mod session;
+mod strength;
 mod token;
 mod user;
 
+use std::sync::Arc;
+
 use crate::clock::Clock;
+use crate::config::SecuritySettings;
 use crate::database::Database;
 
+pub use directory::{AccountState, Found, Wanted};
 pub use login::LoginError;
 pub use manage::{RoleRecord, UserChanges, has_admin, record_reset, replace_roles, revoke_tokens};
 pub use password::{PasswordError, Passwords};
 pub use permission::Permission;
+pub use registration::{Chosen, FormError, Problems, Registration, is_invited};
+pub use role::RoleForm;
+pub use second_factor::Enrolment;
+pub use session::Session;
+pub use strength::Strength;
 pub use token::{NewToken, Token};
 pub use user::{AccountError, NewUser, User, ensure_admin, ensure_roles};
 
@@ -27,12 +44,27 @@ pub struct Accounts {
     passwords: Passwords,
     clock: Clock,
     logins: login::Logins,
+    limits: limit::Limits,
+    rules: Arc<Rules>,
+}
+
+/// What accounts are held to, and what their second factors are made with.
+pub struct Rules {
+    pub security: SecuritySettings,
+    pub secret_key: String,
+}
+
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Rules(…)")
+    }
 }
 
 impl Accounts {
     #[must_use]
-    pub fn new(database: Database, passwords: Passwords, clock: Clock) -> Self {
-        Self { database, passwords, clock, logins: login::Logins::default() }
+    pub fn new(database: Database, passwords: Passwords, clock: Clock, rules: Rules) -> Self {
+        let (logins, limits) = (login::Logins::default(), limit::Limits::default());
+        Self { database, passwords, clock, logins, limits, rules: Arc::new(rules) }
     }
 
     #[must_use]

@@ -1,6 +1,7 @@
 //! Accounts: making them, and who somebody is.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -11,11 +12,12 @@ use sea_orm::{
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
-use crate::config::AdminSettings;
+use crate::config::{AdminSettings, SecuritySettings};
 use crate::database::{self, Database};
 use crate::entity::{role, roles_users, user};
 
 use super::password::Checked;
+use super::strength::judge;
 use super::{PasswordError, Passwords, Permission};
 
 /// Somebody who is logged in, with what the roles permit.
@@ -30,6 +32,10 @@ pub struct User {
     pub roles: BTreeSet<String>,
     /// Changes with the password, so that sessions end with it.
     pub uniquifier: String,
+    /// A code is asked for at each login.
+    pub has_second_factor: bool,
+    /// One of the roles wants a second factor and there is none yet: nothing can be done before there is.
+    pub must_enrol: bool,
 }
 
 impl User {
@@ -37,6 +43,13 @@ impl User {
     #[must_use]
     pub fn is_admin(&self) -> bool {
         self.roles.contains("admin")
+    }
+
+    /// Nobody reaches for more than the own rights: an account that may do more than oneself, a role that permits more. Who
+    /// sets the password of an account can use it.
+    #[must_use]
+    pub fn reaches(&self, is_admin: bool, permissions: &BTreeSet<Permission>) -> bool {
+        self.is_admin() || (!is_admin && permissions.is_subset(&self.permissions))
     }
 
     /// Whether one of the roles permits it.
@@ -80,26 +93,33 @@ pub enum AccountError {
 }
 
 /// The user with this name, or this e-mail address in any case, and this password; none when that is nobody, or
-/// somebody who is not active. Takes as long in each case.
+/// somebody who is not active or has not confirmed the address yet. Takes as long in each case.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) async fn authenticate(
     database: &Database,
     passwords: &Passwords,
-    login: &str,
-    password: &str,
+    rules: &SecuritySettings,
+    given: &Given<'_>,
     now: NaiveDateTime,
 ) -> Result<Option<User>, AccountError> {
-    match try_once(database, passwords, login, password, now).await? {
+    match try_once(database, passwords, rules, given, now).await? {
         Outcome::In(user) => Ok(Some(*user)),
         Outcome::Out => Ok(None),
         // Another login of the same account replaced an old hash at the same moment.
-        Outcome::Replaced => match try_once(database, passwords, login, password, now).await? {
+        Outcome::Replaced => match try_once(database, passwords, rules, given, now).await? {
             Outcome::In(user) => Ok(Some(*user)),
             _ => Ok(None),
         },
     }
+}
+
+/// What somebody brings to log in.
+pub(super) struct Given<'a> {
+    pub login: &'a str,
+    pub password: &'a str,
+    pub address: Option<IpAddr>,
 }
 
 enum Outcome {
@@ -112,10 +132,11 @@ enum Outcome {
 async fn try_once(
     database: &Database,
     passwords: &Passwords,
-    login: &str,
-    password: &str,
+    rules: &SecuritySettings,
+    given: &Given<'_>,
     now: NaiveDateTime,
 ) -> Result<Outcome, AccountError> {
+    let (login, password) = (given.login, given.password);
     // PostgreSQL refuses to compare with a null character; no name has one.
     let login = login.trim().replace('\0', "\u{fffd}");
     let login = login.as_str();
@@ -127,10 +148,16 @@ async fn try_once(
     // A name may look like the address of somebody else; the name goes first.
     let row = found.iter().find(|row| row.username == login).or(found.first());
     let checked = passwords.check(password, row.map(|row| row.password.as_str())).await;
-    let Some(row) = row.filter(|row| row.active && checked != Checked::Wrong) else { return Ok(Outcome::Out) };
+    let may_come = |row: &&user::Model| row.active && (row.confirmed_at.is_some() || !rules.confirmable);
+    let Some(row) = row.filter(may_come).filter(|_| checked != Checked::Wrong) else { return Ok(Outcome::Out) };
+    let is_weak = is_weak(password, &row.username, &row.name, &row.email, rules.password_length);
+    let address = given.address.map(|address| address.to_canonical().to_string());
     let mut statement = user::Entity::update_many()
         .col_expr(user::Column::LastLoginAt, Expr::value(row.current_login_at))
         .col_expr(user::Column::CurrentLoginAt, Expr::value(now))
+        .col_expr(user::Column::LastLoginIp, Expr::value(row.current_login_ip.clone()))
+        .col_expr(user::Column::CurrentLoginIp, Expr::value(address))
+        .col_expr(user::Column::WeakPassword, Expr::value(is_weak))
         .col_expr(user::Column::LoginCount, Expr::value(row.login_count + 1));
     if checked == Checked::RightButOld {
         statement = statement.col_expr(user::Column::Password, Expr::value(passwords.hash(password).await?));
@@ -194,8 +221,12 @@ async fn with_permissions(connection: &impl ConnectionTrait, row: user::Model) -
         .await?;
     let texts = roles.iter().filter_map(|(_, role)| role.as_ref()?.permissions.as_deref());
     let permissions = texts.flat_map(Permission::parse_all);
+    let wants_factor = roles.iter().any(|(_, role)| role.as_ref().is_some_and(|role| role.requires_second_factor));
+    let has_second_factor = row.second_factor_at.is_some();
     Ok(User {
         id: row.id,
+        has_second_factor,
+        must_enrol: wants_factor && !has_second_factor,
         username: row.username,
         name: row.name,
         email: row.email,
@@ -218,24 +249,36 @@ pub(super) fn check_field(field: &'static str, value: &str) -> Result<(), Accoun
     Ok(())
 }
 
+/// The existing product takes a user name for the address of who has none.
+pub(super) fn check_email(email: &str, username: &str) -> Result<(), AccountError> {
+    match email.contains('@') || email.trim() == username.trim() {
+        true => Ok(()),
+        false => Err(AccountError::Invalid { field: "email", problem: "is not an e-mail address".to_owned() }),
+    }
+}
+
 pub(super) fn check(new: &NewUser) -> Result<(), AccountError> {
     let invalid = |field, problem: &str| Err(AccountError::Invalid { field, problem: problem.to_owned() });
     for (field, value) in [("username", &new.username), ("name", &new.name), ("email", &new.email)] {
         check_field(field, value)?;
     }
-    if !new.email.contains('@') && new.email != new.username {
-        return invalid("email", "is not an e-mail address");
-    }
+    check_email(&new.email, &new.username)?;
     if new.password.is_empty() {
         return invalid("password", "is empty");
     }
     Ok(())
 }
 
+/// Whether a password is one that its owner could not choose in a form.
+pub(super) fn is_weak(password: &str, username: &str, name: &str, email: &str, least: usize) -> bool {
+    judge(password, &[username, name, email], least).problem.is_some()
+}
+
+/// Makes an account; a `hash` comes with whether its password is easily guessed.
 pub(super) async fn insert(
     connection: &impl ConnectionTrait,
     new: &NewUser,
-    hash: String,
+    (hash, is_weak): (String, bool),
     now: NaiveDateTime,
 ) -> Result<user::Model, AccountError> {
     check_unique(connection, None, &new.username, &new.email).await?;
@@ -256,6 +299,9 @@ pub(super) async fn insert(
         tf_totp_secret: Set(None),
         create_time: Set(now),
         update_datetime: Set(Some(now)),
+        weak_password: Set(is_weak),
+        second_factor_at: Set(None),
+        last_code_step: Set(0),
     };
     let user = row.insert(connection).await.map_err(|error| match database::is_duplicate(&error) {
         true => AccountError::Exists,
@@ -301,6 +347,7 @@ pub async fn ensure_roles(database: &Database, now: NaiveDateTime) -> Result<(),
             description: Set(Some(name.to_owned())),
             permissions: Set(Some(names.join(","))),
             update_datetime: Set(now),
+            requires_second_factor: Set(false),
         };
         match row.insert(&*transaction).await {
             Ok(_) => {}
@@ -320,6 +367,7 @@ pub async fn ensure_admin(
     database: &Database,
     passwords: &Passwords,
     admin: &AdminSettings,
+    least: usize,
     now: NaiveDateTime,
 ) -> Result<(), AccountError> {
     let by = |column: user::Column, value: &str| user::Entity::find().filter(column.eq(value)).one(database.reader());
@@ -343,7 +391,8 @@ pub async fn ensure_admin(
         check(&new)?;
         let hash = passwords.hash(&new.password).await?;
         let transaction = database.begin().await?;
-        return match insert(&*transaction, &new, hash, now).await {
+        let is_weak = is_weak(&new.password, &new.username, &new.name, &new.email, least);
+        return match insert(&*transaction, &new, (hash, is_weak), now).await {
             Ok(_) => Ok(transaction.commit().await?),
             // Another server that starts at the same time made it.
             Err(AccountError::Exists) => Ok(()),
@@ -360,6 +409,7 @@ pub async fn ensure_admin(
     changed.email = Set(admin.email.clone());
     changed.active = Set(true);
     changed.update_datetime = Set(Some(now));
+    changed.weak_password = Set(is_weak(&admin.password, &admin.username, "", &admin.email, least));
     if !is_same {
         changed.password = Set(passwords.hash(&admin.password).await?);
         changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());

@@ -56,10 +56,12 @@ impl FromRequestParts<App> for MaybeCaller {
         }
         let Some(given) = parts.headers.get(AUTHORIZATION).cloned() else {
             let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
-            if let Some(user) = &session.user {
+            // Somebody who lacks the second factor that a role asks for does nothing before there is one.
+            let known = session.user.filter(|user| !user.must_enrol);
+            if let Some(user) = &known {
                 crate::audit::identified(user.id, &user.username);
             }
-            return Ok(Self(session.user.map(|user| Caller { user, by: By::Session })));
+            return Ok(Self(known.map(|user| Caller { user, by: By::Session })));
         };
         let found = match scheme(&given) {
             Some(("basic", encoded)) => basic(parts, app, encoded).await.map_err(IntoResponse::into_response)?,

@@ -59,7 +59,7 @@ fn failures(method: &str, is_open: bool) -> Vec<(&'static str, &'static str)> {
         ("401", "No login, or a wrong one"),
         ("403", "Not permitted"),
         ("404", "There is no such thing"),
-        ("429", "Too many failed logins"),
+        ("429", "Too many tries"),
     ];
     match method {
         "get" => all.push(("304", "It is as `If-None-Match` says")),

@@ -44,16 +44,13 @@ pub(super) async fn create_user(app: &App, body: UserBody) -> Result<user::Model
     Ok(app.accounts.create(&new).await?)
 }
 
-/// Nobody reaches for more than the own rights: an account that may do more than oneself, a role that permits more. Who
-/// sets the password of an account can use it.
 async fn check_reach(app: &App, caller: &Caller, id: i32) -> Result<(), HttpError> {
     let found = app.accounts.find(id).await?.ok_or_else(|| HttpError::NotFound(format!("user {id}")))?;
     check_rights(caller, found.is_admin(), &found.permissions)
 }
 
 fn check_rights(caller: &Caller, is_admin: bool, permissions: &BTreeSet<Permission>) -> Result<(), HttpError> {
-    let reaches = caller.user.is_admin() || (!is_admin && permissions.is_subset(&caller.user.permissions));
-    match reaches {
+    match caller.user.reaches(is_admin, permissions) {
         true => Ok(()),
         false => Err(HttpError::NotYours("This account or role may do more than you may.".to_owned())),
     }

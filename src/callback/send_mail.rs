@@ -47,7 +47,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     };
     let body = fill(&arguments.body, run)?;
     run.log.line(&format!("Sending mail to {}: {subject}", to.join(", ")));
-    let letter = Letter { to: to.clone(), subject: subject.clone(), body: body.clone() };
+    let letter = Letter { to: to.clone(), subject: subject.clone(), body: body.clone(), html: None };
     match mail.send(&letter).await.map_err(|error| Failure(error.to_string()))? {
         Posted::Sent => run.log.line("The mail server has taken it."),
         Posted::Kept(file) => {

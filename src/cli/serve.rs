@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::config::{CallbackMethod, Settings};
 use crate::entity::user;
 use crate::http::{self, Layers};
+use crate::mail::{Courier, Mailer};
 use crate::queue::{self, QueueNames};
 use crate::web;
 use crate::worker::{LocalDesk, LocalIntake, Pool, note_worker, presence, sweep, worker_name};
@@ -55,9 +56,11 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
         _ => tokio::spawn(run_pool(app.clone(), "embedded", stopped.clone())),
     };
     let sweeper = tokio::spawn(sweep(app.engine.clone(), app.settings.callback.lease, stopped.clone()));
+    let (mails, stop_mails) = (courier(&app), stopped.clone());
+    let courier = tokio::spawn(async move { mails.run(stop_mails).await });
     let sealer = tokio::spawn(seal_events(app.clone(), stopped.clone()));
     info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
-    let service = web::routes().merge(api::routes(&app)).with_layers(&app);
+    let service = web::pages(&app).into_router().merge(api::routes(&app)).with_layers(&app);
     let told = async move {
         http::shutdown_signal().await;
         // Nobody listens any more only when everything has ended already.
@@ -75,7 +78,22 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let _ = callbacks.await;
     let _ = sweeper.await;
     let _ = sealer.await;
+    let _ = courier.await;
     Ok(())
+}
+
+/// Sends the mails of the outbox.
+fn courier(app: &App) -> Courier {
+    let (settings, templates) = (&app.settings, app.templates.clone());
+    Courier {
+        database: app.engine.database().clone(),
+        clock: app.engine.clock().clone(),
+        mailer: Mailer::new(settings.work.mail.clone()),
+        render: Arc::new(move |name, context| templates.mail(name, context).map_err(|error| error.to_string())),
+        base_url: settings.web.base_url(),
+        confirm_within: settings.security.confirm_within,
+        reset_within: settings.security.reset_within,
+    }
 }
 
 /// Gives the events of the audit trail their places in the chain, a moment after they were committed, until `stop`.

@@ -208,7 +208,8 @@ impl Show {
         let text = match self.format {
             Format::Dot => workflow::to_dot(&definition),
             Format::Svg => {
-                let templates = Templates::new(&settings()?.web).map_err(Failure::because)?;
+                let settings = settings()?;
+                let templates = Templates::new(&settings.web, &settings.security).map_err(Failure::because)?;
                 templates.graph(&workflow::draw(&definition), &[], true).map_err(Failure::because)?
             }
             Format::Json => serde_json::to_string_pretty(&definition).map_err(Failure::because)?,

@@ -10,6 +10,7 @@ mod environment;
 mod known;
 mod mail;
 mod project;
+mod security;
 mod web;
 mod work;
 
@@ -21,6 +22,7 @@ pub use database::{DatabaseKind, DatabaseSettings};
 pub use environment::{Environment, SettingError};
 pub use mail::{MailSecurity, MailServer, MailSettings};
 pub use project::{ProjectSettings, Secrets};
+pub use security::SecuritySettings;
 pub use web::WebSettings;
 pub use work::WorkSettings;
 
@@ -34,6 +36,7 @@ pub struct Settings {
     pub web: WebSettings,
     pub callback: CallbackSettings,
     pub admin: Option<AdminSettings>,
+    pub security: SecuritySettings,
     /// Sentences for the log: nothing that stops the start.
     pub warnings: Vec<String>,
 }
@@ -53,9 +56,6 @@ impl Settings {
         if let Some(class) = environment.get("GUNICORN_WORKER_CLASS") {
             warnings.push(format!("GUNICORN_WORKER_CLASS={class} is accepted and has no meaning here"));
         }
-        for name in ["SECURITY_REGISTERABLE", "SECURITY_CHANGEABLE", "SECURITY_RECOVERABLE", "SECURITY_CONFIRMABLE"] {
-            environment.flag(name, true)?;
-        }
         if environment.get("SECRET_KEY").is_some_and(|key| key.len() < 16) {
             warnings.push("SECRET_KEY is short: anybody who guesses it can answer for callbacks".to_owned());
         }
@@ -66,6 +66,7 @@ impl Settings {
             callback,
             work: WorkSettings::read(environment, working_directory)?,
             admin: AdminSettings::read(environment)?,
+            security: SecuritySettings::read(environment)?,
             database,
             project,
             warnings,

@@ -1,4 +1,5 @@
-//! A mail to be sent, or sent.
+//! A mail to be sent, or sent: which template, for whom, with what. The text is made when it is sent, so that no link
+//! with a secret ever lies here.
 
 use sea_orm::entity::prelude::*;
 
@@ -8,12 +9,17 @@ pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i32,
     pub recipient: String,
-    pub mail_subject: String,
-    pub body_text: String,
-    pub body_html: Option<String>,
+    /// Whose mail it is; needed for a link.
+    pub user_id: Option<i32>,
+    pub mailing_id: Option<i32>,
+    pub template: String,
+    /// JSON.
+    pub context: String,
     pub created: DateTime,
-    pub available_at: DateTime,
+    /// When it is to be tried (again); nothing when it was sent or given up.
+    pub available_at: Option<DateTime>,
     pub sent_at: Option<DateTime>,
+    pub failed_at: Option<DateTime>,
     pub attempts: i32,
     pub last_error: Option<String>,
 }

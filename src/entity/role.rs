@@ -11,6 +11,7 @@ pub struct Model {
     pub description: Option<String>,
     pub permissions: Option<String>,
     pub update_datetime: DateTime,
+    pub requires_second_factor: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -9,6 +9,14 @@ pub struct Model {
     pub id: String,
     pub data: String,
     pub expires_at: DateTime,
+    /// Who is logged in, and since when and where; nothing before a login.
+    pub user_id: Option<i32>,
+    pub created: Option<DateTime>,
+    /// To the minute.
+    pub last_seen: Option<DateTime>,
+    pub address: Option<String>,
+    pub agent: Option<String>,
+    pub remembered: bool,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -19,9 +19,16 @@ pub struct Model {
     pub last_login_ip: Option<String>,
     pub current_login_ip: Option<String>,
     pub login_count: i32,
+    /// What the secret of the authenticator app is derived from, together with `SECRET_KEY`.
     pub tf_totp_secret: Option<String>,
     pub create_time: DateTime,
     pub update_datetime: Option<DateTime>,
+    /// The password was taken as given and is one that is easily guessed.
+    pub weak_password: bool,
+    /// Since when the second factor is asked for.
+    pub second_factor_at: Option<DateTime>,
+    /// Of the code that was used last (30 s each): none is good twice.
+    pub last_code_step: i32,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -12,7 +12,7 @@ use tower_http::request_id::RequestId;
 use tracing::error;
 use utoipa::ToSchema;
 
-use crate::account::{AccountError, LoginError};
+use crate::account::{AccountError, FormError, LoginError};
 use crate::app::App;
 use crate::engine::EngineError;
 use crate::study::revise::ReviseError;
@@ -43,7 +43,7 @@ pub enum HttpError {
     #[error("{0}")]
     Unprocessable(String),
     /// Try again after so many seconds.
-    #[error("Too many failed logins; try again in {0} seconds.")]
+    #[error("Too many tries; try again in {0} seconds.")]
     TooMany(u64),
     #[error(transparent)]
     Database(#[from] sea_orm::DbErr),
@@ -129,6 +129,18 @@ impl From<AccountError> for HttpError {
             AccountError::Changed => Self::Precondition,
             AccountError::Password(error) => Self::Internal(error.to_string()),
             AccountError::Database(error) => Self::Database(error),
+        }
+    }
+}
+
+impl From<FormError> for HttpError {
+    fn from(error: FormError) -> Self {
+        match error {
+            FormError::Problems(problems) => {
+                Self::Invalid(problems.into_iter().map(|(field, problem)| (field.to_owned(), problem)).collect())
+            }
+            FormError::Link => Self::NotFound("such link any more".to_owned()),
+            FormError::Login(error) => error.into(),
         }
     }
 }
@@ -309,7 +321,7 @@ fn title(status: StatusCode) -> &'static str {
         StatusCode::METHOD_NOT_ALLOWED => "That cannot be done here",
         StatusCode::CONFLICT => "That is not possible any more",
         StatusCode::PAYLOAD_TOO_LARGE => "That is too large",
-        StatusCode::TOO_MANY_REQUESTS => "Too many failed logins",
+        StatusCode::TOO_MANY_REQUESTS => "Too many tries",
         StatusCode::PRECONDITION_FAILED => "It has changed since you read it",
         StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "That took too long",
         status if status.is_server_error() => "Something went wrong here",

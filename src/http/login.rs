@@ -1,16 +1,17 @@
 //! Who asks: the browser session (axum-login), and extractors that have checked before a handler begins.
 
-use std::marker::PhantomData;
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts, OriginalUri};
+use axum::http::header::USER_AGENT;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_login::{AuthUser, AuthnBackend};
+use tower_sessions::Expiry;
 
-use super::HttpError;
 use super::error::is_fragment;
+use super::{HttpError, session};
 use crate::account::{AccountError, Accounts, LoginError, Permission, User};
 use crate::app::App;
 use crate::audit;
@@ -90,10 +91,62 @@ impl FromRequestParts<App> for LoggedIn {
     }
 }
 
+/// Logs somebody in: the session gets a new name, so that one that was begun by somebody else is not taken over, and
+/// learns where it is used. Who wants to be remembered keeps it when the browser is closed.
+///
+/// # Errors
+/// When the session cannot be kept.
+pub async fn begin_session(
+    app: &App,
+    session: &mut AuthSession,
+    user: &User,
+    from: &Origins,
+    is_remembered: bool,
+) -> Result<(), HttpError> {
+    let internal = |error: String| HttpError::Internal(error);
+    session.session.clear().await;
+    session.session.cycle_id().await.map_err(|error| internal(error.to_string()))?;
+    if is_remembered {
+        let lasts = time::Duration::seconds(app.settings.security.remembered.num_seconds());
+        session.session.set_expiry(Some(Expiry::OnInactivity(lasts)));
+    }
+    let values = [
+        (session::ADDRESS, serde_json::json!(from.address)),
+        (session::AGENT, serde_json::json!(from.agent)),
+        (session::REMEMBERED, serde_json::json!(is_remembered)),
+    ];
+    for (name, value) in values {
+        session.session.insert_value(name, value).await.map_err(|error| internal(error.to_string()))?;
+    }
+    session.login(user).await.map_err(|error| internal(error.to_string()))
+}
+
+/// The key of a session in the table.
+#[must_use]
+pub fn session_key(session: &AuthSession) -> Option<String> {
+    session.session.id().map(|id| session::key(&id))
+}
+
+/// Where a browser is and what it calls itself.
+pub struct Origins {
+    pub address: Option<String>,
+    pub agent: Option<String>,
+}
+
+impl FromRequestParts<App> for Origins {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
+        let Address(address) = Address::from_request_parts(parts, app).await?;
+        let agent = parts.headers.get(USER_AGENT).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Ok(Self { address: address.map(|address| address.to_canonical().to_string()), agent })
+    }
+}
+
 /// To the login page, and from there back to where somebody wanted to go.
 ///
 /// Of a form (`…/experiments/1/transition`), back to the page that it stands on: an address like that is not for looking.
-fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Response {
+pub fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Response {
     let path = match uri.path().rsplit_once('/') {
         Some((page, _)) if is_form => page,
         _ => uri.path_and_query().map_or("/", |path| path.as_str()),
@@ -158,25 +211,6 @@ pub mod needs {
         UserDelete,
         RolesManage
     );
-}
-
-/// Somebody who is logged in and may do what `N` says.
-pub struct Permitted<N> {
-    pub user: LoggedIn,
-    needs: PhantomData<N>,
-}
-
-impl<N: Needs> FromRequestParts<App> for Permitted<N> {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
-        let user = LoggedIn::from_request_parts(parts, app).await?;
-        if user.0.may(N::PERMISSION) {
-            Ok(Self { user, needs: PhantomData })
-        } else {
-            Err(HttpError::Forbidden(N::PERMISSION.name()).into_response())
-        }
-    }
 }
 
 /// Whether htmx wants a part of the page only.

@@ -55,7 +55,8 @@ pub trait Layers {
 impl Layers for Router<App> {
     fn with_layers(self, app: &App) -> Router {
         let web = &app.settings.web;
-        let sessions = DatabaseSessions::new(app.engine.database().clone(), app.engine.clock().clone());
+        let sessions =
+            DatabaseSessions::new(app.engine.database().clone(), app.engine.clock().clone(), &app.settings.security);
         tokio::spawn(clean_up(app.clone(), sessions.clone()));
         let path = if web.prefix.is_empty() { "/".to_owned() } else { web.prefix.clone() };
         let session_layer = SessionManagerLayer::new(sessions)
@@ -63,7 +64,8 @@ impl Layers for Router<App> {
             .with_path(path)
             .with_secure(web.is_secure())
             .with_same_site(SameSite::Lax)
-            .with_expiry(Expiry::OnInactivity(time::Duration::days(7)));
+            // The cookie; the session itself ends as the table says.
+            .with_expiry(Expiry::OnSessionEnd);
         let auth_layer = AuthManagerLayerBuilder::new(Backend(app.accounts.clone()), session_layer).build();
         let pages = self.layer(auth_layer).layer(from_fn_with_state(app.clone(), name_actor));
         let pages = pages.layer(csrf(web.external.as_deref()));
@@ -125,7 +127,14 @@ async fn close_after_refusal(request: Request, next: Next) -> Response {
 fn span(request: &Request) -> tracing::Span {
     let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
     // The path without the query: people search for labels.
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
+    tracing::info_span!("request", method = %request.method(), path = without_secret(request.uri().path()), id)
+}
+
+/// The path of a request without the secret of a link that a mail carried.
+fn without_secret(path: &str) -> &str {
+    let mut ends =
+        ["/confirm/", "/reset/", "/invite/"].into_iter().filter_map(|name| Some(path.find(name)? + name.len()));
+    ends.next().map_or(path, |end| &path[..end])
 }
 
 fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<HeaderValue> {

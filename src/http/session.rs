@@ -1,29 +1,106 @@
-//! Browser sessions in the database, for tower-sessions.
+//! Browser sessions in the database, for tower-sessions: who, where and since when, and their two ends. One comes when
+//! nobody has used the session for a while, the other however much it is used. Who wants to be remembered has only the
+//! other, later.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::{DateTime, NaiveDateTime};
+use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::OnConflict;
+use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use sha2::{Digest, Sha256};
 use tower_sessions::session::{Id, Record};
 use tower_sessions::session_store::{Error, Result, SessionStore};
 
 use crate::clock::Clock;
+use crate::config::SecuritySettings;
 use crate::database::{self, Database};
-use crate::entity::session::{ActiveModel, Column, Entity};
+use crate::entity::session::{ActiveModel, Column, Entity, Model};
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseSessions {
     database: Database,
     clock: Clock,
+    limits: Limits,
+}
+
+/// How long sessions last.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    idle: TimeDelta,
+    longest: TimeDelta,
+    remembered: TimeDelta,
+}
+
+/// A session in which nobody is logged in: somebody between the password and the code.
+const UNKNOWN: TimeDelta = TimeDelta::minutes(30);
+
+/// Under these names a login leaves in the session where it came from.
+pub(super) const ADDRESS: &str = "address";
+pub(super) const AGENT: &str = "agent";
+pub(super) const REMEMBERED: &str = "remembered";
+
+impl Limits {
+    /// When a session ends that is used now.
+    fn end(self, is_known: bool, is_remembered: bool, created: NaiveDateTime, now: NaiveDateTime) -> NaiveDateTime {
+        match (is_known, is_remembered) {
+            (false, _) => created + UNKNOWN,
+            (true, true) => created + self.remembered,
+            (true, false) => (created + self.longest).min(now + self.idle),
+        }
+    }
 }
 
 impl DatabaseSessions {
-    pub(super) fn new(database: Database, clock: Clock) -> Self {
-        Self { database, clock }
+    pub(super) fn new(database: Database, clock: Clock, security: &SecuritySettings) -> Self {
+        let limits =
+            Limits { idle: security.session_idle, longest: security.session_longest, remembered: security.remembered };
+        Self { database, clock, limits }
+    }
+
+    fn row(&self, record: &Record) -> Result<ActiveModel> {
+        let data = serde_json::to_string(&record.data).map_err(|error| Error::Encode(error.to_string()))?;
+        let text = |name: &str, most: usize| {
+            record
+                .data
+                .get(name)
+                .and_then(|value| value.as_str())
+                .map(|text| text.chars().take(most).collect::<String>())
+        };
+        // As axum-login keeps it.
+        let user_id = record.data.get("axum-login.data").and_then(|data| data["user_id"].as_i64());
+        let user_id = user_id.and_then(|id| i32::try_from(id).ok());
+        let is_remembered = record.data.get(REMEMBERED).and_then(serde_json::Value::as_bool).unwrap_or_default();
+        let now = self.clock.now();
+        Ok(ActiveModel {
+            id: Set(key(&record.id)),
+            data: Set(data),
+            expires_at: Set(self.limits.end(user_id.is_some(), is_remembered, now, now)),
+            user_id: Set(user_id),
+            created: Set(Some(now)),
+            last_seen: Set(Some(now)),
+            address: Set(text(ADDRESS, 64)),
+            agent: Set(text(AGENT, 255)),
+            remembered: Set(is_remembered),
+        })
+    }
+
+    /// It is used: to the minute.
+    async fn touch(&self, row: &Model) -> std::result::Result<(), DbErr> {
+        let now = self.clock.now();
+        let Some(created) = row.created.filter(|_| row.user_id.is_some()) else { return Ok(()) };
+        if row.last_seen.is_some_and(|last| now - last < TimeDelta::minutes(1)) {
+            return Ok(());
+        }
+        let transaction = self.database.begin().await?;
+        Entity::update_many()
+            .col_expr(Column::LastSeen, Expr::value(now))
+            .col_expr(Column::ExpiresAt, Expr::value(self.limits.end(true, row.remembered, created, now)))
+            .filter(Column::Id.eq(&row.id))
+            .exec(&*transaction)
+            .await?;
+        transaction.commit().await
     }
 
     /// Takes sessions away that ended.
@@ -35,17 +112,8 @@ impl DatabaseSessions {
 }
 
 /// The key in the table: who can read the table cannot take over the sessions in it.
-fn key(id: &Id) -> String {
+pub fn key(id: &Id) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(id.to_string().as_bytes()))
-}
-
-fn row(record: &Record) -> Result<ActiveModel> {
-    let data = serde_json::to_string(&record.data).map_err(|error| Error::Encode(error.to_string()))?;
-    Ok(ActiveModel { id: Set(key(&record.id)), data: Set(data), expires_at: Set(expiry(record)) })
-}
-
-fn expiry(record: &Record) -> NaiveDateTime {
-    DateTime::from_timestamp(record.expiry_date.unix_timestamp(), 0).unwrap_or_default().naive_utc()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
@@ -58,7 +126,7 @@ impl SessionStore for DatabaseSessions {
     async fn create(&self, record: &mut Record) -> Result<()> {
         loop {
             let transaction = self.database.begin().await.map_err(failed)?;
-            match Entity::insert(row(record)?).exec_without_returning(&*transaction).await {
+            match Entity::insert(self.row(record)?).exec_without_returning(&*transaction).await {
                 Ok(_) => return transaction.commit().await.map_err(failed),
                 Err(error) if database::is_duplicate(&error) => record.id = Id::default(),
                 Err(error) => return Err(failed(error)),
@@ -68,8 +136,10 @@ impl SessionStore for DatabaseSessions {
 
     async fn save(&self, record: &Record) -> Result<()> {
         let transaction = self.database.begin().await.map_err(failed)?;
-        let conflict = OnConflict::column(Column::Id).update_columns([Column::Data, Column::ExpiresAt]).to_owned();
-        let saved = Entity::insert(row(record)?).on_conflict(conflict).exec_without_returning(&*transaction).await;
+        // It began when it began, and ends as it would have.
+        let columns = [Column::Data, Column::UserId, Column::Address, Column::Agent, Column::Remembered];
+        let conflict = OnConflict::column(Column::Id).update_columns(columns).to_owned();
+        let saved = Entity::insert(self.row(record)?).on_conflict(conflict).exec_without_returning(&*transaction).await;
         saved.map_err(failed)?;
         transaction.commit().await.map_err(failed)
     }
@@ -81,6 +151,7 @@ impl SessionStore for DatabaseSessions {
             .await
             .map_err(failed)?;
         let Some(found) = found else { return Ok(None) };
+        self.touch(&found).await.map_err(failed)?;
         let data = serde_json::from_str(&found.data).map_err(|error| Error::Decode(error.to_string()))?;
         let seconds = found.expires_at.and_utc().timestamp();
         let expiry_date =

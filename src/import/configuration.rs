@@ -256,6 +256,7 @@ async fn set_role(
             description: Set(entry.description.clone()),
             permissions: Set(Some(permissions.unwrap_or_default())),
             update_datetime: Set(now),
+            requires_second_factor: Set(false),
         };
         let row = row.insert(connection).await?;
         audit::record(connection, Event::new("create", "role", row.id, &row.name).after(shown_role(&row))).await?;

@@ -1,9 +1,17 @@
 //! Messages, and how they leave: by SMTP, or into a folder when there is no server.
+//!
+//! What the server says to people lies in the outbox of the database ([`post`]) until the [`Courier`] has sent it;
+//! callbacks send theirs themselves, through the [`Mailer`].
+
+mod courier;
+pub mod link;
+mod outbox;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lettre::message::Mailbox;
+use lettre::message::header::ContentType;
+use lettre::message::{Mailbox, MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
@@ -11,12 +19,17 @@ use tracing::info;
 
 use crate::config::{MailSecurity, MailServer, MailSettings};
 
+pub use courier::{Courier, Render, Text};
+pub use outbox::{Note, post, try_again};
+
 /// A mail that is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     pub to: Vec<String>,
     pub subject: String,
     pub body: String,
+    /// The same for who reads mails as pages.
+    pub html: Option<String>,
 }
 
 /// Where a mail has gone.
@@ -38,9 +51,27 @@ pub enum MailError {
     #[error("the mail cannot be written: {0}")]
     Written(String),
     #[error("the mail server {server} does not take it: {reason}")]
-    Server { server: String, reason: String },
+    Server { server: String, reason: String, is_final: bool },
     #[error("the mail cannot be kept in {folder}: {reason}")]
     Kept { folder: PathBuf, reason: std::io::Error },
+}
+
+/// Whether a mail can go there: `name@host`, and nothing that a header could be made of.
+#[must_use]
+pub fn is_address(text: &str) -> bool {
+    text.trim().parse::<Mailbox>().is_ok_and(|mailbox| mailbox.name.is_none())
+}
+
+impl MailError {
+    /// Whether another try would fail in the same way.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Address(_) | Self::NoRecipient | Self::Written(_) => true,
+            Self::Server { is_final, .. } => *is_final,
+            Self::Kept { .. } => false,
+        }
+    }
 }
 
 /// See the module. Cheap to clone.
@@ -71,6 +102,7 @@ impl Mailer {
                 let refused = |error: lettre::transport::smtp::Error| MailError::Server {
                     server: format!("{}:{}", server.host, server.port),
                     reason: with_cause(&error),
+                    is_final: is_final(&error),
                 };
                 transport(server).map_err(refused)?.send(message).await.map_err(refused)?;
                 Ok(Posted::Sent)
@@ -90,7 +122,15 @@ impl Mailer {
         for to in &letter.to {
             message = message.to(address(to)?);
         }
-        message.body(letter.body.clone()).map_err(|error| MailError::Written(error.to_string()))
+        let written = match &letter.html {
+            None => message.header(ContentType::TEXT_PLAIN).body(letter.body.clone()),
+            Some(html) => message.multipart(
+                MultiPart::alternative()
+                    .singlepart(SinglePart::plain(letter.body.clone()))
+                    .singlepart(SinglePart::html(html.clone())),
+            ),
+        };
+        written.map_err(|error| MailError::Written(error.to_string()))
     }
 
     fn keep(&self, message: &Message) -> Result<Posted, MailError> {
@@ -102,6 +142,11 @@ impl Mailer {
         info!("there is no mail server (MAIL_SERVER): the mail lies in {}", file.display());
         Ok(Posted::Kept(file))
     }
+}
+
+/// Whether the server will never take this mail. That it takes none from us (530, 535: who we are) can be mended.
+fn is_final(error: &lettre::transport::smtp::Error) -> bool {
+    error.is_permanent() && error.status().is_some_and(|code| (550..=554).contains(&u16::from(code)))
 }
 
 fn transport(server: &MailServer) -> Result<AsyncSmtpTransport<Tokio1Executor>, lettre::transport::smtp::Error> {

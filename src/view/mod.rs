@@ -1,6 +1,7 @@
 //! Pages and fragments from minijinja templates, which are part of the binary.
 
 mod filters;
+mod mail;
 
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use minijinja::{Environment, Value};
 use rust_embed::Embed;
 use serde::Serialize;
 
-use crate::config::WebSettings;
+use crate::config::{SecuritySettings, WebSettings};
 use crate::workflow::Drawing;
 
 #[derive(Embed)]
@@ -37,15 +38,19 @@ impl Templates {
     ///
     /// # Errors
     /// The first template that is broken.
-    pub fn new(web: &WebSettings) -> Result<Self, ViewError> {
+    pub fn new(web: &WebSettings, security: &SecuritySettings) -> Result<Self, ViewError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(minijinja::UndefinedBehavior::SemiStrict);
-        // Everything is markup here, the pictures too.
-        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
+        // Everything is markup here, the pictures too; but for the plain texts of mails.
+        environment.set_auto_escape_callback(|name| match name.ends_with(".txt") {
+            true => minijinja::AutoEscape::None,
+            false => minijinja::AutoEscape::Html,
+        });
         filters::add(&mut environment);
         environment.add_global("prefix", web.prefix.clone());
         environment.add_global("instance_name", web.instance_name.clone());
         environment.add_global("project_name", web.project_name.clone());
+        environment.add_global("security", Value::from(minijinja::value::Serde(&Switches::new(security))));
         environment.add_global("version", env!("CARGO_PKG_VERSION"));
         for name in Files::iter() {
             let Some(file) = Files::get(&name) else { continue };
@@ -87,6 +92,28 @@ impl Templates {
         }
         let states = states.iter().map(|state| (state.label.as_str(), state)).collect();
         self.page("workflow/graph.svg", &Context { drawing, states, standalone })
+    }
+}
+
+/// What people may do about their own accounts.
+#[derive(Serialize)]
+struct Switches {
+    registerable: bool,
+    confirmable: bool,
+    recoverable: bool,
+    changeable: bool,
+    password_length: usize,
+}
+
+impl Switches {
+    fn new(security: &SecuritySettings) -> Self {
+        Self {
+            registerable: security.registerable,
+            confirmable: security.confirmable,
+            recoverable: security.recoverable,
+            changeable: security.changeable,
+            password_length: security.password_length,
+        }
     }
 }
 

@@ -2,17 +2,22 @@
 
 use axum::extract::{Form, Query, State};
 use axum::http::StatusCode;
-use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use crate::account::User;
 use crate::app::App;
-use crate::http::{Address, AuthSession, HttpError};
+use crate::http::{Address, AuthSession, HttpError, Origins, begin_session};
+
+use super::entrance::open_page;
 
 #[derive(Deserialize)]
 pub(super) struct LoginQuery {
     #[serde(default)]
     next: String,
+    #[serde(default)]
+    told: String,
 }
 
 #[derive(Deserialize)]
@@ -23,14 +28,30 @@ pub(super) struct LoginForm {
     password: String,
     #[serde(default)]
     next: String,
+    #[serde(default)]
+    remember: String,
 }
 
 #[derive(Serialize)]
 struct LoginPage {
     login: String,
     next: String,
+    remember: bool,
     error: Option<&'static str>,
+    told: Option<&'static str>,
 }
+
+/// Somebody who has given the right password and is asked for a code, in the session.
+#[derive(Serialize, Deserialize)]
+struct Pending {
+    user_id: i32,
+    /// It is not the same account any more when this has changed.
+    uniquifier: String,
+    next: String,
+    remember: bool,
+}
+
+const PENDING: &str = "pending";
 
 pub(super) async fn show_login(
     State(app): State<App>,
@@ -40,30 +61,89 @@ pub(super) async fn show_login(
     if session.user.is_some() {
         return Ok(Redirect::to(&own_path(&app, &query.next)).into_response());
     }
-    let context = LoginPage { login: String::new(), next: query.next, error: None };
-    Ok(Html(app.templates.page("login.html", &context)?).into_response())
+    let told = (query.told == "password").then_some("Your password is set. Please log in with it.");
+    let context = LoginPage { login: String::new(), next: query.next, remember: false, error: None, told };
+    open_page(&app, "login.html", StatusCode::OK, &context)
 }
 
 pub(super) async fn log_in(
     State(app): State<App>,
     Address(address): Address,
+    from: Origins,
     mut session: AuthSession,
     Form(form): Form<LoginForm>,
 ) -> Result<Response, HttpError> {
+    let remember = !form.remember.is_empty();
     let found = app.accounts.log_in(&form.login, &form.password, address).await?;
     let Some(user) = found else {
         let shown: String = form.login.chars().take(64).collect();
         warn!(login = ?shown, "a login was refused");
-        let error = Some("This name and password do not fit together, or the account is not active.");
-        let context = LoginPage { login: form.login, next: form.next, error };
-        let page = Html(app.templates.page("login.html", &context)?);
-        return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
+        let error = Some("This name and password do not fit together, or the account is not active or not confirmed.");
+        let context = LoginPage { login: form.login, next: form.next, remember, error, told: None };
+        return open_page(&app, "login.html", StatusCode::UNPROCESSABLE_ENTITY, &context);
     };
-    // A session that was begun by somebody else is not taken over.
-    session.session.cycle_id().await.map_err(internal)?;
-    session.login(&user).await.map_err(internal)?;
+    if user.has_second_factor {
+        let pending = Pending { user_id: user.id, uniquifier: user.uniquifier, next: form.next, remember };
+        session.session.clear().await;
+        session.session.cycle_id().await.map_err(internal)?;
+        session.session.insert(PENDING, pending).await.map_err(internal)?;
+        return Ok(Redirect::to(&format!("{}/login/code", app.settings.web.prefix)).into_response());
+    }
+    enter(&app, &mut session, &user, &from, remember, &form.next).await
+}
+
+async fn enter(
+    app: &App,
+    session: &mut AuthSession,
+    user: &User,
+    from: &Origins,
+    remember: bool,
+    next: &str,
+) -> Result<Response, HttpError> {
+    begin_session(app, session, user, from, remember).await?;
     info!(user = %user.username, "logged in");
-    Ok(Redirect::to(&own_path(&app, &form.next)).into_response())
+    Ok(Redirect::to(&own_path(app, next)).into_response())
+}
+
+#[derive(Serialize)]
+struct CodePage {
+    problem: &'static str,
+}
+
+async fn pending(session: &AuthSession) -> Result<Option<Pending>, HttpError> {
+    session.session.get(PENDING).await.map_err(internal)
+}
+
+pub(super) async fn show_code(State(app): State<App>, session: AuthSession) -> Result<Response, HttpError> {
+    match pending(&session).await? {
+        Some(_) => open_page(&app, "entrance/code.html", StatusCode::OK, &CodePage { problem: "" }),
+        None => Ok(Redirect::to(&format!("{}/login", app.settings.web.prefix)).into_response()),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct CodeForm {
+    #[serde(default)]
+    code: String,
+}
+
+pub(super) async fn give_code(
+    State(app): State<App>,
+    Address(address): Address,
+    from: Origins,
+    mut session: AuthSession,
+    Form(form): Form<CodeForm>,
+) -> Result<Response, HttpError> {
+    let to_login = || Ok(Redirect::to(&format!("{}/login", app.settings.web.prefix)).into_response());
+    let Some(pending) = pending(&session).await? else { return to_login() };
+    let user = app.accounts.find_active(pending.user_id).await?;
+    let Some(user) = user.filter(|user| user.uniquifier == pending.uniquifier) else { return to_login() };
+    if !app.accounts.check_code(user.id, &form.code, address).await? {
+        warn!(user = %user.username, "a code was refused");
+        let page = CodePage { problem: "is not right, or was used already" };
+        return open_page(&app, "entrance/code.html", StatusCode::UNPROCESSABLE_ENTITY, &page);
+    }
+    enter(&app, &mut session, &user, &from, pending.remember, &pending.next).await
 }
 
 pub(super) async fn log_out(State(app): State<App>, mut session: AuthSession) -> Result<Response, HttpError> {

@@ -11,8 +11,7 @@ use crate::audit::{Filter, search};
 use crate::clock::iso;
 use crate::entity::audit_event;
 use crate::entity::kind::Origin;
-use crate::http::needs::UserReadAll;
-use crate::http::{HttpError, Permitted, Wants};
+use crate::http::{HttpError, LoggedIn, Wants};
 
 use super::page::{PAGE_SIZE, maybe, page_or_block};
 
@@ -186,7 +185,7 @@ const ORIGINS: &[&str] = &["web", "api", "cli"];
 
 pub(super) async fn list_events(
     State(app): State<App>,
-    Permitted { user, .. }: Permitted<UserReadAll>,
+    user: LoggedIn,
     wants: Wants,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, HttpError> {
@@ -215,7 +214,6 @@ const MOST_ROWS: u64 = 50_000;
 
 pub(super) async fn download_events(
     State(app): State<App>,
-    _: Permitted<UserReadAll>,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, HttpError> {
     let found = search(app.engine.database().reader(), &query.filter()?, query.below, MOST_ROWS).await?;

@@ -11,8 +11,7 @@ use crate::app::App;
 use crate::engine::Intervention;
 use crate::entity::kind::ExecutionResult;
 use crate::entity::{action, callback, callback_execution, experiment};
-use crate::http::needs::ActionUpdate;
-use crate::http::{HttpError, LoggedIn, Permitted, Wants};
+use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::dossier::{ExecutionEntry, execution_entry};
 
 use super::page::{missing, page_or_block};
@@ -85,7 +84,7 @@ pub(super) fn intervention(word: &str) -> Result<Intervention, HttpError> {
 
 pub(super) async fn intervene(
     State(app): State<App>,
-    Permitted { user, .. }: Permitted<ActionUpdate>,
+    user: LoggedIn,
     Path(id): Path<i32>,
     Form(form): Form<InterventionForm>,
 ) -> Result<Response, HttpError> {

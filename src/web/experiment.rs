@@ -11,8 +11,7 @@ use crate::app::App;
 use crate::audit;
 use crate::engine::{Possible, Target};
 use crate::entity::{action, state, workflow};
-use crate::http::needs::SampleStateUpdate;
-use crate::http::{HttpError, LoggedIn, Permitted, Wants};
+use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::dossier::Dossier;
 use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page};
 
@@ -188,7 +187,7 @@ pub(super) struct TransitionForm {
 
 pub(super) async fn transition_experiment(
     State(app): State<App>,
-    Permitted { user, .. }: Permitted<SampleStateUpdate>,
+    user: LoggedIn,
     wants: Wants,
     Path(id): Path<i32>,
     Form(form): Form<TransitionForm>,

@@ -4,6 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
+use crate::account::Permission;
 use crate::app::App;
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::overview::{self, Event, Totals, Trouble, WorkflowCounts};
@@ -16,6 +17,29 @@ struct Home {
     workflows: Vec<WorkflowCounts>,
     events: Vec<Event>,
     trouble: Vec<Trouble>,
+    people: Option<People>,
+}
+
+/// What those who look after people should know.
+#[derive(Serialize)]
+struct People {
+    waiting: u64,
+    /// Whose password is easily guessed: id and user name.
+    weak: Vec<(i32, String)>,
+    /// Who looks is one of them.
+    is_own_weak: bool,
+}
+
+async fn people(app: &App, user: &LoggedIn) -> Result<Option<People>, HttpError> {
+    if !user.0.may(Permission::UserReadAll) {
+        return Ok(None);
+    }
+    let weak = app.accounts.weak_passwords().await?;
+    Ok(Some(People {
+        waiting: app.accounts.waiting().await?,
+        is_own_weak: weak.iter().any(|row| row.id == user.0.id),
+        weak: weak.into_iter().filter(|row| row.id != user.0.id).map(|row| (row.id, row.username)).collect(),
+    }))
 }
 
 pub(super) async fn show_home(State(app): State<App>, user: LoggedIn, wants: Wants) -> Result<Response, HttpError> {
@@ -25,6 +49,7 @@ pub(super) async fn show_home(State(app): State<App>, user: LoggedIn, wants: Wan
         workflows: overview::workflows(connection, None).await?,
         events: overview::recent_events(connection, 12).await?,
         trouble: overview::recent_trouble(connection, 6).await?,
+        people: people(&app, &user).await?,
     };
     page_or_block(&app, "home.html", "home", &user.0, home, wants.fragment.then_some("live"))
 }

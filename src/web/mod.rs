@@ -3,48 +3,120 @@
 mod account;
 mod audit;
 mod cohort;
+mod entrance;
 mod execution;
 mod experiment;
+mod factor;
 mod home;
+mod own;
 mod page;
+mod role;
+mod routes;
 mod state;
 mod subject;
+mod user;
 mod work;
 mod workflow;
 
-use axum::Router;
-use axum::routing::{get, post};
-
+use crate::account::Permission::{ActionUpdate, RolesManage, SampleStateUpdate, UserAdd, UserReadAll, UserUpdateAll};
 use crate::app::App;
 use crate::http::HttpError;
 
-/// All pages.
-pub fn routes() -> Router<App> {
-    Router::new()
-        .route("/", get(home::show_home))
-        .route("/login", get(account::show_login).post(account::log_in))
-        .route("/logout", post(account::log_out))
-        .route("/cohorts", get(cohort::list_cohorts))
-        .route("/cohorts/{id}", get(cohort::show_cohort))
-        .route("/subjects", get(subject::list_subjects))
-        .route("/subjects/{id}", get(subject::show_subject))
-        .route("/experiments", get(experiment::list_experiments))
-        .route("/experiments/{id}", get(experiment::show_experiment))
-        .route("/experiments/{id}/transition", post(experiment::transition_experiment))
-        .route("/actions/{id}", get(experiment::show_action))
-        .route("/workflows", get(workflow::list_workflows))
-        .route("/workflows/{id}", get(workflow::show_workflow))
-        .route("/workflows/{id}/graph.svg", get(workflow::show_graph))
-        .route("/states/{id}", get(state::show_state))
-        .route("/callback_executions", get(work::list_executions))
-        .route("/callback_executions/intervene", post(work::intervene_many))
-        .route("/audit", get(audit::list_events))
-        .route("/audit.csv", get(audit::download_events))
-        .route("/workers", get(work::list_workers))
-        .route("/dead_letters", get(work::list_dead_letters))
-        .route("/callback_executions/{id}", get(execution::show_execution))
-        .route("/callback_executions/{id}/intervene", post(execution::intervene))
-        .fallback(no_such_page)
+use routes::Need::{Account, Login, May, Nothing};
+pub use routes::{Entry, Need, Pages};
+
+/// All pages, each with who may come to it. What is switched off is not there.
+#[must_use]
+pub fn pages(app: &App) -> Pages {
+    let security = &app.settings.security;
+    let mut pages = Pages::new(app)
+        .get("/", Login, home::show_home)
+        .get("/cohorts", Login, cohort::list_cohorts)
+        .get("/cohorts/{id}", Login, cohort::show_cohort)
+        .get("/subjects", Login, subject::list_subjects)
+        .get("/subjects/{id}", Login, subject::show_subject)
+        .get("/experiments", Login, experiment::list_experiments)
+        .get("/experiments/{id}", Login, experiment::show_experiment)
+        .post("/experiments/{id}/transition", May(SampleStateUpdate), experiment::transition_experiment)
+        .get("/actions/{id}", Login, experiment::show_action)
+        .get("/workflows", Login, workflow::list_workflows)
+        .get("/workflows/{id}", Login, workflow::show_workflow)
+        .get("/workflows/{id}/graph.svg", Login, workflow::show_graph)
+        .get("/states/{id}", Login, state::show_state)
+        .get("/callback_executions", May(ActionUpdate), work::list_executions)
+        .post("/callback_executions/intervene", May(ActionUpdate), work::intervene_many)
+        .get("/callback_executions/{id}", Login, execution::show_execution)
+        .post("/callback_executions/{id}/intervene", May(ActionUpdate), execution::intervene)
+        .get("/workers", May(ActionUpdate), work::list_workers)
+        .get("/dead_letters", May(ActionUpdate), work::list_dead_letters)
+        .get("/audit", May(UserReadAll), audit::list_events)
+        .get("/audit.csv", May(UserReadAll), audit::download_events);
+    pages = people(pages);
+    pages = entrance(pages, security);
+    pages.router = pages.router.fallback(no_such_page);
+    pages
+}
+
+/// Looking after accounts and roles.
+fn people(pages: Pages) -> Pages {
+    pages
+        .get("/users", May(UserReadAll), user::list_users)
+        .get("/users/new", May(UserAdd), user::show_new)
+        .post("/users/new", May(UserAdd), user::create_user)
+        .get("/users/{id}", May(UserReadAll), user::show_user)
+        .post("/users/{id}", May(UserUpdateAll), user::update_user)
+        .post("/users/{id}/role", May(RolesManage), user::switch_role)
+        .post("/users/{id}/active", May(UserUpdateAll), user::switch_active)
+        .post("/users/{id}/sessions/end", May(UserUpdateAll), user::end_sessions)
+        .post("/users/{id}/second_factor/end", May(UserUpdateAll), user::end_second_factor)
+        .post("/users/{id}/invite", May(UserAdd), user::invite_again)
+        .get("/roles", May(UserReadAll), role::list_roles)
+        .get("/roles/new", May(RolesManage), role::show_new)
+        .post("/roles/new", May(RolesManage), role::create_role)
+        .get("/roles/{id}", May(UserReadAll), role::show_role)
+        .post("/roles/{id}", May(RolesManage), role::update_role)
+}
+
+/// Coming in, and the own account.
+fn entrance(pages: Pages, security: &crate::config::SecuritySettings) -> Pages {
+    pages
+        .get("/login", Nothing, account::show_login)
+        .post("/login", Nothing, account::log_in)
+        .get("/login/code", Nothing, account::show_code)
+        .post("/login/code", Nothing, account::give_code)
+        .post("/logout", Nothing, account::log_out)
+        .post("/strength", Nothing, entrance::show_strength)
+        .get("/invite/{secret}", Nothing, entrance::show_invite)
+        .post("/invite/{secret}", Nothing, entrance::invite)
+        .get("/account", Login, own::show_account)
+        .post("/account", Login, own::update_account)
+        .post("/account/sessions/end", Login, own::end_sessions)
+        .post("/account/tokens", Login, own::create_token)
+        .post("/account/tokens/revoke", Login, own::revoke_token)
+        .get("/account/second_factor", Account, factor::show_factor)
+        .post("/account/second_factor", Account, factor::confirm_factor)
+        .post("/account/second_factor/end", Login, factor::end_factor)
+        .post("/account/second_factor/codes", Login, factor::new_codes)
+        .when(security.registerable, |pages| {
+            pages.get("/register", Nothing, entrance::show_register).post("/register", Nothing, entrance::register)
+        })
+        .when(security.confirmable, |pages| {
+            pages
+                .get("/confirm", Nothing, entrance::show_resend)
+                .post("/confirm", Nothing, entrance::resend)
+                .get("/confirm/{secret}", Nothing, entrance::show_confirm)
+                .post("/confirm/{secret}", Nothing, entrance::confirm)
+        })
+        .when(security.recoverable, |pages| {
+            pages
+                .get("/reset", Nothing, entrance::show_forgotten)
+                .post("/reset", Nothing, entrance::forgotten)
+                .get("/reset/{secret}", Nothing, entrance::show_reset)
+                .post("/reset/{secret}", Nothing, entrance::reset)
+        })
+        .when(security.changeable, |pages| {
+            pages.get("/change", Login, own::show_change).post("/change", Login, own::change)
+        })
 }
 
 async fn no_such_page() -> HttpError {

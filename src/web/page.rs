@@ -1,7 +1,7 @@
 //! What all pages have in common.
 
-use axum::http::HeaderValue;
 use axum::http::header::{CACHE_CONTROL, VARY};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use chrono::NaiveDateTime;
 use sea_orm::{EntityTrait, QueryOrder};
@@ -66,6 +66,12 @@ pub(super) fn page_or_block<T: Serialize>(
     let Some(block) = block else { return page(app, template, section, user, content) };
     let context = Context { user: Person::new(user), section, now: app.engine.clock().now(), content };
     Ok(with_headers(app.templates.block(template, block, &context)?))
+}
+
+/// The same page with another status.
+pub(super) fn with_status(mut response: Response, status: StatusCode) -> Response {
+    *response.status_mut() = status;
+    response
 }
 
 /// The same address answers with a page or with a part of it, and differently to each person.

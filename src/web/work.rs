@@ -11,8 +11,7 @@ use crate::app::App;
 use crate::callback::FUNCTIONS;
 use crate::config::CallbackMethod;
 use crate::entity::dead_letter;
-use crate::http::needs::ActionUpdate;
-use crate::http::{HttpError, Permitted, Wants};
+use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::board::{self, ExecutionFilter, ExecutionRow, Load, Stage, WorkerRow};
 use crate::study::search::Page;
 
@@ -66,7 +65,7 @@ struct Done {
 
 pub(super) async fn list_executions(
     State(app): State<App>,
-    Permitted { user, .. }: Permitted<ActionUpdate>,
+    user: LoggedIn,
     wants: Wants,
     Query(query): Query<WorkQuery>,
 ) -> Result<Response, HttpError> {
@@ -152,7 +151,7 @@ fn read_many(bytes: &[u8]) -> ManyForm {
 /// Retries, skips or marks the chosen executions, each by itself: one that cannot be keeps the others from nothing.
 pub(super) async fn intervene_many(
     State(app): State<App>,
-    Permitted { user, .. }: Permitted<ActionUpdate>,
+    user: LoggedIn,
     RawForm(bytes): RawForm,
 ) -> Result<Response, HttpError> {
     let form = read_many(&bytes);
@@ -191,11 +190,7 @@ struct WorkerList {
     uses_broker: bool,
 }
 
-pub(super) async fn list_workers(
-    State(app): State<App>,
-    Permitted { user, .. }: Permitted<ActionUpdate>,
-    wants: Wants,
-) -> Result<Response, HttpError> {
+pub(super) async fn list_workers(State(app): State<App>, user: LoggedIn, wants: Wants) -> Result<Response, HttpError> {
     let connection = app.engine.database().reader();
     let now: NaiveDateTime = app.engine.clock().now();
     let uses_broker = app.settings.callback.method == CallbackMethod::RabbitMq;
@@ -228,10 +223,7 @@ struct LetterList {
 /// Dead letters on the page.
 const MOST_LETTERS: u64 = 200;
 
-pub(super) async fn list_dead_letters(
-    State(app): State<App>,
-    Permitted { user, .. }: Permitted<ActionUpdate>,
-) -> Result<Response, HttpError> {
+pub(super) async fn list_dead_letters(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
     let letters = board::dead_letters(app.engine.database().reader(), MOST_LETTERS).await?;
     let row = |letter: dead_letter::Model| LetterRow {
         id: letter.id,

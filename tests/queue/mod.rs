@@ -215,7 +215,8 @@ async fn messages_that_nobody_can_read_are_dead_letters() {
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
     for body in [b"no json at all".to_vec(), serde_json::to_vec(&forged).unwrap()] {
         let options = BasicPublishOptions::default();
-        let publish = channel.basic_publish("".into(), queue.clone().into(), options, &body, BasicProperties::default());
+        let publish =
+            channel.basic_publish("".into(), queue.clone().into(), options, &body, BasicProperties::default());
         assert!(publish.await.unwrap().await.unwrap().is_ack());
     }
     let admin = Caller::admin_at(&server.url);

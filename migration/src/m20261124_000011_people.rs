@@ -1,0 +1,155 @@
+//! People: links that mails carry, second factors, what is known of sessions, roles for certain cohorts, and the queue of
+//! outgoing mail.
+
+use sea_orm_migration::prelude::*;
+
+use crate::columns::{counter, create_table, drop_tables, flag, id, index, integer, label, moment, reference, text};
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        add_columns(manager).await?;
+        create_links(manager).await?;
+        create_scopes(manager).await?;
+        // Nothing has written it until now.
+        drop_tables(manager, &["outbox"]).await?;
+        create_outbox(manager).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        drop_tables(manager, &["outbox", "mailing"]).await?;
+        crate::m20261123_000005_service::create_outbox(manager).await?;
+        drop_tables(manager, &["role_scope", "recovery_code", "mail_link"]).await?;
+        let name = "ix_session_user_id";
+        manager.drop_index(Index::drop().table("session").name(name).to_owned()).await?;
+        for (table, columns) in COLUMNS {
+            for column in *columns {
+                manager.alter_table(Table::alter().table(*table).drop_column(*column).to_owned()).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is taken away again on the way down.
+const COLUMNS: &[(&str, &[&str])] = &[
+    ("session", &["user_id", "created", "last_seen", "address", "agent", "remembered"]),
+    ("role", &["requires_second_factor"]),
+    ("user", &["weak_password", "second_factor_at", "last_code_step"]),
+];
+
+async fn add_columns(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let add = async |table: &'static str, mut column: ColumnDef| {
+        manager.alter_table(Table::alter().table(table).add_column(&mut column).to_owned()).await
+    };
+    add("user", flag("weak_password", false)).await?;
+    add("user", moment(manager, "second_factor_at")).await?;
+    add("user", counter("last_code_step", 0)).await?;
+    add("role", flag("requires_second_factor", false)).await?;
+    add("session", integer("user_id")).await?;
+    add("session", moment(manager, "created")).await?;
+    add("session", moment(manager, "last_seen")).await?;
+    add("session", label("address", 64)).await?;
+    add("session", label("agent", 255)).await?;
+    add("session", flag("remembered", false)).await?;
+    index(manager, "session", &["user_id"], false).await
+}
+
+async fn create_links(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    create_table(
+        manager,
+        Table::create()
+            .table("mail_link")
+            .col(id())
+            .col(integer("user_id").not_null())
+            .col(label("purpose", 16).not_null())
+            .col(label("token_hash", 64).not_null())
+            .col(label("email", 255).not_null())
+            .col(moment(manager, "created").not_null())
+            .col(moment(manager, "expires_at").not_null())
+            .col(moment(manager, "used_at"))
+            .foreign_key(&mut reference("mail_link", "user_id", "user"))
+            .to_owned(),
+    )
+    .await?;
+    index(manager, "mail_link", &["token_hash"], true).await?;
+    index(manager, "mail_link", &["user_id"], false).await?;
+
+    create_table(
+        manager,
+        Table::create()
+            .table("recovery_code")
+            .col(id())
+            .col(integer("user_id").not_null())
+            .col(label("code_hash", 64).not_null())
+            .col(moment(manager, "used_at"))
+            .foreign_key(&mut reference("recovery_code", "user_id", "user"))
+            .to_owned(),
+    )
+    .await?;
+    index(manager, "recovery_code", &["user_id"], false).await
+}
+
+async fn create_scopes(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    create_table(
+        manager,
+        Table::create()
+            .table("role_scope")
+            .col(integer("user_id").not_null())
+            .col(integer("role_id").not_null())
+            .col(integer("cohort_id").not_null())
+            .primary_key(Index::create().col("user_id").col("role_id").col("cohort_id"))
+            .foreign_key(&mut reference("role_scope", "user_id", "user"))
+            .foreign_key(&mut reference("role_scope", "role_id", "role"))
+            .foreign_key(&mut reference("role_scope", "cohort_id", "cohort"))
+            .to_owned(),
+    )
+    .await?;
+    index(manager, "role_scope", &["role_id"], false).await?;
+    index(manager, "role_scope", &["cohort_id"], false).await
+}
+
+async fn create_outbox(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    create_table(
+        manager,
+        Table::create()
+            .table("mailing")
+            .col(id())
+            .col(integer("user_id"))
+            .col(label("mail_subject", 255).not_null())
+            .col(text(manager, "body").not_null())
+            .col(moment(manager, "created").not_null())
+            .foreign_key(&mut reference("mailing", "user_id", "user"))
+            .to_owned(),
+    )
+    .await?;
+    index(manager, "mailing", &["user_id"], false).await?;
+
+    create_table(
+        manager,
+        Table::create()
+            .table("outbox")
+            .col(id())
+            .col(label("recipient", 255).not_null())
+            .col(integer("user_id"))
+            .col(integer("mailing_id"))
+            .col(label("template", 32).not_null())
+            .col(text(manager, "context").not_null())
+            .col(moment(manager, "created").not_null())
+            .col(moment(manager, "available_at"))
+            .col(moment(manager, "sent_at"))
+            .col(moment(manager, "failed_at"))
+            .col(counter("attempts", 0))
+            .col(text(manager, "last_error"))
+            .foreign_key(&mut reference("outbox", "user_id", "user"))
+            .foreign_key(&mut reference("outbox", "mailing_id", "mailing"))
+            .to_owned(),
+    )
+    .await?;
+    index(manager, "outbox", &["available_at"], false).await?;
+    index(manager, "outbox", &["user_id"], false).await?;
+    index(manager, "outbox", &["mailing_id"], false).await
+}

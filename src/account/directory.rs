@@ -1,0 +1,178 @@
+//! Who there is: the list of accounts and of roles, for those who look after them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sea_orm::sea_query::{Expr, Func};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait,
+};
+
+use crate::database::contains;
+use crate::entity::{role, roles_users, user};
+
+use super::{Accounts, RoleRecord};
+
+/// Which accounts.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Part of the name, the user name or the address, in any case.
+    pub text: String,
+    pub role: Option<i32>,
+    pub state: Option<AccountState>,
+}
+
+/// What can be told of an account at a glance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AccountState {
+    Active,
+    /// Registered and not activated yet: nobody logged in with it ever.
+    Waiting,
+    /// Was active once.
+    Inactive,
+}
+
+impl AccountState {
+    /// Of this account.
+    #[must_use]
+    pub fn of(row: &user::Model) -> Self {
+        match (row.active, row.login_count) {
+            (true, _) => Self::Active,
+            (false, 0) => Self::Waiting,
+            (false, _) => Self::Inactive,
+        }
+    }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Waiting => "waiting",
+            Self::Inactive => "inactive",
+        }
+    }
+
+    /// The one with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Active, Self::Waiting, Self::Inactive].into_iter().find(|one| one.name() == name)
+    }
+
+    fn condition(self) -> Condition {
+        let active = user::Column::Active.eq(self == Self::Active);
+        match self {
+            Self::Active => Condition::all().add(active),
+            Self::Waiting => Condition::all().add(active).add(user::Column::LoginCount.eq(0)),
+            Self::Inactive => Condition::all().add(active).add(user::Column::LoginCount.gt(0)),
+        }
+    }
+}
+
+/// A part of a list.
+#[derive(Debug, Clone)]
+pub struct Found {
+    pub users: Vec<user::Model>,
+    /// Ids of the roles, by user.
+    pub roles: BTreeMap<i32, BTreeSet<i32>>,
+    /// All that fit, on whatever page.
+    pub count: u64,
+}
+
+impl Accounts {
+    /// The accounts that are wanted, those that wait first, then by user name; `page` counts from 0.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn search(&self, wanted: &Wanted, page: u64, size: u64) -> Result<Found, DbErr> {
+        let connection = self.database.reader();
+        let mut all = user::Entity::find();
+        let text = wanted.text.trim();
+        if !text.is_empty() {
+            let columns = [user::Column::Username, user::Column::Name, user::Column::Email];
+            all = all.filter(columns.into_iter().fold(Condition::any(), |any, column| any.add(contains(column, text))));
+        }
+        if let Some(role) = wanted.role {
+            let holders = roles_users::Entity::find().select_only().column(roles_users::Column::UserId);
+            all = all.filter(
+                user::Column::Id.in_subquery(holders.filter(roles_users::Column::RoleId.eq(role)).into_query()),
+            );
+        }
+        if let Some(state) = wanted.state {
+            all = all.filter(state.condition());
+        }
+        let count = all.clone().count(connection).await?;
+        let waits = Expr::Case(Box::new(Expr::case(AccountState::Waiting.condition(), 0).finally(1)));
+        let users = all
+            .order_by_asc(waits)
+            .order_by_asc(Expr::expr(Func::lower(Expr::col(user::Column::Username))))
+            .order_by_asc(user::Column::Id)
+            .offset(page * size)
+            .limit(size)
+            .all(connection)
+            .await?;
+        let roles = roles_of(connection, users.iter().map(|user| user.id)).await?;
+        Ok(Found { users, roles, count })
+    }
+
+    /// Accounts that wait to be activated.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn waiting(&self) -> Result<u64, DbErr> {
+        user::Entity::find().filter(AccountState::Waiting.condition()).count(self.database.reader()).await
+    }
+
+    /// Active accounts whose password was taken as given and is easily guessed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn weak_passwords(&self) -> Result<Vec<user::Model>, DbErr> {
+        let weak =
+            user::Entity::find().filter(user::Column::WeakPassword.eq(true)).filter(user::Column::Active.eq(true));
+        weak.order_by_asc(user::Column::Username).limit(20).all(self.database.reader()).await
+    }
+
+    /// All roles by name, with how many have each.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn roles(&self) -> Result<Vec<(RoleRecord, u64)>, DbErr> {
+        let connection = self.database.reader();
+        let roles = role::Entity::find().order_by_asc(role::Column::Name).all(connection).await?;
+        let counts: Vec<(i32, i64)> = roles_users::Entity::find()
+            .select_only()
+            .column(roles_users::Column::RoleId)
+            .column_as(roles_users::Column::UserId.count(), "count")
+            .group_by(roles_users::Column::RoleId)
+            .into_tuple()
+            .all(connection)
+            .await?;
+        let counts: BTreeMap<i32, i64> = counts.into_iter().collect();
+        let count = |id: i32| u64::try_from(counts.get(&id).copied().unwrap_or_default()).unwrap_or_default();
+        Ok(roles
+            .into_iter()
+            .map(|row| (count(row.id), row))
+            .map(|(count, row)| (RoleRecord::from(row), count))
+            .collect())
+    }
+
+    /// The role with this id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn role(&self, id: i32) -> Result<Option<RoleRecord>, DbErr> {
+        Ok(role::Entity::find_by_id(id).one(self.database.reader()).await?.map(RoleRecord::from))
+    }
+}
+
+async fn roles_of(
+    connection: &impl ConnectionTrait,
+    users: impl IntoIterator<Item = i32>,
+) -> Result<BTreeMap<i32, BTreeSet<i32>>, DbErr> {
+    let held = roles_users::Entity::find().filter(roles_users::Column::UserId.is_in(users)).all(connection).await?;
+    let mut roles: BTreeMap<i32, BTreeSet<i32>> = BTreeMap::new();
+    for one in held {
+        roles.entry(one.user_id).or_default().insert(one.role_id);
+    }
+    Ok(roles)
+}

@@ -1,0 +1,128 @@
+//! A new password: for who forgot the old one, by a link in a mail, and for who knows it.
+
+use std::net::IpAddr;
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::audit::{self, Event};
+use crate::entity::{session, user};
+use crate::mail::link::{self, Purpose};
+use crate::mail::{Note, post};
+
+use super::password::Checked;
+use super::registration::{Chosen, FormError, Problems, evenly, redeem};
+use super::{AccountError, Accounts, LoginError, User, revoke_tokens};
+
+impl Accounts {
+    /// Sends a link to set a new password to this address, if it is that of an active account.
+    ///
+    /// # Errors
+    /// [`LoginError::TooMany`].
+    pub async fn send_recovery(&self, email: &str, address: Option<IpAddr>) -> Result<(), LoginError> {
+        self.limits.ask(email, address)?;
+        let work = async {
+            let Some(row) = self.by_email(email).await?.filter(|row| row.active) else { return Ok(()) };
+            let note = Note::to_user("reset", &row, json!({ "name": row.name, "username": row.username }));
+            let transaction = self.database.begin().await?;
+            post(&*transaction, &[note], self.clock.now()).await?;
+            transaction.commit().await
+        };
+        Ok(evenly(work).await.map_err(AccountError::Database)?)
+    }
+
+    /// Sets the password of who has the link of a recovery or an invitation. All sessions and tokens end.
+    ///
+    /// # Errors
+    /// [`FormError::Link`], [`FormError::Problems`] by field; the link is good for another try then.
+    pub async fn set_by_link(&self, secret: &str, purpose: Purpose, chosen: &Chosen) -> Result<user::Model, FormError> {
+        let owner = self.link_owner(secret, purpose).await?.ok_or(FormError::Link)?;
+        let problems = self.check_chosen(chosen, &[&owner.username, &owner.name, &owner.email]);
+        if !problems.is_empty() {
+            return Err(FormError::Problems(problems));
+        }
+        let hash = self.passwords.hash(&chosen.password).await.map_err(AccountError::from)?;
+        let now = self.clock.now();
+        let transaction = self.database.begin().await?;
+        let row = redeem(&*transaction, secret, purpose, now).await?;
+        audit::identified(row.id, &row.username);
+        let row = self.replace_password(&*transaction, row, hash).await?;
+        let mut changed = row.clone().into_active_model();
+        // Who has the link has the mailbox.
+        changed.confirmed_at = Set(Some(row.confirmed_at.unwrap_or(now)));
+        let row = changed.update(&*transaction).await?;
+        if purpose == Purpose::Reset {
+            self.tell_of_change(&*transaction, &row).await?;
+        }
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(row)
+    }
+
+    /// Changes the own password for who knows it. All sessions and tokens end; the caller begins a new session.
+    ///
+    /// # Errors
+    /// [`FormError::Problems`] by field, [`LoginError::TooMany`] after many wrong ones.
+    pub async fn change_password(
+        &self,
+        user: &User,
+        current: &str,
+        chosen: &Chosen,
+        address: Option<IpAddr>,
+    ) -> Result<User, FormError> {
+        let causes = self.logins.causes(&user.username, address);
+        self.logins.try_one(&causes)?;
+        let row = user::Entity::find_by_id(user.id).one(self.database.reader()).await?.ok_or(AccountError::Unknown)?;
+        if self.passwords.check(current, Some(&row.password)).await == Checked::Wrong {
+            let problem = "is not the password of this account".to_owned();
+            return Err(FormError::Problems(Problems::from([("current", problem)])));
+        }
+        self.logins.take_back(&causes);
+        let problems = self.check_chosen(chosen, &[&row.username, &row.name, &row.email]);
+        if !problems.is_empty() {
+            return Err(FormError::Problems(problems));
+        }
+        let hash = self.passwords.hash(&chosen.password).await.map_err(AccountError::from)?;
+        let transaction = self.database.begin().await?;
+        let locked = user::Entity::find_by_id(user.id).lock_exclusive().one(&*transaction).await?;
+        // Another change was first: what was typed is not the password any more.
+        let locked = locked.filter(|locked| locked.password == row.password).ok_or(AccountError::Changed)?;
+        let row = self.replace_password(&*transaction, locked, hash).await?;
+        self.tell_of_change(&*transaction, &row).await?;
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(self.find(row.id).await?.ok_or(AccountError::Unknown)?)
+    }
+
+    async fn replace_password(
+        &self,
+        connection: &impl ConnectionTrait,
+        row: user::Model,
+        hash: String,
+    ) -> Result<user::Model, sea_orm::DbErr> {
+        let now = self.clock.now();
+        let id = row.id;
+        let mut changed = row.into_active_model();
+        changed.password = Set(hash);
+        changed.weak_password = Set(false);
+        changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
+        changed.update_datetime = Set(Some(now));
+        let row = changed.update(connection).await?;
+        revoke_tokens(connection, id, now).await?;
+        link::end_all(connection, id, Some(Purpose::Reset), now).await?;
+        session::Entity::delete_many().filter(session::Column::UserId.eq(id)).exec(connection).await?;
+        let event = Event::new("update", "user", id, &row.username).after(json!({ "password": "changed" }));
+        audit::record(connection, event).await?;
+        Ok(row)
+    }
+
+    async fn tell_of_change(&self, connection: &impl ConnectionTrait, row: &user::Model) -> Result<(), sea_orm::DbErr> {
+        if !crate::mail::is_address(&row.email) {
+            return Ok(());
+        }
+        let context = json!({ "name": row.name, "username": row.username, "at": self.clock.now() });
+        post(connection, &[Note::to_user("password_changed", row, context)], self.clock.now()).await
+    }
+}

@@ -1,0 +1,349 @@
+//! How somebody gets in: registers, confirms the address by a link, is activated by an administrator; or is invited.
+//!
+//! What is answered, and how fast, is the same whether a name or an address is known or not; only the mail tells.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter};
+use serde_json::json;
+
+use crate::audit::{self, Event};
+use crate::entity::{role, roles_users, user};
+use crate::mail::link::{self, Purpose};
+use crate::mail::{Note, post};
+
+use super::strength::judge;
+use super::user::{check_field, check_unique, insert};
+use super::{AccountError, Accounts, LoginError, NewUser, Strength};
+
+/// What somebody fills in.
+#[derive(Debug, Clone, Default)]
+pub struct Registration {
+    pub username: String,
+    pub name: String,
+    pub email: String,
+}
+
+/// A password, typed twice.
+#[derive(Clone, Default)]
+pub struct Chosen {
+    pub password: String,
+    pub again: String,
+}
+
+/// What is wrong with a form, by field.
+pub type Problems = BTreeMap<&'static str, String>;
+
+/// Why a form was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum FormError {
+    #[error("the form cannot be taken as it is")]
+    Problems(Problems),
+    /// The link was used, has expired, or never was.
+    #[error("this link is good no more")]
+    Link,
+    #[error(transparent)]
+    Login(#[from] LoginError),
+}
+
+impl From<AccountError> for FormError {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Invalid { field, problem } => Self::Problems(BTreeMap::from([(field, problem)])),
+            error => Self::Login(LoginError::Account(error)),
+        }
+    }
+}
+
+impl From<sea_orm::DbErr> for FormError {
+    fn from(error: sea_orm::DbErr) -> Self {
+        AccountError::Database(error).into()
+    }
+}
+
+/// As long as the longest way through takes, with a margin: the answer tells nothing by its time.
+const ANSWERED_AFTER: Duration = Duration::from_millis(600);
+
+/// Does `work`, and takes no less than [`ANSWERED_AFTER`].
+pub(super) async fn evenly<T>(work: impl Future<Output = T>) -> T {
+    tokio::join!(work, tokio::time::sleep(ANSWERED_AFTER)).0
+}
+
+impl Accounts {
+    /// How good a password would be for somebody with these names and addresses.
+    #[must_use]
+    pub fn judge(&self, password: &str, own: &[&str]) -> Strength {
+        judge(password, own, self.rules.security.password_length)
+    }
+
+    pub(super) fn check_chosen(&self, chosen: &Chosen, own: &[&str]) -> Problems {
+        let mut problems = Problems::new();
+        if let Some(problem) = self.judge(&chosen.password, own).problem {
+            problems.insert("password", problem);
+        } else if chosen.password != chosen.again {
+            problems.insert("again", "is not the same as the one above".to_owned());
+        }
+        problems
+    }
+
+    /// Makes an inactive account with the role `user` and sends the link that confirms its address; when the name or the
+    /// address is somebody's already, tells the owner of the address by mail, and the caller nothing.
+    ///
+    /// # Errors
+    /// [`FormError::Problems`] by field, [`LoginError::TooMany`].
+    pub async fn register(
+        &self,
+        form: &Registration,
+        chosen: &Chosen,
+        address: Option<IpAddr>,
+    ) -> Result<(), FormError> {
+        let mut problems = Problems::new();
+        for (field, value) in [("username", &form.username), ("name", &form.name), ("email", &form.email)] {
+            if let Err(AccountError::Invalid { field, problem }) = check_field(field, value) {
+                problems.insert(field, problem);
+            }
+        }
+        if form.username.contains('@') {
+            problems.insert("username", "must not contain an @: people log in with their address too".to_owned());
+        }
+        if !crate::mail::is_address(&form.email) {
+            problems.entry("email").or_insert_with(|| "is not an e-mail address".to_owned());
+        }
+        problems.extend(self.check_chosen(chosen, &[&form.username, &form.name, &form.email]));
+        if !problems.is_empty() {
+            return Err(FormError::Problems(problems));
+        }
+        self.limits.ask(&form.email, address)?;
+        evenly(self.register_now(form, chosen)).await
+    }
+
+    async fn register_now(&self, form: &Registration, chosen: &Chosen) -> Result<(), FormError> {
+        let hash = self.passwords.hash(&chosen.password).await.map_err(AccountError::from)?;
+        let now = self.clock.now();
+        let new = NewUser {
+            username: form.username.clone(),
+            name: form.name.clone(),
+            email: form.email.clone(),
+            password: String::new(),
+            active: false,
+            roles: vec!["user".to_owned()],
+        };
+        let transaction = self.database.begin().await?;
+        let made = match check_unique(&*transaction, None, &new.username, &new.email).await {
+            Ok(()) => insert(&*transaction, &new, (hash, false), now).await,
+            Err(error) => Err(error),
+        };
+        match made {
+            Ok(row) => {
+                if self.rules.security.confirmable {
+                    set_confirmed(&*transaction, &row, None).await?;
+                    let note = Note::to_user("confirm", &row, json!({ "name": row.name, "username": row.username }));
+                    post(&*transaction, &[note], now).await?;
+                } else {
+                    tell_administrators(&*transaction, &row, now).await?;
+                }
+                transaction.commit().await?;
+                Ok(())
+            }
+            Err(AccountError::Exists) => {
+                drop(transaction);
+                self.tell_owner(form).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The name or the address is somebody's: who has the mailbox learns which.
+    async fn tell_owner(&self, form: &Registration) -> Result<(), FormError> {
+        let now = self.clock.now();
+        let owner = self.by_email(&form.email).await?;
+        let note = match &owner {
+            Some(owner) => Note::to_user("known", owner, json!({ "name": owner.name, "username": owner.username })),
+            None => Note {
+                template: "name_taken",
+                recipient: form.email.trim().to_owned(),
+                user_id: None,
+                mailing_id: None,
+                context: json!({ "name": form.name, "username": form.username }),
+            },
+        };
+        let transaction = self.database.begin().await?;
+        post(&*transaction, &[note], now).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    pub(super) async fn by_email(&self, email: &str) -> Result<Option<user::Model>, sea_orm::DbErr> {
+        let email = email.trim().to_lowercase().replace('\0', "\u{fffd}");
+        let same = Expr::expr(Func::lower(Expr::col(user::Column::Email))).eq(email);
+        user::Entity::find().filter(same).one(self.database.reader()).await
+    }
+
+    /// Sends the link of a confirmation again, if the address waits for one.
+    ///
+    /// # Errors
+    /// [`LoginError::TooMany`].
+    pub async fn send_confirmation(&self, email: &str, address: Option<IpAddr>) -> Result<(), LoginError> {
+        self.limits.ask(email, address)?;
+        let work = async {
+            let Some(row) = self.by_email(email).await?.filter(|row| row.confirmed_at.is_none()) else { return Ok(()) };
+            let note = Note::to_user("confirm", &row, json!({ "name": row.name, "username": row.username }));
+            let transaction = self.database.begin().await?;
+            post(&*transaction, &[note], self.clock.now()).await?;
+            transaction.commit().await
+        };
+        Ok(evenly(work).await.map_err(AccountError::Database)?)
+    }
+
+    /// Whose a link is, while it is good.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn link_owner(&self, secret: &str, purpose: Purpose) -> Result<Option<user::Model>, sea_orm::DbErr> {
+        let connection = self.database.reader();
+        let Some(found) = link::find(connection, secret, purpose, self.clock.now()).await? else { return Ok(None) };
+        let row = user::Entity::find_by_id(found.user_id).one(connection).await?;
+        Ok(row.filter(|row| row.email.eq_ignore_ascii_case(&found.email)))
+    }
+
+    /// The address is confirmed by its link. Gives the account; the administrators are told if it is to be activated.
+    ///
+    /// # Errors
+    /// [`FormError::Link`].
+    pub async fn confirm(&self, secret: &str) -> Result<user::Model, FormError> {
+        let now = self.clock.now();
+        let transaction = self.database.begin().await?;
+        let row = redeem(&*transaction, secret, Purpose::Confirm, now).await?;
+        let row = set_confirmed(&*transaction, &row, Some(now)).await?;
+        let event = Event::new("confirm", "user", row.id, &row.username).after(json!({ "email": row.email }));
+        audit::identified(row.id, &row.username);
+        audit::record(&*transaction, event).await?;
+        if !row.active {
+            tell_administrators(&*transaction, &row, now).await?;
+        }
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(row)
+    }
+
+    /// Makes an active account without a password and sends the link by which its owner sets one.
+    ///
+    /// # Errors
+    /// As [`Accounts::create`].
+    pub async fn invite(&self, form: &Registration, roles: Vec<String>, by: &str) -> Result<user::Model, AccountError> {
+        if !crate::mail::is_address(&form.email) {
+            let problem = "is not an e-mail address".to_owned();
+            return Err(AccountError::Invalid { field: "email", problem });
+        }
+        let new = NewUser {
+            username: form.username.clone(),
+            name: form.name.clone(),
+            email: form.email.clone(),
+            // No password has this as its hash.
+            password: "!".to_owned(),
+            active: true,
+            roles,
+        };
+        super::user::check(&new)?;
+        let now = self.clock.now();
+        let transaction = self.database.begin().await?;
+        let row = insert(&*transaction, &new, (new.password.clone(), false), now).await?;
+        let row = set_confirmed(&*transaction, &row, None).await?;
+        let context = json!({ "name": row.name, "username": row.username, "by": by });
+        post(&*transaction, &[Note::to_user("invite", &row, context)], now).await?;
+        transaction.commit().await?;
+        Ok(row)
+    }
+
+    /// Sends an invitation again.
+    ///
+    /// # Errors
+    /// [`AccountError::Unknown`] when there is nobody with this id who was invited and has not come yet.
+    pub async fn invite_again(&self, id: i32, by: &str) -> Result<(), AccountError> {
+        let row = user::Entity::find_by_id(id).one(self.database.reader()).await?;
+        let row = row.filter(is_invited).ok_or(AccountError::Unknown)?;
+        let context = json!({ "name": row.name, "username": row.username, "by": by });
+        let transaction = self.database.begin().await?;
+        post(&*transaction, &[Note::to_user("invite", &row, context)], self.clock.now()).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Activates an account that waits, and tells its owner.
+    ///
+    /// # Errors
+    /// As [`Accounts::update`].
+    pub async fn activate(&self, id: i32) -> Result<user::Model, AccountError> {
+        let changes = super::UserChanges { active: Some(true), ..Default::default() };
+        let mut was_active = false;
+        let row = self
+            .update(id, changes, |row| {
+                was_active = row.active;
+                true
+            })
+            .await?;
+        if !was_active && crate::mail::is_address(&row.email) {
+            let note = Note::to_user("activated", &row, json!({ "name": row.name, "username": row.username }));
+            let transaction = self.database.begin().await?;
+            post(&*transaction, &[note], self.clock.now()).await?;
+            transaction.commit().await?;
+        }
+        Ok(row)
+    }
+}
+
+/// Whether this is somebody who was invited and has not set a password yet.
+#[must_use]
+pub fn is_invited(row: &user::Model) -> bool {
+    row.password == "!"
+}
+
+/// Uses a link up and gives the account that it was made for, if its address is still the same.
+pub(super) async fn redeem(
+    connection: &impl ConnectionTrait,
+    secret: &str,
+    purpose: Purpose,
+    now: chrono::NaiveDateTime,
+) -> Result<user::Model, FormError> {
+    let found = link::redeem(connection, secret, purpose, now).await?.ok_or(FormError::Link)?;
+    let row = user::Entity::find_by_id(found.user_id).one(connection).await?;
+    row.filter(|row| row.email.eq_ignore_ascii_case(&found.email)).ok_or(FormError::Link)
+}
+
+async fn set_confirmed(
+    connection: &impl ConnectionTrait,
+    row: &user::Model,
+    at: Option<chrono::NaiveDateTime>,
+) -> Result<user::Model, sea_orm::DbErr> {
+    let mut changed = row.clone().into_active_model();
+    changed.confirmed_at = Set(at);
+    changed.update(connection).await
+}
+
+/// A mail to each active administrator: somebody waits.
+async fn tell_administrators(
+    connection: &impl ConnectionTrait,
+    row: &user::Model,
+    now: chrono::NaiveDateTime,
+) -> Result<(), sea_orm::DbErr> {
+    let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(connection).await? else {
+        return Ok(());
+    };
+    let holders = roles_users::Entity::find()
+        .filter(roles_users::Column::RoleId.eq(role.id))
+        .find_also_related(user::Entity)
+        .all(connection)
+        .await?;
+    let context = json!({ "name": row.name, "username": row.username, "email": row.email, "id": row.id });
+    let notes: Vec<Note> = holders
+        .iter()
+        .filter_map(|(_, admin)| admin.as_ref())
+        .filter(|admin| admin.active && crate::mail::is_address(&admin.email))
+        .map(|admin| Note::to_user("waiting", admin, context.clone()))
+        .collect();
+    post(connection, &notes, now).await
+}

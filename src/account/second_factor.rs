@@ -1,0 +1,264 @@
+//! The second factor: codes of an authenticator app (TOTP, RFC 6238), and recovery codes for who has lost it.
+//!
+//! Nothing in the database alone gives a code: the app's secret is made of `SECRET_KEY` and what the account keeps, the
+//! recovery codes are kept as keyed hashes.
+
+use std::net::IpAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use rand::RngExt;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use totp_rs::{Builder, Secret, Totp};
+use uuid::Uuid;
+
+use crate::audit::{self, Event};
+use crate::entity::{recovery_code, user};
+use crate::mail::{Note, post};
+
+use super::registration::{FormError, Problems};
+use super::{AccountError, Accounts, LoginError};
+
+/// Recovery codes that somebody gets.
+const CODES: usize = 10;
+
+/// What an authenticator app wants to know.
+#[derive(Debug, Clone)]
+pub struct Enrolment {
+    /// In base 32, for typing.
+    pub secret: String,
+    /// `otpauth://…`, for a picture.
+    pub url: String,
+}
+
+impl Accounts {
+    /// What the app is to be told; the same until the first code was right.
+    ///
+    /// # Errors
+    /// [`AccountError::Unknown`], [`AccountError::Changed`] when there is a second factor already.
+    pub async fn begin_second_factor(&self, id: i32, issuer: &str) -> Result<Enrolment, AccountError> {
+        let transaction = self.database.begin().await?;
+        let row = user::Entity::find_by_id(id).one(&*transaction).await?.ok_or(AccountError::Unknown)?;
+        if row.second_factor_at.is_some() {
+            return Err(AccountError::Changed);
+        }
+        let row = match row.tf_totp_secret {
+            Some(_) => row,
+            None => {
+                let mut changed = row.into_active_model();
+                changed.tf_totp_secret = Set(Some(Uuid::new_v4().simple().to_string()));
+                changed.update(&*transaction).await?
+            }
+        };
+        transaction.commit().await?;
+        let secret = Secret::from(self.app_secret(&row)).to_base32();
+        let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+        // A space is %20 here, not a plus.
+        let issuer = encoded(issuer).replace('+', "%20");
+        let account = encoded(&row.username).replace('+', "%20");
+        let url = format!("otpauth://totp/{issuer}:{account}?secret={secret}&issuer={issuer}");
+        Ok(Enrolment { secret, url })
+    }
+
+    /// The first code of the app is right: from now on one is asked for at each login. Gives the recovery codes, which
+    /// are kept nowhere.
+    ///
+    /// # Errors
+    /// [`FormError::Problems`] with the field `code`, [`LoginError::TooMany`].
+    pub async fn confirm_second_factor(
+        &self,
+        id: i32,
+        code: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Vec<String>, FormError> {
+        let row = self.row(id).await?;
+        if row.second_factor_at.is_some() || row.tf_totp_secret.is_none() {
+            return Err(AccountError::Changed.into());
+        }
+        let causes = self.logins.causes(&format!("code of {}", row.username), address);
+        self.logins.try_one(&causes)?;
+        if !self.use_app_code(&row, code).await? {
+            let problem = "is not what the app shows now; look whether the clock of your phone is right".to_owned();
+            return Err(FormError::Problems(Problems::from([("code", problem)])));
+        }
+        self.logins.take_back(&causes);
+        let now = self.clock.now();
+        let transaction = self.database.begin().await?;
+        let codes = self.replace_codes(&*transaction, id).await?;
+        let mut changed = self.row(id).await?.into_active_model();
+        changed.second_factor_at = Set(Some(now));
+        let row = changed.update(&*transaction).await?;
+        let event = Event::new("update", "user", id, &row.username).after(json!({ "second_factor": true }));
+        audit::record(&*transaction, event).await?;
+        self.tell_of_factor(&*transaction, &row, true).await?;
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(codes)
+    }
+
+    /// Whether this is a code of the app that was not used yet, or one of the recovery codes, which is used up by it.
+    ///
+    /// # Errors
+    /// [`LoginError::TooMany`] after many wrong ones.
+    pub async fn check_code(&self, id: i32, code: &str, address: Option<IpAddr>) -> Result<bool, LoginError> {
+        let row = self.row(id).await?;
+        let causes = self.logins.causes(&format!("code of {}", row.username), address);
+        self.logins.try_one(&causes)?;
+        let plain: String = code.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
+        let is_right = self.use_app_code(&row, &plain).await?
+            || self.use_recovery_code(&row, &plain).await.map_err(AccountError::from)?;
+        if is_right {
+            self.logins.take_back(&causes);
+        }
+        Ok(is_right)
+    }
+
+    /// New recovery codes; the old ones are good no more.
+    ///
+    /// # Errors
+    /// [`AccountError::Unknown`].
+    pub async fn new_recovery_codes(&self, id: i32) -> Result<Vec<String>, AccountError> {
+        let row = self.row(id).await?;
+        let transaction = self.database.begin().await?;
+        let codes = self.replace_codes(&*transaction, id).await?;
+        let event = Event::new("update", "user", id, &row.username).after(json!({ "recovery_codes": "new" }));
+        audit::record(&*transaction, event).await?;
+        transaction.commit().await?;
+        Ok(codes)
+    }
+
+    /// Ends the second factor of somebody, who is told by mail: the own one, or one that was lost.
+    ///
+    /// # Errors
+    /// [`AccountError::Unknown`].
+    pub async fn end_second_factor(&self, id: i32) -> Result<(), AccountError> {
+        let row = self.row(id).await?;
+        if row.second_factor_at.is_none() {
+            return Ok(());
+        }
+        let transaction = self.database.begin().await?;
+        recovery_code::Entity::delete_many().filter(recovery_code::Column::UserId.eq(id)).exec(&*transaction).await?;
+        let mut changed = row.into_active_model();
+        changed.second_factor_at = Set(None);
+        changed.tf_totp_secret = Set(None);
+        let row = changed.update(&*transaction).await?;
+        let event = Event::new("update", "user", id, &row.username).after(json!({ "second_factor": false }));
+        audit::record(&*transaction, event).await?;
+        self.tell_of_factor(&*transaction, &row, false).await?;
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(())
+    }
+
+    /// Recovery codes that somebody has left.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn recovery_codes_left(&self, id: i32) -> Result<usize, DbErr> {
+        let unused = recovery_code::Entity::find().filter(recovery_code::Column::UserId.eq(id));
+        let unused = unused.filter(recovery_code::Column::UsedAt.is_null());
+        Ok(unused.all(self.database.reader()).await?.len())
+    }
+
+    async fn row(&self, id: i32) -> Result<user::Model, AccountError> {
+        user::Entity::find_by_id(id).one(self.database.reader()).await?.ok_or(AccountError::Unknown)
+    }
+
+    fn keyed(&self, parts: &[&str]) -> Vec<u8> {
+        // A key of HMAC may have any length.
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.rules.secret_key.as_bytes()) else { return Vec::new() };
+        for part in parts {
+            mac.update(&Sha256::digest(part.as_bytes()));
+        }
+        mac.finalize().into_bytes().to_vec()
+    }
+
+    fn app_secret(&self, row: &user::Model) -> Vec<u8> {
+        let kept = row.tf_totp_secret.as_deref().unwrap_or_default();
+        let mut secret = self.keyed(&["authenticator app", &row.id.to_string(), kept]);
+        // As long as the hash of TOTP, which all apps take.
+        secret.truncate(20);
+        secret
+    }
+
+    fn totp(&self, row: &user::Model) -> Option<Totp> {
+        row.tf_totp_secret.as_ref()?;
+        Builder::new().with_secret(self.app_secret(row)).build().ok()
+    }
+
+    /// Whether it is the app's code of now (or 30 s before or after), of a later time than the last one that was used.
+    async fn use_app_code(&self, row: &user::Model, code: &str) -> Result<bool, AccountError> {
+        let code: String = code.chars().filter(char::is_ascii_digit).collect();
+        let time = u64::try_from(self.clock.now().and_utc().timestamp()).unwrap_or_default();
+        let step = self.totp(row).and_then(|totp| totp.check(&code, time));
+        let Some(step) = step.and_then(|step| i32::try_from(step).ok()) else { return Ok(false) };
+        let transaction = self.database.begin().await?;
+        let used = user::Entity::update_many()
+            .col_expr(user::Column::LastCodeStep, Expr::value(step))
+            .filter(user::Column::Id.eq(row.id))
+            .filter(user::Column::LastCodeStep.lt(step))
+            .exec(&*transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(used.rows_affected == 1)
+    }
+
+    async fn use_recovery_code(&self, row: &user::Model, code: &str) -> Result<bool, DbErr> {
+        let transaction = self.database.begin().await?;
+        let used = recovery_code::Entity::update_many()
+            .col_expr(recovery_code::Column::UsedAt, Expr::value(self.clock.now()))
+            .filter(recovery_code::Column::UserId.eq(row.id))
+            .filter(recovery_code::Column::CodeHash.eq(self.code_hash(row.id, code)))
+            .filter(recovery_code::Column::UsedAt.is_null())
+            .exec(&*transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(used.rows_affected == 1)
+    }
+
+    fn code_hash(&self, id: i32, code: &str) -> String {
+        URL_SAFE_NO_PAD.encode(self.keyed(&["recovery code", &id.to_string(), code]))
+    }
+
+    async fn replace_codes(&self, connection: &impl ConnectionTrait, id: i32) -> Result<Vec<String>, DbErr> {
+        recovery_code::Entity::delete_many().filter(recovery_code::Column::UserId.eq(id)).exec(connection).await?;
+        let codes: Vec<String> = std::iter::repeat_with(random_code).take(CODES).collect();
+        let rows = codes.iter().map(|code| recovery_code::ActiveModel {
+            id: NotSet,
+            user_id: Set(id),
+            code_hash: Set(self.code_hash(id, &code.replace('-', ""))),
+            used_at: Set(None),
+        });
+        recovery_code::Entity::insert_many(rows).exec_without_returning(connection).await?;
+        Ok(codes)
+    }
+
+    async fn tell_of_factor(
+        &self,
+        connection: &impl ConnectionTrait,
+        row: &user::Model,
+        is_on: bool,
+    ) -> Result<(), DbErr> {
+        if !crate::mail::is_address(&row.email) {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let context = json!({ "name": row.name, "username": row.username, "at": now, "is_on": is_on });
+        post(connection, &[Note::to_user("second_factor", row, context)], now).await
+    }
+}
+
+/// `k7m2x-9fq4w`: 49 bits, without signs that look alike.
+fn random_code() -> String {
+    const SIGNS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
+    let mut random = rand::rng();
+    let mut sign = || char::from(SIGNS[random.random_range(0..SIGNS.len())]);
+    let half: String = std::iter::repeat_with(&mut sign).take(5).collect();
+    let other: String = std::iter::repeat_with(&mut sign).take(5).collect();
+    format!("{half}-{other}")
+}

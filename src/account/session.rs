@@ -1,0 +1,74 @@
+//! Where somebody is logged in with a browser.
+
+use chrono::NaiveDateTime;
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use serde_json::json;
+
+use crate::audit::{self, Event};
+use crate::entity::session::{Column, Entity};
+
+use super::Accounts;
+
+/// A session of a browser.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Its key in the table, which opens nothing.
+    pub key: String,
+    pub since: Option<NaiveDateTime>,
+    /// To the minute.
+    pub last_seen: Option<NaiveDateTime>,
+    pub ends: NaiveDateTime,
+    pub address: Option<String>,
+    /// What the browser calls itself.
+    pub agent: Option<String>,
+    pub is_remembered: bool,
+}
+
+impl Accounts {
+    /// The sessions of a user, the one that was used last first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn sessions(&self, user_id: i32) -> Result<Vec<Session>, DbErr> {
+        let open = Entity::find().filter(Column::UserId.eq(user_id)).filter(Column::ExpiresAt.gt(self.clock.now()));
+        let rows = open.order_by_desc(Column::LastSeen).all(self.database.reader()).await?;
+        let session = |row: crate::entity::session::Model| Session {
+            key: row.id,
+            since: row.created,
+            last_seen: row.last_seen,
+            ends: row.expires_at,
+            address: row.address,
+            agent: row.agent,
+            is_remembered: row.remembered,
+        };
+        Ok(rows.into_iter().map(session).collect())
+    }
+
+    /// Ends a session of a user, or all of them but `except`. Says how many.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn end_sessions(
+        &self,
+        user_id: i32,
+        username: &str,
+        one: Option<&str>,
+        except: Option<&str>,
+    ) -> Result<u64, DbErr> {
+        let mut ended = Entity::delete_many().filter(Column::UserId.eq(user_id));
+        if let Some(one) = one {
+            ended = ended.filter(Column::Id.eq(one));
+        }
+        if let Some(except) = except {
+            ended = ended.filter(Column::Id.ne(except));
+        }
+        let transaction = self.database.begin().await?;
+        let count = ended.exec(&*transaction).await?.rows_affected;
+        if count > 0 {
+            let event = Event::new("end_sessions", "user", user_id, username).after(json!({ "ended": count }));
+            audit::record(&*transaction, event).await?;
+        }
+        transaction.commit().await?;
+        Ok(count)
+    }
+}

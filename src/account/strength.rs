@@ -1,0 +1,62 @@
+//! How good a password is that somebody chooses: long enough, and not one that is guessed first.
+//!
+//! How often it would have to be guessed is estimated by zxcvbn (Wheeler, "zxcvbn: Low-Budget Password Strength
+//! Estimation", USENIX Security 2016), whose lists hold the commonest passwords, names and words; no rules about digits
+//! and signs.
+
+use zxcvbn::zxcvbn;
+
+/// More is of no use to anybody.
+const MOST: usize = 256;
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strength {
+    /// 0 is guessed at once, 4 hardly ever.
+    pub score: u8,
+    pub word: &'static str,
+    /// Why it cannot be chosen.
+    pub problem: Option<String>,
+}
+
+/// Judges a password of at least `least` characters; `own` are names and addresses of who chooses it.
+#[must_use]
+pub fn judge(password: &str, own: &[&str], least: usize) -> Strength {
+    // Parts of an address are easily guessed too.
+    let halves = own.iter().flat_map(|text| text.split('@'));
+    let words = own.iter().flat_map(|text| text.split(['@', '.', ' ']));
+    let parts: Vec<&str> = words.chain(halves).chain(own.iter().copied()).collect();
+    let parts: Vec<&str> = parts.into_iter().filter(|part| part.chars().count() > 2).collect();
+    let score = u8::from(zxcvbn(password, &parts).score());
+    let length = password.chars().count();
+    let problem = if length < least {
+        Some(format!("must have at least {least} characters; several words are easy to remember"))
+    } else if length > MOST {
+        Some(format!("must have at most {MOST} characters"))
+    } else if score < 2 {
+        Some("is one of those that are guessed first; several words that do not belong together are better".to_owned())
+    } else {
+        None
+    };
+    let words = ["very weak", "weak", "fair", "good", "very good"];
+    Strength { score, word: words.get(usize::from(score)).copied().unwrap_or_default(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_common_and_own_ones_cannot_be_chosen() {
+        let problem = |password: &str| judge(password, &["erin", "erin.example@hospital.org"], 12).problem;
+        assert!(problem("Tr0ub4dor&3").unwrap().contains("12 characters"));
+        for common in ["password1234", "123456789012", "qwertyuiop12", "aaaaaaaaaaaaaa", "erin.example", "hospital.org"]
+        {
+            assert!(problem(common).unwrap().contains("guessed first"), "{common}");
+        }
+        assert_eq!(problem("a long password of mine"), None);
+        assert_eq!(problem("correct horse battery"), None);
+        assert!(problem(&"ab c".repeat(100)).unwrap().contains("at most"));
+        assert!(judge("cart violet lamp 9 sonata", &[], 12).score > judge("password", &[], 12).score);
+    }
+}

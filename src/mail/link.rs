@@ -1,0 +1,130 @@
+//! Links that mails carry: a random secret, of which the hash is kept, good once and for a while.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::{NaiveDateTime, TimeDelta};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sha2::{Digest, Sha256};
+
+use crate::entity::mail_link::{ActiveModel, Column, Entity, Model};
+
+/// What a link is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Confirm,
+    Reset,
+    Invite,
+}
+
+impl Purpose {
+    /// The word in the table, and in the address.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Confirm => "confirm",
+            Self::Reset => "reset",
+            Self::Invite => "invite",
+        }
+    }
+
+    /// What the link of a template is for.
+    #[must_use]
+    pub fn of_template(template: &str) -> Option<Self> {
+        [Self::Confirm, Self::Reset, Self::Invite].into_iter().find(|purpose| purpose.name() == template)
+    }
+}
+
+fn hash(secret: &str) -> String {
+    // 256 random bits need no slow hash.
+    URL_SAFE_NO_PAD.encode(Sha256::digest(secret.as_bytes()))
+}
+
+/// Makes a link for a user; those before it for the same purpose are good no more. Gives its secret, which is kept
+/// nowhere.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn make(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    email: &str,
+    purpose: Purpose,
+    lasts: TimeDelta,
+    now: NaiveDateTime,
+) -> Result<String, DbErr> {
+    end_all(connection, user_id, Some(purpose), now).await?;
+    let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+    let row = ActiveModel {
+        id: NotSet,
+        user_id: Set(user_id),
+        purpose: Set(purpose.name().to_owned()),
+        token_hash: Set(hash(&secret)),
+        email: Set(email.to_owned()),
+        created: Set(now),
+        expires_at: Set(now + lasts),
+        used_at: Set(None),
+    };
+    row.insert(connection).await?;
+    Ok(secret)
+}
+
+/// The link with this secret, while it is good.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn find(
+    connection: &impl ConnectionTrait,
+    secret: &str,
+    purpose: Purpose,
+    now: NaiveDateTime,
+) -> Result<Option<Model>, DbErr> {
+    Entity::find()
+        .filter(Column::TokenHash.eq(hash(secret)))
+        .filter(Column::Purpose.eq(purpose.name()))
+        .filter(Column::UsedAt.is_null())
+        .filter(Column::ExpiresAt.gt(now))
+        .one(connection)
+        .await
+}
+
+/// Uses a link up. Of two at the same time one gets it.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn redeem(
+    connection: &impl ConnectionTrait,
+    secret: &str,
+    purpose: Purpose,
+    now: NaiveDateTime,
+) -> Result<Option<Model>, DbErr> {
+    let Some(link) = find(connection, secret, purpose, now).await? else { return Ok(None) };
+    let used = Entity::update_many()
+        .col_expr(Column::UsedAt, Expr::value(now))
+        .filter(Column::Id.eq(link.id))
+        .filter(Column::UsedAt.is_null())
+        .exec(connection)
+        .await?;
+    Ok((used.rows_affected == 1).then_some(link))
+}
+
+/// Ends the links of a user: those for one purpose, or all.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn end_all(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    purpose: Option<Purpose>,
+    now: NaiveDateTime,
+) -> Result<(), DbErr> {
+    let mut open = Entity::update_many()
+        .col_expr(Column::UsedAt, Expr::value(now))
+        .filter(Column::UserId.eq(user_id))
+        .filter(Column::UsedAt.is_null());
+    if let Some(purpose) = purpose {
+        open = open.filter(Column::Purpose.eq(purpose.name()));
+    }
+    open.exec(connection).await.map(drop)
+}

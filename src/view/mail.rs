@@ -1,0 +1,41 @@
+//! Mails: one text a template, of which the first line is the subject; the HTML says the same.
+
+use minijinja::Value;
+use serde::Serialize;
+
+use super::{Templates, ViewError};
+use crate::mail::Text;
+
+#[derive(Serialize)]
+struct Paragraph<'a> {
+    text: &'a str,
+    /// Stands alone and is an address of ours.
+    link: bool,
+}
+
+#[derive(Serialize)]
+struct Frame<'a> {
+    subject: &'a str,
+    base_url: &'a str,
+    paragraphs: Vec<Paragraph<'a>>,
+}
+
+impl Templates {
+    /// The mail of `templates/mail/NAME.txt`. `context` has `base_url`.
+    ///
+    /// # Errors
+    /// When the template asks for something that is not there.
+    pub fn mail(&self, name: &str, context: &serde_json::Value) -> Result<Text, ViewError> {
+        let template = self.environment.get_template(&format!("mail/{name}.txt"))?;
+        let text = template.render(Value::from(minijinja::value::Serde(context)))?;
+        let (subject, body) = text.trim().split_once('\n').unwrap_or((text.trim(), ""));
+        let body = format!("{}\n", body.trim());
+        let base_url = context["base_url"].as_str().unwrap_or_default();
+        let is_ours =
+            |text: &str| !base_url.is_empty() && text.starts_with(base_url) && !text.contains(char::is_whitespace);
+        let parts = body.split("\n\n").map(str::trim).filter(|text| !text.is_empty());
+        let paragraphs = parts.map(|text| Paragraph { text, link: is_ours(text) }).collect();
+        let html = self.page("mail/frame.html", &Frame { subject, base_url, paragraphs })?;
+        Ok(Text { subject: subject.to_owned(), body: body.clone(), html: Some(html) })
+    }
+}

@@ -1,0 +1,278 @@
+//! Ways in for who has no account or no password yet: registration, confirmation, recovery, invitation.
+//!
+//! A link of a mail only shows a button: programs that look at the links of mails use nothing up.
+
+use std::collections::BTreeMap;
+
+use axum::extract::{Form, Path, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, HeaderValue};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use serde::{Deserialize, Serialize};
+
+use crate::account::{Chosen, FormError, Problems, Registration};
+use crate::app::App;
+use crate::http::{Address, HttpError};
+use crate::mail::is_address;
+use crate::mail::link::Purpose;
+
+/// A page for who is not logged in; not kept by anybody on the way.
+pub(super) fn open_page<T: Serialize>(
+    app: &App,
+    template: &str,
+    status: StatusCode,
+    content: &T,
+) -> Result<Response, HttpError> {
+    let mut response = (status, Html(app.templates.page(template, content)?)).into_response();
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    heading: &'a str,
+    paragraphs: Vec<String>,
+}
+
+fn told(app: &App, status: StatusCode, heading: &str, paragraphs: &[&str]) -> Result<Response, HttpError> {
+    let paragraphs = paragraphs.iter().map(|text| (*text).to_owned()).collect();
+    open_page(app, "entrance/told.html", status, &Told { heading, paragraphs })
+}
+
+/// What was typed, again, with what is wrong with it.
+#[derive(Default, Serialize)]
+struct RegisterPage {
+    username: String,
+    name: String,
+    email: String,
+    problems: Problems,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RegisterForm {
+    username: String,
+    name: String,
+    email: String,
+    password: String,
+    again: String,
+}
+
+pub(super) async fn show_register(State(app): State<App>) -> Result<Response, HttpError> {
+    open_page(&app, "entrance/register.html", StatusCode::OK, &RegisterPage::default())
+}
+
+pub(super) async fn register(
+    State(app): State<App>,
+    Address(address): Address,
+    Form(form): Form<RegisterForm>,
+) -> Result<Response, HttpError> {
+    let new = Registration {
+        username: form.username.trim().to_owned(),
+        name: form.name.trim().to_owned(),
+        email: form.email.trim().to_owned(),
+    };
+    let chosen = Chosen { password: form.password, again: form.again };
+    match app.accounts.register(&new, &chosen, address).await {
+        Ok(()) if app.settings.security.confirmable => {
+            let sent = format!("A mail is on its way to {}.", new.email);
+            let then = "Please open the link in it: it confirms that the address is yours. If the name or the address is \
+                        somebody's already, the mail says so.";
+            let last = "After that an administrator lets you in, and you get another mail.";
+            told(&app, StatusCode::OK, "Nearly there", &[&sent, then, last])
+        }
+        Ok(()) => {
+            let text = "An administrator has to let you in. You get a mail when that is done, or if the name or the \
+                        address is somebody's already.";
+            told(&app, StatusCode::OK, "Thank you", &[text])
+        }
+        Err(FormError::Problems(problems)) => {
+            let page = RegisterPage { username: new.username, name: new.name, email: new.email, problems };
+            open_page(&app, "entrance/register.html", StatusCode::UNPROCESSABLE_ENTITY, &page)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[derive(Serialize)]
+struct Ask<'a> {
+    heading: &'a str,
+    text: &'a str,
+    path: &'a str,
+    email: String,
+    problem: &'a str,
+}
+
+const RESEND: Ask<'static> = Ask {
+    heading: "Confirmation once more",
+    text: "If the mail with the link did not come or its time is over, another one is sent.",
+    path: "confirm",
+    email: String::new(),
+    problem: "",
+};
+
+const FORGOTTEN: Ask<'static> = Ask {
+    heading: "Forgotten your password?",
+    text: "A mail with a link to set a new one goes to the address of your account.",
+    path: "reset",
+    email: String::new(),
+    problem: "",
+};
+
+#[derive(Deserialize)]
+pub(super) struct AskForm {
+    #[serde(default)]
+    email: String,
+}
+
+fn ask_again(app: &App, ask: Ask<'_>, email: String) -> Result<Response, HttpError> {
+    let page = Ask { email, problem: "is not an e-mail address", ..ask };
+    open_page(app, "entrance/ask.html", StatusCode::UNPROCESSABLE_ENTITY, &page)
+}
+
+pub(super) async fn show_resend(State(app): State<App>) -> Result<Response, HttpError> {
+    open_page(&app, "entrance/ask.html", StatusCode::OK, &RESEND)
+}
+
+pub(super) async fn resend(
+    State(app): State<App>,
+    Address(address): Address,
+    Form(form): Form<AskForm>,
+) -> Result<Response, HttpError> {
+    if !is_address(&form.email) {
+        return ask_again(&app, RESEND, form.email);
+    }
+    app.accounts.send_confirmation(&form.email, address).await?;
+    let text = "If an account with this address waits for its confirmation, a mail is on its way.";
+    told(&app, StatusCode::OK, "Look into your mails", &[text])
+}
+
+pub(super) async fn show_forgotten(State(app): State<App>) -> Result<Response, HttpError> {
+    open_page(&app, "entrance/ask.html", StatusCode::OK, &FORGOTTEN)
+}
+
+pub(super) async fn forgotten(
+    State(app): State<App>,
+    Address(address): Address,
+    Form(form): Form<AskForm>,
+) -> Result<Response, HttpError> {
+    if !is_address(&form.email) {
+        return ask_again(&app, FORGOTTEN, form.email);
+    }
+    app.accounts.send_recovery(&form.email, address).await?;
+    let text = "If there is an account with this address, a mail with a link is on its way.";
+    told(&app, StatusCode::OK, "Look into your mails", &[text])
+}
+
+/// The link was used, has had its time, or never was.
+fn link_over(app: &App) -> Result<Response, HttpError> {
+    let text = "It was used already, its time is over, or it was not copied as a whole. You can ask for another one.";
+    told(app, StatusCode::GONE, "This link is good no more", &[text])
+}
+
+#[derive(Serialize)]
+struct ConfirmPage {
+    secret: String,
+    username: String,
+    email: String,
+}
+
+pub(super) async fn show_confirm(State(app): State<App>, Path(secret): Path<String>) -> Result<Response, HttpError> {
+    let Some(owner) = app.accounts.link_owner(&secret, Purpose::Confirm).await? else { return link_over(&app) };
+    let page = ConfirmPage { secret, username: owner.username, email: owner.email };
+    open_page(&app, "entrance/confirm.html", StatusCode::OK, &page)
+}
+
+pub(super) async fn confirm(State(app): State<App>, Path(secret): Path<String>) -> Result<Response, HttpError> {
+    match app.accounts.confirm(&secret).await {
+        Ok(row) if row.active => {
+            told(&app, StatusCode::OK, "Thank you", &["Your address is confirmed. You can log in now."])
+        }
+        Ok(_) => {
+            let text = "Your address is confirmed. The administrators know that you wait; you get a mail when one of them \
+                        has let you in.";
+            told(&app, StatusCode::OK, "Thank you", &[text])
+        }
+        Err(FormError::Link) => link_over(&app),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[derive(Serialize)]
+struct PasswordPage {
+    path: &'static str,
+    secret: String,
+    username: String,
+    problems: Problems,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct PasswordForm {
+    password: String,
+    again: String,
+}
+
+async fn show_password(app: &App, purpose: Purpose, secret: String, problems: Problems) -> Result<Response, HttpError> {
+    let Some(owner) = app.accounts.link_owner(&secret, purpose).await? else { return link_over(app) };
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    let page = PasswordPage { path: purpose.name(), secret, username: owner.username, problems };
+    open_page(app, "entrance/password.html", status, &page)
+}
+
+async fn set_password(app: &App, purpose: Purpose, secret: String, form: PasswordForm) -> Result<Response, HttpError> {
+    let chosen = Chosen { password: form.password, again: form.again };
+    match app.accounts.set_by_link(&secret, purpose, &chosen).await {
+        Ok(_) => Ok(Redirect::to(&format!("{}/login?told=password", app.settings.web.prefix)).into_response()),
+        Err(FormError::Problems(problems)) => show_password(app, purpose, secret, problems).await,
+        Err(FormError::Link) => link_over(app),
+        Err(error) => Err(error.into()),
+    }
+}
+
+pub(super) async fn show_reset(State(app): State<App>, Path(secret): Path<String>) -> Result<Response, HttpError> {
+    show_password(&app, Purpose::Reset, secret, Problems::new()).await
+}
+
+pub(super) async fn reset(
+    State(app): State<App>,
+    Path(secret): Path<String>,
+    Form(form): Form<PasswordForm>,
+) -> Result<Response, HttpError> {
+    set_password(&app, Purpose::Reset, secret, form).await
+}
+
+pub(super) async fn show_invite(State(app): State<App>, Path(secret): Path<String>) -> Result<Response, HttpError> {
+    show_password(&app, Purpose::Invite, secret, Problems::new()).await
+}
+
+pub(super) async fn invite(
+    State(app): State<App>,
+    Path(secret): Path<String>,
+    Form(form): Form<PasswordForm>,
+) -> Result<Response, HttpError> {
+    set_password(&app, Purpose::Invite, secret, form).await
+}
+
+#[derive(Serialize)]
+struct StrengthPart {
+    score: u8,
+    word: &'static str,
+    problem: Option<String>,
+}
+
+/// How good the password is that is being typed; the other fields are what it should not be made of.
+pub(super) async fn show_strength(
+    State(app): State<App>,
+    Form(form): Form<BTreeMap<String, String>>,
+) -> Result<Response, HttpError> {
+    #[derive(Serialize)]
+    struct Part {
+        strength: StrengthPart,
+    }
+    let own: Vec<&str> =
+        ["username", "name", "email"].iter().filter_map(|name| form.get(*name).map(String::as_str)).collect();
+    let judged = app.accounts.judge(form.get("password").map_or("", String::as_str), &own);
+    let strength = StrengthPart { score: judged.score, word: judged.word, problem: judged.problem };
+    open_page(&app, "entrance/strength.html", StatusCode::OK, &Part { strength })
+}

@@ -1,0 +1,127 @@
+//! The own second factor: setting up the app, the recovery codes, and giving it up.
+
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use qrcode::QrCode;
+use qrcode::render::svg;
+use serde::{Deserialize, Serialize};
+
+use crate::account::{FormError, Problems};
+use crate::app::App;
+use crate::http::{Address, HttpError, LoggedIn};
+
+use super::page::{page, with_status};
+
+#[derive(Serialize)]
+struct FactorPage {
+    has_second_factor: bool,
+    /// One of the roles asks for it.
+    must_enrol: bool,
+    codes_left: usize,
+    secret: String,
+    /// A picture of the address that apps read, in SVG of our own making.
+    picture: String,
+    problems: Problems,
+    /// Shown once.
+    codes: Vec<String>,
+}
+
+/// What the page shows besides `problems` and `codes`.
+async fn factor_page(app: &App, user: &LoggedIn) -> Result<FactorPage, HttpError> {
+    let mut page = FactorPage {
+        has_second_factor: user.0.has_second_factor,
+        must_enrol: user.0.must_enrol,
+        codes_left: 0,
+        secret: String::new(),
+        picture: String::new(),
+        problems: Problems::new(),
+        codes: Vec::new(),
+    };
+    if page.has_second_factor {
+        page.codes_left = app.accounts.recovery_codes_left(user.0.id).await?;
+        return Ok(page);
+    }
+    let enrolment = app.accounts.begin_second_factor(user.0.id, &app.settings.web.instance_name).await?;
+    let code = QrCode::new(enrolment.url.as_bytes()).map_err(|error| HttpError::Internal(error.to_string()))?;
+    page.picture = code.render::<svg::Color<'_>>().min_dimensions(220, 220).build();
+    // The declaration of a file has no place inside a page.
+    page.picture = page.picture.find("<svg").map(|start| page.picture[start..].to_owned()).unwrap_or_default();
+    page.secret = enrolment.secret.as_bytes().chunks(4).map(String::from_utf8_lossy).collect::<Vec<_>>().join(" ");
+    Ok(page)
+}
+
+fn show(app: &App, user: &LoggedIn, content: FactorPage) -> Result<Response, HttpError> {
+    let status = if content.problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    Ok(with_status(page(app, "own/factor.html", "account", &user.0, content)?, status))
+}
+
+pub(super) async fn show_factor(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
+    let content = factor_page(&app, &user).await?;
+    show(&app, &user, content)
+}
+
+#[derive(Deserialize)]
+pub(super) struct CodeForm {
+    #[serde(default)]
+    code: String,
+}
+
+pub(super) async fn confirm_factor(
+    State(app): State<App>,
+    user: LoggedIn,
+    Address(address): Address,
+    Form(form): Form<CodeForm>,
+) -> Result<Response, HttpError> {
+    let confirmed = app.accounts.confirm_second_factor(user.0.id, &form.code, address).await;
+    match confirmed {
+        Ok(codes) => show_codes(&app, user, codes).await,
+        Err(FormError::Problems(problems)) => {
+            let content = FactorPage { problems, ..factor_page(&app, &user).await? };
+            show(&app, &user, content)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn show_codes(app: &App, user: LoggedIn, codes: Vec<String>) -> Result<Response, HttpError> {
+    let fresh = app.accounts.find_active(user.0.id).await?.map_or(user, LoggedIn);
+    let content = FactorPage { codes, ..factor_page(app, &fresh).await? };
+    show(app, &fresh, content)
+}
+
+/// Both need a code: who finds an open browser does not take the second factor away.
+async fn check(app: &App, user: &LoggedIn, address: Address, code: &str) -> Result<Option<Response>, HttpError> {
+    if app.accounts.check_code(user.0.id, code, address.0).await? {
+        return Ok(None);
+    }
+    let problems = Problems::from([("code", "is not right, or was used already".to_owned())]);
+    let content = FactorPage { problems, ..factor_page(app, user).await? };
+    show(app, user, content).map(Some)
+}
+
+pub(super) async fn end_factor(
+    State(app): State<App>,
+    user: LoggedIn,
+    address: Address,
+    Form(form): Form<CodeForm>,
+) -> Result<Response, HttpError> {
+    if let Some(refused) = check(&app, &user, address, &form.code).await? {
+        return Ok(refused);
+    }
+    app.accounts.end_second_factor(user.0.id).await?;
+    Ok(Redirect::to(&format!("{}/account", app.settings.web.prefix)).into_response())
+}
+
+pub(super) async fn new_codes(
+    State(app): State<App>,
+    user: LoggedIn,
+    address: Address,
+    Form(form): Form<CodeForm>,
+) -> Result<Response, HttpError> {
+    if let Some(refused) = check(&app, &user, address, &form.code).await? {
+        return Ok(refused);
+    }
+    let codes = app.accounts.new_recovery_codes(user.0.id).await?;
+    show_codes(&app, user, codes).await
+}

@@ -1,0 +1,298 @@
+//! The own account: name, password, sessions and tokens.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use chrono::{NaiveDateTime, TimeDelta};
+use serde::{Deserialize, Serialize};
+
+use crate::account::{Chosen, FormError, NewToken, Permission, Problems, Session, Token, UserChanges};
+use crate::app::App;
+use crate::http::{Address, AuthSession, HttpError, LoggedIn, Origins, begin_session, session_key};
+
+use super::page::{page, with_status};
+
+/// A session for people.
+#[derive(Serialize)]
+pub(super) struct SessionRow {
+    key: String,
+    since: Option<NaiveDateTime>,
+    last_seen: Option<NaiveDateTime>,
+    ends: NaiveDateTime,
+    address: Option<String>,
+    browser: String,
+    is_remembered: bool,
+    is_this: bool,
+}
+
+impl SessionRow {
+    pub(super) fn new(session: Session, own: Option<&str>) -> Self {
+        Self {
+            is_this: own == Some(session.key.as_str()),
+            browser: browser(session.agent.as_deref().unwrap_or_default()),
+            key: session.key,
+            since: session.since,
+            last_seen: session.last_seen,
+            ends: session.ends,
+            address: session.address,
+            is_remembered: session.is_remembered,
+        }
+    }
+}
+
+/// `Firefox on Linux` of what a browser calls itself; its own words when they are others.
+fn browser(agent: &str) -> String {
+    let find =
+        |known: &[(&str, &'static str)]| known.iter().find(|(word, _)| agent.contains(word)).map(|(_, name)| *name);
+    // Each calls itself all those before it.
+    let program = find(&[
+        ("Edg/", "Edge"),
+        ("OPR/", "Opera"),
+        ("Firefox/", "Firefox"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+    ]);
+    let system = find(&[
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Windows", "Windows"),
+        ("Mac OS X", "macOS"),
+        ("Linux", "Linux"),
+    ]);
+    match (program, system) {
+        (Some(program), Some(system)) => format!("{program} on {system}"),
+        _ if agent.is_empty() => "unknown browser".to_owned(),
+        _ => agent.chars().take(60).collect(),
+    }
+}
+
+/// A token for people.
+#[derive(Serialize)]
+pub(super) struct TokenRow {
+    id: i32,
+    label: String,
+    permissions: Option<Vec<&'static str>>,
+    created: NaiveDateTime,
+    expires_at: Option<NaiveDateTime>,
+    last_used_at: Option<NaiveDateTime>,
+    state: &'static str,
+}
+
+impl TokenRow {
+    pub(super) fn new(token: Token, now: NaiveDateTime) -> Self {
+        let state = match (token.revoked_at, token.expires_at) {
+            (Some(_), _) => "revoked",
+            (None, Some(end)) if end <= now => "expired",
+            _ => "good",
+        };
+        Self {
+            id: token.id,
+            label: token.label,
+            permissions: token.permissions.map(|all| all.iter().map(|one| one.name()).collect()),
+            created: token.created,
+            expires_at: token.expires_at,
+            last_used_at: token.last_used_at,
+            state,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct AccountPage {
+    email: String,
+    roles: BTreeSet<String>,
+    permissions: Vec<&'static str>,
+    has_second_factor: bool,
+    sessions: Vec<SessionRow>,
+    tokens: Vec<TokenRow>,
+    /// Of a token that was just made; shown once.
+    secret: Option<String>,
+    own_name: String,
+    label: String,
+    problems: Problems,
+}
+
+/// What is different from the page as it is opened.
+#[derive(Default)]
+struct Shown {
+    secret: Option<String>,
+    own_name: Option<String>,
+    label: String,
+    problems: Problems,
+}
+
+async fn account_page(app: &App, user: &LoggedIn, session: &AuthSession, shown: Shown) -> Result<Response, HttpError> {
+    let own = session_key(session);
+    let now = app.engine.clock().now();
+    let sessions = app.accounts.sessions(user.0.id).await?;
+    let tokens = app.accounts.tokens(user.0.id).await?;
+    let status = if shown.problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    let content = AccountPage {
+        email: user.0.email.clone(),
+        roles: user.0.roles.clone(),
+        permissions: user.0.permissions.iter().map(|one| one.name()).collect(),
+        has_second_factor: user.0.has_second_factor,
+        sessions: sessions.into_iter().map(|one| SessionRow::new(one, own.as_deref())).collect(),
+        tokens: tokens.into_iter().map(|one| TokenRow::new(one, now)).collect(),
+        secret: shown.secret,
+        own_name: shown.own_name.unwrap_or_else(|| user.0.name.clone()),
+        label: shown.label,
+        problems: shown.problems,
+    };
+    Ok(with_status(page(app, "own/account.html", "account", &user.0, content)?, status))
+}
+
+fn back(app: &App) -> Response {
+    Redirect::to(&format!("{}/account", app.settings.web.prefix)).into_response()
+}
+
+pub(super) async fn show_account(
+    State(app): State<App>,
+    user: LoggedIn,
+    session: AuthSession,
+) -> Result<Response, HttpError> {
+    account_page(&app, &user, &session, Shown::default()).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct NameForm {
+    #[serde(default)]
+    name: String,
+}
+
+pub(super) async fn update_account(
+    State(app): State<App>,
+    user: LoggedIn,
+    session: AuthSession,
+    Form(form): Form<NameForm>,
+) -> Result<Response, HttpError> {
+    let changes = UserChanges { name: Some(form.name.clone()), ..UserChanges::default() };
+    match app.accounts.update(user.0.id, changes, |_| true).await {
+        Ok(_) => Ok(back(&app)),
+        Err(crate::account::AccountError::Invalid { field, problem }) => {
+            let shown =
+                Shown { own_name: Some(form.name), problems: Problems::from([(field, problem)]), ..Shown::default() };
+            account_page(&app, &user, &session, shown).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct EndForm {
+    /// The key of one; all but this one when it is empty.
+    #[serde(default)]
+    key: String,
+}
+
+pub(super) async fn end_sessions(
+    State(app): State<App>,
+    user: LoggedIn,
+    session: AuthSession,
+    Form(form): Form<EndForm>,
+) -> Result<Response, HttpError> {
+    let own = session_key(&session);
+    let one = Some(form.key.as_str()).filter(|key| !key.is_empty());
+    let except = if one.is_none() { own.as_deref() } else { None };
+    app.accounts.end_sessions(user.0.id, &user.0.username, one, except).await?;
+    Ok(back(&app))
+}
+
+#[derive(Deserialize)]
+pub(super) struct TokenForm {
+    #[serde(default)]
+    label: String,
+    #[serde(default)]
+    days: String,
+    #[serde(default)]
+    permissions: String,
+}
+
+pub(super) async fn create_token(
+    State(app): State<App>,
+    user: LoggedIn,
+    session: AuthSession,
+    Form(form): Form<TokenForm>,
+) -> Result<Response, HttpError> {
+    let label = form.label.trim().to_owned();
+    let mut problems = Problems::new();
+    if label.is_empty() || label.chars().count() > 100 || label.chars().any(char::is_control) {
+        problems.insert("label", "must be 1 to 100 plain characters".to_owned());
+    }
+    let days = form.days.trim().parse::<i64>().ok().filter(|days| (1..=366).contains(days));
+    if days.is_none() {
+        problems.insert("days", "must be 1 to 366 days".to_owned());
+    }
+    let permissions: BTreeSet<Permission> = match form.permissions.as_str() {
+        "read" => BTreeSet::new(),
+        _ => user.0.permissions.clone(),
+    };
+    let shown = Shown { label: label.clone(), ..Shown::default() };
+    if !problems.is_empty() {
+        return account_page(&app, &user, &session, Shown { problems, ..shown }).await;
+    }
+    let new = NewToken {
+        label,
+        permissions: (form.permissions == "read").then_some(permissions),
+        expires_at: app.engine.clock().now() + TimeDelta::days(days.unwrap_or(1)),
+    };
+    let (_, secret) = app.accounts.create_token(user.0.id, &new).await?;
+    account_page(&app, &user, &session, Shown { secret: Some(secret), ..Shown::default() }).await
+}
+
+#[derive(Deserialize)]
+pub(super) struct RevokeForm {
+    id: i32,
+}
+
+pub(super) async fn revoke_token(
+    State(app): State<App>,
+    user: LoggedIn,
+    Form(form): Form<RevokeForm>,
+) -> Result<Response, HttpError> {
+    app.accounts.revoke_token(user.0.id, form.id).await?;
+    Ok(back(&app))
+}
+
+#[derive(Serialize)]
+struct ChangePage {
+    problems: Problems,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct ChangeForm {
+    current: String,
+    password: String,
+    again: String,
+}
+
+pub(super) async fn show_change(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
+    page(&app, "own/change.html", "account", &user.0, ChangePage { problems: Problems::new() })
+}
+
+pub(super) async fn change(
+    State(app): State<App>,
+    user: LoggedIn,
+    Address(address): Address,
+    from: Origins,
+    mut session: AuthSession,
+    Form(form): Form<ChangeForm>,
+) -> Result<Response, HttpError> {
+    let chosen = Chosen { password: form.password, again: form.again };
+    match app.accounts.change_password(&user.0, &form.current, &chosen, address).await {
+        Ok(changed) => {
+            let remembered = session.session.get("remembered").await.ok().flatten().unwrap_or_default();
+            begin_session(&app, &mut session, &changed, &from, remembered).await?;
+            Ok(back(&app))
+        }
+        Err(FormError::Problems(problems)) => {
+            let response = page(&app, "own/change.html", "account", &user.0, ChangePage { problems })?;
+            Ok(with_status(response, StatusCode::UNPROCESSABLE_ENTITY))
+        }
+        Err(error) => Err(error.into()),
+    }
+}

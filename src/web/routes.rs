@@ -1,0 +1,118 @@
+//! The routes of the pages: each says, in one place, who may come to it. A page that nobody said it of cannot be added.
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Request, State};
+use axum::handler::Handler;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Redirect, Response};
+use axum::routing::{MethodRouter, get, post};
+
+use crate::account::Permission;
+use crate::app::App;
+use crate::http::{HttpError, LoggedIn};
+
+/// Who may come to a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nobody is asked who they are.
+    Nothing,
+    /// Somebody with an account, even one that still lacks the second factor that a role asks for.
+    Account,
+    /// Somebody who is logged in.
+    Login,
+    /// Somebody whose roles permit it.
+    May(Permission),
+}
+
+impl std::fmt::Display for Need {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Nothing => "nothing",
+            Self::Account => "account",
+            Self::Login => "login",
+            Self::May(permission) => permission.name(),
+        })
+    }
+}
+
+/// A route and who may come to it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub need: Need,
+}
+
+/// All pages, with the table of who may come to which.
+pub struct Pages {
+    app: App,
+    pub(super) router: Router<App>,
+    table: Vec<Entry>,
+}
+
+impl Pages {
+    pub(super) fn new(app: &App) -> Self {
+        Self { app: app.clone(), router: Router::new(), table: Vec::new() }
+    }
+
+    /// A page to look at.
+    pub(super) fn get<H, T>(self, path: &'static str, need: Need, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.add("GET", path, need, get(handler))
+    }
+
+    /// Something that a form does.
+    pub(super) fn post<H, T>(self, path: &'static str, need: Need, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        self.add("POST", path, need, post(handler))
+    }
+
+    /// Pages that are there only when they are switched on.
+    pub(super) fn when(self, is_on: bool, more: impl FnOnce(Self) -> Self) -> Self {
+        if is_on { more(self) } else { self }
+    }
+
+    fn add(mut self, method: &'static str, path: &'static str, need: Need, handler: MethodRouter<App>) -> Self {
+        let checked = handler.layer(from_fn_with_state((self.app.clone(), need), check));
+        self.router = self.router.route(path, checked);
+        self.table.push(Entry { method, path, need });
+        self
+    }
+
+    /// The table of all pages.
+    #[must_use]
+    pub fn table(&self) -> &[Entry] {
+        &self.table
+    }
+
+    /// The router of all pages.
+    pub fn into_router(self) -> Router<App> {
+        self.router
+    }
+}
+
+async fn check(State((app, need)): State<(App, Need)>, request: Request, next: Next) -> Response {
+    if need == Need::Nothing {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    let user = match LoggedIn::from_request_parts(&mut parts, &app).await {
+        Ok(user) => user.0,
+        Err(to_login) => return to_login,
+    };
+    if user.must_enrol && need != Need::Account {
+        return Redirect::to(&format!("{}/account/second_factor", app.settings.web.prefix)).into_response();
+    }
+    if let Need::May(permission) = need
+        && !user.may(permission)
+    {
+        return HttpError::Forbidden(permission.name()).into_response();
+    }
+    next.run(Request::from_parts(parts, body)).await
+}

@@ -1,0 +1,125 @@
+//! Looking after people.
+
+use super::{GOOD, House, Visitor, address};
+use crate::support::Backend;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_is_invited_and_comes() {
+    let house = House::with_mail_server(Backend::Sqlite).await;
+    let admin = house.admin().await;
+    let email = address();
+    admin.get("/users/new").await.shows(200, "Invite by mail");
+    let form =
+        [("username", "sven"), ("name", "Sven"), ("email", email.as_str()), ("how", "mail"), ("role", "superuser")];
+    admin.post("/users/new", &form).await.leads("/users/2?told=invited");
+    let mail = house.mail(&email, "invites you").await;
+    let sven = house.visitor();
+    let link = mail.link(house.url());
+    sven.get(&link).await.shows(200, "sven");
+    sven.post("/login", &[("login", "sven"), ("password", "!")]).await.shows(422, "do not fit");
+    admin.get("/users").await.shows(200, ">invited<");
+    // Once more: the newer link is good, the older one is not.
+    admin.post("/users/2/invite", &[]).await.leads("/users/2?told=invited");
+    let newer = crate::support::eventually("the second invitation", async || {
+        house.mails_to(&email).iter().map(|mail| mail.link(house.url())).find(|one| *one != link)
+    })
+    .await;
+    sven.post(&link, &[("password", GOOD), ("again", GOOD)]).await.shows(410, "good no more");
+    sven.post(&newer, &[("password", GOOD), ("again", GOOD)]).await.leads("/login?told=password");
+    sven.get("/login?told=password").await.shows(200, "Your password is set");
+    let sven = Visitor::logged_in(house.url(), "sven", GOOD).await;
+    sven.get("/account").await.shows(200, "superuser");
+    // By hand the password has to be good; nothing that was typed is lost.
+    let form =
+        [("username", "tina"), ("name", "Tina"), ("email", "tina@example.com"), ("how", "hand"), ("password", "tina")];
+    let page = admin.post("/users/new", &form).await.shows(422, "12 characters");
+    assert!(page.text.contains("tina@example.com"));
+    let form = [("username", "sven"), ("name", "S"), ("email", "s@example.com"), ("how", "hand"), ("password", GOOD)];
+    admin.post("/users/new", &form).await.shows(422, "somebody&#x27;s already");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_are_switched_with_a_click_and_nobody_reaches_above_themselves() {
+    let house = House::new(Backend::Postgres, &[]).await;
+    let admin = house.admin().await;
+    admin.get("/roles/new").await.shows(200, "make accounts and invite people");
+    let form = [("name", "warden"), ("description", "looks after raters"), ("permission", "user_read_all")];
+    let form: Vec<_> = form
+        .into_iter()
+        .chain(["roles_manage", "user_update_all", "user_add"].map(|one| ("permission", one)))
+        .collect();
+    admin.post("/roles/new", &form).await.leads("/roles");
+    admin.post("/roles/new", &form).await.shows(422, "is the name of another role");
+    admin.get("/roles").await.shows(200, "looks after raters");
+    house.add("wilma", &["warden"]).await;
+    house.add("xaver", &[]).await;
+    let wilma = Visitor::logged_in(house.url(), "wilma", GOOD).await;
+    let has_role = async || admin.get("/users/3").await.text.contains("Take the role from xaver: looks after raters");
+    // Her own role and less; not one that permits what she may not.
+    let switch = |role: &'static str, on: &'static str| [("role", role), ("on", on)];
+    wilma.post("/users/3/role", &switch("4", "1")).await.leads("/users/3?told=saved");
+    assert!(has_role().await);
+    for role in ["1", "2"] {
+        wilma.post("/users/3/role", &switch(role, "1")).await.shows(403, "permits more than you may");
+    }
+    wilma.post("/users/1/role", &switch("1", "0")).await.shows(403, "permits more than you may");
+    for (path, form) in [
+        ("/users/1", vec![("username", "admin"), ("name", "x"), ("email", "wilma2@example.com")]),
+        ("/users/1/active", vec![("active", "0")]),
+        ("/users/1/sessions/end", vec![]),
+        ("/users/1/second_factor/end", vec![]),
+        ("/roles/1", vec![("name", "admin")]),
+        ("/roles/4", vec![("name", "warden"), ("permission", "sample_delete")]),
+        ("/roles/new", vec![("name", "x"), ("permission", "sample_delete")]),
+        (
+            "/users/new",
+            vec![("username", "y"), ("name", "y"), ("email", "y@example.com"), ("how", "mail"), ("role", "admin")],
+        ),
+    ] {
+        let page = wilma.post(path, &form).await;
+        assert_eq!(page.status, 403, "{path}: {}", page.text);
+    }
+    // With htmx only the switches come back.
+    let request = admin.request(reqwest::Method::POST, "/users/3/role").header("hx-request", "true");
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body("role=4&on=0");
+    let page = admin.page(request.send().await.unwrap()).await.shows(200, "switches-3");
+    assert!(!page.text.contains("<html") && page.text.contains("aria-pressed=\"false\""));
+    assert!(!has_role().await);
+    // Somebody must be left who can let others in.
+    admin.post("/users/1/role", &switch("1", "0")).await.shows(409, "last active account");
+    // What was done is told.
+    admin.get("/users/2").await.shows(200, "give role").shows(200, "xaver");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_are_found_changed_and_put_out() {
+    let house = House::new(Backend::Mariadb, &[]).await;
+    for (name, role) in [("uma", "user"), ("viktor", "superuser"), ("wanda", "user")] {
+        house.add(name, &[role]).await;
+    }
+    let admin = house.admin().await;
+    let list = async |query: &str| {
+        let text = admin.get(&format!("/users?{query}")).await.shows(200, "People").text;
+        ["admin@", "uma@", "viktor@", "wanda@"].map(|name| text.contains(&format!("{name}example.com")))
+    };
+    assert_eq!(list("").await, [true; 4]);
+    assert_eq!(list("q=VIKT").await, [false, false, true, false]);
+    assert_eq!(list("role=3").await, [false, true, false, true]);
+    assert_eq!(list("state=inactive").await, [false; 4]);
+    assert_eq!(list("q=%25").await, [false; 4]);
+    admin.get("/users?state=odd").await.shows(400, "none of active, waiting, inactive");
+    let uma = Visitor::logged_in(house.url(), "uma", GOOD).await;
+    admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
+    uma.get("/").await.leads("/login?next=%2F");
+    assert_eq!(list("state=inactive").await, [false, true, false, false]);
+    admin.post("/users/1/active", &[("active", "0")]).await.shows(409, "last active account");
+    let form = [("username", "uma"), ("name", "Uma U."), ("email", "not an address")];
+    admin.post("/users/2", &form).await.shows(422, "email-problem");
+    let form = [("username", "viktor"), ("name", "Uma U."), ("email", "uma@example.com")];
+    admin.post("/users/2", &form).await.shows(422, "somebody&#x27;s already");
+    let form = [("username", "uma2"), ("name", "Uma U."), ("email", "uma2@example.com")];
+    admin.post("/users/2", &form).await.leads("/users/2?told=saved");
+    admin.get("/users/2").await.shows(200, "uma2@example.com");
+    admin.get("/users/1").await.shows(200, "Did lately").shows(200, "username: uma2");
+    admin.get("/users/4711").await.shows(404, "user 4711");
+}

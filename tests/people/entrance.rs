@@ -1,0 +1,219 @@
+//! Registration, confirmation, recovery.
+
+use std::time::{Duration, Instant};
+
+use super::{GOOD, House, Visitor, address};
+use crate::support::Backend;
+
+fn form<'a>(username: &'a str, email: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![("username", username), ("name", "Erin Example"), ("email", email), ("password", GOOD), ("again", GOOD)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebody_registers_confirms_is_let_in_and_logs_in() {
+    let house = House::with_mail_server(Backend::Postgres).await;
+    let erin = house.visitor();
+    let email = address();
+    erin.get("/login").await.shows(200, "/register");
+    erin.get("/register").await.shows(200, "User name");
+    erin.post("/register", &form("erin", &email)).await.shows(200, "A mail is on its way");
+    let log_in = [("login", "erin"), ("password", GOOD)];
+    erin.post("/login", &log_in).await.shows(422, "not confirmed");
+
+    let mail = house.mail(&email, "confirm").await;
+    assert!(mail.subject.starts_with("[study governor] "), "{}", mail.subject);
+    let link = mail.link(house.url());
+    assert!(mail.html.contains(&link.replace('/', "&#x2f;")) && mail.text.contains("5 days"), "{mail:?}");
+    // Looking at the link uses nothing up.
+    erin.get(&link).await.shows(200, "Yes, confirm it");
+    erin.get(&link).await.shows(200, "Yes, confirm it");
+    erin.post(&link, &[]).await.shows(200, "Your address is confirmed");
+    erin.post(&link, &[]).await.shows(410, "good no more");
+    erin.get(&link).await.shows(410, "good no more");
+    erin.post("/login", &log_in).await.shows(422, "not active");
+
+    let told = house.mail("admin@example.com", "erin waits").await;
+    let admin = house.admin().await;
+    let page = told.link(house.url());
+    admin.get("/").await.shows(200, "1 person waits");
+    admin.get(&page).await.shows(200, "waits to be let in");
+    admin.post(&format!("{page}/active"), &[("active", "1")]).await.leads(&format!("{page}?told=saved"));
+    house.mail(&email, "is active").await;
+    erin.post("/login", &[("login", &email.to_uppercase()), ("password", GOOD)]).await.leads("/");
+    erin.get("/account").await.shows(200, "Erin Example");
+    // A user, and nothing more.
+    erin.get("/users").await.shows(403, "user_read_all");
+    assert!(!house.server.program.log().contains(&link), "no secret of a link in the log");
+}
+
+/// What is answered is the same for an address that is known and one that is not, and no answer comes quickly.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_do_not_tell_whether_an_address_is_known() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    house.add("carol", &["user"]).await;
+    let visitor = house.visitor();
+    let began = Instant::now();
+    for path in ["/reset", "/confirm"] {
+        let known = visitor.post(path, &[("email", "carol@example.com")]).await;
+        let unknown = visitor.post(path, &[("email", "nobody@example.com")]).await;
+        assert_eq!((known.status, &known.text), (unknown.status, &unknown.text), "{path}");
+    }
+    let register = async |name: &str, email: &str| {
+        let page = visitor.post("/register", &form(name, email)).await;
+        (page.status, page.text.replace(email, "…"))
+    };
+    let fresh = register("dave", "dave@example.com").await;
+    assert_eq!(register("dora", "carol@example.com").await, fresh);
+    // A name that is taken is told to who has the mailbox, or the page would tell that the first of two was taken.
+    assert_eq!(register("carol", "other@example.com").await, fresh);
+    assert_eq!(register("CAROL", "CAROL@example.com").await, fresh);
+    // Seven answers, none of them before its time.
+    assert!(began.elapsed() > Duration::from_millis(7 * 600));
+    house.mail("carol@example.com", "new password").await;
+    assert!(house.mail("carol@example.com", "an account at").await.text.contains("/reset"));
+    assert!(house.mail("other@example.com", "carol is taken").await.text.contains("/register"));
+    assert!(house.mails_to("nobody@example.com").is_empty());
+    // Nobody got in by it.
+    assert_eq!(house.server.admin().get("/api/v2/users").await.expect(200)["count"], 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_says_beside_the_field_what_is_wrong_and_keeps_what_was_typed() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    let visitor = house.visitor();
+    let with = |field: &'static str, value: &'static str| {
+        let mut form = form("frank", "frank@example.com");
+        for entry in &mut form {
+            if entry.0 == field {
+                entry.1 = value;
+            }
+        }
+        form
+    };
+    for (field, value, told) in [
+        ("username", "", "User name is empty"),
+        ("username", "a@b", "must not contain an @"),
+        ("email", "frank", "is not an e-mail address"),
+        ("email", "frank@example.com, eve@example.com", "is not an e-mail address"),
+        ("name", "", "Your name is empty"),
+        ("password", "short", "at least 12 characters"),
+        ("password", "password1234", "guessed first"),
+        ("password", "frank@example.com", "guessed first"),
+        ("again", "another", "is not the same"),
+    ] {
+        let page = visitor.post("/register", &with(field, value)).await.shows(422, told);
+        assert!(page.text.contains(&format!("id=\"{field}-problem\"")), "{field}: {}", page.text);
+        let kept = if field == "username" { "frank@example.com" } else { "value=\"frank\"" };
+        assert!(page.text.contains(kept) && !page.text.contains(GOOD), "{field}");
+    }
+    visitor.post("/strength", &[("password", "aaaa")]).await.shows(200, "very weak");
+    visitor.post("/strength", &[("password", GOOD)]).await.shows(200, "good");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forgotten_password_is_set_anew_and_everything_else_ends() {
+    let house = House::with_mail_server(Backend::Mariadb).await;
+    let email = address();
+    house.add("grace", &["superuser"]).await;
+    let admin = house.admin().await;
+    let form = [("username", "grace"), ("name", "Grace"), ("email", email.as_str())];
+    admin.post("/users/2", &form).await.leads("/users/2?told=saved");
+    let grace = Visitor::logged_in(house.url(), "grace", GOOD).await;
+    let token = house.server.basic("grace", GOOD).post("/api/v2/tokens", serde_json::json!({ "label": "t" })).await;
+    let token = token.expect(201)["token"].as_str().unwrap().to_owned();
+
+    let elsewhere = house.visitor();
+    elsewhere.post("/reset", &[("email", &email)]).await.shows(200, "on its way");
+    let link = house.mail(&email, "new password").await.link(house.url());
+    elsewhere.get(&link).await.shows(200, "grace");
+    elsewhere.post(&link, &[("password", "short"), ("again", "short")]).await.shows(422, "12 characters");
+    let other = "seven lamps behind a kite";
+    elsewhere.post(&link, &[("password", other), ("again", other)]).await.leads("/login?told=password");
+    elsewhere.post(&link, &[("password", GOOD), ("again", GOOD)]).await.shows(410, "good no more");
+    house.mail(&email, "was changed").await;
+    grace.get("/").await.leads("/login?next=%2F");
+    house.server.bearer(&token).get("/api/v2/cohorts").await.expect(401);
+    house.server.basic("grace", GOOD).get("/api/v2/cohorts").await.expect(401);
+    Visitor::logged_in(house.url(), "grace", other).await;
+    // Of two links the newer one is good.
+    elsewhere.post("/reset", &[("email", &email)]).await.shows(200, "on its way");
+    let first = crate::support::eventually("the second mail", async || {
+        let links: Vec<String> = house
+            .mails_to(&email)
+            .iter()
+            .filter(|mail| mail.subject.contains("new password"))
+            .map(|mail| mail.link(house.url()))
+            .collect();
+        links.into_iter().find(|one| *one != link)
+    })
+    .await;
+    elsewhere.get(&first).await.shows(200, "grace");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_ends_with_its_time() {
+    let house = House::new(Backend::Sqlite, &[("SECURITY_RESET_PASSWORD_WITHIN", "1 second")]).await;
+    house.add("heidi", &["user"]).await;
+    let visitor = house.visitor();
+    visitor.post("/reset", &[("email", "heidi@example.com")]).await.shows(200, "on its way");
+    let link = house.mail("heidi@example.com", "new password").await.link(house.url());
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    visitor.get(&link).await.shows(410, "good no more");
+    visitor.post(&link, &[("password", GOOD), ("again", GOOD)]).await.shows(410, "good no more");
+    visitor.get("/reset/made-up").await.shows(410, "good no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asking_for_mails_has_a_limit() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    let visitor = house.visitor();
+    for _ in 0..5 {
+        visitor.post("/reset", &[("email", "ivan@example.com")]).await.shows(200, "on its way");
+    }
+    visitor.post("/reset", &[("email", "Ivan@example.com")]).await.shows(429, "try again in");
+    visitor.post("/confirm", &[("email", "ivan@example.com")]).await.shows(429, "try again in");
+    visitor.post("/register", &form("ivan", "ivan@example.com")).await.shows(429, "try again in");
+    visitor.post("/reset", &[("email", "judy@example.com")]).await.shows(200, "on its way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_switched_off_is_not_there() {
+    let off = ["SECURITY_REGISTERABLE", "SECURITY_CONFIRMABLE", "SECURITY_RECOVERABLE", "SECURITY_CHANGEABLE"];
+    let house = House::new(Backend::Sqlite, &off.map(|name| (name, "false"))).await;
+    let visitor = house.visitor();
+    let login = visitor.get("/login").await;
+    let admin = house.admin().await;
+    let account = admin.get("/account").await;
+    for path in ["/register", "/confirm", "/reset", "/change", "/reset/x", "/confirm/x"] {
+        admin.get(path).await.shows(404, "no page at this address");
+        admin.post(path, &[]).await.shows(404, "no page at this address");
+        assert!(!login.text.contains(&format!("href=\"{path}")) && !account.text.contains(&format!("href=\"{path}")));
+    }
+    // Without a confirmation who registers only waits.
+    let house = House::new(Backend::Sqlite, &[("SECURITY_CONFIRMABLE", "no")]).await;
+    house.visitor().post("/register", &form("kim", "kim@example.com")).await.shows(200, "has to let you in");
+    house.mail("admin@example.com", "kim waits").await;
+}
+
+/// From the outside: what an attacker may try at the doors.
+#[tokio::test(flavor = "multi_thread")]
+async fn links_go_to_the_address_of_the_settings_whatever_the_request_says() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    house.add("lena", &["user"]).await;
+    let visitor = house.visitor();
+    let request = visitor.request(reqwest::Method::POST, "/reset").header("host", "evil.example");
+    let request = request.header("x-forwarded-host", "evil.example").body("email=lena%40example.com");
+    let answer = request.header("content-type", "application/x-www-form-urlencoded").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let mail = house.mail("lena@example.com", "new password").await;
+    assert!(!format!("{mail:?}").contains("evil.example"), "{mail:?}");
+    // From another site nothing is done.
+    let request = visitor.request(reqwest::Method::POST, "/register").header("sec-fetch-site", "cross-site");
+    assert_eq!(request.body("username=x").send().await.unwrap().status(), 403);
+    // A redirect after the login leads nowhere else.
+    for next in ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"] {
+        let visitor = house.visitor();
+        let form = [("login", "lena"), ("password", GOOD), ("next", next)];
+        visitor.post("/login", &form).await.leads("/");
+    }
+}

@@ -1,0 +1,95 @@
+//! The second factor.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use totp_rs::{Builder, Secret};
+
+use super::{GOOD, House, Visitor};
+use crate::support::Backend;
+
+/// The code of an app with this secret, so many steps of 30 s from now.
+fn code(secret: &str, steps: u64) -> String {
+    let totp = Builder::new().with_secret(Secret::try_from_base32(secret).unwrap()).build().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    totp.generate(now + 30 * steps).to_string()
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    text.split_once(before).unwrap().1.split_once(after).unwrap().0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_is_asked_for_and_is_good_once() {
+    let house = House::new(Backend::Postgres, &[]).await;
+    house.add("paul", &["user"]).await;
+    let paul = Visitor::logged_in(house.url(), "paul", GOOD).await;
+    let api = house.server.basic("paul", GOOD);
+    let token = api.post("/api/v2/tokens", serde_json::json!({ "label": "script" })).await.expect(201);
+    let page = paul.get("/account/second_factor").await.shows(200, "<svg");
+    let secret = between(&page.text, "user-select-all\">", "</code>").replace(' ', "");
+    paul.post("/account/second_factor", &[("code", "000000")]).await.shows(422, "is not what the app shows");
+    let page = paul.post("/account/second_factor", &[("code", &code(&secret, 0))]).await.shows(200, "recovery codes");
+    let recovery: Vec<&str> =
+        page.text.split("<li class=\"col\">").skip(1).map(|part| part.split_once('<').unwrap().0).collect();
+    assert_eq!(recovery.len(), 10);
+    house.mail("paul@example.com", "second factor").await;
+
+    let login = [("login", "paul"), ("password", GOOD)];
+    let again = house.visitor();
+    again.post("/login", &login).await.leads("/login/code");
+    again.get("/").await.leads("/login?next=%2F");
+    again.post("/login/code", &[("code", &code(&secret, 0))]).await.shows(422, "was used already");
+    again.post("/login/code", &[("code", "123 456")]).await.shows(422, "is not right");
+    again.post("/login/code", &[("code", &code(&secret, 1))]).await.leads("/");
+    again.get("/").await.shows(200, "Overview");
+    let lost = house.visitor();
+    lost.post("/login", &login).await.leads("/login/code");
+    lost.post("/login/code", &[("code", &recovery[0].to_uppercase())]).await.leads("/");
+    let lost = house.visitor();
+    lost.post("/login", &login).await.leads("/login/code");
+    lost.post("/login/code", &[("code", recovery[0])]).await.shows(422, "was used already");
+    lost.post("/login/code", &[("code", recovery[1])]).await.leads("/");
+    lost.get("/account/second_factor").await.shows(200, "8 recovery codes left");
+    // Without the password there is nothing to give a code for.
+    house.visitor().post("/login/code", &[("code", recovery[2])]).await.leads("/login");
+    // A password alone is not enough for a script; a token is.
+    api.get("/api/v2/cohorts").await.expect(401);
+    house.server.bearer(token["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(200);
+    // Nothing of it lies open in the database.
+    let kept = house.server.admin().get("/api/v2/users/2").await.expect(200).to_string();
+    assert!(!kept.contains(&secret) && !kept.contains(recovery[3]));
+
+    // Giving it up needs a code; an administrator can take it away from who has lost everything.
+    lost.post("/account/second_factor/end", &[("code", "1")]).await.shows(422, "is not right");
+    house.admin().await.post("/users/2/second_factor/end", &[]).await.leads("/users/2?told=factor");
+    house.mail("paul@example.com", "taken away").await;
+    Visitor::logged_in(house.url(), "paul", GOOD).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_can_ask_for_it() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    house.add("rita", &["superuser"]).await;
+    let rita = Visitor::logged_in(house.url(), "rita", GOOD).await;
+    rita.get("/experiments").await.shows(200, "Experiments");
+    let admin = house.admin().await;
+    let form = [("name", "superuser"), ("permission", "sample_add"), ("requires_second_factor", "1")];
+    admin.post("/roles/2", &form).await.leads("/roles");
+    for path in ["/", "/experiments", "/account", "/api/v2/cohorts"] {
+        let page = rita.get(path).await;
+        assert!(page.location == "/account/second_factor" || page.status == 401, "{path}: {}", page.status);
+    }
+    house.server.basic("rita", GOOD).get("/api/v2/cohorts").await.expect(401);
+    let page = rita.get("/account/second_factor").await.shows(200, "One of your roles asks for a second factor");
+    let secret = between(&page.text, "user-select-all\">", "</code>").replace(' ', "");
+    rita.post("/account/second_factor", &[("code", &code(&secret, 0))]).await.shows(200, "recovery codes");
+    rita.get("/experiments").await.shows(200, "Experiments");
+    // Guessing has a limit.
+    let guess = house.visitor();
+    guess.post("/login", &[("login", "rita"), ("password", GOOD)]).await.leads("/login/code");
+    let mut refused = 0;
+    for _ in 0..14 {
+        refused += u32::from(guess.post("/login/code", &[("code", "000000")]).await.status == 429);
+    }
+    assert!(refused >= 3, "{refused}");
+}

@@ -1,0 +1,190 @@
+//! People: how they come in, what they may do, what mails they get; over HTTP, with a real mail server.
+
+mod administration;
+mod entrance;
+mod factor;
+mod mails;
+mod markup;
+mod routes;
+mod sessions;
+
+use std::sync::Mutex;
+
+use mail_parser::MessageParser;
+use reqwest::{Client, Method, Response, StatusCode, redirect};
+
+use crate::api::Server;
+use crate::support::{Backend, eventually};
+
+/// A browser without scripts: keeps its cookie and follows nothing.
+pub struct Visitor {
+    client: Client,
+    base: String,
+    cookie: Mutex<Option<String>>,
+}
+
+/// What it got.
+pub struct Page {
+    pub status: StatusCode,
+    pub location: String,
+    pub text: String,
+    /// The cookie with its attributes, when one was set.
+    pub cookie: String,
+}
+
+impl Page {
+    #[track_caller]
+    pub fn shows(self, status: u16, words: &str) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        assert!(self.text.contains(words), "no '{words}' in {}", self.text);
+        self
+    }
+
+    #[track_caller]
+    pub fn leads(self, to: &str) -> Self {
+        assert_eq!((self.status.as_u16(), self.location.as_str()), (303, to), "{}", self.text);
+        self
+    }
+}
+
+impl Visitor {
+    pub fn at(url: &str) -> Self {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
+        Self { client, base: url.to_owned(), cookie: Mutex::new(None) }
+    }
+
+    /// Somebody who has just logged in.
+    pub async fn logged_in(url: &str, login: &str, password: &str) -> Self {
+        let visitor = Self::at(url);
+        visitor.post("/login", &[("login", login), ("password", password)]).await.leads("/");
+        visitor
+    }
+
+    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        match self.cookie.lock().unwrap().as_ref() {
+            Some(cookie) => request.header("cookie", cookie),
+            None => request,
+        }
+    }
+
+    pub async fn page(&self, answer: Response) -> Page {
+        let header = |name: &str| answer.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
+        let (cookie, location) = (header("set-cookie"), header("location"));
+        if let Some(pair) = cookie.split(';').next().filter(|pair| !pair.is_empty()) {
+            *self.cookie.lock().unwrap() = Some(pair.to_owned());
+        }
+        Page { status: answer.status(), location, cookie, text: answer.text().await.unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Page {
+        self.page(self.request(Method::GET, path).send().await.unwrap()).await
+    }
+
+    pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> Page {
+        let body: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let request = self.request(Method::POST, path).header("content-type", "application/x-www-form-urlencoded");
+        self.page(request.body(body).send().await.unwrap()).await
+    }
+}
+
+/// A mail as it has come.
+#[derive(Debug, Clone)]
+pub struct Mail {
+    pub to: String,
+    pub subject: String,
+    pub text: String,
+    pub html: String,
+}
+
+impl Mail {
+    /// The path of the link to our own server that it carries.
+    #[track_caller]
+    pub fn link(&self, base: &str) -> String {
+        let line = self.text.lines().find_map(|line| line.strip_prefix(base));
+        line.unwrap_or_else(|| panic!("no link to {base} in {}", self.text)).to_owned()
+    }
+}
+
+/// Mails of a folder: of the mail server, or of the program when it has none.
+pub fn mails_in(folder: &str) -> Vec<Mail> {
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(raw) = std::fs::read(file.path()) else { continue };
+        let Some(message) = MessageParser::default().parse(&raw) else { continue };
+        found.push(Mail {
+            to: message.to().and_then(|to| to.first()?.address()).unwrap_or_default().to_owned(),
+            subject: message.subject().unwrap_or_default().to_owned(),
+            text: message.body_text(0).unwrap_or_default().replace("\r\n", "\n"),
+            html: message.body_html(0).unwrap_or_default().into_owned(),
+        });
+    }
+    found
+}
+
+/// A server with people.
+pub struct House {
+    pub server: Server,
+    folder: String,
+}
+
+impl House {
+    /// Mails go into a folder.
+    pub async fn new(backend: Backend, environment: &[(&str, &str)]) -> Self {
+        let server = Server::with(backend, environment).await;
+        let folder = server.home.path().join("mails").display().to_string();
+        Self { server, folder }
+    }
+
+    /// Mails go through the mail server of the tests.
+    pub async fn with_mail_server(backend: Backend) -> Self {
+        let needed = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `make test`"));
+        let (port, folder) = (needed("TEST_SMTP_PORT"), needed("TEST_SMTP_FOLDER"));
+        let environment = [("MAIL_SERVER", "127.0.0.1"), ("MAIL_PORT", port.as_str())];
+        let server = Server::with(backend, &environment).await;
+        Self { server, folder: format!("{folder}/new") }
+    }
+
+    pub fn url(&self) -> &str {
+        &self.server.program.url
+    }
+
+    pub fn visitor(&self) -> Visitor {
+        Visitor::at(self.url())
+    }
+
+    pub async fn admin(&self) -> Visitor {
+        Visitor::logged_in(self.url(), "admin", "admin").await
+    }
+
+    /// Makes an account over the API, with these roles.
+    pub async fn add(&self, name: &str, roles: &[&str]) {
+        let user = serde_json::json!({
+            "users": [{ "username": name, "password": GOOD, "name": name, "email": format!("{name}@example.com"),
+                        "active": true, "roles": roles }]
+        });
+        let body = serde_json::json!({ "config_definition": user.to_string() });
+        self.server.admin().post("/api/v2/service/config/import-config", body).await.expect(201);
+    }
+
+    /// The newest mail to somebody whose subject has these words.
+    pub async fn mail(&self, to: &str, words: &str) -> Mail {
+        eventually(&format!("the mail '{words}' to {to}"), async || {
+            mails_in(&self.folder).into_iter().find(|mail| mail.to == to && mail.subject.contains(words))
+        })
+        .await
+    }
+
+    pub fn mails_to(&self, to: &str) -> Vec<Mail> {
+        mails_in(&self.folder).into_iter().filter(|mail| mail.to == to).collect()
+    }
+}
+
+/// A password that can be chosen.
+pub const GOOD: &str = "violet sonata in the cart";
+
+/// An address that no other test has.
+pub fn address() -> String {
+    format!("{}@example.org", uuid::Uuid::new_v4().simple())
+}

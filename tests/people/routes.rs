@@ -1,0 +1,101 @@
+//! Who may come where: every route of the pages, every person, against the table in `routes.txt`.
+//!
+//! The operations of the API are walked in `tests/api/access.rs`, against what their description says they need.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::path::Path;
+
+use reqwest::Method;
+use studygovernor::app::App;
+use studygovernor::clock::Clock;
+use studygovernor::config::{Environment, Settings};
+use studygovernor::web;
+
+use super::{GOOD, House, Visitor};
+use crate::support::Backend;
+
+/// The table that the program itself has.
+async fn table() -> Vec<web::Entry> {
+    let home = tempfile::tempdir().unwrap();
+    let settings = Settings::read(&Environment::default(), home.path()).unwrap();
+    let app = App::connect(settings, Clock::System).await.unwrap();
+    web::pages(&app).table().to_vec()
+}
+
+/// What came: `in` when the handler was reached, whatever it made of the request.
+fn outcome(status: u16, location: &str) -> &'static str {
+    match (status, location) {
+        (303, to) if to.starts_with("/login?next=") => "login",
+        (403, _) => "no",
+        _ => "in",
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_is_open_to_whom_the_table_says() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    for (name, role) in [("inactive", "user"), ("user", "user"), ("superuser", "superuser"), ("boss", "admin")] {
+        house.add(name, &[role]).await;
+    }
+    let nobody = house.visitor();
+    let inactive = Visitor::logged_in(house.url(), "inactive", GOOD).await;
+    let people = [
+        ("user", Visitor::logged_in(house.url(), "user", GOOD).await),
+        ("superuser", Visitor::logged_in(house.url(), "superuser", GOOD).await),
+        ("admin", Visitor::logged_in(house.url(), "boss", GOOD).await),
+    ];
+    // A session that was begun when the account was active.
+    let changes = serde_json::json!({ "active": false });
+    house.server.admin().put("/api/v2/users/2", changes).await.expect(200);
+
+    let mut shown = String::from("# method path need: nobody inactive user superuser admin\n");
+    let table = table().await;
+    for entry in &table {
+        let method: Method = entry.method.parse().unwrap();
+        // An id that nothing has: what is asked for is refused or missing, never done.
+        let path = entry.path.replace("{id}", "4711").replace("{secret}", "none");
+        let ask = async |visitor: &Visitor| {
+            let request = visitor.request(method.clone(), &path);
+            let request = request.header("content-type", "application/x-www-form-urlencoded");
+            let answer = request.send().await.unwrap();
+            let location = answer.headers().get("location").map_or("", |to| to.to_str().unwrap()).to_owned();
+            outcome(answer.status().as_u16(), &location)
+        };
+        // The doors themselves end sessions; they are asked by somebody without one.
+        let is_door = entry.path.starts_with("/log") || entry.path.ends_with("sessions/end");
+        let mut outcomes = vec![ask(&nobody).await, ask(&inactive).await];
+        for (name, visitor) in &people {
+            outcomes.push(match (is_door, *name) {
+                (true, _) if entry.path.starts_with("/log") => ask(&nobody).await,
+                _ => ask(visitor).await,
+            });
+        }
+        writeln!(shown, "{} {} {}: {}", entry.method, entry.path, entry.need, outcomes.join(" ")).unwrap();
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/people/routes.txt");
+    if std::env::var_os("UPDATE_REFERENCE").is_some() {
+        std::fs::write(&file, &shown).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap_or_default(),
+        shown,
+        "look at each line before UPDATE_REFERENCE=1"
+    );
+    // The table of the repository says the same as the permissions of the roles.
+    for line in shown.lines().skip(1) {
+        let (route, outcomes) = line.rsplit_once(": ").unwrap();
+        let need = route.rsplit_once(' ').unwrap().1;
+        let outcomes: Vec<&str> = outcomes.split(' ').collect();
+        let wanted = match need {
+            "nothing" => ["in"; 5],
+            "login" | "account" => ["login", "login", "in", "in", "in"],
+            "sample_state_update" | "sample_add" | "upload_data" => ["login", "login", "no", "in", "in"],
+            _ => ["login", "login", "no", "no", "in"],
+        };
+        assert_eq!(outcomes, wanted, "{line}");
+    }
+    let routes: BTreeSet<(&str, &str)> = table.iter().map(|entry| (entry.method, entry.path)).collect();
+    assert_eq!(routes.len(), table.len());
+    assert!(routes.len() > 50, "{}", routes.len());
+}

@@ -1,0 +1,90 @@
+//! Sessions of browsers: how long, where, and their end.
+
+use super::{GOOD, House, Visitor};
+use crate::support::Backend;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_is_rotated_shown_and_ended() {
+    let house = House::new(Backend::Postgres, &[]).await;
+    house.add("mia", &["user"]).await;
+    let mia = house.visitor();
+    let form = [("login", "mia"), ("password", GOOD)];
+    let first = mia.post("/login", &form).await.leads("/").cookie;
+    for word in ["HttpOnly", "SameSite=Lax", "Path=/"] {
+        assert!(first.contains(word), "{first}");
+    }
+    assert!(!first.contains("Max-Age") && !first.contains("Expires"), "ends with the browser: {first}");
+    let second = mia.post("/login", &form).await.leads("/").cookie;
+    assert_ne!(first, second, "a login begins a session of its own");
+    let remembered = house.visitor();
+    let form = [("login", "mia"), ("password", GOOD), ("remember", "1")];
+    let cookie = remembered.post("/login", &form).await.leads("/").cookie;
+    assert!(cookie.contains("Max-Age=2592000") || cookie.contains("Max-Age=2591999"), "{cookie}");
+
+    let account = mia.get("/account").await.shows(200, "from 127.0.0.1");
+    assert_eq!((account.text.matches(">this one<").count(), account.text.matches(">remembered<").count()), (1, 1));
+    mia.post("/account/sessions/end", &[]).await.leads("/account");
+    remembered.get("/").await.leads("/login?next=%2F");
+    mia.get("/").await.shows(200, "Overview");
+    // By an administrator.
+    let admin = house.admin().await;
+    admin.get("/users/2").await.shows(200, "from 127.0.0.1");
+    admin.post("/users/2/sessions/end", &[]).await.leads("/users/2?told=ended");
+    mia.get("/").await.leads("/login?next=%2F");
+    let other = Visitor::logged_in(house.url(), "mia", GOOD).await;
+    other.post("/logout", &[]).await.leads("/login");
+    other.get("/").await.leads("/login?next=%2F");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_when_it_is_not_used_and_after_its_longest_time() {
+    for limit in ["SECURITY_SESSION_IDLE", "SECURITY_SESSION_LONGEST"] {
+        let house = House::new(Backend::Sqlite, &[(limit, "2 seconds")]).await;
+        let admin = house.admin().await;
+        admin.get("/").await.shows(200, "Overview");
+        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        admin.get("/").await.leads("/login?next=%2F");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_changed_by_who_knows_it() {
+    let house = House::new(Backend::Mariadb, &[]).await;
+    house.add("nina", &["user"]).await;
+    let (nina, elsewhere) =
+        (Visitor::logged_in(house.url(), "nina", GOOD).await, Visitor::logged_in(house.url(), "nina", GOOD).await);
+    let other = "nine quiet bridges at noon";
+    let form = |current, password, again| [("current", current), ("password", password), ("again", again)];
+    nina.post("/change", &form("wrong", other, other)).await.shows(422, "is not the password of this account");
+    nina.post("/change", &form(GOOD, "password1234", "password1234")).await.shows(422, "guessed first");
+    nina.post("/change", &form(GOOD, other, GOOD)).await.shows(422, "is not the same");
+    nina.post("/change", &form(GOOD, other, other)).await.leads("/account");
+    nina.get("/account").await.shows(200, "this one");
+    elsewhere.get("/").await.leads("/login?next=%2F");
+    house.mail("nina@example.com", "was changed").await;
+    Visitor::logged_in(house.url(), "nina", other).await;
+    // Guessing at the old one has a limit.
+    let mut refused = 0;
+    for _ in 0..12 {
+        refused += u32::from(nina.post("/change", &form("wrong", other, other)).await.status == 429);
+    }
+    assert!(refused >= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weak_passwords_are_pointed_out_to_administrators() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    house.add("olga", &["user"]).await;
+    let admin = house.admin().await;
+    admin.get("/").await.shows(200, "Your password is easily guessed");
+    assert!(house.server.program.log().contains("STUDYGOV_ADMIN_PASSWORD is easily guessed"));
+    let user = serde_json::json!({ "username": "weak", "password": "weak", "name": "w", "email": "weak@example.com" });
+    house.server.admin().post("/api/v2/users", user).await.expect(201);
+    let home = admin.get("/").await.shows(200, "Easily guessed passwords");
+    assert!(home.text.contains(">weak</a>") && !home.text.contains(">olga</a>"));
+    let olga = Visitor::logged_in(house.url(), "olga", GOOD).await;
+    assert!(!olga.get("/").await.text.contains("asily guessed"));
+    let other = "nine quiet bridges at noon";
+    admin.post("/change", &[("current", "admin"), ("password", other), ("again", other)]).await.leads("/account");
+    assert!(!admin.get("/").await.text.contains("Your password is easily guessed"));
+}
