@@ -12,3 +12,11 @@ document.addEventListener("change", (event) => {
     box.checked = all.checked;
   }
 });
+
+// How much of a file has gone.
+document.addEventListener("htmx:xhr:progress", (event) => {
+  const bar = event.target.closest("[data-upload]")?.querySelector("progress");
+  if (!bar || !event.detail.lengthComputable) return;
+  bar.hidden = false;
+  bar.value = (100 * event.detail.loaded) / event.detail.total;
+});

@@ -6,6 +6,7 @@
 mod directory;
 mod limit;
 mod login;
+mod mailing;
 mod manage;
 mod password;
 mod permission;
@@ -26,6 +27,7 @@ use crate::database::Database;
 
 pub use directory::{AccountState, Found, Wanted};
 pub use login::LoginError;
+pub use mailing::{Failure, Mailing, Progress, Recipients, Written};
 pub use manage::{RoleRecord, UserChanges, has_admin, record_reset, replace_roles, revoke_tokens};
 pub use password::{PasswordError, Passwords};
 pub use permission::Permission;

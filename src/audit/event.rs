@@ -1,12 +1,14 @@
 //! One change, as the verb that makes it tells it.
 
+use std::sync::{Mutex, PoisonError};
+
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::entity::audit_event::ActiveModel;
+use crate::entity::audit_event::{ActiveModel, Model};
 
 use super::Who;
 
@@ -130,9 +132,28 @@ pub async fn record(connection: &impl ConnectionTrait, event: Event) -> Result<(
         after: Set(json(event.after)),
         reason: Set(event.reason.map(|reason| fit(&reason, 10_000))),
     };
-    row.insert(connection).await?;
+    let row = row.insert(connection).await?;
     RECORDED.notify_one();
+    let _ = WATCHED.try_with(|events| events.lock().unwrap_or_else(PoisonError::into_inner).push(row));
     Ok(())
+}
+
+tokio::task_local! {
+    static WATCHED: Mutex<Vec<Model>>;
+}
+
+/// Does `work`, and gives with what comes of it all that it has recorded: what is done, or, when it is undone, what would
+/// be.
+pub async fn watching<T>(work: impl Future<Output = T>) -> (T, Vec<Model>) {
+    WATCHED
+        .scope(Mutex::default(), async {
+            let outcome = work.await;
+            let take = |events: &Mutex<Vec<Model>>| {
+                std::mem::take(&mut *events.lock().unwrap_or_else(PoisonError::into_inner))
+            };
+            (outcome, WATCHED.with(take))
+        })
+        .await
 }
 
 #[cfg(test)]

@@ -13,11 +13,60 @@ use crate::study::Label;
 use super::console::{err, out, progress};
 use super::{Failure, started_app};
 
-/// Bring subjects and experiments in
+/// Bring subjects, experiments and configurations in
 #[derive(Subcommand)]
 pub(super) enum Import {
     Bids(Bids),
     Csv(Csv),
+    Config(Config),
+}
+
+/// Bring in roles, users, external systems and scantypes from a configuration file
+///
+/// Shows the plan. What is there already is left as it is, unless --overwrite says otherwise.
+#[derive(Args)]
+pub(super) struct Config {
+    /// The configuration (YAML with roles, users, external_systems, scantypes)
+    file: PathBuf,
+    /// Set what is there already to what the file says
+    #[arg(long)]
+    overwrite: bool,
+    /// Apply the plan; without this it is only shown
+    #[arg(long)]
+    apply: bool,
+}
+
+impl Config {
+    async fn run(self) -> Result<(), Failure> {
+        let shown = self.file.display();
+        let text = std::fs::read_to_string(&self.file)
+            .map_err(|error| Failure::Failed(format!("cannot read {shown}: {error}")))?;
+        let configuration = import::read_configuration(&text).map_err(|problems| {
+            for problem in problems {
+                err(&format!("{shown}: {problem}"));
+            }
+            Failure::Failed("nothing was changed".to_owned())
+        })?;
+        let app = started_app().await?;
+        let (database, accounts, now) = (app.engine.database(), &app.accounts, app.engine.clock().now());
+        let plan = import::plan_configuration(database, accounts, &configuration, self.overwrite, now);
+        let plan = plan.await.map_err(Failure::because)?;
+        if plan.is_empty() {
+            err("everything in it is there already");
+            return Ok(());
+        }
+        for change in &plan {
+            out(&change.to_string());
+        }
+        if !self.apply {
+            err("this is the plan; --apply does it");
+            return Ok(());
+        }
+        let done = import::configure(database, accounts, &configuration, self.overwrite, now);
+        done.await.map_err(Failure::because)?;
+        err("done");
+        Ok(())
+    }
 }
 
 #[derive(Args)]
@@ -93,6 +142,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
 impl Import {
     pub(super) async fn run(self) -> Result<(), Failure> {
         match self {
+            Self::Config(config) => config.run().await,
             Self::Bids(Bids { folder, cohort, scan_date_default, common }) => {
                 let options = bids::Options {
                     cohort,

@@ -60,7 +60,8 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let courier = tokio::spawn(async move { mails.run(stop_mails).await });
     let sealer = tokio::spawn(seal_events(app.clone(), stopped.clone()));
     info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
-    let service = web::pages(&app).into_router().merge(api::routes(&app)).with_layers(&app);
+    let (pages, uploads) = web::pages(&app).into_routers();
+    let service = pages.merge(api::routes(&app)).with_layers(uploads, &app);
     let told = async move {
         http::shutdown_signal().await;
         // Nobody listens any more only when everything has ended already.

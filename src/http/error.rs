@@ -42,6 +42,8 @@ pub enum HttpError {
     Precondition,
     #[error("{0}")]
     Unprocessable(String),
+    #[error("{0}")]
+    TooLarge(String),
     /// Try again after so many seconds.
     #[error("Too many tries; try again in {0} seconds.")]
     TooMany(u64),
@@ -104,6 +106,7 @@ impl HttpError {
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Precondition => StatusCode::PRECONDITION_FAILED,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Database(_) | Self::View(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -277,6 +280,7 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
     let (parts, body) = response.into_parts();
     let message = match parts.extensions.get::<Told>() {
         Some(told) => told.message.clone(),
+        None if status == StatusCode::PAYLOAD_TOO_LARGE => "What you sent is larger than may be sent here.".to_owned(),
         // The extractors say in plain text which part of the address or the form they could not read.
         None => plain_text(body).await,
     };

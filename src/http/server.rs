@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{
     CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY, TRANSFER_ENCODING,
@@ -48,12 +48,12 @@ const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none
 
 /// Puts the layers around the routes of the edges.
 pub trait Layers {
-    /// The whole service: `self` are the pages.
-    fn with_layers(self, app: &App) -> Router;
+    /// The whole service: `self` are the pages and the API, `uploads` what takes files.
+    fn with_layers(self, uploads: Self, app: &App) -> Router;
 }
 
 impl Layers for Router<App> {
-    fn with_layers(self, app: &App) -> Router {
+    fn with_layers(self, uploads: Self, app: &App) -> Router {
         let web = &app.settings.web;
         let sessions =
             DatabaseSessions::new(app.engine.database().clone(), app.engine.clock().clone(), &app.settings.security);
@@ -67,14 +67,25 @@ impl Layers for Router<App> {
             // The cookie; the session itself ends as the table says.
             .with_expiry(Expiry::OnSessionEnd);
         let auth_layer = AuthManagerLayerBuilder::new(Backend(app.accounts.clone()), session_layer).build();
-        let pages = self.layer(auth_layer).layer(from_fn_with_state(app.clone(), name_actor));
-        let pages = pages.layer(csrf(web.external.as_deref()));
-        let service = pages
+        let guarded = |router: Self| {
+            let known = router.layer(auth_layer.clone()).layer(from_fn_with_state(app.clone(), name_actor));
+            known.layer(csrf(web.external.as_deref()))
+        };
+        let service = guarded(self)
             .route("/-/healthy", get(health::get_healthy))
             .route("/-/ready", get(health::get_ready))
             .route("/-/versions", get(health::get_versions))
             .route("/-/metrics", get(metrics::get_metrics))
-            .route("/static/{*path}", get(assets::get_asset));
+            .route("/static/{*path}", get(assets::get_asset))
+            .layer(RequestBodyLimitLayer::new(MOST_BYTES))
+            .layer(TimeoutLayer::with_status_code(
+                StatusCode::GATEWAY_TIMEOUT,
+                Duration::from_secs(web.request_timeout.max(1)),
+            ));
+        // A file takes as long as it takes; what comes with it in the form is small.
+        let largest = usize::try_from(app.settings.security.largest_upload).unwrap_or(usize::MAX);
+        let files = guarded(uploads).layer(DefaultBodyLimit::disable());
+        let service = service.merge(files.layer(RequestBodyLimitLayer::new(largest.saturating_add(1 << 20))));
         let service = match web.prefix.as_str() {
             "" => service,
             // As a service, so that the prefix is answered with and without a slash at its end.
@@ -82,11 +93,6 @@ impl Layers for Router<App> {
         };
         let request_id = HeaderName::from_static("x-request-id");
         service
-            .layer(RequestBodyLimitLayer::new(MOST_BYTES))
-            .layer(TimeoutLayer::with_status_code(
-                StatusCode::GATEWAY_TIMEOUT,
-                Duration::from_secs(web.request_timeout.max(1)),
-            ))
             .layer(CatchPanicLayer::new())
             .layer(from_fn_with_state(app.clone(), render_errors))
             .layer(from_fn(close_after_refusal))

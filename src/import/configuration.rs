@@ -190,6 +190,51 @@ fn entries<T: DeserializeOwned>(document: &Node, key: &str, problems: &mut Vec<R
     read
 }
 
+/// One thing that a text changes: `create role reader`, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub verb: String,
+    pub kind: String,
+    pub name: String,
+    /// JSON, as the audit trail has it.
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} {} {}", self.verb, self.kind.replace('_', " "), self.name)?;
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => write!(formatter, ": {before} → {after}"),
+            (None, Some(after)) => write!(formatter, ": {after}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a text would change. It is done and undone: the plan is what the deed will be.
+///
+/// # Errors
+/// As [`configure`].
+pub async fn plan_configuration(
+    database: &Database,
+    accounts: &Accounts,
+    configuration: &Configuration,
+    overwrite: bool,
+    now: NaiveDateTime,
+) -> Result<Vec<Change>, AccountError> {
+    let (undone, events) = audit::watching(write(database, accounts, configuration, overwrite, now, false)).await;
+    undone?;
+    let change = |event: crate::entity::audit_event::Model| Change {
+        verb: event.verb,
+        kind: event.subject_type,
+        name: event.subject_name,
+        before: event.before,
+        after: event.after,
+    };
+    Ok(events.into_iter().map(change).collect())
+}
+
 /// Writes what the text asks for. With `overwrite` what is there already is set to it too.
 ///
 /// # Errors
@@ -200,6 +245,20 @@ pub async fn configure(
     configuration: &Configuration,
     overwrite: bool,
     now: NaiveDateTime,
+) -> Result<Configured, AccountError> {
+    let configured = write(database, accounts, configuration, overwrite, now, true).await?;
+    accounts.forget_logins();
+    Ok(configured)
+}
+
+/// Writes it, and keeps it only when that is wanted.
+async fn write(
+    database: &Database,
+    accounts: &Accounts,
+    configuration: &Configuration,
+    overwrite: bool,
+    now: NaiveDateTime,
+    is_kept: bool,
 ) -> Result<Configured, AccountError> {
     let mut hashes = Vec::with_capacity(configuration.users.len());
     for entry in &configuration.users {
@@ -225,8 +284,11 @@ pub async fn configure(
     if overwrite && had_admin && !has_admin(connection).await? {
         return Err(AccountError::LastAdmin);
     }
-    transaction.commit().await?;
-    accounts.forget_logins();
+    if is_kept {
+        transaction.commit().await?;
+    } else {
+        drop(transaction);
+    }
     Ok(configured)
 }
 

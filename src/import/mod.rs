@@ -15,7 +15,7 @@ use chrono::{NaiveDate, NaiveDateTime};
 
 use crate::study::{Label, VariableValue};
 
-pub use configuration::{Configuration, Configured, configure, read_configuration};
+pub use configuration::{Change, Configuration, Configured, configure, plan_configuration, read_configuration};
 pub use write::{Outcome, Summary, register_session, register_subject, write};
 
 /// What a source holds.

@@ -4,6 +4,7 @@
 
 pub mod board;
 pub mod dossier;
+pub mod files;
 pub mod label;
 pub mod link;
 pub mod listing;

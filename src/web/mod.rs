@@ -3,26 +3,31 @@
 mod account;
 mod audit;
 mod cohort;
+mod configuration;
 mod entrance;
 mod execution;
 mod experiment;
 mod factor;
 mod home;
+mod mailing;
 mod own;
 mod page;
 mod role;
 mod routes;
 mod state;
 mod subject;
+mod upload;
 mod user;
 mod work;
 mod workflow;
 
-use crate::account::Permission::{ActionUpdate, RolesManage, SampleStateUpdate, UserAdd, UserReadAll, UserUpdateAll};
+use crate::account::Permission::{
+    ActionUpdate, RolesManage, SampleStateUpdate, UploadData, UserAdd, UserReadAll, UserUpdateAll,
+};
 use crate::app::App;
 use crate::http::HttpError;
 
-use routes::Need::{Account, Login, May, Nothing};
+use routes::Need::{Account, Admin, Login, May, Nothing};
 pub use routes::{Entry, Need, Pages};
 
 /// All pages, each with who may come to it. What is switched off is not there.
@@ -57,7 +62,7 @@ pub fn pages(app: &App) -> Pages {
     pages
 }
 
-/// Looking after accounts and roles.
+/// Looking after accounts and roles, mails, files.
 fn people(pages: Pages) -> Pages {
     pages
         .get("/users", May(UserReadAll), user::list_users)
@@ -75,6 +80,15 @@ fn people(pages: Pages) -> Pages {
         .post("/roles/new", May(RolesManage), role::create_role)
         .get("/roles/{id}", May(UserReadAll), role::show_role)
         .post("/roles/{id}", May(RolesManage), role::update_role)
+        .get("/mail", May(UserReadAll), mailing::show_write)
+        .post("/mail", May(UserReadAll), mailing::write)
+        .get("/mail/{id}", May(UserReadAll), mailing::show_mailing)
+        .post("/mail/{id}/again", May(UserReadAll), mailing::try_again)
+        .get("/configuration", Admin, configuration::show_configuration)
+        .post("/configuration", Admin, configuration::apply_configuration)
+        .get("/upload_data", May(UploadData), upload::show_files)
+        .upload("/upload_data", May(UploadData), upload::upload)
+        .get("/upload_data/file", May(UploadData), upload::download)
 }
 
 /// Coming in, and the own account.

@@ -32,13 +32,14 @@ pub(super) struct Context<T> {
 struct Person {
     name: String,
     username: String,
+    is_admin: bool,
     may: std::collections::BTreeMap<&'static str, bool>,
 }
 
 impl Person {
     fn new(user: &User) -> Self {
         let may = Permission::ALL.iter().map(|(permission, name)| (*name, user.may(*permission))).collect();
-        Self { name: user.name.clone(), username: user.username.clone(), may }
+        Self { name: user.name.clone(), username: user.username.clone(), is_admin: user.is_admin(), may }
     }
 }
 

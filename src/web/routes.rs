@@ -20,6 +20,8 @@ pub enum Need {
     Account,
     /// Somebody who is logged in.
     Login,
+    /// Somebody with the role `admin`.
+    Admin,
     /// Somebody whose roles permit it.
     May(Permission),
 }
@@ -30,6 +32,7 @@ impl std::fmt::Display for Need {
             Self::Nothing => "nothing",
             Self::Account => "account",
             Self::Login => "login",
+            Self::Admin => "admin",
             Self::May(permission) => permission.name(),
         })
     }
@@ -47,12 +50,14 @@ pub struct Entry {
 pub struct Pages {
     app: App,
     pub(super) router: Router<App>,
+    /// Those that take a file: for as long as it needs, as large as files may be.
+    uploads: Router<App>,
     table: Vec<Entry>,
 }
 
 impl Pages {
     pub(super) fn new(app: &App) -> Self {
-        Self { app: app.clone(), router: Router::new(), table: Vec::new() }
+        Self { app: app.clone(), router: Router::new(), uploads: Router::new(), table: Vec::new() }
     }
 
     /// A page to look at.
@@ -73,6 +78,18 @@ impl Pages {
         self.add("POST", path, need, post(handler))
     }
 
+    /// Something that a form does which brings a file.
+    pub(super) fn upload<H, T>(mut self, path: &'static str, need: Need, handler: H) -> Self
+    where
+        H: Handler<T, App>,
+        T: 'static,
+    {
+        let checked = post(handler).layer(from_fn_with_state((self.app.clone(), need), check));
+        self.uploads = self.uploads.route(path, checked);
+        self.table.push(Entry { method: "POST", path, need });
+        self
+    }
+
     /// Pages that are there only when they are switched on.
     pub(super) fn when(self, is_on: bool, more: impl FnOnce(Self) -> Self) -> Self {
         if is_on { more(self) } else { self }
@@ -91,9 +108,9 @@ impl Pages {
         &self.table
     }
 
-    /// The router of all pages.
-    pub fn into_router(self) -> Router<App> {
-        self.router
+    /// The pages, and those that take files, which have other limits.
+    pub fn into_routers(self) -> (Router<App>, Router<App>) {
+        (self.router, self.uploads)
     }
 }
 
@@ -108,6 +125,9 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
     };
     if user.must_enrol && need != Need::Account {
         return Redirect::to(&format!("{}/account/second_factor", app.settings.web.prefix)).into_response();
+    }
+    if need == Need::Admin && !user.is_admin() {
+        return HttpError::NotYours("This needs the role 'admin'.".to_owned()).into_response();
     }
     if let Need::May(permission) = need
         && !user.may(permission)

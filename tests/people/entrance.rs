@@ -32,7 +32,7 @@ async fn somebody_registers_confirms_is_let_in_and_logs_in() {
     erin.get(&link).await.shows(410, "good no more");
     erin.post("/login", &log_in).await.shows(422, "not active");
 
-    let told = house.mail("admin@example.com", "erin waits").await;
+    let told = house.mail(&house.admin_email, "erin waits").await;
     let admin = house.admin().await;
     let page = told.link(house.url());
     admin.get("/").await.shows(200, "1 person waits");

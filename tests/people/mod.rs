@@ -4,6 +4,7 @@ mod administration;
 mod entrance;
 mod factor;
 mod mails;
+mod many;
 mod markup;
 mod routes;
 mod sessions;
@@ -127,6 +128,8 @@ pub fn mails_in(folder: &str) -> Vec<Mail> {
 pub struct House {
     pub server: Server,
     folder: String,
+    /// The address of the administrator.
+    pub admin_email: String,
 }
 
 impl House {
@@ -134,16 +137,21 @@ impl House {
     pub async fn new(backend: Backend, environment: &[(&str, &str)]) -> Self {
         let server = Server::with(backend, environment).await;
         let folder = server.home.path().join("mails").display().to_string();
-        Self { server, folder }
+        Self { server, folder, admin_email: "admin@example.com".to_owned() }
     }
 
     /// Mails go through the mail server of the tests.
     pub async fn with_mail_server(backend: Backend) -> Self {
         let needed = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `make test`"));
         let (port, folder) = (needed("TEST_SMTP_PORT"), needed("TEST_SMTP_FOLDER"));
-        let environment = [("MAIL_SERVER", "127.0.0.1"), ("MAIL_PORT", port.as_str())];
+        let admin_email = address();
+        let environment = [
+            ("MAIL_SERVER", "127.0.0.1"),
+            ("MAIL_PORT", port.as_str()),
+            ("STUDYGOV_ADMIN_EMAIL", admin_email.as_str()),
+        ];
         let server = Server::with(backend, &environment).await;
-        Self { server, folder: format!("{folder}/new") }
+        Self { server, folder: format!("{folder}/new"), admin_email }
     }
 
     pub fn url(&self) -> &str {

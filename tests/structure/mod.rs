@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 /// Who may know whom: a room may use what stands before it, never what stands after it or beside it in the same line.
 const ORDER: &[&[&str]] = &[
     &["entity", "clock", "config", "fault"],
-    &["database", "mail"],
-    &["audit"],
+    &["database"],
+    &["audit", "mail"],
     &["study"],
     &["queue"],
     &["workflow"],

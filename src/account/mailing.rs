@@ -1,0 +1,272 @@
+//! One text to many people: written once, sent from the outbox in the background, with what became of each.
+
+use chrono::{NaiveDateTime, TimeDelta};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+};
+use serde_json::json;
+
+use crate::audit::{self, Event};
+use crate::entity::{mailing, outbox, roles_users, user};
+use crate::mail::{Note, is_address, post};
+
+use super::{AccountError, Accounts, User};
+
+/// Who gets a mail: of those who are active and have an address that mails can go to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recipients {
+    Everybody,
+    /// Who has the role with this id.
+    Role(i32),
+    /// The users with these ids.
+    Users(Vec<i32>),
+}
+
+/// What is to be sent; `{user.name}`, `{user.username}` and `{user.email}` stand for those of the recipient.
+#[derive(Debug, Clone)]
+pub struct Written {
+    pub subject: String,
+    pub body: String,
+}
+
+/// How far a mailing is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub all: u64,
+    pub sent: u64,
+    pub failed: u64,
+}
+
+/// A mail that did not go out (yet).
+#[derive(Debug, Clone)]
+pub struct Failure {
+    pub recipient: String,
+    pub reason: String,
+    /// When it is tried again; none when it was given up.
+    pub again: Option<NaiveDateTime>,
+}
+
+/// A mailing with how far it is.
+#[derive(Debug, Clone)]
+pub struct Mailing {
+    pub row: mailing::Model,
+    /// User name of who sends it.
+    pub by: Option<String>,
+    pub progress: Progress,
+}
+
+const PLACES: [&str; 3] = ["user.name", "user.username", "user.email"];
+
+impl Written {
+    /// # Errors
+    /// [`AccountError::Invalid`] with the field `subject` or `body`.
+    pub fn check(&self) -> Result<(), AccountError> {
+        let invalid = |field, problem: String| Err(AccountError::Invalid { field, problem });
+        if self.subject.trim().is_empty()
+            || self.subject.chars().count() > 200
+            || self.subject.chars().any(char::is_control)
+        {
+            return invalid("subject", "must be one line of 1 to 200 characters".to_owned());
+        }
+        if self.body.trim().is_empty() || self.body.len() > 100_000 {
+            return invalid("body", "must have something in it, and at most 100,000 characters".to_owned());
+        }
+        for (field, text) in [("subject", &self.subject), ("body", &self.body)] {
+            for part in text.split("{user").skip(1) {
+                let place = part.split_once('}').map(|(rest, _)| format!("user{rest}"));
+                if !place.as_deref().is_some_and(|place| PLACES.contains(&place)) {
+                    let rest: String = part.chars().take(20).collect();
+                    let known = PLACES.map(|place| format!("{{{place}}}")).join(", ");
+                    return invalid(field, format!("has '{{user{rest}', which stands for nothing; there are {known}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// As this person gets it.
+    #[must_use]
+    pub fn to(&self, person: &user::Model) -> Self {
+        Self { subject: fill(&self.subject, person), body: fill(&self.body, person) }
+    }
+}
+
+/// In one go: what a name looks like stays a name.
+fn fill(text: &str, person: &user::Model) -> String {
+    let mut filled = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find('{') {
+        filled.push_str(&rest[..start]);
+        rest = &rest[start..];
+        let values = [&person.name, &person.username, &person.email];
+        let found = PLACES
+            .iter()
+            .zip(values)
+            .find(|(place, _)| rest[1..].strip_prefix(**place).is_some_and(|r| r.starts_with('}')));
+        match found {
+            Some((place, value)) => {
+                filled.push_str(value);
+                rest = &rest[place.len() + 2..];
+            }
+            None => {
+                filled.push('{');
+                rest = &rest[1..];
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
+impl Accounts {
+    /// Who would get a mail.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn recipients(&self, wanted: &Recipients) -> Result<Vec<user::Model>, DbErr> {
+        let mut all = user::Entity::find().filter(user::Column::Active.eq(true));
+        match wanted {
+            Recipients::Everybody => {}
+            Recipients::Role(role) => {
+                let holders = roles_users::Entity::find().select_only().column(roles_users::Column::UserId);
+                let holders = holders.filter(roles_users::Column::RoleId.eq(*role)).into_query();
+                all = all.filter(user::Column::Id.in_subquery(holders));
+            }
+            Recipients::Users(ids) => all = all.filter(user::Column::Id.is_in(ids.iter().copied())),
+        }
+        let all = all.order_by_asc(user::Column::Username).all(self.database.reader()).await?;
+        Ok(all.into_iter().filter(|person| is_address(&person.email)).collect())
+    }
+
+    /// Puts a mail for each recipient into the outbox. The same text by the same person within a minute is the same
+    /// mailing: somebody has clicked twice. Gives its id.
+    ///
+    /// # Errors
+    /// [`AccountError::Invalid`]; of recipients when there are none.
+    pub async fn send_mailing(&self, by: &User, written: &Written, wanted: &Recipients) -> Result<i32, AccountError> {
+        written.check()?;
+        let people = self.recipients(wanted).await?;
+        if people.is_empty() {
+            return Err(AccountError::Invalid { field: "recipients", problem: "are none".to_owned() });
+        }
+        let now = self.clock.now();
+        let transaction = self.database.begin().await?;
+        let twin = mailing::Entity::find()
+            .filter(mailing::Column::UserId.eq(by.id))
+            .filter(mailing::Column::MailSubject.eq(&written.subject))
+            .filter(mailing::Column::Created.gt(now - TimeDelta::minutes(1)))
+            .order_by_desc(mailing::Column::Id)
+            .one(&*transaction)
+            .await?;
+        if let Some(twin) = twin.filter(|twin| twin.body == written.body) {
+            return Ok(twin.id);
+        }
+        let row = mailing::ActiveModel {
+            id: NotSet,
+            user_id: Set(Some(by.id)),
+            mail_subject: Set(written.subject.clone()),
+            body: Set(written.body.clone()),
+            created: Set(now),
+        };
+        let row = row.insert(&*transaction).await?;
+        let note = |person: &user::Model| {
+            let text = written.to(person);
+            let context = json!({ "subject": text.subject, "body": text.body });
+            Note { mailing_id: Some(row.id), ..Note::to_user("mailing", person, context) }
+        };
+        let notes: Vec<Note> = people.iter().map(note).collect();
+        post(&*transaction, &notes, now).await?;
+        let event =
+            Event::new("send", "mailing", row.id, &row.mail_subject).after(json!({ "recipients": notes.len() }));
+        audit::record(&*transaction, event).await?;
+        transaction.commit().await?;
+        Ok(row.id)
+    }
+
+    /// The mailings, the newest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn mailings(&self, most: u64) -> Result<Vec<Mailing>, DbErr> {
+        let rows = mailing::Entity::find().order_by_desc(mailing::Column::Id).limit(most);
+        let mut all = Vec::new();
+        for row in rows.all(self.database.reader()).await? {
+            all.push(self.with_progress(row).await?);
+        }
+        Ok(all)
+    }
+
+    /// The mailing with this id.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn mailing(&self, id: i32) -> Result<Option<Mailing>, DbErr> {
+        match mailing::Entity::find_by_id(id).one(self.database.reader()).await? {
+            Some(row) => Ok(Some(self.with_progress(row).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn with_progress(&self, row: mailing::Model) -> Result<Mailing, DbErr> {
+        let connection = self.database.reader();
+        let of = outbox::Entity::find().filter(outbox::Column::MailingId.eq(row.id));
+        let progress = Progress {
+            all: of.clone().count(connection).await?,
+            sent: of.clone().filter(outbox::Column::SentAt.is_not_null()).count(connection).await?,
+            failed: of.filter(outbox::Column::FailedAt.is_not_null()).count(connection).await?,
+        };
+        let by = match row.user_id {
+            Some(id) => user::Entity::find_by_id(id).one(connection).await?.map(|user| user.username),
+            None => None,
+        };
+        Ok(Mailing { row, by, progress })
+    }
+
+    /// The mails of a mailing that did not go out, with why.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn failures(&self, mailing_id: i32, most: u64) -> Result<Vec<Failure>, DbErr> {
+        let failed = outbox::Entity::find()
+            .filter(outbox::Column::MailingId.eq(mailing_id))
+            .filter(outbox::Column::SentAt.is_null())
+            .filter(outbox::Column::LastError.is_not_null());
+        let rows = failed.order_by_asc(outbox::Column::Id).limit(most).all(self.database.reader()).await?;
+        let failure = |row: outbox::Model| Failure {
+            recipient: row.recipient,
+            reason: row.last_error.unwrap_or_default(),
+            again: row.available_at,
+        };
+        Ok(rows.into_iter().map(failure).collect())
+    }
+
+    /// What did not go out is tried again at once. Says how many mails that are.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn try_mailing_again(&self, mailing_id: i32) -> Result<u64, DbErr> {
+        crate::mail::try_again(&self.database, Some(mailing_id), self.clock.now()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_filled_once_and_others_are_pointed_out() {
+        let written = |subject: &str, body: &str| Written { subject: subject.to_owned(), body: body.to_owned() };
+        let field = |written: Written| match written.check() {
+            Err(AccountError::Invalid { field, .. }) => field,
+            _ => "",
+        };
+        assert_eq!(field(written("For {user.name}", "{user.username} {user.email} { } {x}")), "");
+        assert_eq!(field(written("", "x")), "subject");
+        assert_eq!(field(written("a\nb", "x")), "subject");
+        assert_eq!(field(written("a", " ")), "body");
+        assert_eq!(field(written("a {user.password}", "x")), "subject");
+        assert_eq!(field(written("a", "Dear {user}")), "body");
+        assert_eq!(field(written("a", "Dear {user.name")), "body");
+    }
+}

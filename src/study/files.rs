@@ -1,0 +1,255 @@
+//! The files of the study's data folder, as people bring and fetch them.
+//!
+//! A file has its name when it is whole, and not before: what is on its way lies beside under a name that no list shows.
+
+use std::path::{Component, Path, PathBuf};
+
+use chrono::{DateTime, NaiveDateTime};
+use tokio::fs::{self, File};
+use tokio::io::AsyncWriteExt;
+
+/// Ends the name of a file that is on its way.
+const PART: &str = ".part";
+
+/// Bytes that a name may have on the usual file systems, with room for what is put behind it.
+const LONGEST: usize = 200;
+
+/// Why something was not done with a file.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    #[error("'{0}' is no name for a file")]
+    Name(String),
+    #[error("there is a file '{0}' already")]
+    Exists(String),
+    #[error("there is no file or folder '{0}'")]
+    Missing(String),
+    #[error("the file is larger than {0} bytes")]
+    TooLarge(u64),
+    #[error("the disk does not take it: {0}")]
+    Disk(#[from] std::io::Error),
+}
+
+/// A file or a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub name: String,
+    pub is_folder: bool,
+    pub bytes: u64,
+    pub changed: Option<NaiveDateTime>,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct DataFolder {
+    root: PathBuf,
+    /// Bytes that a file may have.
+    largest: u64,
+}
+
+impl DataFolder {
+    #[must_use]
+    pub fn new(root: &Path, largest: u64) -> Self {
+        Self { root: root.to_owned(), largest }
+    }
+
+    /// Where a path of people's leads: never outside of the folder, not by dots and not by links.
+    async fn resolve(&self, path: &str) -> Result<PathBuf, FileError> {
+        let missing = || FileError::Missing(path.to_owned());
+        let relative = Path::new(path);
+        let is_plain = |part: Component<'_>| match part {
+            Component::Normal(name) => name.to_str().is_some_and(|name| !name.starts_with('.')),
+            _ => false,
+        };
+        if path.contains(['\0', '\\']) || !relative.components().all(is_plain) {
+            return Err(missing());
+        }
+        let root = match fs::canonicalize(&self.root).await {
+            Ok(root) => root,
+            // Nothing has been brought yet.
+            Err(_) if path.is_empty() => return Ok(self.root.clone()),
+            Err(_) => return Err(missing()),
+        };
+        let found = fs::canonicalize(root.join(relative)).await.map_err(|_| missing())?;
+        if found.starts_with(&root) { Ok(found) } else { Err(missing()) }
+    }
+
+    /// What is in a folder, folders first, then by name. A folder that was never made is empty.
+    ///
+    /// # Errors
+    /// [`FileError::Missing`].
+    pub async fn list(&self, folder: &str) -> Result<Vec<Entry>, FileError> {
+        let path = self.resolve(folder).await?;
+        let mut entries = match fs::read_dir(&path).await {
+            Ok(entries) => entries,
+            Err(_) if folder.is_empty() => return Ok(Vec::new()),
+            Err(_) => return Err(FileError::Missing(folder.to_owned())),
+        };
+        let mut found = Vec::new();
+        while let Some(entry) = entries.next_entry().await? {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let Ok(about) = entry.metadata().await else { continue };
+            if name.starts_with('.') || !(about.is_file() || about.is_dir()) {
+                continue;
+            }
+            let changed = about.modified().ok().map(|time| DateTime::<chrono::Utc>::from(time).naive_utc());
+            found.push(Entry { name, is_folder: about.is_dir(), bytes: about.len(), changed });
+        }
+        found.sort_by(|a, b| b.is_folder.cmp(&a.is_folder).then_with(|| a.name.cmp(&b.name)));
+        Ok(found)
+    }
+
+    /// Where a file lies, to be read.
+    ///
+    /// # Errors
+    /// [`FileError::Missing`].
+    pub async fn file(&self, path: &str) -> Result<PathBuf, FileError> {
+        let found = self.resolve(path).await?;
+        match fs::metadata(&found).await {
+            Ok(about) if about.is_file() => Ok(found),
+            _ => Err(FileError::Missing(path.to_owned())),
+        }
+    }
+
+    /// Begins to take a file. Nothing of it is seen before [`Arriving::finish`].
+    ///
+    /// # Errors
+    /// [`FileError::Name`], [`FileError::Exists`] unless it `replaces`.
+    pub async fn begin(&self, name: &str, replaces: bool) -> Result<Arriving, FileError> {
+        let name = safe_name(name).ok_or_else(|| FileError::Name(name.to_owned()))?;
+        fs::create_dir_all(&self.root).await?;
+        let path = self.root.join(&name);
+        // Before the bytes have come; looked at once more when they have.
+        if !replaces && fs::try_exists(&path).await? {
+            return Err(FileError::Exists(name));
+        }
+        let part = self.root.join(format!(".{}{PART}", uuid::Uuid::new_v4().simple()));
+        let file = File::create_new(&part).await?;
+        Ok(Arriving { name, path, part: Part(part), file, bytes: 0, largest: self.largest, replaces })
+    }
+}
+
+/// A file that is on its way; gone when it is dropped before its end.
+#[derive(Debug)]
+pub struct Arriving {
+    /// The name that it gets.
+    pub name: String,
+    path: PathBuf,
+    part: Part,
+    file: File,
+    bytes: u64,
+    largest: u64,
+    replaces: bool,
+}
+
+#[derive(Debug)]
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After the end it has another name, and there is nothing to take away.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Arriving {
+    /// The next bytes.
+    ///
+    /// # Errors
+    /// [`FileError::TooLarge`], [`FileError::Disk`].
+    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        self.bytes += bytes.len() as u64;
+        if self.bytes > self.largest {
+            return Err(FileError::TooLarge(self.largest));
+        }
+        Ok(self.file.write_all(bytes).await?)
+    }
+
+    /// It is whole: it gets its name, unless another one has it by now. Gives its length in bytes.
+    ///
+    /// # Errors
+    /// [`FileError::Exists`], [`FileError::Disk`].
+    pub async fn finish(mut self) -> Result<u64, FileError> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        if self.replaces {
+            fs::rename(&self.part.0, &self.path).await?;
+            return Ok(self.bytes);
+        }
+        // A second name is refused when it is taken, and renaming is not.
+        match fs::hard_link(&self.part.0, &self.path).await {
+            Ok(()) => Ok(self.bytes),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(FileError::Exists(self.name)),
+            // The file system knows no second names; the look at the beginning has to do.
+            Err(_) if !fs::try_exists(&self.path).await? => {
+                fs::rename(&self.part.0, &self.path).await?;
+                Ok(self.bytes)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A name that is good on every file system, without a path: letters and digits of any language and a few signs; what
+/// else there is becomes `_`. None of nothing, or of dots.
+#[must_use]
+pub fn safe_name(given: &str) -> Option<String> {
+    let last = given.rsplit(['/', '\\']).next().unwrap_or_default().trim();
+    let is_plain = |c: char| c.is_alphanumeric() || " ._-+=@,()[]".contains(c);
+    let mut name: String = last.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
+    while name.len() > LONGEST {
+        // The end says what kind of file it is.
+        let middle = name.char_indices().nth(name.chars().count() / 2)?.0;
+        name.remove(middle);
+    }
+    let name = name.trim_start_matches('.').trim().to_owned();
+    (name.chars().any(char::is_alphanumeric)).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_safe() {
+        let name = |given: &str| safe_name(given).unwrap_or_default();
+        assert_eq!(name("T1w.nii.gz"), "T1w.nii.gz");
+        assert_eq!(name("../../etc/passwd"), "passwd");
+        assert_eq!(name("C:\\data\\Über sicht.csv"), "Über sicht.csv");
+        assert_eq!(name("a\"<b>\n;$(rm).txt"), "a__b____(rm).txt");
+        assert_eq!(name(".bashrc"), "bashrc");
+        for none in ["", "..", "/", ".", "a/", "__"] {
+            assert_eq!(safe_name(none), None, "{none}");
+        }
+        let long = name(&format!("{}.nii.gz", "ü".repeat(300)));
+        assert!(long.len() <= LONGEST && long.ends_with(".nii.gz"), "{long}");
+    }
+
+    #[tokio::test]
+    async fn nothing_leads_out_and_nothing_is_lost() {
+        let home = tempfile::tempdir().unwrap();
+        let data = DataFolder::new(&home.path().join("data"), 10);
+        assert!(data.list("").await.unwrap().is_empty());
+        let mut one = data.begin("a.txt", false).await.unwrap();
+        let mut other = data.begin("a.txt", false).await.unwrap();
+        one.write(b"one").await.unwrap();
+        other.write(b"other").await.unwrap();
+        assert!(data.list("").await.unwrap().is_empty(), "not before it is whole");
+        assert_eq!(one.finish().await.unwrap(), 3);
+        assert!(matches!(other.finish().await, Err(FileError::Exists(_))), "of two the first");
+        assert!(matches!(data.begin("a.txt", false).await, Err(FileError::Exists(_))));
+        let mut again = data.begin("a.txt", true).await.unwrap();
+        again.write(b"again").await.unwrap();
+        again.finish().await.unwrap();
+        assert_eq!(std::fs::read(data.file("a.txt").await.unwrap()).unwrap(), b"again");
+        let mut large = data.begin("b.txt", false).await.unwrap();
+        assert!(matches!(large.write(b"eleven byte").await, Err(FileError::TooLarge(10))));
+        drop(large);
+        assert_eq!(data.list("").await.unwrap().len(), 1);
+        assert_eq!(std::fs::read_dir(home.path().join("data")).unwrap().count(), 1, "nothing is left over");
+        std::fs::write(home.path().join("secret"), "x").unwrap();
+        std::os::unix::fs::symlink(home.path().join("secret"), home.path().join("data/link")).unwrap();
+        for path in ["../secret", "link", "/etc/passwd", "a.txt/../../secret", ".", "..", "", "no\0"] {
+            assert!(data.file(path).await.is_err(), "{path}");
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Mail to many: written, looked at, sent in the background, with what became of it.
+
+use axum::extract::{Form, Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use chrono::NaiveDateTime;
+use serde::Serialize;
+
+use crate::account::{AccountError, Mailing, Problems, Recipients, Written};
+use crate::app::App;
+use crate::entity::user;
+use crate::http::{HttpError, LoggedIn, Wants};
+
+use super::page::{missing, page, page_or_block, with_status};
+
+/// Mailings that are listed, people that a preview shows.
+const LISTED: u64 = 20;
+const SHOWN: usize = 3;
+
+#[derive(Serialize)]
+struct Person {
+    id: i32,
+    username: String,
+    name: String,
+    email: String,
+    is_chosen: bool,
+}
+
+#[derive(Serialize)]
+struct RoleChoice {
+    id: i32,
+    name: String,
+}
+
+#[derive(Serialize)]
+struct MailingRow {
+    id: i32,
+    subject: String,
+    by: String,
+    at: NaiveDateTime,
+    all: u64,
+    sent: u64,
+    failed: u64,
+    waiting: u64,
+}
+
+impl From<Mailing> for MailingRow {
+    fn from(mailing: Mailing) -> Self {
+        let progress = mailing.progress;
+        Self {
+            id: mailing.row.id,
+            subject: mailing.row.mail_subject,
+            by: mailing.by.unwrap_or_default(),
+            at: mailing.row.created,
+            all: progress.all,
+            sent: progress.sent,
+            failed: progress.failed,
+            waiting: progress.all.saturating_sub(progress.sent + progress.failed),
+        }
+    }
+}
+
+/// As one of the recipients gets it.
+#[derive(Serialize)]
+struct Sample {
+    to: String,
+    subject: String,
+    body: String,
+}
+
+#[derive(Serialize)]
+struct WritePage {
+    people: Vec<Person>,
+    roles: Vec<RoleChoice>,
+    mailings: Vec<MailingRow>,
+    whom: String,
+    role: i32,
+    subject: String,
+    body: String,
+    problems: Problems,
+    /// When it is to be looked at: how many, and the first of them.
+    count: Option<usize>,
+    samples: Vec<Sample>,
+    /// Without a mail server mails lie in this folder.
+    folder: Option<String>,
+}
+
+/// A mail to be. Read by hand: a list of ticked boxes is the same name several times.
+#[derive(Default)]
+struct Letter {
+    whom: String,
+    role: i32,
+    users: Vec<i32>,
+    subject: String,
+    body: String,
+    is_sent: bool,
+}
+
+impl Letter {
+    fn read(pairs: Vec<(String, String)>) -> Self {
+        let mut letter = Self::default();
+        for (name, value) in pairs {
+            match name.as_str() {
+                "whom" => letter.whom = value,
+                "role" => letter.role = value.parse().unwrap_or_default(),
+                "user" => letter.users.extend(value.parse::<i32>()),
+                "subject" => letter.subject = value.trim().to_owned(),
+                "body" => letter.body = value.replace("\r\n", "\n"),
+                "what" => letter.is_sent = value == "send",
+                _ => {}
+            }
+        }
+        letter
+    }
+
+    fn recipients(&self) -> Recipients {
+        match self.whom.as_str() {
+            "all" => Recipients::Everybody,
+            "role" => Recipients::Role(self.role),
+            _ => Recipients::Users(self.users.clone()),
+        }
+    }
+}
+
+async fn write_page(
+    app: &App,
+    user: &LoggedIn,
+    letter: Letter,
+    problems: Problems,
+    samples: Option<Vec<user::Model>>,
+) -> Result<Response, HttpError> {
+    let everybody = app.accounts.recipients(&Recipients::Everybody).await?;
+    let person = |row: user::Model| Person {
+        is_chosen: letter.users.contains(&row.id),
+        id: row.id,
+        username: row.username,
+        name: row.name,
+        email: row.email,
+    };
+    let written = Written { subject: letter.subject.clone(), body: letter.body.clone() };
+    let sample = |row: &user::Model| {
+        let text = written.to(row);
+        Sample { to: row.email.clone(), subject: text.subject, body: text.body }
+    };
+    let roles = app.accounts.roles().await?;
+    let mail = &app.settings.work.mail;
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    let content = WritePage {
+        people: everybody.into_iter().map(person).collect(),
+        roles: roles.into_iter().map(|(role, _)| RoleChoice { id: role.row.id, name: role.row.name }).collect(),
+        mailings: app.accounts.mailings(LISTED).await?.into_iter().map(MailingRow::from).collect(),
+        count: samples.as_ref().map(Vec::len),
+        samples: samples.unwrap_or_default().iter().take(SHOWN).map(sample).collect(),
+        folder: mail.server.is_none().then(|| mail.folder.display().to_string()),
+        whom: if letter.whom.is_empty() { "users".to_owned() } else { letter.whom },
+        role: letter.role,
+        subject: letter.subject,
+        body: letter.body,
+        problems,
+    };
+    Ok(with_status(page(app, "mailing/write.html", "mail", &user.0, content)?, status))
+}
+
+pub(super) async fn show_write(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
+    write_page(&app, &user, Letter::default(), Problems::new(), None).await
+}
+
+/// Shows what would be sent, or sends it.
+pub(super) async fn write(
+    State(app): State<App>,
+    user: LoggedIn,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> Result<Response, HttpError> {
+    let letter = Letter::read(pairs);
+    let written = Written { subject: letter.subject.clone(), body: letter.body.clone() };
+    let people = app.accounts.recipients(&letter.recipients()).await?;
+    let mut problems = Problems::new();
+    if let Err(AccountError::Invalid { field, problem }) = written.check() {
+        problems.insert(field, problem);
+    }
+    if people.is_empty() {
+        problems.insert("recipients", "are none: choose somebody who is active and has an e-mail address".to_owned());
+    }
+    if !problems.is_empty() {
+        return write_page(&app, &user, letter, problems, None).await;
+    }
+    if !letter.is_sent {
+        return write_page(&app, &user, letter, problems, Some(people)).await;
+    }
+    let id = app.accounts.send_mailing(&user.0, &written, &letter.recipients()).await?;
+    Ok(Redirect::to(&format!("{}/mail/{id}", app.settings.web.prefix)).into_response())
+}
+
+#[derive(Serialize)]
+struct Failed {
+    recipient: String,
+    reason: String,
+    again: Option<NaiveDateTime>,
+}
+
+#[derive(Serialize)]
+struct MailingPage {
+    mailing: MailingRow,
+    body: String,
+    failures: Vec<Failed>,
+}
+
+pub(super) async fn show_mailing(
+    State(app): State<App>,
+    user: LoggedIn,
+    wants: Wants,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    let mailing = app.accounts.mailing(id).await?.ok_or_else(|| missing("mailing", id))?;
+    let failures = app.accounts.failures(id, 200).await?;
+    let failed =
+        |one: crate::account::Failure| Failed { recipient: one.recipient, reason: one.reason, again: one.again };
+    let content = MailingPage {
+        body: mailing.row.body.clone(),
+        mailing: mailing.into(),
+        failures: failures.into_iter().map(failed).collect(),
+    };
+    page_or_block(&app, "mailing/page.html", "mail", &user.0, content, wants.fragment.then_some("live"))
+}
+
+pub(super) async fn try_again(State(app): State<App>, Path(id): Path<i32>) -> Result<Response, HttpError> {
+    app.accounts.mailing(id).await?.ok_or_else(|| missing("mailing", id))?;
+    app.accounts.try_mailing_again(id).await?;
+    Ok(Redirect::to(&format!("{}/mail/{id}", app.settings.web.prefix)).into_response())
+}
