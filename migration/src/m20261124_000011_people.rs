@@ -1,5 +1,4 @@
-//! People: links that mails carry, second factors, what is known of sessions, roles for certain cohorts, and the queue of
-//! outgoing mail.
+//! People: links that mails carry, second factors, what is known of sessions, and the queue of outgoing mail.
 
 use sea_orm_migration::prelude::*;
 
@@ -13,7 +12,6 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         add_columns(manager).await?;
         create_links(manager).await?;
-        create_scopes(manager).await?;
         // Nothing has written it until now.
         drop_tables(manager, &["outbox"]).await?;
         create_outbox(manager).await
@@ -22,7 +20,7 @@ impl MigrationTrait for Migration {
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         drop_tables(manager, &["outbox", "mailing"]).await?;
         crate::m20261123_000005_service::create_outbox(manager).await?;
-        drop_tables(manager, &["role_scope", "recovery_code", "mail_link"]).await?;
+        drop_tables(manager, &["recovery_code", "mail_link"]).await?;
         let name = "ix_session_user_id";
         manager.drop_index(Index::drop().table("session").name(name).to_owned()).await?;
         for (table, columns) in COLUMNS {
@@ -91,25 +89,6 @@ async fn create_links(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     )
     .await?;
     index(manager, "recovery_code", &["user_id"], false).await
-}
-
-async fn create_scopes(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    create_table(
-        manager,
-        Table::create()
-            .table("role_scope")
-            .col(integer("user_id").not_null())
-            .col(integer("role_id").not_null())
-            .col(integer("cohort_id").not_null())
-            .primary_key(Index::create().col("user_id").col("role_id").col("cohort_id"))
-            .foreign_key(&mut reference("role_scope", "user_id", "user"))
-            .foreign_key(&mut reference("role_scope", "role_id", "role"))
-            .foreign_key(&mut reference("role_scope", "cohort_id", "cohort"))
-            .to_owned(),
-    )
-    .await?;
-    index(manager, "role_scope", &["role_id"], false).await?;
-    index(manager, "role_scope", &["cohort_id"], false).await
 }
 
 async fn create_outbox(manager: &SchemaManager<'_>) -> Result<(), DbErr> {

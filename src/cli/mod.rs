@@ -118,15 +118,15 @@ pub fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Serve(command) => command.run().await,
+        Command::Serve(command) => Box::pin(command.run()).await,
         Command::Worker(command) => command.run().await,
         Command::Callback(command) => command.run().await,
         Command::Db(command) => command.run().await,
         Command::Workflow(command) => command.run().await,
-        Command::Import(command) => command.run().await,
+        Command::Import(command) => Box::pin(command.run()).await,
         Command::User(command) => command.run().await,
         Command::Audit(command) => command.run().await,
-        Command::Demo(command) => command.run().await,
+        Command::Demo(command) => Box::pin(command.run()).await,
         Command::Health(command) => command.run().await,
     }
 }

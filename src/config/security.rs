@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use super::environment::{Environment, SettingError, unusable};
 
 /// See the module.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, Clone)]
 pub struct SecuritySettings {
     pub registerable: bool,

@@ -223,7 +223,8 @@ pub async fn plan_configuration(
     overwrite: bool,
     now: NaiveDateTime,
 ) -> Result<Vec<Change>, AccountError> {
-    let (undone, events) = audit::watching(write(database, accounts, configuration, overwrite, now, false)).await;
+    let (undone, events) =
+        Box::pin(audit::watching(write(database, accounts, configuration, overwrite, now, false))).await;
     undone?;
     let change = |event: crate::entity::audit_event::Model| Change {
         verb: event.verb,

@@ -19,7 +19,7 @@ const LONGEST: usize = 200;
 pub enum FileError {
     #[error("'{0}' is no name for a file")]
     Name(String),
-    #[error("there is a file '{0}' already")]
+    #[error("there is a file '{0}' already, and it stays")]
     Exists(String),
     #[error("there is no file or folder '{0}'")]
     Missing(String),

@@ -42,9 +42,11 @@ impl Templates {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(minijinja::UndefinedBehavior::SemiStrict);
         // Everything is markup here, the pictures too; but for the plain texts of mails.
-        environment.set_auto_escape_callback(|name| match name.ends_with(".txt") {
-            true => minijinja::AutoEscape::None,
-            false => minijinja::AutoEscape::Html,
+        environment.set_auto_escape_callback(|name| {
+            match std::path::Path::new(name).extension().is_some_and(|ending| ending == "txt") {
+                true => minijinja::AutoEscape::None,
+                false => minijinja::AutoEscape::Html,
+            }
         });
         filters::add(&mut environment);
         environment.add_global("prefix", web.prefix.clone());
@@ -96,6 +98,7 @@ impl Templates {
 }
 
 /// What people may do about their own accounts.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Serialize)]
 struct Switches {
     registerable: bool,

@@ -125,8 +125,8 @@ pub(super) struct AskForm {
     email: String,
 }
 
-fn ask_again(app: &App, ask: Ask<'_>, email: String) -> Result<Response, HttpError> {
-    let page = Ask { email, problem: "is not an e-mail address", ..ask };
+fn ask_again(app: &App, ask: &Ask<'_>, email: String) -> Result<Response, HttpError> {
+    let page = Ask { heading: ask.heading, text: ask.text, path: ask.path, email, problem: "is not an e-mail address" };
     open_page(app, "entrance/ask.html", StatusCode::UNPROCESSABLE_ENTITY, &page)
 }
 
@@ -140,7 +140,7 @@ pub(super) async fn resend(
     Form(form): Form<AskForm>,
 ) -> Result<Response, HttpError> {
     if !is_address(&form.email) {
-        return ask_again(&app, RESEND, form.email);
+        return ask_again(&app, &RESEND, form.email);
     }
     app.accounts.send_confirmation(&form.email, address).await?;
     let text = "If an account with this address waits for its confirmation, a mail is on its way.";
@@ -157,7 +157,7 @@ pub(super) async fn forgotten(
     Form(form): Form<AskForm>,
 ) -> Result<Response, HttpError> {
     if !is_address(&form.email) {
-        return ask_again(&app, FORGOTTEN, form.email);
+        return ask_again(&app, &FORGOTTEN, form.email);
     }
     app.accounts.send_recovery(&form.email, address).await?;
     let text = "If there is an account with this address, a mail with a link is on its way.";

@@ -111,8 +111,8 @@ fn read(pairs: Vec<(String, String)>) -> RoleForm {
     let mut form = RoleForm::default();
     for (name, value) in pairs {
         match name.as_str() {
-            "name" => form.name = value.trim().to_owned(),
-            "description" => form.description = value.trim().to_owned(),
+            "name" => value.trim().clone_into(&mut form.name),
+            "description" => value.trim().clone_into(&mut form.description),
             "requires_second_factor" => form.requires_second_factor = true,
             "permission" => form.permissions.extend(Permission::parse_all(&value)),
             _ => {}

@@ -17,7 +17,7 @@ use crate::audit::{self, Event};
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::files::{Arriving, DataFolder, Entry, FileError};
 
-use super::page::{page, with_status};
+use super::page::{page_or_block, with_status};
 
 /// A client that sends nothing for so long has gone.
 const SILENCE: Duration = Duration::from_mins(1);
@@ -92,6 +92,7 @@ async fn show(
     query: FolderQuery,
     problem: &str,
     status: StatusCode,
+    block: Option<&str>,
 ) -> Result<Response, HttpError> {
     let path = query.folder.trim_matches('/').to_owned();
     let row = |entry: Entry| Row {
@@ -115,7 +116,10 @@ async fn show(
         told: query.told,
         problem: problem.to_owned(),
     };
-    Ok(with_status(page(app, "upload/page.html", "upload_data", &user.0, content)?, status))
+    // What is sent by a script is put in its place only with a status that htmx takes.
+    let status = if block.is_some() && status.is_client_error() { StatusCode::UNPROCESSABLE_ENTITY } else { status };
+    let response = page_or_block(app, "upload/page.html", "upload_data", &user.0, content, block)?;
+    Ok(with_status(response, status))
 }
 
 pub(super) async fn show_files(
@@ -123,7 +127,7 @@ pub(super) async fn show_files(
     user: LoggedIn,
     Query(query): Query<FolderQuery>,
 ) -> Result<Response, HttpError> {
-    show(&app, &user, query, "", StatusCode::OK).await
+    show(&app, &user, query, "", StatusCode::OK, None).await
 }
 
 #[derive(Deserialize)]
@@ -171,10 +175,8 @@ pub(super) async fn upload(
         }
         Err(error) if error.status().is_client_error() => {
             let status = error.status();
-            if wants.fragment {
-                return Ok((StatusCode::UNPROCESSABLE_ENTITY, error.to_string()).into_response());
-            }
-            show(&app, &user, FolderQuery::default(), &error.to_string(), status).await
+            let block = wants.fragment.then_some("problem");
+            show(&app, &user, FolderQuery::default(), &error.to_string(), status, block).await
         }
         Err(error) => Err(error),
     }

@@ -45,6 +45,7 @@ struct Switch {
     is_locked: bool,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a mark of its own")]
 #[derive(Serialize)]
 struct UserRow {
     id: i32,
@@ -314,6 +315,12 @@ pub(super) struct RoleForm {
     on: String,
 }
 
+/// The switches of one person.
+#[derive(Serialize)]
+struct SwitchesPart {
+    person: UserRow,
+}
+
 /// Gives or takes a role with one click: htmx gets the row of the list, or else it leads back to the user's page.
 pub(super) async fn switch_role(
     State(app): State<App>,
@@ -339,11 +346,7 @@ pub(super) async fn switch_role(
     let roles = app.accounts.roles().await?;
     let held =
         roles.iter().filter(|(role, _)| person.roles.contains(&role.row.name)).map(|(role, _)| role.row.id).collect();
-    #[derive(Serialize)]
-    struct Part {
-        person: UserRow,
-    }
-    let content = Part { person: user_row(row, Some(&held), &roles, &looks.0) };
+    let content = SwitchesPart { person: user_row(row, Some(&held), &roles, &looks.0) };
     page(&app, "user/switches.html", "users", &looks.0, content)
 }
 

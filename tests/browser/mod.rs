@@ -2,6 +2,8 @@
 //!
 //! Pictures of the pages at desktop and phone width are left in `target/screenshots`.
 
+mod people;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
