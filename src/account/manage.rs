@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::audit::{self, Event};
 use crate::database;
-use crate::entity::{role, roles_users, user};
+use crate::entity::{role, roles_users, session, user};
 
 use super::user::{check_field, check_unique, insert, is_weak};
 use super::{AccountError, Accounts, NewUser, Permission};
@@ -89,6 +89,7 @@ impl Accounts {
             super::user::check_email(email, &username)?;
         }
         let before = shown(&row);
+        let confirmed_at = row.confirmed_at;
         let mut changed = row.into_active_model();
         changed.username = changes.username.map_or(changed.username, |value| Set(value.trim().to_owned()));
         changed.name = changes.name.map_or(changed.name, |value| Set(value.trim().to_owned()));
@@ -102,7 +103,9 @@ impl Accounts {
         if let Some(hash) = hash {
             changed.password = Set(hash);
             changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
-            revoke_tokens(&*transaction, id, self.clock.now()).await?;
+            // Whoever sets it vouches for the account.
+            changed.confirmed_at = Set(confirmed_at.or(Some(self.clock.now())));
+            end_access(&*transaction, id, self.clock.now()).await?;
         }
         let row = changed.update(&*transaction).await.map_err(|error| match database::is_duplicate(&error) {
             true => AccountError::Exists,
@@ -177,7 +180,9 @@ impl Accounts {
         insert(connection, new, (hash, self.is_weak(new)), now).await
     }
 
-    fn is_weak(&self, new: &NewUser) -> bool {
+    /// Whether the password of an account is one that is easily guessed; the log says so.
+    #[must_use]
+    pub fn is_weak(&self, new: &NewUser) -> bool {
         let is_weak = is_weak(&new.password, &new.username, &new.name, &new.email, self.rules.security.password_length);
         if is_weak {
             tracing::warn!(user = %new.username, "the password of this account is easily guessed");
@@ -215,11 +220,11 @@ pub async fn record_reset(
     audit::record(connection, event).await
 }
 
-/// Ends all tokens of a user: a new password is for those who fear that somebody has the old one, and with it tokens.
+/// Ends all tokens and sessions of a user: a new password is for those who fear that somebody has the old one.
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn revoke_tokens(
+pub async fn end_access(
     connection: &impl ConnectionTrait,
     user_id: i32,
     now: chrono::NaiveDateTime,
@@ -231,6 +236,7 @@ pub async fn revoke_tokens(
         .filter(Column::RevokedAt.is_null())
         .exec(connection)
         .await?;
+    session::Entity::delete_many().filter(session::Column::UserId.eq(user_id)).exec(connection).await?;
     Ok(())
 }
 

@@ -28,7 +28,7 @@ use crate::database::Database;
 pub use directory::{AccountState, Found, Wanted};
 pub use login::LoginError;
 pub use mailing::{Failure, Mailing, Progress, Recipients, Written};
-pub use manage::{RoleRecord, UserChanges, has_admin, record_reset, replace_roles, revoke_tokens};
+pub use manage::{RoleRecord, UserChanges, end_access, has_admin, record_reset, replace_roles};
 pub use password::{PasswordError, Passwords};
 pub use permission::Permission;
 pub use registration::{Chosen, FormError, Problems, Registration, is_invited};

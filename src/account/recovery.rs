@@ -3,18 +3,18 @@
 use std::net::IpAddr;
 
 use sea_orm::ActiveValue::Set;
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QuerySelect};
 use serde_json::json;
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
-use crate::entity::{session, user};
+use crate::entity::user;
 use crate::mail::link::{self, Purpose};
 use crate::mail::{Note, post};
 
 use super::password::Checked;
 use super::registration::{Chosen, FormError, Problems, evenly, redeem};
-use super::{AccountError, Accounts, LoginError, User, revoke_tokens};
+use super::{AccountError, Accounts, LoginError, User, end_access};
 
 impl Accounts {
     /// Sends a link to set a new password to this address, if it is that of an active account.
@@ -110,9 +110,8 @@ impl Accounts {
         changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
         changed.update_datetime = Set(Some(now));
         let row = changed.update(connection).await?;
-        revoke_tokens(connection, id, now).await?;
+        end_access(connection, id, now).await?;
         link::end_all(connection, id, Some(Purpose::Reset), now).await?;
-        session::Entity::delete_many().filter(session::Column::UserId.eq(id)).exec(connection).await?;
         let event = Event::new("update", "user", id, &row.username).after(json!({ "password": "changed" }));
         audit::record(connection, event).await?;
         Ok(row)

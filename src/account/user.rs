@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::{Expr, ExprTrait, Func, OnConflict};
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
 };
@@ -405,9 +405,11 @@ pub async fn ensure_admin(
     let user_id = row.id;
     let is_same = passwords.check(&admin.password, Some(&row.password)).await == Checked::Right;
     let before = super::manage::shown(&row);
+    let confirmed_at = row.confirmed_at;
     let mut changed = row.into_active_model();
     changed.email = Set(admin.email.clone());
     changed.active = Set(true);
+    changed.confirmed_at = Set(confirmed_at.or(Some(now)));
     changed.update_datetime = Set(Some(now));
     changed.weak_password = Set(is_weak(&admin.password, &admin.username, "", &admin.email, least));
     if !is_same {
@@ -422,12 +424,14 @@ pub async fn ensure_admin(
     }
     let event = Event::new("update", "user", user_id, &row.username).changed(&before, &after);
     audit::record(&*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
-    if let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(&*transaction).await? {
+    if let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(&*transaction).await?
+        && roles_users::Entity::find_by_id((user_id, role.id)).one(&*transaction).await?.is_none()
+    {
         let link = roles_users::ActiveModel { user_id: Set(user_id), role_id: Set(role.id) };
-        let conflict = OnConflict::columns([roles_users::Column::UserId, roles_users::Column::RoleId])
-            .update_column(roles_users::Column::RoleId)
-            .to_owned();
-        roles_users::Entity::insert(link).on_conflict(conflict).exec_without_returning(&*transaction).await?;
+        roles_users::Entity::insert(link).exec_without_returning(&*transaction).await?;
+        let event = Event::new("give_role", "user", user_id, &row.username);
+        let event = event.after(serde_json::json!({ "role": role.name }));
+        audit::record(&*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
     }
     transaction.commit().await?;
     Ok(())

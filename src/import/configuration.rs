@@ -13,9 +13,7 @@ use sea_orm::{
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::account::{
-    AccountError, Accounts, NewUser, Permission, has_admin, record_reset, replace_roles, revoke_tokens,
-};
+use crate::account::{AccountError, Accounts, NewUser, Permission, end_access, has_admin, record_reset, replace_roles};
 use crate::audit::{self, Event};
 use crate::database::Database;
 use crate::entity::{external_system, role, scantype, user};
@@ -366,7 +364,7 @@ async fn set_user(
         return Err(AccountError::Exists);
     }
     let id = row.id;
-    revoke_tokens(connection, id, now).await?;
+    end_access(connection, id, now).await?;
     let before = row.clone();
     let mut changed = row.into_active_model();
     changed.username = Set(entry.username.trim().to_owned());
@@ -374,6 +372,8 @@ async fn set_user(
     changed.name = entry.name.clone().map_or(changed.name, Set);
     changed.active = entry.active.map_or(changed.active, Set);
     changed.password = Set(hash);
+    changed.weak_password = Set(accounts.is_weak(&new_user(entry)));
+    changed.confirmed_at = Set(before.confirmed_at.or(Some(now)));
     changed.fs_uniquifier = Set(uuid::Uuid::new_v4().simple().to_string());
     changed.update_datetime = Set(Some(now));
     let row = changed.update(connection).await?;

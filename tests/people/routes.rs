@@ -1,6 +1,5 @@
-//! Who may come where: every route of the pages, every person, against the table in `routes.txt`.
-//!
-//! The operations of the API are walked in `tests/api/access.rs`, against what their description says they need.
+//! Who may come where: every route of the pages and of both versions of the API, every person, against the table in
+//! `routes.txt`. With each permission alone the API is walked in `tests/api/access.rs`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -27,6 +26,7 @@ async fn table() -> Vec<web::Entry> {
 fn outcome(status: u16, location: &str) -> &'static str {
     match (status, location) {
         (303, to) if to.starts_with("/login?next=") => "login",
+        (401, _) => "login",
         (403, _) => "no",
         _ => "in",
     }
@@ -73,6 +73,45 @@ async fn every_route_is_open_to_whom_the_table_says() {
         }
         writeln!(shown, "{} {} {}: {}", entry.method, entry.path, entry.need, outcomes.join(" ")).unwrap();
     }
+    // A part of a page is refused as the page is: htmx is told to go to the login.
+    for entry in table.iter().filter(|entry| entry.method == "GET" && entry.need != web::Need::Nothing) {
+        let path = entry.path.replace("{id}", "4711");
+        let answer = nobody.request(Method::GET, &path).header("hx-request", "true").send().await.unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), &answer.headers()["hx-redirect"]),
+            (401, &"/login".parse().unwrap()),
+            "{path}"
+        );
+    }
+    for version in ["v1", "v2"] {
+        let document = house.server.nobody().get(&format!("/api/{version}/swagger.json")).await.expect(200);
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let mut asked = format!("/api/{version}{path}");
+                while let (Some(begin), Some(end)) = (asked.find('{'), asked.find('}')) {
+                    asked.replace_range(begin..=end, "4711");
+                }
+                let method: Method = method.to_uppercase().parse().unwrap();
+                let ask = async |visitor: &Visitor| {
+                    let request = visitor.request(method.clone(), &asked).json(&serde_json::json!({}));
+                    outcome(request.send().await.unwrap().status().as_u16(), "")
+                };
+                let mut outcomes = vec![ask(&nobody).await, ask(&inactive).await];
+                for (_, visitor) in &people {
+                    outcomes.push(ask(visitor).await);
+                }
+                let security = operation["security"].as_array().unwrap();
+                let need = match security.last().unwrap()["session"].as_array() {
+                    None => "secret".to_owned(),
+                    Some(scopes) => scopes.first().map_or("login", |scope| scope.as_str().unwrap()).to_owned(),
+                };
+                // Of an execution: who has the secret of its attempt needs no login.
+                let is_open = need != "secret" && security.contains(&serde_json::json!({}));
+                let need = if is_open { format!("{need}|secret") } else { need };
+                writeln!(shown, "{method} /api/{version}{path} {need}: {}", outcomes.join(" ")).unwrap();
+            }
+        }
+    }
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/people/routes.txt");
     if std::env::var_os("UPDATE_REFERENCE").is_some() {
         std::fs::write(&file, &shown).unwrap();
@@ -87,15 +126,23 @@ async fn every_route_is_open_to_whom_the_table_says() {
         let (route, outcomes) = line.rsplit_once(": ").unwrap();
         let need = route.rsplit_once(' ').unwrap().1;
         let outcomes: Vec<&str> = outcomes.split(' ').collect();
-        let wanted = match need {
+        let (need, is_open) = need.strip_suffix("|secret").map_or((need, false), |need| (need, true));
+        let mut wanted = match need {
             "nothing" => ["in"; 5],
             "login" | "account" => ["login", "login", "in", "in", "in"],
+            // The secret of an attempt; who has it is asked for nothing else, and a login is no substitute.
+            "secret" => ["no"; 5],
+            // The own account only; 4711 is another one.
+            "user_read" => ["login", "login", "no", "no", "in"],
             "sample_state_update" | "sample_add" | "upload_data" => ["login", "login", "no", "in", "in"],
             _ => ["login", "login", "no", "no", "in"],
         };
+        if is_open {
+            wanted[..2].fill("no");
+        }
         assert_eq!(outcomes, wanted, "{line}");
     }
     let routes: BTreeSet<(&str, &str)> = table.iter().map(|entry| (entry.method, entry.path)).collect();
     assert_eq!(routes.len(), table.len());
-    assert!(routes.len() > 50, "{}", routes.len());
+    assert!(routes.len() > 60 && shown.lines().count() > 200, "{}", shown.lines().count());
 }
