@@ -83,35 +83,7 @@ async fn every_route_is_open_to_whom_the_table_says() {
             "{path}"
         );
     }
-    for version in ["v1", "v2"] {
-        let document = house.server.nobody().get(&format!("/api/{version}/swagger.json")).await.expect(200);
-        for (path, item) in document["paths"].as_object().unwrap() {
-            for (method, operation) in item.as_object().unwrap() {
-                let mut asked = format!("/api/{version}{path}");
-                while let (Some(begin), Some(end)) = (asked.find('{'), asked.find('}')) {
-                    asked.replace_range(begin..=end, "4711");
-                }
-                let method: Method = method.to_uppercase().parse().unwrap();
-                let ask = async |visitor: &Visitor| {
-                    let request = visitor.request(method.clone(), &asked).json(&serde_json::json!({}));
-                    outcome(request.send().await.unwrap().status().as_u16(), "")
-                };
-                let mut outcomes = vec![ask(&nobody).await, ask(&inactive).await];
-                for (_, visitor) in &people {
-                    outcomes.push(ask(visitor).await);
-                }
-                let security = operation["security"].as_array().unwrap();
-                let need = match security.last().unwrap()["session"].as_array() {
-                    None => "secret".to_owned(),
-                    Some(scopes) => scopes.first().map_or("login", |scope| scope.as_str().unwrap()).to_owned(),
-                };
-                // Of an execution: who has the secret of its attempt needs no login.
-                let is_open = need != "secret" && security.contains(&serde_json::json!({}));
-                let need = if is_open { format!("{need}|secret") } else { need };
-                writeln!(shown, "{method} /api/{version}{path} {need}: {}", outcomes.join(" ")).unwrap();
-            }
-        }
-    }
+    walk_api(&house, &nobody, &inactive, &people, &mut shown).await;
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/people/routes.txt");
     if std::env::var_os("UPDATE_REFERENCE").is_some() {
         std::fs::write(&file, &shown).unwrap();
@@ -132,9 +104,8 @@ async fn every_route_is_open_to_whom_the_table_says() {
             "login" | "account" => ["login", "login", "in", "in", "in"],
             // The secret of an attempt; who has it is asked for nothing else, and a login is no substitute.
             "secret" => ["no"; 5],
-            // The own account only; 4711 is another one.
-            "user_read" => ["login", "login", "no", "no", "in"],
             "sample_state_update" | "sample_add" | "upload_data" => ["login", "login", "no", "in", "in"],
+            // `user_read` too: it is for the own account, and 4711 is another one.
             _ => ["login", "login", "no", "no", "in"],
         };
         if is_open {
@@ -145,4 +116,43 @@ async fn every_route_is_open_to_whom_the_table_says() {
     let routes: BTreeSet<(&str, &str)> = table.iter().map(|entry| (entry.method, entry.path)).collect();
     assert_eq!(routes.len(), table.len());
     assert!(routes.len() > 60 && shown.lines().count() > 200, "{}", shown.lines().count());
+}
+
+/// Adds the operations of both versions of the API.
+async fn walk_api(
+    house: &House,
+    nobody: &Visitor,
+    inactive: &Visitor,
+    people: &[(&str, Visitor); 3],
+    shown: &mut String,
+) {
+    for version in ["v1", "v2"] {
+        let document = house.server.nobody().get(&format!("/api/{version}/swagger.json")).await.expect(200);
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let mut asked = format!("/api/{version}{path}");
+                while let (Some(begin), Some(end)) = (asked.find('{'), asked.find('}')) {
+                    asked.replace_range(begin..=end, "4711");
+                }
+                let method: Method = method.to_uppercase().parse().unwrap();
+                let ask = async |visitor: &Visitor| {
+                    let request = visitor.request(method.clone(), &asked).json(&serde_json::json!({}));
+                    outcome(request.send().await.unwrap().status().as_u16(), "")
+                };
+                let mut outcomes = vec![ask(nobody).await, ask(inactive).await];
+                for (_, visitor) in people {
+                    outcomes.push(ask(visitor).await);
+                }
+                let security = operation["security"].as_array().unwrap();
+                let need = match security.last().unwrap()["session"].as_array() {
+                    None => "secret".to_owned(),
+                    Some(scopes) => scopes.first().map_or("login", |scope| scope.as_str().unwrap()).to_owned(),
+                };
+                // Of an execution: who has the secret of its attempt needs no login.
+                let is_open = need != "secret" && security.contains(&serde_json::json!({}));
+                let need = if is_open { format!("{need}|secret") } else { need };
+                writeln!(shown, "{method} /api/{version}{path} {need}: {}", outcomes.join(" ")).unwrap();
+            }
+        }
+    }
 }
