@@ -20,6 +20,7 @@ use tower::limit::GlobalConcurrencyLimitLayer;
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tower_http::csrf::CsrfLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
@@ -91,12 +92,14 @@ impl Layers for Router<App> {
             // As a service, so that the prefix is answered with and without a slash at its end.
             prefix => Router::new().nest_service(prefix, service.with_state(app.clone())),
         };
+        // Files of the study are fetched as they are: most are compressed, and large.
+        let worth_it = DefaultPredicate::new().and(NotForContentType::const_new("application/octet-stream"));
         let request_id = HeaderName::from_static("x-request-id");
         service
             .layer(CatchPanicLayer::new())
             .layer(from_fn_with_state(app.clone(), render_errors))
             .layer(from_fn(close_after_refusal))
-            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest))
+            .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it))
             .layer(header(CONTENT_SECURITY_POLICY, POLICY))
             .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .layer(header(X_FRAME_OPTIONS, "DENY"))

@@ -110,6 +110,23 @@ impl DataFolder {
         }
     }
 
+    /// Takes away what has been on its way for a week: the program was killed meanwhile.
+    async fn sweep(&self) -> Result<(), FileError> {
+        const LONG: std::time::Duration = std::time::Duration::from_hours(7 * 24);
+        let mut entries = fs::read_dir(&self.root).await?;
+        while let Some(entry) = entries.next_entry().await? {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if !(name.starts_with('.') && name.ends_with(PART)) {
+                continue;
+            }
+            let changed = entry.metadata().await.and_then(|about| about.modified());
+            if changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > LONG)) {
+                let _ = fs::remove_file(entry.path()).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Begins to take a file. Nothing of it is seen before [`Arriving::finish`].
     ///
     /// # Errors
@@ -117,6 +134,7 @@ impl DataFolder {
     pub async fn begin(&self, name: &str, replaces: bool) -> Result<Arriving, FileError> {
         let name = safe_name(name).ok_or_else(|| FileError::Name(name.to_owned()))?;
         fs::create_dir_all(&self.root).await?;
+        self.sweep().await?;
         let path = self.root.join(&name);
         // Before the bytes have come; looked at once more when they have.
         if !replaces && fs::try_exists(&path).await? {
@@ -246,6 +264,12 @@ mod tests {
         drop(large);
         assert_eq!(data.list("").await.unwrap().len(), 1);
         assert_eq!(std::fs::read_dir(home.path().join("data")).unwrap().count(), 1, "nothing is left over");
+        let old = std::fs::File::create(home.path().join("data/.old.part")).unwrap();
+        old.set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(200)).unwrap();
+        std::fs::write(home.path().join("data/.new.part"), "x").unwrap();
+        drop(data.begin("c.txt", false).await.unwrap());
+        let left = |name: &str| home.path().join("data").join(name).exists();
+        assert!(!left(".old.part") && left(".new.part"), "what was left behind goes, what comes stays");
         std::fs::write(home.path().join("secret"), "x").unwrap();
         std::os::unix::fs::symlink(home.path().join("secret"), home.path().join("data/link")).unwrap();
         for path in ["../secret", "link", "/etc/passwd", "a.txt/../../secret", ".", "..", "", "no\0"] {

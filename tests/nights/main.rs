@@ -28,7 +28,7 @@ use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use studygovernor::entity::{action, experiment, state};
 use studygovernor::study::Label;
 
-use support::{Backend, Program, Proxy, Station, ledger_problems, moment};
+use support::{Backend, Program, Proxy, Station, eventually, ledger_problems, moment};
 
 /// Experiments of a round, and executions of each.
 const EXPERIMENTS: usize = 40;
@@ -259,7 +259,14 @@ async fn round(seed: u64) -> BTreeMap<&'static str, usize> {
         let actor = Actor::without_account("tester", Origin::Cli);
         night.station.engine.create_experiment(&new, &actor).await.unwrap();
     }
-    // A queue that was declared within the last moment is lost by this RabbitMQ when it is killed.
+    // A queue that was declared within the last moment is lost by this RabbitMQ when it is killed; after the night before
+    // it may take some seconds until everybody has found it again and declared theirs.
+    eventually("all to be connected", async || {
+        let all = night.servers.iter().chain(&night.workers);
+        let mut logs = all.map(|kept| kept.program.as_ref().map(Program::log).unwrap_or_default());
+        logs.all(|log| log.contains("connected to the broker")).then_some(())
+    })
+    .await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let began = Instant::now();
     let trouble_ends = began + Duration::from_secs(6);
