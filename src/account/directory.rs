@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sea_orm::sea_query::{Expr, Func};
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
     QueryTrait,
@@ -26,9 +26,9 @@ pub struct Wanted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountState {
     Active,
-    /// Registered and not activated yet: nobody logged in with it ever.
+    /// Registered, confirmed and not activated yet: nobody logged in with it ever.
     Waiting,
-    /// Was active once.
+    /// Was active once, or has not confirmed the address.
     Inactive,
 }
 
@@ -36,10 +36,10 @@ impl AccountState {
     /// Of this account.
     #[must_use]
     pub fn of(row: &user::Model) -> Self {
-        match (row.active, row.login_count) {
-            (true, _) => Self::Active,
-            (false, 0) => Self::Waiting,
-            (false, _) => Self::Inactive,
+        match row.active {
+            true => Self::Active,
+            false if row.login_count == 0 && row.confirmed_at.is_some() => Self::Waiting,
+            false => Self::Inactive,
         }
     }
 
@@ -62,8 +62,14 @@ impl AccountState {
         let active = user::Column::Active.eq(self == Self::Active);
         match self {
             Self::Active => Condition::all().add(active),
-            Self::Waiting => Condition::all().add(active).add(user::Column::LoginCount.eq(0)),
-            Self::Inactive => Condition::all().add(active).add(user::Column::LoginCount.gt(0)),
+            Self::Waiting => {
+                let confirmed = user::Column::ConfirmedAt.is_not_null();
+                Condition::all().add(active).add(user::Column::LoginCount.eq(0)).add(confirmed)
+            }
+            Self::Inactive => {
+                let not_waiting = user::Column::LoginCount.gt(0).or(user::Column::ConfirmedAt.is_null());
+                Condition::all().add(active).add(not_waiting)
+            }
         }
     }
 }

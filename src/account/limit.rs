@@ -1,5 +1,6 @@
 //! How often somebody may ask for a mail: by the address that they come from, and by the account that they name, whether
-//! there is such an account or not.
+//! there is such an account or not. And how often codes of a second factor are tried for an account, from wherever: of a
+//! million codes three are right at a time.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -16,6 +17,10 @@ const OF_ADDRESS: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// At once; one more comes back each twelve minutes.
 const OF_ACCOUNT: NonZeroU32 = NonZeroU32::new(5).unwrap();
 
+/// Codes that are tried for an account: at once, and then in an hour.
+const CODES: NonZeroU32 = NonZeroU32::new(20).unwrap();
+const CODES_AN_HOUR: NonZeroU32 = NonZeroU32::new(10).unwrap();
+
 /// Addresses and accounts that are remembered before those that have not asked lately are forgotten.
 const MOST_KEPT: usize = 10_000;
 
@@ -23,6 +28,7 @@ const MOST_KEPT: usize = 10_000;
 pub(super) struct Limits {
     addresses: Arc<DefaultKeyedRateLimiter<IpAddr>>,
     accounts: Arc<DefaultKeyedRateLimiter<String>>,
+    codes: Arc<DefaultKeyedRateLimiter<i32>>,
 }
 
 impl std::fmt::Debug for Limits {
@@ -36,6 +42,7 @@ impl Default for Limits {
         Self {
             addresses: Arc::new(RateLimiter::keyed(Quota::per_hour(OF_ADDRESS))),
             accounts: Arc::new(RateLimiter::keyed(Quota::per_hour(OF_ACCOUNT))),
+            codes: Arc::new(RateLimiter::keyed(Quota::per_hour(CODES_AN_HOUR).allow_burst(CODES))),
         }
     }
 }
@@ -50,13 +57,22 @@ impl Limits {
             self.accounts.retain_recent();
         }
         let now = DefaultClock::default().now();
-        let too_many = |wait: std::time::Duration| LoginError::TooMany(wait.as_secs() + 1);
         if let Some(address) = address {
             self.addresses.check_key(&network(address)).map_err(|not| too_many(not.wait_time_from(now)))?;
         }
         let account: String = account.trim().to_lowercase().chars().take(255).collect();
         self.accounts.check_key(&account).map_err(|not| too_many(not.wait_time_from(now)))
     }
+
+    /// Counts a code that is tried for this account.
+    pub(super) fn try_code(&self, user_id: i32) -> Result<(), LoginError> {
+        let now = DefaultClock::default().now();
+        self.codes.check_key(&user_id).map_err(|not| too_many(not.wait_time_from(now)))
+    }
+}
+
+fn too_many(wait: std::time::Duration) -> LoginError {
+    LoginError::TooMany(wait.as_secs() + 1)
 }
 
 #[cfg(test)]
@@ -76,5 +92,8 @@ mod tests {
         }
         assert!(limits.ask("new@example.org", home).is_err());
         limits.ask("new@example.org", Some(IpAddr::from([192, 0, 2, 2]))).unwrap();
+        let tried = (0..100).filter(|_| limits.try_code(1).is_ok()).count();
+        assert_eq!(tried, 20, "of one account, from however many addresses");
+        limits.try_code(2).unwrap();
     }
 }

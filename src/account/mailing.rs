@@ -1,5 +1,7 @@
 //! One text to many people: written once, sent from the outbox in the background, with what became of each.
 
+use std::collections::BTreeSet;
+
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{
@@ -139,8 +141,8 @@ impl Accounts {
         Ok(all.into_iter().filter(|person| is_address(&person.email)).collect())
     }
 
-    /// Puts a mail for each recipient into the outbox. The same text by the same person within a minute is the same
-    /// mailing: somebody has clicked twice. Gives its id.
+    /// Puts a mail for each recipient into the outbox. The same text by the same person to the same people within a minute is
+    /// the same mailing: somebody has clicked twice. Gives its id.
     ///
     /// # Errors
     /// [`AccountError::Invalid`]; of recipients when there are none.
@@ -152,15 +154,19 @@ impl Accounts {
         }
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
-        let twin = mailing::Entity::find()
+        // Of two clicks at the same moment the second waits for the first.
+        user::Entity::find_by_id(by.id).lock_exclusive().one(&*transaction).await?;
+        let lately = mailing::Entity::find()
             .filter(mailing::Column::UserId.eq(by.id))
-            .filter(mailing::Column::MailSubject.eq(&written.subject))
             .filter(mailing::Column::Created.gt(now - TimeDelta::minutes(1)))
-            .order_by_desc(mailing::Column::Id)
-            .one(&*transaction)
+            .all(&*transaction)
             .await?;
-        if let Some(twin) = twin.filter(|twin| twin.body == written.body) {
-            return Ok(twin.id);
+        let wanted: BTreeSet<i32> = people.iter().map(|person| person.id).collect();
+        for twin in lately.iter().filter(|one| one.mail_subject == written.subject && one.body == written.body) {
+            let of = outbox::Entity::find().filter(outbox::Column::MailingId.eq(twin.id)).all(&*transaction).await?;
+            if of.iter().filter_map(|mail| mail.user_id).collect::<BTreeSet<_>>() == wanted {
+                return Ok(twin.id);
+            }
         }
         let row = mailing::ActiveModel {
             id: NotSet,

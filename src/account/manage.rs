@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::audit::{self, Event};
 use crate::database;
 use crate::entity::{role, roles_users, session, user};
+use crate::mail::link;
 
 use super::user::{check_field, check_unique, insert, is_weak};
 use super::{AccountError, Accounts, NewUser, Permission};
@@ -82,6 +83,8 @@ impl Accounts {
         }
         if row.active && changes.active == Some(false) {
             check_other_admin(&*transaction, id).await?;
+            // What somebody else may have of it does not come back when the account does.
+            end_access(&*transaction, id, self.clock.now()).await?;
         }
         let username = changes.username.clone().unwrap_or_else(|| row.username.clone());
         check_unique(&*transaction, Some(id), &username, changes.email.as_deref().unwrap_or(&row.email)).await?;
@@ -220,7 +223,8 @@ pub async fn record_reset(
     audit::record(connection, event).await
 }
 
-/// Ends all tokens and sessions of a user: a new password is for those who fear that somebody has the old one.
+/// Ends all tokens, sessions and links of a user, who has a new password (for fear that somebody has the old one) or is not
+/// let in any more.
 ///
 /// # Errors
 /// When the database cannot be written.
@@ -237,7 +241,7 @@ pub async fn end_access(
         .exec(connection)
         .await?;
     session::Entity::delete_many().filter(session::Column::UserId.eq(user_id)).exec(connection).await?;
-    Ok(())
+    link::end_all(connection, user_id, None, now).await
 }
 
 /// Whether anybody active has the role `admin`.

@@ -4,6 +4,7 @@
 //! every change of accounts, roles and tokens.
 
 mod directory;
+mod first;
 mod limit;
 mod login;
 mod mailing;
@@ -26,6 +27,7 @@ use crate::config::SecuritySettings;
 use crate::database::Database;
 
 pub use directory::{AccountState, Found, Wanted};
+pub use first::{ensure_admin, ensure_roles};
 pub use login::LoginError;
 pub use mailing::{Failure, Mailing, Progress, Recipients, Written};
 pub use manage::{RoleRecord, UserChanges, end_access, has_admin, record_reset, replace_roles};
@@ -37,7 +39,7 @@ pub use second_factor::Enrolment;
 pub use session::Session;
 pub use strength::Strength;
 pub use token::{NewToken, Token};
-pub use user::{AccountError, NewUser, User, ensure_admin, ensure_roles};
+pub use user::{AccountError, NewUser, User};
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -9,28 +9,35 @@ use uuid::Uuid;
 
 use crate::audit::{self, Event};
 use crate::entity::user;
-use crate::mail::link::{self, Purpose};
+use crate::mail::link::Purpose;
 use crate::mail::{Note, post};
 
 use super::password::Checked;
-use super::registration::{Chosen, FormError, Problems, evenly, redeem};
+use super::registration::{Chosen, FormError, Problems, apart, redeem, tell_administrators};
 use super::{AccountError, Accounts, LoginError, User, end_access};
 
+/// Whether somebody may set a password anew: not who was put out.
+fn is_open(row: &user::Model) -> bool {
+    row.active || row.login_count == 0
+}
+
 impl Accounts {
-    /// Sends a link to set a new password to this address, if it is that of an active account.
+    /// Sends a link to set a new password to this address, if it is that of an account that is active, or that waits to be.
     ///
     /// # Errors
     /// [`LoginError::TooMany`].
     pub async fn send_recovery(&self, email: &str, address: Option<IpAddr>) -> Result<(), LoginError> {
         self.limits.ask(email, address)?;
-        let work = async {
-            let Some(row) = self.by_email(email).await?.filter(|row| row.active) else { return Ok(()) };
+        let (accounts, email) = (self.clone(), email.to_owned());
+        let work = async move {
+            let Some(row) = accounts.by_email(&email).await?.filter(is_open) else { return Ok(()) };
             let note = Note::to_user("reset", &row, json!({ "name": row.name, "username": row.username }));
-            let transaction = self.database.begin().await?;
-            post(&*transaction, &[note], self.clock.now()).await?;
+            let transaction = accounts.database.begin().await?;
+            post(&*transaction, &[note], accounts.clock.now()).await?;
             transaction.commit().await
         };
-        Ok(evenly(work).await.map_err(AccountError::Database)?)
+        apart(work).await;
+        Ok(())
     }
 
     /// Sets the password of who has the link of a recovery or an invitation. All sessions and tokens end.
@@ -49,10 +56,14 @@ impl Accounts {
         let row = redeem(&*transaction, secret, purpose, now).await?;
         audit::identified(row.id, &row.username);
         let row = self.replace_password(&*transaction, row, hash).await?;
+        let is_first = row.confirmed_at.is_none();
         let mut changed = row.clone().into_active_model();
         // Who has the link has the mailbox.
         changed.confirmed_at = Set(Some(row.confirmed_at.unwrap_or(now)));
         let row = changed.update(&*transaction).await?;
+        if is_first && !row.active {
+            tell_administrators(&*transaction, &row, now).await?;
+        }
         if purpose == Purpose::Reset {
             self.tell_of_change(&*transaction, &row).await?;
         }
@@ -111,7 +122,6 @@ impl Accounts {
         changed.update_datetime = Set(Some(now));
         let row = changed.update(connection).await?;
         end_access(connection, id, now).await?;
-        link::end_all(connection, id, Some(Purpose::Reset), now).await?;
         let event = Event::new("update", "user", id, &row.username).after(json!({ "password": "changed" }));
         audit::record(connection, event).await?;
         Ok(row)

@@ -16,6 +16,7 @@ use crate::entity::{role, roles_users, user};
 use crate::mail::link::{self, Purpose};
 use crate::mail::{Note, post};
 
+use super::password::Checked;
 use super::strength::judge;
 use super::user::{check_field, check_unique, insert};
 use super::{AccountError, Accounts, LoginError, NewUser, Strength};
@@ -69,8 +70,20 @@ impl From<sea_orm::DbErr> for FormError {
 const ANSWERED_AFTER: Duration = Duration::from_millis(600);
 
 /// Does `work`, and takes no less than [`ANSWERED_AFTER`].
-pub(super) async fn evenly<T>(work: impl Future<Output = T>) -> T {
+async fn evenly<T>(work: impl Future<Output = T>) -> T {
     tokio::join!(work, tokio::time::sleep(ANSWERED_AFTER)).0
+}
+
+/// Does `work` beside, and answers when [`ANSWERED_AFTER`] is over whether it is done or not: who asks for a mail learns
+/// nothing of it, not even how long it takes.
+pub(super) async fn apart(work: impl Future<Output = Result<(), sea_orm::DbErr>> + Send + 'static) {
+    let who = audit::Who::now();
+    tokio::spawn(async move {
+        if let Err(error) = audit::acting(who, work).await {
+            tracing::error!(%error, "a mail that somebody asked for cannot be written");
+        }
+    });
+    tokio::time::sleep(ANSWERED_AFTER).await;
 }
 
 impl Accounts {
@@ -124,15 +137,17 @@ impl Accounts {
     async fn register_now(&self, form: &Registration, chosen: &Chosen) -> Result<(), FormError> {
         let hash = self.passwords.hash(&chosen.password).await.map_err(AccountError::from)?;
         let now = self.clock.now();
+        let transaction = self.database.begin().await?;
+        // Where somebody has taken the role away, whoever registers has none.
+        let role = role::Entity::find().filter(role::Column::Name.eq("user")).one(&*transaction).await?;
         let new = NewUser {
             username: form.username.clone(),
             name: form.name.clone(),
             email: form.email.clone(),
             password: String::new(),
             active: false,
-            roles: vec!["user".to_owned()],
+            roles: role.into_iter().map(|role| role.name).collect(),
         };
-        let transaction = self.database.begin().await?;
         let made = match check_unique(&*transaction, None, &new.username, &new.email).await {
             Ok(()) => insert(&*transaction, &new, (hash, false), now).await,
             Err(error) => Err(error),
@@ -189,14 +204,17 @@ impl Accounts {
     /// [`LoginError::TooMany`].
     pub async fn send_confirmation(&self, email: &str, address: Option<IpAddr>) -> Result<(), LoginError> {
         self.limits.ask(email, address)?;
-        let work = async {
-            let Some(row) = self.by_email(email).await?.filter(|row| row.confirmed_at.is_none()) else { return Ok(()) };
+        let (accounts, email) = (self.clone(), email.to_owned());
+        let work = async move {
+            let found = accounts.by_email(&email).await?;
+            let Some(row) = found.filter(|row| row.confirmed_at.is_none() && !is_invited(row)) else { return Ok(()) };
             let note = Note::to_user("confirm", &row, json!({ "name": row.name, "username": row.username }));
-            let transaction = self.database.begin().await?;
-            post(&*transaction, &[note], self.clock.now()).await?;
+            let transaction = accounts.database.begin().await?;
+            post(&*transaction, &[note], accounts.clock.now()).await?;
             transaction.commit().await
         };
-        Ok(evenly(work).await.map_err(AccountError::Database)?)
+        apart(work).await;
+        Ok(())
     }
 
     /// Whose a link is, while it is good.
@@ -207,14 +225,29 @@ impl Accounts {
         let connection = self.database.reader();
         let Some(found) = link::find(connection, secret, purpose, self.clock.now()).await? else { return Ok(None) };
         let row = user::Entity::find_by_id(found.user_id).one(connection).await?;
-        Ok(row.filter(|row| row.email.eq_ignore_ascii_case(&found.email)))
+        Ok(row.filter(|row| is_for(row, &found.email, purpose)))
     }
 
-    /// The address is confirmed by its link. Gives the account; the administrators are told if it is to be activated.
+    /// The address is confirmed by its link and the password: or somebody could register the address of a colleague, who
+    /// expects a mail like this, with a password of the own. Gives the account; the administrators are told if it is to be
+    /// activated.
     ///
     /// # Errors
-    /// [`FormError::Link`].
-    pub async fn confirm(&self, secret: &str) -> Result<user::Model, FormError> {
+    /// [`FormError::Link`], [`FormError::Problems`] with the field `password`, [`LoginError::TooMany`].
+    pub async fn confirm(
+        &self,
+        secret: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<user::Model, FormError> {
+        let owner = self.link_owner(secret, Purpose::Confirm).await?.ok_or(FormError::Link)?;
+        let causes = self.logins.causes(&owner.username, address);
+        self.logins.try_one(&causes)?;
+        if self.passwords.check(password, Some(&owner.password)).await == Checked::Wrong {
+            let problem = "is not the one that was chosen for this account".to_owned();
+            return Err(FormError::Problems(Problems::from([("password", problem)])));
+        }
+        self.logins.take_back(&causes);
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
         let row = redeem(&*transaction, secret, Purpose::Confirm, now).await?;
@@ -311,7 +344,13 @@ pub(super) async fn redeem(
 ) -> Result<user::Model, FormError> {
     let found = link::redeem(connection, secret, purpose, now).await?.ok_or(FormError::Link)?;
     let row = user::Entity::find_by_id(found.user_id).one(connection).await?;
-    row.filter(|row| row.email.eq_ignore_ascii_case(&found.email)).ok_or(FormError::Link)
+    row.filter(|row| is_for(row, &found.email, purpose)).ok_or(FormError::Link)
+}
+
+/// Whether a link that went to this address is still for this account: the address is the same, and who was invited has
+/// not come by another way.
+fn is_for(row: &user::Model, email: &str, purpose: Purpose) -> bool {
+    row.email.eq_ignore_ascii_case(email) && (purpose != Purpose::Invite || is_invited(row))
 }
 
 async fn set_confirmed(
@@ -325,7 +364,7 @@ async fn set_confirmed(
 }
 
 /// A mail to each active administrator: somebody waits.
-async fn tell_administrators(
+pub(super) async fn tell_administrators(
     connection: &impl ConnectionTrait,
     row: &user::Model,
     now: chrono::NaiveDateTime,

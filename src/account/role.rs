@@ -35,6 +35,20 @@ impl RoleForm {
         Ok(())
     }
 
+    /// Two names mean something: `admin` is for everything, `user` is who registers. Neither is given to another role, nor
+    /// taken from its own.
+    fn check_name(&self, until_now: &str) -> Result<(), AccountError> {
+        let name = self.name.trim();
+        let means = |name: &str| ["admin", "user"].iter().any(|one| name.eq_ignore_ascii_case(one));
+        match name != until_now && (means(name) || means(until_now)) {
+            true => Err(AccountError::Invalid {
+                field: "name",
+                problem: "cannot be changed to or from 'admin' or 'user'".to_owned(),
+            }),
+            false => Ok(()),
+        }
+    }
+
     fn permissions(&self) -> String {
         self.permissions.iter().map(|one| one.name()).collect::<Vec<_>>().join(",")
     }
@@ -57,6 +71,7 @@ impl Accounts {
     /// [`AccountError::Invalid`]; of a name that another role has too.
     pub async fn create_role(&self, form: &RoleForm) -> Result<role::Model, AccountError> {
         form.check()?;
+        form.check_name("")?;
         let row = role::ActiveModel {
             id: NotSet,
             name: Set(form.name.trim().to_owned()),
@@ -81,6 +96,7 @@ impl Accounts {
         let transaction = self.database.begin().await?;
         let row = role::Entity::find_by_id(id).one(&*transaction).await?.ok_or(AccountError::Unknown)?;
         let is_admin = row.name == "admin";
+        form.check_name(&row.name)?;
         let before = shown(&row);
         let mut changed = row.into_active_model();
         changed.description = Set(Some(form.description.trim().to_owned()));

@@ -11,7 +11,9 @@ use hmac::{Hmac, KeyInit, Mac};
 use rand::RngExt;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
+};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use totp_rs::{Builder, Secret, Totp};
@@ -37,19 +39,20 @@ pub struct Enrolment {
 }
 
 impl Accounts {
-    /// What the app is to be told; the same until the first code was right.
+    /// What the app is to be told. `is_new` makes another secret, so that one that somebody else has seen is good for nothing;
+    /// without it, it is the one that was told last.
     ///
     /// # Errors
     /// [`AccountError::Unknown`], [`AccountError::Changed`] when there is a second factor already.
-    pub async fn begin_second_factor(&self, id: i32, issuer: &str) -> Result<Enrolment, AccountError> {
+    pub async fn begin_second_factor(&self, id: i32, issuer: &str, is_new: bool) -> Result<Enrolment, AccountError> {
         let transaction = self.database.begin().await?;
-        let row = user::Entity::find_by_id(id).one(&*transaction).await?.ok_or(AccountError::Unknown)?;
+        let row = locked(&*transaction, id).await?;
         if row.second_factor_at.is_some() {
             return Err(AccountError::Changed);
         }
         let row = match row.tf_totp_secret {
-            Some(_) => row,
-            None => {
+            Some(_) if !is_new => row,
+            _ => {
                 let mut changed = row.into_active_model();
                 changed.tf_totp_secret = Set(Some(Uuid::new_v4().simple().to_string()));
                 changed.update(&*transaction).await?
@@ -82,6 +85,7 @@ impl Accounts {
         }
         let causes = self.logins.causes(&format!("code of {}", row.username), address);
         self.logins.try_one(&causes)?;
+        self.limits.try_code(id)?;
         if !self.use_app_code(&row, code).await? {
             let problem = "is not what the app shows now; look whether the clock of your phone is right".to_owned();
             return Err(FormError::Problems(Problems::from([("code", problem)])));
@@ -89,8 +93,13 @@ impl Accounts {
         self.logins.take_back(&causes);
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
+        let row = locked(&*transaction, id).await?;
+        // Another page was first, and shows the codes that count.
+        if row.second_factor_at.is_some() {
+            return Err(AccountError::Changed.into());
+        }
         let codes = self.replace_codes(&*transaction, id).await?;
-        let mut changed = self.row(id).await?.into_active_model();
+        let mut changed = row.into_active_model();
         changed.second_factor_at = Set(Some(now));
         let row = changed.update(&*transaction).await?;
         let event = Event::new("update", "user", id, &row.username).after(json!({ "second_factor": true }));
@@ -109,6 +118,7 @@ impl Accounts {
         let row = self.row(id).await?;
         let causes = self.logins.causes(&format!("code of {}", row.username), address);
         self.logins.try_one(&causes)?;
+        self.limits.try_code(id)?;
         let plain: String = code.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
         let is_right = self.use_app_code(&row, &plain).await?
             || self.use_recovery_code(&row, &plain).await.map_err(AccountError::from)?;
@@ -251,6 +261,12 @@ impl Accounts {
         let context = json!({ "name": row.name, "username": row.username, "at": now, "is_on": is_on });
         post(connection, &[Note::to_user("second_factor", row, context)], now).await
     }
+}
+
+/// The account, held until the end of the transaction.
+async fn locked(connection: &impl ConnectionTrait, id: i32) -> Result<user::Model, AccountError> {
+    let row = user::Entity::find_by_id(id).lock_exclusive().one(connection).await?;
+    row.ok_or(AccountError::Unknown)
 }
 
 /// `k7m2x-9fq4w`: 49 bits, without signs that look alike.

@@ -130,7 +130,9 @@ impl Accounts {
             .one(self.database.reader())
             .await?;
         let Some(row) = row.filter(|row| row.expires_at.is_none_or(|end| end > now)) else { return Ok(None) };
-        let Some(mut user) = self.find_active(row.user_id).await? else { return Ok(None) };
+        let user = self.find_active(row.user_id).await?;
+        // Who lacks the second factor that a role asks for does nothing before there is one, by no way.
+        let Some(mut user) = user.filter(|user| !user.must_enrol) else { return Ok(None) };
         if let Some(permissions) = row.permissions.as_deref().map(Permission::parse_all) {
             user.permissions.retain(|permission| permissions.contains(permission));
             // What is for a role is not for a token with some of its permissions.

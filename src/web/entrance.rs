@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Chosen, FormError, Problems, Registration};
 use crate::app::App;
+use crate::entity::user;
 use crate::http::{Address, HttpError};
 use crate::mail::is_address;
 use crate::mail::link::Purpose;
@@ -175,16 +176,27 @@ struct ConfirmPage {
     secret: String,
     username: String,
     email: String,
+    problems: Problems,
 }
 
 pub(super) async fn show_confirm(State(app): State<App>, Path(secret): Path<String>) -> Result<Response, HttpError> {
     let Some(owner) = app.accounts.link_owner(&secret, Purpose::Confirm).await? else { return link_over(&app) };
-    let page = ConfirmPage { secret, username: owner.username, email: owner.email };
-    open_page(&app, "entrance/confirm.html", StatusCode::OK, &page)
+    confirm_page(&app, secret, owner, Problems::new())
 }
 
-pub(super) async fn confirm(State(app): State<App>, Path(secret): Path<String>) -> Result<Response, HttpError> {
-    match app.accounts.confirm(&secret).await {
+fn confirm_page(app: &App, secret: String, owner: user::Model, problems: Problems) -> Result<Response, HttpError> {
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    let page = ConfirmPage { secret, username: owner.username, email: owner.email, problems };
+    open_page(app, "entrance/confirm.html", status, &page)
+}
+
+pub(super) async fn confirm(
+    State(app): State<App>,
+    Address(address): Address,
+    Path(secret): Path<String>,
+    Form(form): Form<PasswordForm>,
+) -> Result<Response, HttpError> {
+    match app.accounts.confirm(&secret, &form.password, address).await {
         Ok(row) if row.active => {
             told(&app, StatusCode::OK, "Thank you", &["Your address is confirmed. You can log in now."])
         }
@@ -193,6 +205,10 @@ pub(super) async fn confirm(State(app): State<App>, Path(secret): Path<String>) 
                         has let you in.";
             told(&app, StatusCode::OK, "Thank you", &[text])
         }
+        Err(FormError::Problems(problems)) => match app.accounts.link_owner(&secret, Purpose::Confirm).await? {
+            Some(owner) => confirm_page(&app, secret, owner, problems),
+            None => link_over(&app),
+        },
         Err(FormError::Link) => link_over(&app),
         Err(error) => Err(error.into()),
     }

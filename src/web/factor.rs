@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{FormError, Problems};
 use crate::app::App;
-use crate::http::{Address, HttpError, LoggedIn};
+use crate::http::{Address, AuthSession, HttpError, LoggedIn, session_key};
 
 use super::page::{page, with_status};
 
@@ -28,7 +28,9 @@ struct FactorPage {
 }
 
 /// What the page shows besides `problems` and `codes`.
-async fn factor_page(app: &App, user: &LoggedIn) -> Result<FactorPage, HttpError> {
+///
+/// `is_new` makes another secret for the app: what somebody else saw of this page before is good for nothing.
+async fn factor_page(app: &App, user: &LoggedIn, is_new: bool) -> Result<FactorPage, HttpError> {
     let mut page = FactorPage {
         has_second_factor: user.0.has_second_factor,
         must_enrol: user.0.must_enrol,
@@ -42,7 +44,7 @@ async fn factor_page(app: &App, user: &LoggedIn) -> Result<FactorPage, HttpError
         page.codes_left = app.accounts.recovery_codes_left(user.0.id).await?;
         return Ok(page);
     }
-    let enrolment = app.accounts.begin_second_factor(user.0.id, &app.settings.web.instance_name).await?;
+    let enrolment = app.accounts.begin_second_factor(user.0.id, &app.settings.web.instance_name, is_new).await?;
     let code = QrCode::new(enrolment.url.as_bytes()).map_err(|error| HttpError::Internal(error.to_string()))?;
     page.picture = code.render::<svg::Color<'_>>().min_dimensions(220, 220).build();
     // The declaration of a file has no place inside a page.
@@ -57,7 +59,7 @@ fn show(app: &App, user: &LoggedIn, content: FactorPage) -> Result<Response, Htt
 }
 
 pub(super) async fn show_factor(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
-    let content = factor_page(&app, &user).await?;
+    let content = factor_page(&app, &user, true).await?;
     show(&app, &user, content)
 }
 
@@ -70,14 +72,20 @@ pub(super) struct CodeForm {
 pub(super) async fn confirm_factor(
     State(app): State<App>,
     user: LoggedIn,
+    session: AuthSession,
     Address(address): Address,
     Form(form): Form<CodeForm>,
 ) -> Result<Response, HttpError> {
     let confirmed = app.accounts.confirm_second_factor(user.0.id, &form.code, address).await;
     match confirmed {
-        Ok(codes) => show_codes(&app, user, codes).await,
+        Ok(codes) => {
+            // Those that were begun with the password alone.
+            let own = session_key(&session);
+            app.accounts.end_sessions(user.0.id, &user.0.username, None, own.as_deref()).await?;
+            show_codes(&app, user, codes).await
+        }
         Err(FormError::Problems(problems)) => {
-            let content = FactorPage { problems, ..factor_page(&app, &user).await? };
+            let content = FactorPage { problems, ..factor_page(&app, &user, false).await? };
             show(&app, &user, content)
         }
         Err(error) => Err(error.into()),
@@ -86,7 +94,7 @@ pub(super) async fn confirm_factor(
 
 async fn show_codes(app: &App, user: LoggedIn, codes: Vec<String>) -> Result<Response, HttpError> {
     let fresh = app.accounts.find_active(user.0.id).await?.map_or(user, LoggedIn);
-    let content = FactorPage { codes, ..factor_page(app, &fresh).await? };
+    let content = FactorPage { codes, ..factor_page(app, &fresh, false).await? };
     show(app, &fresh, content)
 }
 
@@ -96,7 +104,7 @@ async fn check(app: &App, user: &LoggedIn, address: Address, code: &str) -> Resu
         return Ok(None);
     }
     let problems = Problems::from([("code", "is not right, or was used already".to_owned())]);
-    let content = FactorPage { problems, ..factor_page(app, user).await? };
+    let content = FactorPage { problems, ..factor_page(app, user, false).await? };
     show(app, user, content).map(Some)
 }
 

@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::entity::user;
 use crate::http::{HttpError, LoggedIn, Wants};
 
-use super::page::{missing, page, page_or_block, with_status};
+use super::page::{Choice, missing, page, page_or_block, with_status};
 
 /// Mailings that are listed, people that a preview shows.
 const LISTED: u64 = 20;
@@ -24,12 +24,6 @@ struct Person {
     name: String,
     email: String,
     is_chosen: bool,
-}
-
-#[derive(Serialize)]
-struct RoleChoice {
-    id: i32,
-    name: String,
 }
 
 #[derive(Serialize)]
@@ -71,7 +65,7 @@ struct Sample {
 #[derive(Serialize)]
 struct WritePage {
     people: Vec<Person>,
-    roles: Vec<RoleChoice>,
+    roles: Vec<Choice>,
     mailings: Vec<MailingRow>,
     whom: String,
     role: i32,
@@ -147,7 +141,7 @@ async fn write_page(
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let content = WritePage {
         people: everybody.into_iter().map(person).collect(),
-        roles: roles.into_iter().map(|(role, _)| RoleChoice { id: role.row.id, name: role.row.name }).collect(),
+        roles: roles.into_iter().map(|(role, _)| Choice { id: role.row.id, label: role.row.name }).collect(),
         mailings: app.accounts.mailings(LISTED).await?.into_iter().map(MailingRow::from).collect(),
         count: samples.as_ref().map(Vec::len),
         samples: samples.unwrap_or_default().iter().take(SHOWN).map(sample).collect(),

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use chrono::{NaiveDateTime, TimeDelta};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Chosen, FormError, NewToken, Permission, Problems, Session, Token, UserChanges};
+use crate::account::{Chosen, FormError, NewToken, Problems, Session, Token, UserChanges};
 use crate::app::App;
 use crate::http::{Address, AuthSession, HttpError, LoggedIn, Origins, begin_session, session_key};
 
@@ -112,6 +112,8 @@ struct AccountPage {
     secret: Option<String>,
     own_name: String,
     label: String,
+    days: String,
+    may_all: bool,
     problems: Problems,
 }
 
@@ -120,7 +122,7 @@ struct AccountPage {
 struct Shown {
     secret: Option<String>,
     own_name: Option<String>,
-    label: String,
+    token: TokenForm,
     problems: Problems,
 }
 
@@ -139,7 +141,9 @@ async fn account_page(app: &App, user: &LoggedIn, session: &AuthSession, shown: 
         tokens: tokens.into_iter().map(|one| TokenRow::new(one, now)).collect(),
         secret: shown.secret,
         own_name: shown.own_name.unwrap_or_else(|| user.0.name.clone()),
-        label: shown.label,
+        label: shown.token.label,
+        days: shown.token.days,
+        may_all: shown.token.permissions == "all",
         problems: shown.problems,
     };
     Ok(with_status(page(app, "own/account.html", "account", &user.0, content)?, status))
@@ -201,14 +205,19 @@ pub(super) async fn end_sessions(
     Ok(back(&app))
 }
 
+/// A token to be: what it is for, the days that it is good, and `all` or `read`.
 #[derive(Deserialize)]
+#[serde(default)]
 pub(super) struct TokenForm {
-    #[serde(default)]
     label: String,
-    #[serde(default)]
     days: String,
-    #[serde(default)]
     permissions: String,
+}
+
+impl Default for TokenForm {
+    fn default() -> Self {
+        Self { label: String::new(), days: "90".to_owned(), permissions: "read".to_owned() }
+    }
 }
 
 pub(super) async fn create_token(
@@ -226,19 +235,19 @@ pub(super) async fn create_token(
     if days.is_none() {
         problems.insert("days", "must be 1 to 366 days".to_owned());
     }
-    let permissions: BTreeSet<Permission> = match form.permissions.as_str() {
-        "read" => BTreeSet::new(),
-        _ => user.0.permissions.clone(),
+    let permissions = match form.permissions.as_str() {
+        "all" => None,
+        "read" => Some(BTreeSet::new()),
+        _ => {
+            problems.insert("permissions", "must be all or read".to_owned());
+            None
+        }
     };
-    let shown = Shown { label: label.clone(), ..Shown::default() };
     if !problems.is_empty() {
-        return account_page(&app, &user, &session, Shown { problems, ..shown }).await;
+        return account_page(&app, &user, &session, Shown { problems, token: form, ..Shown::default() }).await;
     }
-    let new = NewToken {
-        label,
-        permissions: (form.permissions == "read").then_some(permissions),
-        expires_at: app.engine.clock().now() + TimeDelta::days(days.unwrap_or(1)),
-    };
+    let expires_at = app.engine.clock().now() + TimeDelta::days(days.unwrap_or(1));
+    let new = NewToken { label, permissions, expires_at };
     let (_, secret) = app.accounts.create_token(user.0.id, &new).await?;
     account_page(&app, &user, &session, Shown { secret: Some(secret), ..Shown::default() }).await
 }

@@ -3,13 +3,14 @@
 use axum::Router;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::handler::Handler;
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{MethodRouter, get, post};
 
 use crate::account::Permission;
 use crate::app::App;
-use crate::http::{HttpError, LoggedIn};
+use crate::http::{HttpError, LoggedIn, Wants};
 
 /// Who may come to a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,7 +125,13 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
         Err(to_login) => return to_login,
     };
     if user.must_enrol && need != Need::Account {
-        return Redirect::to(&format!("{}/account/second_factor", app.settings.web.prefix)).into_response();
+        let to = format!("{}/account/second_factor", app.settings.web.prefix);
+        let Ok(wants) = Wants::from_request_parts(&mut parts, &app).await;
+        return match wants.fragment {
+            // A redirect would put that page into a part of this one.
+            true => (StatusCode::FORBIDDEN, [("hx-redirect", to)]).into_response(),
+            false => Redirect::to(&to).into_response(),
+        };
     }
     if need == Need::Admin && !user.is_admin() {
         return HttpError::NotYours("This needs the role 'admin'.".to_owned()).into_response();

@@ -186,7 +186,7 @@ async fn take(app: &App, mut form: Multipart) -> Result<String, HttpError> {
     let mut replaces = false;
     while let Some(field) = quickly(form.next_field()).await? {
         match field.name() {
-            Some("replace") => replaces = !field.text().await.map_err(broken)?.is_empty(),
+            Some("replace") => replaces = is_ticked(field).await?,
             Some("file") => {
                 let given = field.file_name().unwrap_or_default().to_owned();
                 if given.is_empty() {
@@ -199,6 +199,18 @@ async fn take(app: &App, mut form: Multipart) -> Result<String, HttpError> {
         }
     }
     Err(HttpError::BadRequest("Please choose a file.".to_owned()))
+}
+
+/// Whether a box is ticked. It says `1`; nothing of what is longer is kept.
+async fn is_ticked(mut field: Field<'_>) -> Result<bool, HttpError> {
+    let mut bytes = 0;
+    while let Some(more) = quickly(field.chunk()).await? {
+        bytes += more.len();
+        if bytes > 16 {
+            return Err(HttpError::BadRequest("replace: is '1', or not there".to_owned()));
+        }
+    }
+    Ok(bytes > 0)
 }
 
 async fn keep(app: &App, mut arriving: Arriving, mut field: Field<'_>, replaces: bool) -> Result<String, HttpError> {

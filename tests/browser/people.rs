@@ -54,6 +54,7 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
     shows(&browser, "A mail is on its way").await;
     let link = house.mail(&email, "confirm").await.link(url);
     browser.goto(format!("{url}{link}")).await.unwrap();
+    fill(&browser, &[("password", GOOD)]).await;
     submit(&browser).await;
     shows(&browser, "Your address is confirmed").await;
     // The administrator, without scripts, follows the mail too.
@@ -110,6 +111,8 @@ async fn pages_about_people_fit_desktop_and_phone() {
     let form =
         [("username", "waits"), ("name", "Who Waits"), ("email", "w@example.org"), ("password", GOOD), ("again", GOOD)];
     visitor.post("/register", &form).await.shows(200, "A mail is on its way");
+    let link = house.mail("w@example.org", "confirm").await.link(house.url());
+    visitor.post(&link, &[("password", GOOD)]).await.shows(200, "Your address is confirmed");
     let url = house.url();
     let driver = Driver::start().await;
     let browser = driver.open(1280, false, true).await;

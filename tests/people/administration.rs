@@ -51,6 +51,10 @@ async fn roles_are_switched_with_a_click_and_nobody_reaches_above_themselves() {
     admin.post("/roles/new", &form).await.leads("/roles");
     admin.post("/roles/new", &form).await.shows(422, "is the name of another role");
     admin.get("/roles").await.shows(200, "looks after raters");
+    // Two names mean something.
+    for (path, name) in [("/roles/new", "Admin "), ("/roles/4", "admin"), ("/roles/3", "reader")] {
+        admin.post(path, &[("name", name)]).await.shows(422, "cannot be changed to or from");
+    }
     house.add("wilma", &["warden"]).await;
     house.add("xaver", &[]).await;
     let wilma = Visitor::logged_in(house.url(), "wilma", GOOD).await;
@@ -109,9 +113,24 @@ async fn accounts_are_found_changed_and_put_out() {
     assert_eq!(list("q=%25").await, [false; 4]);
     admin.get("/users?state=odd").await.shows(400, "none of active, waiting, inactive");
     let uma = Visitor::logged_in(house.url(), "uma", GOOD).await;
+    let made =
+        house.server.basic("uma", GOOD).post("/api/v2/tokens", serde_json::json!({ "label": "t" })).await.expect(201);
+    let umas = made["token"].as_str().unwrap().to_owned();
+    let token = |secret: &str| house.server.bearer(secret);
+    token(&umas).get("/api/v2/cohorts").await.expect(200);
     admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
     uma.get("/").await.leads("/login?next=%2F");
+    token(&umas).get("/api/v2/cohorts").await.expect(401);
     assert_eq!(list("state=inactive").await, [false, true, false, false]);
+    // Neither comes back with the account; over the API it is the same.
+    admin.post("/users/2/active", &[("active", "1")]).await.leads("/users/2?told=saved");
+    uma.get("/").await.leads("/login?next=%2F");
+    token(&umas).get("/api/v2/cohorts").await.expect(401);
+    let uma = Visitor::logged_in(house.url(), "uma", GOOD).await;
+    for active in [false, true] {
+        house.server.admin().put("/api/v2/users/2", serde_json::json!({ "active": active })).await.expect(200);
+    }
+    uma.get("/").await.leads("/login?next=%2F");
     admin.post("/users/1/active", &[("active", "0")]).await.shows(409, "last active account");
     let form = [("username", "uma"), ("name", "Uma U."), ("email", "not an address")];
     admin.post("/users/2", &form).await.shows(422, "email-problem");
@@ -120,6 +139,26 @@ async fn accounts_are_found_changed_and_put_out() {
     let form = [("username", "uma2"), ("name", "Uma U."), ("email", "uma2@example.com")];
     admin.post("/users/2", &form).await.leads("/users/2?told=saved");
     admin.get("/users/2").await.shows(200, "uma2@example.com");
+    // For MariaDB a name with a space behind it is the same one; it is not for whoever asks what somebody may give.
+    let form = [("name", "porter"), ("permission", "user_add"), ("permission", "user_read_all")];
+    admin.post("/roles/new", &form).await.leads("/roles");
+    house.add("zoe", &["porter"]).await;
+    let zoe = Visitor::logged_in(house.url(), "zoe", GOOD).await;
+    for role in ["admin ", "ADMIN", "nothing"] {
+        let form =
+            [("username", "evil"), ("name", "e"), ("email", "e@example.com"), ("how", "hand"), ("password", GOOD)];
+        let form: Vec<_> = form.into_iter().chain([("role", role)]).collect();
+        let page = zoe.post("/users/new", &form).await.shows(422, "which is none");
+        assert!(page.text.contains("e@example.com"), "nothing that was typed is lost");
+    }
+    let user = r#"{"users": [{"username": "evil", "password": "p", "email": "e@example.com", "roles": ["admin "]}]}"#;
+    let body = serde_json::json!({ "config_definition": user });
+    house.server.admin().post("/api/v2/service/config/import-config", body).await.expect(400);
+    assert_eq!(list("q=evil").await, [false; 4]);
+    assert!(!admin.get("/users?q=evil").await.text.contains("e@example.com"));
+    // `Admin` beside `admin` would be taken for each other.
+    let form = [("username", "Viktor"), ("name", "x"), ("email", "x@example.com"), ("how", "mail")];
+    admin.post("/users/new", &form).await.shows(422, "somebody&#x27;s already");
     admin.get("/users/1").await.shows(200, "Did lately").shows(200, "username: uma2");
     admin.get("/users/4711").await.shows(404, "user 4711");
 }

@@ -25,15 +25,20 @@ async fn somebody_registers_confirms_is_let_in_and_logs_in() {
     let link = mail.link(house.url());
     assert!(mail.html.contains(&link.replace('/', "&#x2f;")) && mail.text.contains("5 days"), "{mail:?}");
     // Looking at the link uses nothing up.
-    erin.get(&link).await.shows(200, "Yes, confirm it");
-    erin.get(&link).await.shows(200, "Yes, confirm it");
-    erin.post(&link, &[]).await.shows(200, "Your address is confirmed");
-    erin.post(&link, &[]).await.shows(410, "good no more");
+    erin.get(&link).await.shows(200, "Confirm the address");
+    erin.get(&link).await.shows(200, "Confirm the address");
+    // Somebody else's password for an address of ours confirms nothing.
+    erin.post(&link, &[("password", "")]).await.shows(422, "is not the one that was chosen");
+    erin.post(&link, &[("password", "another password")]).await.shows(422, "is not the one that was chosen");
+    erin.post(&link, &[("password", GOOD)]).await.shows(200, "Your address is confirmed");
+    erin.post(&link, &[("password", GOOD)]).await.shows(410, "good no more");
     erin.get(&link).await.shows(410, "good no more");
     erin.post("/login", &log_in).await.shows(422, "not active");
 
     let told = house.mail(&house.admin_email, "erin waits").await;
     let admin = house.admin().await;
+    // Who has not confirmed does not wait, and nobody is called.
+    erin.post("/register", &form("frieda", &address())).await.shows(200, "A mail is on its way");
     let page = told.link(house.url());
     admin.get("/").await.shows(200, "1 person waits");
     admin.get(&page).await.shows(200, "waits to be let in");
@@ -216,4 +221,51 @@ async fn links_go_to_the_address_of_the_settings_whatever_the_request_says() {
         let form = [("login", "lena"), ("password", GOOD), ("next", next)];
         visitor.post("/login", &form).await.leads("/");
     }
+}
+
+/// The owner of a mailbox that somebody else registered with takes the account by a password of the own.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_the_mailbox_has_the_account() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    let visitor = house.visitor();
+    visitor.post("/register", &form("otto", "otto@example.com")).await.shows(200, "A mail is on its way");
+    visitor.post("/reset", &[("email", "otto@example.com")]).await.shows(200, "on its way");
+    let link = house.mail("otto@example.com", "new password").await.link(house.url());
+    let own = "seven lamps behind a kite";
+    visitor.post(&link, &[("password", own), ("again", own)]).await.leads("/login?told=password");
+    house.mail("admin@example.com", "otto waits").await;
+    house.admin().await.post("/users/2/active", &[("active", "1")]).await.leads("/users/2?told=saved");
+    visitor.post("/login", &[("login", "otto"), ("password", GOOD)]).await.shows(422, "do not fit");
+    Visitor::logged_in(house.url(), "otto", own).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_set_ends_every_link_before_it() {
+    let house = House::new(Backend::Postgres, &[]).await;
+    let (admin, visitor) = (house.admin().await, house.visitor());
+    let invited = [("username", "pia"), ("name", "Pia"), ("email", "pia@example.com"), ("how", "mail")];
+    admin.post("/users/new", &invited).await.leads("/users/2?told=invited");
+    let invitation = house.mail("pia@example.com", "invites you").await.link(house.url());
+    visitor.post("/reset", &[("email", "pia@example.com")]).await.shows(200, "on its way");
+    let reset = house.mail("pia@example.com", "new password").await.link(house.url());
+    visitor.get(&invitation).await.shows(200, "pia");
+    // By an administrator, over the API.
+    let body = serde_json::json!({ "password": GOOD });
+    house.server.admin().put("/api/v2/users/2", body).await.expect(200);
+    for link in [&invitation, &reset] {
+        visitor.get(link).await.shows(410, "good no more");
+        visitor
+            .post(link, &[("password", "seven lamps behind a kite"), ("again", "seven lamps behind a kite")])
+            .await
+            .shows(410, "good no more");
+    }
+    Visitor::logged_in(house.url(), "pia", GOOD).await;
+    // And by the person: who came by one way does not come by the other.
+    let invited = [("username", "quin"), ("name", "Quin"), ("email", "quin@example.com"), ("how", "mail")];
+    admin.post("/users/new", &invited).await.leads("/users/3?told=invited");
+    let invitation = house.mail("quin@example.com", "invites you").await.link(house.url());
+    visitor.post("/reset", &[("email", "quin@example.com")]).await.shows(200, "on its way");
+    let reset = house.mail("quin@example.com", "new password").await.link(house.url());
+    visitor.post(&reset, &[("password", GOOD), ("again", GOOD)]).await.leads("/login?told=password");
+    visitor.post(&invitation, &[("password", GOOD), ("again", GOOD)]).await.shows(410, "good no more");
 }

@@ -25,14 +25,21 @@ async fn a_code_is_asked_for_and_is_good_once() {
     let paul = Visitor::logged_in(house.url(), "paul", GOOD).await;
     let api = house.server.basic("paul", GOOD);
     let token = api.post("/api/v2/tokens", serde_json::json!({ "label": "script" })).await.expect(201);
-    let page = paul.get("/account/second_factor").await.shows(200, "<svg");
-    let secret = between(&page.text, "user-select-all\">", "</code>").replace(' ', "");
+    let elsewhere = Visitor::logged_in(house.url(), "paul", GOOD).await;
+    let shown = |text: &str| between(text, "user-select-all\">", "</code>").replace(' ', "");
+    // What somebody saw who had only the password is good for nothing when the owner sets it up.
+    let seen = shown(&elsewhere.get("/account/second_factor").await.shows(200, "<svg").text);
+    let secret = shown(&paul.get("/account/second_factor").await.shows(200, "<svg").text);
+    assert_ne!(seen, secret);
+    paul.post("/account/second_factor", &[("code", &code(&seen, 0))]).await.shows(422, "is not what the app shows");
     paul.post("/account/second_factor", &[("code", "000000")]).await.shows(422, "is not what the app shows");
     let page = paul.post("/account/second_factor", &[("code", &code(&secret, 0))]).await.shows(200, "recovery codes");
     let recovery: Vec<&str> =
         page.text.split("<li class=\"col\">").skip(1).map(|part| part.split_once('<').unwrap().0).collect();
     assert_eq!(recovery.len(), 10);
     house.mail("paul@example.com", "second factor").await;
+    elsewhere.get("/").await.leads("/login?next=%2F");
+    paul.get("/").await.shows(200, "Overview");
 
     let login = [("login", "paul"), ("password", GOOD)];
     let again = house.visitor();
@@ -72,6 +79,10 @@ async fn a_role_can_ask_for_it() {
     house.add("rita", &["superuser"]).await;
     let rita = Visitor::logged_in(house.url(), "rita", GOOD).await;
     rita.get("/experiments").await.shows(200, "Experiments");
+    let made =
+        house.server.basic("rita", GOOD).post("/api/v2/tokens", serde_json::json!({ "label": "t" })).await.expect(201);
+    let token = house.server.bearer(made["token"].as_str().unwrap());
+    token.get("/api/v2/cohorts").await.expect(200);
     let admin = house.admin().await;
     let form = [("name", "superuser"), ("permission", "sample_add"), ("requires_second_factor", "1")];
     admin.post("/roles/2", &form).await.leads("/roles");
@@ -80,10 +91,14 @@ async fn a_role_can_ask_for_it() {
         assert!(page.location == "/account/second_factor" || page.status == 401, "{path}: {}", page.status);
     }
     house.server.basic("rita", GOOD).get("/api/v2/cohorts").await.expect(401);
+    token.get("/api/v2/cohorts").await.expect(401);
+    let part = rita.request(reqwest::Method::GET, "/").header("hx-request", "true").send().await.unwrap();
+    assert_eq!(part.headers()["hx-redirect"], "/account/second_factor");
     let page = rita.get("/account/second_factor").await.shows(200, "One of your roles asks for a second factor");
     let secret = between(&page.text, "user-select-all\">", "</code>").replace(' ', "");
     rita.post("/account/second_factor", &[("code", &code(&secret, 0))]).await.shows(200, "recovery codes");
     rita.get("/experiments").await.shows(200, "Experiments");
+    token.get("/api/v2/cohorts").await.expect(200);
     // Guessing has a limit.
     let guess = house.visitor();
     guess.post("/login", &[("login", "rita"), ("password", GOOD)]).await.leads("/login/code");

@@ -24,15 +24,24 @@ async fn a_mail_goes_to_whom_it_is_for_after_a_look_at_it() {
     assert!(page.text.contains("Dear bert (bert, bert@example.com)") && !page.text.contains("<b>stays"));
     let send = [("whom", "role"), ("role", "3"), subject, body, ("what", "send")];
     let sent = admin.post("/mail", &send).await.leads("/mail/1");
-    // Clicked twice.
+    // Clicked twice; and the same text to somebody else is another mailing.
     admin.post("/mail", &send).await.leads(&sent.location);
+    let other = [("whom", "role"), ("role", "2"), subject, body, ("what", "send")];
+    admin.post("/mail", &other).await.leads("/mail/2");
+    house.mail("cleo@example.com", "For cleo").await;
+    // What is sent is what was shown: it cannot be changed in the form that sends it.
+    let form = page.text.split("<form").find(|form| form.contains("value=\"send\"")).unwrap();
+    assert!(form.contains("type=\"hidden\" name=\"subject\"") && !form.contains("id=\"subject\""), "{form}");
     let mail = house.mail("anna@example.com", "For anna").await;
     assert_eq!(mail.text, "Dear anna (anna, anna@example.com),\n\nwe meet. {this} <b>stays</b>\n");
     assert!(!mail.html.contains("<b>stays"));
     house.mail("bert@example.com", "For bert").await;
     eventually("the progress", async || admin.get("/mail/1").await.text.contains("2 of 2 sent").then_some(())).await;
     let folder = house.server.home.path().join("mails");
-    assert_eq!(mails_in(folder.to_str().unwrap()).len(), 2);
+    assert_eq!(mails_in(folder.to_str().unwrap()).len(), 3);
+    let twice = [("whom", "all"), ("subject", "at once"), ("body", "b"), ("what", "send")];
+    let both = tokio::join!(admin.post("/mail", &twice), admin.post("/mail", &twice));
+    assert_eq!(both.0.location, both.1.location, "two clicks at the same moment");
     let cleo = Visitor::logged_in(house.url(), "cleo", GOOD).await;
     cleo.get("/mail").await.shows(403, "user_read_all");
     cleo.post("/mail", &send).await.shows(403, "user_read_all");
@@ -85,6 +94,13 @@ async fn files_are_brought_listed_and_fetched() {
     assert_eq!(std::fs::read(data.join("scan one.nii")).unwrap(), large);
     send(&dora, "too.large", vec![0; (17 << 20) + 1], false).await.shows(413, "larger than");
     send(&dora, "too.large", vec![0; 20 << 20], false).await.shows(413, "larger than");
+    let long = format!(
+        "--mark\r\ncontent-disposition: form-data; name=\"replace\"\r\n\r\n{}\r\n--mark--\r\n",
+        "1".repeat(1 << 20)
+    );
+    let request = dora.request(reqwest::Method::POST, "/upload_data").body(long);
+    let request = request.header("content-type", "multipart/form-data; boundary=mark");
+    dora.page(request.send().await.unwrap()).await.shows(400, "replace: is");
     send(&dora, "..", b"x".to_vec(), false).await.shows(400, "no name for a file");
     send(&dora, "", b"x".to_vec(), false).await.shows(400, "choose a file");
     send(&dora, "scan one.nii", b"<script>alert(1)</script>".to_vec(), true)
@@ -124,7 +140,9 @@ async fn a_configuration_is_planned_before_it_is_applied() {
     admin.post("/configuration", &form("rolls: []", "apply")).await.shows(422, "line 1");
     let page = admin.post("/configuration", &form(CONFIGURATION, "plan")).await.shows(200, "create role reader");
     assert!(page.text.contains("create user fred") && page.text.contains("create scantype T1w"), "{}", page.text);
-    assert!(!page.text.split("<textarea").next().unwrap().contains("secret-of-fred"));
+    assert!(!page.text.split("<input type=\"hidden\"").next().unwrap().contains("secret-of-fred"));
+    let deed = page.text.split("<form").find(|form| form.contains("value=\"apply\"")).unwrap();
+    assert!(deed.contains("type=\"hidden\" name=\"text\"") && !deed.contains("<textarea"), "{deed}");
     assert!(house.server.admin().get("/api/v2/scantypes").await.expect(200).to_string().contains("\"count\":0"));
     admin.get("/audit?kind=role").await.shows(200, "Nothing like that");
     admin.post("/configuration", &form(CONFIGURATION, "apply")).await.shows(200, "Done: 3 changes");

@@ -72,6 +72,25 @@ async fn a_password_is_changed_by_who_knows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_for_reading_unless_more_is_asked_for() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    let admin = house.admin().await;
+    let page = admin.post("/account/tokens", &[("label", "mine"), ("days", "400"), ("permissions", "read")]).await;
+    let page = page.shows(422, "must be 1 to 366 days");
+    assert!(page.text.contains("value=\"400\"") && page.text.contains("value=\"mine\""), "{}", page.text);
+    assert!(!page.text.contains("value=\"all\" selected"));
+    let page = admin.post("/account/tokens", &[("label", "mine"), ("days", "0"), ("permissions", "all")]).await;
+    assert!(page.text.contains("value=\"all\" selected"));
+    let odd = [("label", "mine"), ("days", "1"), ("permissions", "odd")];
+    assert_eq!(admin.post("/account/tokens", &odd).await.status, 422);
+    let page = admin.post("/account/tokens", &[("label", "mine"), ("days", "1")]).await.shows(200, "The new token");
+    let secret = page.text.split_once("sgov_").unwrap().1.split_once('<').unwrap().0;
+    let token = house.server.bearer(&format!("sgov_{secret}"));
+    token.get("/api/v2/cohorts").await.expect(200);
+    token.post("/api/v2/cohorts", serde_json::json!({ "label": "x" })).await.expect(403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn weak_passwords_are_pointed_out_to_administrators() {
     let house = House::new(Backend::Sqlite, &[]).await;
     house.add("olga", &["user"]).await;

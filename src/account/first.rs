@@ -1,0 +1,124 @@
+//! What there is at the first start: the roles, and the administrator of the settings.
+
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
+use uuid::Uuid;
+
+use crate::audit::{self, Event};
+use crate::config::AdminSettings;
+use crate::database::{self, Database};
+use crate::entity::{role, roles_users, user};
+
+use super::manage::{end_access, shown};
+use super::password::Checked;
+use super::user::{check, insert, is_weak};
+use super::{AccountError, NewUser, Passwords, Permission};
+
+/// Makes the roles of the first start when there are no roles at all.
+///
+/// # Errors
+/// When the database fails.
+pub async fn ensure_roles(database: &Database, now: NaiveDateTime) -> Result<(), DbErr> {
+    let transaction = database.begin().await?;
+    if role::Entity::find().one(&*transaction).await?.is_some() {
+        return Ok(());
+    }
+    for (name, permissions) in Permission::first_roles() {
+        let names: Vec<&str> = permissions.into_iter().map(Permission::name).collect();
+        let row = role::ActiveModel {
+            id: NotSet,
+            name: Set(name.to_owned()),
+            description: Set(Some(name.to_owned())),
+            permissions: Set(Some(names.join(","))),
+            update_datetime: Set(now),
+            requires_second_factor: Set(false),
+        };
+        match row.insert(&*transaction).await {
+            Ok(_) => {}
+            // Another server that starts at the same time made them.
+            Err(error) if database::is_duplicate(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    transaction.commit().await
+}
+
+/// Makes the administrator's account of the settings when it is not there, or sets it anew when told to.
+///
+/// # Errors
+/// When the values cannot be used, or the database fails.
+pub async fn ensure_admin(
+    database: &Database,
+    passwords: &Passwords,
+    admin: &AdminSettings,
+    least: usize,
+    now: NaiveDateTime,
+) -> Result<(), AccountError> {
+    let by = |column: user::Column, value: &str| user::Entity::find().filter(column.eq(value)).one(database.reader());
+    let named = by(user::Column::Username, &admin.username).await?;
+    let addressed = by(user::Column::Email, &admin.email).await?;
+    if let (Some(named), Some(addressed)) = (&named, &addressed)
+        && named.id != addressed.id
+    {
+        let problem = format!("{} is the address of user {}", admin.email, addressed.username);
+        return Err(AccountError::Invalid { field: "STUDYGOV_ADMIN_EMAIL", problem });
+    }
+    let Some(row) = named.or(addressed) else {
+        let new = NewUser {
+            username: admin.username.clone(),
+            name: "Administrator Account".to_owned(),
+            email: admin.email.clone(),
+            password: admin.password.clone(),
+            active: true,
+            roles: vec!["admin".to_owned()],
+        };
+        check(&new)?;
+        let hash = passwords.hash(&new.password).await?;
+        let transaction = database.begin().await?;
+        let is_weak = is_weak(&new.password, &new.username, &new.name, &new.email, least);
+        return match insert(&*transaction, &new, (hash, is_weak), now).await {
+            Ok(_) => Ok(transaction.commit().await?),
+            // Another server that starts at the same time made it.
+            Err(AccountError::Exists) => Ok(()),
+            Err(error) => Err(error),
+        };
+    };
+    if !admin.force_update {
+        return Ok(());
+    }
+    let user_id = row.id;
+    let is_same = passwords.check(&admin.password, Some(&row.password)).await == Checked::Right;
+    let before = shown(&row);
+    let confirmed_at = row.confirmed_at;
+    let mut changed = row.into_active_model();
+    changed.email = Set(admin.email.clone());
+    changed.active = Set(true);
+    changed.confirmed_at = Set(confirmed_at.or(Some(now)));
+    changed.update_datetime = Set(Some(now));
+    changed.weak_password = Set(is_weak(&admin.password, &admin.username, "", &admin.email, least));
+    if !is_same {
+        changed.password = Set(passwords.hash(&admin.password).await?);
+        changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
+    }
+    let transaction = database.begin().await?;
+    let row = changed.update(&*transaction).await?;
+    let mut after = shown(&row);
+    if !is_same {
+        end_access(&*transaction, user_id, now).await?;
+        after["password"] = serde_json::json!("changed");
+    }
+    let event = Event::new("update", "user", user_id, &row.username).changed(&before, &after);
+    audit::record(&*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
+    if let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(&*transaction).await?
+        && roles_users::Entity::find_by_id((user_id, role.id)).one(&*transaction).await?.is_none()
+    {
+        let link = roles_users::ActiveModel { user_id: Set(user_id), role_id: Set(role.id) };
+        roles_users::Entity::insert(link).exec_without_returning(&*transaction).await?;
+        let event = Event::new("give_role", "user", user_id, &row.username);
+        let event = event.after(serde_json::json!({ "role": role.name }));
+        audit::record(&*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}

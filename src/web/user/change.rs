@@ -1,0 +1,153 @@
+//! Changes of accounts by those who look after them.
+
+use axum::extract::{Form, Path, State};
+use axum::response::Response;
+use sea_orm::EntityTrait;
+use serde::{Deserialize, Serialize};
+
+use super::super::page::{missing, page};
+use super::show::user_page;
+use super::{UserRow, may_give, taken, to_user, user_row};
+use crate::account::{AccountError, Problems, User, UserChanges};
+use crate::app::App;
+use crate::entity::user;
+use crate::http::{AuthSession, HttpError, LoggedIn, Wants};
+
+/// The account, if it may not do more than who wants to change it.
+async fn reached(app: &App, looks: &LoggedIn, id: i32) -> Result<User, HttpError> {
+    let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
+    match looks.0.reaches(person.is_admin(), &person.permissions) {
+        true => Ok(person),
+        false => Err(HttpError::NotYours("This account may do more than you may.".to_owned())),
+    }
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::web) struct UserForm {
+    pub(super) username: String,
+    pub(super) name: String,
+    pub(super) email: String,
+}
+
+pub(in crate::web) async fn update_user(
+    State(app): State<App>,
+    looks: LoggedIn,
+    session: AuthSession,
+    Path(id): Path<i32>,
+    Form(form): Form<UserForm>,
+) -> Result<Response, HttpError> {
+    reached(&app, &looks, id).await?;
+    let typed = form.clone();
+    let changes = UserChanges {
+        username: Some(form.username),
+        name: Some(form.name),
+        email: Some(form.email),
+        ..UserChanges::default()
+    };
+    let problems = match app.accounts.update(id, changes, |_| true).await {
+        Ok(_) => return Ok(to_user(&app, id, "saved")),
+        Err(AccountError::Invalid { field, problem }) => Problems::from([(field, problem)]),
+        Err(AccountError::Exists) => taken(),
+        Err(error) => return Err(error.into()),
+    };
+    user_page(&app, &looks, &session, id, problems, Some(typed), None).await
+}
+
+#[derive(Deserialize)]
+pub(in crate::web) struct RoleForm {
+    role: i32,
+    /// `1` to give it; anything else takes it away.
+    #[serde(default)]
+    on: String,
+}
+
+/// The switches of one person.
+#[derive(Serialize)]
+struct SwitchesPart {
+    person: UserRow,
+}
+
+/// Gives or takes a role with one click: htmx gets the row of the list, or else it leads back to the user's page.
+pub(in crate::web) async fn switch_role(
+    State(app): State<App>,
+    looks: LoggedIn,
+    wants: Wants,
+    Path(id): Path<i32>,
+    Form(form): Form<RoleForm>,
+) -> Result<Response, HttpError> {
+    let role = app.accounts.role(form.role).await?.ok_or_else(|| missing("role", form.role))?;
+    if app.accounts.find(id).await?.is_none() {
+        return Err(missing("user", id));
+    }
+    if !may_give(&looks.0, &role) {
+        return Err(HttpError::NotYours(format!("The role '{}' permits more than you may.", role.row.name)));
+    }
+    app.accounts.set_role(id, form.role, form.on == "1").await?;
+    if !wants.fragment {
+        return Ok(to_user(&app, id, "saved"));
+    }
+    let connection = app.engine.database().reader();
+    let row = user::Entity::find_by_id(id).one(connection).await?.ok_or_else(|| missing("user", id))?;
+    let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
+    let roles = app.accounts.roles().await?;
+    let held =
+        roles.iter().filter(|(role, _)| person.roles.contains(&role.row.name)).map(|(role, _)| role.row.id).collect();
+    let content = SwitchesPart { person: user_row(row, Some(&held), &roles, &looks.0) };
+    page(&app, "user/switches.html", "users", &looks.0, content)
+}
+
+#[derive(Deserialize)]
+pub(in crate::web) struct ActiveForm {
+    #[serde(default)]
+    active: String,
+}
+
+pub(in crate::web) async fn switch_active(
+    State(app): State<App>,
+    looks: LoggedIn,
+    Path(id): Path<i32>,
+    Form(form): Form<ActiveForm>,
+) -> Result<Response, HttpError> {
+    reached(&app, &looks, id).await?;
+    if form.active == "1" {
+        app.accounts.activate(id).await?;
+    } else {
+        let changes = UserChanges { active: Some(false), ..UserChanges::default() };
+        app.accounts.update(id, changes, |_| true).await?;
+    }
+    Ok(to_user(&app, id, "saved"))
+}
+
+pub(in crate::web) async fn end_sessions(
+    State(app): State<App>,
+    looks: LoggedIn,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    let person = reached(&app, &looks, id).await?;
+    app.accounts.end_sessions(id, &person.username, None, None).await?;
+    Ok(to_user(&app, id, "ended"))
+}
+
+pub(in crate::web) async fn end_second_factor(
+    State(app): State<App>,
+    looks: LoggedIn,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    reached(&app, &looks, id).await?;
+    if looks.0.id == id {
+        let told = "Your own second factor is given up on the page of your account, with a code.";
+        return Err(HttpError::NotYours(told.to_owned()));
+    }
+    app.accounts.end_second_factor(id).await?;
+    Ok(to_user(&app, id, "factor"))
+}
+
+pub(in crate::web) async fn invite_again(
+    State(app): State<App>,
+    looks: LoggedIn,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    app.accounts.invite_again(id, &looks.0.name).await?;
+    Ok(to_user(&app, id, "invited"))
+}

@@ -1,0 +1,130 @@
+//! New accounts: invited by mail, or with a password that is typed in.
+
+use axum::extract::{Form, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+
+use super::super::page::{page, with_status};
+use super::{may_give, taken, to_user};
+use crate::account::{AccountError, NewUser, Problems, Registration, RoleRecord};
+use crate::app::App;
+use crate::http::{HttpError, LoggedIn};
+
+#[derive(Serialize)]
+struct NewPage {
+    roles: Vec<NewRole>,
+    username: String,
+    name: String,
+    email: String,
+    by_mail: bool,
+    problems: Problems,
+}
+
+#[derive(Serialize)]
+struct NewRole {
+    id: i32,
+    name: String,
+    description: Option<String>,
+    is_chosen: bool,
+}
+
+async fn new_page(app: &App, looks: &LoggedIn, form: &NewForm, problems: Problems) -> Result<Response, HttpError> {
+    let roles = app.accounts.roles().await?;
+    let roles = roles.into_iter().map(|(role, _)| role).filter(|role| may_give(&looks.0, role));
+    let new = |role: RoleRecord| NewRole {
+        is_chosen: form.roles.contains(&role.row.name),
+        id: role.row.id,
+        name: role.row.name,
+        description: role.row.description,
+    };
+    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    let content = NewPage {
+        roles: roles.map(new).collect(),
+        username: form.username.clone(),
+        name: form.name.clone(),
+        email: form.email.clone(),
+        by_mail: form.by_mail,
+        problems,
+    };
+    Ok(with_status(page(app, "user/new.html", "users", &looks.0, content)?, status))
+}
+
+pub(in crate::web) async fn show_new(State(app): State<App>, looks: LoggedIn) -> Result<Response, HttpError> {
+    let form = NewForm { by_mail: true, roles: vec!["user".to_owned()], ..NewForm::default() };
+    new_page(&app, &looks, &form, Problems::new()).await
+}
+
+/// A new account. Read by hand: a list of ticked boxes is the same name several times.
+#[derive(Default)]
+struct NewForm {
+    username: String,
+    name: String,
+    email: String,
+    password: String,
+    by_mail: bool,
+    roles: Vec<String>,
+}
+
+impl NewForm {
+    fn read(pairs: Vec<(String, String)>) -> Self {
+        let mut form = Self::default();
+        for (name, value) in pairs {
+            match name.as_str() {
+                "username" => form.username = value.trim().to_owned(),
+                "name" => form.name = value.trim().to_owned(),
+                "email" => form.email = value.trim().to_owned(),
+                "password" => form.password = value,
+                "how" => form.by_mail = value == "mail",
+                "role" => form.roles.push(value),
+                _ => {}
+            }
+        }
+        form
+    }
+}
+
+/// Makes an account: by mail its owner sets the password, or else it is typed here and has to be good.
+pub(in crate::web) async fn create_user(
+    State(app): State<App>,
+    looks: LoggedIn,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> Result<Response, HttpError> {
+    let form = NewForm::read(pairs);
+    let known = app.accounts.roles().await?;
+    for name in &form.roles {
+        match known.iter().find(|(role, _)| role.row.name == *name) {
+            Some((role, _)) if may_give(&looks.0, role) => {}
+            Some(_) => return Err(HttpError::NotYours(format!("The role '{name}' permits more than you may."))),
+            None => {
+                let problems = Problems::from([("roles", format!("has '{name}', which is none"))]);
+                return new_page(&app, &looks, &form, problems).await;
+            }
+        }
+    }
+    let made = if form.by_mail {
+        let new = Registration { username: form.username.clone(), name: form.name.clone(), email: form.email.clone() };
+        app.accounts.invite(&new, form.roles.clone(), &looks.0.name).await
+    } else {
+        let own = [form.username.as_str(), form.name.as_str(), form.email.as_str()];
+        if let Some(problem) = app.accounts.judge(&form.password, &own).problem {
+            return new_page(&app, &looks, &form, Problems::from([("password", problem)])).await;
+        }
+        let new = NewUser {
+            username: form.username.clone(),
+            name: form.name.clone(),
+            email: form.email.clone(),
+            password: form.password.clone(),
+            active: true,
+            roles: form.roles.clone(),
+        };
+        app.accounts.create(&new).await
+    };
+    let problems = match made {
+        Ok(row) => return Ok(to_user(&app, row.id, if form.by_mail { "invited" } else { "created" })),
+        Err(AccountError::Invalid { field, problem }) => Problems::from([(field, problem)]),
+        Err(AccountError::Exists) => taken(),
+        Err(error) => return Err(error.into()),
+    };
+    new_page(&app, &looks, &form, problems).await
+}

@@ -1,0 +1,113 @@
+//! Everything about one account.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use chrono::NaiveDateTime;
+use sea_orm::EntityTrait;
+use serde::{Deserialize, Serialize};
+
+use super::super::audit::EventRow;
+use super::super::own::{SessionRow, TokenRow};
+use super::super::page::{missing, page, with_status};
+use super::change::UserForm;
+use super::{UserRow, user_row};
+use crate::account::Problems;
+use crate::app::App;
+use crate::audit;
+use crate::entity::user;
+use crate::http::{AuthSession, HttpError, LoggedIn, session_key};
+
+#[derive(Serialize)]
+struct UserPage {
+    person: UserRow,
+    confirmed_at: Option<NaiveDateTime>,
+    created: NaiveDateTime,
+    logins: i32,
+    last_address: Option<String>,
+    permissions: BTreeMap<&'static str, Vec<String>>,
+    sessions: Vec<SessionRow>,
+    tokens: Vec<TokenRow>,
+    events: Vec<EventRow>,
+    may_end_factor: bool,
+    problems: Problems,
+    told: Option<&'static str>,
+}
+
+pub(super) async fn user_page(
+    app: &App,
+    looks: &LoggedIn,
+    session: &AuthSession,
+    id: i32,
+    problems: Problems,
+    typed: Option<UserForm>,
+    told: Option<&'static str>,
+) -> Result<Response, HttpError> {
+    let connection = app.engine.database().reader();
+    let row = user::Entity::find_by_id(id).one(connection).await?.ok_or_else(|| missing("user", id))?;
+    let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
+    let roles = app.accounts.roles().await?;
+    let held: BTreeSet<i32> =
+        roles.iter().filter(|(role, _)| person.roles.contains(&role.row.name)).map(|(role, _)| role.row.id).collect();
+    let mut permissions: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    for (role, _) in roles.iter().filter(|(role, _)| held.contains(&role.row.id)) {
+        for one in &role.permissions {
+            permissions.entry(one.name()).or_default().push(role.row.name.clone());
+        }
+    }
+    let now = app.engine.clock().now();
+    let own = session_key(session);
+    let mut shown = row.clone();
+    if let Some(typed) = typed {
+        (shown.username, shown.name, shown.email) = (typed.username, typed.name, typed.email);
+    }
+    let is_reached = looks.0.reaches(person.is_admin(), &person.permissions);
+    let content = UserPage {
+        person: user_row(shown, Some(&held), &roles, &looks.0),
+        confirmed_at: row.confirmed_at,
+        created: row.create_time,
+        logins: row.login_count,
+        last_address: row.current_login_ip,
+        permissions,
+        sessions: app
+            .accounts
+            .sessions(id)
+            .await?
+            .into_iter()
+            .map(|one| SessionRow::new(one, own.as_deref()))
+            .collect(),
+        tokens: app.accounts.tokens(id).await?.into_iter().map(|one| TokenRow::new(one, now)).collect(),
+        events: audit::by_user(connection, id, 20).await?.into_iter().map(EventRow::from).collect(),
+        may_end_factor: is_reached && looks.0.id != id && row.second_factor_at.is_some(),
+        told,
+        problems,
+    };
+    let status = if content.problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    Ok(with_status(page(app, "user/page.html", "users", &looks.0, content)?, status))
+}
+
+#[derive(Deserialize)]
+pub(in crate::web) struct ToldQuery {
+    #[serde(default)]
+    told: String,
+}
+
+pub(in crate::web) async fn show_user(
+    State(app): State<App>,
+    user: LoggedIn,
+    session: AuthSession,
+    Path(id): Path<i32>,
+    Query(query): Query<ToldQuery>,
+) -> Result<Response, HttpError> {
+    let told = match query.told.as_str() {
+        "created" => Some("The account is made."),
+        "invited" => Some("The invitation is on its way."),
+        "ended" => Some("All sessions of this account have ended."),
+        "factor" => Some("The second factor is taken away; a mail says so."),
+        "saved" => Some("Saved."),
+        _ => None,
+    };
+    user_page(&app, &user, &session, id, Problems::new(), None, told).await
+}
