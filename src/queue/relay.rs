@@ -4,15 +4,17 @@
 //! confirmed → `queued`, with `relay_at` at the time when it is sent once more if nobody has claimed it by then (Q4).
 //! A server that dies in between leaves it due again a moment later: the message goes twice, and Q3 makes that harmless.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::sea_query::{Expr, LockBehavior, LockType};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, ExprTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::database::Database;
 use crate::entity::callback_execution::{Column, Entity};
 use crate::entity::kind::ExecutionStatus;
+
+use super::DEFAULT_QUEUE;
 
 /// An execution that is to be published.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
@@ -112,6 +114,40 @@ pub async fn put_back(database: &Database, turn: &Turn, unpublished: &[Due], at:
             .col_expr(Column::RelayAt, Expr::value(at))
             .filter(Column::Id.is_in(unpublished.iter().map(|one| one.id)))
             .filter(Column::RelayAt.eq(turn.until))
+    })
+    .await
+}
+
+/// The queues in which something was published that nobody has claimed.
+///
+/// # Errors
+/// When the database fails.
+pub async fn published_queues(database: &Database) -> Result<BTreeSet<String>, DbErr> {
+    let queues: Vec<Option<String>> = Entity::find()
+        .filter(Column::Status.eq(ExecutionStatus::Queued))
+        .filter(Column::PublishedAt.is_not_null())
+        .select_only()
+        .column(Column::Queue)
+        .distinct()
+        .into_tuple()
+        .all(database.reader())
+        .await?;
+    Ok(queues.into_iter().map(|queue| queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned())).collect())
+}
+
+/// Makes what was published to a queue and not claimed due once more: the queue was lost with all that lay in it.
+///
+/// # Errors
+/// When the database fails.
+pub async fn send_again(database: &Database, queue: &str, now: NaiveDateTime) -> Result<(), DbErr> {
+    let asked_for = Column::Queue.eq(queue);
+    let here = if queue == DEFAULT_QUEUE { asked_for.or(Column::Queue.is_null()) } else { asked_for };
+    alone(database, {
+        Entity::update_many()
+            .col_expr(Column::RelayAt, Expr::value(now))
+            .filter(Column::Status.eq(ExecutionStatus::Queued))
+            .filter(Column::RelayAt.is_not_null())
+            .filter(here)
     })
     .await
 }

@@ -116,14 +116,17 @@ impl BrokerIntake {
         self.line.clone()
     }
 
-    async fn open(&self) -> Result<Session, lapin::Error> {
-        let settings = &self.line.settings;
+    async fn open(&self) -> Result<Session, String> {
         let channel = self.line.channel().await;
-        channel.basic_qos(settings.at_once, BasicQosOptions::default()).await?;
-        for queue in &settings.queues {
-            queue::declare_queue(&channel, &settings.names, queue).await?;
-        }
-        let consumers = self.consume(&channel).await?;
+        let consumers = soon(async {
+            let settings = &self.line.settings;
+            channel.basic_qos(settings.at_once, BasicQosOptions::default()).await?;
+            for queue in &settings.queues {
+                queue::declare_queue(&channel, &settings.names, queue).await?;
+            }
+            self.consume(&channel).await
+        })
+        .await?;
         Ok(Session { channel, consumers })
     }
 
@@ -141,11 +144,11 @@ impl BrokerIntake {
     }
 
     /// A session with consumers: the one there is, or a new one.
-    async fn session(&mut self) -> Result<&mut Session, lapin::Error> {
+    async fn session(&mut self) -> Result<&mut Session, String> {
         let session = match self.session.take() {
             Some(session) if !session.consumers.is_empty() => session,
             Some(Session { channel, .. }) if channel.status().connected() => {
-                let consumers = self.consume(&channel).await?;
+                let consumers = soon(self.consume(&channel)).await?;
                 Session { channel, consumers }
             }
             _ => self.open().await?,
@@ -157,8 +160,8 @@ impl BrokerIntake {
     async fn delivery(&mut self) -> Option<Delivery> {
         let session = match self.session().await {
             Ok(session) => session,
-            Err(error) => {
-                warn!(%error, "the queues cannot be used; trying again");
+            Err(why) => {
+                warn!("the queues cannot be used ({why}); trying again");
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 return None;
             }
@@ -176,6 +179,14 @@ impl BrokerIntake {
                 None
             }
         }
+    }
+}
+
+/// Does not wait for ever: somebody who wants to read a queue that the broker has and cannot use may get no answer.
+async fn soon<T>(asking: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
+    match timeout(Duration::from_secs(30), asking).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer".to_owned()),
     }
 }
 

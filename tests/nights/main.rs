@@ -26,9 +26,14 @@ use sea_orm::EntityTrait;
 use studygovernor::engine::{Actor, NewExperiment};
 use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use studygovernor::entity::{action, experiment, state};
+use studygovernor::queue::{QueueNames, declare_queue};
 use studygovernor::study::Label;
+use tokio::sync::Mutex;
 
-use support::{Backend, Program, Proxy, Station, eventually, ledger_problems, moment};
+use support::{Backend, Program, Proxy, Station, ledger_problems, moment};
+
+/// The tests of this binary stop servers that they share.
+static ALONE: Mutex<()> = Mutex::const_new(());
 
 /// Experiments of a round, and executions of each.
 const EXPERIMENTS: usize = 40;
@@ -259,15 +264,6 @@ async fn round(seed: u64) -> BTreeMap<&'static str, usize> {
         let actor = Actor::without_account("tester", Origin::Cli);
         night.station.engine.create_experiment(&new, &actor).await.unwrap();
     }
-    // A queue that was declared within the last moment is lost by this RabbitMQ when it is killed; after the night before
-    // it may take some seconds until everybody has found it again and declared theirs.
-    eventually("all to be connected", async || {
-        let all = night.servers.iter().chain(&night.workers);
-        let mut logs = all.map(|kept| kept.program.as_ref().map(Program::log).unwrap_or_default());
-        logs.all(|log| log.contains("connected to the broker")).then_some(())
-    })
-    .await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
     let began = Instant::now();
     let trouble_ends = began + Duration::from_secs(6);
     loop {
@@ -331,9 +327,37 @@ async fn check(night: &Night, effects: &std::path::Path, seed: u64) {
     assert_eq!(actions.len(), EXPERIMENTS * 4, "seed {seed}: one transition each");
 }
 
+/// Q4: a RabbitMQ that is killed in the moment in which a queue was declared has it afterwards and cannot use it, for good. The
+/// server finds that out and declares it anew; nobody has to come.
+#[tokio::test(flavor = "multi_thread")]
+async fn q4_queues_that_the_broker_cannot_use_any_more_are_declared_anew() {
+    let _alone = ALONE.lock().await;
+    let station = Station::new(Backend::Postgres).await;
+    // The broker that comes back is loaded by nobody else: what it says is about the queues.
+    let names = QueueNames::new(&station.prefix);
+    let connection = studygovernor::queue::connect(&station.broker, "a test").await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    declare_queue(&channel, &names, "default").await.unwrap();
+    declare_queue(&channel, &names, "other").await.unwrap();
+    restart("TEST_RABBITMQ", "KILL");
+    let server = station.server(&[("STUDYGOV_REPUBLISH_SECONDS", "2")]);
+    station.load(&server, &workflow(station.home.path().join("effects").to_str().unwrap())).await;
+    let worker = station.worker(&["--queue", "default", "--queue", "other"], &[]);
+    station.create(&server, "session").await;
+    let patience = Duration::from_mins(3);
+    let began = Instant::now();
+    while station.executions().await.iter().filter(|one| one.status == ExecutionStatus::Finished).count() < EXECUTIONS {
+        assert!(began.elapsed() < patience, "{}\n{}", server.log(), worker.log());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    say(&format!("queues declared anew after {:.1} s", began.elapsed().as_secs_f64()));
+    assert!(server.log().contains("it was deleted and declared anew"), "{}", server.log());
+}
+
 /// E4, Q1, Q3, Q4 at once, whatever happens.
 #[tokio::test(flavor = "multi_thread")]
 async fn e4_q1_q3_q4_in_the_morning_every_experiment_is_where_it_should_be() {
+    let _alone = ALONE.lock().await;
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (first, rounds) = (number("SOAK_SEED", rand::random::<u32>().into()), number("SOAK_ROUNDS", 20));
     let ends =

@@ -1,0 +1,208 @@
+//! Queues that the broker has and cannot use: deleted and declared anew.
+//!
+//! A RabbitMQ that is killed within a moment after a quorum queue was declared may come back with the queue in its list and
+//! nothing behind it: declaring it is answered as if all were well, a message for it is refused or never confirmed, who wants
+//! to read it gets `INTERNAL_ERROR` or no answer at all, and that for good (seen with 3.10; as in rabbitmq-server issues 11561
+//! and 17531). Only deleting it helps. That is safe here: what lay in it is in the database and is published again, and
+//! a message that comes twice runs once (Q3).
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
+use lapin::types::FieldTable;
+use lapin::{Connection, ErrorKind};
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, error, warn};
+
+use super::rabbitmq::{connect, declare_dead_queue, declare_queue};
+use super::relay;
+use super::server::{ANSWER, Server};
+
+/// How long one round of looking is before the next.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// One of the queues that are made anew.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ailing {
+    /// The queue of callbacks that ask for this name.
+    Work(String),
+    /// The queue of dead letters.
+    Dead,
+}
+
+/// The queues that are to be looked at.
+#[derive(Debug, Default)]
+pub(super) struct Ward {
+    patients: Mutex<BTreeMap<Ailing, Complaint>>,
+    bell: Notify,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Complaint {
+    since: Instant,
+    /// It took no message, or let nobody read; otherwise there is only a doubt.
+    refuses: bool,
+}
+
+/// What was found out about a queue.
+enum Finding {
+    /// It can be read. One that takes nothing is full then, by a rule of the broker's administrator.
+    Well,
+    Ill(String),
+}
+
+impl Ward {
+    /// Has a queue looked at that took no message or let nobody read: nothing is published to it until it is well.
+    pub(super) fn admit(&self, queue: Ailing) {
+        let complaint = Complaint { since: Instant::now(), refuses: true };
+        self.patients().entry(queue).or_insert(complaint).refuses = true;
+        self.bell.notify_one();
+    }
+
+    /// Has a queue looked at of which nothing is known yet.
+    pub(super) fn doubt(&self, queue: Ailing) {
+        let complaint = Complaint { since: Instant::now(), refuses: false };
+        self.patients().entry(queue).or_insert(complaint);
+        self.bell.notify_one();
+    }
+
+    /// Whether nothing is to be published to it.
+    pub(super) fn refuses(&self, queue: &Ailing) -> bool {
+        self.patients().get(queue).is_some_and(|complaint| complaint.refuses)
+    }
+
+    fn patients(&self) -> std::sync::MutexGuard<'_, BTreeMap<Ailing, Complaint>> {
+        self.patients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn dismiss(&self, queue: &Ailing) {
+        self.patients().remove(queue);
+    }
+
+    /// The time in which nobody could look does not count.
+    fn begin_again(&self, queue: &Ailing) {
+        if let Some(complaint) = self.patients().get_mut(queue) {
+            complaint.since = Instant::now();
+        }
+    }
+}
+
+impl Server {
+    /// Looks after the queues in the ward, for ever.
+    pub(super) async fn renew_queues(&self) {
+        loop {
+            let patients = self.state.ward.patients().clone();
+            for (queue, complaint) in &patients {
+                self.look_at(queue, *complaint).await;
+            }
+            if patients.is_empty() {
+                self.state.ward.bell.notified().await;
+            } else {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+
+    async fn look_at(&self, queue: &Ailing, complaint: Complaint) {
+        let name = self.at_the_broker(queue);
+        let patience = self.republish.to_std().unwrap_or_default();
+        match self.examine(&name, complaint.refuses).await {
+            Ok(Finding::Well) => {
+                debug!(queue = name, "the queue can be read");
+                self.state.ward.dismiss(queue);
+            }
+            Ok(Finding::Ill(why)) if complaint.since.elapsed() >= patience => match self.renew(queue).await {
+                Ok(()) => {
+                    error!(
+                        queue = name,
+                        "the broker could not use this queue any more ({why}): it was deleted and declared anew, what lay in it is sent again"
+                    );
+                    self.state.ward.dismiss(queue);
+                }
+                Err(why) => warn!(queue = name, "a queue that cannot be used cannot be declared anew: {why}"),
+            },
+            Ok(Finding::Ill(why)) => {
+                warn!(
+                    queue = name,
+                    "the broker cannot use this queue ({why}); it is declared anew if that stays so for {patience:?}"
+                );
+            }
+            Err(why) => {
+                debug!(queue = name, "cannot look at the queue: {why}");
+                self.state.ward.begin_again(queue);
+            }
+        }
+    }
+
+    fn at_the_broker(&self, queue: &Ailing) -> String {
+        match queue {
+            Ailing::Work(name) => self.names.work(name),
+            Ailing::Dead => self.names.dead(),
+        }
+    }
+
+    /// A connection of its own: the broker ends the one on which a queue cannot be used.
+    async fn examine(&self, name: &str, refuses: bool) -> Result<Finding, String> {
+        let connection = connect(&self.broker, "study governor looks at a queue").await?;
+        let finding = examine(&connection, name, refuses).await;
+        // What was handed over meanwhile goes back.
+        let _ = timeout(Duration::from_secs(1), connection.close(200, "done".into())).await;
+        finding
+    }
+
+    async fn renew(&self, queue: &Ailing) -> Result<(), String> {
+        let connection = connect(&self.broker, "study governor declares a queue anew").await?;
+        let renewing = async {
+            let channel = connection.create_channel().await?;
+            channel.queue_delete(self.at_the_broker(queue).into(), QueueDeleteOptions::default()).await?;
+            match queue {
+                Ailing::Work(name) => declare_queue(&channel, &self.names, name).await,
+                Ailing::Dead => declare_dead_queue(&channel, &self.names).await,
+            }
+        };
+        // Deleting takes the broker some seconds, in which it looks for what is behind the queue.
+        let renewed = timeout(Duration::from_mins(1), renewing).await;
+        let _ = timeout(Duration::from_secs(1), connection.close(200, "done".into())).await;
+        renewed.map_err(|_| "no answer".to_owned())?.map_err(|error: lapin::Error| error.to_string())?;
+        if let Ailing::Work(name) = queue {
+            let sent_again = relay::send_again(&self.database, name, self.clock.now()).await;
+            // Without it they are sent again all the same, when their time has come.
+            sent_again.unwrap_or_else(|error| warn!(%error, "what lay in the queue is sent again a little later"));
+            self.dispatched.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// Whether somebody could read the queue. What somebody reads already is not asked again unless it `refuses`: a message that is
+/// handed over and goes back loses its place.
+async fn examine(connection: &Connection, name: &str, refuses: bool) -> Result<Finding, String> {
+    let reading = async {
+        let channel = connection.create_channel().await?;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let there = channel.queue_declare(name.into(), passive, FieldTable::default()).await?;
+        if there.consumer_count() > 0 && !refuses {
+            return Ok(());
+        }
+        channel.basic_qos(1, BasicQosOptions::default()).await?;
+        let options = BasicConsumeOptions::default();
+        channel.basic_consume(name.into(), "look".into(), options, FieldTable::default()).await.map(|_| ())
+    };
+    match timeout(ANSWER, reading).await {
+        Ok(Ok(())) => Ok(Finding::Well),
+        Ok(Err(error)) => match error.kind() {
+            ErrorKind::ProtocolError(said) => match said.kind() {
+                AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR) => Ok(Finding::Ill(error.to_string())),
+                // Nobody has it: it is declared when something is to be published.
+                AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Ok(Finding::Well),
+                _ => Err(error.to_string()),
+            },
+            _ => Err(error.to_string()),
+        },
+        Err(_) => Ok(Finding::Ill("no answer to who wants to read it".to_owned())),
+    }
+}

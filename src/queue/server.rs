@@ -1,0 +1,442 @@
+//! What a server does with the broker: publishes what is due, keeps dead letters, and notes which workers there are.
+//!
+//! A connection that breaks is made again, with a growing pause; nothing is lost meanwhile, for what is to be published
+//! is in the database.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+};
+use lapin::protocol::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, Confirmation, Connection, Consumer, PublisherConfirm};
+use metrics::{counter, histogram};
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_stream::StreamExt;
+use tracing::{debug, info, warn};
+
+use crate::clock::Clock;
+use crate::database::Database;
+use crate::fault;
+
+use super::rabbitmq::{DEFAULT_QUEUE, QueueNames, connect, declare_dead_queue, declare_presence_queue, declare_queue};
+use super::relay::{Due, Turn, mark_published, published_queues, put_back, take_due};
+use super::renewal::{Ailing, Ward};
+use super::{Presence, Ticket, dead_letter, presence};
+/// Whether this server has the broker, for those who ask, and what it cannot use of it.
+#[derive(Debug, Default)]
+pub struct BrokerState {
+    is_connected: AtomicBool,
+    problem: Mutex<Option<String>>,
+    pub(super) ward: Ward,
+}
+
+impl BrokerState {
+    /// Why there is no connection; nothing when there is one.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        if self.is_connected.load(Ordering::Acquire) {
+            return None;
+        }
+        let problem = self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Some(problem.unwrap_or_else(|| "not connected yet".to_owned()))
+    }
+
+    fn connected(&self) {
+        self.is_connected.store(true, Ordering::Release);
+    }
+
+    fn lost(&self, why: &str) {
+        *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_owned());
+        self.is_connected.store(false, Ordering::Release);
+    }
+}
+
+/// What a server needs to serve a broker.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub database: Database,
+    pub clock: Clock,
+    /// `amqp://…`
+    pub broker: String,
+    pub names: QueueNames,
+    pub secret_key: String,
+    /// Begins the addresses that workers are told.
+    pub base_url: String,
+    /// Rung when something may be due.
+    pub dispatched: Arc<Notify>,
+    /// How long nobody may claim what was published before it is published once more; longer for what waits long.
+    pub republish: TimeDelta,
+    pub state: Arc<BrokerState>,
+}
+
+/// How long the broker may take for an answer. Of a queue that it cannot use it says so at once or never.
+pub(super) const ANSWER: Duration = Duration::from_secs(10);
+
+/// Why a connection is given up.
+enum Broken {
+    Broker(String),
+}
+
+impl From<lapin::Error> for Broken {
+    fn from(error: lapin::Error) -> Self {
+        Self::Broker(error.to_string())
+    }
+}
+
+/// What was sent of a turn, and why not all of it.
+struct Sent {
+    confirmations: Vec<(Due, PublisherConfirm)>,
+    broken: Option<Broken>,
+}
+
+fn ended_well(ended: Result<Result<(), Broken>, JoinError>) -> Result<(), Broken> {
+    ended.unwrap_or_else(|error| Err(Broken::Broker(format!("a turn has crashed: {error}"))))
+}
+
+/// Turns that are under way to the broker at the same time.
+const TURNS_AT_ONCE: usize = 4;
+
+/// Messages of one turn: enough that confirming and marking them costs little for each.
+const BATCH: u64 = 200;
+
+/// Serves the broker until `stop`. Any number of servers may do so on one database.
+pub async fn run_server(server: Server, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        () = server.keep_publishing() => {}
+        () = server.keep_burying() => {}
+        () = server.renew_queues() => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+/// The pauses between sessions with the broker: 0.2 s, 0.4 s, 0.8 s, … at most 10 s, while none lasts long.
+struct Pauses {
+    failures: u32,
+    began: Instant,
+}
+
+impl Pauses {
+    fn new() -> Self {
+        Self { failures: 0, began: Instant::now() }
+    }
+
+    /// Waits after a session that has ended.
+    async fn rest(&mut self) {
+        self.failures = if self.began.elapsed() > Duration::from_secs(30) { 0 } else { self.failures + 1 };
+        let pause = Duration::from_millis(100 << self.failures.clamp(1, 7)).min(Duration::from_secs(10));
+        tokio::time::sleep(pause).await;
+        self.began = Instant::now();
+    }
+}
+
+/// A broker that is coming up may let one in and not answer after that.
+async fn open_channel(connection: &Connection) -> Result<Channel, Broken> {
+    match timeout(ANSWER, connection.create_channel()).await {
+        Ok(channel) => Ok(channel?),
+        Err(_) => Err(Broken::Broker("no answer to a new channel".to_owned())),
+    }
+}
+
+/// It is broken already; what is left of it is closed.
+async fn end(connection: &Connection) {
+    let _ = timeout(Duration::from_secs(1), connection.close(200, "done".into())).await;
+}
+
+impl Server {
+    async fn keep_publishing(&self) {
+        let mut pauses = Pauses::new();
+        loop {
+            let why = match connect(&self.broker, "study governor server").await {
+                Ok(connection) => {
+                    info!("connected to the broker");
+                    self.state.connected();
+                    self.doubt_queues().await;
+                    let Broken::Broker(why) = self.publish(&connection).await;
+                    end(&connection).await;
+                    why
+                }
+                Err(why) => why,
+            };
+            self.state.lost(&why);
+            warn!("the broker cannot be used ({why}); callbacks wait in the database; trying again");
+            pauses.rest().await;
+        }
+    }
+
+    /// Has the queues looked at in which something should lie: the broker may have been away.
+    async fn doubt_queues(&self) {
+        match published_queues(&self.database).await {
+            Ok(queues) => queues.into_iter().for_each(|queue| self.state.ward.doubt(Ailing::Work(queue))),
+            Err(error) => debug!(%error, "the queues are looked at when something is published"),
+        }
+    }
+
+    /// On a connection of its own: a broker that cannot use that queue ends the connection of who asks for it.
+    async fn keep_burying(&self) {
+        let mut pauses = Pauses::new();
+        loop {
+            if let Ok(connection) = connect(&self.broker, "study governor dead letters").await {
+                if let Err(Broken::Broker(why)) = self.keep_dead_letters(&connection).await {
+                    warn!("dead letters cannot be kept ({why}); they wait at the broker");
+                }
+                end(&connection).await;
+            }
+            pauses.rest().await;
+        }
+    }
+
+    /// Publishes and notes workers on one connection until it breaks.
+    async fn publish(&self, connection: &Connection) -> Broken {
+        let outcome = tokio::select! {
+            outcome = self.relay(connection) => outcome,
+            outcome = self.note_workers(connection) => outcome,
+        };
+        match outcome {
+            Err(broken) => broken,
+            Ok(()) => Broken::Broker("the broker ended the connection".to_owned()),
+        }
+    }
+
+    /// Publishes what is due (Q1). While the broker confirms one turn and the database notes it, the next is taken: what a
+    /// report has just asked for does not wait for either.
+    async fn relay(&self, connection: &Connection) -> Result<(), Broken> {
+        let channel = open_channel(connection).await?;
+        let confirming = timeout(ANSWER, channel.confirm_select(ConfirmSelectOptions::default())).await;
+        confirming.map_err(|_| Broken::Broker("no answer to who wants to publish".to_owned()))??;
+        let mut declared = HashSet::new();
+        let mut turns = JoinSet::new();
+        loop {
+            while let Some(ended) = turns.try_join_next() {
+                ended_well(ended)?;
+            }
+            while turns.len() >= TURNS_AT_ONCE {
+                turns.join_next().await.map_or(Ok(()), ended_well)?;
+            }
+            let turn = match take_due(&self.database, self.clock.now(), BATCH).await {
+                Ok(turn) => turn,
+                Err(error) => {
+                    warn!(%error, "cannot look for what is to be published");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            if turn.due.is_empty() {
+                if !channel.status().connected() || !connection.status().connected() {
+                    return Ok(());
+                }
+                // What becomes due by itself, and what other servers left, is not announced.
+                tokio::select! {
+                    _ = timeout(Duration::from_secs(1), self.dispatched.notified()) => {}
+                    Some(ended) = turns.join_next() => ended_well(ended)?,
+                }
+                continue;
+            }
+            fault::point("before-publish");
+            let sent = self.send_all(&channel, &mut declared, &turn).await;
+            // A task of its own: when the connection breaks and this set is dropped, what was confirmed is noted all the same.
+            let confirming = tokio::spawn(self.clone().confirm(turn, sent));
+            turns.spawn(async move { ended_well(confirming.await) });
+        }
+    }
+
+    /// Sends a turn to the broker, as far as that goes.
+    async fn send_all(&self, channel: &Channel, declared: &mut HashSet<String>, turn: &Turn) -> Sent {
+        let mut sent = Sent { confirmations: Vec::with_capacity(turn.due.len()), broken: None };
+        for one in &turn.due {
+            if self.state.ward.refuses(&Ailing::Work(queue_of(one).to_owned())) {
+                continue;
+            }
+            match self.send(channel, declared, one).await {
+                Ok(confirmation) => sent.confirmations.push((one.clone(), confirmation)),
+                Err(broken) => {
+                    sent.broken = Some(broken);
+                    break;
+                }
+            }
+        }
+        sent
+    }
+
+    /// Waits until the broker has what was sent, and notes it.
+    async fn confirm(self, turn: Turn, sent: Sent) -> Result<(), Broken> {
+        let Sent { confirmations, mut broken } = sent;
+        let mut published = Vec::with_capacity(confirmations.len());
+        let deadline = Instant::now() + ANSWER;
+        for (one, confirmation) in confirmations {
+            match timeout_at(deadline, confirmation).await {
+                Ok(Ok(Confirmation::Ack(None))) => published.push(one),
+                // Its queue was deleted: a new connection declares all of them again.
+                Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::NotRequested)) => {
+                    broken = Some(Broken::Broker("a queue was deleted".to_owned()));
+                }
+                Ok(Err(error)) => broken = Some(error.into()),
+                // The queue and not the broker: the others go on.
+                Ok(Ok(Confirmation::Nack(_))) | Err(_) => {
+                    self.state.ward.admit(Ailing::Work(queue_of(&one).to_owned()));
+                }
+            }
+        }
+        fault::point("after-publish");
+        self.settle(&turn, &published).await;
+        broken.map_or(Ok(()), Err)
+    }
+
+    async fn send(
+        &self,
+        channel: &Channel,
+        declared: &mut HashSet<String>,
+        one: &Due,
+    ) -> Result<PublisherConfirm, Broken> {
+        let queue = queue_of(one);
+        if !declared.contains(queue) {
+            let Ok(done) = timeout(ANSWER, declare_queue(channel, &self.names, queue)).await else {
+                self.state.ward.admit(Ailing::Work(queue.to_owned()));
+                self.state.ward.admit(Ailing::Dead);
+                return Err(Broken::Broker(format!("no answer to the declaration of {}", self.names.work(queue))));
+            };
+            done?;
+            declared.insert(queue.to_owned());
+        }
+        let ticket = Ticket::new(one.id, one.attempt, &self.base_url, &self.secret_key);
+        let body = serde_json::to_vec(&ticket).map_err(|error| Broken::Broker(error.to_string()))?;
+        let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let sent = channel.basic_publish("".into(), self.names.work(queue).into(), options, &body, properties);
+        match timeout(ANSWER, sent).await {
+            Ok(sent) => Ok(sent?),
+            // As when the broker has run out of memory or disk.
+            Err(_) => Err(Broken::Broker("the broker took no message for ten seconds".to_owned())),
+        }
+    }
+
+    /// Notes in the database what was published; what was not is due again.
+    async fn settle(&self, turn: &Turn, published: &[Due]) {
+        let now = self.clock.now();
+        if let Err(error) = mark_published(&self.database, turn, published, now, self.republish).await {
+            warn!(%error, "cannot note what was published; it is published again");
+        }
+        counter!("studygovernor_published_total").increment(u64::try_from(published.len()).unwrap_or(0));
+        for one in published.iter().filter(|one| one.published_at.is_none()) {
+            let lag = (now - one.available_at).num_microseconds().unwrap_or(0).max(0);
+            #[expect(clippy::cast_precision_loss, reason = "a duration for a histogram")]
+            histogram!("studygovernor_relay_lag_seconds").record(lag as f64 / 1e6);
+        }
+        let rest: Vec<Due> = turn.due.iter().filter(|one| !published.contains(one)).cloned().collect();
+        if rest.is_empty() {
+            return;
+        }
+        if let Err(error) = put_back(&self.database, turn, &rest, now + TimeDelta::seconds(1)).await {
+            warn!(%error, "cannot note what was not published; it is published a little later");
+        }
+    }
+
+    /// Keeps what the broker could not deliver where people see it.
+    async fn keep_dead_letters(&self, connection: &Connection) -> Result<(), Broken> {
+        let channel = open_channel(connection).await?;
+        let name = self.names.dead();
+        let reading = async {
+            declare_dead_queue(&channel, &self.names).await?;
+            consume(&channel, &name, "study governor dead letters").await
+        };
+        let mut letters = match timeout(ANSWER, reading).await {
+            Ok(Ok(letters)) => letters,
+            Ok(Err(error)) => {
+                self.state.ward.admit(Ailing::Dead);
+                return Err(error.into());
+            }
+            Err(_) => {
+                self.state.ward.admit(Ailing::Dead);
+                return Err(Broken::Broker("no answer".to_owned()));
+            }
+        };
+        while let Some(delivery) = letters.next().await {
+            let delivery = delivery?;
+            let (reason, queue) = cause_of_death(delivery.properties.headers().as_ref());
+            if let Err(error) =
+                dead_letter::keep(&self.database, &delivery.data, &reason, &queue, self.clock.now()).await
+            {
+                // It comes again with the next connection.
+                return Err(Broken::Broker(format!("a dead letter cannot be kept: {error}")));
+            }
+            warn!(%queue, %reason, "a message could not be delivered");
+            counter!("studygovernor_dead_letters_total").increment(1);
+            delivery.ack(BasicAckOptions::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes which workers there are.
+    async fn note_workers(&self, connection: &Connection) -> Result<(), Broken> {
+        let channel = open_channel(connection).await?;
+        let name = self.names.workers();
+        let reading = async {
+            declare_presence_queue(&channel, &self.names).await?;
+            consume(&channel, &name, "study governor workers").await
+        };
+        let reading = timeout(ANSWER, reading).await;
+        let mut messages = reading.map_err(|_| Broken::Broker("no answer to who asks for workers".to_owned()))??;
+        let mut known = HashSet::new();
+        while let Some(delivery) = messages.next().await {
+            let delivery = delivery?;
+            match serde_json::from_slice::<Presence>(&delivery.data) {
+                Ok(presence) => {
+                    // A worker waits for all of its queues, also for those to which nothing is published.
+                    for queue in presence.queues.iter().filter(|queue| known.insert((*queue).clone())) {
+                        self.state.ward.doubt(Ailing::Work(queue.clone()));
+                    }
+                    if let Err(error) = presence::note(&self.database, &presence, self.clock.now()).await {
+                        debug!(%error, "a worker cannot be noted; it says so again in a moment");
+                    }
+                }
+                Err(error) => debug!(%error, "a message of a worker cannot be read"),
+            }
+            delivery.ack(BasicAckOptions::default()).await?;
+        }
+        Ok(())
+    }
+}
+
+fn queue_of(one: &Due) -> &str {
+    one.queue.as_deref().unwrap_or(DEFAULT_QUEUE)
+}
+
+async fn consume(channel: &Channel, queue: &str, tag: &str) -> Result<Consumer, lapin::Error> {
+    channel.basic_qos(50, BasicQosOptions::default()).await?;
+    let tag = format!("{tag} {:08x}", rand::random::<u32>());
+    channel.basic_consume(queue.into(), tag.into(), BasicConsumeOptions::default(), FieldTable::default()).await
+}
+
+/// Why and in which queue a message died first, as RabbitMQ notes it in the header `x-death`.
+fn cause_of_death(headers: Option<&FieldTable>) -> (String, String) {
+    let of = |name: &str| -> Option<String> {
+        let value = headers?.inner().get(&ShortString::from(name))?;
+        as_text(value)
+    };
+    let deaths = headers.and_then(|headers| match headers.inner().get(&ShortString::from("x-death"))? {
+        AMQPValue::FieldArray(deaths) => deaths.as_slice().first().cloned(),
+        _ => None,
+    });
+    let death = |name: &str| match &deaths {
+        Some(AMQPValue::FieldTable(death)) => death.inner().get(&ShortString::from(name)).and_then(as_text),
+        _ => None,
+    };
+    let reason = of("x-first-death-reason").or_else(|| death("reason"));
+    let queue = of("x-first-death-queue").or_else(|| death("queue"));
+    (reason.unwrap_or_else(|| "unknown".to_owned()), queue.unwrap_or_default())
+}
+
+fn as_text(value: &AMQPValue) -> Option<String> {
+    match value {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
+    }
+}
