@@ -6,6 +6,7 @@ mod graph;
 mod health;
 mod login;
 mod metrics;
+mod refused;
 mod server;
 mod session;
 

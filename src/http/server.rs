@@ -37,6 +37,7 @@ use crate::entity::idempotency_key;
 use crate::entity::kind::Origin;
 
 use super::error::is_api;
+use super::refused::lend;
 use super::session::DatabaseSessions;
 use super::{Address, Backend, assets, health, metrics, render_errors};
 
@@ -119,15 +120,22 @@ async fn name_actor(State(app): State<App>, address: Address, request: Request, 
     acting(Who::new(origin, "nobody with an account", address), next.run(request)).await
 }
 
-/// Says that the connection ends where a large body was refused: what is left of it on the wire is not read, and a
-/// client that was not told would send its next request into the closed connection.
+/// Where a large body was refused, reads on for a while before it answers, and says that the connection ends. Somebody who is
+/// still sending when the connection closes sees that and not the answer; a client that was not told would send its next
+/// request into the closed connection.
 async fn close_after_refusal(request: Request, next: Next) -> Response {
     /// Less than this is read to its end after the answer, and the connection stays.
     const SMALL: u64 = 64 * 1024;
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let is_large = length.map_or(request.headers().contains_key(TRANSFER_ENCODING), |length| length > SMALL);
-    let mut response = next.run(request).await;
-    if is_large && response.status().is_client_error() {
+    if !is_large {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let (lent, rest) = lend(body);
+    let mut response = next.run(Request::from_parts(parts, lent)).await;
+    if response.status().is_client_error() {
+        rest.read().await;
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -210,6 +210,27 @@ async fn nonsense_gets_a_page_that_says_so() {
     assert_eq!(json.unwrap().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }
 
+/// Who sends more than is taken learns why, also when it reads nothing before it has sent all: a browser does not.
+#[test]
+fn who_sends_too_much_hears_the_answer() {
+    use std::io::{Read, Write};
+    let demo = Demo::start(&[]);
+    let mut connection =
+        std::net::TcpStream::connect(demo.server.url.trim_start_matches("http://").trim_end_matches('/')).unwrap();
+    let length = 20 << 20;
+    write!(
+        connection,
+        "POST /login HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-www-form-urlencoded\r\ncontent-length: {length}\r\n\r\n"
+    )
+    .unwrap();
+    for _ in 0..20 {
+        connection.write_all(&vec![b'x'; 1 << 20]).expect("somebody reads to the end");
+    }
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_decides_with_a_form_and_the_experiment_goes_on() {
     let demo = Demo::start(&[]);
