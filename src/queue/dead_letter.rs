@@ -1,24 +1,30 @@
-//! Messages that came to nothing, kept where people see them. What they were about is not lost: it is published again.
+//! Messages that came to nothing: taken from the broker and kept where people see them. What they were about is not lost: it is
+//! published again.
 
 use chrono::NaiveDateTime;
+use lapin::Connection;
+use lapin::options::BasicAckOptions;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use metrics::counter;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{ActiveModelTrait, DbErr};
 use serde_json::Value;
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tracing::warn;
 
 use crate::database::Database;
 use crate::entity::dead_letter::ActiveModel;
+
+use super::rabbitmq::{connect, declare_dead_queue};
+use super::renewal::Ailing;
+use super::server::{ANSWER, Broken, Pauses, Server, consume, end, open_channel};
 
 /// Keeps a message, without its secret.
 ///
 /// # Errors
 /// When the database fails.
-pub(super) async fn keep(
-    database: &Database,
-    body: &[u8],
-    reason: &str,
-    queue: &str,
-    now: NaiveDateTime,
-) -> Result<(), DbErr> {
+async fn keep(database: &Database, body: &[u8], reason: &str, queue: &str, now: NaiveDateTime) -> Result<(), DbErr> {
     let (body, read) = readable(body);
     let number = |name: &str| read.get(name).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok());
     let transaction = database.begin().await?;
@@ -47,6 +53,74 @@ fn readable(body: &[u8]) -> (String, Value) {
     }
     let text = String::from_utf8_lossy(body).replace('\0', "\u{fffd}");
     (text.chars().take(MOST).collect(), value)
+}
+
+impl Server {
+    /// On a connection of its own: a broker that cannot use that queue ends the connection of who asks for it.
+    pub(super) async fn keep_burying(&self) {
+        let mut pauses = Pauses::new();
+        loop {
+            if let Ok(connection) = connect(&self.broker, "study governor dead letters").await {
+                if let Err(Broken(why)) = self.keep_dead_letters(&connection).await {
+                    warn!("dead letters cannot be kept ({why}); they wait at the broker");
+                }
+                end(&connection).await;
+            }
+            pauses.rest().await;
+        }
+    }
+
+    /// Keeps what the broker could not deliver where people see it.
+    async fn keep_dead_letters(&self, connection: &Connection) -> Result<(), Broken> {
+        let channel = open_channel(connection).await?;
+        let name = self.names.dead();
+        let reading = async {
+            declare_dead_queue(&channel, &self.names).await?;
+            consume(&channel, &name, "study governor dead letters").await
+        };
+        let read =
+            timeout(ANSWER, reading).await.map_err(|_| Broken("no answer".to_owned())).and_then(|read| Ok(read?));
+        let mut letters = read.inspect_err(|_| self.state.ward.admit(Ailing::Dead))?;
+        while let Some(delivery) = letters.next().await {
+            let delivery = delivery?;
+            let (reason, queue) = cause_of_death(delivery.properties.headers().as_ref());
+            if let Err(error) = keep(&self.database, &delivery.data, &reason, &queue, self.clock.now()).await {
+                // It comes again with the next connection.
+                return Err(Broken(format!("a dead letter cannot be kept: {error}")));
+            }
+            warn!(%queue, %reason, "a message could not be delivered");
+            counter!("studygovernor_dead_letters_total").increment(1);
+            delivery.ack(BasicAckOptions::default()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Why and in which queue a message died first, as RabbitMQ notes it in the header `x-death`.
+fn cause_of_death(headers: Option<&FieldTable>) -> (String, String) {
+    let of = |name: &str| -> Option<String> {
+        let value = headers?.inner().get(&ShortString::from(name))?;
+        as_text(value)
+    };
+    let deaths = headers.and_then(|headers| match headers.inner().get(&ShortString::from("x-death"))? {
+        AMQPValue::FieldArray(deaths) => deaths.as_slice().first().cloned(),
+        _ => None,
+    });
+    let death = |name: &str| match &deaths {
+        Some(AMQPValue::FieldTable(death)) => death.inner().get(&ShortString::from(name)).and_then(as_text),
+        _ => None,
+    };
+    let reason = of("x-first-death-reason").or_else(|| death("reason"));
+    let queue = of("x-first-death-queue").or_else(|| death("queue"));
+    (reason.unwrap_or_else(|| "unknown".to_owned()), queue.unwrap_or_default())
+}
+
+fn as_text(value: &AMQPValue) -> Option<String> {
+    match value {
+        AMQPValue::LongString(text) => Some(text.to_string()),
+        AMQPValue::ShortString(text) => Some(text.to_string()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod ticket;
 pub use assignment::{Assignment, Loaded};
 pub use claim::{Available, available, beat, claim};
 pub use presence::{Presence, note as note_presence};
-pub use rabbitmq::{DEFAULT_QUEUE, QueueNames, connect, declare_presence_queue, declare_queue};
+pub use rabbitmq::{DEFAULT_QUEUE, QueueNames, connect, declare_presence_queue, declare_queue, pause_after};
 pub use relay::{Due, Turn, mark_published, put_back, take_due};
 pub use server::{BrokerState, Server, run_server};
 pub use ticket::{Ticket, execution_secret, is_execution_secret};

@@ -1,14 +1,25 @@
 //! Which workers there are. A worker of the broker says so over the broker: it has no other credentials, and who may
 //! use the broker may work. An embedded one writes it down itself.
 
+use std::collections::HashSet;
+
 use chrono::NaiveDateTime;
+use lapin::Connection;
+use lapin::options::BasicAckOptions;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{DbErr, EntityTrait};
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+use tokio_stream::StreamExt;
+use tracing::debug;
 
 use crate::database::Database;
 use crate::entity::worker::{ActiveModel, Column, Entity};
+
+use super::rabbitmq::declare_presence_queue;
+use super::renewal::Ailing;
+use super::server::{ANSWER, Broken, Server, consume, open_channel};
 
 /// What a worker says of itself, every few seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,4 +60,36 @@ pub async fn note(database: &Database, presence: &Presence, now: NaiveDateTime) 
     let insert = Entity::insert(row).on_conflict(OnConflict::column(Column::Name).update_columns(changed).to_owned());
     insert.exec_without_returning(&*transaction).await?;
     transaction.commit().await
+}
+
+impl Server {
+    /// Notes which workers there are.
+    pub(super) async fn note_workers(&self, connection: &Connection) -> Result<(), Broken> {
+        let channel = open_channel(connection).await?;
+        let name = self.names.workers();
+        let reading = async {
+            declare_presence_queue(&channel, &self.names).await?;
+            consume(&channel, &name, "study governor workers").await
+        };
+        let reading = timeout(ANSWER, reading).await;
+        let mut messages = reading.map_err(|_| Broken("no answer to who asks for workers".to_owned()))??;
+        let mut known = HashSet::new();
+        while let Some(delivery) = messages.next().await {
+            let delivery = delivery?;
+            match serde_json::from_slice::<Presence>(&delivery.data) {
+                Ok(presence) => {
+                    // A worker waits for all of its queues, also for those to which nothing is published.
+                    for queue in presence.queues.iter().filter(|queue| known.insert((*queue).clone())) {
+                        self.state.ward.doubt(Ailing::Work(queue.clone()));
+                    }
+                    if let Err(error) = note(&self.database, &presence, self.clock.now()).await {
+                        debug!(%error, "a worker cannot be noted; it says so again in a moment");
+                    }
+                }
+                Err(error) => debug!(%error, "a message of a worker cannot be read"),
+            }
+            delivery.ack(BasicAckOptions::default()).await?;
+        }
+        Ok(())
+    }
 }

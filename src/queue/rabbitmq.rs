@@ -37,6 +37,11 @@ impl QueueNames {
         format!("{}.dead", self.prefix)
     }
 
+    /// Whose queue this is may declare queues anew: one server at a time.
+    pub(super) fn renewal(&self) -> String {
+        format!("{}.renewal", self.prefix)
+    }
+
     /// Where workers say that they are there.
     #[must_use]
     pub fn workers(&self) -> String {
@@ -58,6 +63,12 @@ pub async fn connect(address: &str, name: &str) -> Result<Connection, String> {
         Ok(connected) => connected.map_err(|error| error.to_string()),
         Err(_) => Err("no answer".to_owned()),
     }
+}
+
+/// How long to wait before the next attempt after so many failures in a row: 0.2 s, 0.4 s, 0.8 s, … at most 10 s.
+#[must_use]
+pub fn pause_after(failures: u32) -> Duration {
+    Duration::from_millis(100 << failures.clamp(1, 7)).min(Duration::from_secs(10))
 }
 
 fn table(entries: &[(&str, AMQPValue)]) -> FieldTable {

@@ -13,14 +13,14 @@ use std::time::Duration;
 use lapin::options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions};
 use lapin::protocol::{AMQPErrorKind, AMQPHardError, AMQPSoftError};
 use lapin::types::FieldTable;
-use lapin::{Connection, ErrorKind};
+use lapin::{Channel, Connection, ErrorKind};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, error, warn};
 
 use super::rabbitmq::{connect, declare_dead_queue, declare_queue};
 use super::relay;
-use super::server::{ANSWER, Server};
+use super::server::{ANSWER, Server, end};
 
 /// How long one round of looking is before the next.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -116,14 +116,19 @@ impl Server {
                 self.state.ward.dismiss(queue);
             }
             Ok(Finding::Ill(why)) if complaint.since.elapsed() >= patience => match self.renew(queue).await {
-                Ok(()) => {
+                Ok(true) => {
                     error!(
                         queue = name,
                         "the broker could not use this queue any more ({why}): it was deleted and declared anew, what lay in it is sent again"
                     );
                     self.state.ward.dismiss(queue);
                 }
-                Err(why) => warn!(queue = name, "a queue that cannot be used cannot be declared anew: {why}"),
+                Ok(false) => debug!(queue = name, "another server declares queues anew"),
+                Err(why) => {
+                    warn!(queue = name, "a queue that cannot be used cannot be declared anew: {why}");
+                    // Not at once: it costs the broker more than looking.
+                    self.state.ward.begin_again(queue);
+                }
             },
             Ok(Finding::Ill(why)) => {
                 warn!(
@@ -150,31 +155,63 @@ impl Server {
         let connection = connect(&self.broker, "study governor looks at a queue").await?;
         let finding = examine(&connection, name, refuses).await;
         // What was handed over meanwhile goes back.
-        let _ = timeout(Duration::from_secs(1), connection.close(200, "done".into())).await;
+        end(&connection).await;
         finding
     }
 
-    async fn renew(&self, queue: &Ailing) -> Result<(), String> {
+    /// Deletes a queue that cannot be used and declares it anew, unless another server is at it or was a moment ago: gives whether
+    /// it did. A queue that is deleted in the moment after its declaration takes the broker's dead-lettering with it, and then no
+    /// queue of ours can be declared any more until it is started again (`rabbit_fifo_dlx_sup` of 3.10 gives up).
+    async fn renew(&self, queue: &Ailing) -> Result<bool, String> {
         let connection = connect(&self.broker, "study governor declares a queue anew").await?;
+        let renewed = self.renew_alone(&connection, queue).await;
+        end(&connection).await;
+        renewed
+    }
+
+    async fn renew_alone(&self, connection: &Connection, queue: &Ailing) -> Result<bool, String> {
+        let name = self.at_the_broker(queue);
+        // Deleting takes the broker some seconds, in which it looks for what is behind the queue.
+        let soon = |what: &'static str| move |_| format!("{what}: no answer");
+        let channel = timeout(ANSWER, connection.create_channel()).await.map_err(soon("a channel"))?;
+        let channel = channel.map_err(|error| error.to_string())?;
+        if !lock(&channel, &self.names.renewal()).await? {
+            return Ok(false);
+        }
+        if matches!(self.examine(&name, true).await?, Finding::Well) {
+            return Ok(false);
+        }
         let renewing = async {
-            let channel = connection.create_channel().await?;
-            channel.queue_delete(self.at_the_broker(queue).into(), QueueDeleteOptions::default()).await?;
+            channel.queue_delete(name.into(), QueueDeleteOptions::default()).await?;
             match queue {
                 Ailing::Work(name) => declare_queue(&channel, &self.names, name).await,
                 Ailing::Dead => declare_dead_queue(&channel, &self.names).await,
             }
         };
-        // Deleting takes the broker some seconds, in which it looks for what is behind the queue.
-        let renewed = timeout(Duration::from_mins(1), renewing).await;
-        let _ = timeout(Duration::from_secs(1), connection.close(200, "done".into())).await;
-        renewed.map_err(|_| "no answer".to_owned())?.map_err(|error: lapin::Error| error.to_string())?;
+        let renewed = timeout(Duration::from_mins(1), renewing).await.map_err(soon("the queue"))?;
+        renewed.map_err(|error: lapin::Error| error.to_string())?;
         if let Ailing::Work(name) = queue {
             let sent_again = relay::send_again(&self.database, name, self.clock.now()).await;
             // Without it they are sent again all the same, when their time has come.
             sent_again.unwrap_or_else(|error| warn!(%error, "what lay in the queue is sent again a little later"));
             self.dispatched.notify_one();
         }
-        Ok(())
+        Ok(true)
+    }
+}
+
+/// Whether this connection is the one that declares queues anew, for as long as it lasts: a queue is exclusive to who has declared it.
+async fn lock(channel: &Channel, name: &str) -> Result<bool, String> {
+    let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    match timeout(ANSWER, channel.queue_declare(name.into(), exclusive, FieldTable::default())).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(error)) => match error.kind() {
+            ErrorKind::ProtocolError(said) if *said.kind() == AMQPErrorKind::Soft(AMQPSoftError::RESOURCELOCKED) => {
+                Ok(false)
+            }
+            _ => Err(error.to_string()),
+        },
+        Err(_) => Err("the lock: no answer".to_owned()),
     }
 }
 

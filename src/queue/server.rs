@@ -1,4 +1,5 @@
-//! What a server does with the broker: publishes what is due, keeps dead letters, and notes which workers there are.
+//! What a server does with the broker: keeps connections to it and publishes what is due. What else it does there stands with what
+//! it is about: dead letters, workers, queues that are declared anew.
 //!
 //! A connection that breaks is made again, with a growing pause; nothing is lost meanwhile, for what is to be published
 //! is in the database.
@@ -9,27 +10,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-};
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions};
 use lapin::protocol::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::FieldTable;
 use lapin::{Channel, Confirmation, Connection, Consumer, PublisherConfirm};
 use metrics::{counter, histogram};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_stream::StreamExt;
 use tracing::{debug, info, warn};
 
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::fault;
 
-use super::rabbitmq::{DEFAULT_QUEUE, QueueNames, connect, declare_dead_queue, declare_presence_queue, declare_queue};
+use super::Ticket;
+use super::rabbitmq::{DEFAULT_QUEUE, QueueNames, connect, declare_queue, pause_after};
 use super::relay::{Due, Turn, mark_published, published_queues, put_back, take_due};
 use super::renewal::{Ailing, Ward};
-use super::{Presence, Ticket, dead_letter, presence};
+
 /// Whether this server has the broker, for those who ask, and what it cannot use of it.
 #[derive(Debug, Default)]
 pub struct BrokerState {
@@ -81,13 +80,11 @@ pub struct Server {
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Why a connection is given up.
-enum Broken {
-    Broker(String),
-}
+pub(super) struct Broken(pub(super) String);
 
 impl From<lapin::Error> for Broken {
     fn from(error: lapin::Error) -> Self {
-        Self::Broker(error.to_string())
+        Self(error.to_string())
     }
 }
 
@@ -98,7 +95,7 @@ struct Sent {
 }
 
 fn ended_well(ended: Result<Result<(), Broken>, JoinError>) -> Result<(), Broken> {
-    ended.unwrap_or_else(|error| Err(Broken::Broker(format!("a turn has crashed: {error}"))))
+    ended.unwrap_or_else(|error| Err(Broken(format!("a turn has crashed: {error}"))))
 }
 
 /// Turns that are under way to the broker at the same time.
@@ -117,36 +114,35 @@ pub async fn run_server(server: Server, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// The pauses between sessions with the broker: 0.2 s, 0.4 s, 0.8 s, … at most 10 s, while none lasts long.
-struct Pauses {
+/// The pauses between sessions with the broker, which grow while none lasts long.
+pub(super) struct Pauses {
     failures: u32,
     began: Instant,
 }
 
 impl Pauses {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { failures: 0, began: Instant::now() }
     }
 
     /// Waits after a session that has ended.
-    async fn rest(&mut self) {
+    pub(super) async fn rest(&mut self) {
         self.failures = if self.began.elapsed() > Duration::from_secs(30) { 0 } else { self.failures + 1 };
-        let pause = Duration::from_millis(100 << self.failures.clamp(1, 7)).min(Duration::from_secs(10));
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(pause_after(self.failures)).await;
         self.began = Instant::now();
     }
 }
 
 /// A broker that is coming up may let one in and not answer after that.
-async fn open_channel(connection: &Connection) -> Result<Channel, Broken> {
+pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, Broken> {
     match timeout(ANSWER, connection.create_channel()).await {
         Ok(channel) => Ok(channel?),
-        Err(_) => Err(Broken::Broker("no answer to a new channel".to_owned())),
+        Err(_) => Err(Broken("no answer to a new channel".to_owned())),
     }
 }
 
 /// It is broken already; what is left of it is closed.
-async fn end(connection: &Connection) {
+pub(super) async fn end(connection: &Connection) {
     let _ = timeout(Duration::from_secs(1), connection.close(200, "done".into())).await;
 }
 
@@ -159,7 +155,7 @@ impl Server {
                     info!("connected to the broker");
                     self.state.connected();
                     self.doubt_queues().await;
-                    let Broken::Broker(why) = self.publish(&connection).await;
+                    let Broken(why) = self.publish(&connection).await;
                     end(&connection).await;
                     why
                 }
@@ -179,20 +175,6 @@ impl Server {
         }
     }
 
-    /// On a connection of its own: a broker that cannot use that queue ends the connection of who asks for it.
-    async fn keep_burying(&self) {
-        let mut pauses = Pauses::new();
-        loop {
-            if let Ok(connection) = connect(&self.broker, "study governor dead letters").await {
-                if let Err(Broken::Broker(why)) = self.keep_dead_letters(&connection).await {
-                    warn!("dead letters cannot be kept ({why}); they wait at the broker");
-                }
-                end(&connection).await;
-            }
-            pauses.rest().await;
-        }
-    }
-
     /// Publishes and notes workers on one connection until it breaks.
     async fn publish(&self, connection: &Connection) -> Broken {
         let outcome = tokio::select! {
@@ -201,7 +183,7 @@ impl Server {
         };
         match outcome {
             Err(broken) => broken,
-            Ok(()) => Broken::Broker("the broker ended the connection".to_owned()),
+            Ok(()) => Broken("the broker ended the connection".to_owned()),
         }
     }
 
@@ -210,7 +192,7 @@ impl Server {
     async fn relay(&self, connection: &Connection) -> Result<(), Broken> {
         let channel = open_channel(connection).await?;
         let confirming = timeout(ANSWER, channel.confirm_select(ConfirmSelectOptions::default())).await;
-        confirming.map_err(|_| Broken::Broker("no answer to who wants to publish".to_owned()))??;
+        confirming.map_err(|_| Broken("no answer to who wants to publish".to_owned()))??;
         let mut declared = HashSet::new();
         let mut turns = JoinSet::new();
         loop {
@@ -275,7 +257,7 @@ impl Server {
                 Ok(Ok(Confirmation::Ack(None))) => published.push(one),
                 // Its queue was deleted: a new connection declares all of them again.
                 Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::NotRequested)) => {
-                    broken = Some(Broken::Broker("a queue was deleted".to_owned()));
+                    broken = Some(Broken("a queue was deleted".to_owned()));
                 }
                 Ok(Err(error)) => broken = Some(error.into()),
                 // The queue and not the broker: the others go on.
@@ -300,20 +282,20 @@ impl Server {
             let Ok(done) = timeout(ANSWER, declare_queue(channel, &self.names, queue)).await else {
                 self.state.ward.admit(Ailing::Work(queue.to_owned()));
                 self.state.ward.admit(Ailing::Dead);
-                return Err(Broken::Broker(format!("no answer to the declaration of {}", self.names.work(queue))));
+                return Err(Broken(format!("no answer to the declaration of {}", self.names.work(queue))));
             };
             done?;
             declared.insert(queue.to_owned());
         }
         let ticket = Ticket::new(one.id, one.attempt, &self.base_url, &self.secret_key);
-        let body = serde_json::to_vec(&ticket).map_err(|error| Broken::Broker(error.to_string()))?;
+        let body = serde_json::to_vec(&ticket).map_err(|error| Broken(error.to_string()))?;
         let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/json".into());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let sent = channel.basic_publish("".into(), self.names.work(queue).into(), options, &body, properties);
         match timeout(ANSWER, sent).await {
             Ok(sent) => Ok(sent?),
             // As when the broker has run out of memory or disk.
-            Err(_) => Err(Broken::Broker("the broker took no message for ten seconds".to_owned())),
+            Err(_) => Err(Broken("the broker took no message for ten seconds".to_owned())),
         }
     }
 
@@ -337,106 +319,14 @@ impl Server {
             warn!(%error, "cannot note what was not published; it is published a little later");
         }
     }
-
-    /// Keeps what the broker could not deliver where people see it.
-    async fn keep_dead_letters(&self, connection: &Connection) -> Result<(), Broken> {
-        let channel = open_channel(connection).await?;
-        let name = self.names.dead();
-        let reading = async {
-            declare_dead_queue(&channel, &self.names).await?;
-            consume(&channel, &name, "study governor dead letters").await
-        };
-        let mut letters = match timeout(ANSWER, reading).await {
-            Ok(Ok(letters)) => letters,
-            Ok(Err(error)) => {
-                self.state.ward.admit(Ailing::Dead);
-                return Err(error.into());
-            }
-            Err(_) => {
-                self.state.ward.admit(Ailing::Dead);
-                return Err(Broken::Broker("no answer".to_owned()));
-            }
-        };
-        while let Some(delivery) = letters.next().await {
-            let delivery = delivery?;
-            let (reason, queue) = cause_of_death(delivery.properties.headers().as_ref());
-            if let Err(error) =
-                dead_letter::keep(&self.database, &delivery.data, &reason, &queue, self.clock.now()).await
-            {
-                // It comes again with the next connection.
-                return Err(Broken::Broker(format!("a dead letter cannot be kept: {error}")));
-            }
-            warn!(%queue, %reason, "a message could not be delivered");
-            counter!("studygovernor_dead_letters_total").increment(1);
-            delivery.ack(BasicAckOptions::default()).await?;
-        }
-        Ok(())
-    }
-
-    /// Notes which workers there are.
-    async fn note_workers(&self, connection: &Connection) -> Result<(), Broken> {
-        let channel = open_channel(connection).await?;
-        let name = self.names.workers();
-        let reading = async {
-            declare_presence_queue(&channel, &self.names).await?;
-            consume(&channel, &name, "study governor workers").await
-        };
-        let reading = timeout(ANSWER, reading).await;
-        let mut messages = reading.map_err(|_| Broken::Broker("no answer to who asks for workers".to_owned()))??;
-        let mut known = HashSet::new();
-        while let Some(delivery) = messages.next().await {
-            let delivery = delivery?;
-            match serde_json::from_slice::<Presence>(&delivery.data) {
-                Ok(presence) => {
-                    // A worker waits for all of its queues, also for those to which nothing is published.
-                    for queue in presence.queues.iter().filter(|queue| known.insert((*queue).clone())) {
-                        self.state.ward.doubt(Ailing::Work(queue.clone()));
-                    }
-                    if let Err(error) = presence::note(&self.database, &presence, self.clock.now()).await {
-                        debug!(%error, "a worker cannot be noted; it says so again in a moment");
-                    }
-                }
-                Err(error) => debug!(%error, "a message of a worker cannot be read"),
-            }
-            delivery.ack(BasicAckOptions::default()).await?;
-        }
-        Ok(())
-    }
 }
 
 fn queue_of(one: &Due) -> &str {
     one.queue.as_deref().unwrap_or(DEFAULT_QUEUE)
 }
 
-async fn consume(channel: &Channel, queue: &str, tag: &str) -> Result<Consumer, lapin::Error> {
+pub(super) async fn consume(channel: &Channel, queue: &str, tag: &str) -> Result<Consumer, lapin::Error> {
     channel.basic_qos(50, BasicQosOptions::default()).await?;
     let tag = format!("{tag} {:08x}", rand::random::<u32>());
     channel.basic_consume(queue.into(), tag.into(), BasicConsumeOptions::default(), FieldTable::default()).await
-}
-
-/// Why and in which queue a message died first, as RabbitMQ notes it in the header `x-death`.
-fn cause_of_death(headers: Option<&FieldTable>) -> (String, String) {
-    let of = |name: &str| -> Option<String> {
-        let value = headers?.inner().get(&ShortString::from(name))?;
-        as_text(value)
-    };
-    let deaths = headers.and_then(|headers| match headers.inner().get(&ShortString::from("x-death"))? {
-        AMQPValue::FieldArray(deaths) => deaths.as_slice().first().cloned(),
-        _ => None,
-    });
-    let death = |name: &str| match &deaths {
-        Some(AMQPValue::FieldTable(death)) => death.inner().get(&ShortString::from(name)).and_then(as_text),
-        _ => None,
-    };
-    let reason = of("x-first-death-reason").or_else(|| death("reason"));
-    let queue = of("x-first-death-queue").or_else(|| death("queue"));
-    (reason.unwrap_or_else(|| "unknown".to_owned()), queue.unwrap_or_default())
-}
-
-fn as_text(value: &AMQPValue) -> Option<String> {
-    match value {
-        AMQPValue::LongString(text) => Some(text.to_string()),
-        AMQPValue::ShortString(text) => Some(text.to_string()),
-        _ => None,
-    }
 }

@@ -50,8 +50,7 @@ impl Line {
             match self.try_channel().await {
                 Ok(channel) => return channel,
                 Err((why, failures)) => {
-                    // 0.2 s, 0.4 s, 0.8 s, … at most 10 s.
-                    let pause = Duration::from_millis(100 << failures.clamp(1, 7)).min(Duration::from_secs(10));
+                    let pause = queue::pause_after(failures);
                     warn!("the broker cannot be used ({why}); trying again in {pause:?}");
                     tokio::time::sleep(pause).await;
                 }
