@@ -38,7 +38,8 @@ impl QueueNames {
     }
 
     /// Whose queue this is may declare queues anew: one server at a time.
-    pub(super) fn renewal(&self) -> String {
+    #[must_use]
+    pub fn renewal(&self) -> String {
         format!("{}.renewal", self.prefix)
     }
 

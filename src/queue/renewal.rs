@@ -16,7 +16,7 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, ErrorKind};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::rabbitmq::{connect, declare_dead_queue, declare_queue};
 use super::relay;
@@ -123,7 +123,7 @@ impl Server {
                     );
                     self.state.ward.dismiss(queue);
                 }
-                Ok(false) => debug!(queue = name, "another server declares queues anew"),
+                Ok(false) => info!(queue = name, "another server declares queues anew, or has just done so"),
                 Err(why) => {
                     warn!(queue = name, "a queue that cannot be used cannot be declared anew: {why}");
                     // Not at once: it costs the broker more than looking.

@@ -327,6 +327,18 @@ async fn check(night: &Night, effects: &std::path::Path, seed: u64) {
     assert_eq!(actions.len(), EXPERIMENTS * 4, "seed {seed}: one transition each");
 }
 
+/// As another server that declares queues anew and takes its time, once the broker is back.
+async fn renews_queues(broker: &str, names: &QueueNames) -> lapin::Connection {
+    let connection = support::eventually("the broker to be back", async || {
+        studygovernor::queue::connect(broker, "another server").await.ok()
+    })
+    .await;
+    let channel = connection.create_channel().await.unwrap();
+    let options = lapin::options::QueueDeclareOptions { exclusive: true, ..Default::default() };
+    channel.queue_declare(names.renewal().into(), options, lapin::types::FieldTable::default()).await.unwrap();
+    connection
+}
+
 /// Q4: a RabbitMQ that is killed in the moment in which a queue was declared has it afterwards and cannot use it, for good. The
 /// server finds that out and declares it anew; nobody has to come. Of several servers one does it: a queue that is deleted just
 /// after it was declared takes more of the broker with it than the queue.
@@ -341,19 +353,27 @@ async fn q4_queues_that_the_broker_cannot_use_any_more_are_declared_anew() {
     declare_queue(&channel, &names, "default").await.unwrap();
     declare_queue(&channel, &names, "other").await.unwrap();
     restart("TEST_RABBITMQ", "KILL");
+    let other_server = renews_queues(&station.broker, &names).await;
     let servers = [(); 2].map(|()| station.server(&[("STUDYGOV_REPUBLISH_SECONDS", "2")]));
     let [server, _] = &servers;
     station.load(server, &workflow(station.home.path().join("effects").to_str().unwrap())).await;
     let worker = station.worker(&["--queue", "default", "--queue", "other"], &[]);
     station.create(server, "session").await;
+    let logs = || servers.iter().map(Program::log).collect::<String>();
+    support::eventually("the servers to wait for the one that declares queues anew", async || {
+        logs().contains("another server declares queues anew").then_some(())
+    })
+    .await;
+    assert!(!logs().contains("it was deleted and declared anew"), "{}", logs());
+    other_server.close(200, "done".into()).await.unwrap();
     let patience = Duration::from_mins(3);
     let began = Instant::now();
     while station.executions().await.iter().filter(|one| one.status == ExecutionStatus::Finished).count() < EXECUTIONS {
-        assert!(began.elapsed() < patience, "{}\n{}", server.log(), worker.log());
+        assert!(began.elapsed() < patience, "{}\n{}", logs(), worker.log());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     say(&format!("queues declared anew after {:.1} s", began.elapsed().as_secs_f64()));
-    let logs: String = servers.iter().map(Program::log).collect();
+    let logs = logs();
     let renewed: Vec<&str> = logs.lines().filter(|line| line.contains("it was deleted and declared anew")).collect();
     assert!(!renewed.is_empty(), "{logs}");
     for queue in [names.work("default"), names.work("other"), names.dead()] {
