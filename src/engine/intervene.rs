@@ -10,7 +10,8 @@ use crate::entity::action;
 use crate::entity::callback_execution::{Column, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 
-use super::report::{kept_values, load, map_variables, requeue, resolve};
+use super::attempt::requeue;
+use super::report::{kept_values, load, map_variables, resolve};
 use super::run_log::{next_attempt_log, storable};
 use super::{Actor, Engine, EngineError, about, retried};
 

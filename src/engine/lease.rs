@@ -7,8 +7,9 @@ use tracing::warn;
 use crate::entity::callback_execution::{Column, Entity, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 
+use super::attempt::requeue;
 use super::locked::Locked;
-use super::report::{load, requeue, resolve};
+use super::report::{load, resolve};
 use super::run_log::next_attempt_log;
 use super::{Actor, Engine, EngineError, retried};
 

@@ -7,6 +7,7 @@
 
 mod annotate;
 mod archive;
+mod attempt;
 mod create;
 mod error;
 mod evaluate;
