@@ -18,6 +18,7 @@ mod m20261123_000008_revision;
 mod m20261123_000009_dispatch;
 mod m20261124_000010_audit;
 mod m20261124_000011_people;
+mod m20261124_000012_role_scope;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -37,6 +38,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261123_000009_dispatch::Migration),
             Box::new(m20261124_000010_audit::Migration),
             Box::new(m20261124_000011_people::Migration),
+            Box::new(m20261124_000012_role_scope::Migration),
         ]
     }
 }

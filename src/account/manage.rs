@@ -14,6 +14,7 @@ use crate::database;
 use crate::entity::{role, roles_users, session, user};
 use crate::mail::link;
 
+use super::scope::check_still_scoped;
 use super::user::{check_field, check_unique, insert, is_weak};
 use super::{AccountError, Accounts, NewUser, Permission};
 
@@ -125,10 +126,11 @@ impl Accounts {
         Ok(row)
     }
 
-    /// Gives a role to a user, or takes it away.
+    /// Gives a role to a user, or takes it away. One that the user has already stays as it is, also when it is for certain
+    /// cohorts only.
     ///
     /// # Errors
-    /// [`AccountError::LastAdmin`].
+    /// [`AccountError::LastAdmin`] and [`AccountError::LastScope`].
     pub async fn set_role(&self, user_id: i32, role_id: i32, has_role: bool) -> Result<(), AccountError> {
         let transaction = self.database.begin().await?;
         let held = roles_users::Entity::find_by_id((user_id, role_id)).one(&*transaction).await?;
@@ -145,6 +147,7 @@ impl Accounts {
                 if role.is_some_and(|role| role.name == "admin") {
                     check_other_admin(&*transaction, user_id).await?;
                 }
+                check_still_scoped(&*transaction, user_id, &[role_id]).await?;
                 roles_users::Entity::delete_by_id((user_id, role_id)).exec(&*transaction).await?;
             }
             _ => return Ok(()),
@@ -281,15 +284,27 @@ async fn check_other_admin(connection: &impl ConnectionTrait, user_id: i32) -> R
     }
 }
 
-/// Gives a user exactly these roles. A helper: the caller owns the transaction.
+/// Gives a user exactly these roles. Those that the user has already stay as they are, for the whole study or for certain
+/// cohorts. A helper: the caller owns the transaction.
 ///
 /// # Errors
-/// [`AccountError::UnknownRole`].
+/// [`AccountError::UnknownRole`] and [`AccountError::LastScope`].
 pub async fn replace_roles(
     connection: &impl ConnectionTrait,
     user_id: i32,
     roles: &[String],
 ) -> Result<(), AccountError> {
-    roles_users::Entity::delete_many().filter(roles_users::Column::UserId.eq(user_id)).exec(connection).await?;
-    super::user::add_roles(connection, user_id, roles).await
+    let of_user = roles_users::Entity::find().filter(roles_users::Column::UserId.eq(user_id));
+    let held = of_user.find_also_related(role::Entity).all(connection).await?;
+    let held: Vec<role::Model> = held.into_iter().filter_map(|(_, role)| role).collect();
+    let taken: Vec<i32> = held.iter().filter(|role| !roles.contains(&role.name)).map(|role| role.id).collect();
+    check_still_scoped(connection, user_id, &taken).await?;
+    roles_users::Entity::delete_many()
+        .filter(roles_users::Column::UserId.eq(user_id))
+        .filter(roles_users::Column::RoleId.is_in(taken))
+        .exec(connection)
+        .await?;
+    let missing = |name: &&String| !held.iter().any(|role| role.name == **name);
+    let missing: Vec<String> = roles.iter().filter(missing).cloned().collect();
+    super::user::add_roles(connection, user_id, &missing).await
 }

@@ -36,6 +36,14 @@ impl Permission {
         (Self::UploadData, "upload_data"),
     ];
 
+    /// Whether it is about people, files or the audit trail, which belong to no cohort: it does not come with a role for
+    /// certain cohorts only.
+    #[must_use]
+    pub fn is_of_whole_study(self) -> bool {
+        use Permission::{RolesManage, UploadData, UserAdd, UserDelete, UserReadAll, UserUpdateAll};
+        matches!(self, UserReadAll | UserUpdateAll | UserAdd | UserDelete | RolesManage | UploadData)
+    }
+
     /// The name in which roles keep it.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -54,7 +54,7 @@ impl Accounts {
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
         let row = redeem(&*transaction, secret, purpose, now).await?;
-        audit::identified(row.id, &row.username);
+        audit::identified(row.id, &row.username, None);
         let row = self.replace_password(&*transaction, row, hash).await?;
         let is_first = row.confirmed_at.is_none();
         let mut changed = row.clone().into_active_model();

@@ -253,7 +253,7 @@ impl Accounts {
         let row = redeem(&*transaction, secret, Purpose::Confirm, now).await?;
         let row = set_confirmed(&*transaction, &row, Some(now)).await?;
         let event = Event::new("confirm", "user", row.id, &row.username).after(json!({ "email": row.email }));
-        audit::identified(row.id, &row.username);
+        audit::identified(row.id, &row.username, None);
         audit::record(&*transaction, event).await?;
         if !row.active {
             tell_administrators(&*transaction, &row, now).await?;

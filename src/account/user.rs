@@ -15,6 +15,7 @@ use crate::database::{self, Database};
 use crate::entity::{role, roles_users, user};
 
 use super::password::Checked;
+use super::scope::{Scope, cohorts_of};
 use super::strength::judge;
 use super::{PasswordError, Passwords, Permission};
 
@@ -25,7 +26,10 @@ pub struct User {
     pub username: String,
     pub name: String,
     pub email: String,
+    /// What may be done, in some cohort at least.
     pub permissions: BTreeSet<Permission>,
+    /// The part of the study that is there for this person; none: all of it.
+    pub(super) scope: Option<Scope>,
     /// Names of the roles.
     pub roles: BTreeSet<String>,
     /// Changes with the password, so that sessions end with it.
@@ -80,6 +84,11 @@ pub enum AccountError {
     Exists,
     #[error("this is the last active account with the role 'admin': nobody could let others in any more")]
     LastAdmin,
+    #[error(
+        "this is the last role that is for certain cohorts only: without it the whole study could be seen. Give it for the \
+         whole study first, if that is meant, or deactivate the account"
+    )]
+    LastScope,
     #[error("there is no such user")]
     Unknown,
     /// It is not what the caller had seen any more.
@@ -220,9 +229,14 @@ async fn with_permissions(connection: &impl ConnectionTrait, row: user::Model) -
         .find_also_related(role::Entity)
         .all(connection)
         .await?;
-    let texts = roles.iter().filter_map(|(_, role)| role.as_ref()?.permissions.as_deref());
-    let permissions = texts.flat_map(Permission::parse_all);
-    let wants_factor = roles.iter().any(|(_, role)| role.as_ref().is_some_and(|role| role.requires_second_factor));
+    let roles: Vec<role::Model> = roles.into_iter().filter_map(|(_, role)| role).collect();
+    let cohorts = cohorts_of(connection, [row.id]).await?.remove(&row.id).unwrap_or_default();
+    let scope = Scope::of(&roles, &cohorts);
+    let permissions = match &scope {
+        Some(scope) => scope.permissions(),
+        None => roles.iter().filter_map(|role| role.permissions.as_deref()).flat_map(Permission::parse_all).collect(),
+    };
+    let wants_factor = roles.iter().any(|role| role.requires_second_factor);
     let has_second_factor = row.second_factor_at.is_some();
     Ok(User {
         id: row.id,
@@ -231,8 +245,9 @@ async fn with_permissions(connection: &impl ConnectionTrait, row: user::Model) -
         username: row.username,
         name: row.name,
         email: row.email,
-        permissions: permissions.collect(),
-        roles: roles.iter().filter_map(|(_, role)| Some(role.as_ref()?.name.clone())).collect(),
+        permissions,
+        scope,
+        roles: roles.into_iter().map(|role| role.name).collect(),
         uniquifier: row.fs_uniquifier,
     })
 }
@@ -315,7 +330,7 @@ pub(super) async fn insert(
     Ok(user)
 }
 
-/// Gives roles to a user who has none of them.
+/// Gives roles to a user who has none of them, for the whole study.
 pub(super) async fn add_roles(
     connection: &impl ConnectionTrait,
     user_id: i32,

@@ -13,7 +13,7 @@ use crate::account::{Permission, User};
 use crate::app::App;
 use crate::engine::Actor;
 use crate::entity::kind::Origin;
-use crate::http::{Address, AuthSession, HttpError, Needs};
+use crate::http::{Address, AuthSession, HttpError, Needs, WHOLE_STUDY};
 
 /// How somebody showed who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,10 +37,16 @@ impl Caller {
         Actor { user_id: Some(self.user.id), name: self.user.username.clone(), origin: Origin::Api }
     }
 
+    /// From here on only the cohorts are there in which a role permits it.
+    ///
     /// # Errors
     /// [`HttpError::Forbidden`] when none of the roles permits it.
     pub(super) fn check(&self, permission: Permission) -> Result<(), HttpError> {
-        if self.user.may(permission) { Ok(()) } else { Err(HttpError::Forbidden(permission.name())) }
+        if !self.user.may(permission) {
+            return Err(HttpError::Forbidden(permission.name()));
+        }
+        self.user.acts_with(permission);
+        Ok(())
     }
 }
 
@@ -59,7 +65,7 @@ impl FromRequestParts<App> for MaybeCaller {
             // Somebody who lacks the second factor that a role asks for does nothing before there is one.
             let known = session.user.filter(|user| !user.must_enrol);
             if let Some(user) = &known {
-                crate::audit::identified(user.id, &user.username);
+                user.acts();
             }
             return Ok(Self(known.map(|user| Caller { user, by: By::Session })));
         };
@@ -74,7 +80,7 @@ impl FromRequestParts<App> for MaybeCaller {
         };
         match found {
             Some(caller) => {
-                crate::audit::identified(caller.user.id, &caller.user.username);
+                caller.user.acts();
                 // So that a layer and the handler ask once.
                 parts.extensions.insert(caller.clone());
                 Ok(Self(Some(caller)))
@@ -150,5 +156,22 @@ impl<N: Needs> FromRequestParts<App> for May<N> {
         let caller = Caller::from_request_parts(parts, app).await?;
         caller.check(N::PERMISSION).map_err(IntoResponse::into_response)?;
         Ok(Self { caller, needs: PhantomData })
+    }
+}
+
+/// The same, and it is about the whole study: who has the permission for certain cohorts only may not.
+pub(super) struct Everywhere<N> {
+    needs: PhantomData<N>,
+}
+
+impl<N: Needs> FromRequestParts<App> for Everywhere<N> {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let may = May::<N>::from_request_parts(parts, app).await?;
+        match may.caller.user.cohorts() {
+            None => Ok(Self { needs: PhantomData }),
+            Some(_) => Err(HttpError::NotYours(WHOLE_STUDY.to_owned()).into_response()),
+        }
     }
 }

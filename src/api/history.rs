@@ -1,13 +1,13 @@
 //! What both versions do with actions, callbacks and their executions.
 
 use chrono::NaiveDateTime;
-use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::account::Permission;
 use crate::app::App;
+use crate::audit::{self, everywhere};
 use crate::callback::FUNCTIONS;
 use crate::database::WriteTransaction;
 use crate::engine::{Actor, Annotation, EngineError, Intervention, Report, TimeoutCounts};
@@ -17,10 +17,12 @@ use crate::http::HttpError;
 use crate::queue::is_execution_secret;
 use crate::workflow::{AmendError, CallbackChanges, amend_callback, yaml};
 
+use crate::study::Visible;
 use crate::study::record::{self, ExecutionRecord};
 
 use super::access::{Caller, MaybeCaller};
 use super::input::{Given, Problems, Readable, invalid};
+use super::lookup::by_id;
 use super::output::IfMatch;
 
 /// What came of an action.
@@ -242,20 +244,24 @@ pub(super) async fn open_execution(
     MaybeCaller(caller): MaybeCaller,
     secret: Option<String>,
 ) -> Result<(callback_execution::Model, Reporter), HttpError> {
-    let row = callback_execution::Entity::find_by_id(id).one(app.engine.database().reader()).await?;
-    let may = caller.as_ref().is_some_and(|caller| caller.user.may(Permission::ActionUpdate));
-    let Some(row) = row else {
-        return Err(if may { HttpError::NotFound(format!("callback execution {id}")) } else { forbidden() });
-    };
-    if let Some(caller) = caller.filter(|_| may) {
-        return Ok((row, Reporter::Person(caller)));
+    let connection = app.engine.database().reader();
+    let mut refused = forbidden();
+    if let Some(caller) = caller.filter(|caller| caller.check(Permission::ActionUpdate).is_ok()) {
+        match by_id::<callback_execution::Entity>(connection, "callback execution", id).await {
+            Ok(row) => return Ok((row, Reporter::Person(caller))),
+            Err(error) => refused = error,
+        }
     }
+    let Some(secret) = secret else { return Err(refused) };
+    // A secret is good for its execution, in whichever cohort.
+    let found = everywhere(async { callback_execution::Entity::visible_by_id(id).one(connection).await }).await?;
+    let Some(row) = found else { return Err(refused) };
     let key = &app.settings.secrets.secret_key;
-    let attempt = secret.and_then(|secret| {
-        // The newest first; of how many there were says nothing who does not know one.
-        (1..=row.attempt).rev().find(|attempt| is_execution_secret(key, id, *attempt, &secret))
-    });
-    attempt.map(|attempt| (row, Reporter::Worker(attempt))).ok_or_else(forbidden)
+    // The newest first; of how many there were says nothing who does not know one.
+    let attempt = (1..=row.attempt).rev().find(|attempt| is_execution_secret(key, id, *attempt, &secret));
+    let Some(attempt) = attempt else { return Err(refused) };
+    audit::widened();
+    Ok((row, Reporter::Worker(attempt)))
 }
 
 /// Takes a report in, if the execution is as `if_match` wants it; `shown` is what a GET would give.
@@ -333,6 +339,6 @@ pub(super) struct CheckedTimeouts {
 }
 
 pub(super) async fn check_timeouts(app: &App) -> Result<CheckedTimeouts, HttpError> {
-    let TimeoutCounts { run_timeouts, wait_timeouts } = app.engine.check_timeouts().await?;
+    let TimeoutCounts { run_timeouts, wait_timeouts } = everywhere(app.engine.check_timeouts()).await?;
     Ok(CheckedTimeouts { run_timeouts, wait_timeouts })
 }

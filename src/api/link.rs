@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, QueryFilter};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::entity::{external_experiment_links, external_subject_links, external_system};
 use crate::http::HttpError;
-use crate::study::Reference;
 use crate::study::link::{self, Linked};
+use crate::study::{Reference, Visible};
 
 use super::input::{Given, Problems};
 use super::lookup;
@@ -182,7 +182,8 @@ pub(super) async fn link_subject(
     }
     let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
     link::set_links(database, Linked::Subject(subject.id), &values).await?;
-    let found = external_subject_links::Entity::find().filter(external_subject_links::Column::SubjectId.eq(subject.id));
+    let found =
+        external_subject_links::Entity::visible().filter(external_subject_links::Column::SubjectId.eq(subject.id));
     let found = found
         .filter(external_subject_links::Column::ExternalSystemId.eq(link.system.id))
         .one(database.reader())
@@ -207,7 +208,7 @@ pub(super) async fn link_experiment(
     }
     let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
     link::set_links(database, Linked::Experiment(experiment.id), &values).await?;
-    let found = external_experiment_links::Entity::find()
+    let found = external_experiment_links::Entity::visible()
         .filter(external_experiment_links::Column::ExperimentId.eq(experiment.id));
     let found = found
         .filter(external_experiment_links::Column::ExternalSystemId.eq(link.system.id))

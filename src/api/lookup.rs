@@ -7,7 +7,8 @@ use sea_orm::{
 
 use crate::entity::{cohort, experiment, external_system, role, scantype, state, subject, user, workflow};
 use crate::http::HttpError;
-use crate::study::{Found, Reference};
+use crate::study::visible::{experiments_in_use, subjects_in_use};
+use crate::study::{Found, Reference, Visible};
 
 use super::input::invalid;
 
@@ -17,10 +18,10 @@ use super::input::invalid;
 /// 404 when there is none.
 pub(super) async fn by_id<E>(connection: &impl ConnectionTrait, kind: &str, id: i32) -> Result<E::Model, HttpError>
 where
-    E: EntityTrait,
+    E: Visible,
     <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<i32>,
 {
-    let found = E::find_by_id(id).one(connection).await?;
+    let found = E::visible_by_id(id).one(connection).await?;
     found.ok_or_else(|| HttpError::NotFound(format!("{kind} {id}")))
 }
 
@@ -56,7 +57,7 @@ macro_rules! finders {
 }
 
 finders! {
-    cohort: "cohort", cohort, cohort::Entity::find(), Label;
+    cohort: "cohort", cohort, cohort::Entity::visible(), Label;
     workflow: "workflow", workflow, workflow::Entity::find(), Label;
     state: "state", state, state::Entity::find(), Label;
     external_system: "external system", external_system, external_system::Entity::find(), SystemName;
@@ -74,7 +75,7 @@ pub(super) async fn subject(
     reference: &Reference,
 ) -> Result<subject::Model, HttpError> {
     let columns = (subject::Column::Id, subject::Column::Label);
-    match reference.find_in(connection, subject::Entity::in_use(), columns, |row| row.id).await? {
+    match reference.find_in(connection, subjects_in_use(), columns, |row| row.id).await? {
         Found::Nothing => {}
         found => return one_of("subject", reference, found),
     }
@@ -90,7 +91,7 @@ pub(super) async fn experiment(
     reference: &Reference,
 ) -> Result<experiment::Model, HttpError> {
     let columns = (experiment::Column::Id, experiment::Column::Label);
-    match reference.find_in(connection, experiment::Entity::in_use(), columns, |row| row.id).await? {
+    match reference.find_in(connection, experiments_in_use(), columns, |row| row.id).await? {
         Found::Nothing => {}
         found => return one_of("experiment", reference, found),
     }
@@ -103,7 +104,7 @@ async fn archived<E>(
     reference: &Reference,
 ) -> Result<E::Model, HttpError>
 where
-    E: EntityTrait,
+    E: Visible,
     <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<i32>,
 {
     match reference {
@@ -125,7 +126,7 @@ pub(super) async fn subject_of_cohort(
 ) -> Result<subject::Model, HttpError> {
     let cohort = self::cohort(connection, &Reference::label(cohort)).await?;
     let reference = Reference::label(label);
-    let of_cohort = subject::Entity::in_use().filter(subject::Column::CohortId.eq(cohort.id));
+    let of_cohort = subjects_in_use().filter(subject::Column::CohortId.eq(cohort.id));
     let columns = (subject::Column::Id, subject::Column::Label);
     let found = reference.find_in(connection, of_cohort, columns, |row| row.id).await?;
     one_of("subject", &reference, found)

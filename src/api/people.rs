@@ -73,6 +73,48 @@ pub(super) async fn set_role(
     Ok((user, role))
 }
 
+/// The cohorts that a role is for.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(default)]
+pub(super) struct RoleCohortsBody {
+    /// Labels, ids or URIs; null for the whole study.
+    #[schema(value_type = Option<Vec<String>>, example = json!(["baseline"]))]
+    cohorts: Given<Vec<String>>,
+}
+
+impl RoleCohortsBody {
+    /// Gives the role for these cohorts.
+    pub(super) async fn give(
+        self,
+        app: &App,
+        caller: &Caller,
+        user: &Reference,
+        role: &Reference,
+    ) -> Result<(user::Model, role::Model), HttpError> {
+        let mut problems = Problems::default();
+        let wanted = match self.cohorts {
+            Given::Null => Some(Vec::new()),
+            given => problems.required("cohorts", given).inspect(|cohorts| {
+                if cohorts.is_empty() {
+                    problems.add("cohorts", "is empty; null gives the role for the whole study");
+                }
+            }),
+        };
+        let wanted = problems.all(wanted)?;
+        let connection = app.engine.database().reader();
+        let user = lookup::user(connection, user).await?;
+        let role = lookup::role(connection, role).await?;
+        let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
+        check_rights(caller, role.name == "admin", &permissions)?;
+        let mut cohorts = BTreeSet::new();
+        for text in wanted {
+            cohorts.insert(lookup::cohort(connection, &Reference::label_first(&text)).await?.id);
+        }
+        app.accounts.give_role_for(user.id, role.id, &cohorts).await?;
+        Ok((user, role))
+    }
+}
+
 pub(super) async fn update_user(
     app: &App,
     caller: &Caller,

@@ -2,12 +2,13 @@
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::Set;
-use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QuerySelect};
+use sea_orm::{ActiveModelTrait, IntoActiveModel, QuerySelect};
 
 use serde_json::json;
 
 use crate::audit::{self, Event};
 use crate::entity::action;
+use crate::study::Visible;
 
 use super::run_log::storable;
 use super::{Engine, EngineError};
@@ -32,7 +33,7 @@ impl Engine {
         seen: impl AsyncFnOnce(&crate::database::WriteTransaction, &action::Model) -> Result<bool, sea_orm::DbErr>,
     ) -> Result<action::Model, EngineError> {
         let transaction = self.database.begin().await?;
-        let row = action::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let row = action::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
         let row = row.ok_or(EngineError::NotFound { kind: "action", id })?;
         if !seen(&transaction, &row).await? {
             return Err(EngineError::MovedOn);

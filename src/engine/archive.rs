@@ -10,6 +10,8 @@ use serde_json::json;
 use crate::audit::{self, Event};
 use crate::database;
 use crate::entity::{cohort, experiment, subject};
+use crate::study::Visible;
+use crate::study::visible::experiments_in_use;
 
 use super::locked::Locked;
 use super::run_log::storable;
@@ -36,12 +38,12 @@ impl Engine {
     pub async fn archive_subject(&self, id: i32, reason: &str, actor: &Actor) -> Result<usize, EngineError> {
         retried(async || {
             let mut transaction = self.database.begin().await?;
-            let subject = subject::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+            let subject = subject::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
             let subject = subject.ok_or(EngineError::NotFound { kind: "subject", id })?;
             if subject.archive_id != 0 {
                 return Err(EngineError::Archived { kind: "subject", id });
             }
-            let experiments = experiment::Entity::in_use().filter(experiment::Column::SubjectId.eq(id));
+            let experiments = experiments_in_use().filter(experiment::Column::SubjectId.eq(id));
             let experiments = experiments.order_by_asc(experiment::Column::Id).all(&*transaction).await?;
             for experiment in &experiments {
                 let locked = match self.lock_in(transaction, experiment.id).await {
@@ -82,14 +84,14 @@ impl Engine {
 
     async fn try_restore_experiment(&self, id: i32) -> Result<(), EngineError> {
         let not_found = EngineError::NotFound { kind: "experiment", id };
-        let found = experiment::Entity::find_by_id(id).one(self.database.reader()).await?.ok_or(not_found)?;
+        let found = experiment::Entity::visible_by_id(id).one(self.database.reader()).await?.ok_or(not_found)?;
         let transaction = self.database.begin().await?;
         // With a lock, so that the subject is not archived at the same moment; in the order in which that locks too.
-        let subject = subject::Entity::find_by_id(found.subject_id).lock_exclusive().one(&*transaction).await?;
+        let subject = subject::Entity::visible_by_id(found.subject_id).lock_exclusive().one(&*transaction).await?;
         if subject.is_some_and(|subject| subject.archive_id != 0) {
             return Err(EngineError::Archived { kind: "subject", id: found.subject_id });
         }
-        let experiment = experiment::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let experiment = experiment::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
         let Some(experiment) = experiment.filter(|experiment| experiment.archive_id != 0) else {
             return Err(EngineError::NotArchived { kind: "experiment", id });
         };
@@ -122,12 +124,12 @@ impl Engine {
 
     async fn try_restore_subject(&self, id: i32) -> Result<(), EngineError> {
         let transaction = self.database.begin().await?;
-        let subject = subject::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let subject = subject::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
         let subject = subject.ok_or(EngineError::NotFound { kind: "subject", id })?;
         if subject.archive_id == 0 {
             return Err(EngineError::NotArchived { kind: "subject", id });
         }
-        let cohort = cohort::Entity::find_by_id(subject.cohort_id).one(&*transaction).await?;
+        let cohort = cohort::Entity::visible_by_id(subject.cohort_id).one(&*transaction).await?;
         let restored = subject::Entity::update_many()
             .col_expr(subject::Column::ArchiveId, Expr::value(0))
             .col_expr(subject::Column::ArchivedAt, Expr::value(None::<chrono::NaiveDateTime>))

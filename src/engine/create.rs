@@ -2,15 +2,15 @@
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ActiveModelTrait, EntityTrait, QuerySelect};
+use sea_orm::{ActiveModelTrait, QuerySelect};
 
 use serde_json::json;
 
 use crate::audit::{self, Event};
 use crate::database::{self, WriteTransaction};
 use crate::entity::{experiment, state, subject, transition, workflow as workflow_table};
-use crate::study::Label;
 use crate::study::variable::{VariableValue, set_variables};
+use crate::study::{Label, Visible};
 use crate::workflow::{self, Graph};
 
 use super::locked::{Entered, Locked};
@@ -100,7 +100,7 @@ impl Engine {
 
 /// The subject is there and not archived, and is not archived before the experiment is there.
 async fn check_subject(transaction: &WriteTransaction, id: i32) -> Result<(), EngineError> {
-    let subject = subject::Entity::find_by_id(id).lock_shared().one(&**transaction).await?;
+    let subject = subject::Entity::visible_by_id(id).lock_shared().one(&**transaction).await?;
     match subject {
         None => Err(EngineError::NotFound { kind: "subject", id }),
         Some(subject) if subject.archive_id != 0 => Err(EngineError::Archived { kind: "subject", id }),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use sea_orm::EntityTrait;
 use serde_json::{Map, Value, json};
 
 use crate::entity::{experiment, state, transition};
+use crate::study::Visible;
 use crate::workflow::condition::{self, Facts};
 use crate::workflow::yaml;
 
@@ -119,7 +119,7 @@ impl Engine {
     /// When there is no such experiment.
     pub async fn possible_transitions(&self, experiment_id: i32) -> Result<Vec<Possible>, EngineError> {
         let connection = self.database.reader();
-        let experiment = experiment::Entity::find_by_id(experiment_id)
+        let experiment = experiment::Entity::visible_by_id(experiment_id)
             .one(connection)
             .await?
             .ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;

@@ -14,6 +14,7 @@ use crate::database::WriteTransaction;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow as workflow_table};
 use crate::fault;
+use crate::study::Visible;
 use crate::workflow::condition::Facts;
 use crate::workflow::{self, Graph};
 
@@ -195,7 +196,7 @@ async fn lock_row(transaction: &WriteTransaction, experiment_id: i32) -> Result<
         .from(workflow_table::Entity)
         .and_where(Expr::col((workflow_table::Entity, workflow_table::Column::Id)).equals(own))
         .to_owned();
-    let query = experiment::Entity::find_by_id(experiment_id)
+    let query = experiment::Entity::visible_by_id(experiment_id)
         .expr_as(SimpleExpr::SubQuery(None, Box::new(revision.into())), "revision")
         .lock_exclusive()
         .build(transaction.get_database_backend());

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution};
+use crate::study::Visible;
 use crate::study::variable::{VariableValue, set_variables};
 use crate::workflow;
 
@@ -115,7 +116,7 @@ impl Engine {
 
     /// Which experiment an execution is about. It never changes, so it may be asked before the lock.
     pub(super) async fn experiment_of(&self, execution_id: i32) -> Result<i32, EngineError> {
-        let experiment_id: Option<i32> = callback_execution::Entity::find_by_id(execution_id)
+        let experiment_id: Option<i32> = callback_execution::Entity::visible_by_id(execution_id)
             .select_only()
             .column(action::Column::ExperimentId)
             .join(JoinType::InnerJoin, callback_execution::Relation::Action.def())
@@ -143,7 +144,7 @@ pub(super) async fn load(
     connection: &impl ConnectionTrait,
     execution_id: i32,
 ) -> Result<(callback_execution::Model, callback::Model), EngineError> {
-    let found = callback_execution::Entity::find_by_id(execution_id)
+    let found = callback_execution::Entity::visible_by_id(execution_id)
         .find_also_related(callback::Entity)
         .one(connection)
         .await?;

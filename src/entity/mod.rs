@@ -23,6 +23,7 @@ pub mod mailing;
 pub mod outbox;
 pub mod recovery_code;
 pub mod role;
+pub mod role_scope;
 pub mod roles_users;
 pub mod scan;
 pub mod scantype;

@@ -16,8 +16,12 @@ use crate::account::{AccountError, FormError, LoginError};
 use crate::app::App;
 use crate::engine::EngineError;
 use crate::study::revise::ReviseError;
+use crate::study::visible::sees_all;
 use crate::view::ViewError;
 use crate::workflow::WorkflowError;
+
+/// Told to who has a permission for certain cohorts only.
+pub const WHOLE_STUDY: &str = "This is about the whole study, and your role is for certain cohorts only.";
 
 /// Why a request was not answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +37,8 @@ pub enum HttpError {
     Forbidden(&'static str),
     #[error("{0}")]
     NotYours(String),
-    #[error("There is no {0}.")]
+    /// Who sees certain cohorts only hears that too: it may be there, and it may be elsewhere.
+    #[error("There is no {0}{elsewhere}.", elsewhere = elsewhere(.0))]
     NotFound(String),
     #[error("{0}")]
     Conflict(String),
@@ -94,6 +99,15 @@ pub struct ErrorResponse {
     pub error: String,
 }
 
+/// What belongs to a cohort, by the words with which messages name it.
+const OF_COHORTS: [&str; 6] = ["action", "callback execution", "cohort", "experiment", "scan", "subject"];
+
+/// Who sees certain cohorts only hears that it may be in another one.
+fn elsewhere(what: &str) -> &'static str {
+    let is_of_cohort = OF_COHORTS.iter().any(|kind| what.starts_with(kind) || what.starts_with("external"));
+    if is_of_cohort && !sees_all() { " in the cohorts that your role is for" } else { "" }
+}
+
 impl HttpError {
     /// The status that says it.
     #[must_use]
@@ -127,7 +141,9 @@ impl From<AccountError> for HttpError {
         match error {
             AccountError::Invalid { field, problem } => Self::Invalid(BTreeMap::from([(field.to_owned(), problem)])),
             AccountError::UnknownRole(_) => Self::Invalid(BTreeMap::from([("roles".to_owned(), error.to_string())])),
-            AccountError::Exists | AccountError::LastAdmin => Self::Conflict(error.to_string()),
+            AccountError::Exists | AccountError::LastAdmin | AccountError::LastScope => {
+                Self::Conflict(error.to_string())
+            }
             AccountError::Unknown => Self::NotFound("such user".to_owned()),
             AccountError::Changed => Self::Precondition,
             AccountError::Password(error) => Self::Internal(error.to_string()),

@@ -14,7 +14,6 @@ use super::error::is_fragment;
 use super::{HttpError, session};
 use crate::account::{AccountError, Accounts, LoginError, Permission, User};
 use crate::app::App;
-use crate::audit;
 use crate::engine::Actor;
 use crate::entity::kind::Origin;
 
@@ -79,7 +78,7 @@ impl FromRequestParts<App> for LoggedIn {
         let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
         match session.user {
             Some(user) => {
-                audit::identified(user.id, &user.username);
+                user.acts();
                 Ok(Self(user))
             }
             None => {

@@ -10,7 +10,7 @@ mod refused;
 mod server;
 mod session;
 
-pub use error::{ErrorBody, HttpError, json_error, render_errors};
+pub use error::{ErrorBody, HttpError, WHOLE_STUDY, json_error, render_errors};
 pub use graph::{Drawn, draw_workflow};
 pub use login::{
     Address, AuthSession, Backend, Credentials, LoggedIn, Needs, Origins, Wants, begin_session, needs, session_key,

@@ -15,6 +15,7 @@ use crate::entity::callback_execution::{Column, Entity, Relation};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, dead_letter, experiment, worker};
 
+use super::Visible;
 use super::search::{COUNT_LIMIT, Page, Place};
 
 /// Which executions.
@@ -130,7 +131,7 @@ pub async fn executions(
         condition = condition.add(Column::CallbackId.in_subquery(sea_orm::QueryTrait::into_query(of_function)));
     }
     let size = place.size.clamp(1, 500);
-    let all = || Entity::find().filter(condition.clone());
+    let all = || Entity::visible().filter(condition.clone());
     let window = match (place.below, place.above) {
         (_, Some(above)) => all().filter(Column::Id.gt(above)).order_by_asc(Column::Id),
         (Some(below), None) => all().filter(Column::Id.lt(below)).order_by_desc(Column::Id),
@@ -193,7 +194,7 @@ struct StatusCount {
 /// # Errors
 /// When the database cannot be read.
 pub async fn load(connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<Load, DbErr> {
-    let rows = Entity::find()
+    let rows = Entity::visible()
         .select_only()
         .column(Column::Status)
         .column_as(Column::Id.count(), "count")
@@ -254,7 +255,7 @@ pub async fn workers(
     since: NaiveDateTime,
     now: NaiveDateTime,
 ) -> Result<Vec<WorkerRow>, DbErr> {
-    let running = Entity::find()
+    let running = Entity::visible()
         .select_only()
         .columns([Column::Id, Column::Worker, Column::RunStart])
         .column(callback::Column::Label)

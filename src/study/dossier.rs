@@ -14,6 +14,7 @@ use crate::entity::{
     scantype, state, subject, transition, workflow,
 };
 
+use super::Visible;
 use super::overview::user_names;
 use super::variable::variables_of;
 
@@ -113,8 +114,8 @@ impl Dossier {
     /// # Errors
     /// When the database cannot be read.
     pub async fn find(connection: &impl ConnectionTrait, id: i32) -> Result<Option<Self>, DbErr> {
-        let Some(experiment) = experiment::Entity::find_by_id(id).one(connection).await? else { return Ok(None) };
-        let subject = subject::Entity::find_by_id(experiment.subject_id).find_also_related(cohort::Entity);
+        let Some(experiment) = experiment::Entity::visible_by_id(id).one(connection).await? else { return Ok(None) };
+        let subject = subject::Entity::visible_by_id(experiment.subject_id).find_also_related(cohort::Entity);
         let Some((subject, Some(cohort))) = subject.one(connection).await? else { return Ok(None) };
         let state = state::Entity::find_by_id(experiment.state_id).find_also_related(workflow::Entity);
         let Some((state, Some(workflow))) = state.one(connection).await? else { return Ok(None) };
@@ -149,7 +150,7 @@ impl Dossier {
 }
 
 async fn scans(connection: &impl ConnectionTrait, experiment_id: i32) -> Result<Vec<ScanCount>, DbErr> {
-    let scans = scan::Entity::find()
+    let scans = scan::Entity::visible()
         .filter(scan::Column::ExperimentId.eq(experiment_id))
         .find_also_related(scantype::Entity)
         .all(connection)
@@ -167,7 +168,7 @@ async fn external_ids(
     connection: &impl ConnectionTrait,
     experiment_id: i32,
 ) -> Result<BTreeMap<String, String>, DbErr> {
-    let links = external_experiment_links::Entity::find()
+    let links = external_experiment_links::Entity::visible()
         .filter(external_experiment_links::Column::ExperimentId.eq(experiment_id))
         .find_also_related(external_system::Entity)
         .all(connection)
@@ -179,7 +180,7 @@ async fn history(
     connection: &impl ConnectionTrait,
     experiment: &experiment::Model,
 ) -> Result<Vec<HistoryEntry>, DbErr> {
-    let actions = action::Entity::find()
+    let actions = action::Entity::visible()
         .filter(action::Column::ExperimentId.eq(experiment.id))
         .order_by_desc(action::Column::Id)
         .all(connection)
@@ -219,7 +220,7 @@ async fn executions(
     actions: &[action::Model],
 ) -> Result<HashMap<i32, Vec<ExecutionEntry>>, DbErr> {
     // The page is asked for every two seconds.
-    let rows = without_logs(callback_execution::Entity::find())
+    let rows = without_logs(callback_execution::Entity::visible())
         .filter(callback_execution::Column::ActionId.is_in(actions.iter().map(|action| action.id)))
         .order_by_asc(callback_execution::Column::Id)
         .all(connection)
@@ -263,7 +264,7 @@ async fn last_of_logs(
     connection: &impl ConnectionTrait,
     ids: impl Iterator<Item = i32>,
 ) -> Result<HashMap<i32, String>, DbErr> {
-    let logs: Vec<(i32, Option<String>)> = callback_execution::Entity::find()
+    let logs: Vec<(i32, Option<String>)> = callback_execution::Entity::visible()
         .select_only()
         .columns([callback_execution::Column::Id, callback_execution::Column::RunLog])
         .filter(callback_execution::Column::Id.is_in(ids))

@@ -10,6 +10,7 @@ use crate::audit::{self, Event};
 use crate::database::{self, Database, WriteTransaction};
 use crate::entity::{cohort, external_cohort_urls, external_experiment_links, external_subject_links, external_system};
 
+use super::Visible;
 use super::record::BySystem;
 use super::register::{experiment_link, subject_link};
 use super::revise::{ReviseError, locked_experiment, locked_subject, not_found};
@@ -67,17 +68,18 @@ async fn link_of(connection: &impl ConnectionTrait, linked: Linked, system_id: i
     Ok(match linked {
         Linked::Cohort(id) => {
             use external_cohort_urls::{Column, Entity};
-            let all = Entity::find().filter(Column::CohortId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
+            let all = Entity::visible().filter(Column::CohortId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
             all.one(connection).await?.map(|row| row.url)
         }
         Linked::Subject(id) => {
             use external_subject_links::{Column, Entity};
-            let all = Entity::find().filter(Column::SubjectId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
+            let all = Entity::visible().filter(Column::SubjectId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
             all.one(connection).await?.map(|row| row.external_id)
         }
         Linked::Experiment(id) => {
             use external_experiment_links::{Column, Entity};
-            let all = Entity::find().filter(Column::ExperimentId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
+            let all =
+                Entity::visible().filter(Column::ExperimentId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
             all.one(connection).await?.map(|row| row.external_id)
         }
     })
@@ -86,7 +88,7 @@ async fn link_of(connection: &impl ConnectionTrait, linked: Linked, system_id: i
 async fn check_linked(transaction: &WriteTransaction, linked: Linked) -> Result<(), ReviseError> {
     match linked {
         Linked::Cohort(id) => {
-            let row = cohort::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
+            let row = cohort::Entity::visible_by_id(id).lock_exclusive().one(&**transaction).await?;
             row.map(drop).ok_or_else(|| not_found("cohort", &id))
         }
         Linked::Subject(id) => locked_subject(transaction, id).await.map(drop),
@@ -100,7 +102,7 @@ async fn cohort_url(connection: &impl ConnectionTrait, cohort_id: i32, system_id
     let changed = Entity::update_many().col_expr(Column::Url, Expr::value(url)).filter(known.clone());
     changed.exec(connection).await?;
     // Counted by reading: MySQL says 0 changed for a value that is there already.
-    if Entity::find().filter(known).one(connection).await?.is_some() {
+    if Entity::visible().filter(known).one(connection).await?.is_some() {
         return Ok(());
     }
     let row = ActiveModel {

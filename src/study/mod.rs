@@ -15,8 +15,10 @@ pub mod register;
 pub mod revise;
 pub mod search;
 pub mod variable;
+pub mod visible;
 
 pub use label::{Label, LabelError};
 pub use listing::Totals;
 pub use reference::{Found, Reference};
 pub use variable::VariableValue;
+pub use visible::Visible;

@@ -10,9 +10,9 @@ use sea_orm::{
 use serde::Serialize;
 
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
-use crate::entity::{
-    action, callback, callback_execution, cohort, experiment, state, subject, transition, user, workflow,
-};
+use crate::entity::{action, callback, callback_execution, cohort, experiment, state, transition, user, workflow};
+
+use super::visible::{Visible, experiments_in_use, subjects_in_use};
 
 /// How many there are.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -74,12 +74,12 @@ pub struct Trouble {
 pub async fn totals(connection: &impl ConnectionTrait) -> Result<Totals, DbErr> {
     let executions = |statuses: &[ExecutionStatus]| {
         let column = callback_execution::Column::Status;
-        callback_execution::Entity::find().filter(column.is_in(statuses.iter().copied()))
+        callback_execution::Entity::visible().filter(column.is_in(statuses.iter().copied()))
     };
     Ok(Totals {
-        cohorts: cohort::Entity::find().count(connection).await?,
-        subjects: subject::Entity::in_use().count(connection).await?,
-        experiments: experiment::Entity::in_use().count(connection).await?,
+        cohorts: cohort::Entity::visible().count(connection).await?,
+        subjects: subjects_in_use().count(connection).await?,
+        experiments: experiments_in_use().count(connection).await?,
         queued: executions(&ExecutionStatus::CLAIMABLE).count(connection).await?,
         running: executions(&[ExecutionStatus::Running]).count(connection).await?,
         waiting: executions(&[ExecutionStatus::Waiting]).count(connection).await?,
@@ -110,7 +110,7 @@ pub async fn workflows(connection: &impl ConnectionTrait, only: Option<i32>) -> 
         .order_by_asc(state::Column::Id)
         .all(connection)
         .await?;
-    let counts = experiment::Entity::in_use()
+    let counts = experiments_in_use()
         .select_only()
         .column(experiment::Column::StateId)
         .column_as(experiment::Column::Id.count(), "count")
@@ -183,7 +183,7 @@ fn actions_in_use() -> SelectStatement {
 /// # Errors
 /// When the database cannot be read.
 pub async fn recent_events(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Event>, DbErr> {
-    let actions = action::Entity::find()
+    let actions = action::Entity::visible()
         .filter(action::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use()))
         .order_by_desc(action::Column::Id)
         .limit(limit)
@@ -231,7 +231,7 @@ pub async fn user_names(
 /// # Errors
 /// When the database cannot be read.
 pub async fn recent_trouble(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Trouble>, DbErr> {
-    let executions = callback_execution::Entity::find()
+    let executions = callback_execution::Entity::visible()
         .filter(callback_execution::Column::Result.is_in([ExecutionResult::Failed, ExecutionResult::Timeout]))
         .filter(callback_execution::Column::ActionId.in_subquery(actions_in_use()))
         .order_by_desc(callback_execution::Column::Id)
@@ -240,7 +240,7 @@ pub async fn recent_trouble(connection: &impl ConnectionTrait, limit: u64) -> Re
         .all(connection)
         .await?;
     let ids = executions.iter().map(|(execution, _)| execution.action_id);
-    let actions = action::Entity::find()
+    let actions = action::Entity::visible()
         .filter(action::Column::Id.is_in(ids))
         .find_also_related(experiment::Entity)
         .all(connection)

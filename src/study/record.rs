@@ -13,6 +13,7 @@ use crate::entity::{
 
 use super::listing::{Named, named};
 use super::variable::variables_of;
+use super::visible::{Visible, experiments_in_use, subjects_in_use};
 
 /// Texts by the name of the external system.
 pub type BySystem = BTreeMap<String, String>;
@@ -118,7 +119,7 @@ pub async fn cohort(
     row: cohort::Model,
     most: Option<u64>,
 ) -> Result<CohortRecord, DbErr> {
-    let mut subjects = subject::Entity::in_use().filter(subject::Column::CohortId.eq(row.id));
+    let mut subjects = subjects_in_use().filter(subject::Column::CohortId.eq(row.id));
     if let Some(most) = most {
         subjects = subjects.order_by_desc(subject::Column::Id).limit(most);
     }
@@ -150,7 +151,7 @@ pub async fn subjects_of_cohort(
 /// # Errors
 /// When the database cannot be read.
 pub async fn cohort_urls(connection: &impl ConnectionTrait, cohort_id: i32) -> Result<BySystem, DbErr> {
-    let rows = external_cohort_urls::Entity::find()
+    let rows = external_cohort_urls::Entity::visible()
         .filter(external_cohort_urls::Column::CohortId.eq(cohort_id))
         .find_also_related(external_system::Entity)
         .all(connection)
@@ -163,7 +164,7 @@ pub async fn cohort_urls(connection: &impl ConnectionTrait, cohort_id: i32) -> R
 /// # Errors
 /// When the database cannot be read.
 pub async fn subject_ids(connection: &impl ConnectionTrait, subject_id: i32) -> Result<BySystem, DbErr> {
-    let rows = external_subject_links::Entity::find()
+    let rows = external_subject_links::Entity::visible()
         .filter(external_subject_links::Column::SubjectId.eq(subject_id))
         .find_also_related(external_system::Entity)
         .all(connection)
@@ -176,7 +177,7 @@ pub async fn subject_ids(connection: &impl ConnectionTrait, subject_id: i32) -> 
 /// # Errors
 /// When the database cannot be read.
 pub async fn experiment_ids(connection: &impl ConnectionTrait, experiment_id: i32) -> Result<BySystem, DbErr> {
-    let rows = external_experiment_links::Entity::find()
+    let rows = external_experiment_links::Entity::visible()
         .filter(external_experiment_links::Column::ExperimentId.eq(experiment_id))
         .find_also_related(external_system::Entity)
         .all(connection)
@@ -187,7 +188,7 @@ pub async fn experiment_ids(connection: &impl ConnectionTrait, experiment_id: i3
 /// # Errors
 /// When the database cannot be read.
 pub async fn subject(connection: &impl ConnectionTrait, row: subject::Model) -> Result<SubjectRecord, DbErr> {
-    let cohort = one(connection, cohort::Entity::find_by_id(row.cohort_id)).await?;
+    let cohort = one(connection, cohort::Entity::visible_by_id(row.cohort_id)).await?;
     Ok(SubjectRecord {
         cohort: Named { id: cohort.id, label: cohort.label },
         external_ids: subject_ids(connection, row.id).await?,
@@ -201,16 +202,15 @@ pub async fn subject(connection: &impl ConnectionTrait, row: subject::Model) -> 
 /// # Errors
 /// When the database cannot be read.
 pub async fn experiments_of(connection: &impl ConnectionTrait, subject_id: i32) -> Result<Vec<Named>, DbErr> {
-    let experiments = experiment::Entity::in_use()
-        .filter(experiment::Column::SubjectId.eq(subject_id))
-        .order_by_asc(experiment::Column::Id);
+    let experiments =
+        experiments_in_use().filter(experiment::Column::SubjectId.eq(subject_id)).order_by_asc(experiment::Column::Id);
     named(experiments, (experiment::Column::Id, experiment::Column::Label), connection).await
 }
 
 /// # Errors
 /// When the database cannot be read.
 pub async fn experiment(connection: &impl ConnectionTrait, row: experiment::Model) -> Result<ExperimentRecord, DbErr> {
-    let subject = one(connection, subject::Entity::find_by_id(row.subject_id)).await?;
+    let subject = one(connection, subject::Entity::visible_by_id(row.subject_id)).await?;
     let state = one(connection, state::Entity::find_by_id(row.state_id)).await?;
     let variables = variables_of(connection, row.id).await?;
     Ok(ExperimentRecord {
@@ -243,9 +243,8 @@ pub async fn state(connection: &impl ConnectionTrait, row: state::Model) -> Resu
 /// # Errors
 /// When the database cannot be read.
 pub async fn experiments_in(connection: &impl ConnectionTrait, state_id: i32) -> Result<Vec<Named>, DbErr> {
-    let experiments = experiment::Entity::in_use()
-        .filter(experiment::Column::StateId.eq(state_id))
-        .order_by_asc(experiment::Column::Id);
+    let experiments =
+        experiments_in_use().filter(experiment::Column::StateId.eq(state_id)).order_by_asc(experiment::Column::Id);
     named(experiments, (experiment::Column::Id, experiment::Column::Label), connection).await
 }
 
@@ -264,8 +263,8 @@ pub async fn transition(connection: &impl ConnectionTrait, row: transition::Mode
 /// # Errors
 /// When the database cannot be read.
 pub async fn action(connection: &impl ConnectionTrait, row: action::Model) -> Result<ActionRecord, DbErr> {
-    let experiment = one(connection, experiment::Entity::find_by_id(row.experiment_id)).await?;
-    let executions: Vec<i32> = callback_execution::Entity::find()
+    let experiment = one(connection, experiment::Entity::visible_by_id(row.experiment_id)).await?;
+    let executions: Vec<i32> = callback_execution::Entity::visible()
         .select_only()
         .column(callback_execution::Column::Id)
         .filter(callback_execution::Column::ActionId.eq(row.id))
@@ -284,7 +283,7 @@ pub async fn callback(
     most: Option<u64>,
 ) -> Result<CallbackRecord, DbErr> {
     let state = one(connection, state::Entity::find_by_id(row.state_id)).await?;
-    let executions = callback_execution::Entity::find()
+    let executions = callback_execution::Entity::visible()
         .select_only()
         .column(callback_execution::Column::Id)
         .filter(callback_execution::Column::CallbackId.eq(row.id));
@@ -304,10 +303,10 @@ pub async fn execution(
     row: callback_execution::Model,
 ) -> Result<ExecutionRecord, DbErr> {
     let callback_row = one(connection, callback::Entity::find_by_id(row.callback_id)).await?;
-    let action_row = one(connection, action::Entity::find_by_id(row.action_id)).await?;
-    let experiment_row = one(connection, experiment::Entity::find_by_id(action_row.experiment_id)).await?;
-    let subject_row = one(connection, subject::Entity::find_by_id(experiment_row.subject_id)).await?;
-    let cohort_row = one(connection, cohort::Entity::find_by_id(subject_row.cohort_id)).await?;
+    let action_row = one(connection, action::Entity::visible_by_id(row.action_id)).await?;
+    let experiment_row = one(connection, experiment::Entity::visible_by_id(action_row.experiment_id)).await?;
+    let subject_row = one(connection, subject::Entity::visible_by_id(experiment_row.subject_id)).await?;
+    let cohort_row = one(connection, cohort::Entity::visible_by_id(subject_row.cohort_id)).await?;
     let systems = external_system::Entity::find().all(connection).await?;
     Ok(ExecutionRecord {
         callback: callback(connection, callback_row, Some(MOST_NAMED)).await?,
@@ -327,7 +326,7 @@ pub async fn execution(
 pub async fn scans(connection: &impl ConnectionTrait, rows: Vec<scan::Model>) -> Result<Vec<ScanRecord>, DbErr> {
     let experiments = labels(
         connection,
-        experiment::Entity::find(),
+        experiment::Entity::visible(),
         (experiment::Column::Id, experiment::Column::Label),
         rows.iter().map(|row| row.experiment_id),
     )
@@ -351,7 +350,7 @@ pub async fn subject_links(
 ) -> Result<Vec<LinkRecord>, DbErr> {
     let columns = (subject::Column::Id, subject::Column::Label);
     let ids = rows.iter().map(|row| row.subject_id);
-    let subjects = labels(connection, subject::Entity::find(), columns, ids).await?;
+    let subjects = labels(connection, subject::Entity::visible(), columns, ids).await?;
     let systems = external_system::Entity::find().all(connection).await?;
     let record = |row: external_subject_links::Model| {
         let target = Named { id: row.subject_id, label: subjects.get(&row.subject_id)?.clone() };
@@ -371,7 +370,7 @@ pub async fn experiment_links(
 ) -> Result<Vec<LinkRecord>, DbErr> {
     let columns = (experiment::Column::Id, experiment::Column::Label);
     let ids = rows.iter().map(|row| row.experiment_id);
-    let experiments = labels(connection, experiment::Entity::find(), columns, ids).await?;
+    let experiments = labels(connection, experiment::Entity::visible(), columns, ids).await?;
     let systems = external_system::Entity::find().all(connection).await?;
     let record = |row: external_experiment_links::Model| {
         let target = Named { id: row.experiment_id, label: experiments.get(&row.experiment_id)?.clone() };

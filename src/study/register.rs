@@ -15,7 +15,7 @@ use crate::entity::{
     scan, scantype, subject,
 };
 
-use super::Label;
+use super::{Label, Visible};
 
 /// Rows in one statement: databases take only so many values.
 const CHUNK: usize = 1000;
@@ -32,7 +32,7 @@ pub struct Registered {
 /// # Errors
 /// When the database cannot be written.
 pub async fn cohort(connection: &impl ConnectionTrait, label: &Label) -> Result<Registered, DbErr> {
-    let found = cohort::Entity::find().filter(cohort::Column::Label.eq(label.as_str())).one(connection).await?;
+    let found = cohort::Entity::visible().filter(cohort::Column::Label.eq(label.as_str())).one(connection).await?;
     if let Some(cohort) = found {
         return Ok(Registered { id: cohort.id, is_new: false });
     }
@@ -52,7 +52,7 @@ pub async fn subject(
     label: &Label,
     date_of_birth: Option<NaiveDate>,
 ) -> Result<Registered, DbErr> {
-    let found = subject::Entity::find()
+    let found = subject::Entity::visible()
         .filter(subject::Column::CohortId.eq(cohort_id))
         .filter(subject::Column::Label.eq(label.as_str()))
         .filter(subject::Column::ArchiveId.eq(0))
@@ -83,7 +83,7 @@ pub async fn find_experiment(
     subject_id: i32,
     label: &str,
 ) -> Result<Option<experiment::Model>, DbErr> {
-    experiment::Entity::find()
+    experiment::Entity::visible()
         .filter(experiment::Column::SubjectId.eq(subject_id))
         .filter(experiment::Column::Label.eq(label))
         .filter(experiment::Column::ArchiveId.eq(0))
@@ -101,7 +101,8 @@ pub async fn archived_subject(
     label: &Label,
 ) -> Result<Option<i32>, DbErr> {
     use subject::Column;
-    let all = subject::Entity::find().filter(Column::CohortId.eq(cohort_id)).filter(Column::Label.eq(label.as_str()));
+    let all =
+        subject::Entity::visible().filter(Column::CohortId.eq(cohort_id)).filter(Column::Label.eq(label.as_str()));
     // The one in use has the lowest: 0.
     let found = all.order_by_asc(Column::ArchiveId).one(connection).await?;
     Ok(found.filter(|row| row.archive_id != 0).map(|row| row.id))
@@ -117,7 +118,7 @@ pub async fn known_experiment(
     label: &Label,
 ) -> Result<Option<i32>, DbErr> {
     use experiment::Column;
-    let all = experiment::Entity::find().filter(Column::SubjectId.eq(subject_id));
+    let all = experiment::Entity::visible().filter(Column::SubjectId.eq(subject_id));
     let all = all.filter(Column::Label.eq(label.as_str())).order_by_asc(Column::ArchiveId);
     Ok(all.one(connection).await?.map(|row| row.id))
 }
@@ -149,7 +150,7 @@ pub async fn scans(
     wanted: &BTreeMap<i32, usize>,
 ) -> Result<usize, DbErr> {
     let mut there: HashMap<i32, usize> = HashMap::new();
-    for scan in scan::Entity::find().filter(scan::Column::ExperimentId.eq(experiment_id)).all(connection).await? {
+    for scan in scan::Entity::visible().filter(scan::Column::ExperimentId.eq(experiment_id)).all(connection).await? {
         *there.entry(scan.scantype_id).or_default() += 1;
     }
     let mut rows = Vec::new();
@@ -214,7 +215,7 @@ pub async fn subject_link(
     let changed = Entity::update_many().col_expr(Column::ExternalId, Expr::value(external_id)).filter(known.clone());
     changed.exec(connection).await?;
     // Counted by reading: MySQL says 0 changed for a value that is there already.
-    if Entity::find().filter(known).one(connection).await?.is_some() {
+    if Entity::visible().filter(known).one(connection).await?.is_some() {
         return Ok(());
     }
     let row = ActiveModel {
@@ -242,7 +243,7 @@ pub async fn experiment_link(
     let changed = Entity::update_many().col_expr(Column::ExternalId, Expr::value(external_id)).filter(known.clone());
     changed.exec(connection).await?;
     // Counted by reading: MySQL says 0 changed for a value that is there already.
-    if Entity::find().filter(known).one(connection).await?.is_some() {
+    if Entity::visible().filter(known).one(connection).await?.is_some() {
         return Ok(());
     }
     let row = ActiveModel {

@@ -2,15 +2,15 @@
 
 use chrono::{NaiveDate, NaiveDateTime};
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QuerySelect};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr, IntoActiveModel, QuerySelect};
 use serde_json::{Value, json};
 
 use crate::audit::{self, Event};
 use crate::database::{self, Database, WriteTransaction};
 use crate::entity::{cohort, experiment, external_system, external_system_history, scan, scantype, subject};
 
-use super::Label;
 use super::record::{self, CohortRecord, SubjectRecord};
+use super::{Label, Visible};
 
 /// Why a change was not made; nothing has changed then.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,7 @@ pub async fn update_cohort(
     seen: impl FnOnce(&CohortRecord) -> bool,
 ) -> Result<cohort::Model, ReviseError> {
     let transaction = database.begin().await?;
-    let row = cohort::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+    let row = cohort::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
     let row = row.ok_or_else(|| not_found("cohort", &id))?;
     // A cohort has thousands of subjects; they are looked at only for somebody who asks.
     if is_guarded && !seen(&record::cohort(&*transaction, row.clone(), None).await?) {
@@ -178,7 +178,7 @@ fn shown(row: &subject::Model) -> Value {
 
 /// The subject, which nobody else changes or archives before the transaction ends.
 pub(super) async fn locked_subject(transaction: &WriteTransaction, id: i32) -> Result<subject::Model, ReviseError> {
-    let row = subject::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
+    let row = subject::Entity::visible_by_id(id).lock_exclusive().one(&**transaction).await?;
     let row = row.ok_or_else(|| not_found("subject", &id))?;
     if row.archive_id != 0 {
         return Err(ReviseError::Archived { kind: "subject", id });
@@ -190,7 +190,7 @@ pub(super) async fn locked_experiment(
     transaction: &WriteTransaction,
     id: i32,
 ) -> Result<experiment::Model, ReviseError> {
-    let row = experiment::Entity::find_by_id(id).lock_exclusive().one(&**transaction).await?;
+    let row = experiment::Entity::visible_by_id(id).lock_exclusive().one(&**transaction).await?;
     let row = row.ok_or_else(|| not_found("experiment", &id))?;
     if row.archive_id != 0 {
         return Err(ReviseError::Archived { kind: "experiment", id });

@@ -15,6 +15,8 @@ use serde::Serialize;
 use crate::database::contains;
 use crate::entity::{cohort, experiment, state, subject, workflow};
 
+use super::visible::{Visible, experiments_in_use, subjects_in_use};
+
 /// Which experiments.
 #[derive(Debug, Clone, Default)]
 pub struct ExperimentFilter {
@@ -99,7 +101,7 @@ pub async fn experiments(
     place: Place,
 ) -> Result<Page<ExperimentRow>, DbErr> {
     let condition = experiment_condition(filter);
-    let all = || experiment::Entity::in_use().filter(condition.clone());
+    let all = || experiments_in_use().filter(condition.clone());
     let page = page(connection, all, experiment::Column::Id, place, |row| row.id).await?;
     let rows = with_names(connection, page.rows).await?;
     Ok(Page {
@@ -180,7 +182,7 @@ async fn with_names(
     let states: HashMap<i32, String> = states.into_iter().map(|row| (row.id, row.label)).collect();
     let workflows = workflow::Entity::find().all(connection).await?;
     let workflows: HashMap<i32, String> = workflows.into_iter().map(|row| (row.id, row.label)).collect();
-    let subjects = subject::Entity::find()
+    let subjects = subject::Entity::visible()
         .filter(subject::Column::Id.is_in(ids(|row| row.subject_id)))
         .find_also_related(cohort::Entity)
         .all(connection)
@@ -225,12 +227,12 @@ pub async fn subjects(
     if let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) {
         condition = condition.add(contains(subject::Column::Label, text));
     }
-    let all = || subject::Entity::in_use().filter(condition.clone());
+    let all = || subjects_in_use().filter(condition.clone());
     let page = page(connection, all, subject::Column::Id, place, |row| row.id).await?;
     let ids: Vec<i32> = page.rows.iter().map(|row| row.id).collect();
     let counts = count_by(connection, experiment::Column::SubjectId, ids).await?;
     let cohorts: HashMap<i32, String> =
-        cohort::Entity::find().all(connection).await?.into_iter().map(|row| (row.id, row.label)).collect();
+        cohort::Entity::visible().all(connection).await?.into_iter().map(|row| (row.id, row.label)).collect();
     let rows = page.rows.into_iter().map(|row| SubjectRow {
         experiments: counts.get(&row.id).copied().unwrap_or(0),
         cohort: cohorts.get(&row.cohort_id).cloned().unwrap_or_default(),
@@ -262,7 +264,7 @@ async fn count_by(
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let counted = experiment::Entity::in_use()
+    let counted = experiments_in_use()
         .select_only()
         .column_as(column, "key")
         .column_as(experiment::Column::Id.count(), "count")
@@ -279,8 +281,8 @@ async fn count_by(
 /// # Errors
 /// When the database cannot be read.
 pub async fn cohorts(connection: &impl ConnectionTrait) -> Result<Vec<CohortRow>, DbErr> {
-    let cohorts = cohort::Entity::find().order_by_asc(cohort::Column::Label).all(connection).await?;
-    let subjects = subject::Entity::in_use()
+    let cohorts = cohort::Entity::visible().order_by_asc(cohort::Column::Label).all(connection).await?;
+    let subjects = subjects_in_use()
         .select_only()
         .column_as(subject::Column::CohortId, "key")
         .column_as(subject::Column::Id.count(), "count")
@@ -288,7 +290,7 @@ pub async fn cohorts(connection: &impl ConnectionTrait) -> Result<Vec<CohortRow>
         .into_model::<Counted>()
         .all(connection)
         .await?;
-    let experiments = experiment::Entity::in_use()
+    let experiments = experiments_in_use()
         .select_only()
         .inner_join(subject::Entity)
         .column_as(subject::Column::CohortId, "key")

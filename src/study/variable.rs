@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::entity::kind::VariableKind;
 use crate::entity::variable;
 
+use super::Visible;
+
 /// A value with its type. Stored as the existing product stores it: a type word and a text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum VariableValue {
@@ -144,7 +146,7 @@ pub async fn variables_of(
     connection: &impl ConnectionTrait,
     experiment_id: i32,
 ) -> Result<Vec<(String, VariableValue)>, DbErr> {
-    let rows = variable::Entity::find()
+    let rows = variable::Entity::visible()
         .filter(variable::Column::ExperimentId.eq(experiment_id))
         .order_by_asc(variable::Column::Label)
         .all(connection)

@@ -2,12 +2,12 @@
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use sea_orm::EntityTrait;
 use serde::Serialize;
 
 use crate::app::App;
 use crate::entity::cohort;
 use crate::http::{HttpError, LoggedIn, Wants};
+use crate::study::Visible;
 use crate::study::search::{self, CohortRow, Page, SubjectRow};
 
 use super::page::{missing, page, page_or_block};
@@ -41,7 +41,7 @@ pub(super) async fn show_cohort(
     Query(query): Query<SubjectQuery>,
 ) -> Result<Response, HttpError> {
     let connection = app.engine.database().reader();
-    let cohort = cohort::Entity::find_by_id(id).one(connection).await?.ok_or_else(|| missing("cohort", id))?;
+    let cohort = cohort::Entity::visible_by_id(id).one(connection).await?.ok_or_else(|| missing("cohort", id))?;
     let subjects = search::subjects(connection, Some(id), Some(&query.q), query.paging().place()).await?;
     let content = CohortPage {
         id,

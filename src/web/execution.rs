@@ -3,7 +3,6 @@
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 
 use crate::account::User;
@@ -12,6 +11,7 @@ use crate::engine::Intervention;
 use crate::entity::kind::ExecutionResult;
 use crate::entity::{action, callback, callback_execution, experiment};
 use crate::http::{HttpError, LoggedIn, Wants};
+use crate::study::Visible;
 use crate::study::dossier::{ExecutionEntry, execution_entry};
 
 use super::page::{missing, page_or_block};
@@ -47,10 +47,13 @@ async fn execution_page(
     problem: Option<String>,
 ) -> Result<Response, HttpError> {
     let connection = app.engine.database().reader();
-    let found = callback_execution::Entity::find_by_id(id).find_also_related(callback::Entity).one(connection).await?;
-    let Some((execution, Some(callback))) = found else { return Err(missing("callback execution", id)) };
     let found =
-        action::Entity::find_by_id(execution.action_id).find_also_related(experiment::Entity).one(connection).await?;
+        callback_execution::Entity::visible_by_id(id).find_also_related(callback::Entity).one(connection).await?;
+    let Some((execution, Some(callback))) = found else { return Err(missing("callback execution", id)) };
+    let found = action::Entity::visible_by_id(execution.action_id)
+        .find_also_related(experiment::Entity)
+        .one(connection)
+        .await?;
     let Some((action, Some(experiment))) = found else { return Err(missing("callback execution", id)) };
     let content = ExecutionPage {
         arguments: callback.callback_arguments.clone(),

@@ -12,6 +12,7 @@ use crate::audit;
 use crate::engine::{Possible, Target};
 use crate::entity::{action, state, workflow};
 use crate::http::{HttpError, LoggedIn, Wants};
+use crate::study::Visible;
 use crate::study::dossier::Dossier;
 use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page};
 
@@ -212,7 +213,7 @@ pub(super) async fn show_action(
     _user: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    let action = action::Entity::find_by_id(id).one(app.engine.database().reader()).await?;
+    let action = action::Entity::visible_by_id(id).one(app.engine.database().reader()).await?;
     let action = action.ok_or_else(|| missing("action", id))?;
     let address = format!("{}/experiments/{}#action-{id}", app.settings.web.prefix, action.experiment_id);
     Ok((StatusCode::SEE_OTHER, [("location", address)]).into_response())

@@ -27,7 +27,7 @@ use crate::account::Permission::{
 use crate::app::App;
 use crate::http::HttpError;
 
-use routes::Need::{Account, Admin, Login, May, Nothing};
+use routes::Need::{Account, Admin, Everywhere, Login, May, Nothing};
 pub use routes::{Entry, Need, Pages};
 
 /// All pages, each with who may come to it. What is switched off is not there.
@@ -53,7 +53,7 @@ pub fn pages(app: &App) -> Pages {
         .get("/callback_executions/{id}", Login, execution::show_execution)
         .post("/callback_executions/{id}/intervene", May(ActionUpdate), execution::intervene)
         .get("/workers", May(ActionUpdate), work::list_workers)
-        .get("/dead_letters", May(ActionUpdate), work::list_dead_letters)
+        .get("/dead_letters", Everywhere(ActionUpdate), work::list_dead_letters)
         .get("/audit", May(UserReadAll), audit::list_events)
         .get("/audit.csv", May(UserReadAll), audit::download_events);
     pages = people(pages);
@@ -71,6 +71,7 @@ fn people(pages: Pages) -> Pages {
         .get("/users/{id}", May(UserReadAll), user::show_user)
         .post("/users/{id}", May(UserUpdateAll), user::update_user)
         .post("/users/{id}/role", May(RolesManage), user::switch_role)
+        .post("/users/{id}/role/cohorts", May(RolesManage), user::give_for_cohorts)
         .post("/users/{id}/active", May(UserUpdateAll), user::switch_active)
         .post("/users/{id}/sessions/end", May(UserUpdateAll), user::end_sessions)
         .post("/users/{id}/second_factor/end", May(UserUpdateAll), user::end_second_factor)

@@ -4,13 +4,14 @@ use axum::http::header::{CACHE_CONTROL, VARY};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use chrono::NaiveDateTime;
-use sea_orm::{EntityTrait, QueryOrder};
+use sea_orm::QueryOrder;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::account::{Permission, User};
 use crate::app::App;
 use crate::entity::cohort;
 use crate::http::HttpError;
+use crate::study::Visible;
 use crate::study::search::Place;
 
 /// Rows of a list on one page.
@@ -121,7 +122,7 @@ pub(super) struct Choice {
 
 /// All cohorts, by label.
 pub(super) async fn cohort_choices(app: &App) -> Result<Vec<Choice>, HttpError> {
-    let cohorts = cohort::Entity::find().order_by_asc(cohort::Column::Label);
+    let cohorts = cohort::Entity::visible().order_by_asc(cohort::Column::Label);
     let cohorts = cohorts.all(app.engine.database().reader()).await?;
     Ok(cohorts.into_iter().map(|row| Choice { id: row.id, label: row.label }).collect())
 }

@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use crate::account::Permission;
 use crate::app::App;
-use crate::http::{HttpError, LoggedIn, Wants};
+use crate::http::{HttpError, LoggedIn, WHOLE_STUDY, Wants};
 
 /// Who may come to a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +23,10 @@ pub enum Need {
     Login,
     /// Somebody with the role `admin`.
     Admin,
-    /// Somebody whose roles permit it.
+    /// Somebody whose roles permit it, in some cohorts at least; the page is about those.
     May(Permission),
+    /// Somebody whose roles permit it in the whole study.
+    Everywhere(Permission),
 }
 
 impl std::fmt::Display for Need {
@@ -34,7 +36,7 @@ impl std::fmt::Display for Need {
             Self::Account => "account",
             Self::Login => "login",
             Self::Admin => "admin",
-            Self::May(permission) => permission.name(),
+            Self::May(permission) | Self::Everywhere(permission) => permission.name(),
         })
     }
 }
@@ -136,10 +138,14 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
     if need == Need::Admin && !user.is_admin() {
         return HttpError::NotYours("This needs the role 'admin'.".to_owned()).into_response();
     }
-    if let Need::May(permission) = need
-        && !user.may(permission)
-    {
-        return HttpError::Forbidden(permission.name()).into_response();
+    if let Need::May(permission) | Need::Everywhere(permission) = need {
+        if !user.may(permission) {
+            return HttpError::Forbidden(permission.name()).into_response();
+        }
+        user.acts_with(permission);
+    }
+    if matches!(need, Need::Everywhere(_)) && user.cohorts().is_some() {
+        return HttpError::NotYours(WHOLE_STUDY.to_owned()).into_response();
     }
     next.run(Request::from_parts(parts, body)).await
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
 use crate::entity::{cohort, external_subject_links, external_system, subject};
 use crate::http::{HttpError, LoggedIn, Wants};
+use crate::study::Visible;
 use crate::study::dossier::Archived;
 use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page, SubjectRow};
 
@@ -76,9 +77,9 @@ pub(super) async fn show_subject(
     Query(paging): Query<Paging>,
 ) -> Result<Response, HttpError> {
     let connection = app.engine.database().reader();
-    let found = subject::Entity::find_by_id(id).find_also_related(cohort::Entity).one(connection).await?;
+    let found = subject::Entity::visible_by_id(id).find_also_related(cohort::Entity).one(connection).await?;
     let Some((subject, Some(cohort))) = found else { return Err(missing("subject", id)) };
-    let links = external_subject_links::Entity::find()
+    let links = external_subject_links::Entity::visible()
         .filter(external_subject_links::Column::SubjectId.eq(id))
         .find_also_related(external_system::Entity)
         .all(connection)

@@ -2,13 +2,12 @@
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::show::{ActionList, Cohort, CohortList, Experiment, ExperimentList, Subject, SubjectList, V1};
-use crate::api::access::{Caller, May};
+use crate::api::access::{Caller, Everywhere, May};
 use crate::api::filter::{ExperimentFilter, read_experiment_filter};
 use crate::api::input::{Body, Given, Problems, Query};
 use crate::api::lookup;
@@ -19,7 +18,7 @@ use crate::app::App;
 use crate::entity::{cohort, experiment};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleStateUpdate};
-use crate::study::{Reference, listing, record};
+use crate::study::{Reference, Visible, listing, record};
 
 /// How the `{id}` of the address is to be read.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -61,7 +60,7 @@ pub(super) async fn list_cohorts(
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<CohortList>, HttpError> {
     let columns = (cohort::Column::Id, cohort::Column::Label);
-    let all = cohort::Entity::find();
+    let all = cohort::Entity::visible();
     let listed = listing::list_named(app.engine.database(), &app.totals, "cohorts", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, CohortList::new(V1(addresses).uris("cohorts", &listed.rows), extent)))
@@ -76,7 +75,7 @@ async fn show_cohort(app: &App, addresses: Addresses, row: cohort::Model) -> Res
     security(("login" = ["sample_add"])), responses((status = 201, body = Cohort)))]
 pub(super) async fn create_cohort(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    _: Everywhere<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<CohortBody>,
 ) -> Result<Created<Cohort>, HttpError> {

@@ -1,10 +1,10 @@
 //! Cohorts, with their subjects by label.
 
 use axum::extract::{Path, State};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, QueryFilter};
 
 use super::show::{Cohort, CohortList, Experiment, ExperimentList, Subject, SubjectList};
-use crate::api::access::{Caller, May};
+use crate::api::access::{Caller, Everywhere, May};
 use crate::api::input::{Body, Number};
 use crate::api::link::{ExternalUrlBody, ExternalUrlsBody};
 use crate::api::lookup::{self, by_id};
@@ -15,7 +15,8 @@ use crate::entity::{cohort, subject};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleDelete, SampleUpdate};
 use crate::study::link::{self, Linked};
-use crate::study::{Reference, listing, record};
+use crate::study::visible::subjects_in_use;
+use crate::study::{Reference, Visible, listing, record};
 
 /// The addresses at which external systems show a cohort.
 #[derive(serde::Serialize, utoipa::ToSchema)]
@@ -39,7 +40,7 @@ pub(super) async fn list_cohorts(
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<CohortList>, HttpError> {
     let columns = (cohort::Column::Id, cohort::Column::Label);
-    let all = cohort::Entity::find();
+    let all = cohort::Entity::visible();
     let listed = listing::list_named(app.engine.database(), &app.totals, "cohorts", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(extent, CohortList::new(addresses.summaries("cohorts", listed.rows), extent)))
@@ -50,7 +51,7 @@ pub(super) async fn list_cohorts(
     security(("login" = ["sample_add"])), responses((status = 201, body = Cohort)))]
 pub(super) async fn create_cohort(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    _: Everywhere<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<CohortBody>,
 ) -> Result<Created<Cohort>, HttpError> {
@@ -188,7 +189,7 @@ pub(super) async fn list_subjects_of_cohort(
     let database = app.engine.database();
     let cohort = lookup::cohort(database.reader(), &Reference::label(&label)).await?;
     let listed = if window == listing::Window::default() {
-        let all = subject::Entity::in_use().filter(subject::Column::CohortId.eq(cohort.id));
+        let all = subjects_in_use().filter(subject::Column::CohortId.eq(cohort.id));
         let rows = record::subjects_of_cohort(database.reader(), all).await?;
         listing::Listed { count: rows.len() as u64, rows }
     } else {

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::show::Summary;
 use crate::api::access::May;
 use crate::api::input::{Body, Given, ListBody, Problems, Readable};
+use crate::api::lookup;
 use crate::api::output::Addresses;
 use crate::api::state::{self, StateBody};
 use crate::app::App;
@@ -23,7 +24,8 @@ use crate::http::needs::{SampleAdd, SampleStateUpdate};
 use crate::import::{ScanKind, Session, register_session, register_subject};
 use crate::study::listing::Named;
 use crate::study::register::Registered;
-use crate::study::{Label, VariableValue};
+use crate::study::visible::sees_all;
+use crate::study::{Label, Reference, VariableValue};
 
 /// Things in one request at most, so that it ends in time.
 const MOST: usize = 1000;
@@ -309,6 +311,13 @@ async fn import_subject(
         Ok(subject) => subject,
         Err(error) => return Ok(wrong(error)),
     };
+    // Nothing is made in cohorts that are not there for who asks, nor are new ones.
+    let reference = Reference::label(subject.cohort.as_str());
+    if !sees_all()
+        && let Err(error) = lookup::cohort(app.engine.database().reader(), &reference).await
+    {
+        return Ok(wrong(told(&error)));
+    }
     let sessions = match item.get("experiments") {
         None | Some(Value::Null) => &[][..],
         Some(Value::Array(sessions)) => sessions,

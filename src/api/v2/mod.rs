@@ -100,6 +100,7 @@ fn services() -> OpenApiRouter<App> {
         .routes(routes!(people::list_users, people::create_user))
         .routes(routes!(people::get_user, people::update_user, people::delete_user))
         .routes(routes!(people::add_user_role, people::remove_user_role))
+        .routes(routes!(people::get_role_cohorts, people::set_role_cohorts))
         .routes(routes!(people::list_roles))
         .routes(routes!(people::get_role))
         .routes(routes!(people::list_tokens, people::create_token))

@@ -4,22 +4,22 @@ use std::collections::BTreeSet;
 
 use axum::extract::{Path, State};
 use chrono::{NaiveDateTime, TimeDelta};
-use sea_orm::EntityTrait;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::show::{Role, RoleList, User, UserList};
+use super::show::{Role, RoleList, Summary, User, UserList};
 use crate::account::{NewToken, Permission};
 use crate::api::access::{By, Caller, May};
 use crate::api::input::{Body, Given, Number, Problems};
-use crate::api::lookup::{by_id, moment};
+use crate::api::lookup::{self, by_id, moment};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
-use crate::api::people::{self, UserBody, open_user};
+use crate::api::people::{self, RoleCohortsBody, UserBody, open_user};
 use crate::app::App;
-use crate::entity::{role, user};
+use crate::entity::{cohort, role, user};
 use crate::http::HttpError;
 use crate::http::needs::{RolesManage, UserAdd, UserDelete, UserReadAll, UserUpdateAll};
-use crate::study::{Reference, listing};
+use crate::study::{Reference, Visible, listing};
 
 /// Users.
 #[utoipa::path(get, path = "/users", tag = "people", params(WindowQuery), security(("login" = ["user_read_all"])),
@@ -112,7 +112,7 @@ async fn set_role(
     Ok(axum::Json(UserRole { role: role.name, user: user.username, has_role }))
 }
 
-/// Gives a role to a user.
+/// Gives a role to a user, for the whole study. One that the user has already stays as it is.
 #[utoipa::path(put, path = "/users/{username}/roles/{role_name}", tag = "people",
     params(("username" = String, Path), ("role_name" = String, Path)), security(("login" = ["roles_manage"])),
     responses((status = 200, body = UserRole)))]
@@ -124,7 +124,7 @@ pub(super) async fn add_user_role(
     set_role(&app, &may.caller, &user, &role, true).await
 }
 
-/// Takes a role from a user.
+/// Takes a role from a user. 409 for the last one that is for certain cohorts only: without it the whole study could be seen.
 #[utoipa::path(delete, path = "/users/{username}/roles/{role_name}", tag = "people",
     params(("username" = String, Path), ("role_name" = String, Path)), security(("login" = ["roles_manage"])),
     responses((status = 200, body = UserRole)))]
@@ -134,6 +134,73 @@ pub(super) async fn remove_user_role(
     Path((user, role)): Path<(String, String)>,
 ) -> Result<axum::Json<UserRole>, HttpError> {
     set_role(&app, &may.caller, &user, &role, false).await
+}
+
+/// For which cohorts a user has a role.
+#[derive(Serialize, ToSchema)]
+pub(super) struct UserRoleCohorts {
+    #[schema(example = "superuser")]
+    role: String,
+    #[schema(example = "erin")]
+    user: String,
+    has_role: bool,
+    /// Null for the whole study, and without the role.
+    cohorts: Option<Vec<Summary>>,
+}
+
+async fn role_cohorts(
+    app: &App,
+    addresses: &Addresses,
+    user: user::Model,
+    role: role::Model,
+) -> Result<Single<UserRoleCohorts>, HttpError> {
+    let connection = app.engine.database().reader();
+    let found = app.accounts.find(user.id).await?;
+    let cohorts = app.accounts.role_cohorts(&[user.id]).await?;
+    let cohorts = match cohorts.get(&user.id).and_then(|roles| roles.get(&role.id)) {
+        None => None,
+        Some(ids) => {
+            let of_role = cohort::Entity::visible().filter(cohort::Column::Id.is_in(ids.iter().copied()));
+            let of_role = of_role.order_by_asc(cohort::Column::Id);
+            let rows = listing::named(of_role, (cohort::Column::Id, cohort::Column::Label), connection).await?;
+            Some(addresses.summaries("cohorts", rows))
+        }
+    };
+    let has_role = found.is_some_and(|found| found.roles.contains(&role.name));
+    Ok(Single(UserRoleCohorts { role: role.name, user: user.username, has_role, cohorts }))
+}
+
+/// For which cohorts a user has a role.
+#[utoipa::path(get, path = "/users/{username}/roles/{role_name}/cohorts", tag = "people",
+    params(("username" = String, Path), ("role_name" = String, Path)), security(("login" = ["roles_manage"])),
+    responses((status = 200, body = UserRoleCohorts)))]
+pub(super) async fn get_role_cohorts(
+    State(app): State<App>,
+    _: May<RolesManage>,
+    addresses: Addresses,
+    Path((user, role)): Path<(String, String)>,
+) -> Result<Single<UserRoleCohorts>, HttpError> {
+    let connection = app.engine.database().reader();
+    let user = lookup::user(connection, &Reference::label_first(&user)).await?;
+    let role = lookup::role(connection, &Reference::label_first(&role)).await?;
+    role_cohorts(&app, &addresses, user, role).await
+}
+
+/// Gives a role for certain cohorts only, or for the whole study. Who has a role for certain cohorts sees those and nothing
+/// else of the study. The user needs not have the role before.
+#[utoipa::path(put, path = "/users/{username}/roles/{role_name}/cohorts", tag = "people",
+    params(("username" = String, Path), ("role_name" = String, Path)), request_body = RoleCohortsBody,
+    security(("login" = ["roles_manage"])), responses((status = 200, body = UserRoleCohorts)))]
+pub(super) async fn set_role_cohorts(
+    State(app): State<App>,
+    may: May<RolesManage>,
+    addresses: Addresses,
+    Path((user, role)): Path<(String, String)>,
+    Body(body): Body<RoleCohortsBody>,
+) -> Result<Single<UserRoleCohorts>, HttpError> {
+    let (user, role) = (Reference::label_first(&user), Reference::label_first(&role));
+    let (user, role) = body.give(&app, &may.caller, &user, &role).await?;
+    role_cohorts(&app, &addresses, user, role).await
 }
 
 /// Roles.

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::access::May;
+use crate::api::access::{Everywhere, May};
 use crate::api::input::{Body, Number};
 use crate::api::lookup::moment;
 use crate::api::output::{Addresses, Extent, ListAddress, ListAnswer, WindowQuery, Windowed, list_of};
@@ -159,7 +159,7 @@ list_of! {
     security(("login" = ["action_update"])), responses((status = 200, body = DeadLetterList)))]
 pub(super) async fn list_dead_letters(
     State(app): State<App>,
-    _: May<ActionUpdate>,
+    _: Everywhere<ActionUpdate>,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,

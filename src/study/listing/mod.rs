@@ -18,6 +18,7 @@ use window::{total, windowed};
 
 use super::VariableValue;
 use super::dossier::without_logs;
+use super::visible::{Visible, experiments_in_use, subjects_in_use};
 
 /// In which order experiments are listed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -92,8 +93,8 @@ pub async fn experiments(
 fn filtered(query: &ExperimentQuery) -> Select<experiment::Entity> {
     use experiment::Column;
     let mut all = match query.archived {
-        true => experiment::Entity::find().filter(Column::ArchiveId.ne(0)),
-        false => experiment::Entity::in_use(),
+        true => experiment::Entity::visible().filter(Column::ArchiveId.ne(0)),
+        false => experiments_in_use(),
     };
     let ids = [(Column::SubjectId, query.subject), (Column::WorkflowId, query.workflow)];
     for (column, id) in ids.into_iter().filter_map(|(column, id)| Some((column, id?))) {
@@ -156,8 +157,8 @@ pub async fn subjects(
 ) -> Result<Listed<Named>, DbErr> {
     use subject::Column;
     let mut all = match archived {
-        true => subject::Entity::find().filter(Column::ArchiveId.ne(0)),
-        false => subject::Entity::in_use(),
+        true => subject::Entity::visible().filter(Column::ArchiveId.ne(0)),
+        false => subjects_in_use(),
     };
     if let Some(cohort) = cohort {
         all = all.filter(Column::CohortId.eq(cohort));
@@ -182,7 +183,7 @@ pub async fn executions(
     window: Window,
 ) -> Result<Listed<callback_execution::Model>, DbErr> {
     use callback_execution::{Column, Entity};
-    let mut all = Entity::find();
+    let mut all = Entity::visible();
     if let Some(status) = status {
         all = all.filter(Column::Status.eq(status));
     }
@@ -218,20 +219,20 @@ pub async fn dead_letters(
 #[must_use]
 pub fn subject_links() -> Select<external_subject_links::Entity> {
     let column = external_subject_links::Column::SubjectId;
-    external_subject_links::Entity::find().filter(column.in_subquery(subject::Entity::ids_in_use()))
+    external_subject_links::Entity::visible().filter(column.in_subquery(subject::Entity::ids_in_use()))
 }
 
 /// The same of experiments.
 #[must_use]
 pub fn experiment_links() -> Select<external_experiment_links::Entity> {
     let column = external_experiment_links::Column::ExperimentId;
-    external_experiment_links::Entity::find().filter(column.in_subquery(experiment::Entity::ids_in_use()))
+    external_experiment_links::Entity::visible().filter(column.in_subquery(experiment::Entity::ids_in_use()))
 }
 
 /// Scans of experiments that are not archived.
 #[must_use]
 pub fn scans() -> Select<scan::Entity> {
-    scan::Entity::find().filter(scan::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use()))
+    scan::Entity::visible().filter(scan::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use()))
 }
 
 /// Actions without their notes and times, of one experiment or of all: there may be millions.
@@ -245,7 +246,7 @@ pub async fn actions(
     window: Window,
 ) -> Result<Listed<ActionRow>, DbErr> {
     use action::{Column, Entity};
-    let mut all = Entity::find();
+    let mut all = Entity::visible();
     if let Some(id) = experiment {
         all = all.filter(Column::ExperimentId.eq(id));
     }

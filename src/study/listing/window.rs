@@ -13,6 +13,7 @@ use sea_orm::{
 };
 
 use crate::database::Database;
+use crate::study::visible;
 
 /// Which rows of a list, in the order of the list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -172,5 +173,7 @@ where
     if window == Window::default() {
         return Ok(rows as u64);
     }
-    totals.of(key, database, all.count(database.reader())).await
+    // What was counted for somebody who sees other cohorts is another number.
+    let key = format!("{}{key}", visible::key());
+    totals.of(&key, database, all.count(database.reader())).await
 }

@@ -6,8 +6,8 @@ use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 
 use super::super::page::{missing, page};
-use super::show::user_page;
-use super::{UserRow, may_give, taken, to_user, user_row};
+use super::show::{Typed, user_page};
+use super::{UserRow, held_by, may_give, taken, to_user, user_row};
 use crate::account::{AccountError, Problems, User, UserChanges};
 use crate::app::App;
 use crate::entity::user;
@@ -51,7 +51,7 @@ pub(in crate::web) async fn update_user(
         Err(AccountError::Exists) => taken(),
         Err(error) => return Err(error.into()),
     };
-    user_page(&app, &looks, &session, id, problems, Some(typed), None).await
+    user_page(&app, &looks, &session, id, problems, Typed::Who(typed), None).await
 }
 
 #[derive(Deserialize)]
@@ -91,9 +91,8 @@ pub(in crate::web) async fn switch_role(
     let row = user::Entity::find_by_id(id).one(connection).await?.ok_or_else(|| missing("user", id))?;
     let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
     let roles = app.accounts.roles().await?;
-    let held =
-        roles.iter().filter(|(role, _)| person.roles.contains(&role.row.name)).map(|(role, _)| role.row.id).collect();
-    let content = SwitchesPart { person: user_row(row, Some(&held), &roles, &looks.0) };
+    let held = held_by(&app, &person, &roles).await?;
+    let content = SwitchesPart { person: user_row(row, &held, &roles, &looks.0) };
     page(&app, "user/switches.html", "users", &looks.0, content)
 }
 

@@ -1,11 +1,13 @@
 //! The list of accounts.
 
+use std::sync::Arc;
+
 use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 
 use super::super::page::{Choice, PAGE_SIZE, maybe, page_or_block};
-use super::{UserRow, user_row};
+use super::{Held, UserRow, cohort_labels, user_row};
 use crate::account::{AccountState, Wanted};
 use crate::app::App;
 use crate::entity::user;
@@ -53,14 +55,21 @@ pub(in crate::web) async fn list_users(
     let number = query.page.min(100_000);
     let found = app.accounts.search(&wanted, number, PAGE_SIZE).await?;
     let roles = app.accounts.roles().await?;
+    let ids: Vec<i32> = found.users.iter().map(|one| one.id).collect();
+    let cohorts = app.accounts.role_cohorts(&ids).await?;
+    let labels = cohort_labels(&app).await?;
     let mut address = url::form_urlencoded::Serializer::new(String::new());
     address.append_pair("q", &query.q).append_pair("state", &query.state);
     if let Some(role) = query.role {
         address.append_pair("role", &role.to_string());
     }
     let row = |one: user::Model| {
-        let held = found.roles.get(&one.id).cloned();
-        user_row(one, held.as_ref(), &roles, &user.0)
+        let held = Held {
+            roles: found.roles.get(&one.id).cloned().unwrap_or_default(),
+            cohorts: cohorts.get(&one.id).cloned().unwrap_or_default(),
+            labels: Arc::clone(&labels),
+        };
+        user_row(one, &held, &roles, &user.0)
     };
     let content = UsersPage {
         has_more: (number + 1) * PAGE_SIZE < found.count,

@@ -4,21 +4,27 @@
 mod change;
 mod create;
 mod list;
+mod scope;
 mod show;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::NaiveDateTime;
 use serde::Serialize;
 
-use crate::account::{AccountState, Permission, Problems, RoleRecord, User, is_invited};
+use crate::account::{AccountState, Permission, Problems, RoleCohorts, RoleRecord, User, is_invited};
 use crate::app::App;
 use crate::entity::user;
+use crate::http::HttpError;
+
+use super::page::cohort_choices;
 
 pub(super) use change::{end_second_factor, end_sessions, invite_again, switch_active, switch_role, update_user};
 pub(super) use create::{create_user, show_new};
 pub(super) use list::list_users;
+pub(super) use scope::give_for_cohorts;
 pub(super) use show::show_user;
 
 /// A role as a switch.
@@ -28,6 +34,8 @@ pub(super) struct Switch {
     name: String,
     description: Option<String>,
     is_on: bool,
+    /// Labels of the cohorts that it is for; none: the whole study.
+    cohorts: Vec<String>,
     /// Who looks may not give or take it.
     is_locked: bool,
 }
@@ -50,17 +58,49 @@ pub(super) struct UserRow {
     switches: Vec<Switch>,
 }
 
+/// The roles that somebody has.
+#[derive(Default)]
+struct Held {
+    roles: BTreeSet<i32>,
+    /// Those that are for certain cohorts only, with the cohorts.
+    cohorts: RoleCohorts,
+    /// Of all cohorts.
+    labels: Arc<BTreeMap<i32, String>>,
+}
+
+impl Held {
+    fn labels_of(&self, role_id: i32) -> Vec<String> {
+        let ids = self.cohorts.get(&role_id).into_iter().flatten();
+        ids.filter_map(|id| self.labels.get(id).cloned()).collect()
+    }
+}
+
+/// The labels of all cohorts by id.
+async fn cohort_labels(app: &App) -> Result<Arc<BTreeMap<i32, String>>, HttpError> {
+    Ok(Arc::new(cohort_choices(app).await?.into_iter().map(|one| (one.id, one.label)).collect()))
+}
+
+/// The roles of one person.
+async fn held_by(app: &App, person: &User, roles: &[(RoleRecord, u64)]) -> Result<Held, HttpError> {
+    let has = |role: &&(RoleRecord, u64)| person.roles.contains(&role.0.row.name);
+    Ok(Held {
+        roles: roles.iter().filter(has).map(|(role, _)| role.row.id).collect(),
+        cohorts: app.accounts.role_cohorts(&[person.id]).await?.remove(&person.id).unwrap_or_default(),
+        labels: cohort_labels(app).await?,
+    })
+}
+
 /// What somebody with this account can be told of: the switches that who looks may turn.
-fn user_row(row: user::Model, held: Option<&BTreeSet<i32>>, roles: &[(RoleRecord, u64)], looks: &User) -> UserRow {
+fn user_row(row: user::Model, held: &Held, roles: &[(RoleRecord, u64)], looks: &User) -> UserRow {
     let switch = |(role, _): &(RoleRecord, u64)| Switch {
         id: role.row.id,
         name: role.row.name.clone(),
         description: role.row.description.clone(),
-        is_on: held.is_some_and(|held| held.contains(&role.row.id)),
+        is_on: held.roles.contains(&role.row.id),
+        cohorts: held.labels_of(role.row.id),
         is_locked: !may_give(looks, role),
     };
-    let roles_held =
-        || roles.iter().map(|(role, _)| role).filter(|role| held.is_some_and(|held| held.contains(&role.row.id)));
+    let roles_held = || roles.iter().map(|(role, _)| role).filter(|role| held.roles.contains(&role.row.id));
     let is_admin = roles_held().any(|role| role.row.name == "admin");
     let permissions = roles_held().flat_map(|role| role.permissions.iter().copied()).collect();
     UserRow {

@@ -1,6 +1,6 @@
 //! Everything about one account.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
@@ -13,7 +13,8 @@ use super::super::audit::EventRow;
 use super::super::own::{SessionRow, TokenRow};
 use super::super::page::{missing, page, with_status};
 use super::change::UserForm;
-use super::{UserRow, user_row};
+use super::scope::{Chosen, ScopeForm, scope_forms};
+use super::{UserRow, held_by, user_row};
 use crate::account::Problems;
 use crate::app::App;
 use crate::audit;
@@ -28,6 +29,9 @@ struct UserPage {
     logins: i32,
     last_address: Option<String>,
     permissions: BTreeMap<&'static str, Vec<String>>,
+    /// The cohorts that are there for this person, when it is not the whole study.
+    sees: Option<Vec<String>>,
+    scopes: Vec<ScopeForm>,
     sessions: Vec<SessionRow>,
     tokens: Vec<TokenRow>,
     events: Vec<EventRow>,
@@ -36,36 +40,52 @@ struct UserPage {
     told: Option<&'static str>,
 }
 
+/// What stands in a form that was refused.
+pub(super) enum Typed {
+    Nothing,
+    Who(UserForm),
+    Cohorts(Chosen),
+}
+
 pub(super) async fn user_page(
     app: &App,
     looks: &LoggedIn,
     session: &AuthSession,
     id: i32,
     problems: Problems,
-    typed: Option<UserForm>,
+    typed: Typed,
     told: Option<&'static str>,
 ) -> Result<Response, HttpError> {
     let connection = app.engine.database().reader();
     let row = user::Entity::find_by_id(id).one(connection).await?.ok_or_else(|| missing("user", id))?;
     let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
     let roles = app.accounts.roles().await?;
-    let held: BTreeSet<i32> =
-        roles.iter().filter(|(role, _)| person.roles.contains(&role.row.name)).map(|(role, _)| role.row.id).collect();
+    let held = held_by(app, &person, &roles).await?;
     let mut permissions: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
-    for (role, _) in roles.iter().filter(|(role, _)| held.contains(&role.row.id)) {
-        for one in &role.permissions {
+    for (role, _) in roles.iter().filter(|(role, _)| held.roles.contains(&role.row.id)) {
+        // Of those for the whole study nothing holds for who has a role for certain cohorts.
+        for one in role.permissions.iter().filter(|one| person.may(**one)) {
             permissions.entry(one.name()).or_default().push(role.row.name.clone());
         }
     }
     let now = app.engine.clock().now();
     let own = session_key(session);
     let mut shown = row.clone();
-    if let Some(typed) = typed {
-        (shown.username, shown.name, shown.email) = (typed.username, typed.name, typed.email);
-    }
+    let chosen = match typed {
+        Typed::Nothing => None,
+        Typed::Who(typed) => {
+            (shown.username, shown.name, shown.email) = (typed.username, typed.name, typed.email);
+            None
+        }
+        Typed::Cohorts(chosen) => Some(chosen),
+    };
     let is_reached = looks.0.reaches(person.is_admin(), &person.permissions);
+    let scopes = scope_forms(&held, &roles, &looks.0, chosen);
+    let sees = person.cohorts().map(|ids| ids.iter().filter_map(|id| held.labels.get(id).cloned()).collect());
     let content = UserPage {
-        person: user_row(shown, Some(&held), &roles, &looks.0),
+        scopes,
+        sees,
+        person: user_row(shown, &held, &roles, &looks.0),
         confirmed_at: row.confirmed_at,
         created: row.create_time,
         logins: row.login_count,
@@ -109,5 +129,5 @@ pub(in crate::web) async fn show_user(
         "saved" => Some("Saved."),
         _ => None,
     };
-    user_page(&app, &user, &session, id, Problems::new(), None, told).await
+    user_page(&app, &user, &session, id, Problems::new(), Typed::Nothing, told).await
 }

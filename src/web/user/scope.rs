@@ -1,0 +1,117 @@
+//! Roles for certain cohorts only: the forms on the page of a user.
+
+use std::collections::BTreeSet;
+
+use axum::extract::{Path, RawForm, State};
+use axum::response::Response;
+use serde::Serialize;
+
+use super::super::page::missing;
+use super::show::{Typed, user_page};
+use super::{Held, may_give, to_user};
+use crate::account::{AccountError, Problems, RoleRecord, User};
+use crate::app::App;
+use crate::http::{AuthSession, HttpError, LoggedIn};
+
+/// A role that somebody has, and for which cohorts.
+#[derive(Serialize)]
+pub(super) struct ScopeForm {
+    role_id: i32,
+    role: String,
+    is_scoped: bool,
+    /// Stands open: something was refused here.
+    is_open: bool,
+    cohorts: Vec<CohortBox>,
+}
+
+#[derive(Serialize)]
+struct CohortBox {
+    id: i32,
+    label: String,
+    is_on: bool,
+}
+
+/// What was ticked in a form.
+#[derive(Debug, Default)]
+pub(super) struct Chosen {
+    role: i32,
+    cohorts: BTreeSet<i32>,
+    /// The button for the whole study was pressed.
+    whole: bool,
+}
+
+/// A form for each role that somebody has and that who looks may give; `admin` is always for everything.
+pub(super) fn scope_forms(
+    held: &Held,
+    roles: &[(RoleRecord, u64)],
+    looks: &User,
+    chosen: Option<Chosen>,
+) -> Vec<ScopeForm> {
+    let is_shown =
+        |role: &RoleRecord| held.roles.contains(&role.row.id) && role.row.name != "admin" && may_give(looks, role);
+    let form = |role: &RoleRecord| {
+        let typed = chosen.as_ref().filter(|chosen| chosen.role == role.row.id);
+        let now = held.cohorts.get(&role.row.id);
+        let ticked = typed.map(|chosen| &chosen.cohorts).or(now);
+        let one = |(id, label): (&i32, &String)| CohortBox {
+            id: *id,
+            label: label.clone(),
+            is_on: ticked.is_some_and(|ticked| ticked.contains(id)),
+        };
+        let mut cohorts: Vec<CohortBox> = held.labels.iter().map(one).collect();
+        cohorts.sort_by(|a, b| a.label.cmp(&b.label));
+        ScopeForm {
+            role_id: role.row.id,
+            role: role.row.name.clone(),
+            is_scoped: now.is_some(),
+            is_open: typed.is_some(),
+            cohorts,
+        }
+    };
+    roles.iter().map(|(role, _)| role).filter(|role| is_shown(role)).map(form).collect()
+}
+
+fn read(bytes: &[u8]) -> Chosen {
+    let mut chosen = Chosen::default();
+    for (name, value) in url::form_urlencoded::parse(bytes) {
+        match name.as_ref() {
+            "role" => chosen.role = value.parse().unwrap_or_default(),
+            "cohort" => chosen.cohorts.extend(value.parse::<i32>().ok()),
+            "whole" => chosen.whole = true,
+            _ => {}
+        }
+    }
+    chosen
+}
+
+/// Gives a role for the ticked cohorts, or for the whole study with the button that says so: an empty form is a mistake.
+pub(in crate::web) async fn give_for_cohorts(
+    State(app): State<App>,
+    looks: LoggedIn,
+    session: AuthSession,
+    Path(id): Path<i32>,
+    RawForm(bytes): RawForm,
+) -> Result<Response, HttpError> {
+    let chosen = read(&bytes);
+    let role = app.accounts.role(chosen.role).await?.ok_or_else(|| missing("role", chosen.role))?;
+    if !may_give(&looks.0, &role) {
+        return Err(HttpError::NotYours(format!("The role '{}' permits more than you may.", role.row.name)));
+    }
+    let problem = match (chosen.whole, chosen.cohorts.is_empty()) {
+        (false, true) => Some("is empty: choose at least one cohort".to_owned()),
+        (true, _) => give(&app, id, chosen.role, &BTreeSet::new()).await?,
+        (false, false) => give(&app, id, chosen.role, &chosen.cohorts).await?,
+    };
+    let Some(problem) = problem else { return Ok(to_user(&app, id, "saved")) };
+    let problems = Problems::from([("cohorts", problem)]);
+    user_page(&app, &looks, &session, id, problems, Typed::Cohorts(chosen), None).await
+}
+
+/// Gives it, or says what is wrong with the form.
+async fn give(app: &App, id: i32, role: i32, cohorts: &BTreeSet<i32>) -> Result<Option<String>, HttpError> {
+    match app.accounts.give_role_for(id, role, cohorts).await {
+        Ok(()) => Ok(None),
+        Err(AccountError::Invalid { problem, .. }) => Ok(Some(problem)),
+        Err(error) => Err(error.into()),
+    }
+}
