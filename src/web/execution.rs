@@ -9,7 +9,7 @@ use crate::account::User;
 use crate::app::App;
 use crate::engine::Intervention;
 use crate::entity::kind::ExecutionResult;
-use crate::entity::{action, callback, callback_execution, experiment};
+use crate::entity::{action, callback, callback_execution, experiment, subject};
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::Visible;
 use crate::study::dossier::{ExecutionEntry, execution_entry};
@@ -55,6 +55,9 @@ async fn execution_page(
         .one(connection)
         .await?;
     let Some((action, Some(experiment))) = found else { return Err(missing("callback execution", id)) };
+    let subject = subject::Entity::visible_by_id(experiment.subject_id).one(connection).await?;
+    // With the buttons that are good for this one.
+    let user = user.in_cohort(subject.ok_or_else(|| missing("callback execution", id))?.cohort_id);
     let content = ExecutionPage {
         arguments: callback.callback_arguments.clone(),
         execution: execution_entry(execution, callback),
@@ -65,7 +68,7 @@ async fn execution_page(
         reason,
         problem,
     };
-    page_or_block(app, "execution/page.html", "experiments", user, content, fragment.then_some("live"))
+    page_or_block(app, "execution/page.html", "experiments", &user, content, fragment.then_some("live"))
 }
 
 #[derive(Deserialize)]

@@ -163,6 +163,7 @@ async fn experiment_page(
         Some(_) => Vec::new(),
         None => app.engine.possible_transitions(id).await?,
     };
+    let user = user.in_cohort(experiment.cohort_id);
     let content = ExperimentPage {
         is_moving: experiment.is_moving(),
         changes: audit::by_experiment(app.engine.database().reader(), id, MOST_CHANGES)
@@ -175,7 +176,8 @@ async fn experiment_page(
         note,
         problem,
     };
-    page_or_block(app, "experiment/page.html", "experiments", user, content, fragment.then_some("live"))
+    // With the buttons that are good for this one.
+    page_or_block(app, "experiment/page.html", "experiments", &user, content, fragment.then_some("live"))
 }
 
 #[derive(Deserialize)]

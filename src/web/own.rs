@@ -12,7 +12,7 @@ use crate::account::{Chosen, FormError, NewToken, Problems, Session, Token, User
 use crate::app::App;
 use crate::http::{Address, AuthSession, HttpError, LoggedIn, Origins, begin_session, session_key};
 
-use super::page::{page, with_status};
+use super::page::{cohort_choices, page, with_status};
 
 /// A session for people.
 #[derive(Serialize)]
@@ -105,6 +105,8 @@ struct AccountPage {
     email: String,
     roles: BTreeSet<String>,
     permissions: Vec<&'static str>,
+    /// The cohorts that are there for this person, when it is not the whole study.
+    sees: Option<Vec<String>>,
     has_second_factor: bool,
     sessions: Vec<SessionRow>,
     tokens: Vec<TokenRow>,
@@ -131,11 +133,16 @@ async fn account_page(app: &App, user: &LoggedIn, session: &AuthSession, shown: 
     let now = app.engine.clock().now();
     let sessions = app.accounts.sessions(user.0.id).await?;
     let tokens = app.accounts.tokens(user.0.id).await?;
+    let sees = match user.0.cohorts() {
+        None => None,
+        Some(_) => Some(cohort_choices(app).await?.into_iter().map(|one| one.label).collect()),
+    };
     let status = if shown.problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let content = AccountPage {
         email: user.0.email.clone(),
         roles: user.0.roles.clone(),
         permissions: user.0.permissions.iter().map(|one| one.name()).collect(),
+        sees,
         has_second_factor: user.0.has_second_factor,
         sessions: sessions.into_iter().map(|one| SessionRow::new(one, own.as_deref())).collect(),
         tokens: tokens.into_iter().map(|one| TokenRow::new(one, now)).collect(),

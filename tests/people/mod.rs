@@ -7,6 +7,7 @@ mod mails;
 mod many;
 mod markup;
 mod routes;
+mod scope;
 mod sessions;
 
 use std::sync::Mutex;

@@ -15,7 +15,7 @@ use super::{GOOD, House, Visitor};
 use crate::support::Backend;
 
 /// The table that the program itself has.
-async fn table() -> Vec<web::Entry> {
+pub async fn table() -> Vec<web::Entry> {
     let home = tempfile::tempdir().unwrap();
     let settings = Settings::read(&Environment::default(), home.path()).unwrap();
     let app = App::connect(settings, Clock::System).await.unwrap();

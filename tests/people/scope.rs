@@ -1,0 +1,503 @@
+//! Roles for certain cohorts only: who has one sees and touches nothing else, in no page, list, count, search or answer.
+//!
+//! Everything of the hidden cohort carries one word. All pages, as pages and as fragments, and all operations of both
+//! versions of the API that read are asked for every id there is; the word comes in none of the answers. The same walk as
+//! the administrator meets it everywhere, so it would have been seen.
+
+use std::collections::BTreeMap;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::routes::table;
+use super::{GOOD, House, Visitor};
+use crate::api::{CONFIGURATION, Caller, WORKFLOW};
+use crate::support::Backend;
+
+/// In everything of the hidden cohort.
+const HIDDEN: &str = "hushhush";
+
+/// Higher than any id of these tests.
+const MOST_IDS: usize = 7;
+
+/// Everything that somebody can do to what is studied, and everything else: a role with all permissions.
+const ALL: &str = "action_update,sample_state_update,sample_add,sample_update,sample_delete,user_read,user_read_all,\
+                   user_update_all,user_add,user_delete,roles_manage,upload_data";
+
+/// A study with two cohorts. The hidden one is there first; in each one subject, an experiment whose first callback failed,
+/// an archived experiment, scans, links, and everything that can be written down about them.
+async fn two_cohorts(backend: Backend) -> House {
+    let house = House::new(backend, &[]).await;
+    let api = house.server.admin();
+    let body = json!({ "config_definition": CONFIGURATION });
+    api.post("/api/v2/service/config/import-config", body).await.expect(201);
+    let roles = json!({ "roles": [{ "name": "keeper", "description": "everything", "permissions": ALL }] });
+    let body = json!({ "config_definition": roles.to_string() });
+    api.post("/api/v2/service/config/import-config", body).await.expect(201);
+    api.post("/api/v2/service/config/import-workflow", json!({ "workflow_definition": WORKFLOW })).await.expect(201);
+    for (id, word) in [(1, HIDDEN), (2, "plain")] {
+        let label = |kind: &str| format!("{word}-{kind}");
+        api.post("/api/v2/cohorts", json!({ "label": label("cohort"), "description": label("text") }))
+            .await
+            .expect(201);
+        let urls = json!({ "external_urls": { "XNAT": format!("https://{word}.example.com/") } });
+        api.post(&format!("/api/v2/cohorts/{id}/external_urls"), urls).await.expect(201);
+        let subject = json!({ "label": label("subject"), "cohort_label": label("cohort") });
+        api.post("/api/v2/subjects", subject).await.expect(201);
+        let ids = json!({ "external_ids": { "XNAT": label("XS") } });
+        api.post(&format!("/api/v2/subjects/{id}/external_ids"), ids).await.expect(201);
+        for number in [1, 2] {
+            let label = label(&format!("experiment-{number}"));
+            let experiment = json!({ "label": label, "scandate": "2024-03-01T10:00:00", "subject_id": id });
+            let made = api.post("/api/v2/experiments", experiment).await.expect(201);
+            let at = made["uri"].as_str().unwrap().to_owned();
+            let ids = json!({ "external_ids": { "XNAT": format!("{label}-XE") } });
+            api.post(&format!("{at}/external_ids"), ids).await.expect(201);
+            let scan = json!({ "scantype_protocol": "T1w", "experiment_id": made["id"] });
+            api.post("/api/v2/scans", scan).await.expect(201);
+            if number == 2 {
+                api.delete(&format!("{at}?reason={word}-reason")).await.expect(200);
+            }
+        }
+        // Of the first experiment: two callbacks of the state, the first of which fails and says much.
+        let first = api.get(&format!("/api/v2/experiments/{}/actions", 2 * id - 1)).await.expect(200);
+        let action = api.get(first["actions"][0]["uri"].as_str().unwrap()).await.expect(200);
+        let executions = action["callback_executions"].as_array().unwrap();
+        let run = executions[0]["uri"].as_str().unwrap();
+        let report = json!({ "status": "finished", "result": "failed", "run_log": label("log"), "result_log": label("result"),
+                             "result_values": { "extra": { "n": label("value") } } });
+        api.put(run, report).await.expect(200);
+        let note = json!({ "return_value": label("note") });
+        api.put(first["actions"][0]["uri"].as_str().unwrap(), note).await.expect(200);
+        api.put(executions[1]["uri"].as_str().unwrap(), json!({ "run_log": label("running") })).await.expect(200);
+    }
+    house
+}
+
+impl House {
+    /// Gives a role for these cohorts only.
+    async fn scope(&self, user: &str, role: &str, cohorts: &Value) -> Value {
+        let path = format!("/api/v2/users/{user}/roles/{role}/cohorts");
+        self.server.admin().put(&path, json!({ "cohorts": cohorts })).await.expect(200)
+    }
+}
+
+/// All that can be read: the pages and their fragments, and both versions of the API, for every id there is. Gives the
+/// answers by what was asked.
+async fn everything(visitor: &Visitor, api: &Caller) -> BTreeMap<String, (u16, String)> {
+    let mut asked = BTreeMap::new();
+    let ids = |path: &str| -> Vec<String> {
+        match path.contains('{') {
+            false => vec![path.to_owned()],
+            true => (1..=MOST_IDS)
+                .map(|id| {
+                    let mut path = path.to_owned();
+                    while let (Some(begin), Some(end)) = (path.find('{'), path.find('}')) {
+                        path.replace_range(begin..=end, &id.to_string());
+                    }
+                    path
+                })
+                .collect(),
+        }
+    };
+    let mut paths: Vec<String> =
+        table().await.iter().filter(|one| one.method == "GET").map(|one| one.path.to_owned()).collect();
+    paths.extend(
+        [
+            "/experiments?q=hush",
+            "/experiments?cohort=1",
+            "/experiments?state={id}",
+            "/subjects?q=hush",
+            "/subjects?cohort=1",
+            "/cohorts/1?q=hush",
+            "/callback_executions?stage=failed",
+            "/callback_executions?function=send_mail",
+            "/experiments?above=0",
+            "/experiments?below=100",
+        ]
+        .map(str::to_owned),
+    );
+    for path in paths.iter().flat_map(|path| ids(path)) {
+        for fragment in [false, true] {
+            let request = visitor.request(Method::GET, &path);
+            let request = if fragment { request.header("hx-request", "true") } else { request };
+            let answer = request.send().await.unwrap();
+            let status = answer.status().as_u16();
+            asked.insert(
+                format!("{path}{}", if fragment { " (part)" } else { "" }),
+                (status, answer.text().await.unwrap()),
+            );
+        }
+    }
+    for version in ["v1", "v2"] {
+        let document = api.get(&format!("/api/{version}/swagger.json")).await.expect(200);
+        let mut paths: Vec<String> = Vec::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            if item.get("get").is_some() {
+                paths.push(path.clone());
+                for query in [
+                    "limit=1",
+                    "offset=1",
+                    "archived=true",
+                    "label=hush",
+                    "cohort=1",
+                    "subject=1",
+                    "order=label",
+                    "variable=n_scans",
+                    "status=finished",
+                    "result=failed",
+                    "callback=1",
+                    "after=0&limit=3",
+                ] {
+                    paths.push(format!("{path}?{query}"));
+                }
+            }
+        }
+        for path in paths.iter().flat_map(|path| ids(path)) {
+            let path = format!("/api/{version}{path}");
+            let answer = api.get(&path).await;
+            asked.insert(path, (answer.status.as_u16(), answer.body.to_string()));
+        }
+    }
+    asked
+}
+
+async fn nothing_of_another_cohort_is_seen(backend: Backend) {
+    let house = two_cohorts(backend).await;
+    house.add("rita", &["user"]).await;
+    let given = house.scope("rita", "keeper", &json!(["plain-cohort"])).await;
+    assert_eq!((&given["has_role"], &given["cohorts"][0]["label"]), (&json!(true), &json!("plain-cohort")));
+    let (rita, api) = (Visitor::logged_in(house.url(), "rita", GOOD).await, house.server.basic("rita", GOOD));
+    let (admin, all) = (house.admin().await, house.server.admin());
+
+    let seen = everything(&rita, &api).await;
+    for (asked, (status, text)) in &seen {
+        assert!(*status < 500, "{asked}: {status} {text}");
+        // What somebody typed is shown again in the field.
+        let text = text.replace("value=\"hush\"", "");
+        assert!(!text.contains(HIDDEN), "{asked} shows what is hidden: {text}");
+    }
+    let with = |word: &str, all: &BTreeMap<String, (u16, String)>| {
+        all.iter()
+            .filter(|(_, (status, text))| *status == 200 && text.contains(word))
+            .map(|(asked, _)| asked.clone())
+            .collect::<Vec<_>>()
+    };
+    // The walk would have seen it: the administrator meets the word in all places in which rita meets that of her cohort.
+    let (plain, hidden) = (with("plain-", &seen).len(), with(HIDDEN, &everything(&admin, &all).await).len());
+    assert!(plain > 150 && hidden > 150, "{plain} and {hidden}");
+
+    // Numbers are of what she sees.
+    for (path, wanted) in [
+        ("cohorts", 1),
+        ("subjects", 1),
+        ("experiments", 1),
+        ("actions", 2),
+        ("callback_executions", 4),
+        ("scans", 1),
+        ("external_subject_links", 1),
+        ("external_experiment_links", 1),
+    ] {
+        for version in ["v1", "v2"] {
+            for query in ["", "?limit=1"] {
+                // The total of somebody else who asked a moment before is another one.
+                all.get(&format!("/api/{version}/{path}{query}")).await.expect(200);
+                let path = format!("/api/{version}/{path}{query}");
+                let list = api.get(&path).await.expect(200);
+                assert_eq!(list["count"], wanted, "{path}: {list}");
+            }
+        }
+    }
+    let home = rita.get("/").await.shows(200, "plain-experiment-1");
+    assert!(!home.text.contains("<b>2</b>"), "{}", home.text);
+    // By their labels they are as if they were not there.
+    for path in [
+        "cohorts/by-label/hushhush-cohort",
+        "cohorts/hushhush-cohort/subjects",
+        "cohorts/hushhush-cohort/subjects/hushhush-subject",
+        "cohorts/hushhush-cohort/subjects/hushhush-subject/experiments",
+        "cohorts/hushhush-cohort/subjects/hushhush-subject/experiments/hushhush-experiment-1",
+    ] {
+        let refused = api.get(&format!("/api/v2/{path}")).await.expect(404);
+        assert_eq!(refused["message"], "There is no cohort 'hushhush-cohort' in the cohorts that your role is for.");
+    }
+    for path in
+        ["cohorts/hushhush-cohort", "subjects/hushhush-subject", "experiments/hushhush-experiment-1?filter_field=label"]
+    {
+        api.get(&format!("/api/v1/{path}")).await.expect(404);
+    }
+    // What is about the whole study does not come with the role.
+    for path in [
+        "/users",
+        "/users/1",
+        "/roles",
+        "/mail",
+        "/audit",
+        "/audit.csv",
+        "/upload_data",
+        "/dead_letters",
+        "/configuration",
+    ] {
+        assert_eq!(rita.get(path).await.status, 403, "{path}");
+    }
+    rita.get("/account").await.shows(200, "the cohort plain-cohort");
+    api.post("/api/v2/cohorts", json!({ "label": "mine" })).await.expect(403);
+    let token = api.post("/api/v2/tokens", json!({ "label": "t" })).await.expect(201);
+    let token = house.server.bearer(token["token"].as_str().unwrap());
+    assert_eq!(token.get("/api/v2/cohorts").await.expect(200)["count"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_another_cohort_is_seen_on_sqlite() {
+    nothing_of_another_cohort_is_seen(Backend::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_another_cohort_is_seen_on_postgres() {
+    nothing_of_another_cohort_is_seen(Backend::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_another_cohort_is_seen_on_mariadb() {
+    nothing_of_another_cohort_is_seen(Backend::Mariadb).await;
+}
+
+/// Everything that the administrator reads of the hidden cohort.
+async fn hidden_things(admin: &Caller) -> Vec<Value> {
+    let mut things = Vec::new();
+    for path in [
+        "cohorts/1",
+        "cohorts/1/external_urls",
+        "subjects/1",
+        "subjects/1/external_ids",
+        "experiments/1",
+        "experiments/2",
+        "experiments/1/actions",
+        "experiments/1/external_ids",
+        "actions/1",
+        "callback_executions/1",
+        "callback_executions/2",
+        "callback_executions/3",
+        "scans",
+        "cohorts",
+        "subjects?limit=100",
+    ] {
+        things.push(admin.get(&format!("/api/v2/{path}")).await.expect(200));
+    }
+    things
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_another_cohort_is_touched() {
+    for backend in [Backend::Sqlite, Backend::Postgres, Backend::Mariadb] {
+        let house = two_cohorts(backend).await;
+        house.add("rita", &["user"]).await;
+        house.scope("rita", "keeper", &json!([2])).await;
+        let (rita, api) = (Visitor::logged_in(house.url(), "rita", GOOD).await, house.server.basic("rita", GOOD));
+        let admin = house.server.admin();
+        let before = hidden_things(&admin).await;
+        let urls = json!({ "external_urls": { "XNAT": "https://x.example.com" } });
+        let ids = json!({ "external_ids": { "XNAT": "x" } });
+        let reason = json!({ "reason": "r" });
+        let subject = json!({ "label": "x", "cohort_label": "hushhush-cohort" });
+        let experiment = json!({ "label": "x", "scandate": "2024-03-01", "subject_id": 1 });
+        let link = |field: &str| json!({ field: 1, "external_system_name": "XNAT", "external_id": "x" });
+        let scan = json!({ "scantype_protocol": "T1w", "experiment_id": 1 });
+        for (method, path, body) in [
+            (Method::PUT, "cohorts/1", json!({ "label": "x" })),
+            (Method::POST, "cohorts/1/external_urls", urls),
+            (Method::PUT, "cohorts/1/external_urls/XNAT", json!({ "external_url": "https://x.example.com" })),
+            (Method::DELETE, "cohorts/1/external_urls/XNAT", json!({})),
+            (Method::POST, "subjects", subject),
+            (Method::POST, "subjects", json!({ "label": "x", "cohort_label": "1" })),
+            (Method::PUT, "subjects/1", json!({ "label": "x" })),
+            // Nor is anything taken there.
+            (Method::PUT, "subjects/2", json!({ "cohort_label": "hushhush-cohort" })),
+            (Method::DELETE, "subjects/1?reason=r", json!({})),
+            (Method::POST, "subjects/1/restore", json!({})),
+            (Method::POST, "subjects/1/external_ids", ids.clone()),
+            (Method::DELETE, "subjects/1/external_ids/XNAT", json!({})),
+            (Method::POST, "experiments", experiment),
+            (Method::PUT, "experiments/1/state", json!({ "state": "manual_qc" })),
+            (Method::DELETE, "experiments/1?reason=r", json!({})),
+            (Method::POST, "experiments/2/restore", json!({})),
+            (Method::POST, "experiments/1/external_ids", ids),
+            (Method::DELETE, "experiments/1/external_ids/XNAT", json!({})),
+            (Method::POST, "external_subject_links", link("subject_id")),
+            (Method::PUT, "external_subject_links", link("subject_id")),
+            (Method::POST, "external_experiment_links", link("experiment_id")),
+            (Method::PUT, "external_experiment_links", link("experiment_id")),
+            (Method::POST, "scans", scan),
+            (Method::PUT, "actions/1", json!({ "return_value": "x" })),
+            (Method::PUT, "callback_executions/1", json!({ "status": "finished", "result": "success" })),
+            (Method::PUT, "callback_executions/2", json!({ "run_log": "x" })),
+            (Method::POST, "callback_executions/1/retry", reason.clone()),
+            (Method::POST, "callback_executions/2/skip", reason),
+            (Method::POST, "callback_executions/2/mark", json!({ "result": "success", "reason": "r" })),
+        ] {
+            for version in ["v1", "v2"] {
+                let full = format!("/api/{version}/{path}");
+                let answer = api.send(api.request(method.clone(), &full).json(&body)).await;
+                // What v1 does not have is 404 or 405 anyhow.
+                assert!(
+                    matches!(answer.status.as_u16(), 404 | 405),
+                    "{method} {full}: {} {}",
+                    answer.status,
+                    answer.body
+                );
+                if version == "v2" {
+                    assert_eq!(answer.status, 404, "{method} {full}: {}", answer.body);
+                }
+            }
+        }
+        for (path, form) in [
+            ("/experiments/1/transition", vec![("state", "3"), ("version", "1")]),
+            ("/callback_executions/2/intervene", vec![("what", "skip"), ("reason", "r")]),
+        ] {
+            rita.post(path, &form).await.shows(404, "in the cohorts that your role is for");
+        }
+        let form = [("id", "2"), ("id", "5"), ("what", "skip"), ("reason", "r")];
+        rita.post("/callback_executions/intervene", &form).await.shows(200, "in the cohorts that your role is for");
+        // One by one: hers are done, the others are not there.
+        let body = json!({ "experiments": [1, 3], "state": "failed" });
+        let bulk = api.post("/api/v2/experiments/bulk/transition", body).await.expect(200);
+        assert_eq!(
+            bulk["results"][0]["error"]["message"],
+            "There is no experiment 1 in the cohorts that your role is for."
+        );
+        assert_eq!((&bulk["failed"], &bulk["results"][1]["state"]["label"]), (&json!(1), &json!("failed")), "{bulk}");
+        let session = |label: &str| json!([{ "label": label, "scandate": "2024-03-01" }]);
+        let import = json!([
+            { "cohort": "hushhush-cohort", "label": "x", "experiments": session("x") },
+            { "cohort": "hushhush-cohort", "label": "hushhush-subject", "experiments": session("x") },
+            { "cohort": "new", "label": "x" },
+            { "cohort": "plain-cohort", "label": "plain-subject", "experiments": session("y") },
+        ]);
+        let imported = api.post("/api/v2/import", import).await.expect(200);
+        assert_eq!(
+            (&imported["errors"], &imported["experiments"], &imported["subjects"]),
+            (&json!(3), &json!(1), &json!(0)),
+            "{imported}"
+        );
+        // Checking timeouts is for all, whoever asks.
+        api.post("/api/v2/service/check_timeouts", json!({})).await.expect(200);
+        let after = hidden_things(&admin).await;
+        for (before, after) in before.iter().zip(&after).take(12) {
+            assert_eq!(before, after);
+        }
+        assert_eq!((&after[13]["count"], &after[14]["count"]), (&json!(2), &json!(2)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_holds_in_its_own_cohorts() {
+    let house = two_cohorts(Backend::Postgres).await;
+    house.add("sam", &["user"]).await;
+    house.scope("sam", "superuser", &json!(["plain-cohort"])).await;
+    house.scope("sam", "user", &json!(["hushhush-cohort"])).await;
+    let (sam, api) = (Visitor::logged_in(house.url(), "sam", GOOD).await, house.server.basic("sam", GOOD));
+    let admin = house.server.admin();
+    admin.put("/api/v2/experiments/1/state", json!({ "state": "failed" })).await.expect(200);
+    admin.put("/api/v2/experiments/3/state", json!({ "state": "failed" })).await.expect(200);
+    assert_eq!(api.get("/api/v2/experiments").await.expect(200)["count"], 2);
+    // The button is there only where it is good.
+    let button = "action=\"/experiments/3/transition\"";
+    sam.get("/experiments/3").await.shows(200, button);
+    let page = sam.get("/experiments/1").await.shows(200, "hushhush-experiment-1");
+    assert!(!page.text.contains("/transition\""), "{}", page.text);
+    let to = json!({ "state": "check" });
+    api.put("/api/v2/experiments/1/state", to.clone()).await.expect(404);
+    api.put("/api/v2/experiments/3/state", to).await.expect(200);
+    let version = admin.get("/api/v2/experiments/1").await.expect(200)["version"].as_i64().unwrap_or(2).to_string();
+    sam.post("/experiments/1/transition", &[("state", "2"), ("version", &version)])
+        .await
+        .shows(404, "that your role is for");
+    for (cohort, status) in [("hushhush-cohort", 404), ("plain-cohort", 201)] {
+        let body = json!({ "label": "z", "cohort_label": cohort });
+        api.post("/api/v2/subjects", body).await.expect(status);
+    }
+    // A third role for the whole study adds what it permits, and shows nothing else.
+    admin.post("/api/v2/cohorts", json!({ "label": "third" })).await.expect(201);
+    admin.put("/api/v2/users/sam/roles/keeper", json!({})).await.expect(200);
+    assert_eq!(api.get("/api/v2/cohorts").await.expect(200)["count"], 2);
+    api.put("/api/v2/experiments/1/state", json!({ "state": "check" })).await.expect(200);
+    api.get("/api/v2/users").await.expect(403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accident() {
+    let house = two_cohorts(Backend::Mariadb).await;
+    house.add("rita", &["user"]).await;
+    let admin = house.admin().await;
+    let (rita, api) = (Visitor::logged_in(house.url(), "rita", GOOD).await, house.server.basic("rita", GOOD));
+    let count = async || api.get("/api/v2/cohorts").await.expect(200)["count"].as_u64().unwrap();
+    let id = api.get("/api/v2/users/2").await.expect(403);
+    assert!(id.to_string().contains("not authorized"));
+    let found = admin.get("/users?q=rita").await.shows(200, "rita");
+    let path = found.text.split("href=\"").find_map(|rest| rest.strip_prefix("/users/")?.split('"').next()).unwrap();
+    let path = format!("/users/{}", path.chars().take_while(char::is_ascii_digit).collect::<String>());
+    let form = format!("{path}/role/cohorts");
+    assert_eq!(count().await, 2);
+    admin.get(&path).await.shows(200, "Sees the whole study").shows(200, "user: for the whole study");
+    // `user` is role 3. An empty form is a mistake, and nothing changes.
+    admin.post(&form, &[("role", "3")]).await.shows(422, "choose at least one cohort");
+    admin
+        .post(&form, &[("role", "3"), ("cohort", "2"), ("cohort", "4711")])
+        .await
+        .shows(422, "there is no such cohort");
+    admin.post(&form, &[("role", "4711"), ("cohort", "2")]).await.shows(404, "role 4711");
+    assert_eq!(count().await, 2);
+    admin.post(&form, &[("role", "3"), ("cohort", "2")]).await.leads(&format!("{path}?told=saved"));
+    // At once: in the session and with the password that is remembered.
+    assert_eq!(count().await, 1);
+    rita.get("/cohorts/1").await.shows(404, "in the cohorts that your role is for");
+    rita.get("/cohorts/2").await.shows(200, "plain-cohort");
+    admin
+        .get(&path)
+        .await
+        .shows(200, "plain-cohort</b>, and nothing of the others")
+        .shows(200, "for certain cohorts only");
+    admin.get("/users?q=rita").await.shows(200, ": plain-cohort</span>");
+    admin.get("/audit").await.shows(200, "give role").shows(200, "plain-cohort");
+
+    // The last role that is for certain cohorts is not taken away: she would see everything.
+    let switch = format!("{path}/role");
+    admin.post(&switch, &[("role", "3"), ("on", "0")]).await.shows(409, "the whole study could be seen");
+    let all = house.server.admin();
+    all.delete("/api/v2/users/rita/roles/user").await.expect(409);
+    all.delete("/api/v1/users/rita/roles/user").await.expect(409);
+    // Nor does a configuration that names other roles do it, and one that names the same leaves the cohorts alone.
+    let configuration = |role: &str| {
+        let user = json!({ "users": [{ "username": "rita", "password": GOOD, "name": "rita", "email": "rita@example.com", "active": true, "roles": [role] }] });
+        json!({ "config_definition": user.to_string(), "overwrite": true })
+    };
+    all.post("/api/v2/service/config/import-config", configuration("superuser")).await.expect(409);
+    all.post("/api/v2/service/config/import-config", configuration("user")).await.expect(201);
+    assert_eq!(count().await, 1);
+    // Giving it again leaves it as it is; so does another role for the whole study.
+    admin.post(&switch, &[("role", "3"), ("on", "1")]).await.leads(&format!("{path}?told=saved"));
+    admin.post(&switch, &[("role", "2"), ("on", "1")]).await.leads(&format!("{path}?told=saved"));
+    assert_eq!(count().await, 1);
+    // With another role for certain cohorts the first one can go, and its cohorts with it.
+    house.scope("rita", "superuser", &json!(["hushhush-cohort"])).await;
+    assert_eq!(count().await, 2);
+    admin.post(&switch, &[("role", "3"), ("on", "0")]).await.leads(&format!("{path}?told=saved"));
+    assert_eq!(count().await, 1);
+    rita.get("/cohorts/1").await.shows(200, "hushhush-cohort");
+    all.put("/api/v2/users/rita/roles/user", json!({})).await.expect(200);
+    let of_user = all.get("/api/v2/users/rita/roles/user/cohorts").await.expect(200);
+    assert_eq!((&of_user["has_role"], &of_user["cohorts"]), (&json!(true), &Value::Null));
+
+    // `admin` is for everything; nobody gives what they may not do.
+    let path_of = |role: &str| format!("/api/v2/users/rita/roles/{role}/cohorts");
+    all.put(&path_of("admin"), json!({ "cohorts": [1] })).await.expect(400);
+    for body in [json!({}), json!({ "cohorts": [] }), json!({ "cohorts": "x" })] {
+        all.put(&path_of("user"), body).await.expect(400);
+    }
+    all.put(&path_of("user"), json!({ "cohorts": ["nowhere"] })).await.expect(404);
+    api.put(&path_of("superuser"), json!({ "cohorts": null })).await.expect(403);
+    rita.post(&form, &[("role", "2"), ("whole", "1")]).await.shows(403, "roles_manage");
+    // And the way back, which says what it does.
+    admin.post(&form, &[("role", "2"), ("whole", "1")]).await.leads(&format!("{path}?told=saved"));
+    assert_eq!(count().await, 2);
+}
