@@ -103,3 +103,77 @@ fn rooms_know_no_library_of_the_edges() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// What belongs to a cohort is read for somebody, who may see certain cohorts only.
+const OF_COHORTS: &[&str] = &[
+    "cohort",
+    "subject",
+    "experiment",
+    "scan",
+    "variable",
+    "action",
+    "callback_execution",
+    "external_cohort_urls",
+    "external_subject_links",
+    "external_experiment_links",
+];
+
+/// Reads that are not for somebody, and why.
+const FOR_THE_PROGRAM: &[(&str, &str)] = &[
+    // Of an experiment that was locked for somebody, so it is visible.
+    ("src/engine/locked.rs", "callback_execution::Entity::find()"),
+    // Names of cohorts for those who give roles for them: that is about the whole study.
+    ("src/account/scope.rs", "cohort::Entity::find()"),
+    // Names and ids of cohorts in imports from the command line; the API asks for the cohort before.
+    ("src/import/write.rs", "cohort::Entity::find()"),
+    ("src/import/write.rs", "subject::Entity::in_use()"),
+    // What a workflow cannot lose, whoever upgrades it.
+    ("src/workflow/upgrade.rs", "experiment::Entity::find()"),
+    // What runs, for the program; and the run of a worker that has shown its secret.
+    ("src/engine/running.rs", "Entity::find_by_id("),
+    ("src/engine/timeout.rs", "Entity::find()"),
+    ("src/engine/lease.rs", "Entity::find()"),
+];
+
+/// Ways to begin a statement that read what is hidden too.
+const BEGINNINGS: &[&str] = &["Entity::find()", "Entity::find_by_id(", "Entity::in_use()"];
+
+#[test]
+fn what_belongs_to_a_cohort_is_read_for_somebody() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    let (mut seen, mut used) = (0, vec![false; FOR_THE_PROGRAM.len()]);
+    let rooms = ["study", "engine", "workflow", "import", "account", "http", "api", "web", "view"];
+    for (_, path, text) in files().into_iter().filter(|(room, _, _)| rooms.contains(&room.as_str())) {
+        let path = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+        seen += text.matches("::visible").count() + text.matches("_in_use()").count();
+        // `Entity` alone is that of the table which the file imports it from.
+        let own = OF_COHORTS.iter().any(|table| {
+            text.lines().any(|line| {
+                line.trim_start().starts_with("use ") && line.contains(&format!("{table}::")) && line.contains("Entity")
+            })
+        });
+        for beginning in BEGINNINGS {
+            for (at, _) in text.match_indices(beginning) {
+                let before = &text[..at];
+                let word = before.strip_suffix("::").map(|before| {
+                    let from = before.rfind(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(0, |at| at + 1);
+                    &before[from..]
+                });
+                let is_of_cohort = word.map_or(own, |word| OF_COHORTS.contains(&word));
+                let shown = word.map_or_else(|| (*beginning).to_owned(), |word| format!("{word}::{beginning}"));
+                let allowed = FOR_THE_PROGRAM.iter().position(|(file, one)| *file == path && *one == shown);
+                match allowed {
+                    Some(index) => used[index] = true,
+                    None if is_of_cohort => wrong.push(format!("{path}: {shown}; begin with `visible`")),
+                    None => {}
+                }
+            }
+        }
+    }
+    assert!(seen > 60, "{seen}: the reads were not found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (one, used) in FOR_THE_PROGRAM.iter().zip(used) {
+        assert!(used, "{one:?} is not there any more");
+    }
+}

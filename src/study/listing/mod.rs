@@ -209,9 +209,10 @@ pub async fn dead_letters(
     totals: &Totals,
     window: Window,
 ) -> Result<Listed<dead_letter::Model>, DbErr> {
-    use dead_letter::{Column, Entity};
-    let rows = windowed(Entity::find(), Column::Id, window).order_by_asc(Column::Id).all(database.reader()).await?;
-    let count = total(database, totals, "dead letters", Entity::find(), window, rows.len()).await?;
+    use dead_letter::Column;
+    let all = dead_letter::Entity::find();
+    let rows = windowed(all.clone(), Column::Id, window).order_by_asc(Column::Id).all(database.reader()).await?;
+    let count = total(database, totals, "dead letters", all, window, rows.len()).await?;
     Ok(Listed { rows, count })
 }
 
