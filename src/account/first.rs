@@ -1,5 +1,7 @@
 //! What there is at the first start: the roles, and the administrator of the settings.
 
+use std::collections::BTreeSet;
+
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
@@ -72,6 +74,7 @@ pub async fn ensure_admin(
             password: admin.password.clone(),
             active: true,
             roles: vec!["admin".to_owned()],
+            cohorts: BTreeSet::new(),
         };
         check(&new)?;
         let hash = passwords.hash(&new.password).await?;

@@ -291,20 +291,20 @@ async fn check_other_admin(connection: &impl ConnectionTrait, user_id: i32) -> R
 /// [`AccountError::UnknownRole`] and [`AccountError::LastScope`].
 pub async fn replace_roles(
     connection: &impl ConnectionTrait,
-    user_id: i32,
+    user: &user::Model,
     roles: &[String],
 ) -> Result<(), AccountError> {
-    let of_user = roles_users::Entity::find().filter(roles_users::Column::UserId.eq(user_id));
+    let of_user = roles_users::Entity::find().filter(roles_users::Column::UserId.eq(user.id));
     let held = of_user.find_also_related(role::Entity).all(connection).await?;
     let held: Vec<role::Model> = held.into_iter().filter_map(|(_, role)| role).collect();
     let taken: Vec<i32> = held.iter().filter(|role| !roles.contains(&role.name)).map(|role| role.id).collect();
-    check_still_scoped(connection, user_id, &taken).await?;
+    check_still_scoped(connection, user.id, &taken).await?;
     roles_users::Entity::delete_many()
-        .filter(roles_users::Column::UserId.eq(user_id))
+        .filter(roles_users::Column::UserId.eq(user.id))
         .filter(roles_users::Column::RoleId.is_in(taken))
         .exec(connection)
         .await?;
     let missing = |name: &&String| !held.iter().any(|role| role.name == **name);
     let missing: Vec<String> = roles.iter().filter(missing).cloned().collect();
-    super::user::add_roles(connection, user_id, &missing).await
+    super::user::add_roles(connection, user, &missing, &BTreeSet::new()).await
 }

@@ -2,7 +2,7 @@
 //!
 //! What is answered, and how fast, is the same whether a name or an address is known or not; only the mail tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -147,6 +147,7 @@ impl Accounts {
             password: String::new(),
             active: false,
             roles: role.into_iter().map(|role| role.name).collect(),
+            cohorts: BTreeSet::new(),
         };
         let made = match check_unique(&*transaction, None, &new.username, &new.email).await {
             Ok(()) => insert(&*transaction, &new, (hash, false), now).await,
@@ -267,7 +268,13 @@ impl Accounts {
     ///
     /// # Errors
     /// As [`Accounts::create`].
-    pub async fn invite(&self, form: &Registration, roles: Vec<String>, by: &str) -> Result<user::Model, AccountError> {
+    pub async fn invite(
+        &self,
+        form: &Registration,
+        roles: Vec<String>,
+        cohorts: BTreeSet<i32>,
+        by: &str,
+    ) -> Result<user::Model, AccountError> {
         if !crate::mail::is_address(&form.email) {
             let problem = "is not an e-mail address".to_owned();
             return Err(AccountError::Invalid { field: "email", problem });
@@ -280,6 +287,7 @@ impl Accounts {
             password: "!".to_owned(),
             active: true,
             roles,
+            cohorts,
         };
         super::user::check(&new)?;
         let now = self.clock.now();

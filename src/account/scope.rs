@@ -139,59 +139,65 @@ impl Accounts {
     /// already or not.
     ///
     /// # Errors
-    /// [`AccountError::Unknown`] user; [`AccountError::Invalid`] when there is no such role or cohort, and for `admin`,
-    /// which is for everything.
+    /// [`AccountError::Unknown`] user, [`AccountError::UnknownRole`]; [`AccountError::Invalid`] when there is no such cohort,
+    /// and for `admin`, which is for everything.
     pub async fn give_role_for(&self, user_id: i32, role_id: i32, cohorts: &BTreeSet<i32>) -> Result<(), AccountError> {
-        let invalid = |field, problem: &str| Err(AccountError::Invalid { field, problem: problem.to_owned() });
         let transaction = self.database.begin().await?;
-        let connection = &*transaction;
         // With a lock: two changes at the same moment would leave a mixture.
-        let user = user::Entity::find_by_id(user_id).lock_exclusive().one(connection).await?;
+        let user = user::Entity::find_by_id(user_id).lock_exclusive().one(&*transaction).await?;
         let user = user.ok_or(AccountError::Unknown)?;
-        let Some(role) = role::Entity::find_by_id(role_id).one(connection).await? else {
-            return invalid("role", "there is no such role");
-        };
-        if role.name == "admin" && !cohorts.is_empty() {
-            return invalid("cohorts", "the role 'admin' is for the whole study");
-        }
-        let labels = named(connection, cohorts).await?;
-        if labels.len() != cohorts.len() {
-            return invalid("cohorts", "there is no such cohort");
-        }
-        let was_held = roles_users::Entity::find_by_id((user_id, role_id)).one(connection).await?.is_some();
-        let of_role = || {
-            let of_user = role_scope::Column::UserId.eq(user_id);
-            of_user.and(role_scope::Column::RoleId.eq(role_id))
-        };
-        let rows = role_scope::Entity::find().filter(of_role()).all(connection).await?;
-        let before: BTreeSet<i32> = rows.into_iter().map(|row| row.cohort_id).collect();
-        if was_held && before == *cohorts {
-            return Ok(());
-        }
-        let shown = |labels: Vec<String>| match labels.is_empty() {
-            true => json!({ "role": role.name, "cohorts": "all" }),
-            false => json!({ "role": role.name, "cohorts": labels }),
-        };
-        let event = Event::new("give_role", "user", user_id, &user.username).after(shown(labels));
-        let event = if was_held { event.before(shown(named(connection, &before).await?)) } else { event };
-        if !was_held {
-            let link = roles_users::ActiveModel { user_id: Set(user_id), role_id: Set(role_id) };
-            roles_users::Entity::insert(link).exec_without_returning(connection).await?;
-        }
-        role_scope::Entity::delete_many().filter(of_role()).exec(connection).await?;
-        let row = |cohort_id: &i32| role_scope::ActiveModel {
-            user_id: Set(user_id),
-            role_id: Set(role_id),
-            cohort_id: Set(*cohort_id),
-        };
-        if !cohorts.is_empty() {
-            role_scope::Entity::insert_many(cohorts.iter().map(row)).exec_without_returning(connection).await?;
-        }
-        audit::record(connection, event).await?;
+        let role = role::Entity::find_by_id(role_id).one(&*transaction).await?;
+        let role = role.ok_or_else(|| AccountError::UnknownRole(role_id.to_string()))?;
+        give_for(&*transaction, &user, &role, cohorts).await?;
         transaction.commit().await?;
         self.forget_logins();
         Ok(())
     }
+}
+
+/// Gives a role for these cohorts only, or, when there are none, for the whole study. A helper: the caller owns the
+/// transaction.
+pub(super) async fn give_for(
+    connection: &impl ConnectionTrait,
+    user: &user::Model,
+    role: &role::Model,
+    cohorts: &BTreeSet<i32>,
+) -> Result<(), AccountError> {
+    let invalid = |problem: &str| Err(AccountError::Invalid { field: "cohorts", problem: problem.to_owned() });
+    if role.name == "admin" && !cohorts.is_empty() {
+        return invalid("cannot be chosen for the role 'admin', which is for the whole study");
+    }
+    let labels = named(connection, cohorts).await?;
+    if labels.len() != cohorts.len() {
+        return invalid("has one that does not exist");
+    }
+    let was_held = roles_users::Entity::find_by_id((user.id, role.id)).one(connection).await?.is_some();
+    let of_role = || role_scope::Column::UserId.eq(user.id).and(role_scope::Column::RoleId.eq(role.id));
+    let rows = role_scope::Entity::find().filter(of_role()).all(connection).await?;
+    let before: BTreeSet<i32> = rows.into_iter().map(|row| row.cohort_id).collect();
+    if was_held && before == *cohorts {
+        return Ok(());
+    }
+    let shown = |labels: Vec<String>| match labels.is_empty() {
+        true => json!({ "role": role.name, "cohorts": "all" }),
+        false => json!({ "role": role.name, "cohorts": labels }),
+    };
+    let event = Event::new("give_role", "user", user.id, &user.username).after(shown(labels));
+    let event = if was_held { event.before(shown(named(connection, &before).await?)) } else { event };
+    if !was_held {
+        let link = roles_users::ActiveModel { user_id: Set(user.id), role_id: Set(role.id) };
+        roles_users::Entity::insert(link).exec_without_returning(connection).await?;
+    }
+    role_scope::Entity::delete_many().filter(of_role()).exec(connection).await?;
+    let row = |cohort_id: &i32| role_scope::ActiveModel {
+        user_id: Set(user.id),
+        role_id: Set(role.id),
+        cohort_id: Set(*cohort_id),
+    };
+    if !cohorts.is_empty() {
+        role_scope::Entity::insert_many(cohorts.iter().map(row)).exec_without_returning(connection).await?;
+    }
+    Ok(audit::record(connection, event).await?)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::database::{self, Database};
 use crate::entity::{role, roles_users, user};
 
 use super::password::Checked;
-use super::scope::{Scope, cohorts_of};
+use super::scope::{Scope, cohorts_of, give_for};
 use super::strength::judge;
 use super::{PasswordError, Passwords, Permission};
 
@@ -73,6 +73,8 @@ pub struct NewUser {
     pub password: String,
     pub active: bool,
     pub roles: Vec<String>,
+    /// The roles are for these cohorts only; for the whole study when there are none.
+    pub cohorts: BTreeSet<i32>,
 }
 
 /// Why something with an account was not done.
@@ -323,25 +325,35 @@ pub(super) async fn insert(
         true => AccountError::Exists,
         false => error.into(),
     })?;
-    add_roles(connection, user.id, &new.roles).await?;
+    if !new.cohorts.is_empty() && new.roles.is_empty() {
+        let problem = "needs a role: without one the whole study can be seen".to_owned();
+        return Err(AccountError::Invalid { field: "cohorts", problem });
+    }
+    add_roles(connection, &user, &new.roles, &new.cohorts).await?;
     let mut after = super::manage::shown(&user);
     after["roles"] = serde_json::json!(new.roles);
     audit::record(connection, Event::new("create", "user", user.id, &user.username).after(after)).await?;
     Ok(user)
 }
 
-/// Gives roles to a user who has none of them, for the whole study.
+/// Gives roles to a user who has none of them, for certain cohorts only or, when there are none, for the whole study.
 pub(super) async fn add_roles(
     connection: &impl ConnectionTrait,
-    user_id: i32,
+    user: &user::Model,
     roles: &[String],
+    cohorts: &BTreeSet<i32>,
 ) -> Result<(), AccountError> {
     let distinct: BTreeSet<&String> = roles.iter().collect();
     for name in distinct {
         let role = role::Entity::find().filter(role::Column::Name.eq(name)).one(connection).await?;
         // For MariaDB 'admin ' is 'admin', and for who has checked what somebody may give it is not.
         let role = role.filter(|role| role.name == *name).ok_or_else(|| AccountError::UnknownRole(name.clone()))?;
-        let link = roles_users::ActiveModel { user_id: Set(user_id), role_id: Set(role.id) };
+        if !cohorts.is_empty() {
+            give_for(connection, user, &role, cohorts).await?;
+            continue;
+        }
+        // The event about the account names them.
+        let link = roles_users::ActiveModel { user_id: Set(user.id), role_id: Set(role.id) };
         roles_users::Entity::insert(link).exec_without_returning(connection).await?;
     }
     Ok(())

@@ -339,6 +339,6 @@ pub(super) struct CheckedTimeouts {
 }
 
 pub(super) async fn check_timeouts(app: &App) -> Result<CheckedTimeouts, HttpError> {
-    let TimeoutCounts { run_timeouts, wait_timeouts } = everywhere(app.engine.check_timeouts()).await?;
+    let TimeoutCounts { run_timeouts, wait_timeouts } = Box::pin(everywhere(app.engine.check_timeouts())).await?;
     Ok(CheckedTimeouts { run_timeouts, wait_timeouts })
 }

@@ -40,7 +40,7 @@ pub(super) async fn create_user(app: &App, body: UserBody) -> Result<user::Model
     let email = problems.required("email", body.email);
     let active = problems.optional("active", body.active).unwrap_or(true);
     let ((username, password), (name, email)) = problems.all(username.zip(password).zip(name.zip(email)))?;
-    let new = NewUser { username, name, email, password, active, roles: Vec::new() };
+    let new = NewUser { username, name, email, password, active, roles: Vec::new(), cohorts: BTreeSet::new() };
     Ok(app.accounts.create(&new).await?)
 }
 

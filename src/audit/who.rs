@@ -108,12 +108,9 @@ pub async fn everywhere<F: Future>(work: F) -> F::Output {
 mod tests {
     use super::*;
 
-    fn cohorts(ids: &[i32]) -> Cohorts {
-        Some(Arc::new(ids.iter().copied().collect()))
-    }
-
     #[tokio::test]
     async fn nobody_sees_more_by_saying_again_who_it_is() {
+        let cohorts = |ids: &[i32]| -> Cohorts { Some(Arc::new(ids.iter().copied().collect())) };
         acting(Who::new(Origin::Api, "nobody", None), async {
             assert_eq!(Who::now().cohorts(), None);
             identified(1, "a", cohorts(&[1, 2]));

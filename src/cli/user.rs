@@ -1,5 +1,6 @@
 //! `studygovernor user …`
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
 
 use clap::{Args, Subcommand};
@@ -52,6 +53,7 @@ impl Create {
             password,
             active: true,
             roles: self.roles,
+            cohorts: BTreeSet::new(),
         };
         app.accounts.create(&new).await.map_err(Failure::because)?;
         err(&format!("{} can log in now", new.username));

@@ -5,6 +5,8 @@
 //! All of it is checked before anything is written, and written in one transaction. What is there already is left as it
 //! is, or set to what the text says when that is asked for.
 
+use std::collections::BTreeSet;
+
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{
@@ -299,6 +301,7 @@ fn new_user(entry: &UserEntry) -> NewUser {
         password: entry.password.clone(),
         active: entry.active.unwrap_or(true),
         roles: entry.roles.clone().unwrap_or_default(),
+        cohorts: BTreeSet::new(),
     }
 }
 
@@ -378,7 +381,7 @@ async fn set_user(
     changed.update_datetime = Set(Some(now));
     let row = changed.update(connection).await?;
     if let Some(roles) = &entry.roles {
-        replace_roles(connection, id, roles).await?;
+        replace_roles(connection, &row, roles).await?;
     }
     record_reset(connection, &before, &row, entry.roles.as_deref()).await?;
     Ok(Some(row))

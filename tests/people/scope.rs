@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use studygovernor::queue::execution_secret;
 
 use super::routes::table;
 use super::{GOOD, House, Visitor};
@@ -298,6 +299,49 @@ async fn hidden_things(admin: &Caller) -> Vec<Value> {
     things
 }
 
+/// Every change that can be asked for over the API of what belongs to the hidden cohort, or of what would get there.
+fn changes_of_hidden_things() -> Vec<(Method, &'static str, Value)> {
+    let urls = json!({ "external_urls": { "XNAT": "https://x.example.com" } });
+    let ids = json!({ "external_ids": { "XNAT": "x" } });
+    let reason = json!({ "reason": "r" });
+    let subject = json!({ "label": "x", "cohort_label": "hushhush-cohort" });
+    let experiment = json!({ "label": "x", "scandate": "2024-03-01", "subject_id": 1 });
+    let link = |field: &str| json!({ field: 1, "external_system_name": "XNAT", "external_id": "x" });
+    let scan = json!({ "scantype_protocol": "T1w", "experiment_id": 1 });
+    vec![
+        (Method::PUT, "cohorts/1", json!({ "label": "x" })),
+        (Method::POST, "cohorts/1/external_urls", urls),
+        (Method::PUT, "cohorts/1/external_urls/XNAT", json!({ "external_url": "https://x.example.com" })),
+        (Method::DELETE, "cohorts/1/external_urls/XNAT", json!({})),
+        (Method::POST, "subjects", subject),
+        (Method::POST, "subjects", json!({ "label": "x", "cohort_label": "1" })),
+        (Method::PUT, "subjects/1", json!({ "label": "x" })),
+        // Nor is anything taken there.
+        (Method::PUT, "subjects/2", json!({ "cohort_label": "hushhush-cohort" })),
+        (Method::DELETE, "subjects/1?reason=r", json!({})),
+        (Method::POST, "subjects/1/restore", json!({})),
+        (Method::POST, "subjects/1/external_ids", ids.clone()),
+        (Method::DELETE, "subjects/1/external_ids/XNAT", json!({})),
+        (Method::POST, "experiments", experiment),
+        (Method::PUT, "experiments/1/state", json!({ "state": "manual_qc" })),
+        (Method::DELETE, "experiments/1?reason=r", json!({})),
+        (Method::POST, "experiments/2/restore", json!({})),
+        (Method::POST, "experiments/1/external_ids", ids),
+        (Method::DELETE, "experiments/1/external_ids/XNAT", json!({})),
+        (Method::POST, "external_subject_links", link("subject_id")),
+        (Method::PUT, "external_subject_links", link("subject_id")),
+        (Method::POST, "external_experiment_links", link("experiment_id")),
+        (Method::PUT, "external_experiment_links", link("experiment_id")),
+        (Method::POST, "scans", scan),
+        (Method::PUT, "actions/1", json!({ "return_value": "x" })),
+        (Method::PUT, "callback_executions/1", json!({ "status": "finished", "result": "success" })),
+        (Method::PUT, "callback_executions/2", json!({ "run_log": "x" })),
+        (Method::POST, "callback_executions/1/retry", reason.clone()),
+        (Method::POST, "callback_executions/2/skip", reason),
+        (Method::POST, "callback_executions/2/mark", json!({ "result": "success", "reason": "r" })),
+    ]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_another_cohort_is_touched() {
     for backend in [Backend::Sqlite, Backend::Postgres, Backend::Mariadb] {
@@ -307,45 +351,7 @@ async fn nothing_of_another_cohort_is_touched() {
         let (rita, api) = (Visitor::logged_in(house.url(), "rita", GOOD).await, house.server.basic("rita", GOOD));
         let admin = house.server.admin();
         let before = hidden_things(&admin).await;
-        let urls = json!({ "external_urls": { "XNAT": "https://x.example.com" } });
-        let ids = json!({ "external_ids": { "XNAT": "x" } });
-        let reason = json!({ "reason": "r" });
-        let subject = json!({ "label": "x", "cohort_label": "hushhush-cohort" });
-        let experiment = json!({ "label": "x", "scandate": "2024-03-01", "subject_id": 1 });
-        let link = |field: &str| json!({ field: 1, "external_system_name": "XNAT", "external_id": "x" });
-        let scan = json!({ "scantype_protocol": "T1w", "experiment_id": 1 });
-        for (method, path, body) in [
-            (Method::PUT, "cohorts/1", json!({ "label": "x" })),
-            (Method::POST, "cohorts/1/external_urls", urls),
-            (Method::PUT, "cohorts/1/external_urls/XNAT", json!({ "external_url": "https://x.example.com" })),
-            (Method::DELETE, "cohorts/1/external_urls/XNAT", json!({})),
-            (Method::POST, "subjects", subject),
-            (Method::POST, "subjects", json!({ "label": "x", "cohort_label": "1" })),
-            (Method::PUT, "subjects/1", json!({ "label": "x" })),
-            // Nor is anything taken there.
-            (Method::PUT, "subjects/2", json!({ "cohort_label": "hushhush-cohort" })),
-            (Method::DELETE, "subjects/1?reason=r", json!({})),
-            (Method::POST, "subjects/1/restore", json!({})),
-            (Method::POST, "subjects/1/external_ids", ids.clone()),
-            (Method::DELETE, "subjects/1/external_ids/XNAT", json!({})),
-            (Method::POST, "experiments", experiment),
-            (Method::PUT, "experiments/1/state", json!({ "state": "manual_qc" })),
-            (Method::DELETE, "experiments/1?reason=r", json!({})),
-            (Method::POST, "experiments/2/restore", json!({})),
-            (Method::POST, "experiments/1/external_ids", ids),
-            (Method::DELETE, "experiments/1/external_ids/XNAT", json!({})),
-            (Method::POST, "external_subject_links", link("subject_id")),
-            (Method::PUT, "external_subject_links", link("subject_id")),
-            (Method::POST, "external_experiment_links", link("experiment_id")),
-            (Method::PUT, "external_experiment_links", link("experiment_id")),
-            (Method::POST, "scans", scan),
-            (Method::PUT, "actions/1", json!({ "return_value": "x" })),
-            (Method::PUT, "callback_executions/1", json!({ "status": "finished", "result": "success" })),
-            (Method::PUT, "callback_executions/2", json!({ "run_log": "x" })),
-            (Method::POST, "callback_executions/1/retry", reason.clone()),
-            (Method::POST, "callback_executions/2/skip", reason),
-            (Method::POST, "callback_executions/2/mark", json!({ "result": "success", "reason": "r" })),
-        ] {
+        for (method, path, body) in changes_of_hidden_things() {
             for version in ["v1", "v2"] {
                 let full = format!("/api/{version}/{path}");
                 let answer = api.send(api.request(method.clone(), &full).json(&body)).await;
@@ -390,6 +396,17 @@ async fn nothing_of_another_cohort_is_touched() {
             (&json!(3), &json!(1), &json!(0)),
             "{imported}"
         );
+        // The secret of an attempt is good wherever it is, also beside a login that would not be; without it, as above.
+        let path = "/api/v2/callback_executions/4";
+        let report = json!({ "result_log": "from a worker" });
+        api.put(path, report.clone()).await.expect(404);
+        let secret = execution_secret("a key of the tests", 4, 1);
+        let mut with_secret = report;
+        with_secret["secret"] = json!(secret);
+        // It is over with its experiment, which was archived: 409, and not 404.
+        api.put(path, with_secret.clone()).await.expect(409);
+        with_secret["secret"] = json!(execution_secret("a key of the tests", 3, 1));
+        api.put(path, with_secret).await.expect(404);
         // Checking timeouts is for all, whoever asks.
         api.post("/api/v2/service/check_timeouts", json!({})).await.expect(200);
         let after = hidden_things(&admin).await;
@@ -444,18 +461,18 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     let count = async || api.get("/api/v2/cohorts").await.expect(200)["count"].as_u64().unwrap();
     // After the administrator, alice and bob.
     let path = "/users/4".to_owned();
-    let form = format!("{path}/role/cohorts");
+    let cohorts_form = format!("{path}/role/cohorts");
     assert_eq!(count().await, 2);
     admin.get(&path).await.shows(200, "Sees the whole study").shows(200, "user: for the whole study");
     // `user` is role 3. An empty form is a mistake, and nothing changes.
-    admin.post(&form, &[("role", "3")]).await.shows(422, "choose at least one cohort");
+    admin.post(&cohorts_form, &[("role", "3")]).await.shows(422, "choose at least one");
     admin
-        .post(&form, &[("role", "3"), ("cohort", "2"), ("cohort", "4711")])
+        .post(&cohorts_form, &[("role", "3"), ("cohort", "2"), ("cohort", "4711")])
         .await
-        .shows(422, "there is no such cohort");
-    admin.post(&form, &[("role", "4711"), ("cohort", "2")]).await.shows(404, "role 4711");
+        .shows(422, "one that does not exist");
+    admin.post(&cohorts_form, &[("role", "4711"), ("cohort", "2")]).await.shows(404, "role 4711");
     assert_eq!(count().await, 2);
-    admin.post(&form, &[("role", "3"), ("cohort", "2")]).await.leads(&format!("{path}?told=saved"));
+    admin.post(&cohorts_form, &[("role", "3"), ("cohort", "2")]).await.leads(&format!("{path}?told=saved"));
     // At once: in the session and with the password that is remembered.
     assert_eq!(count().await, 1);
     rita.get("/cohorts/1").await.shows(404, "in the cohorts that your role is for");
@@ -498,6 +515,27 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     let of_user = all.get("/api/v2/users/rita/roles/user/cohorts").await.expect(200);
     assert_eq!((&of_user["has_role"], &of_user["cohorts"]), (&json!(true), &Value::Null));
 
+    // Somebody is invited for a cohort from the beginning.
+    admin.get("/users/new").await.shows(200, "Only for certain cohorts").shows(200, "hushhush-cohort");
+    let form = |name: &'static str, more: &[(&'static str, &'static str)]| {
+        let email: &'static str = format!("{name}@example.com").leak();
+        let mut form = vec![("username", name), ("name", name), ("email", email), ("how", "hand"), ("password", GOOD)];
+        form.extend_from_slice(more);
+        form
+    };
+    let refused = admin.post("/users/new", &form("tom", &[("cohort", "2")])).await.shows(422, "needs a role");
+    assert!(refused.text.contains("id=\"cohort-2\" checked"), "{}", refused.text);
+    let wrong = form("tom", &[("cohort", "4711"), ("role", "user")]);
+    admin.post("/users/new", &wrong).await.shows(422, "one that does not exist");
+    let wrong = form("tom", &[("cohort", "2"), ("role", "admin")]);
+    admin.post("/users/new", &wrong).await.shows(422, "for the whole study");
+    let toms = form("tom", &[("cohort", "2"), ("role", "user"), ("role", "superuser")]);
+    let made = admin.post("/users/new", &toms).await;
+    assert!(made.status == 303 && made.location.ends_with("?told=created"), "{} {}", made.status, made.text);
+    let tom = house.server.basic("tom", GOOD);
+    assert_eq!(tom.get("/api/v2/cohorts").await.expect(200)["cohorts"][0]["label"], "plain-cohort");
+    assert_eq!(tom.get("/api/v2/experiments").await.expect(200)["count"], 1);
+
     // `admin` is for everything; nobody gives what they may not do.
     let path_of = |role: &str| format!("/api/v2/users/rita/roles/{role}/cohorts");
     all.put(&path_of("admin"), json!({ "cohorts": [1] })).await.expect(400);
@@ -506,8 +544,8 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     }
     all.put(&path_of("user"), json!({ "cohorts": ["nowhere"] })).await.expect(404);
     api.put(&path_of("superuser"), json!({ "cohorts": null })).await.expect(403);
-    rita.post(&form, &[("role", "2"), ("whole", "1")]).await.shows(403, "roles_manage");
+    rita.post(&cohorts_form, &[("role", "2"), ("whole", "1")]).await.shows(403, "roles_manage");
     // And the way back, which says what it does.
-    admin.post(&form, &[("role", "2"), ("whole", "1")]).await.leads(&format!("{path}?told=saved"));
+    admin.post(&cohorts_form, &[("role", "2"), ("whole", "1")]).await.leads(&format!("{path}?told=saved"));
     assert_eq!(count().await, 2);
 }

@@ -1,12 +1,15 @@
 //! New accounts: invited by mail, or with a password that is typed in.
 
+use std::collections::BTreeSet;
+
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Serialize;
 
 use super::super::page::{page, with_status};
-use super::{may_give, taken, to_user};
+use super::scope::{CohortBox, cohort_boxes};
+use super::{cohort_labels, may_give, taken, to_user};
 use crate::account::{AccountError, NewUser, Problems, Registration, RoleRecord};
 use crate::app::App;
 use crate::http::{HttpError, LoggedIn};
@@ -14,6 +17,7 @@ use crate::http::{HttpError, LoggedIn};
 #[derive(Serialize)]
 struct NewPage {
     roles: Vec<NewRole>,
+    cohorts: Vec<CohortBox>,
     username: String,
     name: String,
     email: String,
@@ -39,7 +43,9 @@ async fn new_page(app: &App, looks: &LoggedIn, form: &NewForm, problems: Problem
         description: role.row.description,
     };
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
+    let labels = cohort_labels(app).await?;
     let content = NewPage {
+        cohorts: cohort_boxes(&labels, Some(&form.cohorts)),
         roles: roles.map(new).collect(),
         username: form.username.clone(),
         name: form.name.clone(),
@@ -64,6 +70,8 @@ struct NewForm {
     password: String,
     by_mail: bool,
     roles: Vec<String>,
+    /// Ids; none: the whole study.
+    cohorts: BTreeSet<i32>,
 }
 
 impl NewForm {
@@ -77,6 +85,7 @@ impl NewForm {
                 "password" => form.password = value,
                 "how" => form.by_mail = value == "mail",
                 "role" => form.roles.push(value),
+                "cohort" => form.cohorts.extend(value.parse::<i32>().ok()),
                 _ => {}
             }
         }
@@ -104,7 +113,7 @@ pub(in crate::web) async fn create_user(
     }
     let made = if form.by_mail {
         let new = Registration { username: form.username.clone(), name: form.name.clone(), email: form.email.clone() };
-        app.accounts.invite(&new, form.roles.clone(), &looks.0.name).await
+        app.accounts.invite(&new, form.roles.clone(), form.cohorts.clone(), &looks.0.name).await
     } else {
         let own = [form.username.as_str(), form.name.as_str(), form.email.as_str()];
         if let Some(problem) = app.accounts.judge(&form.password, &own).problem {
@@ -117,6 +126,7 @@ pub(in crate::web) async fn create_user(
             password: form.password.clone(),
             active: true,
             roles: form.roles.clone(),
+            cohorts: form.cohorts.clone(),
         };
         app.accounts.create(&new).await
     };

@@ -1,6 +1,6 @@
 //! Roles for certain cohorts only: the forms on the page of a user.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::{Path, RawForm, State};
 use axum::response::Response;
@@ -24,8 +24,9 @@ pub(super) struct ScopeForm {
     cohorts: Vec<CohortBox>,
 }
 
+/// A cohort to be ticked.
 #[derive(Serialize)]
-struct CohortBox {
+pub(super) struct CohortBox {
     id: i32,
     label: String,
     is_on: bool,
@@ -40,32 +41,36 @@ pub(super) struct Chosen {
     whole: bool,
 }
 
+/// All cohorts by label.
+pub(super) fn cohort_boxes(labels: &BTreeMap<i32, String>, ticked: Option<&BTreeSet<i32>>) -> Vec<CohortBox> {
+    let one = |(id, label): (&i32, &String)| CohortBox {
+        id: *id,
+        label: label.clone(),
+        is_on: ticked.is_some_and(|ticked| ticked.contains(id)),
+    };
+    let mut cohorts: Vec<CohortBox> = labels.iter().map(one).collect();
+    cohorts.sort_by_cached_key(|one| one.label.to_lowercase());
+    cohorts
+}
+
 /// A form for each role that somebody has and that who looks may give; `admin` is always for everything.
 pub(super) fn scope_forms(
     held: &Held,
     roles: &[(RoleRecord, u64)],
     looks: &User,
-    chosen: Option<Chosen>,
+    chosen: Option<&Chosen>,
 ) -> Vec<ScopeForm> {
     let is_shown =
         |role: &RoleRecord| held.roles.contains(&role.row.id) && role.row.name != "admin" && may_give(looks, role);
     let form = |role: &RoleRecord| {
-        let typed = chosen.as_ref().filter(|chosen| chosen.role == role.row.id);
+        let typed = chosen.filter(|chosen| chosen.role == role.row.id);
         let now = held.cohorts.get(&role.row.id);
-        let ticked = typed.map(|chosen| &chosen.cohorts).or(now);
-        let one = |(id, label): (&i32, &String)| CohortBox {
-            id: *id,
-            label: label.clone(),
-            is_on: ticked.is_some_and(|ticked| ticked.contains(id)),
-        };
-        let mut cohorts: Vec<CohortBox> = held.labels.iter().map(one).collect();
-        cohorts.sort_by(|a, b| a.label.cmp(&b.label));
         ScopeForm {
             role_id: role.row.id,
             role: role.row.name.clone(),
             is_scoped: now.is_some(),
             is_open: typed.is_some(),
-            cohorts,
+            cohorts: cohort_boxes(&held.labels, typed.map(|chosen| &chosen.cohorts).or(now)),
         }
     };
     roles.iter().map(|(role, _)| role).filter(|role| is_shown(role)).map(form).collect()
@@ -98,7 +103,7 @@ pub(in crate::web) async fn give_for_cohorts(
         return Err(HttpError::NotYours(format!("The role '{}' permits more than you may.", role.row.name)));
     }
     let problem = match (chosen.whole, chosen.cohorts.is_empty()) {
-        (false, true) => Some("is empty: choose at least one cohort".to_owned()),
+        (false, true) => Some("choose at least one".to_owned()),
         (true, _) => give(&app, id, chosen.role, &BTreeSet::new()).await?,
         (false, false) => give(&app, id, chosen.role, &chosen.cohorts).await?,
     };

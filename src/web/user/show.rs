@@ -80,7 +80,7 @@ pub(super) async fn user_page(
         Typed::Cohorts(chosen) => Some(chosen),
     };
     let is_reached = looks.0.reaches(person.is_admin(), &person.permissions);
-    let scopes = scope_forms(&held, &roles, &looks.0, chosen);
+    let scopes = scope_forms(&held, &roles, &looks.0, chosen.as_ref());
     let sees = person.cohorts().map(|ids| ids.iter().filter_map(|id| held.labels.get(id).cloned()).collect());
     let content = UserPage {
         scopes,
