@@ -99,6 +99,9 @@ impl Accounts {
         changed.name = changes.name.map_or(changed.name, |value| Set(value.trim().to_owned()));
         changed.email = changes.email.map_or(changed.email, |value| Set(value.trim().to_owned()));
         changed.active = changes.active.map_or(changed.active, Set);
+        if changes.active == Some(true) {
+            changed.declined_at = Set(None);
+        }
         changed.update_datetime = Set(Some(self.clock.now()));
         let has_new_password = hash.is_some();
         if let Some(password) = &changes.password {
@@ -133,6 +136,8 @@ impl Accounts {
     /// [`AccountError::LastAdmin`] and [`AccountError::LastScope`].
     pub async fn set_role(&self, user_id: i32, role_id: i32, has_role: bool) -> Result<(), AccountError> {
         let transaction = self.database.begin().await?;
+        // With a lock: of two roles that are taken at the same moment each would be the last but one.
+        let user = user::Entity::find_by_id(user_id).lock_exclusive().one(&*transaction).await?;
         let held = roles_users::Entity::find_by_id((user_id, role_id)).one(&*transaction).await?;
         match (held, has_role) {
             (None, true) => {
@@ -152,7 +157,6 @@ impl Accounts {
             }
             _ => return Ok(()),
         }
-        let user = user::Entity::find_by_id(user_id).one(&*transaction).await?;
         let role = role::Entity::find_by_id(role_id).one(&*transaction).await?;
         if let (Some(user), Some(role)) = (user, role) {
             let event = Event::new(if has_role { "give_role" } else { "take_role" }, "user", user_id, &user.username);
@@ -244,7 +248,7 @@ pub async fn end_access(
         .exec(connection)
         .await?;
     session::Entity::delete_many().filter(session::Column::UserId.eq(user_id)).exec(connection).await?;
-    link::end_all(connection, user_id, None, now).await
+    link::end_all(connection, user_id, now).await
 }
 
 /// Whether anybody active has the role `admin`.
@@ -294,6 +298,8 @@ pub async fn replace_roles(
     user: &user::Model,
     roles: &[String],
 ) -> Result<(), AccountError> {
+    // As in `set_role`.
+    user::Entity::find_by_id(user.id).lock_exclusive().one(connection).await?;
     let of_user = roles_users::Entity::find().filter(roles_users::Column::UserId.eq(user.id));
     let held = of_user.find_also_related(role::Entity).all(connection).await?;
     let held: Vec<role::Model> = held.into_iter().filter_map(|(_, role)| role).collect();

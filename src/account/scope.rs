@@ -13,7 +13,7 @@ use sea_orm::sea_query::ExprTrait;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::json;
 
-use crate::audit::{self, Cohorts, Event};
+use crate::audit::{self, Cohorts, Event, NobodyActs};
 use crate::entity::{cohort, role, role_scope, roles_users, user};
 
 use super::{AccountError, Accounts, Permission, User};
@@ -83,13 +83,19 @@ impl User {
     }
 
     /// From here on this person acts, and sees what is there for it.
-    pub fn acts(&self) {
-        audit::identified(self.id, &self.username, self.cohorts());
+    ///
+    /// # Errors
+    /// [`NobodyActs`] outside of [`audit::acting`].
+    pub fn acts(&self) -> Result<(), NobodyActs> {
+        audit::identified(self.id, &self.username, self.cohorts())
     }
 
     /// From here on this person does something that needs this permission, and sees only where it holds.
-    pub fn acts_with(&self, permission: Permission) {
-        audit::narrowed(self.cohorts_to(permission));
+    ///
+    /// # Errors
+    /// [`NobodyActs`] outside of [`audit::acting`].
+    pub fn acts_with(&self, permission: Permission) -> Result<(), NobodyActs> {
+        audit::narrowed(self.cohorts_to(permission), permission.name())
     }
 }
 

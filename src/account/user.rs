@@ -17,7 +17,7 @@ use crate::entity::{role, roles_users, user};
 use super::password::Checked;
 use super::scope::{Scope, cohorts_of, give_for};
 use super::strength::judge;
-use super::{PasswordError, Passwords, Permission};
+use super::{AccountState, PasswordError, Passwords, Permission};
 
 /// Somebody who is logged in, with what the roles permit.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ pub struct User {
     pub email: String,
     /// What may be done, in some cohort at least.
     pub permissions: BTreeSet<Permission>,
+    /// All that the roles hold, also what is not permitted because a role is for certain cohorts only: that can change.
+    granted: BTreeSet<Permission>,
     /// The part of the study that is there for this person; none: all of it.
     pub(super) scope: Option<Scope>,
     /// Names of the roles.
@@ -55,6 +57,13 @@ impl User {
         let has =
             |one: &Permission| self.may(*one) || (*one == Permission::UserRead && self.may(Permission::UserReadAll));
         self.is_admin() || (!is_admin && permissions.iter().all(has))
+    }
+
+    /// The same of an account, with all that its roles hold: what a role for certain cohorts takes away from it for now comes
+    /// back with the whole study.
+    #[must_use]
+    pub fn reaches_account(&self, other: &Self) -> bool {
+        self.reaches(other.is_admin(), &other.granted)
     }
 
     /// Whether one of the roles permits it.
@@ -99,13 +108,14 @@ pub enum AccountError {
     #[error("there is no role '{0}'")]
     UnknownRole(String),
     #[error(transparent)]
+    NobodyActs(#[from] audit::NobodyActs),
+    #[error(transparent)]
     Password(#[from] PasswordError),
     #[error(transparent)]
     Database(#[from] DbErr),
 }
 
-/// The user with this name, or this e-mail address in any case, and this password; none when that is nobody, or
-/// somebody who is not active or has not confirmed the address yet. Takes as long in each case.
+/// Whose this name, or this e-mail address in any case, and this password are. Takes as long in each case.
 ///
 /// # Errors
 /// When the database fails.
@@ -115,15 +125,11 @@ pub(super) async fn authenticate(
     rules: &SecuritySettings,
     given: &Given<'_>,
     now: NaiveDateTime,
-) -> Result<Option<User>, AccountError> {
+) -> Result<Outcome, AccountError> {
     match try_once(database, passwords, rules, given, now).await? {
-        Outcome::In(user) => Ok(Some(*user)),
-        Outcome::Out => Ok(None),
         // Another login of the same account replaced an old hash at the same moment.
-        Outcome::Replaced => match try_once(database, passwords, rules, given, now).await? {
-            Outcome::In(user) => Ok(Some(*user)),
-            _ => Ok(None),
-        },
+        Outcome::Replaced => try_once(database, passwords, rules, given, now).await,
+        outcome => Ok(outcome),
     }
 }
 
@@ -134,11 +140,24 @@ pub(super) struct Given<'a> {
     pub address: Option<IpAddr>,
 }
 
-enum Outcome {
+/// What came of a login.
+pub(super) enum Outcome {
     In(Box<User>),
+    /// The password is not right, there is nobody with this name, or it is somebody who was put out.
     Out,
+    /// The password is right, and the account is not open yet.
+    Shut(Shut),
     /// The password was right, and is another one or has another hash by now.
     Replaced,
+}
+
+/// Why somebody with the right password is not let in yet. Nobody else is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shut {
+    /// The address is not confirmed.
+    Unconfirmed,
+    /// No administrator has let the person in.
+    Waiting,
 }
 
 async fn try_once(
@@ -160,8 +179,15 @@ async fn try_once(
     // A name may look like the address of somebody else; the name goes first.
     let row = found.iter().find(|row| row.username == login).or(found.first());
     let checked = passwords.check(password, row.map(|row| row.password.as_str())).await;
-    let may_come = |row: &&user::Model| row.active && (row.confirmed_at.is_some() || !rules.confirmable);
-    let Some(row) = row.filter(may_come).filter(|_| checked != Checked::Wrong) else { return Ok(Outcome::Out) };
+    let Some(row) = row.filter(|_| checked != Checked::Wrong) else { return Ok(Outcome::Out) };
+    let is_confirmed = row.confirmed_at.is_some() || !rules.confirmable;
+    match (row.active, AccountState::of(row)) {
+        (true, _) if is_confirmed => {}
+        (false, AccountState::Waiting) => return Ok(Outcome::Shut(Shut::Waiting)),
+        // Who was put out or declined is told nothing: the password may open something elsewhere.
+        (false, _) if row.login_count > 0 || is_confirmed || row.declined_at.is_some() => return Ok(Outcome::Out),
+        _ => return Ok(Outcome::Shut(Shut::Unconfirmed)),
+    }
     let is_weak = is_weak(password, &row.username, &row.name, &row.email, rules.password_length);
     let address = given.address.map(|address| address.to_canonical().to_string());
     let mut statement = user::Entity::update_many()
@@ -234,10 +260,9 @@ async fn with_permissions(connection: &impl ConnectionTrait, row: user::Model) -
     let roles: Vec<role::Model> = roles.into_iter().filter_map(|(_, role)| role).collect();
     let cohorts = cohorts_of(connection, [row.id]).await?.remove(&row.id).unwrap_or_default();
     let scope = Scope::of(&roles, &cohorts);
-    let permissions = match &scope {
-        Some(scope) => scope.permissions(),
-        None => roles.iter().filter_map(|role| role.permissions.as_deref()).flat_map(Permission::parse_all).collect(),
-    };
+    let granted: BTreeSet<Permission> =
+        roles.iter().filter_map(|role| role.permissions.as_deref()).flat_map(Permission::parse_all).collect();
+    let permissions = scope.as_ref().map_or_else(|| granted.clone(), Scope::permissions);
     let wants_factor = roles.iter().any(|role| role.requires_second_factor);
     let has_second_factor = row.second_factor_at.is_some();
     Ok(User {
@@ -248,6 +273,7 @@ async fn with_permissions(connection: &impl ConnectionTrait, row: user::Model) -
         name: row.name,
         email: row.email,
         permissions,
+        granted,
         scope,
         roles: roles.into_iter().map(|role| role.name).collect(),
         uniquifier: row.fs_uniquifier,
@@ -320,6 +346,7 @@ pub(super) async fn insert(
         weak_password: Set(is_weak),
         second_factor_at: Set(None),
         last_code_step: Set(0),
+        declined_at: Set(None),
     };
     let user = row.insert(connection).await.map_err(|error| match database::is_duplicate(&error) {
         true => AccountError::Exists,

@@ -45,8 +45,7 @@ impl Caller {
         if !self.user.may(permission) {
             return Err(HttpError::Forbidden(permission.name()));
         }
-        self.user.acts_with(permission);
-        Ok(())
+        Ok(self.user.acts_with(permission)?)
     }
 }
 
@@ -65,7 +64,7 @@ impl FromRequestParts<App> for MaybeCaller {
             // Somebody who lacks the second factor that a role asks for does nothing before there is one.
             let known = session.user.filter(|user| !user.must_enrol);
             if let Some(user) = &known {
-                user.acts();
+                user.acts().map_err(|error| HttpError::from(error).into_response())?;
             }
             return Ok(Self(known.map(|user| Caller { user, by: By::Session })));
         };
@@ -80,7 +79,7 @@ impl FromRequestParts<App> for MaybeCaller {
         };
         match found {
             Some(caller) => {
-                caller.user.acts();
+                caller.user.acts().map_err(|error| HttpError::from(error).into_response())?;
                 // So that a layer and the handler ask once.
                 parts.extensions.insert(caller.clone());
                 Ok(Self(Some(caller)))

@@ -228,7 +228,7 @@ pub(super) fn word<T: serde::de::DeserializeOwned>(
 
 /// Somebody who may see and report on an execution: with the permission, or with the secret of one of its attempts.
 pub(super) enum Reporter {
-    Person(Caller),
+    Person(Box<Caller>),
     /// The attempt that the secret is of.
     Worker(i32),
 }
@@ -248,7 +248,7 @@ pub(super) async fn open_execution(
     let mut refused = forbidden();
     if let Some(caller) = caller.filter(|caller| caller.check(Permission::ActionUpdate).is_ok()) {
         match by_id::<callback_execution::Entity>(connection, "callback execution", id).await {
-            Ok(row) => return Ok((row, Reporter::Person(caller))),
+            Ok(row) => return Ok((row, Reporter::Person(Box::new(caller)))),
             Err(error) => refused = error,
         }
     }
@@ -339,6 +339,6 @@ pub(super) struct CheckedTimeouts {
 }
 
 pub(super) async fn check_timeouts(app: &App) -> Result<CheckedTimeouts, HttpError> {
-    let TimeoutCounts { run_timeouts, wait_timeouts } = Box::pin(everywhere(app.engine.check_timeouts())).await?;
+    let TimeoutCounts { run_timeouts, wait_timeouts } = Box::pin(app.engine.check_timeouts()).await?;
     Ok(CheckedTimeouts { run_timeouts, wait_timeouts })
 }

@@ -29,6 +29,7 @@ use crate::audit::{Who, acting};
 use crate::database;
 use crate::entity::idempotency_key::{self, ActiveModel, Column, Entity, Model};
 use crate::http::HttpError;
+use crate::study::visible;
 
 use super::access::{By, Caller};
 use super::output::tag_of;
@@ -78,7 +79,8 @@ pub(super) async fn once(State(app): State<App>, request: Request, next: Next) -
         user_id: caller.user.id,
         // A token sees what the same token was answered, and nothing of its owner's other ways in.
         key_hash: digest(&app, &[format!("{:?}", credential(caller.by)).as_bytes(), key.as_bytes()]),
-        fingerprint: digest(&app, &[path.as_bytes(), &bytes]),
+        // What was answered when other cohorts were there for the caller is not answered again.
+        fingerprint: digest(&app, &[path.as_bytes(), &bytes, visible::key().as_bytes()]),
     };
     let id = match noted.begin().await {
         Ok(Begun::New(id)) => id,
@@ -199,7 +201,9 @@ impl Noted {
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
         let passing = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
-        let kept = !status.is_server_error() && !passing.contains(&status);
+        // What is not there for who sees certain cohorts only may be there when the role is for more.
+        let is_hidden = status == StatusCode::NOT_FOUND && !visible::sees_all();
+        let kept = !status.is_server_error() && !passing.contains(&status) && !is_hidden;
         if let Err(error) = self.keep(id, kept.then_some((status, &bytes))).await {
             // The work is done; only a repetition would not be recognised.
             error!(%error, "an answer cannot be kept for its Idempotency-Key");

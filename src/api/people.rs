@@ -46,13 +46,20 @@ pub(super) async fn create_user(app: &App, body: UserBody) -> Result<user::Model
 
 async fn check_reach(app: &App, caller: &Caller, id: i32) -> Result<(), HttpError> {
     let found = app.accounts.find(id).await?.ok_or_else(|| HttpError::NotFound(format!("user {id}")))?;
-    check_rights(caller, found.is_admin(), &found.permissions)
+    match caller.user.reaches_account(&found) {
+        true => Ok(()),
+        false => Err(beyond()),
+    }
+}
+
+fn beyond() -> HttpError {
+    HttpError::NotYours("This account or role may do more than you may.".to_owned())
 }
 
 fn check_rights(caller: &Caller, is_admin: bool, permissions: &BTreeSet<Permission>) -> Result<(), HttpError> {
     match caller.user.reaches(is_admin, permissions) {
         true => Ok(()),
-        false => Err(HttpError::NotYours("This account or role may do more than you may.".to_owned())),
+        false => Err(beyond()),
     }
 }
 
@@ -106,6 +113,8 @@ impl RoleCohortsBody {
         let role = lookup::role(connection, role).await?;
         let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
         check_rights(caller, role.name == "admin", &permissions)?;
+        // It changes where all other roles of the account hold, too.
+        check_reach(app, caller, user.id).await?;
         let mut cohorts = BTreeSet::new();
         for text in wanted {
             cohorts.insert(lookup::cohort(connection, &Reference::label_first(&text)).await?.id);

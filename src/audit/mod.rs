@@ -12,4 +12,4 @@ mod who;
 pub use event::{Event, record, recorded, watching};
 pub use seal::{Head, Verified, Wrong, seal, verify};
 pub use search::{Filter, Found, by_experiment, by_user, search};
-pub use who::{Cohorts, Who, acting, everywhere, identified, narrowed, widened};
+pub use who::{Cohorts, NobodyActs, Who, acting, everywhere, identified, narrowed, widened};

@@ -19,6 +19,8 @@ struct Person {
     name: String,
     /// The only cohorts that are there for this person; none: the whole study is.
     cohorts: Cohorts,
+    /// The permission for which there are fewer of them than the person sees.
+    narrowed_to: Option<&'static str>,
 }
 
 /// Ids of cohorts, when it is not all of them.
@@ -32,7 +34,7 @@ impl Who {
     /// Somebody who has not said yet who it is: `name` is what is known.
     #[must_use]
     pub fn new(origin: Origin, name: &str, address: Option<String>) -> Self {
-        let person = Person { user_id: None, name: name.to_owned(), cohorts: None };
+        let person = Person { user_id: None, name: name.to_owned(), cohorts: None, narrowed_to: None };
         Self { origin, address, person: Arc::new(Mutex::new(person)) }
     }
 
@@ -51,6 +53,12 @@ impl Who {
         self.person().cohorts
     }
 
+    /// The permission that is asked for, if it does not hold in all the cohorts that this person sees.
+    #[must_use]
+    pub fn narrowed_to(&self) -> Option<&'static str> {
+        self.person().narrowed_to
+    }
+
     /// Who acts here; the program itself when nobody said.
     #[must_use]
     pub fn now() -> Self {
@@ -63,25 +71,42 @@ pub async fn acting<F: Future>(who: Who, work: F) -> F::Output {
     WHO.scope(who, work).await
 }
 
+/// Nobody acts here: whoever this is about would be taken for the program itself, which sees everything.
+#[derive(Debug, thiserror::Error)]
+#[error("a request was taken without saying that somebody acts in it")]
+pub struct NobodyActs;
+
 /// The one who acts here has an account, and these cohorts are there for it. Of somebody who was identified before, those
 /// that were there before too: nobody sees more by saying again who it is.
-pub fn identified(user_id: i32, name: &str, cohorts: Cohorts) {
-    let _ = WHO.try_with(|who| {
+///
+/// # Errors
+/// [`NobodyActs`] outside of [`acting`]; then nothing may be read for this person.
+pub fn identified(user_id: i32, name: &str, cohorts: Cohorts) -> Result<(), NobodyActs> {
+    let known = WHO.try_with(|who| {
         let mut person = who.person.lock().unwrap_or_else(PoisonError::into_inner);
-        let cohorts = match person.user_id == Some(user_id) {
-            true => both(person.cohorts.take(), cohorts),
-            false => cohorts,
+        let (cohorts, narrowed_to) = match person.user_id == Some(user_id) {
+            true => (both(person.cohorts.take(), cohorts), person.narrowed_to),
+            false => (cohorts, None),
         };
-        *person = Person { user_id: Some(user_id), name: name.to_owned(), cohorts };
+        *person = Person { user_id: Some(user_id), name: name.to_owned(), cohorts, narrowed_to };
     });
+    known.map_err(|_| NobodyActs)
 }
 
-/// From here on only these cohorts are there for who acts, of those that were.
-pub fn narrowed(cohorts: Cohorts) {
-    let _ = WHO.try_with(|who| {
+/// From here on only these cohorts are there for who acts, of those that were: those in which this permission holds.
+///
+/// # Errors
+/// [`NobodyActs`] outside of [`acting`].
+pub fn narrowed(cohorts: Cohorts, permission: &'static str) -> Result<(), NobodyActs> {
+    let known = WHO.try_with(|who| {
         let mut person = who.person.lock().unwrap_or_else(PoisonError::into_inner);
-        person.cohorts = both(person.cohorts.take(), cohorts);
+        let before = person.cohorts.take();
+        person.cohorts = both(before.clone(), cohorts);
+        if person.cohorts != before {
+            person.narrowed_to = Some(permission);
+        }
     });
+    known.map_err(|_| NobodyActs)
 }
 
 /// From here on the whole study is there: who acts has shown a secret that opens what is to be done, wherever it is.
@@ -111,20 +136,28 @@ mod tests {
     #[tokio::test]
     async fn nobody_sees_more_by_saying_again_who_it_is() {
         let cohorts = |ids: &[i32]| -> Cohorts { Some(Arc::new(ids.iter().copied().collect())) };
+        let known = |id, name, cohorts| identified(id, name, cohorts).unwrap();
+        let fewer = |cohorts| narrowed(cohorts, "sample_add").unwrap();
         acting(Who::new(Origin::Api, "nobody", None), async {
             assert_eq!(Who::now().cohorts(), None);
-            identified(1, "a", cohorts(&[1, 2]));
-            narrowed(cohorts(&[2, 3]));
-            identified(1, "a", cohorts(&[1, 2]));
+            known(1, "a", cohorts(&[1, 2]));
+            fewer(cohorts(&[2, 3]));
+            known(1, "a", cohorts(&[1, 2]));
             assert_eq!(Who::now().cohorts(), cohorts(&[2]));
-            narrowed(None);
+            fewer(None);
             assert_eq!(Who::now().cohorts(), cohorts(&[2]));
             assert_eq!(everywhere(async { Who::now().cohorts() }).await, None);
             assert_eq!(Who::now().cohorts(), cohorts(&[2]));
+            assert_eq!(Who::now().narrowed_to(), Some("sample_add"));
             // Another one has the own cohorts.
-            identified(2, "b", cohorts(&[4]));
-            assert_eq!(Who::now().cohorts(), cohorts(&[4]));
+            known(2, "b", cohorts(&[4]));
+            assert_eq!((Who::now().cohorts(), Who::now().narrowed_to()), (cohorts(&[4]), None));
+            fewer(cohorts(&[4, 5]));
+            assert_eq!(Who::now().narrowed_to(), None, "no fewer than before");
         })
         .await;
+        // Where nobody acts nobody is taken for the program.
+        identified(1, "a", cohorts(&[1])).unwrap_err();
+        narrowed(cohorts(&[1]), "sample_add").unwrap_err();
     }
 }

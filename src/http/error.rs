@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 
 use crate::account::{AccountError, FormError, LoginError};
 use crate::app::App;
+use crate::audit::{NobodyActs, Who};
 use crate::engine::EngineError;
 use crate::study::revise::ReviseError;
 use crate::study::visible::sees_all;
@@ -100,12 +101,17 @@ pub struct ErrorResponse {
 }
 
 /// What belongs to a cohort, by the words with which messages name it.
-const OF_COHORTS: [&str; 6] = ["action", "callback execution", "cohort", "experiment", "scan", "subject"];
+const OF_COHORTS: [&str; 7] =
+    ["action", "callback execution", "cohort", "experiment", "external id or address", "scan", "subject"];
 
-/// Who sees certain cohorts only hears that it may be in another one.
-fn elsewhere(what: &str) -> &'static str {
-    let is_of_cohort = OF_COHORTS.iter().any(|kind| what.starts_with(kind) || what.starts_with("external"));
-    if is_of_cohort && !sees_all() { " in the cohorts that your role is for" } else { "" }
+/// Who sees certain cohorts only hears that it may be in another one, or in one where the permission does not hold.
+fn elsewhere(what: &str) -> String {
+    let is_of_cohort = OF_COHORTS.iter().any(|kind| what.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' ')));
+    match Who::now().narrowed_to() {
+        _ if !is_of_cohort || sees_all() => String::new(),
+        Some(permission) => format!(" in the cohorts in which you have the permission '{permission}'"),
+        None => " in the cohorts that your role is for".to_owned(),
+    }
 }
 
 impl HttpError {
@@ -131,6 +137,8 @@ impl From<LoginError> for HttpError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::TooMany(seconds) => Self::TooMany(seconds),
+            // The page of the login says why, to who is right; everywhere else it is a login that is refused.
+            LoginError::Shut(_) => Self::Unauthenticated,
             LoginError::Account(error) => error.into(),
         }
     }
@@ -146,9 +154,16 @@ impl From<AccountError> for HttpError {
             }
             AccountError::Unknown => Self::NotFound("such user".to_owned()),
             AccountError::Changed => Self::Precondition,
+            AccountError::NobodyActs(error) => error.into(),
             AccountError::Password(error) => Self::Internal(error.to_string()),
             AccountError::Database(error) => Self::Database(error),
         }
+    }
+}
+
+impl From<NobodyActs> for HttpError {
+    fn from(error: NobodyActs) -> Self {
+        Self::Internal(error.to_string())
     }
 }
 
@@ -170,6 +185,7 @@ impl From<ReviseError> for HttpError {
             ReviseError::NotFound { kind, reference } => Self::NotFound(format!("{kind} {reference}")),
             ReviseError::Duplicate { .. } | ReviseError::Archived { .. } => Self::Conflict(error.to_string()),
             ReviseError::Changed(_) => Self::Precondition,
+            ReviseError::WholeStudy => Self::NotYours(WHOLE_STUDY.to_owned()),
             ReviseError::Database(error) => Self::Database(error),
         }
     }

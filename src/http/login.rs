@@ -78,7 +78,7 @@ impl FromRequestParts<App> for LoggedIn {
         let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
         match session.user {
             Some(user) => {
-                user.acts();
+                user.acts().map_err(|error| HttpError::from(error).into_response())?;
                 Ok(Self(user))
             }
             None => {

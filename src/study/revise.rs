@@ -10,6 +10,7 @@ use crate::database::{self, Database, WriteTransaction};
 use crate::entity::{cohort, experiment, external_system, external_system_history, scan, scantype, subject};
 
 use super::record::{self, CohortRecord, SubjectRecord};
+use super::visible::sees_all;
 use super::{Label, Visible};
 
 /// Why a change was not made; nothing has changed then.
@@ -21,6 +22,9 @@ pub enum ReviseError {
     Duplicate { kind: &'static str, label: String },
     #[error("{kind} {id} is archived")]
     Archived { kind: &'static str, id: i32 },
+    /// Who asks sees certain cohorts only, and this is about others too.
+    #[error("this is about the whole study, and your role is for certain cohorts only")]
+    WholeStudy,
     /// It is not what the caller had seen any more.
     #[error("the {0} has changed since it was read")]
     Changed(&'static str),
@@ -69,7 +73,8 @@ pub async fn create_cohort(
 /// Changes a cohort that is still as `seen` wants it.
 ///
 /// # Errors
-/// [`ReviseError::NotFound`], [`ReviseError::Duplicate`] and [`ReviseError::Changed`].
+/// [`ReviseError::NotFound`], [`ReviseError::Duplicate`] and [`ReviseError::Changed`]; [`ReviseError::WholeStudy`] for a new
+/// label, since the answer would tell what other cohorts are called.
 pub async fn update_cohort(
     database: &Database,
     id: i32,
@@ -83,6 +88,9 @@ pub async fn update_cohort(
     // A cohort has thousands of subjects; they are looked at only for somebody who asks.
     if is_guarded && !seen(&record::cohort(&*transaction, row.clone(), None).await?) {
         return Err(ReviseError::Changed("cohort"));
+    }
+    if !sees_all() && changes.label.as_ref().is_some_and(|label| label.as_str() != row.label) {
+        return Err(ReviseError::WholeStudy);
     }
     let label = changes.label.clone();
     let before = json!({ "label": row.label, "description": row.description });
@@ -142,7 +150,8 @@ pub async fn create_subject(
 /// Changes a subject that is still as `seen` wants it.
 ///
 /// # Errors
-/// [`ReviseError::NotFound`], [`ReviseError::Duplicate`], [`ReviseError::Archived`] and [`ReviseError::Changed`].
+/// [`ReviseError::NotFound`], [`ReviseError::Duplicate`], [`ReviseError::Archived`] and [`ReviseError::Changed`];
+/// [`ReviseError::WholeStudy`] for another cohort, where somebody may be permitted more than in this one.
 pub async fn update_subject(
     database: &Database,
     id: i32,
@@ -154,6 +163,9 @@ pub async fn update_subject(
     let row = locked_subject(&transaction, id).await?;
     if !seen(&record::subject(&*transaction, row.clone()).await?) {
         return Err(ReviseError::Changed("subject"));
+    }
+    if !sees_all() && changes.cohort_id.is_some_and(|cohort_id| cohort_id != row.cohort_id) {
+        return Err(ReviseError::WholeStudy);
     }
     let label = changes.label.as_ref().map_or_else(|| row.label.clone(), ToString::to_string);
     let before = shown(&row);

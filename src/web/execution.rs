@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
 
-use crate::account::User;
+use crate::account::{Permission, User};
 use crate::app::App;
 use crate::engine::Intervention;
 use crate::entity::kind::ExecutionResult;
@@ -25,6 +25,8 @@ struct ExecutionPage {
     action_id: i32,
     /// Whether the experiment is still in the state that the callback belongs to.
     is_current: bool,
+    /// Whether who looks may retry, skip or mark this one.
+    may_intervene: bool,
     reason: String,
     problem: Option<String>,
 }
@@ -56,8 +58,7 @@ async fn execution_page(
         .await?;
     let Some((action, Some(experiment))) = found else { return Err(missing("callback execution", id)) };
     let subject = subject::Entity::visible_by_id(experiment.subject_id).one(connection).await?;
-    // With the buttons that are good for this one.
-    let user = user.in_cohort(subject.ok_or_else(|| missing("callback execution", id))?.cohort_id);
+    let here = user.in_cohort(subject.ok_or_else(|| missing("callback execution", id))?.cohort_id);
     let content = ExecutionPage {
         arguments: callback.callback_arguments.clone(),
         execution: execution_entry(execution, callback),
@@ -65,10 +66,11 @@ async fn execution_page(
         is_current: experiment.last_action_id == Some(action.id) && experiment.archive_id == 0,
         experiment: experiment.label,
         action_id: action.id,
+        may_intervene: here.may(Permission::ActionUpdate),
         reason,
         problem,
     };
-    page_or_block(app, "execution/page.html", "experiments", &user, content, fragment.then_some("live"))
+    page_or_block(app, "execution/page.html", "experiments", user, content, fragment.then_some("live"))
 }
 
 #[derive(Deserialize)]

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use sea_orm::{EntityTrait, QueryOrder};
 use serde::{Deserialize, Serialize};
 
-use crate::account::User;
+use crate::account::{Permission, User};
 use crate::app::App;
 use crate::audit;
 use crate::engine::{Possible, Target};
@@ -131,6 +131,8 @@ struct ExperimentPage {
     ways: Vec<Way>,
     /// What people and scripts did to it, the newest first.
     changes: Vec<EventRow>,
+    /// Whether who looks may move this one.
+    may_move: bool,
     note: String,
     problem: Option<String>,
 }
@@ -163,7 +165,7 @@ async fn experiment_page(
         Some(_) => Vec::new(),
         None => app.engine.possible_transitions(id).await?,
     };
-    let user = user.in_cohort(experiment.cohort_id);
+    let may_move = user.in_cohort(experiment.cohort_id).may(Permission::SampleStateUpdate);
     let content = ExperimentPage {
         is_moving: experiment.is_moving(),
         changes: audit::by_experiment(app.engine.database().reader(), id, MOST_CHANGES)
@@ -173,11 +175,11 @@ async fn experiment_page(
             .collect(),
         ways: ways.into_iter().map(Way::from).collect(),
         experiment,
+        may_move,
         note,
         problem,
     };
-    // With the buttons that are good for this one.
-    page_or_block(app, "experiment/page.html", "experiments", &user, content, fragment.then_some("live"))
+    page_or_block(app, "experiment/page.html", "experiments", user, content, fragment.then_some("live"))
 }
 
 #[derive(Deserialize)]

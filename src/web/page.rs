@@ -34,13 +34,21 @@ struct Person {
     name: String,
     username: String,
     is_admin: bool,
+    /// The whole study, and not certain cohorts only.
+    sees_all: bool,
     may: std::collections::BTreeMap<&'static str, bool>,
 }
 
 impl Person {
     fn new(user: &User) -> Self {
         let may = Permission::ALL.iter().map(|(permission, name)| (*name, user.may(*permission))).collect();
-        Self { name: user.name.clone(), username: user.username.clone(), is_admin: user.is_admin(), may }
+        Self {
+            name: user.name.clone(),
+            username: user.username.clone(),
+            is_admin: user.is_admin(),
+            sees_all: user.cohorts().is_none(),
+            may,
+        }
     }
 }
 

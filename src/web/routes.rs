@@ -142,7 +142,9 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
         if !user.may(permission) {
             return HttpError::Forbidden(permission.name()).into_response();
         }
-        user.acts_with(permission);
+        if let Err(error) = user.acts_with(permission) {
+            return HttpError::from(error).into_response();
+        }
     }
     if matches!(need, Need::Everywhere(_)) && user.cohorts().is_some() {
         return HttpError::NotYours(WHOLE_STUDY.to_owned()).into_response();

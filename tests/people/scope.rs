@@ -175,11 +175,17 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
     // The same code answers on all databases; what they make of the statements is to be seen.
     let is_first = backend == Backend::Sqlite;
     let seen = everything(&rita, &api, is_first).await;
+    let hidden = hidden_ids(&all).await;
+    assert!(hidden.len() >= 12, "{hidden:?}");
     for (asked, (status, text)) in &seen {
         assert!(*status < 500, "{asked}: {status} {text}");
         // What somebody typed is shown again in the field.
         let text = text.replace("value=\"hush\"", "");
         assert!(!text.contains(HIDDEN), "{asked} shows what is hidden: {text}");
+        // Nor by its number: most lists of the first version are addresses only.
+        for (kind, id) in hidden.iter().filter(|_| *status == 200) {
+            assert!(!refers_to(&text, kind, *id), "{asked} refers to {kind}/{id}: {text}");
+        }
     }
     let with = |word: &str, all: &BTreeMap<String, (u16, String)>| {
         all.iter()
@@ -271,6 +277,32 @@ async fn nothing_of_another_cohort_is_seen_on_mariadb() {
     nothing_of_another_cohort_is_seen(Backend::Mariadb).await;
 }
 
+/// All that belongs to the hidden cohort, by kind and id.
+async fn hidden_ids(admin: &Caller) -> Vec<(&'static str, i64)> {
+    let mut ids =
+        vec![("cohorts", 1), ("subjects", 1), ("experiments", 1), ("experiments", 2), ("scans", 1), ("scans", 2)];
+    for experiment in [1, 2] {
+        let actions = admin.get(&format!("/api/v2/experiments/{experiment}/actions")).await.expect(200);
+        for action in actions["actions"].as_array().unwrap() {
+            let id =
+                action["id"].as_i64().or_else(|| action["uri"].as_str()?.rsplit('/').next()?.parse().ok()).unwrap();
+            ids.push(("actions", id));
+            let action = admin.get(&format!("/api/v2/actions/{id}")).await.expect(200);
+            for execution in action["executions"].as_array().unwrap() {
+                let uri = execution["uri"].as_str().unwrap();
+                ids.push(("callback_executions", uri.rsplit('/').next().unwrap().parse().unwrap()));
+            }
+        }
+    }
+    ids
+}
+
+/// Whether a text has an address that ends with this kind and id.
+fn refers_to(text: &str, kind: &str, id: i64) -> bool {
+    let address = format!("/{kind}/{id}");
+    text.match_indices(&address).any(|(at, _)| !text[at + address.len()..].starts_with(|c: char| c.is_ascii_digit()))
+}
+
 /// Everything that the administrator reads of the hidden cohort.
 async fn hidden_things(admin: &Caller) -> Vec<Value> {
     let mut things = Vec::new();
@@ -321,12 +353,14 @@ fn changes_of_hidden_things() -> Vec<(Method, &'static str, Value)> {
         (Method::DELETE, "subjects/1?reason=r", json!({})),
         (Method::POST, "subjects/1/restore", json!({})),
         (Method::POST, "subjects/1/external_ids", ids.clone()),
+        (Method::PUT, "subjects/1/external_ids/XNAT", json!({ "external_id": "x" })),
         (Method::DELETE, "subjects/1/external_ids/XNAT", json!({})),
         (Method::POST, "experiments", experiment),
         (Method::PUT, "experiments/1/state", json!({ "state": "manual_qc" })),
         (Method::DELETE, "experiments/1?reason=r", json!({})),
         (Method::POST, "experiments/2/restore", json!({})),
         (Method::POST, "experiments/1/external_ids", ids),
+        (Method::PUT, "experiments/1/external_ids/XNAT", json!({ "external_id": "x" })),
         (Method::DELETE, "experiments/1/external_ids/XNAT", json!({})),
         (Method::POST, "external_subject_links", link("subject_id")),
         (Method::PUT, "external_subject_links", link("subject_id")),
@@ -407,8 +441,31 @@ async fn nothing_of_another_cohort_is_touched() {
         api.put(path, with_secret.clone()).await.expect(409);
         with_secret["secret"] = json!(execution_secret("a key of the tests", 3, 1));
         api.put(path, with_secret).await.expect(404);
-        // Checking timeouts is for all, whoever asks.
-        api.post("/api/v2/service/check_timeouts", json!({})).await.expect(200);
+        // What is about the whole study, and new labels that would tell by a refusal what others are called.
+        api.post("/api/v2/service/check_timeouts", json!({})).await.expect(403);
+        for label in ["hushhush-cohort", "free"] {
+            for version in ["v1", "v2"] {
+                let refused =
+                    api.put(&format!("/api/{version}/cohorts/2"), json!({ "label": label })).await.expect(403);
+                assert!(refused["message"].as_str().unwrap().contains("the whole study"), "{refused}");
+            }
+        }
+        api.put("/api/v2/cohorts/2", json!({ "label": "plain-cohort", "description": "hers" })).await.expect(200);
+        let scans = |protocol: &str| {
+            let scans = json!([{ "modality": "MR", "protocol": protocol }]);
+            let session = json!([{ "label": format!("with {protocol}"), "scandate": "2024-03-01", "scans": scans }]);
+            json!([{ "cohort": "plain-cohort", "label": "plain-subject", "experiments": session }])
+        };
+        let imported = api.post("/api/v2/import", scans("T9")).await.expect(200);
+        assert_eq!(
+            imported["results"][0]["experiments"][0]["error"],
+            "there is no scantype 'T9', and it is not for you to make one"
+        );
+        assert_eq!(api.post("/api/v2/import", scans("T1w")).await.expect(200)["experiments"], 1);
+        // What is everybody's is not looked for in other cohorts.
+        let scan = json!({ "scantype_protocol": "T9", "experiment_id": 3 });
+        let refused = api.post("/api/v2/scans", scan).await.expect(404);
+        assert!(refused["message"].as_str().unwrap().ends_with("'T9'."), "{refused}");
         let after = hidden_things(&admin).await;
         for (before, after) in before.iter().zip(&after).take(12) {
             assert_eq!(before, after);
@@ -434,12 +491,16 @@ async fn each_role_holds_in_its_own_cohorts() {
     let page = sam.get("/experiments/1").await.shows(200, "hushhush-experiment-1");
     assert!(!page.text.contains("/transition\""), "{}", page.text);
     let to = json!({ "state": "check" });
-    api.put("/api/v2/experiments/1/state", to.clone()).await.expect(404);
+    let refused = api.put("/api/v2/experiments/1/state", to.clone()).await.expect(404);
+    assert_eq!(
+        refused["message"],
+        "There is no experiment 1 in the cohorts in which you have the permission 'sample_state_update'."
+    );
     api.put("/api/v2/experiments/3/state", to).await.expect(200);
     let version = admin.get("/api/v2/experiments/1").await.expect(200)["version"].as_i64().unwrap_or(2).to_string();
     sam.post("/experiments/1/transition", &[("state", "2"), ("version", &version)])
         .await
-        .shows(404, "that your role is for");
+        .shows(404, "in which you have the permission");
     for (cohort, status) in [("hushhush-cohort", 404), ("plain-cohort", 201)] {
         let body = json!({ "label": "z", "cohort_label": cohort });
         api.post("/api/v2/subjects", body).await.expect(status);
@@ -548,4 +609,180 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     // And the way back, which says what it does.
     admin.post(&cohorts_form, &[("role", "2"), ("whole", "1")]).await.leads(&format!("{path}?told=saved"));
     assert_eq!(count().await, 2);
+}
+
+/// What needs a permission in both of two cohorts does not carry a third one from the one to the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_moved_to_where_more_is_permitted() {
+    let house = two_cohorts(Backend::Sqlite).await;
+    let admin = house.server.admin();
+    let roles = json!({ "roles": [{ "name": "importer", "permissions": "sample_add" }] });
+    let body = json!({ "config_definition": roles.to_string() });
+    admin.post("/api/v2/service/config/import-config", body).await.expect(201);
+    house.add("sam", &["user"]).await;
+    house.scope("sam", "importer", &json!(["hushhush-cohort"])).await;
+    house.scope("sam", "superuser", &json!(["plain-cohort"])).await;
+    let api = house.server.basic("sam", GOOD);
+    for (version, body) in
+        [("v1", json!({ "cohort": "plain-cohort" })), ("v2", json!({ "cohort_label": "plain-cohort" }))]
+    {
+        let refused = api.put(&format!("/api/{version}/subjects/1"), body).await.expect(403);
+        assert!(refused["message"].as_str().unwrap().contains("the whole study"), "{refused}");
+    }
+    // To where it is already: nothing moves.
+    let same = json!({ "cohort_label": "hushhush-cohort", "date_of_birth": "1950-01-01" });
+    api.put("/api/v2/subjects/1", same).await.expect(200);
+    admin.put("/api/v2/subjects/1", json!({ "cohort_label": "plain-cohort" })).await.expect(200);
+    // The navigation is the same on all pages, whatever may be done with what is on them.
+    let body = json!({ "config_definition": json!({ "roles": [{ "name": "fixer", "permissions": "action_update" }] }).to_string() });
+    admin.post("/api/v2/service/config/import-config", body).await.expect(201);
+    house.scope("sam", "fixer", &json!(["hushhush-cohort"])).await;
+    let sam = Visitor::logged_in(house.url(), "sam", GOOD).await;
+    sam.get("/experiments/3").await.shows(200, "href=\"/callback_executions\"");
+    let page = sam.get("/callback_executions/5").await.shows(200, "href=\"/callback_executions\"");
+    assert!(!page.text.contains("/intervene"), "{}", page.text);
+    let page = sam.get("/callback_executions").await;
+    assert!(!page.text.contains("href=\"/dead_letters\""), "{}", page.text);
+}
+
+/// Who looks after roles does not get above others by giving them a role for a cohort, which takes from them for now what is
+/// about the whole study.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_for_a_cohort_makes_nobody_easier_to_reach() {
+    let house = two_cohorts(Backend::Sqlite).await;
+    let admin = house.server.admin();
+    let manager = "roles_manage,user_update_all,user_read,user_read_all,sample_add";
+    let roles = json!({ "roles": [{ "name": "manager", "permissions": manager }] });
+    let body = json!({ "config_definition": roles.to_string() });
+    admin.post("/api/v2/service/config/import-config", body).await.expect(201);
+    house.add("dana", &["keeper", "user"]).await;
+    house.add("mallory", &["manager"]).await;
+    house.add("nina", &["user"]).await;
+    let (mallory, api) = (Visitor::logged_in(house.url(), "mallory", GOOD).await, house.server.basic("mallory", GOOD));
+    let cohorts = json!({ "cohorts": ["plain-cohort"] });
+    let of_dana = "/api/v2/users/dana/roles/user/cohorts";
+    let dana = admin.get("/api/v2/users").await.expect(200)["users"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find_map(|user| user["uri"].as_str().filter(|_| user["label"] == "dana" || user["username"] == "dana"))
+        .map(|uri| uri.rsplit('/').next().unwrap().to_owned())
+        .unwrap();
+    api.put(of_dana, cohorts.clone()).await.expect(403);
+    let form = [("role", "3"), ("cohort", "2")];
+    mallory.post(&format!("/users/{dana}/role/cohorts"), &form).await.shows(403, "may do more than you may");
+    let page = mallory.get(&format!("/users/{dana}")).await.shows(200, "dana");
+    assert!(!page.text.contains("/role/cohorts"), "{}", page.text);
+    // Not either when somebody else gave it.
+    admin.put(of_dana, cohorts.clone()).await.expect(200);
+    api.put(&format!("/api/v2/users/{dana}"), json!({ "password": GOOD })).await.expect(403);
+    api.put(of_dana, json!({ "cohorts": null })).await.expect(403);
+    mallory.post(&format!("/users/{dana}/second_factor/end"), &[]).await.shows(403, "may do more than you may");
+    mallory.post(&format!("/users/{dana}/sessions/end"), &[]).await.shows(403, "may do more than you may");
+    // Of who may less it goes.
+    api.put("/api/v2/users/nina/roles/user/cohorts", cohorts).await.expect(200);
+}
+
+/// Two roles for cohorts that are taken at the same moment: one of them stays, or the whole study could be seen.
+async fn of_two_roles_taken_at_once_one_stays(backend: Backend) {
+    let house = two_cohorts(backend).await;
+    house.add("rita", &["user"]).await;
+    let (admin, api) = (house.server.admin(), house.server.basic("rita", GOOD));
+    for round in 0..10 {
+        for role in ["user", "superuser"] {
+            house.scope("rita", role, &json!(["plain-cohort"])).await;
+        }
+        let take = async |role: &str| admin.delete(&format!("/api/v2/users/rita/roles/{role}")).await.status.as_u16();
+        let (one, other) = tokio::join!(take("user"), take("superuser"));
+        let mut came = [one, other];
+        came.sort_unstable();
+        assert_eq!(came, [200, 409], "round {round}");
+        assert_eq!(api.get("/api/v2/cohorts").await.expect(200)["count"], 1, "round {round}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_roles_taken_at_once_one_stays_on_postgres() {
+    of_two_roles_taken_at_once_one_stays(Backend::Postgres).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_roles_taken_at_once_one_stays_on_mariadb() {
+    of_two_roles_taken_at_once_one_stays(Backend::Mariadb).await;
+}
+
+/// A request that comes again with its `Idempotency-Key` is answered by what is there for its caller now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_answer_is_for_the_cohorts_that_it_was_given_for() {
+    let house = two_cohorts(Backend::Sqlite).await;
+    house.add("rita", &["user"]).await;
+    house.scope("rita", "keeper", &json!(["plain-cohort"])).await;
+    let api = house.server.basic("rita", GOOD);
+    let ask = async |key: &str, label: &str| {
+        let request = api.request(Method::POST, "/api/v2/subjects").header("idempotency-key", key);
+        api.send(request.json(&json!({ "label": label, "cohort_label": "hushhush-cohort" }))).await
+    };
+    ask("one", "a").await.expect(404);
+    house.scope("rita", "keeper", &json!(["plain-cohort", "hushhush-cohort"])).await;
+    ask("one", "a").await.expect(201);
+    ask("two", "b").await.expect(201);
+    let again = ask("two", "b").await.expect(201);
+    assert_eq!(again["label"], "b");
+    house.scope("rita", "keeper", &json!(["plain-cohort"])).await;
+    let refused = ask("two", "b").await;
+    assert!(refused.status == 422 && !refused.body.to_string().contains(HIDDEN), "{}", refused.body);
+}
+
+/// Every operation of the API that changes something is either tried on what is hidden, or is about none of that.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_operation_is_left_out_of_what_is_tried() {
+    /// About people, workflows and what is everybody's; making a cohort is for the whole study.
+    const NOT_OF_COHORTS: &[&str] = &[
+        "POST /cohorts",
+        "POST /users",
+        "PUT /users/{id}",
+        "DELETE /users/{id}",
+        "PUT /users/{username}/roles/{role_name}",
+        "DELETE /users/{username}/roles/{role_name}",
+        "PUT /users/{username}/roles/{role_name}/cohorts",
+        "POST /tokens",
+        "DELETE /tokens/{id}",
+        "PUT /callbacks/{id}",
+        "POST /service/check_timeouts",
+        "POST /service/config/import-config",
+        "PUT /service/config/import-config",
+        "POST /service/config/import-workflow",
+    ];
+    /// Tried in other ways: with lists. And what takes the secret of an attempt, and no login.
+    const ELSEWHERE: &[&str] = &[
+        "POST /import",
+        "POST /experiments/bulk/transition",
+        "POST /callback_executions/{id}/claim",
+        "POST /callback_executions/{id}/heartbeat",
+        "POST /callback_executions/{id}/report",
+        "POST /callback_executions/{id}/release",
+    ];
+    let house = House::new(Backend::Sqlite, &[]).await;
+    let document = house.server.nobody().get("/api/v2/swagger.json").await.expect(200);
+    let tried: Vec<String> = changes_of_hidden_things()
+        .iter()
+        .map(|(method, path, _)| format!("{method} /{}", path.split('?').next().unwrap()))
+        .collect();
+    let mut left = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for method in item.as_object().unwrap().keys().filter(|method| *method != "get") {
+            let operation = format!("{} {path}", method.to_uppercase());
+            // `{id}` is a number, `{system}` a name.
+            let fits = |tried: &String| {
+                let (one, other) = (tried.split('/'), operation.split('/'));
+                one.clone().count() == other.clone().count()
+                    && one.zip(other).all(|(one, other)| one == other || other.starts_with('{'))
+            };
+            let known = NOT_OF_COHORTS.iter().chain(ELSEWHERE).any(|known| *known == operation);
+            if !known && !tried.iter().any(fits) {
+                left.push(operation);
+            }
+        }
+    }
+    assert!(left.is_empty(), "{left:#?}");
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::show::{Role, RoleList, User, UserList, V1};
-use crate::api::access::{Caller, May};
+use crate::api::access::{Caller, Everywhere, May};
 use crate::api::history::{self, CheckedTimeouts};
 use crate::api::input::{Body, Number};
 use crate::api::lookup::by_id;
@@ -173,7 +173,7 @@ pub(super) async fn get_role(
     responses((status = 200, body = CheckedTimeouts)))]
 pub(super) async fn check_timeouts(
     State(app): State<App>,
-    _: May<ActionUpdate>,
+    _: Everywhere<ActionUpdate>,
 ) -> Result<axum::Json<CheckedTimeouts>, HttpError> {
     history::check_timeouts(&app).await.map(axum::Json)
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use axum::extract::State;
 use chrono::{NaiveDate, NaiveDateTime};
-use sea_orm::EntityTrait;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -18,7 +18,7 @@ use crate::api::output::Addresses;
 use crate::api::state::{self, StateBody};
 use crate::app::App;
 use crate::engine::Actor;
-use crate::entity::external_system;
+use crate::entity::{external_system, scantype};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleStateUpdate};
 use crate::import::{ScanKind, Session, register_session, register_subject};
@@ -332,7 +332,12 @@ async fn import_subject(
     };
     let mut experiments = Vec::with_capacity(sessions.len());
     for item in sessions {
-        experiments.push(match read_session(&subject, item, systems) {
+        let session = read_session(&subject, item, systems);
+        let session = match session {
+            Ok(session) => with_known_scantypes(app, session).await?,
+            Err(error) => Err(error),
+        };
+        experiments.push(match session {
             Ok(session) => import_session(app, addresses, actor, &session).await?,
             Err(error) => ImportedExperimentResult { experiment: None, is_new: false, error: Some(error) },
         });
@@ -340,6 +345,20 @@ async fn import_subject(
     let named = Named { id: registered.id, label: subject.label.to_string() };
     let subject = Some(addresses.summary("subjects", named));
     Ok(ImportResult { subject, is_new: registered.is_new, experiments, error: None })
+}
+
+/// Who sees certain cohorts only makes no scantypes, which are everybody's.
+async fn with_known_scantypes(app: &App, session: Session) -> Result<Result<Session, String>, HttpError> {
+    if sees_all() {
+        return Ok(Ok(session));
+    }
+    for scan in &session.scans {
+        let found = scantype::Entity::find().filter(scantype::Column::Protocol.eq(&scan.protocol));
+        if found.one(app.engine.database().reader()).await?.is_none() {
+            return Ok(Err(format!("there is no scantype '{}', and it is not for you to make one", scan.protocol)));
+        }
+    }
+    Ok(Ok(session))
 }
 
 async fn import_session(

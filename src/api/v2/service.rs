@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::show::{ExternalSystem, RoleSummary, Scantype, Summary, UserSummary};
-use crate::api::access::{Administrator, May};
+use crate::api::access::{Administrator, Everywhere};
 use crate::api::history::{self, CheckedTimeouts};
 use crate::api::input::{Body, Given, Problems, invalid};
 use crate::api::lookup::moment;
@@ -25,7 +25,7 @@ use crate::workflow;
     responses((status = 200, body = CheckedTimeouts)))]
 pub(super) async fn check_timeouts(
     State(app): State<App>,
-    _: May<ActionUpdate>,
+    _: Everywhere<ActionUpdate>,
 ) -> Result<axum::Json<CheckedTimeouts>, HttpError> {
     history::check_timeouts(&app).await.map(axum::Json)
 }

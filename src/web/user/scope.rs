@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::super::page::missing;
+use super::change::reached;
 use super::show::{Typed, user_page};
 use super::{Held, may_give, to_user};
 use crate::account::{AccountError, Problems, RoleRecord, User};
@@ -58,10 +59,12 @@ pub(super) fn scope_forms(
     held: &Held,
     roles: &[(RoleRecord, u64)],
     looks: &User,
+    is_reached: bool,
     chosen: Option<&Chosen>,
 ) -> Vec<ScopeForm> {
-    let is_shown =
-        |role: &RoleRecord| held.roles.contains(&role.row.id) && role.row.name != "admin" && may_give(looks, role);
+    let is_shown = |role: &RoleRecord| {
+        is_reached && held.roles.contains(&role.row.id) && role.row.name != "admin" && may_give(looks, role)
+    };
     let form = |role: &RoleRecord| {
         let typed = chosen.filter(|chosen| chosen.role == role.row.id);
         let now = held.cohorts.get(&role.row.id);
@@ -102,6 +105,8 @@ pub(in crate::web) async fn give_for_cohorts(
     if !may_give(&looks.0, &role) {
         return Err(HttpError::NotYours(format!("The role '{}' permits more than you may.", role.row.name)));
     }
+    // It changes where all other roles of the account hold, too.
+    reached(&app, &looks, id).await?;
     let problem = match (chosen.whole, chosen.cohorts.is_empty()) {
         (false, true) => Some("choose at least one".to_owned()),
         (true, _) => give(&app, id, chosen.role, &BTreeSet::new()).await?,
