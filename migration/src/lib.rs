@@ -19,6 +19,7 @@ mod m20261123_000009_dispatch;
 mod m20261124_000010_audit;
 mod m20261124_000011_people;
 mod m20261124_000012_role_scope;
+mod m20261126_000013_declined;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -39,6 +40,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000010_audit::Migration),
             Box::new(m20261124_000011_people::Migration),
             Box::new(m20261124_000012_role_scope::Migration),
+            Box::new(m20261126_000013_declined::Migration),
         ]
     }
 }

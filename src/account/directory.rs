@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sea_orm::sea_query::{Expr, ExprTrait, Func};
+use sea_orm::sea_query::{Expr, Func};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
     QueryTrait,
@@ -26,9 +26,9 @@ pub struct Wanted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountState {
     Active,
-    /// Registered, confirmed and not activated yet: nobody logged in with it ever.
+    /// Registered, confirmed, and neither activated nor declined yet: nobody logged in with it ever.
     Waiting,
-    /// Was active once, or has not confirmed the address.
+    /// Was active once, was declined, or has not confirmed the address.
     Inactive,
 }
 
@@ -38,7 +38,7 @@ impl AccountState {
     pub fn of(row: &user::Model) -> Self {
         match row.active {
             true => Self::Active,
-            false if row.login_count == 0 && row.confirmed_at.is_some() => Self::Waiting,
+            false if row.login_count == 0 && row.confirmed_at.is_some() && row.declined_at.is_none() => Self::Waiting,
             false => Self::Inactive,
         }
     }
@@ -64,10 +64,14 @@ impl AccountState {
             Self::Active => Condition::all().add(active),
             Self::Waiting => {
                 let confirmed = user::Column::ConfirmedAt.is_not_null();
-                Condition::all().add(active).add(user::Column::LoginCount.eq(0)).add(confirmed)
+                let open = Condition::all().add(confirmed).add(user::Column::DeclinedAt.is_null());
+                Condition::all().add(active).add(user::Column::LoginCount.eq(0)).add(open)
             }
             Self::Inactive => {
-                let not_waiting = user::Column::LoginCount.gt(0).or(user::Column::ConfirmedAt.is_null());
+                let not_waiting = Condition::any()
+                    .add(user::Column::LoginCount.gt(0))
+                    .add(user::Column::ConfirmedAt.is_null())
+                    .add(user::Column::DeclinedAt.is_not_null());
                 Condition::all().add(active).add(not_waiting)
             }
         }

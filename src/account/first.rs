@@ -97,6 +97,7 @@ pub async fn ensure_admin(
     let mut changed = row.into_active_model();
     changed.email = Set(admin.email.clone());
     changed.active = Set(true);
+    changed.declined_at = Set(None);
     changed.confirmed_at = Set(confirmed_at.or(Some(now)));
     changed.update_datetime = Set(Some(now));
     changed.weak_password = Set(is_weak(&admin.password, &admin.username, "", &admin.email, least));

@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
@@ -21,6 +22,11 @@ const OF_ACCOUNT: NonZeroU32 = NonZeroU32::new(5).unwrap();
 const CODES: NonZeroU32 = NonZeroU32::new(20).unwrap();
 const CODES_AN_HOUR: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
+/// Wrong codes, at once and then in an hour, that may be mistakes of the owner, who is told of more.
+const MISTAKES: NonZeroU32 = NonZeroU32::new(5).unwrap();
+/// Between two mails about wrong codes.
+const QUIET: Duration = Duration::from_hours(24);
+
 /// Addresses and accounts that are remembered before those that have not asked lately are forgotten.
 const MOST_KEPT: usize = 10_000;
 
@@ -29,6 +35,9 @@ pub(super) struct Limits {
     addresses: Arc<DefaultKeyedRateLimiter<IpAddr>>,
     accounts: Arc<DefaultKeyedRateLimiter<String>>,
     codes: Arc<DefaultKeyedRateLimiter<i32>>,
+    mistakes: Arc<DefaultKeyedRateLimiter<i32>>,
+    /// Accounts whose owners were told of wrong codes.
+    told: Arc<DefaultKeyedRateLimiter<i32>>,
 }
 
 impl std::fmt::Debug for Limits {
@@ -43,6 +52,8 @@ impl Default for Limits {
             addresses: Arc::new(RateLimiter::keyed(Quota::per_hour(OF_ADDRESS))),
             accounts: Arc::new(RateLimiter::keyed(Quota::per_hour(OF_ACCOUNT))),
             codes: Arc::new(RateLimiter::keyed(Quota::per_hour(CODES_AN_HOUR).allow_burst(CODES))),
+            mistakes: Arc::new(RateLimiter::keyed(Quota::per_hour(MISTAKES))),
+            told: Arc::new(RateLimiter::keyed(Quota::with_period(QUIET).unwrap_or(Quota::per_hour(NonZeroU32::MIN)))),
         }
     }
 }
@@ -69,9 +80,14 @@ impl Limits {
         let now = DefaultClock::default().now();
         self.codes.check_key(&user_id).map_err(|not| too_many(not.wait_time_from(now)))
     }
+
+    /// Counts a wrong code. Says whether the owner is to be told: once a day, when these are more than mistakes.
+    pub(super) fn is_alarming(&self, user_id: i32) -> bool {
+        self.mistakes.check_key(&user_id).is_err() && self.told.check_key(&user_id).is_ok()
+    }
 }
 
-fn too_many(wait: std::time::Duration) -> LoginError {
+fn too_many(wait: Duration) -> LoginError {
     LoginError::TooMany(wait.as_secs() + 1)
 }
 
@@ -95,5 +111,8 @@ mod tests {
         let tried = (0..100).filter(|_| limits.try_code(1).is_ok()).count();
         assert_eq!(tried, 20, "of one account, from however many addresses");
         limits.try_code(2).unwrap();
+        let told = (0..20).map(|_| limits.is_alarming(1)).collect::<Vec<_>>();
+        assert_eq!(told.iter().position(|told| *told), Some(5), "the sixth wrong one is no mistake any more");
+        assert_eq!(told.iter().filter(|told| **told).count(), 1, "and is told once");
     }
 }

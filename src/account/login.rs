@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
-use super::user::{Given, authenticate, find_active};
+use super::user::{Given, Outcome, Shut, authenticate, find_active};
 use super::{AccountError, Accounts, User};
 
 /// A login that was right is not checked again for this long.
@@ -42,6 +42,9 @@ const MOST_OF_NAME: u32 = 100;
 pub enum LoginError {
     #[error("too many tries; try again in {0} seconds")]
     TooMany(u64),
+    /// Of somebody who has given the right password.
+    #[error("the account is not open yet")]
+    Shut(Shut),
     #[error(transparent)]
     Account(#[from] AccountError),
 }
@@ -267,7 +270,11 @@ impl Accounts {
         if let Some(user) = self.recalled(&key).await? {
             return Ok(Some(user));
         }
-        let user = self.log_in(login, password, address).await?;
+        let user = match self.log_in(login, password, address).await {
+            // To a script it is like any other login that is refused.
+            Err(LoginError::Shut(_)) => None,
+            outcome => outcome?,
+        };
         let user = user.filter(|user| !user.has_second_factor && !user.must_enrol);
         if let Some(user) = &user {
             let now = Instant::now();
@@ -276,10 +283,10 @@ impl Accounts {
         Ok(user)
     }
 
-    /// The user with this name or address and password, checked now.
+    /// The user with this name or address and password, checked now; none when there is nobody like that.
     ///
     /// # Errors
-    /// [`LoginError::TooMany`] after many failures.
+    /// [`LoginError::TooMany`] after many failures; [`LoginError::Shut`] for who is right and not let in.
     pub async fn log_in(
         &self,
         login: &str,
@@ -291,11 +298,14 @@ impl Accounts {
         self.logins.try_one(&causes)?;
         let given = Given { login, password, address };
         let security = &self.rules.security;
-        let user = authenticate(&self.database, &self.passwords, security, &given, self.clock.now()).await?;
-        if user.is_some() {
-            self.logins.take_back(&causes);
+        match authenticate(&self.database, &self.passwords, security, &given, self.clock.now()).await? {
+            Outcome::In(user) => {
+                self.logins.take_back(&causes);
+                Ok(Some(*user))
+            }
+            Outcome::Shut(why) => Err(LoginError::Shut(why)),
+            Outcome::Out | Outcome::Replaced => Ok(None),
         }
-        Ok(user)
     }
 
     /// The user of a remembered login, if nothing about the account has changed that ends it.

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::audit::{self, Event};
 use crate::entity::{mailing, outbox, roles_users, user};
-use crate::mail::{Note, is_address, post};
+use crate::mail::{self, Note, is_address, post};
 
 use super::{AccountError, Accounts, User};
 
@@ -44,6 +44,8 @@ pub struct Progress {
 #[derive(Debug, Clone)]
 pub struct Failure {
     pub recipient: String,
+    /// What it is about, in one word.
+    pub template: String,
     pub reason: String,
     /// When it is tried again; none when it was given up.
     pub again: Option<NaiveDateTime>,
@@ -229,21 +231,18 @@ impl Accounts {
         Ok(Mailing { row, by, progress })
     }
 
-    /// The mails of a mailing that did not go out, with why.
+    /// Mails that did not go out, with why.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn failures(&self, mailing_id: i32, most: u64) -> Result<Vec<Failure>, DbErr> {
-        let failed = outbox::Entity::find()
-            .filter(outbox::Column::MailingId.eq(mailing_id))
-            .filter(outbox::Column::SentAt.is_null())
-            .filter(outbox::Column::LastError.is_not_null());
-        let rows = failed.order_by_asc(outbox::Column::Id).limit(most).all(self.database.reader()).await?;
+    pub async fn failures(&self, of: mail::Of, most: u64) -> Result<Vec<Failure>, DbErr> {
         let failure = |row: outbox::Model| Failure {
             recipient: row.recipient,
+            template: row.template,
             reason: row.last_error.unwrap_or_default(),
             again: row.available_at,
         };
+        let rows = mail::failures(self.database.reader(), of, most).await?;
         Ok(rows.into_iter().map(failure).collect())
     }
 
@@ -251,8 +250,8 @@ impl Accounts {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn try_mailing_again(&self, mailing_id: i32) -> Result<u64, DbErr> {
-        crate::mail::try_again(&self.database, Some(mailing_id), self.clock.now()).await
+    pub async fn try_mails_again(&self, of: mail::Of) -> Result<u64, DbErr> {
+        mail::try_again(&self.database, of, self.clock.now()).await
     }
 }
 

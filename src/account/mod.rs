@@ -3,6 +3,7 @@
 //! [`Accounts`] is the door: who somebody is ([`Accounts::verify`], [`Accounts::log_in`], [`Accounts::bearer`]), and
 //! every change of accounts, roles and tokens.
 
+mod admission;
 mod directory;
 mod first;
 mod limit;
@@ -41,7 +42,7 @@ pub use second_factor::Enrolment;
 pub use session::Session;
 pub use strength::Strength;
 pub use token::{NewToken, Token};
-pub use user::{AccountError, NewUser, User};
+pub use user::{AccountError, NewUser, Shut, User};
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -12,13 +12,14 @@ use crate::entity::user;
 use crate::mail::link::Purpose;
 use crate::mail::{Note, post};
 
+use super::admission::tell_administrators;
 use super::password::Checked;
-use super::registration::{Chosen, FormError, Problems, apart, redeem, tell_administrators};
+use super::registration::{Chosen, FormError, Problems, apart, redeem};
 use super::{AccountError, Accounts, LoginError, User, end_access};
 
-/// Whether somebody may set a password anew: not who was put out.
+/// Whether somebody may set a password anew: not who was put out or declined.
 fn is_open(row: &user::Model) -> bool {
-    row.active || row.login_count == 0
+    row.active || (row.login_count == 0 && row.declined_at.is_none())
 }
 
 impl Accounts {
@@ -54,7 +55,7 @@ impl Accounts {
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
         let row = redeem(&*transaction, secret, purpose, now).await?;
-        audit::identified(row.id, &row.username, None);
+        audit::identified(row.id, &row.username, None).map_err(AccountError::from)?;
         let row = self.replace_password(&*transaction, row, hash).await?;
         let is_first = row.confirmed_at.is_none();
         let mut changed = row.clone().into_active_model();
@@ -128,10 +129,7 @@ impl Accounts {
     }
 
     async fn tell_of_change(&self, connection: &impl ConnectionTrait, row: &user::Model) -> Result<(), sea_orm::DbErr> {
-        if !crate::mail::is_address(&row.email) {
-            return Ok(());
-        }
         let context = json!({ "name": row.name, "username": row.username, "at": self.clock.now() });
-        post(connection, &[Note::to_user("password_changed", row, context)], self.clock.now()).await
+        self.tell(connection, "password_changed", row, context).await
     }
 }

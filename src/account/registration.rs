@@ -12,10 +12,11 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoA
 use serde_json::json;
 
 use crate::audit::{self, Event};
-use crate::entity::{role, roles_users, user};
+use crate::entity::{role, user};
 use crate::mail::link::{self, Purpose};
 use crate::mail::{Note, post};
 
+use super::admission::tell_administrators;
 use super::password::Checked;
 use super::strength::judge;
 use super::user::{check_field, check_unique, insert};
@@ -254,7 +255,7 @@ impl Accounts {
         let row = redeem(&*transaction, secret, Purpose::Confirm, now).await?;
         let row = set_confirmed(&*transaction, &row, Some(now)).await?;
         let event = Event::new("confirm", "user", row.id, &row.username).after(json!({ "email": row.email }));
-        audit::identified(row.id, &row.username, None);
+        audit::identified(row.id, &row.username, None).map_err(AccountError::from)?;
         audit::record(&*transaction, event).await?;
         if !row.active {
             tell_administrators(&*transaction, &row, now).await?;
@@ -313,28 +314,6 @@ impl Accounts {
         transaction.commit().await?;
         Ok(())
     }
-
-    /// Activates an account that waits, and tells its owner.
-    ///
-    /// # Errors
-    /// As [`Accounts::update`].
-    pub async fn activate(&self, id: i32) -> Result<user::Model, AccountError> {
-        let changes = super::UserChanges { active: Some(true), ..Default::default() };
-        let mut was_active = false;
-        let row = self
-            .update(id, changes, |row| {
-                was_active = row.active;
-                true
-            })
-            .await?;
-        if !was_active && crate::mail::is_address(&row.email) {
-            let note = Note::to_user("activated", &row, json!({ "name": row.name, "username": row.username }));
-            let transaction = self.database.begin().await?;
-            post(&*transaction, &[note], self.clock.now()).await?;
-            transaction.commit().await?;
-        }
-        Ok(row)
-    }
 }
 
 /// Whether this is somebody who was invited and has not set a password yet.
@@ -361,7 +340,7 @@ fn is_for(row: &user::Model, email: &str, purpose: Purpose) -> bool {
     row.email.eq_ignore_ascii_case(email) && (purpose != Purpose::Invite || is_invited(row))
 }
 
-async fn set_confirmed(
+pub(super) async fn set_confirmed(
     connection: &impl ConnectionTrait,
     row: &user::Model,
     at: Option<chrono::NaiveDateTime>,
@@ -369,28 +348,4 @@ async fn set_confirmed(
     let mut changed = row.clone().into_active_model();
     changed.confirmed_at = Set(at);
     changed.update(connection).await
-}
-
-/// A mail to each active administrator: somebody waits.
-pub(super) async fn tell_administrators(
-    connection: &impl ConnectionTrait,
-    row: &user::Model,
-    now: chrono::NaiveDateTime,
-) -> Result<(), sea_orm::DbErr> {
-    let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(connection).await? else {
-        return Ok(());
-    };
-    let holders = roles_users::Entity::find()
-        .filter(roles_users::Column::RoleId.eq(role.id))
-        .find_also_related(user::Entity)
-        .all(connection)
-        .await?;
-    let context = json!({ "name": row.name, "username": row.username, "email": row.email, "id": row.id });
-    let notes: Vec<Note> = holders
-        .iter()
-        .filter_map(|(_, admin)| admin.as_ref())
-        .filter(|admin| admin.active && crate::mail::is_address(&admin.email))
-        .map(|admin| Note::to_user("waiting", admin, context.clone()))
-        .collect();
-    post(connection, &notes, now).await
 }

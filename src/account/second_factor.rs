@@ -21,7 +21,6 @@ use uuid::Uuid;
 
 use crate::audit::{self, Event};
 use crate::entity::{recovery_code, user};
-use crate::mail::{Note, post};
 
 use super::registration::{FormError, Problems};
 use super::{AccountError, Accounts, LoginError};
@@ -124,8 +123,19 @@ impl Accounts {
             || self.use_recovery_code(&row, &plain).await.map_err(AccountError::from)?;
         if is_right {
             self.logins.take_back(&causes);
+        } else if self.limits.is_alarming(id) {
+            self.tell_of_wrong_codes(&row, address).await.map_err(AccountError::from)?;
         }
         Ok(is_right)
+    }
+
+    /// Who is asked for codes has shown the password: its owner should know if it is not the one who tries.
+    async fn tell_of_wrong_codes(&self, row: &user::Model, address: Option<IpAddr>) -> Result<(), DbErr> {
+        let address = address.map(|address| address.to_canonical().to_string());
+        let context = json!({ "name": row.name, "username": row.username, "at": self.clock.now(), "address": address });
+        let transaction = self.database.begin().await?;
+        self.tell(&*transaction, "wrong_codes", row, context).await?;
+        transaction.commit().await
     }
 
     /// New recovery codes; the old ones are good no more.
@@ -254,12 +264,8 @@ impl Accounts {
         row: &user::Model,
         is_on: bool,
     ) -> Result<(), DbErr> {
-        if !crate::mail::is_address(&row.email) {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        let context = json!({ "name": row.name, "username": row.username, "at": now, "is_on": is_on });
-        post(connection, &[Note::to_user("second_factor", row, context)], now).await
+        let context = json!({ "name": row.name, "username": row.username, "at": self.clock.now(), "is_on": is_on });
+        self.tell(connection, "second_factor", row, context).await
     }
 }
 

@@ -132,9 +132,11 @@ async fn run(command: Command) -> Result<(), Failure> {
 }
 
 /// `STUDYGOV_LOG` takes the words of `RUST_LOG`: `debug`, `studygovernor=debug`, …
+///
+/// The library of the sessions warns of each request with the cookie of a session that has ended, as they all do.
 fn start_log() {
     let filter = EnvFilter::try_from_env("STUDYGOV_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm_migration=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm_migration=warn,tower_sessions_core=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -29,6 +29,8 @@ pub struct Model {
     pub second_factor_at: Option<DateTime>,
     /// Of the code that was used last (30 s each): none is good twice.
     pub last_code_step: i32,
+    /// Since when this is somebody who waited and was not let in.
+    pub declined_at: Option<DateTime>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

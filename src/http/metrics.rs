@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::app::App;
 use crate::http::HttpError;
+use crate::mail;
 use crate::study::board;
 
 use super::health::broker_problem;
@@ -47,6 +48,7 @@ fn describe() {
     describe_counter!("studygovernor_runs_total", "Runs of the embedded worker, by function and how they ended");
     describe_gauge!("studygovernor_worker_running", "Callbacks that the embedded worker runs now");
     describe_gauge!("studygovernor_executions", "Executions that are not over, by status; of the whole study");
+    describe_gauge!("studygovernor_mails", "Mails that were not sent, by what is to come of them; of the whole study");
     describe_gauge!("studygovernor_queue_age_seconds", Unit::Seconds, "How long the first of the queue could be run");
     describe_gauge!("studygovernor_relay_age_seconds", Unit::Seconds, "How long the first is due to be published");
     describe_gauge!("studygovernor_broker_up", "Whether this server has the broker; not there without one");
@@ -74,6 +76,10 @@ pub(super) async fn get_metrics(State(app): State<App>) -> Result<Response, Http
     };
     gauge!("studygovernor_queue_age_seconds").set(age(load.oldest));
     gauge!("studygovernor_relay_age_seconds").set(age(load.relay));
+    let mails = mail::load(app.engine.database().reader()).await?;
+    for (state, count) in [("waiting", mails.waiting), ("given_up", mails.given_up)] {
+        gauge!("studygovernor_mails", "state" => state).set(count as f64);
+    }
     if app.settings.callback.broker.is_some() {
         gauge!("studygovernor_broker_up").set(if broker_problem(&app).is_none() { 1.0 } else { 0.0 });
     }

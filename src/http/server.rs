@@ -35,6 +35,7 @@ use crate::app::App;
 use crate::audit::{Who, acting};
 use crate::entity::idempotency_key;
 use crate::entity::kind::Origin;
+use crate::mail;
 
 use super::error::is_api;
 use super::refused::lend;
@@ -173,13 +174,16 @@ fn cookie_name(project: &str) -> String {
     format!("studygovernor_{plain}")
 }
 
-/// Takes away what has had its time, every hour: sessions that ended, answers that were kept for repetitions.
+/// Takes away what has had its time, every hour: sessions that ended, answers that were kept for repetitions, mails and
+/// links.
 async fn clean_up(app: App, sessions: DatabaseSessions) {
     loop {
-        let forgotten = idempotency_key::Column::Created.lt(app.engine.clock().now() - idempotency_key::KEPT);
-        let keys = idempotency_key::Entity::delete_many().filter(forgotten).exec(app.engine.database().reader());
-        if let Err(error) = sessions.delete_expired().await.and(keys.await.map(drop)) {
-            warn!(%error, "cannot take old sessions and answers away");
+        let (database, now) = (app.engine.database(), app.engine.clock().now());
+        let forgotten = idempotency_key::Column::Created.lt(now - idempotency_key::KEPT);
+        let keys = idempotency_key::Entity::delete_many().filter(forgotten).exec(database.reader());
+        let outcomes = [sessions.delete_expired().await, keys.await.map(drop), mail::forget_old(database, now).await];
+        for error in outcomes.into_iter().filter_map(Result::err) {
+            warn!(%error, "cannot take away what has had its time");
         }
         tokio::time::sleep(Duration::from_hours(1)).await;
     }

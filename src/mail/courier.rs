@@ -90,6 +90,8 @@ impl Courier {
                 info!(template = %mail.template, mail = mail.id, "a mail was sent");
                 outbox::sent(&self.database, &mail, self.clock.now()).await?;
             }
+            // It is not there any more.
+            Err(MailError::Withdrawn) => {}
             Err(error) => {
                 let told = error.to_string();
                 let now = self.clock.now();
@@ -109,6 +111,9 @@ impl Courier {
             let now = self.clock.now();
             // Before it is sent: a link that is in a mail is good. One that is not sent is replaced by the next try.
             let transaction = self.database.begin().await?;
+            if !outbox::is_wanted(&*transaction, mail).await? {
+                return Ok(Err(MailError::Withdrawn));
+            }
             let secret = link::make(&*transaction, user_id, &mail.recipient, purpose, lasts, now).await?;
             transaction.commit().await?;
             if let Value::Object(context) = &mut context {

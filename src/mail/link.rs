@@ -5,9 +5,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 use sha2::{Digest, Sha256};
 
+use super::outbox;
 use crate::entity::mail_link::{ActiveModel, Column, Entity, Model};
 
 /// What a link is for.
@@ -29,10 +30,12 @@ impl Purpose {
         }
     }
 
+    const ALL: [Self; 3] = [Self::Confirm, Self::Reset, Self::Invite];
+
     /// What the link of a template is for.
     #[must_use]
     pub fn of_template(template: &str) -> Option<Self> {
-        [Self::Confirm, Self::Reset, Self::Invite].into_iter().find(|purpose| purpose.name() == template)
+        Self::ALL.into_iter().find(|purpose| purpose.name() == template)
     }
 }
 
@@ -54,7 +57,7 @@ pub async fn make(
     lasts: TimeDelta,
     now: NaiveDateTime,
 ) -> Result<String, DbErr> {
-    end_all(connection, user_id, Some(purpose), now).await?;
+    end(connection, user_id, Some(purpose), now).await?;
     let secret = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let row = ActiveModel {
         id: NotSet,
@@ -109,11 +112,31 @@ pub async fn redeem(
     Ok((used.rows_affected == 1).then_some(link))
 }
 
-/// Ends the links of a user: those for one purpose, or all.
+/// Ends all links of a user, those in mails that were not sent yet too.
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn end_all(
+pub async fn end_all(connection: &impl ConnectionTrait, user_id: i32, now: NaiveDateTime) -> Result<(), DbErr> {
+    // First the mails: who is making a link of one holds it, and the link is there when that is over.
+    outbox::withdraw(connection, user_id, Purpose::ALL.map(Purpose::name)).await?;
+    end(connection, user_id, None, now).await
+}
+
+/// Ends the links of a user for one purpose, those in mails that were not sent yet too.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn end_one(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    purpose: Purpose,
+    now: NaiveDateTime,
+) -> Result<(), DbErr> {
+    outbox::withdraw(connection, user_id, [purpose.name()]).await?;
+    end(connection, user_id, Some(purpose), now).await
+}
+
+async fn end(
     connection: &impl ConnectionTrait,
     user_id: i32,
     purpose: Option<Purpose>,
@@ -127,4 +150,13 @@ pub async fn end_all(
         open = open.filter(Column::Purpose.eq(purpose.name()));
     }
     open.exec(connection).await.map(drop)
+}
+
+/// Takes away links that were used or over before `before`.
+///
+/// # Errors
+/// When the database cannot be written.
+pub(super) async fn forget(connection: &impl ConnectionTrait, before: NaiveDateTime) -> Result<(), DbErr> {
+    let over = Condition::any().add(Column::UsedAt.lt(before)).add(Column::ExpiresAt.lt(before));
+    Entity::delete_many().filter(over).exec(connection).await.map(drop)
 }

@@ -8,19 +8,27 @@ pub mod link;
 mod outbox;
 
 use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use chrono::{NaiveDateTime, TimeDelta};
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, MultiPart, SinglePart};
+use lettre::transport::smtp::PoolConfig;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use sea_orm::DbErr;
 use tracing::info;
 
 use crate::config::{MailSecurity, MailServer, MailSettings};
+use crate::database::Database;
 
 pub use courier::{Courier, Render, Text};
-pub use outbox::{Note, post, try_again};
+pub use outbox::{Load, Note, Of, failures, load, post, try_again};
+
+/// What was sent, used or given up is kept for so long, for who looks for it.
+const KEPT: TimeDelta = TimeDelta::days(30);
 
 /// A mail that is to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,12 +56,25 @@ pub enum MailError {
     Address(String),
     #[error("a mail needs somebody to go to")]
     NoRecipient,
+    #[error("it is not wanted any more")]
+    Withdrawn,
     #[error("the mail cannot be written: {0}")]
     Written(String),
     #[error("the mail server {server} does not take it: {reason}")]
     Server { server: String, reason: String, is_final: bool },
     #[error("the mail cannot be kept in {folder}: {reason}")]
     Kept { folder: PathBuf, reason: std::io::Error },
+}
+
+/// Takes away mails and links that are over for long.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn forget_old(database: &Database, now: NaiveDateTime) -> Result<(), DbErr> {
+    let transaction = database.begin().await?;
+    outbox::forget(&*transaction, now - KEPT).await?;
+    link::forget(&*transaction, now - KEPT).await?;
+    transaction.commit().await
 }
 
 /// Whether a mail can go there: `name@host`, and nothing that a header could be made of.
@@ -67,23 +88,27 @@ impl MailError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
-            Self::Address(_) | Self::NoRecipient | Self::Written(_) => true,
+            Self::Address(_) | Self::NoRecipient | Self::Withdrawn | Self::Written(_) => true,
             Self::Server { is_final, .. } => *is_final,
             Self::Kept { .. } => false,
         }
     }
 }
 
+type Transport = AsyncSmtpTransport<Tokio1Executor>;
+
 /// See the module. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Mailer {
     settings: MailSettings,
+    /// Made when it is needed first; keeps its connection for a while, since mails to many come one after the other.
+    transport: Arc<OnceLock<Transport>>,
 }
 
 impl Mailer {
     #[must_use]
     pub fn new(settings: MailSettings) -> Self {
-        Self { settings }
+        Self { settings, transport: Arc::default() }
     }
 
     #[must_use]
@@ -104,7 +129,14 @@ impl Mailer {
                     reason: with_cause(&error),
                     is_final: is_final(&error),
                 };
-                transport(server).map_err(refused)?.send(message).await.map_err(refused)?;
+                let transport = match self.transport.get() {
+                    Some(transport) => transport,
+                    None => {
+                        let made = transport(server).map_err(refused)?;
+                        self.transport.get_or_init(|| made)
+                    }
+                };
+                transport.send(message).await.map_err(refused)?;
                 Ok(Posted::Sent)
             }
             None => self.keep(&message),
@@ -149,15 +181,17 @@ fn is_final(error: &lettre::transport::smtp::Error) -> bool {
     error.is_permanent() && error.status().is_some_and(|code| (550..=554).contains(&u16::from(code)))
 }
 
-fn transport(server: &MailServer) -> Result<AsyncSmtpTransport<Tokio1Executor>, lettre::transport::smtp::Error> {
+fn transport(server: &MailServer) -> Result<Transport, lettre::transport::smtp::Error> {
     let tls = match server.security {
         MailSecurity::Plain => Tls::None,
         MailSecurity::StartTls => Tls::Required(TlsParameters::new(server.host.clone())?),
         MailSecurity::Tls => Tls::Wrapper(TlsParameters::new(server.host.clone())?),
     };
-    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&server.host)
+    let pool = PoolConfig::new().max_size(4).idle_timeout(Duration::from_secs(20));
+    let mut builder = Transport::builder_dangerous(&server.host)
         .port(server.port)
         .timeout(Some(Duration::from_secs(30)))
+        .pool_config(pool)
         .tls(tls);
     if let Some((name, password)) = &server.login {
         builder = builder.credentials(Credentials::new(name.clone(), password.clone()));

@@ -3,8 +3,10 @@
 
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::{Expr, SimpleExpr};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 use serde_json::Value;
 use tokio::sync::Notify;
 
@@ -69,13 +71,21 @@ pub async fn post(connection: &impl ConnectionTrait, notes: &[Note], now: NaiveD
     Ok(())
 }
 
-/// The next mail that is due, taken so that nobody else sends it meanwhile.
+/// The next mail that is due, taken so that nobody else sends it meanwhile. Mails to one person go first: who waits for a
+/// link does not wait for thousands that all get the same text.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) async fn take(database: &Database, now: NaiveDateTime) -> Result<Option<Model>, DbErr> {
-    let due = Entity::find().filter(Column::AvailableAt.lte(now)).order_by_asc(Column::AvailableAt).limit(8);
-    for mail in due.all(database.reader()).await? {
+    match take_of(database, Column::MailingId.is_null(), now).await? {
+        Some(mail) => Ok(Some(mail)),
+        None => take_of(database, Column::MailingId.is_not_null(), now).await,
+    }
+}
+
+async fn take_of(database: &Database, kind: SimpleExpr, now: NaiveDateTime) -> Result<Option<Model>, DbErr> {
+    let due = Entity::find().filter(kind).filter(Column::AvailableAt.lte(now)).order_by_asc(Column::AvailableAt);
+    for mail in due.limit(8).all(database.reader()).await? {
         let transaction = database.begin().await?;
         let taken = Entity::update_many()
             .col_expr(Column::AvailableAt, Expr::value(now + TAKEN))
@@ -93,13 +103,38 @@ pub(super) async fn take(database: &Database, now: NaiveDateTime) -> Result<Opti
     Ok(None)
 }
 
-/// It was sent.
+/// Holds a mail until the end of the transaction, if it is still to be sent: not when it was withdrawn meanwhile.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn is_wanted(connection: &impl ConnectionTrait, mail: &Model) -> Result<bool, DbErr> {
+    Ok(Entity::find_by_id(mail.id).lock_exclusive().one(connection).await?.is_some())
+}
+
+/// Takes back what was not sent yet of the mails with these templates to a user: what they carry is good for nothing now.
+///
+/// # Errors
+/// When the database cannot be written.
+pub(super) async fn withdraw(
+    connection: &impl ConnectionTrait,
+    user_id: i32,
+    templates: impl IntoIterator<Item = &'static str>,
+) -> Result<(), DbErr> {
+    let unsent = Entity::delete_many()
+        .filter(Column::UserId.eq(user_id))
+        .filter(Column::Template.is_in(templates))
+        .filter(Column::SentAt.is_null());
+    unsent.exec(connection).await.map(drop)
+}
+
+/// It was sent. What it was made of is not kept: names and texts are in the mail now.
 pub(super) async fn sent(database: &Database, mail: &Model, now: NaiveDateTime) -> Result<(), DbErr> {
     let transaction = database.begin().await?;
     Entity::update_many()
         .col_expr(Column::AvailableAt, Expr::value(None::<NaiveDateTime>))
         .col_expr(Column::SentAt, Expr::value(now))
         .col_expr(Column::LastError, Expr::value(None::<String>))
+        .col_expr(Column::Context, Expr::value("{}"))
         .filter(Column::Id.eq(mail.id))
         .exec(&*transaction)
         .await?;
@@ -129,22 +164,79 @@ pub(super) async fn not_sent(
     Ok(!is_over)
 }
 
-/// Mails that did not go out are tried again at once: those of a mailing, or all that were given up.
+/// Which of the mails that did not go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// Those of the mailing with this id.
+    Mailing(i32),
+    /// Those that the server writes by itself, each to one person: links, what has changed about an account, who waits.
+    ToOne,
+}
+
+impl Of {
+    fn condition(self) -> SimpleExpr {
+        match self {
+            Self::Mailing(id) => Column::MailingId.eq(id),
+            Self::ToOne => Column::MailingId.is_null(),
+        }
+    }
+
+    /// What was tried and did not go out, whether it is tried again by itself or was given up.
+    fn failed(self) -> Condition {
+        Condition::all().add(self.condition()).add(Column::SentAt.is_null()).add(Column::LastError.is_not_null())
+    }
+}
+
+/// Mails that did not go out, the first ones first.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn failures(connection: &impl ConnectionTrait, of: Of, most: u64) -> Result<Vec<Model>, DbErr> {
+    Entity::find().filter(of.failed()).order_by_asc(Column::Id).limit(most).all(connection).await
+}
+
+/// Mails that did not go out are tried again at once. Says how many.
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn try_again(database: &Database, mailing_id: Option<i32>, now: NaiveDateTime) -> Result<u64, DbErr> {
-    let mut failed = Entity::update_many()
+pub async fn try_again(database: &Database, of: Of, now: NaiveDateTime) -> Result<u64, DbErr> {
+    let transaction = database.begin().await?;
+    let failed = Entity::update_many()
         .col_expr(Column::AvailableAt, Expr::value(now))
         .col_expr(Column::FailedAt, Expr::value(None::<NaiveDateTime>))
         .col_expr(Column::Attempts, Expr::value(0))
-        .filter(Column::SentAt.is_null())
-        .filter(Column::LastError.is_not_null());
-    if let Some(mailing_id) = mailing_id {
-        failed = failed.filter(Column::MailingId.eq(mailing_id));
-    }
-    let transaction = database.begin().await?;
+        .filter(of.failed());
     let count = failed.exec(&*transaction).await?.rows_affected;
     transaction.commit().await?;
+    POSTED.notify_one();
     Ok(count)
+}
+
+/// How many mails are to be sent, and how many were given up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    pub waiting: u64,
+    pub given_up: u64,
+}
+
+/// See [`Load`].
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn load(connection: &impl ConnectionTrait) -> Result<Load, DbErr> {
+    let unsent = Entity::find().filter(Column::SentAt.is_null());
+    Ok(Load {
+        waiting: unsent.clone().filter(Column::AvailableAt.is_not_null()).count(connection).await?,
+        given_up: unsent.filter(Column::FailedAt.is_not_null()).count(connection).await?,
+    })
+}
+
+/// Takes away what was sent or given up before `before`; of mailings it stays, they count by it.
+///
+/// # Errors
+/// When the database cannot be written.
+pub(super) async fn forget(connection: &impl ConnectionTrait, before: NaiveDateTime) -> Result<(), DbErr> {
+    let over = Condition::any().add(Column::SentAt.lt(before)).add(Column::FailedAt.lt(before));
+    let old = Entity::delete_many().filter(Column::MailingId.is_null()).filter(over);
+    old.exec(connection).await.map(drop)
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::account::User;
+use crate::account::{LoginError, Shut, User};
 use crate::app::App;
 use crate::http::{Address, AuthSession, HttpError, Origins, begin_session};
 
@@ -74,13 +74,27 @@ pub(super) async fn log_in(
     Form(form): Form<LoginForm>,
 ) -> Result<Response, HttpError> {
     let remember = !form.remember.is_empty();
-    let found = app.accounts.log_in(&form.login, &form.password, address).await?;
-    let Some(user) = found else {
-        let shown: String = form.login.chars().take(64).collect();
-        warn!(login = ?shown, "a login was refused");
-        let error = Some("This name and password do not fit together, or the account is not active or not confirmed.");
-        let context = LoginPage { login: form.login, next: form.next, remember, error, told: None };
-        return open_page(&app, "login.html", StatusCode::UNPROCESSABLE_ENTITY, &context);
+    let found = match app.accounts.log_in(&form.login, &form.password, address).await {
+        Ok(found) => found.ok_or("This name and password do not fit together, or the account is not active any more."),
+        Err(LoginError::Shut(why)) => Err(match why {
+            Shut::Unconfirmed => {
+                "Your address is not confirmed yet. Please open the link in the mail that you got; below you can ask for \
+                 another one."
+            }
+            Shut::Waiting => {
+                "Your account is not active yet: it waits for an administrator. You get a mail when you are let in."
+            }
+        }),
+        Err(error) => return Err(error.into()),
+    };
+    let user = match found {
+        Ok(user) => user,
+        Err(told) => {
+            let shown: String = form.login.chars().take(64).collect();
+            warn!(login = ?shown, "a login was refused");
+            let context = LoginPage { login: form.login, next: form.next, remember, error: Some(told), told: None };
+            return open_page(&app, "login.html", StatusCode::UNPROCESSABLE_ENTITY, &context);
+        }
     };
     if user.has_second_factor {
         let pending = Pending { user_id: user.id, uniquifier: user.uniquifier, next: form.next, remember };

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::account::Permission;
 use crate::app::App;
 use crate::http::{HttpError, LoggedIn, Wants};
+use crate::mail::Of;
 use crate::study::overview::{self, Event, Totals, Trouble, WorkflowCounts};
 
 use super::page::page_or_block;
@@ -24,6 +25,8 @@ struct Home {
 #[derive(Serialize)]
 struct People {
     waiting: u64,
+    /// Mails that did not go out, of those that the server writes by itself: why the first of them did not.
+    mails: Option<String>,
     /// Whose password is easily guessed: id and user name.
     weak: Vec<(i32, String)>,
     /// Who looks is one of them.
@@ -35,8 +38,10 @@ async fn people(app: &App, user: &LoggedIn) -> Result<Option<People>, HttpError>
         return Ok(None);
     }
     let weak = app.accounts.weak_passwords().await?;
+    let failed = app.accounts.failures(Of::ToOne, 1).await?.into_iter().next();
     Ok(Some(People {
         waiting: app.accounts.waiting().await?,
+        mails: failed.map(|one| one.reason),
         is_own_weak: weak.iter().any(|row| row.id == user.0.id),
         weak: weak.into_iter().filter(|row| row.id != user.0.id).map(|row| (row.id, row.username)).collect(),
     }))

@@ -6,10 +6,11 @@ use axum::response::{IntoResponse, Redirect, Response};
 use chrono::NaiveDateTime;
 use serde::Serialize;
 
-use crate::account::{AccountError, Mailing, Problems, Recipients, Written};
+use crate::account::{AccountError, Failure, Mailing, Problems, Recipients, Written};
 use crate::app::App;
 use crate::entity::user;
 use crate::http::{HttpError, LoggedIn, Wants};
+use crate::mail::Of;
 
 use super::page::{Choice, missing, page, page_or_block, with_status};
 
@@ -67,6 +68,8 @@ struct WritePage {
     people: Vec<Person>,
     roles: Vec<Choice>,
     mailings: Vec<MailingRow>,
+    /// Of the mails that the server writes by itself.
+    failures: Vec<Failed>,
     whom: String,
     role: i32,
     subject: String,
@@ -143,6 +146,7 @@ async fn write_page(
         people: everybody.into_iter().map(person).collect(),
         roles: roles.into_iter().map(|(role, _)| Choice { id: role.row.id, label: role.row.name }).collect(),
         mailings: app.accounts.mailings(LISTED).await?.into_iter().map(MailingRow::from).collect(),
+        failures: app.accounts.failures(Of::ToOne, 50).await?.into_iter().map(Failed::from).collect(),
         count: samples.as_ref().map(Vec::len),
         samples: samples.unwrap_or_default().iter().take(SHOWN).map(sample).collect(),
         folder: mail.server.is_none().then(|| mail.folder.display().to_string()),
@@ -185,11 +189,33 @@ pub(super) async fn write(
     Ok(Redirect::to(&format!("{}/mail/{id}", app.settings.web.prefix)).into_response())
 }
 
+/// A mail that did not go out.
 #[derive(Serialize)]
 struct Failed {
     recipient: String,
+    about: &'static str,
     reason: String,
+    /// When it is tried again by itself; none when it was given up.
     again: Option<NaiveDateTime>,
+}
+
+impl From<Failure> for Failed {
+    fn from(one: Failure) -> Self {
+        let about = match one.template.as_str() {
+            "confirm" => "the link that confirms the address",
+            "reset" => "the link for a new password",
+            "invite" => "the invitation",
+            "waiting" => "somebody waits to be let in",
+            "activated" => "the account is active",
+            "declined" => "the account was declined",
+            "known" | "name_taken" => "the name or the address is taken",
+            "password_changed" => "the password was changed",
+            "second_factor" => "the second factor was changed",
+            "wrong_codes" => "wrong codes were tried",
+            _ => "",
+        };
+        Self { recipient: one.recipient, about, reason: one.reason, again: one.again }
+    }
 }
 
 #[derive(Serialize)]
@@ -206,19 +232,22 @@ pub(super) async fn show_mailing(
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
     let mailing = app.accounts.mailing(id).await?.ok_or_else(|| missing("mailing", id))?;
-    let failures = app.accounts.failures(id, 200).await?;
-    let failed =
-        |one: crate::account::Failure| Failed { recipient: one.recipient, reason: one.reason, again: one.again };
+    let failures = app.accounts.failures(Of::Mailing(id), 200).await?;
     let content = MailingPage {
         body: mailing.row.body.clone(),
         mailing: mailing.into(),
-        failures: failures.into_iter().map(failed).collect(),
+        failures: failures.into_iter().map(Failed::from).collect(),
     };
     page_or_block(&app, "mailing/page.html", "mail", &user.0, content, wants.fragment.then_some("live"))
 }
 
 pub(super) async fn try_again(State(app): State<App>, Path(id): Path<i32>) -> Result<Response, HttpError> {
     app.accounts.mailing(id).await?.ok_or_else(|| missing("mailing", id))?;
-    app.accounts.try_mailing_again(id).await?;
+    app.accounts.try_mails_again(Of::Mailing(id)).await?;
     Ok(Redirect::to(&format!("{}/mail/{id}", app.settings.web.prefix)).into_response())
+}
+
+pub(super) async fn try_all_again(State(app): State<App>) -> Result<Response, HttpError> {
+    app.accounts.try_mails_again(Of::ToOne).await?;
+    Ok(Redirect::to(&format!("{}/mail", app.settings.web.prefix)).into_response())
 }

@@ -207,15 +207,28 @@ app.run(host="127.0.0.1", port=int(sys.argv[1]))
 }
 
 # Takes every mail, and keeps each as a file of a maildir.
+# A mail server in plain text, with STARTTLS, and with TLS; the certificate is by an authority of the tests.
 start_smtp() {
-  local port
-  port=$(free_port)
-  export TEST_SMTP_FOLDER="$servers_folder/mails"
-  "$TEST_PYTHON" -m aiosmtpd -n -l "127.0.0.1:$port" -c aiosmtpd.handlers.Mailbox "$TEST_SMTP_FOLDER" \
-    >"$servers_folder/smtp.log" 2>&1 &
+  local plain starttls tls folder=$servers_folder/smtp
+  plain=$(free_port) starttls=$(free_port) tls=$(free_port)
+  mkdir "$folder"
+  (
+    cd "$folder"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=authority of the tests" \
+      -keyout authority.key -out authority.pem
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=127.0.0.1" -keyout server.key -out server.csr
+    printf 'subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' >server.ext
+    openssl x509 -req -in server.csr -days 2 -CA authority.pem -CAkey authority.key -CAcreateserial -extfile server.ext -out server.pem
+  ) >"$folder/openssl.log" 2>&1 || { cat "$folder/openssl.log" >&2; return 1; }
+  export TEST_SMTP_FOLDER="$servers_folder/mails" TEST_SMTP_AUTHORITY="$folder/authority.pem"
+  export TEST_SMTP_LOGIN=mailer TEST_SMTP_PASSWORD="a word of the tests"
+  "$TEST_PYTHON" tests/support/mail_server.py "$TEST_SMTP_FOLDER" "$plain" "$starttls" "$tls" "$folder/server.pem" "$folder/server.key" \
+    "$TEST_SMTP_LOGIN" "$TEST_SMTP_PASSWORD" >"$servers_folder/smtp.log" 2>&1 &
   servers_pids="$servers_pids $!"
-  export TEST_SMTP_PORT="$port"
-  wait_for smtp python3 -c 'import smtplib, sys; smtplib.SMTP("127.0.0.1", int(sys.argv[1])).quit()' "$port"
+  export TEST_SMTP_PORT="$plain" TEST_SMTP_STARTTLS_PORT="$starttls" TEST_SMTP_TLS_PORT="$tls"
+  for port in "$plain" "$starttls" "$tls"; do
+    wait_for smtp python3 -c 'import socket, sys; socket.create_connection(("127.0.0.1", int(sys.argv[1]))).close()' "$port"
+  done
 }
 
 # A private Docker engine: own folder, own socket, no bridge, no iptables, no network. Only root can have one; without it

@@ -14,9 +14,9 @@ use crate::entity::user;
 use crate::http::{AuthSession, HttpError, LoggedIn, Wants};
 
 /// The account, if it may not do more than who wants to change it.
-async fn reached(app: &App, looks: &LoggedIn, id: i32) -> Result<User, HttpError> {
+pub(super) async fn reached(app: &App, looks: &LoggedIn, id: i32) -> Result<User, HttpError> {
     let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
-    match looks.0.reaches(person.is_admin(), &person.permissions) {
+    match looks.0.reaches_account(&person) {
         true => Ok(person),
         false => Err(HttpError::NotYours("This account may do more than you may.".to_owned())),
     }
@@ -116,6 +116,42 @@ pub(in crate::web) async fn switch_active(
         app.accounts.update(id, changes, |_| true).await?;
     }
     Ok(to_user(&app, id, "saved"))
+}
+
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub(in crate::web) struct DeclineForm {
+    reason: String,
+}
+
+/// Does not let somebody in who waits.
+pub(in crate::web) async fn decline_user(
+    State(app): State<App>,
+    looks: LoggedIn,
+    session: AuthSession,
+    Path(id): Path<i32>,
+    Form(form): Form<DeclineForm>,
+) -> Result<Response, HttpError> {
+    reached(&app, &looks, id).await?;
+    match app.accounts.decline(id, &form.reason).await {
+        Ok(_) => Ok(to_user(&app, id, "declined")),
+        Err(AccountError::Invalid { field, problem }) => {
+            let problems = Problems::from([(field, problem)]);
+            user_page(&app, &looks, &session, id, problems, Typed::Reason(form.reason), None).await
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Confirms the address of somebody whose mail does not come.
+pub(in crate::web) async fn confirm_user(
+    State(app): State<App>,
+    looks: LoggedIn,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    reached(&app, &looks, id).await?;
+    app.accounts.confirm_for(id).await?;
+    Ok(to_user(&app, id, "confirmed"))
 }
 
 pub(in crate::web) async fn end_sessions(

@@ -21,7 +21,9 @@ use crate::http::HttpError;
 
 use super::page::cohort_choices;
 
-pub(super) use change::{end_second_factor, end_sessions, invite_again, switch_active, switch_role, update_user};
+pub(super) use change::{
+    confirm_user, decline_user, end_second_factor, end_sessions, invite_again, switch_active, switch_role, update_user,
+};
 pub(super) use create::{create_user, show_new};
 pub(super) use list::list_users;
 pub(super) use scope::give_for_cohorts;
@@ -50,6 +52,7 @@ pub(super) struct UserRow {
     state: &'static str,
     is_confirmed: bool,
     is_invited: bool,
+    is_declined: bool,
     has_second_factor: bool,
     /// Who looks may change it: it may not do more than they may.
     is_reached: bool,
@@ -109,6 +112,7 @@ fn user_row(row: user::Model, held: &Held, roles: &[(RoleRecord, u64)], looks: &
         state: AccountState::of(&row).name(),
         is_confirmed: row.confirmed_at.is_some(),
         is_invited: is_invited(&row),
+        is_declined: row.declined_at.is_some(),
         has_second_factor: row.second_factor_at.is_some(),
         weak_password: row.weak_password,
         last_login: row.current_login_at,

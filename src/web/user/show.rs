@@ -36,6 +36,8 @@ struct UserPage {
     tokens: Vec<TokenRow>,
     events: Vec<EventRow>,
     may_end_factor: bool,
+    /// Of declining.
+    reason: String,
     problems: Problems,
     told: Option<&'static str>,
 }
@@ -45,6 +47,8 @@ pub(super) enum Typed {
     Nothing,
     Who(UserForm),
     Cohorts(Chosen),
+    /// Why somebody is declined.
+    Reason(String),
 }
 
 pub(super) async fn user_page(
@@ -71,6 +75,7 @@ pub(super) async fn user_page(
     let now = app.engine.clock().now();
     let own = session_key(session);
     let mut shown = row.clone();
+    let mut reason = String::new();
     let chosen = match typed {
         Typed::Nothing => None,
         Typed::Who(typed) => {
@@ -78,9 +83,13 @@ pub(super) async fn user_page(
             None
         }
         Typed::Cohorts(chosen) => Some(chosen),
+        Typed::Reason(typed) => {
+            reason = typed;
+            None
+        }
     };
-    let is_reached = looks.0.reaches(person.is_admin(), &person.permissions);
-    let scopes = scope_forms(&held, &roles, &looks.0, chosen.as_ref());
+    let is_reached = looks.0.reaches_account(&person);
+    let scopes = scope_forms(&held, &roles, &looks.0, is_reached, chosen.as_ref());
     let sees = person.cohorts().map(|ids| ids.iter().filter_map(|id| held.labels.get(id).cloned()).collect());
     let content = UserPage {
         scopes,
@@ -101,6 +110,7 @@ pub(super) async fn user_page(
         tokens: app.accounts.tokens(id).await?.into_iter().map(|one| TokenRow::new(one, now)).collect(),
         events: audit::by_user(connection, id, 20).await?.into_iter().map(EventRow::from).collect(),
         may_end_factor: is_reached && looks.0.id != id && row.second_factor_at.is_some(),
+        reason,
         told,
         problems,
     };
@@ -126,6 +136,8 @@ pub(in crate::web) async fn show_user(
         "invited" => Some("The invitation is on its way."),
         "ended" => Some("All sessions of this account have ended."),
         "factor" => Some("The second factor is taken away; a mail says so."),
+        "declined" => Some("Not let in; a mail says so."),
+        "confirmed" => Some("The address is taken as confirmed."),
         "saved" => Some("Saved."),
         _ => None,
     };

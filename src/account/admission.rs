@@ -1,0 +1,130 @@
+//! Letting in: who has registered waits → an administrator activates the account, or declines it; each is told by mail. And an
+//! address is confirmed by an administrator where its mail does not come.
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
+use serde_json::json;
+
+use crate::audit::{self, Event};
+use crate::entity::{role, roles_users, user};
+use crate::mail::link::{self, Purpose};
+use crate::mail::{Note, is_address, post};
+
+use super::registration::set_confirmed;
+use super::{AccountError, AccountState, Accounts, UserChanges, end_access, is_invited};
+
+impl Accounts {
+    /// Activates an account, and tells its owner. One that was declined is welcome after all.
+    ///
+    /// # Errors
+    /// As [`Accounts::update`].
+    pub async fn activate(&self, id: i32) -> Result<user::Model, AccountError> {
+        let changes = UserChanges { active: Some(true), ..UserChanges::default() };
+        let mut was_active = false;
+        let row = self
+            .update(id, changes, |row| {
+                was_active = row.active;
+                true
+            })
+            .await?;
+        if !was_active {
+            let transaction = self.database.begin().await?;
+            self.tell(&*transaction, "activated", &row, json!({ "name": row.name, "username": row.username })).await?;
+            transaction.commit().await?;
+        }
+        Ok(row)
+    }
+
+    /// Does not let somebody in who waits; the owner is told, with the reason if there is one. The account stays, so that
+    /// the history of this is kept, and may be activated later.
+    ///
+    /// # Errors
+    /// [`AccountError::Unknown`]; [`AccountError::Invalid`] reason; [`AccountError::Changed`] when nobody waits there.
+    pub async fn decline(&self, id: i32, reason: &str) -> Result<user::Model, AccountError> {
+        let reason = reason.trim();
+        if reason.chars().count() > 500 || reason.chars().any(char::is_control) {
+            let problem = "must be at most 500 plain characters".to_owned();
+            return Err(AccountError::Invalid { field: "reason", problem });
+        }
+        let now = self.clock.now();
+        let transaction = self.database.begin().await?;
+        let row = user::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let row = row.ok_or(AccountError::Unknown)?;
+        if AccountState::of(&row) != AccountState::Waiting {
+            return Err(AccountError::Changed);
+        }
+        let mut changed = row.into_active_model();
+        changed.declined_at = Set(Some(now));
+        changed.update_datetime = Set(Some(now));
+        let row = changed.update(&*transaction).await?;
+        end_access(&*transaction, id, now).await?;
+        let event = Event::new("decline", "user", id, &row.username).after(json!({ "declined": true }));
+        audit::record(&*transaction, if reason.is_empty() { event } else { event.because(reason) }).await?;
+        let context = json!({ "name": row.name, "username": row.username, "reason": reason });
+        self.tell(&*transaction, "declined", &row, context).await?;
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(row)
+    }
+
+    /// Confirms the address of somebody whose mail does not come, in their stead; its links end. Somebody else is asked to let
+    /// them in only when they are not active.
+    ///
+    /// # Errors
+    /// [`AccountError::Unknown`]; [`AccountError::Changed`] when it is confirmed already, or the account is an invitation, whose
+    /// link sets the password.
+    pub async fn confirm_for(&self, id: i32) -> Result<user::Model, AccountError> {
+        let now = self.clock.now();
+        let transaction = self.database.begin().await?;
+        let row = user::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let row = row.ok_or(AccountError::Unknown)?;
+        if row.confirmed_at.is_some() || is_invited(&row) {
+            return Err(AccountError::Changed);
+        }
+        let row = set_confirmed(&*transaction, &row, Some(now)).await?;
+        link::end_one(&*transaction, id, Purpose::Confirm, now).await?;
+        let event = Event::new("confirm", "user", id, &row.username).after(json!({ "email": row.email }));
+        audit::record(&*transaction, event).await?;
+        transaction.commit().await?;
+        self.logins.forget_all();
+        Ok(row)
+    }
+
+    /// Puts a mail to a user into the outbox, if mails can go there.
+    pub(super) async fn tell(
+        &self,
+        connection: &impl ConnectionTrait,
+        template: &'static str,
+        row: &user::Model,
+        context: serde_json::Value,
+    ) -> Result<(), sea_orm::DbErr> {
+        match is_address(&row.email) {
+            true => post(connection, &[Note::to_user(template, row, context)], self.clock.now()).await,
+            false => Ok(()),
+        }
+    }
+}
+
+/// A mail to each active administrator: somebody waits.
+pub(super) async fn tell_administrators(
+    connection: &impl ConnectionTrait,
+    row: &user::Model,
+    now: chrono::NaiveDateTime,
+) -> Result<(), sea_orm::DbErr> {
+    let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(connection).await? else {
+        return Ok(());
+    };
+    let holders = roles_users::Entity::find()
+        .filter(roles_users::Column::RoleId.eq(role.id))
+        .find_also_related(user::Entity)
+        .all(connection)
+        .await?;
+    let context = json!({ "name": row.name, "username": row.username, "email": row.email, "id": row.id });
+    let notes: Vec<Note> = holders
+        .iter()
+        .filter_map(|(_, admin)| admin.as_ref())
+        .filter(|admin| admin.active && is_address(&admin.email))
+        .map(|admin| Note::to_user("waiting", admin, context.clone()))
+        .collect();
+    post(connection, &notes, now).await
+}

@@ -1,0 +1,50 @@
+"""A mail server for the tests, on three ports of loopback: in plain text, with STARTTLS, and encrypted from the beginning.
+
+The two encrypted ones take mail only from who has logged in. What comes lies in a Maildir, with how it came in a header.
+
+    mail_server.py FOLDER PLAIN_PORT STARTTLS_PORT TLS_PORT CERTIFICATE KEY LOGIN PASSWORD
+"""
+
+import signal
+import ssl
+import sys
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.handlers import Mailbox
+from aiosmtpd.smtp import AuthResult
+
+folder, plain, starttls, tls, certificate, key, login, password = sys.argv[1:]
+
+
+class Box(Mailbox):
+    """Keeps mails, with how they came."""
+
+    def __init__(self, way):
+        self.way = way
+        super().__init__(folder)
+
+    def prepare_message(self, session, envelope):
+        message = super().prepare_message(session, envelope)
+        message["X-Came"] = f"{self.way}, {'encrypted' if session.ssl else 'in the open'}"
+        message["X-Login"] = session.auth_data.decode() if session.authenticated else "nobody"
+        return message
+
+
+def check(server, session, envelope, mechanism, data):
+    right = (data.login, data.password) == (login.encode(), password.encode())
+    return AuthResult(success=right, auth_data=data.login)
+
+
+context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+context.load_cert_chain(certificate, key)
+known = dict(authenticator=check, auth_required=True)
+servers = [
+    Controller(Box("plain"), hostname="127.0.0.1", port=int(plain)),
+    Controller(Box("starttls"), hostname="127.0.0.1", port=int(starttls), tls_context=context, require_starttls=True, **known),
+    Controller(Box("tls"), hostname="127.0.0.1", port=int(tls), ssl_context=context, auth_require_tls=False, **known),
+]
+for server in servers:
+    server.start()
+signal.sigwait([signal.SIGTERM, signal.SIGINT])
+for server in servers:
+    server.stop()
