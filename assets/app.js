@@ -20,3 +20,35 @@ document.addEventListener("htmx:xhr:progress", (event) => {
   bar.hidden = false;
   bar.value = (100 * event.detail.loaded) / event.detail.total;
 });
+
+// What was refused or did not come through is said: beside the file that was sent, or above the page.
+const say = (element, text) => {
+  const beside = element?.closest?.("[data-upload]")?.querySelector("[role=alert]");
+  const place = beside ?? document.getElementById("trouble");
+  if (!place) return;
+  place.hidden = false;
+  place.textContent = text;
+  place.scrollIntoView({ block: "nearest" });
+};
+document.addEventListener("htmx:responseError", (event) => {
+  // A page that looks for news by itself tries again by itself.
+  if (event.target.id === "live" || event.detail.xhr.getResponseHeader("HX-Redirect")) return;
+  const answer = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html").body.textContent.trim();
+  say(event.target, answer || "That did not work. Please try again, or ask your administrator.");
+});
+for (const name of ["htmx:sendError", "htmx:timeout"]) {
+  document.addEventListener(name, (event) => event.target.id === "live" || say(event.target, "The server could not be reached. Nothing was changed; please try again."));
+}
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const place = document.getElementById("trouble");
+  if (place && event.target.id !== "live") place.hidden = true;
+});
+
+// A file that is too large is not sent first.
+document.addEventListener("htmx:confirm", (event) => {
+  const form = event.target.closest?.("[data-upload]");
+  const file = form?.querySelector("input[type=file]")?.files[0];
+  if (!file || file.size <= Number(form.dataset.upload)) return;
+  event.preventDefault();
+  say(form, `Not taken: ${file.name} is larger than ${form.dataset.largest}.`);
+});

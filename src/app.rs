@@ -75,11 +75,10 @@ impl App {
         if let Some(admin) = &app.settings.admin {
             let least = app.settings.security.password_length;
             account::ensure_admin(database, app.accounts.passwords(), admin, least, now).await?;
-            if app.accounts.judge(&admin.password, &[&admin.username, &admin.email]).problem.is_some() {
-                warn!(
-                    "the password in STUDYGOV_ADMIN_PASSWORD is easily guessed: use another one where others can come"
-                );
-            }
+        }
+        // Whoever set them: of the environment, of a configuration, of the API.
+        for row in app.accounts.weak_passwords().await.map_err(account::AccountError::Database)? {
+            warn!(user = %row.username, "the password of this account is easily guessed: where others can come it needs another one");
         }
         Ok(app)
     }

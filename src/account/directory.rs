@@ -142,6 +142,15 @@ impl Accounts {
         weak.order_by_asc(user::Column::Username).limit(20).all(self.database.reader()).await
     }
 
+    /// Whether the password of this account was taken as given and is easily guessed.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn has_weak_password(&self, id: i32) -> Result<bool, DbErr> {
+        let row = user::Entity::find_by_id(id).one(self.database.reader()).await?;
+        Ok(row.is_some_and(|row| row.weak_password))
+    }
+
     /// All roles by name, with how many have each.
     ///
     /// # Errors

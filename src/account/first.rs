@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ use crate::entity::{role, roles_users, user};
 
 use super::manage::{end_access, shown};
 use super::password::Checked;
+use super::role::shown as role_shown;
 use super::user::{check, insert, is_weak};
 use super::{AccountError, NewUser, Passwords, Permission};
 
@@ -37,7 +39,10 @@ pub async fn ensure_roles(database: &Database, now: NaiveDateTime) -> Result<(),
             requires_second_factor: Set(false),
         };
         match row.insert(&*transaction).await {
-            Ok(_) => {}
+            Ok(row) => {
+                let event = Event::new("create", "role", row.id, &row.name).after(role_shown(&row));
+                audit::record(&*transaction, event).await?;
+            }
             // Another server that starts at the same time made them.
             Err(error) if database::is_duplicate(&error) => return Ok(()),
             Err(error) => return Err(error),
@@ -57,7 +62,11 @@ pub async fn ensure_admin(
     least: usize,
     now: NaiveDateTime,
 ) -> Result<(), AccountError> {
-    let by = |column: user::Column, value: &str| user::Entity::find().filter(column.eq(value)).one(database.reader());
+    // In any case, as nobody else can have a name or an address that differs only by that.
+    let by = |column: user::Column, value: &str| {
+        let same = Expr::expr(Func::lower(Expr::col(column))).eq(value.trim().to_lowercase());
+        user::Entity::find().filter(same).one(database.reader())
+    };
     let named = by(user::Column::Username, &admin.username).await?;
     let addressed = by(user::Column::Email, &admin.email).await?;
     if let (Some(named), Some(addressed)) = (&named, &addressed)
@@ -82,8 +91,17 @@ pub async fn ensure_admin(
         let is_weak = is_weak(&new.password, &new.username, &new.name, &new.email, least);
         return match insert(&*transaction, &new, (hash, is_weak), now).await {
             Ok(_) => Ok(transaction.commit().await?),
-            // Another server that starts at the same time made it.
-            Err(AccountError::Exists) => Ok(()),
+            Err(AccountError::Exists) => {
+                drop(transaction);
+                // Another server that starts at the same time made it; or else the name is somebody's address.
+                match by(user::Column::Username, &admin.username).await? {
+                    Some(_) => Ok(()),
+                    None => Err(AccountError::Invalid {
+                        field: "STUDYGOV_ADMIN_USERNAME",
+                        problem: format!("{} (or {}) is what somebody else logs in with", admin.username, admin.email),
+                    }),
+                }
+            }
             Err(error) => Err(error),
         };
     };

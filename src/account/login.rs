@@ -19,6 +19,10 @@ use super::{AccountError, Accounts, User};
 /// A login that was right is not checked again for this long.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
+/// A login that is refused is answered after this time, whatever was looked at: an old hash of the existing product takes
+/// longer than a new one, and than a name that nobody has.
+const REFUSED_AFTER: Duration = Duration::from_millis(600);
+
 /// What another process changed about an account is seen after this long; what this one changed, at once.
 const FRESH: Duration = Duration::from_secs(2);
 
@@ -255,6 +259,20 @@ impl Accounts {
         password: &str,
         address: Option<IpAddr>,
     ) -> Result<Option<User>, LoginError> {
+        let began = tokio::time::Instant::now();
+        let found = self.verify_now(login, password, address).await?;
+        if found.is_none() {
+            tokio::time::sleep_until(began + REFUSED_AFTER).await;
+        }
+        Ok(found)
+    }
+
+    async fn verify_now(
+        &self,
+        login: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Option<User>, LoginError> {
         // Before what is remembered: or a right guess would show among many wrong ones.
         self.logins.check(&self.logins.causes(login, address))?;
         let key = self.logins.key_of(login, password);
@@ -270,7 +288,7 @@ impl Accounts {
         if let Some(user) = self.recalled(&key).await? {
             return Ok(Some(user));
         }
-        let user = match self.log_in(login, password, address).await {
+        let user = match self.try_login(login, password, address).await {
             // To a script it is like any other login that is refused.
             Err(LoginError::Shut(_)) => None,
             outcome => outcome?,
@@ -288,6 +306,20 @@ impl Accounts {
     /// # Errors
     /// [`LoginError::TooMany`] after many failures; [`LoginError::Shut`] for who is right and not let in.
     pub async fn log_in(
+        &self,
+        login: &str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Option<User>, LoginError> {
+        let began = tokio::time::Instant::now();
+        let found = self.try_login(login, password, address).await;
+        if !matches!(found, Ok(Some(_)) | Err(LoginError::TooMany(_))) {
+            tokio::time::sleep_until(began + REFUSED_AFTER).await;
+        }
+        found
+    }
+
+    async fn try_login(
         &self,
         login: &str,
         password: &str,

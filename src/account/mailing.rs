@@ -251,7 +251,20 @@ impl Accounts {
     /// # Errors
     /// When the database cannot be written.
     pub async fn try_mails_again(&self, of: mail::Of) -> Result<u64, DbErr> {
-        mail::try_again(&self.database, of, self.clock.now()).await
+        let transaction = self.database.begin().await?;
+        let count = mail::try_again(&*transaction, of, self.clock.now()).await?;
+        if count > 0 {
+            let event = match of {
+                mail::Of::Mailing(id) => {
+                    let row = mailing::Entity::find_by_id(id).one(&*transaction).await?;
+                    Event::new("send", "mailing", id, row.map(|row| row.mail_subject).unwrap_or_default())
+                }
+                mail::Of::ToOne | mail::Of::StillTried => Event::of("send", "mailing", "mails to single people"),
+            };
+            audit::record(&*transaction, event.after(json!({ "again": count }))).await?;
+        }
+        transaction.commit().await?;
+        Ok(count)
     }
 }
 

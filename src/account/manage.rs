@@ -50,7 +50,7 @@ impl Accounts {
         super::user::check(new)?;
         let hash = self.passwords.hash(&new.password).await?;
         let transaction = self.database.begin().await?;
-        let row = insert(&*transaction, new, (hash, self.is_weak(new)), self.clock.now()).await?;
+        let row = insert(&*transaction, new, (hash, self.is_weak_of(new)), self.clock.now()).await?;
         transaction.commit().await?;
         self.logins.forget_all();
         Ok(row)
@@ -88,7 +88,9 @@ impl Accounts {
             end_access(&*transaction, id, self.clock.now()).await?;
         }
         let username = changes.username.clone().unwrap_or_else(|| row.username.clone());
-        check_unique(&*transaction, Some(id), &username, changes.email.as_deref().unwrap_or(&row.email)).await?;
+        let name = changes.name.clone().unwrap_or_else(|| row.name.clone());
+        let email = changes.email.clone().unwrap_or_else(|| row.email.clone());
+        check_unique(&*transaction, Some(id), &username, &email).await?;
         if let Some(email) = changes.email.as_deref().filter(|email| *email != row.email) {
             super::user::check_email(email, &username)?;
         }
@@ -105,7 +107,7 @@ impl Accounts {
         changed.update_datetime = Set(Some(self.clock.now()));
         let has_new_password = hash.is_some();
         if let Some(password) = &changes.password {
-            changed.weak_password = Set(is_weak(password, &username, "", "", self.rules.security.password_length));
+            changed.weak_password = Set(self.is_weak(password, [&username, &name, &email]));
         }
         if let Some(hash) = hash {
             changed.password = Set(hash);
@@ -187,17 +189,23 @@ impl Accounts {
         hash: String,
         now: chrono::NaiveDateTime,
     ) -> Result<user::Model, AccountError> {
-        insert(connection, new, (hash, self.is_weak(new)), now).await
+        insert(connection, new, (hash, self.is_weak_of(new)), now).await
     }
 
-    /// Whether the password of an account is one that is easily guessed; the log says so.
+    /// Whether the password of an account is one that is easily guessed; the log says so. `own` are its user name, name and
+    /// address.
     #[must_use]
-    pub fn is_weak(&self, new: &NewUser) -> bool {
-        let is_weak = is_weak(&new.password, &new.username, &new.name, &new.email, self.rules.security.password_length);
+    pub fn is_weak(&self, password: &str, own: [&str; 3]) -> bool {
+        let [username, name, email] = own;
+        let is_weak = is_weak(password, username, name, email, self.rules.security.password_length);
         if is_weak {
-            tracing::warn!(user = %new.username, "the password of this account is easily guessed");
+            tracing::warn!(user = %username, "the password of this account is easily guessed");
         }
         is_weak
+    }
+
+    fn is_weak_of(&self, new: &NewUser) -> bool {
+        self.is_weak(&new.password, [&new.username, &new.name, &new.email])
     }
 
     /// Something about roles or accounts was changed by somebody else in this process: nothing remembered counts.
@@ -241,13 +249,18 @@ pub async fn end_access(
     now: chrono::NaiveDateTime,
 ) -> Result<(), sea_orm::DbErr> {
     use crate::entity::api_token::{Column, Entity};
-    Entity::update_many()
+    let tokens = Entity::update_many()
         .col_expr(Column::RevokedAt, Expr::value(now))
         .filter(Column::UserId.eq(user_id))
-        .filter(Column::RevokedAt.is_null())
-        .exec(connection)
-        .await?;
-    session::Entity::delete_many().filter(session::Column::UserId.eq(user_id)).exec(connection).await?;
+        .filter(Column::RevokedAt.is_null());
+    let tokens = tokens.exec(connection).await?.rows_affected;
+    let sessions = session::Entity::delete_many().filter(session::Column::UserId.eq(user_id));
+    let sessions = sessions.exec(connection).await?.rows_affected;
+    if tokens + sessions > 0 {
+        let name = user::Entity::find_by_id(user_id).one(connection).await?.map(|row| row.username);
+        let event = Event::new("end_access", "user", user_id, name.unwrap_or_default());
+        audit::record(connection, event.after(json!({ "sessions": sessions, "tokens": tokens }))).await?;
+    }
     link::end_all(connection, user_id, now).await
 }
 

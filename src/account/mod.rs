@@ -35,6 +35,7 @@ pub use mailing::{Failure, Mailing, Progress, Recipients, Written};
 pub use manage::{RoleRecord, UserChanges, end_access, has_admin, record_reset, replace_roles};
 pub use password::{PasswordError, Passwords};
 pub use permission::Permission;
+pub use recovery::may_recover;
 pub use registration::{Chosen, FormError, Problems, Registration, is_invited};
 pub use role::RoleForm;
 pub use scope::RoleCohorts;

@@ -152,6 +152,29 @@ mod tests {
     /// `bcrypt.hash(base64.b64encode(hmac.new(b"pepper", b"correct horse", "sha512").digest()))`.
     const LEGACY: &str = "$2b$04$sk8mRv7no1AG/mvjl4bD..GCld0K3gIPxrTO2dPS8XzInaz19z5cW";
 
+    /// Made with `flask_security.hash_password` of Flask-Security-Too 4.1.3 (passlib 1.7.4, bcrypt 3.2.0), the versions of the
+    /// existing product, with `SECURITY_PASSWORD_SALT = "a salt of the tests"`: the first with its own 12 rounds.
+    const OF_FLASK_SECURITY: [(&str, &str); 3] = [
+        ("correct horse", "$2b$12$2/LZ8ZJKgpdDS.clYBEb6.uPHQckrJz9FfaHQFaX/bnF2f1hJufL2"),
+        ("correct horse", "$2b$05$1kX1MsZ8W6a6BgkhUqJPQe.HHUqB/mmnwk7cJReUM0IVEyAJW58Ye"),
+        ("Schöne Grüße, 東京", "$2b$05$5xZANvfRfSgB2gp3LW80mei4StX40QTgILoWioGj5KIP3XkHv/R3e"),
+    ];
+    /// Of 200 times `x`: bcrypt alone would look at 72 bytes.
+    const OF_A_LONG_ONE: &str = "$2b$05$cn4C9oytwqoE39PCD/P0subnNsUHpcIPVAvliV55E4Ta5reJGFg2q";
+
+    #[tokio::test]
+    async fn hashes_of_flask_security_are_checked() {
+        let passwords = Passwords::new("a salt of the tests").unwrap();
+        for (password, hash) in OF_FLASK_SECURITY {
+            assert_eq!(passwords.check(password, Some(hash)).await, Checked::RightButOld, "{password}");
+            let other = format!("{password} ");
+            assert_eq!(passwords.check(&other, Some(hash)).await, Checked::Wrong, "{password}");
+        }
+        assert_eq!(passwords.check(&"x".repeat(200), Some(OF_A_LONG_ONE)).await, Checked::RightButOld);
+        assert_eq!(passwords.check(&"x".repeat(199), Some(OF_A_LONG_ONE)).await, Checked::Wrong);
+        assert_eq!(passwords.check(&"x".repeat(72), Some(OF_A_LONG_ONE)).await, Checked::Wrong);
+    }
+
     #[tokio::test]
     async fn both_kinds_of_hashes_are_checked() {
         let passwords = Passwords::new("pepper").unwrap();

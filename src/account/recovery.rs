@@ -17,9 +17,11 @@ use super::password::Checked;
 use super::registration::{Chosen, FormError, Problems, apart, redeem};
 use super::{AccountError, Accounts, LoginError, User, end_access};
 
-/// Whether somebody may set a password anew: not who was put out or declined.
-fn is_open(row: &user::Model) -> bool {
-    row.active || (row.login_count == 0 && row.declined_at.is_none())
+/// Whether a link for a new password is sent to somebody: not to who was put out or declined, nor where mails cannot go.
+#[must_use]
+pub fn may_recover(row: &user::Model) -> bool {
+    let is_open = row.active || (row.login_count == 0 && row.declined_at.is_none());
+    is_open && crate::mail::is_address(&row.email)
 }
 
 impl Accounts {
@@ -31,7 +33,7 @@ impl Accounts {
         self.limits.ask(email, address)?;
         let (accounts, email) = (self.clone(), email.to_owned());
         let work = async move {
-            let Some(row) = accounts.by_email(&email).await?.filter(is_open) else { return Ok(()) };
+            let Some(row) = accounts.by_email(&email).await?.filter(may_recover) else { return Ok(()) };
             let note = Note::to_user("reset", &row, json!({ "name": row.name, "username": row.username }));
             let transaction = accounts.database.begin().await?;
             post(&*transaction, &[note], accounts.clock.now()).await?;
@@ -39,6 +41,22 @@ impl Accounts {
         };
         apart(work).await;
         Ok(())
+    }
+
+    /// The same for somebody who told an administrator.
+    ///
+    /// # Errors
+    /// [`AccountError::Unknown`]; [`AccountError::Changed`] when the account is not open, or has no address.
+    pub async fn send_recovery_to(&self, id: i32) -> Result<(), AccountError> {
+        let row = user::Entity::find_by_id(id).one(self.database.reader()).await?.ok_or(AccountError::Unknown)?;
+        if !may_recover(&row) {
+            return Err(AccountError::Changed);
+        }
+        let transaction = self.database.begin().await?;
+        self.tell(&*transaction, "reset", &row, json!({ "name": row.name, "username": row.username })).await?;
+        let event = Event::new("send", "user", id, &row.username).after(json!({ "mail": "link for a new password" }));
+        audit::record(&*transaction, event).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Sets the password of who has the link of a recovery or an invitation. All sessions and tokens end.

@@ -311,6 +311,8 @@ impl Accounts {
         let context = json!({ "name": row.name, "username": row.username, "by": by });
         let transaction = self.database.begin().await?;
         post(&*transaction, &[Note::to_user("invite", &row, context)], self.clock.now()).await?;
+        let event = Event::new("invite", "user", id, &row.username).after(json!({ "email": row.email }));
+        audit::record(&*transaction, event).await?;
         transaction.commit().await?;
         Ok(())
     }

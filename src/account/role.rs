@@ -55,7 +55,7 @@ impl RoleForm {
 }
 
 /// What the audit trail tells of a role.
-fn shown(row: &role::Model) -> serde_json::Value {
+pub(super) fn shown(row: &role::Model) -> serde_json::Value {
     json!({
         "name": row.name,
         "description": row.description,

@@ -31,6 +31,8 @@ const CODES: usize = 10;
 /// What an authenticator app wants to know.
 #[derive(Debug, Clone)]
 pub struct Enrolment {
+    /// Names this secret, and tells nothing of it.
+    pub nonce: String,
     /// In base 32, for typing.
     pub secret: String,
     /// `otpauth://…`, for a picture.
@@ -38,19 +40,24 @@ pub struct Enrolment {
 }
 
 impl Accounts {
-    /// What the app is to be told. `is_new` makes another secret, so that one that somebody else has seen is good for nothing;
-    /// without it, it is the one that was told last.
+    /// What the app is to be told: the secret that was `told` before in the same place, while it is the one that counts; or else
+    /// another one, so that one that somebody else has seen is good for nothing.
     ///
     /// # Errors
     /// [`AccountError::Unknown`], [`AccountError::Changed`] when there is a second factor already.
-    pub async fn begin_second_factor(&self, id: i32, issuer: &str, is_new: bool) -> Result<Enrolment, AccountError> {
+    pub async fn begin_second_factor(
+        &self,
+        id: i32,
+        issuer: &str,
+        told: Option<&str>,
+    ) -> Result<Enrolment, AccountError> {
         let transaction = self.database.begin().await?;
         let row = locked(&*transaction, id).await?;
         if row.second_factor_at.is_some() {
             return Err(AccountError::Changed);
         }
         let row = match row.tf_totp_secret {
-            Some(_) if !is_new => row,
+            Some(ref nonce) if told == Some(nonce.as_str()) => row,
             _ => {
                 let mut changed = row.into_active_model();
                 changed.tf_totp_secret = Set(Some(Uuid::new_v4().simple().to_string()));
@@ -64,7 +71,7 @@ impl Accounts {
         let issuer = encoded(issuer).replace('+', "%20");
         let account = encoded(&row.username).replace('+', "%20");
         let url = format!("otpauth://totp/{issuer}:{account}?secret={secret}&issuer={issuer}");
-        Ok(Enrolment { secret, url })
+        Ok(Enrolment { nonce: row.tf_totp_secret.unwrap_or_default(), secret, url })
     }
 
     /// The first code of the app is right: from now on one is asked for at each login. Gives the recovery codes, which
@@ -237,6 +244,10 @@ impl Accounts {
             .filter(recovery_code::Column::UsedAt.is_null())
             .exec(&*transaction)
             .await?;
+        if used.rows_affected == 1 {
+            let event = Event::new("update", "user", row.id, &row.username).after(json!({ "recovery_code": "used" }));
+            audit::record(&*transaction, event).await?;
+        }
         transaction.commit().await?;
         Ok(used.rows_affected == 1)
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::audit::{self, Event};
 use crate::entity::session::{Column, Entity};
 
-use super::Accounts;
+use super::{AccountError, Accounts, User};
 
 /// A session of a browser.
 #[derive(Debug, Clone)]
@@ -25,6 +25,31 @@ pub struct Session {
 }
 
 impl Accounts {
+    /// Somebody has logged in with a browser, with a code of the second factor when `with_code`.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn record_login(&self, user: &User, with_code: bool, is_remembered: bool) -> Result<(), AccountError> {
+        user.acts()?;
+        let after = json!({ "second_factor": with_code, "remembered": is_remembered });
+        self.record(Event::new("log_in", "user", user.id, &user.username).after(after)).await
+    }
+
+    /// Somebody has logged out.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn record_logout(&self, user: &User) -> Result<(), AccountError> {
+        user.acts()?;
+        self.record(Event::new("log_out", "user", user.id, &user.username)).await
+    }
+
+    async fn record(&self, event: Event) -> Result<(), AccountError> {
+        let transaction = self.database.begin().await?;
+        audit::record(&*transaction, event).await?;
+        Ok(transaction.commit().await?)
+    }
+
     /// The sessions of a user, the one that was used last first.
     ///
     /// # Errors

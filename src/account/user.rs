@@ -17,7 +17,7 @@ use crate::entity::{role, roles_users, user};
 use super::password::Checked;
 use super::scope::{Scope, cohorts_of, give_for};
 use super::strength::judge;
-use super::{AccountState, PasswordError, Passwords, Permission};
+use super::{AccountState, Accounts, PasswordError, Passwords, Permission};
 
 /// Somebody who is logged in, with what the roles permit.
 #[derive(Debug, Clone)]
@@ -160,6 +160,28 @@ pub enum Shut {
     Waiting,
 }
 
+/// Whose a user name, or an e-mail address in any case, is.
+async fn by_login(connection: &impl ConnectionTrait, login: &str) -> Result<Option<user::Model>, DbErr> {
+    // PostgreSQL refuses to compare with a null character; no name has one.
+    let login = login.trim().replace('\0', "\u{fffd}");
+    let same_email = Expr::expr(Func::lower(Expr::col(user::Column::Email))).eq(login.to_lowercase());
+    let same = Condition::any().add(user::Column::Username.eq(&login)).add(same_email);
+    let mut found = user::Entity::find().filter(same).all(connection).await?;
+    // A name may look like the address of somebody else; the name goes first.
+    let place = found.iter().position(|row| row.username == login).unwrap_or(0);
+    Ok((place < found.len()).then(|| found.swap_remove(place)))
+}
+
+impl Accounts {
+    /// The account that somebody logs in to with this name or address.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn by_login(&self, login: &str) -> Result<Option<user::Model>, DbErr> {
+        by_login(self.database.reader(), login).await
+    }
+}
+
 async fn try_once(
     database: &Database,
     passwords: &Passwords,
@@ -168,16 +190,8 @@ async fn try_once(
     now: NaiveDateTime,
 ) -> Result<Outcome, AccountError> {
     let (login, password) = (given.login, given.password);
-    // PostgreSQL refuses to compare with a null character; no name has one.
-    let login = login.trim().replace('\0', "\u{fffd}");
-    let login = login.as_str();
-    let same_email = Expr::expr(Func::lower(Expr::col(user::Column::Email))).eq(login.to_lowercase());
-    let found = user::Entity::find()
-        .filter(Condition::any().add(user::Column::Username.eq(login)).add(same_email))
-        .all(database.reader())
-        .await?;
-    // A name may look like the address of somebody else; the name goes first.
-    let row = found.iter().find(|row| row.username == login).or(found.first());
+    let found = by_login(database.reader(), login).await?;
+    let row = found.as_ref();
     let checked = passwords.check(password, row.map(|row| row.password.as_str())).await;
     let Some(row) = row.filter(|_| checked != Checked::Wrong) else { return Ok(Outcome::Out) };
     let is_confirmed = row.confirmed_at.is_some() || !rules.confirmable;

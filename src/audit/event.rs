@@ -12,6 +12,53 @@ use crate::entity::audit_event::{ActiveModel, Model};
 
 use super::Who;
 
+/// All that is done to something, as events name it.
+pub const VERBS: &[&str] = &[
+    "add_scan",
+    "annotate",
+    "archive",
+    "confirm",
+    "create",
+    "decline",
+    "end_access",
+    "end_sessions",
+    "give_role",
+    "intervene",
+    "invite",
+    "link",
+    "log_in",
+    "log_out",
+    "replace",
+    "report",
+    "restore",
+    "revoke",
+    "send",
+    "take_role",
+    "transition",
+    "unlink",
+    "update",
+    "upgrade",
+    "upload",
+];
+
+/// What it is done to.
+pub const KINDS: &[&str] = &[
+    "action",
+    "callback",
+    "callback_execution",
+    "cohort",
+    "experiment",
+    "external_system",
+    "file",
+    "mailing",
+    "role",
+    "scantype",
+    "subject",
+    "token",
+    "user",
+    "workflow",
+];
+
 /// A change of something: a verb (`create`, `update`, …) and what it was done to.
 #[derive(Debug, Clone)]
 pub struct Event {
@@ -29,6 +76,8 @@ impl Event {
     /// `kind` is the table (`user`, `cohort`, …), `name` how people call the one.
     #[must_use]
     pub fn new(verb: &'static str, kind: &'static str, id: i32, name: impl Into<String>) -> Self {
+        // What people can look for is what there is.
+        debug_assert!(VERBS.contains(&verb) && KINDS.contains(&kind), "{verb} {kind}");
         let name = name.into();
         Self { verb, kind, id: Some(id), name, experiment_id: None, before: None, after: None, reason: None }
     }

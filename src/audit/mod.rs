@@ -9,7 +9,7 @@ mod seal;
 mod search;
 mod who;
 
-pub use event::{Event, record, recorded, watching};
+pub use event::{Event, KINDS, VERBS, record, recorded, watching};
 pub use seal::{Head, Verified, Wrong, seal, verify};
-pub use search::{Filter, Found, by_experiment, by_user, search};
+pub use search::{Filter, Found, by_experiment, by_user, of_user, search};
 pub use who::{Cohorts, NobodyActs, Who, acting, everywhere, identified, narrowed, widened};

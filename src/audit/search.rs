@@ -1,7 +1,9 @@
 //! Reading the events, the newest first.
 
 use chrono::NaiveDateTime;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
 
 use crate::database::contains;
 use crate::entity::audit_event::{Column, Entity, Model};
@@ -98,4 +100,14 @@ pub async fn by_experiment(
 pub async fn by_user(connection: &impl ConnectionTrait, user_id: i32, most: u64) -> Result<Vec<Model>, DbErr> {
     let all = Entity::find().filter(Column::UserId.eq(user_id)).order_by_desc(Column::Id);
     all.limit(most).all(connection).await
+}
+
+/// What others did to the account of somebody, the newest first.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn of_user(connection: &impl ConnectionTrait, user_id: i32, most: u64) -> Result<Vec<Model>, DbErr> {
+    let by_others = Condition::any().add(Column::UserId.is_null()).add(Column::UserId.ne(user_id));
+    let of_account = Entity::find().filter(Column::SubjectType.eq("user")).filter(Column::SubjectId.eq(user_id));
+    of_account.filter(by_others).order_by_desc(Column::Id).limit(most).all(connection).await
 }

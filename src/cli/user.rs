@@ -5,7 +5,7 @@ use std::io::{BufRead, IsTerminal};
 
 use clap::{Args, Subcommand};
 
-use crate::account::NewUser;
+use crate::account::{NewUser, UserChanges};
 
 use super::console::err;
 use super::{Failure, started_app};
@@ -14,6 +14,7 @@ use super::{Failure, started_app};
 #[derive(Subcommand)]
 pub(super) enum User {
     Create(Create),
+    Password(Password),
 }
 
 /// Make an active account; the password is read from the standard input
@@ -32,10 +33,44 @@ pub(super) struct Create {
     roles: Vec<String>,
 }
 
+/// Set the password of an account anew; it is read from the standard input
+///
+/// All sessions, tokens and links of the account end. Helps where mails do not come, and who looks after accounts and has
+/// forgotten the own password.
+#[derive(Args)]
+pub(super) struct Password {
+    /// The name or the e-mail address that the person logs in with
+    login: String,
+    /// Activate the account too, if it is not active
+    #[arg(long)]
+    activate: bool,
+}
+
 impl User {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        let Self::Create(create) = self;
-        create.run().await
+        match self {
+            Self::Create(create) => create.run().await,
+            Self::Password(password) => password.run().await,
+        }
+    }
+}
+
+impl Password {
+    async fn run(self) -> Result<(), Failure> {
+        let app = started_app().await?;
+        let found = app.accounts.by_login(&self.login).await.map_err(Failure::because)?;
+        let Some(row) = found else { return Err(Failure::Failed(format!("there is no user '{}'", self.login))) };
+        let password = read_password()?;
+        let own = [row.username.as_str(), row.name.as_str(), row.email.as_str()];
+        if let Some(problem) = app.accounts.judge(&password, &own).problem {
+            err(&format!("warning: this password {problem}"));
+        }
+        let active = self.activate.then_some(true);
+        let changes = UserChanges { password: Some(password), active, ..UserChanges::default() };
+        let row = app.accounts.update(row.id, changes, |_| true).await.map_err(Failure::because)?;
+        let then = if row.active { "can log in with it now" } else { "is not active: --activate lets them in" };
+        err(&format!("the password is set; {} {then}", row.username));
+        Ok(())
     }
 }
 
@@ -43,18 +78,19 @@ impl Create {
     async fn run(self) -> Result<(), Failure> {
         let app = started_app().await?;
         let password = read_password()?;
-        if password.chars().count() < 12 {
-            err("warning: this password is short; 12 characters are hard to guess");
-        }
         let new = NewUser {
             name: self.name.unwrap_or_else(|| self.username.clone()),
             email: self.email.unwrap_or_else(|| format!("{}@localhost", self.username)),
-            username: self.username,
-            password,
+            username: self.username.clone(),
+            password: password.clone(),
             active: true,
             roles: self.roles,
             cohorts: BTreeSet::new(),
         };
+        let own = [new.username.as_str(), new.name.as_str(), new.email.as_str()];
+        if let Some(problem) = app.accounts.judge(&password, &own).problem {
+            err(&format!("warning: this password {problem}"));
+        }
         app.accounts.create(&new).await.map_err(Failure::because)?;
         err(&format!("{} can log in now", new.username));
         Ok(())

@@ -1,6 +1,7 @@
 //! How mail leaves, and from whom.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::environment::{Environment, SettingError, unusable};
 
@@ -40,6 +41,8 @@ pub struct MailSettings {
     pub prefix: String,
     /// Without one, mails lie in `folder`.
     pub server: Option<MailServer>,
+    /// How long a server gets to take a mail.
+    pub patience: Duration,
     pub folder: PathBuf,
 }
 
@@ -57,10 +60,14 @@ impl MailSettings {
             to: to.split([',', ';']).map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect(),
             prefix: environment.text("STUDYGOV_EMAIL_PREFIX", "[study governor]"),
             server: server(environment)?,
+            patience: PATIENCE,
             folder: home.join("mails"),
         })
     }
 }
+
+/// A large mail to a slow server; well below the time after which another of our servers would take it for not sent.
+const PATIENCE: Duration = Duration::from_mins(2);
 
 fn server(environment: &Environment) -> Result<Option<MailServer>, SettingError> {
     let security = match (environment.flag("MAIL_USE_SSL", false)?, environment.flag("MAIL_USE_TLS", false)?) {

@@ -5,8 +5,9 @@ use sea_orm::sea_query::{Expr, SimpleExpr};
 use sea_orm::{
     ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QuerySelect, RelationTrait,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::audit::{self, Event};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution};
 use crate::study::Visible;
@@ -89,6 +90,7 @@ impl Engine {
                 schedule_retry(&locked, &execution, report, retry).await?;
             } else {
                 write(&locked, &execution, &callback, report).await?;
+                record_of_person(&locked, &execution, &callback, report, actor).await?;
                 self.follow(&mut locked, &execution, report.status, actor).await?;
             }
             let (execution, _) = load(&*locked.transaction, execution_id).await?;
@@ -203,6 +205,31 @@ async fn write(
         map_variables(locked, callback, &values).await?;
     }
     Ok(())
+}
+
+/// What a person says of an execution is told in the audit trail; of workers the history tells.
+async fn record_of_person(
+    locked: &Locked,
+    execution: &callback_execution::Model,
+    callback: &callback::Model,
+    report: &Report,
+    actor: &Actor,
+) -> Result<(), EngineError> {
+    if actor.user_id.is_none() {
+        return Ok(());
+    }
+    let before = json!({ "status": execution.status, "result": execution.result });
+    let mut after = json!({
+        "status": report.status.unwrap_or(execution.status),
+        "result": report.result.unwrap_or(execution.result),
+    });
+    let texts = [("run_log", report.run_log.is_some()), ("result_log", report.result_log.is_some())];
+    for (name, _) in texts.into_iter().chain([("result_values", report.result_values.is_some())]).filter(|one| one.1) {
+        after[name] = json!("written");
+    }
+    let event = Event::new("report", "callback_execution", execution.id, &callback.label);
+    let event = event.of_experiment(locked.experiment.id).changed(&before, &after);
+    Ok(audit::record(&*locked.transaction, event).await?)
 }
 
 /// The result values that were reported so far.

@@ -51,7 +51,7 @@ pub enum HttpError {
     #[error("{0}")]
     TooLarge(String),
     /// Try again after so many seconds.
-    #[error("Too many tries; try again in {0} seconds.")]
+    #[error("Too many tries; please try again in {}.", in_words(*.0))]
     TooMany(u64),
     #[error(transparent)]
     Database(#[from] sea_orm::DbErr),
@@ -112,6 +112,12 @@ fn elsewhere(what: &str) -> String {
         Some(permission) => format!(" in the cohorts in which you have the permission '{permission}'"),
         None => " in the cohorts that your role is for".to_owned(),
     }
+}
+
+/// `40 seconds`, `12 minutes`: no less than it is.
+fn in_words(seconds: u64) -> String {
+    let many = |count: u64, unit: &str| if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") };
+    if seconds < 60 { many(seconds, "second") } else { many(seconds.div_ceil(60), "minute") }
 }
 
 impl HttpError {

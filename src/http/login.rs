@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::{ConnectInfo, FromRequestParts, OriginalUri};
-use axum::http::header::USER_AGENT;
+use axum::http::header::{REFERER, USER_AGENT};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -144,10 +144,14 @@ impl FromRequestParts<App> for Origins {
 
 /// To the login page, and from there back to where somebody wanted to go.
 ///
-/// Of a form (`…/experiments/1/transition`), back to the page that it stands on: an address like that is not for looking.
+/// Of a form (`…/experiments/1/transition`), back to the page that it stands on, which browsers tell of their own pages: an
+/// address like that is not for looking.
 pub fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Response {
-    let path = match uri.path().rsplit_once('/') {
-        Some((page, _)) if is_form => page,
+    let referrer = headers.get(REFERER).and_then(|value| value.to_str().ok()?.parse::<Uri>().ok());
+    let stands_on = referrer.as_ref().and_then(|referrer| referrer.path_and_query());
+    let path = match (stands_on, uri.path().rsplit_once('/')) {
+        (Some(page), _) if is_form => page.as_str(),
+        (None, Some((page, _))) if is_form => page,
         _ => uri.path_and_query().map_or("/", |path| path.as_str()),
     };
     let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", path).finish();

@@ -39,7 +39,7 @@ use crate::mail;
 
 use super::error::is_api;
 use super::refused::lend;
-use super::session::DatabaseSessions;
+use super::session::{DatabaseSessions, by_itself};
 use super::{Address, Backend, assets, health, metrics, render_errors};
 
 /// Bytes that a request may have: a report with its logs, a long list. Forms have axum's own limit of 2 MiB.
@@ -118,7 +118,10 @@ impl Layers for Router<App> {
 async fn name_actor(State(app): State<App>, address: Address, request: Request, next: Next) -> Response {
     let origin = if is_api(&app, &request) { Origin::Api } else { Origin::Web };
     let address = address.0.map(|address| address.to_canonical().to_string());
-    acting(Who::new(origin, "nobody with an account", address), next.run(request)).await
+    // The part of a page that keeps itself up to date is called so in all templates.
+    let is_by_itself = request.headers().get("hx-trigger").is_some_and(|id| id == "live");
+    let answer = by_itself(is_by_itself, next.run(request));
+    acting(Who::new(origin, "nobody with an account", address), answer).await
 }
 
 /// Where a large body was refused, reads on for a while before it answers, and says that the connection ends. Somebody who is

@@ -1,6 +1,6 @@
 //! Browser sessions in the database, for tower-sessions: who, where and since when, and their two ends. One comes when
 //! nobody has used the session for a while, the other however much it is used. Who wants to be remembered has only the
-//! other, later.
+//! other, later. A page that looks for news by itself is not somebody who uses it.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -31,6 +31,16 @@ struct Limits {
     idle: TimeDelta,
     longest: TimeDelta,
     remembered: TimeDelta,
+}
+
+tokio::task_local! {
+    /// A page asks again by itself.
+    static BY_ITSELF: ();
+}
+
+/// Does `work` as what a page asks by itself, when it `is`: then it does not count as a use of the session.
+pub(super) async fn by_itself<F: Future>(is: bool, work: F) -> F::Output {
+    if is { BY_ITSELF.scope((), work).await } else { work.await }
 }
 
 /// A session in which nobody is logged in: somebody between the password and the code.
@@ -86,11 +96,12 @@ impl DatabaseSessions {
         })
     }
 
-    /// It is used: to the minute.
+    /// It is used: to the minute, or finer where it ends soon.
     async fn touch(&self, row: &Model) -> std::result::Result<(), DbErr> {
         let now = self.clock.now();
         let Some(created) = row.created.filter(|_| row.user_id.is_some()) else { return Ok(()) };
-        if row.last_seen.is_some_and(|last| now - last < TimeDelta::minutes(1)) {
+        let step = TimeDelta::minutes(1).min(self.limits.idle / 10);
+        if BY_ITSELF.try_with(|()| ()).is_ok() || row.last_seen.is_some_and(|last| now - last < step) {
             return Ok(());
         }
         let transaction = self.database.begin().await?;

@@ -374,8 +374,12 @@ async fn set_user(
     changed.email = Set(entry.email.trim().to_owned());
     changed.name = entry.name.clone().map_or(changed.name, Set);
     changed.active = entry.active.map_or(changed.active, Set);
+    if entry.active == Some(true) {
+        changed.declined_at = Set(None);
+    }
     changed.password = Set(hash);
-    changed.weak_password = Set(accounts.is_weak(&new_user(entry)));
+    let named = entry.name.as_deref().unwrap_or_default();
+    changed.weak_password = Set(accounts.is_weak(&entry.password, [&entry.username, named, &entry.email]));
     changed.confirmed_at = Set(before.confirmed_at.or(Some(now)));
     changed.fs_uniquifier = Set(uuid::Uuid::new_v4().simple().to_string());
     changed.update_datetime = Set(Some(now));

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap};
 use chrono::NaiveDate;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 
+use crate::audit::{self, Event};
 use crate::database::{self, WriteTransaction};
 use crate::engine::{Actor, Engine, EngineError, NewExperiment};
 use crate::entity::{cohort, subject};
 use crate::study::Label;
+use crate::study::link::{Linked, set_link};
 use crate::study::register::{self, Registered};
 use crate::workflow;
 
@@ -144,8 +146,9 @@ async fn try_subject(
     let subject = register::subject(&*transaction, cohort.id, subject, date_of_birth).await?;
     if subject.is_new {
         for (system, external_id) in external_ids {
-            let system = register::external_system(&*transaction, system, engine.clock().now()).await?;
-            register::subject_link(&*transaction, subject.id, system.id, external_id).await?;
+            let known = register::external_system(&*transaction, system, engine.clock().now()).await?;
+            let linked = Linked::Subject(subject.id);
+            set_link(&*transaction, linked, known.id, system.as_str(), external_id).await?;
         }
     }
     transaction.commit().await?;
@@ -205,9 +208,14 @@ async fn register_parts(
         *wanted.entry(scantype.id).or_default() += 1;
     }
     let scans = register::scans(&**transaction, experiment_id, &wanted).await?;
+    if scans > 0 {
+        let event = Event::new("add_scan", "experiment", experiment_id, "").of_experiment(experiment_id);
+        audit::record(&**transaction, event.after(serde_json::json!({ "scans": scans }))).await?;
+    }
     for (system, external_id) in &session.external_ids {
-        let system = register::external_system(&**transaction, system, engine.clock().now()).await?;
-        register::experiment_link(&**transaction, experiment_id, system.id, external_id).await?;
+        let known = register::external_system(&**transaction, system, engine.clock().now()).await?;
+        let linked = Linked::Experiment(experiment_id);
+        set_link(&**transaction, linked, known.id, system.as_str(), external_id).await?;
     }
     Ok(scans)
 }

@@ -7,6 +7,9 @@ mod courier;
 pub mod link;
 mod outbox;
 
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -136,7 +139,14 @@ impl Mailer {
                         self.transport.get_or_init(|| made)
                     }
                 };
-                transport.send(message).await.map_err(refused)?;
+                // The transport itself waits for ever for a server that has taken the connection and says nothing more.
+                let sent = tokio::time::timeout(self.settings.patience, transport.send(message)).await;
+                let silent = |_| MailError::Server {
+                    server: format!("{}:{}", server.host, server.port),
+                    reason: "no answer".to_owned(),
+                    is_final: false,
+                };
+                sent.map_err(silent)?.map_err(refused)?;
                 Ok(Posted::Sent)
             }
             None => self.keep(&message),
@@ -168,9 +178,11 @@ impl Mailer {
     fn keep(&self, message: &Message) -> Result<Posted, MailError> {
         let folder = &self.settings.folder;
         let failed = |reason| MailError::Kept { folder: folder.clone(), reason };
-        std::fs::create_dir_all(folder).map_err(failed)?;
+        // There are links in them that open accounts.
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         let file = folder.join(format!("{}.eml", uuid::Uuid::now_v7()));
-        std::fs::write(&file, message.formatted()).map_err(failed)?;
+        let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
+        opened.and_then(|mut opened| opened.write_all(&message.formatted())).map_err(failed)?;
         info!("there is no mail server (MAIL_SERVER): the mail lies in {}", file.display());
         Ok(Posted::Kept(file))
     }

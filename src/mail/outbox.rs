@@ -171,19 +171,23 @@ pub enum Of {
     Mailing(i32),
     /// Those that the server writes by itself, each to one person: links, what has changed about an account, who waits.
     ToOne,
+    /// Of those the ones that are tried again by themselves: not those that a server refused for good.
+    StillTried,
 }
 
 impl Of {
-    fn condition(self) -> SimpleExpr {
+    fn condition(self) -> Condition {
+        let to_one = || Condition::all().add(Column::MailingId.is_null());
         match self {
-            Self::Mailing(id) => Column::MailingId.eq(id),
-            Self::ToOne => Column::MailingId.is_null(),
+            Self::Mailing(id) => Condition::all().add(Column::MailingId.eq(id)),
+            Self::ToOne => to_one(),
+            Self::StillTried => to_one().add(Column::FailedAt.is_null()),
         }
     }
 
     /// What was tried and did not go out, whether it is tried again by itself or was given up.
     fn failed(self) -> Condition {
-        Condition::all().add(self.condition()).add(Column::SentAt.is_null()).add(Column::LastError.is_not_null())
+        self.condition().add(Column::SentAt.is_null()).add(Column::LastError.is_not_null())
     }
 }
 
@@ -199,15 +203,13 @@ pub async fn failures(connection: &impl ConnectionTrait, of: Of, most: u64) -> R
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn try_again(database: &Database, of: Of, now: NaiveDateTime) -> Result<u64, DbErr> {
-    let transaction = database.begin().await?;
+pub async fn try_again(connection: &impl ConnectionTrait, of: Of, now: NaiveDateTime) -> Result<u64, DbErr> {
     let failed = Entity::update_many()
         .col_expr(Column::AvailableAt, Expr::value(now))
         .col_expr(Column::FailedAt, Expr::value(None::<NaiveDateTime>))
         .col_expr(Column::Attempts, Expr::value(0))
         .filter(of.failed());
-    let count = failed.exec(&*transaction).await?.rows_affected;
-    transaction.commit().await?;
+    let count = failed.exec(connection).await?.rows_affected;
     POSTED.notify_one();
     Ok(count)
 }

@@ -17,16 +17,32 @@ const LONGEST: usize = 200;
 /// Why something was not done with a file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    #[error("'{0}' is no name for a file")]
+    #[error("'{0}' is no name for a file.")]
     Name(String),
-    #[error("there is a file '{0}' already, and it stays")]
+    #[error("there is a file '{0}' already, and it stays.")]
     Exists(String),
     #[error("there is no file or folder '{0}'")]
     Missing(String),
-    #[error("the file is larger than {0} bytes")]
+    #[error("the file is larger than {}.", size(*.0))]
     TooLarge(u64),
     #[error("the disk does not take it: {0}")]
     Disk(#[from] std::io::Error),
+}
+
+/// `12.5 MB`, of 1024.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    let mut value = bytes;
+    let mut rest = 0;
+    let mut units = ["B", "kB", "MB", "GB"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    while value >= 1024 {
+        let Some(next) = units.next() else { break };
+        rest = value % 1024 * 10 / 1024;
+        value /= 1024;
+        unit = next;
+    }
+    if unit == "B" || value >= 100 { format!("{value} {unit}") } else { format!("{value}.{rest} {unit}") }
 }
 
 /// A file or a folder.
@@ -111,9 +127,9 @@ impl DataFolder {
     }
 
     /// Takes away what has been on its way for a week: the program was killed meanwhile.
-    async fn sweep(&self) -> Result<(), FileError> {
+    async fn sweep(folder: &Path) -> Result<(), FileError> {
         const LONG: std::time::Duration = std::time::Duration::from_hours(7 * 24);
-        let mut entries = fs::read_dir(&self.root).await?;
+        let mut entries = fs::read_dir(folder).await?;
         while let Some(entry) = entries.next_entry().await? {
             let Ok(name) = entry.file_name().into_string() else { continue };
             if !(name.starts_with('.') && name.ends_with(PART)) {
@@ -127,20 +143,25 @@ impl DataFolder {
         Ok(())
     }
 
-    /// Begins to take a file. Nothing of it is seen before [`Arriving::finish`].
+    /// Begins to take a file into one of the folders that are there; the first one, without a name, is made. Nothing of it is
+    /// seen before [`Arriving::finish`].
     ///
     /// # Errors
-    /// [`FileError::Name`], [`FileError::Exists`] unless it `replaces`.
-    pub async fn begin(&self, name: &str, replaces: bool) -> Result<Arriving, FileError> {
+    /// [`FileError::Name`], [`FileError::Missing`] folder, [`FileError::Exists`] unless it `replaces`.
+    pub async fn begin(&self, folder: &str, name: &str, replaces: bool) -> Result<Arriving, FileError> {
         let name = safe_name(name).ok_or_else(|| FileError::Name(name.to_owned()))?;
         fs::create_dir_all(&self.root).await?;
-        self.sweep().await?;
-        let path = self.root.join(&name);
+        let folder = match self.resolve(folder).await? {
+            found if fs::metadata(&found).await?.is_dir() => found,
+            _ => return Err(FileError::Missing(folder.to_owned())),
+        };
+        Self::sweep(&folder).await?;
+        let path = folder.join(&name);
         // Before the bytes have come; looked at once more when they have.
         if !replaces && fs::try_exists(&path).await? {
             return Err(FileError::Exists(name));
         }
-        let part = self.root.join(format!(".{}{PART}", uuid::Uuid::new_v4().simple()));
+        let part = folder.join(format!(".{}{PART}", uuid::Uuid::new_v4().simple()));
         let file = File::create_new(&part).await?;
         Ok(Arriving { name, path, part: Part(part), file, bytes: 0, largest: self.largest, replaces })
     }
@@ -182,26 +203,31 @@ impl Arriving {
         Ok(self.file.write_all(bytes).await?)
     }
 
-    /// It is whole: it gets its name, unless another one has it by now. Gives its length in bytes.
+    /// All bytes have come, and are on the disk. Gives how many there are, and whether another file goes when this one gets its
+    /// name.
+    ///
+    /// # Errors
+    /// [`FileError::Disk`].
+    pub async fn settle(&mut self) -> Result<(u64, bool), FileError> {
+        self.file.flush().await?;
+        self.file.sync_all().await?;
+        Ok((self.bytes, self.replaces && fs::try_exists(&self.path).await?))
+    }
+
+    /// It gets its name, unless another one has it by now.
     ///
     /// # Errors
     /// [`FileError::Exists`], [`FileError::Disk`].
-    pub async fn finish(mut self) -> Result<u64, FileError> {
-        self.file.flush().await?;
-        self.file.sync_all().await?;
+    pub async fn finish(self) -> Result<(), FileError> {
         if self.replaces {
-            fs::rename(&self.part.0, &self.path).await?;
-            return Ok(self.bytes);
+            return Ok(fs::rename(&self.part.0, &self.path).await?);
         }
         // A second name is refused when it is taken, and renaming is not.
         match fs::hard_link(&self.part.0, &self.path).await {
-            Ok(()) => Ok(self.bytes),
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(FileError::Exists(self.name)),
             // The file system knows no second names; the look at the beginning has to do.
-            Err(_) if !fs::try_exists(&self.path).await? => {
-                fs::rename(&self.part.0, &self.path).await?;
-                Ok(self.bytes)
-            }
+            Err(_) if !fs::try_exists(&self.path).await? => Ok(fs::rename(&self.part.0, &self.path).await?),
             Err(error) => Err(error.into()),
         }
     }
@@ -228,6 +254,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sizes_are_easy_to_read() {
+        assert_eq!(size(12), "12 B");
+        assert_eq!(size(1536), "1.5 kB");
+        assert_eq!(size(500 << 20), "500 MB");
+        assert_eq!(size(4 << 30), "4.0 GB");
+        assert_eq!(size(5000 << 30), "5000 GB");
+    }
+
+    #[test]
     fn names_are_made_safe() {
         let name = |given: &str| safe_name(given).unwrap_or_default();
         assert_eq!(name("T1w.nii.gz"), "T1w.nii.gz");
@@ -247,19 +282,23 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let data = DataFolder::new(&home.path().join("data"), 10);
         assert!(data.list("").await.unwrap().is_empty());
-        let mut one = data.begin("a.txt", false).await.unwrap();
-        let mut other = data.begin("a.txt", false).await.unwrap();
+        let mut one = data.begin("", "a.txt", false).await.unwrap();
+        let mut other = data.begin("", "a.txt", false).await.unwrap();
         one.write(b"one").await.unwrap();
         other.write(b"other").await.unwrap();
         assert!(data.list("").await.unwrap().is_empty(), "not before it is whole");
-        assert_eq!(one.finish().await.unwrap(), 3);
+        assert_eq!(one.settle().await.unwrap(), (3, false));
+        one.finish().await.unwrap();
         assert!(matches!(other.finish().await, Err(FileError::Exists(_))), "of two the first");
-        assert!(matches!(data.begin("a.txt", false).await, Err(FileError::Exists(_))));
-        let mut again = data.begin("a.txt", true).await.unwrap();
+        assert!(matches!(data.begin("", "a.txt", false).await, Err(FileError::Exists(_))));
+        let mut again = data.begin("", "a.txt", true).await.unwrap();
         again.write(b"again").await.unwrap();
+        assert_eq!(again.settle().await.unwrap(), (5, true));
         again.finish().await.unwrap();
+        // The box is ticked, and there is nothing to replace.
+        assert_eq!(data.begin("", "new.txt", true).await.unwrap().settle().await.unwrap(), (0, false));
         assert_eq!(std::fs::read(data.file("a.txt").await.unwrap()).unwrap(), b"again");
-        let mut large = data.begin("b.txt", false).await.unwrap();
+        let mut large = data.begin("", "b.txt", false).await.unwrap();
         assert!(matches!(large.write(b"eleven byte").await, Err(FileError::TooLarge(10))));
         drop(large);
         assert_eq!(data.list("").await.unwrap().len(), 1);
@@ -267,13 +306,21 @@ mod tests {
         let old = std::fs::File::create(home.path().join("data/.old.part")).unwrap();
         old.set_modified(std::time::SystemTime::now() - std::time::Duration::from_hours(200)).unwrap();
         std::fs::write(home.path().join("data/.new.part"), "x").unwrap();
-        drop(data.begin("c.txt", false).await.unwrap());
+        drop(data.begin("", "c.txt", false).await.unwrap());
         let left = |name: &str| home.path().join("data").join(name).exists();
         assert!(!left(".old.part") && left(".new.part"), "what was left behind goes, what comes stays");
         std::fs::write(home.path().join("secret"), "x").unwrap();
         std::os::unix::fs::symlink(home.path().join("secret"), home.path().join("data/link")).unwrap();
         for path in ["../secret", "link", "/etc/passwd", "a.txt/../../secret", ".", "..", "", "no\0"] {
             assert!(data.file(path).await.is_err(), "{path}");
+        }
+        // Into folders that are there, and nowhere else.
+        std::fs::create_dir_all(home.path().join("data/visit 1/raw")).unwrap();
+        std::os::unix::fs::symlink(home.path(), home.path().join("data/out")).unwrap();
+        data.begin("visit 1/raw", "d.txt", false).await.unwrap().finish().await.unwrap();
+        data.file("visit 1/raw/d.txt").await.unwrap();
+        for folder in ["..", "out", "nowhere", "a.txt", "/tmp", "visit 1/../.."] {
+            assert!(data.begin(folder, "e.txt", false).await.is_err(), "{folder}");
         }
     }
 }

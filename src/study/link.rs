@@ -43,16 +43,30 @@ pub async fn set_links(database: &Database, linked: Linked, values: &BySystem) -
     check_linked(&transaction, linked).await?;
     for (name, value) in values {
         let system = system(&*transaction, name).await?;
-        let before = link_of(&*transaction, linked, system.id).await?;
-        match linked {
-            Linked::Cohort(id) => cohort_url(&*transaction, id, system.id, value).await?,
-            Linked::Subject(id) => subject_link(&*transaction, id, system.id, value).await?,
-            Linked::Experiment(id) => experiment_link(&*transaction, id, system.id, value).await?,
-        }
-        let (before, after) = (json!({ "external_id": before }), json!({ "external_id": value }));
-        audit::record(&*transaction, link_event("link", linked, name).changed(&before, &after)).await?;
+        set_link(&*transaction, linked, system.id, name, value).await?;
     }
     Ok(transaction.commit().await?)
+}
+
+/// Sets the address or id that one system has. A helper: the caller owns the transaction, and has locked what is linked.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn set_link(
+    connection: &impl ConnectionTrait,
+    linked: Linked,
+    system_id: i32,
+    system: &str,
+    value: &str,
+) -> Result<(), DbErr> {
+    let before = link_of(connection, linked, system_id).await?;
+    match linked {
+        Linked::Cohort(id) => cohort_url(connection, id, system_id, value).await?,
+        Linked::Subject(id) => subject_link(connection, id, system_id, value).await?,
+        Linked::Experiment(id) => experiment_link(connection, id, system_id, value).await?,
+    }
+    let (before, after) = (json!({ "external_id": before }), json!({ "external_id": value }));
+    audit::record(connection, link_event("link", linked, system).changed(&before, &after)).await
 }
 
 fn link_event(verb: &'static str, linked: Linked, system: &str) -> Event {

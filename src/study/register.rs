@@ -204,7 +204,7 @@ pub async fn external_system(
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn subject_link(
+pub(super) async fn subject_link(
     connection: &impl ConnectionTrait,
     subject_id: i32,
     external_system_id: i32,
@@ -232,7 +232,7 @@ pub async fn subject_link(
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn experiment_link(
+pub(super) async fn experiment_link(
     connection: &impl ConnectionTrait,
     experiment_id: i32,
     external_system_id: i32,

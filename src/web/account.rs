@@ -6,11 +6,12 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::account::{LoginError, Shut, User};
+use crate::account::{FormError, LoginError, Problems, Shut, User};
 use crate::app::App;
 use crate::http::{Address, AuthSession, HttpError, Origins, begin_session};
 
 use super::entrance::open_page;
+use super::page::Refusal;
 
 #[derive(Deserialize)]
 pub(super) struct LoginQuery {
@@ -37,7 +38,7 @@ struct LoginPage {
     login: String,
     next: String,
     remember: bool,
-    error: Option<&'static str>,
+    error: Option<String>,
     told: Option<&'static str>,
 }
 
@@ -85,14 +86,20 @@ pub(super) async fn log_in(
                 "Your account is not active yet: it waits for an administrator. You get a mail when you are let in."
             }
         }),
-        Err(error) => return Err(error.into()),
+        Err(error) => {
+            let (problems, wait) = Refusal::of(error)?.split();
+            let error = problems.into_values().next();
+            let context = LoginPage { login: form.login, next: form.next, remember, error, told: None };
+            return Ok(Refusal::answer(wait, open_page(&app, "login.html", StatusCode::OK, &context)?));
+        }
     };
     let user = match found {
         Ok(user) => user,
         Err(told) => {
             let shown: String = form.login.chars().take(64).collect();
             warn!(login = ?shown, "a login was refused");
-            let context = LoginPage { login: form.login, next: form.next, remember, error: Some(told), told: None };
+            let error = Some(told.to_owned());
+            let context = LoginPage { login: form.login, next: form.next, remember, error, told: None };
             return open_page(&app, "login.html", StatusCode::UNPROCESSABLE_ENTITY, &context);
         }
     };
@@ -115,13 +122,14 @@ async fn enter(
     next: &str,
 ) -> Result<Response, HttpError> {
     begin_session(app, session, user, from, remember).await?;
+    app.accounts.record_login(user, user.has_second_factor, remember).await?;
     info!(user = %user.username, "logged in");
     Ok(Redirect::to(&own_path(app, next)).into_response())
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct CodePage {
-    problem: &'static str,
+    problems: Problems,
 }
 
 async fn pending(session: &AuthSession) -> Result<Option<Pending>, HttpError> {
@@ -130,9 +138,14 @@ async fn pending(session: &AuthSession) -> Result<Option<Pending>, HttpError> {
 
 pub(super) async fn show_code(State(app): State<App>, session: AuthSession) -> Result<Response, HttpError> {
     match pending(&session).await? {
-        Some(_) => open_page(&app, "entrance/code.html", StatusCode::OK, &CodePage { problem: "" }),
+        Some(_) => open_page(&app, "entrance/code.html", StatusCode::OK, &CodePage::default()),
         None => Ok(Redirect::to(&format!("{}/login", app.settings.web.prefix)).into_response()),
     }
+}
+
+/// Told beside the field of a code.
+pub(super) fn wrong_code() -> FormError {
+    FormError::Problems(Problems::from([("code", "is not right, or was used already".to_owned())]))
 }
 
 #[derive(Deserialize)]
@@ -152,16 +165,24 @@ pub(super) async fn give_code(
     let Some(pending) = pending(&session).await? else { return to_login() };
     let user = app.accounts.find_active(pending.user_id).await?;
     let Some(user) = user.filter(|user| user.uniquifier == pending.uniquifier) else { return to_login() };
-    if !app.accounts.check_code(user.id, &form.code, address).await? {
+    let checked = match app.accounts.check_code(user.id, &form.code, address).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(wrong_code()),
+        Err(error) => Err(error.into()),
+    };
+    if let Err(error) = checked {
         warn!(user = %user.username, "a code was refused");
-        let page = CodePage { problem: "is not right, or was used already" };
-        return open_page(&app, "entrance/code.html", StatusCode::UNPROCESSABLE_ENTITY, &page);
+        let (problems, wait) = Refusal::of(error)?.split();
+        let page = open_page(&app, "entrance/code.html", StatusCode::OK, &CodePage { problems })?;
+        return Ok(Refusal::answer(wait, page));
     }
     enter(&app, &mut session, &user, &from, pending.remember, &pending.next).await
 }
 
 pub(super) async fn log_out(State(app): State<App>, mut session: AuthSession) -> Result<Response, HttpError> {
-    session.logout().await.map_err(internal)?;
+    if let Some(user) = session.logout().await.map_err(internal)? {
+        app.accounts.record_logout(&user).await?;
+    }
     Ok(Redirect::to(&format!("{}/login", app.settings.web.prefix)).into_response())
 }
 

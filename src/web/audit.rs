@@ -7,7 +7,7 @@ use chrono::{NaiveDate, NaiveDateTime, TimeDelta};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::audit::{Filter, search};
+use crate::audit::{self, Filter, search};
 use crate::clock::iso;
 use crate::entity::audit_event;
 use crate::entity::kind::Origin;
@@ -152,35 +152,6 @@ struct AuditPage {
     origins: &'static [&'static str],
 }
 
-const VERBS: &[&str] = &[
-    "create",
-    "update",
-    "archive",
-    "restore",
-    "transition",
-    "intervene",
-    "annotate",
-    "link",
-    "unlink",
-    "add_scan",
-    "give_role",
-    "take_role",
-    "revoke",
-    "upgrade",
-];
-const KINDS: &[&str] = &[
-    "experiment",
-    "subject",
-    "cohort",
-    "action",
-    "workflow",
-    "callback",
-    "external_system",
-    "scantype",
-    "user",
-    "role",
-    "token",
-];
 const ORIGINS: &[&str] = &["web", "api", "cli"];
 
 pub(super) async fn list_events(
@@ -202,8 +173,8 @@ pub(super) async fn list_events(
         origin: query.origin,
         since: query.since,
         until: query.until,
-        verbs: VERBS,
-        kinds: KINDS,
+        verbs: audit::VERBS,
+        kinds: audit::KINDS,
         origins: ORIGINS,
     };
     page_or_block(&app, "audit/list.html", "audit", &user.0, content, wants.fragment.then_some("results"))

@@ -17,6 +17,8 @@ use crate::http::{Address, HttpError};
 use crate::mail::is_address;
 use crate::mail::link::Purpose;
 
+use super::page::Refusal;
+
 /// A page for who is not logged in; not kept by anybody on the way.
 pub(super) fn open_page<T: Serialize>(
     app: &App,
@@ -87,37 +89,37 @@ pub(super) async fn register(
                         address is somebody's already.";
             told(&app, StatusCode::OK, "Thank you", &[text])
         }
-        Err(FormError::Problems(problems)) => {
+        Err(error) => {
+            let (problems, wait) = Refusal::of(error)?.split();
             let page = RegisterPage { username: new.username, name: new.name, email: new.email, problems };
-            open_page(&app, "entrance/register.html", StatusCode::UNPROCESSABLE_ENTITY, &page)
+            Ok(Refusal::answer(wait, open_page(&app, "entrance/register.html", StatusCode::OK, &page)?))
         }
-        Err(error) => Err(error.into()),
     }
 }
 
 #[derive(Serialize)]
-struct Ask<'a> {
-    heading: &'a str,
-    text: &'a str,
-    path: &'a str,
+struct Ask {
+    heading: &'static str,
+    text: &'static str,
+    path: &'static str,
     email: String,
-    problem: &'a str,
+    problems: Problems,
 }
 
-const RESEND: Ask<'static> = Ask {
+const RESEND: Ask = Ask {
     heading: "Confirmation once more",
     text: "If the mail with the link did not come or its time is over, another one is sent.",
     path: "confirm",
     email: String::new(),
-    problem: "",
+    problems: Problems::new(),
 };
 
-const FORGOTTEN: Ask<'static> = Ask {
+const FORGOTTEN: Ask = Ask {
     heading: "Forgotten your password?",
     text: "A mail with a link to set a new one goes to the address of your account.",
     path: "reset",
     email: String::new(),
-    problem: "",
+    problems: Problems::new(),
 };
 
 #[derive(Deserialize)]
@@ -126,9 +128,14 @@ pub(super) struct AskForm {
     email: String,
 }
 
-fn ask_again(app: &App, ask: &Ask<'_>, email: String) -> Result<Response, HttpError> {
-    let page = Ask { heading: ask.heading, text: ask.text, path: ask.path, email, problem: "is not an e-mail address" };
-    open_page(app, "entrance/ask.html", StatusCode::UNPROCESSABLE_ENTITY, &page)
+fn ask_again(app: &App, mut page: Ask, email: String, refusal: Refusal) -> Result<Response, HttpError> {
+    let (problems, wait) = refusal.split();
+    (page.email, page.problems) = (email, problems);
+    Ok(Refusal::answer(wait, open_page(app, "entrance/ask.html", StatusCode::OK, &page)?))
+}
+
+fn no_address() -> FormError {
+    FormError::Problems(Problems::from([("email", "is not an e-mail address".to_owned())]))
 }
 
 pub(super) async fn show_resend(State(app): State<App>) -> Result<Response, HttpError> {
@@ -140,10 +147,13 @@ pub(super) async fn resend(
     Address(address): Address,
     Form(form): Form<AskForm>,
 ) -> Result<Response, HttpError> {
-    if !is_address(&form.email) {
-        return ask_again(&app, &RESEND, form.email);
+    let asked = match is_address(&form.email) {
+        true => app.accounts.send_confirmation(&form.email, address).await.map_err(FormError::from),
+        false => Err(no_address()),
+    };
+    if let Err(error) = asked {
+        return ask_again(&app, RESEND, form.email, Refusal::of(error)?);
     }
-    app.accounts.send_confirmation(&form.email, address).await?;
     let text = "If an account with this address waits for its confirmation, a mail is on its way.";
     told(&app, StatusCode::OK, "Look into your mails", &[text])
 }
@@ -157,18 +167,33 @@ pub(super) async fn forgotten(
     Address(address): Address,
     Form(form): Form<AskForm>,
 ) -> Result<Response, HttpError> {
-    if !is_address(&form.email) {
-        return ask_again(&app, &FORGOTTEN, form.email);
+    let asked = match is_address(&form.email) {
+        true => app.accounts.send_recovery(&form.email, address).await.map_err(FormError::from),
+        false => Err(no_address()),
+    };
+    if let Err(error) = asked {
+        return ask_again(&app, FORGOTTEN, form.email, Refusal::of(error)?);
     }
-    app.accounts.send_recovery(&form.email, address).await?;
     let text = "If there is an account with this address, a mail with a link is on its way.";
     told(&app, StatusCode::OK, "Look into your mails", &[text])
 }
 
-/// The link was used, has had its time, or never was.
-fn link_over(app: &App) -> Result<Response, HttpError> {
-    let text = "It was used already, its time is over, or it was not copied as a whole. You can ask for another one.";
-    told(app, StatusCode::GONE, "This link is good no more", &[text])
+/// The link was used, has had its time, or never was: how somebody gets another one.
+fn link_over(app: &App, purpose: Purpose) -> Result<Response, HttpError> {
+    #[derive(Serialize)]
+    struct Over {
+        /// Where another one can be asked for; none: only who looks after accounts sends it.
+        path: Option<&'static str>,
+    }
+    let security = &app.settings.security;
+    let path = match purpose {
+        Purpose::Confirm => Some("confirm"),
+        Purpose::Reset => Some("reset"),
+        Purpose::Invite => None,
+    };
+    // Who was invited and has come already may have forgotten the password.
+    let path = path.or_else(|| security.recoverable.then_some("reset"));
+    open_page(app, "entrance/over.html", StatusCode::GONE, &Over { path })
 }
 
 #[derive(Serialize)]
@@ -180,14 +205,15 @@ struct ConfirmPage {
 }
 
 pub(super) async fn show_confirm(State(app): State<App>, Path(secret): Path<String>) -> Result<Response, HttpError> {
-    let Some(owner) = app.accounts.link_owner(&secret, Purpose::Confirm).await? else { return link_over(&app) };
+    let Some(owner) = app.accounts.link_owner(&secret, Purpose::Confirm).await? else {
+        return link_over(&app, Purpose::Confirm);
+    };
     confirm_page(&app, secret, owner, Problems::new())
 }
 
 fn confirm_page(app: &App, secret: String, owner: user::Model, problems: Problems) -> Result<Response, HttpError> {
-    let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let page = ConfirmPage { secret, username: owner.username, email: owner.email, problems };
-    open_page(app, "entrance/confirm.html", status, &page)
+    open_page(app, "entrance/confirm.html", StatusCode::OK, &page)
 }
 
 pub(super) async fn confirm(
@@ -205,12 +231,14 @@ pub(super) async fn confirm(
                         has let you in.";
             told(&app, StatusCode::OK, "Thank you", &[text])
         }
-        Err(FormError::Problems(problems)) => match app.accounts.link_owner(&secret, Purpose::Confirm).await? {
-            Some(owner) => confirm_page(&app, secret, owner, problems),
-            None => link_over(&app),
-        },
-        Err(FormError::Link) => link_over(&app),
-        Err(error) => Err(error.into()),
+        Err(FormError::Link) => link_over(&app, Purpose::Confirm),
+        Err(error) => {
+            let (problems, wait) = Refusal::of(error)?.split();
+            match app.accounts.link_owner(&secret, Purpose::Confirm).await? {
+                Some(owner) => Ok(Refusal::answer(wait, confirm_page(&app, secret, owner, problems)?)),
+                None => link_over(&app, Purpose::Confirm),
+            }
+        }
     }
 }
 
@@ -230,7 +258,7 @@ pub(super) struct PasswordForm {
 }
 
 async fn show_password(app: &App, purpose: Purpose, secret: String, problems: Problems) -> Result<Response, HttpError> {
-    let Some(owner) = app.accounts.link_owner(&secret, purpose).await? else { return link_over(app) };
+    let Some(owner) = app.accounts.link_owner(&secret, purpose).await? else { return link_over(app, purpose) };
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let page = PasswordPage { path: purpose.name(), secret, username: owner.username, problems };
     open_page(app, "entrance/password.html", status, &page)
@@ -241,7 +269,7 @@ async fn set_password(app: &App, purpose: Purpose, secret: String, form: Passwor
     match app.accounts.set_by_link(&secret, purpose, &chosen).await {
         Ok(_) => Ok(Redirect::to(&format!("{}/login?told=password", app.settings.web.prefix)).into_response()),
         Err(FormError::Problems(problems)) => show_password(app, purpose, secret, problems).await,
-        Err(FormError::Link) => link_over(app),
+        Err(FormError::Link) => link_over(app, purpose),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,7 +1,6 @@
 //! The own second factor: setting up the app, the recovery codes, and giving it up.
 
 use axum::extract::{Form, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use qrcode::QrCode;
 use qrcode::render::svg;
@@ -11,7 +10,8 @@ use crate::account::{FormError, Problems};
 use crate::app::App;
 use crate::http::{Address, AuthSession, HttpError, LoggedIn, session_key};
 
-use super::page::{page, with_status};
+use super::account::wrong_code;
+use super::page::{Refusal, page};
 
 #[derive(Serialize)]
 struct FactorPage {
@@ -27,10 +27,11 @@ struct FactorPage {
     codes: Vec<String>,
 }
 
+/// Of the secret that this session was told, in the session: the page can be opened again while somebody is at it.
+const TOLD: &str = "factor";
+
 /// What the page shows besides `problems` and `codes`.
-///
-/// `is_new` makes another secret for the app: what somebody else saw of this page before is good for nothing.
-async fn factor_page(app: &App, user: &LoggedIn, is_new: bool) -> Result<FactorPage, HttpError> {
+async fn factor_page(app: &App, user: &LoggedIn, session: &AuthSession) -> Result<FactorPage, HttpError> {
     let mut page = FactorPage {
         has_second_factor: user.0.has_second_factor,
         must_enrol: user.0.must_enrol,
@@ -44,7 +45,13 @@ async fn factor_page(app: &App, user: &LoggedIn, is_new: bool) -> Result<FactorP
         page.codes_left = app.accounts.recovery_codes_left(user.0.id).await?;
         return Ok(page);
     }
-    let enrolment = app.accounts.begin_second_factor(user.0.id, &app.settings.web.instance_name, is_new).await?;
+    let internal = |error: tower_sessions::session::Error| HttpError::Internal(error.to_string());
+    let told: Option<String> = session.session.get(TOLD).await.map_err(internal)?;
+    let issuer = &app.settings.web.instance_name;
+    let enrolment = app.accounts.begin_second_factor(user.0.id, issuer, told.as_deref()).await?;
+    if told.as_ref() != Some(&enrolment.nonce) {
+        session.session.insert(TOLD, &enrolment.nonce).await.map_err(internal)?;
+    }
     let code = QrCode::new(enrolment.url.as_bytes()).map_err(|error| HttpError::Internal(error.to_string()))?;
     page.picture = code.render::<svg::Color<'_>>().min_dimensions(220, 220).build();
     // The declaration of a file has no place inside a page.
@@ -54,12 +61,27 @@ async fn factor_page(app: &App, user: &LoggedIn, is_new: bool) -> Result<FactorP
 }
 
 fn show(app: &App, user: &LoggedIn, content: FactorPage) -> Result<Response, HttpError> {
-    let status = if content.problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    Ok(with_status(page(app, "own/factor.html", "account", &user.0, content)?, status))
+    page(app, "own/factor.html", "account", &user.0, content)
 }
 
-pub(super) async fn show_factor(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
-    let content = factor_page(&app, &user, true).await?;
+/// The page again, with what is wrong.
+async fn refuse(
+    app: &App,
+    user: &LoggedIn,
+    session: &AuthSession,
+    error: impl Into<FormError>,
+) -> Result<Response, HttpError> {
+    let (problems, wait) = Refusal::of(error)?.split();
+    let content = FactorPage { problems, ..factor_page(app, user, session).await? };
+    Ok(Refusal::answer(wait, show(app, user, content)?))
+}
+
+pub(super) async fn show_factor(
+    State(app): State<App>,
+    user: LoggedIn,
+    session: AuthSession,
+) -> Result<Response, HttpError> {
+    let content = factor_page(&app, &user, &session).await?;
     show(&app, &user, content)
 }
 
@@ -76,45 +98,52 @@ pub(super) async fn confirm_factor(
     Address(address): Address,
     Form(form): Form<CodeForm>,
 ) -> Result<Response, HttpError> {
-    let confirmed = app.accounts.confirm_second_factor(user.0.id, &form.code, address).await;
-    match confirmed {
+    match app.accounts.confirm_second_factor(user.0.id, &form.code, address).await {
         Ok(codes) => {
             // Those that were begun with the password alone.
             let own = session_key(&session);
             app.accounts.end_sessions(user.0.id, &user.0.username, None, own.as_deref()).await?;
-            show_codes(&app, user, codes).await
+            show_codes(&app, user, &session, codes).await
         }
-        Err(FormError::Problems(problems)) => {
-            let content = FactorPage { problems, ..factor_page(&app, &user, false).await? };
-            show(&app, &user, content)
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => refuse(&app, &user, &session, error).await,
     }
 }
 
-async fn show_codes(app: &App, user: LoggedIn, codes: Vec<String>) -> Result<Response, HttpError> {
+async fn show_codes(
+    app: &App,
+    user: LoggedIn,
+    session: &AuthSession,
+    codes: Vec<String>,
+) -> Result<Response, HttpError> {
     let fresh = app.accounts.find_active(user.0.id).await?.map_or(user, LoggedIn);
-    let content = FactorPage { codes, ..factor_page(app, &fresh, false).await? };
+    let content = FactorPage { codes, ..factor_page(app, &fresh, session).await? };
     show(app, &fresh, content)
 }
 
 /// Both need a code: who finds an open browser does not take the second factor away.
-async fn check(app: &App, user: &LoggedIn, address: Address, code: &str) -> Result<Option<Response>, HttpError> {
-    if app.accounts.check_code(user.0.id, code, address.0).await? {
-        return Ok(None);
-    }
-    let problems = Problems::from([("code", "is not right, or was used already".to_owned())]);
-    let content = FactorPage { problems, ..factor_page(app, user, false).await? };
-    show(app, user, content).map(Some)
+async fn check(
+    app: &App,
+    user: &LoggedIn,
+    session: &AuthSession,
+    address: Address,
+    code: &str,
+) -> Result<Option<Response>, HttpError> {
+    let refused = match app.accounts.check_code(user.0.id, code, address.0).await {
+        Ok(true) => return Ok(None),
+        Ok(false) => wrong_code(),
+        Err(error) => error.into(),
+    };
+    refuse(app, user, session, refused).await.map(Some)
 }
 
 pub(super) async fn end_factor(
     State(app): State<App>,
     user: LoggedIn,
+    session: AuthSession,
     address: Address,
     Form(form): Form<CodeForm>,
 ) -> Result<Response, HttpError> {
-    if let Some(refused) = check(&app, &user, address, &form.code).await? {
+    if let Some(refused) = check(&app, &user, &session, address, &form.code).await? {
         return Ok(refused);
     }
     app.accounts.end_second_factor(user.0.id).await?;
@@ -124,12 +153,13 @@ pub(super) async fn end_factor(
 pub(super) async fn new_codes(
     State(app): State<App>,
     user: LoggedIn,
+    session: AuthSession,
     address: Address,
     Form(form): Form<CodeForm>,
 ) -> Result<Response, HttpError> {
-    if let Some(refused) = check(&app, &user, address, &form.code).await? {
+    if let Some(refused) = check(&app, &user, &session, address, &form.code).await? {
         return Ok(refused);
     }
     let codes = app.accounts.new_recovery_codes(user.0.id).await?;
-    show_codes(&app, user, codes).await
+    show_codes(&app, user, &session, codes).await
 }

@@ -25,7 +25,7 @@ struct Home {
 #[derive(Serialize)]
 struct People {
     waiting: u64,
-    /// Mails that did not go out, of those that the server writes by itself: why the first of them did not.
+    /// Mails that do not go out, of those that the server writes by itself: why the first of them does not.
     mails: Option<String>,
     /// Whose password is easily guessed: id and user name.
     weak: Vec<(i32, String)>,
@@ -38,11 +38,11 @@ async fn people(app: &App, user: &LoggedIn) -> Result<Option<People>, HttpError>
         return Ok(None);
     }
     let weak = app.accounts.weak_passwords().await?;
-    let failed = app.accounts.failures(Of::ToOne, 1).await?.into_iter().next();
+    let failed = app.accounts.failures(Of::StillTried, 1).await?.into_iter().next();
     Ok(Some(People {
         waiting: app.accounts.waiting().await?,
         mails: failed.map(|one| one.reason),
-        is_own_weak: weak.iter().any(|row| row.id == user.0.id),
+        is_own_weak: app.accounts.has_weak_password(user.0.id).await?,
         weak: weak.into_iter().filter(|row| row.id != user.0.id).map(|row| (row.id, row.username)).collect(),
     }))
 }

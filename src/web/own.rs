@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Redirect, Response};
 use chrono::{NaiveDateTime, TimeDelta};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Chosen, FormError, NewToken, Problems, Session, Token, UserChanges};
+use crate::account::{Chosen, NewToken, Problems, Session, Token, UserChanges};
 use crate::app::App;
 use crate::http::{Address, AuthSession, HttpError, LoggedIn, Origins, begin_session, session_key};
 
-use super::page::{cohort_choices, page, with_status};
+use super::page::{Refusal, cohort_choices, page, with_status};
 
 /// A session for people.
 #[derive(Serialize)]
@@ -305,10 +305,10 @@ pub(super) async fn change(
             begin_session(&app, &mut session, &changed, &from, remembered).await?;
             Ok(back(&app))
         }
-        Err(FormError::Problems(problems)) => {
-            let response = page(&app, "own/change.html", "account", &user.0, ChangePage { problems })?;
-            Ok(with_status(response, StatusCode::UNPROCESSABLE_ENTITY))
+        Err(error) => {
+            let (problems, wait) = Refusal::of(error)?.split();
+            let page = page(&app, "own/change.html", "account", &user.0, ChangePage { problems })?;
+            Ok(Refusal::answer(wait, page))
         }
-        Err(error) => Err(error.into()),
     }
 }

@@ -1,13 +1,13 @@
 //! What all pages have in common.
 
-use axum::http::header::{CACHE_CONTROL, VARY};
+use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, VARY};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use chrono::NaiveDateTime;
 use sea_orm::QueryOrder;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::account::{Permission, User};
+use crate::account::{FormError, LoginError, Permission, Problems, User};
 use crate::app::App;
 use crate::entity::cohort;
 use crate::http::HttpError;
@@ -82,6 +82,42 @@ pub(super) fn page_or_block<T: Serialize>(
 pub(super) fn with_status(mut response: Response, status: StatusCode) -> Response {
     *response.status_mut() = status;
     response
+}
+
+/// What is wrong with a form that was refused: by field, or with the form as a whole (`form`). Whatever it is, the form comes
+/// back with what was typed.
+pub(super) struct Refusal {
+    pub problems: Problems,
+    /// Seconds after which it may come again: it came too often.
+    wait: Option<u64>,
+}
+
+impl Refusal {
+    /// # Errors
+    /// What is no fault of who filled the form in.
+    pub(super) fn of(error: impl Into<FormError>) -> Result<Self, HttpError> {
+        match error.into() {
+            FormError::Problems(problems) => Ok(Self { problems, wait: None }),
+            FormError::Login(LoginError::TooMany(seconds)) => {
+                let told = HttpError::TooMany(seconds).to_string();
+                Ok(Self { problems: Problems::from([("form", told)]), wait: Some(seconds) })
+            }
+            error => Err(error.into()),
+        }
+    }
+
+    /// The page with the form, as the answer to it.
+    pub(super) fn answer(wait: Option<u64>, page: Response) -> Response {
+        let Some(seconds) = wait else { return with_status(page, StatusCode::UNPROCESSABLE_ENTITY) };
+        let mut page = with_status(page, StatusCode::TOO_MANY_REQUESTS);
+        page.headers_mut().insert(RETRY_AFTER, seconds.into());
+        page
+    }
+
+    /// The problems, and what [`Self::answer`] wants to know.
+    pub(super) fn split(self) -> (Problems, Option<u64>) {
+        (self.problems, self.wait)
+    }
 }
 
 /// The same address answers with a page or with a part of it, and differently to each person.

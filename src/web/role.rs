@@ -48,7 +48,7 @@ fn meaning(permission: Permission) -> &'static str {
         Permission::SampleUpdate => "change cohorts, subjects, experiments, workflows and links",
         Permission::SampleDelete => "take cohorts, subjects and experiments out of sight, and bring them back",
         Permission::UserRead => "see the own account",
-        Permission::UserReadAll => "see all accounts, roles and the audit trail",
+        Permission::UserReadAll => "see all accounts, roles and the audit trail; write mails to people",
         Permission::UserUpdateAll => "change, activate and deactivate accounts, end their sessions",
         Permission::UserAdd => "make accounts and invite people",
         Permission::UserDelete => "deactivate accounts over the API",

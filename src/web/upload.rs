@@ -15,7 +15,7 @@ use tower_http::services::ServeFile;
 use crate::app::App;
 use crate::audit::{self, Event};
 use crate::http::{HttpError, LoggedIn, Wants};
-use crate::study::files::{Arriving, DataFolder, Entry, FileError};
+use crate::study::files::{Arriving, DataFolder, Entry, FileError, size};
 
 use super::page::{page_or_block, with_status};
 
@@ -42,6 +42,9 @@ impl From<FileError> for HttpError {
 #[serde(default)]
 pub(super) struct FolderQuery {
     folder: String,
+    /// Of a form that was refused.
+    #[serde(skip)]
+    replaces: bool,
     /// The file that was just brought.
     told: String,
 }
@@ -67,23 +70,11 @@ struct UploadPage {
     crumbs: Vec<Crumb>,
     rows: Vec<Row>,
     largest: String,
+    largest_bytes: u64,
+    /// Of a form that was refused.
+    replaces: bool,
     told: String,
     problem: String,
-}
-
-/// `12.5 MB`.
-fn size(bytes: u64) -> String {
-    let mut value = bytes;
-    let mut rest = 0;
-    let mut units = ["B", "kB", "MB", "GB"].into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    while value >= 1024 {
-        let Some(next) = units.next() else { break };
-        rest = value % 1024 * 10 / 1024;
-        value /= 1024;
-        unit = next;
-    }
-    if unit == "B" || value >= 100 { format!("{value} {unit}") } else { format!("{value}.{rest} {unit}") }
 }
 
 async fn show(
@@ -113,6 +104,8 @@ async fn show(
         crumbs,
         folder: path,
         largest: size(app.settings.security.largest_upload),
+        largest_bytes: app.settings.security.largest_upload,
+        replaces: query.replaces,
         told: query.told,
         problem: problem.to_owned(),
     };
@@ -163,10 +156,15 @@ pub(super) async fn upload(
     wants: Wants,
     form: Multipart,
 ) -> Result<Response, HttpError> {
-    match take(&app, form).await {
+    let mut into = FolderQuery::default();
+    match take(&app, form, &mut into).await {
         Ok(name) => {
-            let told = url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>();
-            let to = format!("{}/upload_data?told={told}", app.settings.web.prefix);
+            let mut address = url::form_urlencoded::Serializer::new(String::new());
+            address.append_pair("told", &name);
+            if !into.folder.is_empty() {
+                address.append_pair("folder", &into.folder);
+            }
+            let to = format!("{}/upload_data?{}", app.settings.web.prefix, address.finish());
             if wants.fragment {
                 // A redirect would be followed by the script that sent the file.
                 return Ok((StatusCode::OK, [("hx-redirect", to)]).into_response());
@@ -176,24 +174,30 @@ pub(super) async fn upload(
         Err(error) if error.status().is_client_error() => {
             let status = error.status();
             let block = wants.fragment.then_some("problem");
-            show(&app, &user, FolderQuery::default(), &error.to_string(), status, block).await
+            show(&app, &user, into, &error.to_string(), status, block).await
         }
         Err(error) => Err(error),
     }
 }
 
-async fn take(app: &App, mut form: Multipart) -> Result<String, HttpError> {
-    let mut replaces = false;
+/// `into` gets what comes before the file: the folder, and whether a file that is there is replaced.
+async fn take(app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<String, HttpError> {
     while let Some(field) = quickly(form.next_field()).await? {
         match field.name() {
-            Some("replace") => replaces = is_ticked(field).await?,
+            Some("replace") => into.replaces = !short(field, 16).await?.is_empty(),
+            Some("folder") => {
+                let path = short(field, 4096).await?;
+                // Where there is none, the page after a refusal is the first one.
+                folder(app).list(&path).await?;
+                into.folder = path;
+            }
             Some("file") => {
                 let given = field.file_name().unwrap_or_default().to_owned();
                 if given.is_empty() {
                     return Err(HttpError::BadRequest("Please choose a file.".to_owned()));
                 }
-                let arriving = folder(app).begin(&given, replaces).await?;
-                return keep(app, arriving, field, replaces).await;
+                let arriving = folder(app).begin(&into.folder, &given, into.replaces).await?;
+                return keep(app, arriving, field, &into.folder).await;
             }
             _ => {}
         }
@@ -201,27 +205,31 @@ async fn take(app: &App, mut form: Multipart) -> Result<String, HttpError> {
     Err(HttpError::BadRequest("Please choose a file.".to_owned()))
 }
 
-/// Whether a box is ticked. It says `1`; nothing of what is longer is kept.
-async fn is_ticked(mut field: Field<'_>) -> Result<bool, HttpError> {
-    let mut bytes = 0;
+/// What stands in a field that is no file; nothing of what is longer is kept.
+async fn short(mut field: Field<'_>, most: usize) -> Result<String, HttpError> {
+    let name = field.name().unwrap_or_default().to_owned();
+    let mut bytes = Vec::new();
     while let Some(more) = quickly(field.chunk()).await? {
-        bytes += more.len();
-        if bytes > 16 {
-            return Err(HttpError::BadRequest("replace: is '1', or not there".to_owned()));
+        bytes.extend_from_slice(&more);
+        if bytes.len() > most {
+            return Err(HttpError::BadRequest(format!("{name}: is longer than {most} bytes.")));
         }
     }
-    Ok(bytes > 0)
+    String::from_utf8(bytes).map_err(|_| HttpError::BadRequest(format!("{name}: is no text.")))
 }
 
-async fn keep(app: &App, mut arriving: Arriving, mut field: Field<'_>, replaces: bool) -> Result<String, HttpError> {
+async fn keep(app: &App, mut arriving: Arriving, mut field: Field<'_>, folder: &str) -> Result<String, HttpError> {
     while let Some(bytes) = quickly(field.chunk()).await? {
         arriving.write(&bytes).await?;
     }
     let name = arriving.name.clone();
-    let bytes = arriving.finish().await?;
+    let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
+    let (bytes, is_replaced) = arriving.settle().await?;
+    // Recorded before it is seen: no file is there that nobody brought.
     let transaction = app.engine.database().begin().await?;
-    let event = Event::of(if replaces { "replace" } else { "upload" }, "file", &name);
+    let event = Event::of(if is_replaced { "replace" } else { "upload" }, "file", path);
     audit::record(&*transaction, event.after(serde_json::json!({ "bytes": bytes }))).await?;
+    arriving.finish().await?;
     transaction.commit().await?;
     Ok(name)
 }
@@ -238,19 +246,5 @@ fn broken(error: MultipartError) -> HttpError {
     match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => HttpError::TooLarge("The file is too large.".to_owned()),
         _ => HttpError::BadRequest(format!("The file did not come as a whole: {error}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_are_easy_to_read() {
-        assert_eq!(size(12), "12 B");
-        assert_eq!(size(1536), "1.5 kB");
-        assert_eq!(size(500 << 20), "500 MB");
-        assert_eq!(size(4 << 30), "4.0 GB");
-        assert_eq!(size(5000 << 30), "5000 GB");
     }
 }

@@ -1,23 +1,30 @@
 //! What the mails say, and that none is lost.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::TimeDelta;
-use sea_orm::EntityTrait;
-use serde_json::json;
+use sea_orm::ActiveValue::Set;
+use sea_orm::{ActiveModelBehavior, ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use serde_json::{Value, json};
 use studygovernor::clock::Clock;
 use studygovernor::config::{Environment, MailSecurity, MailServer, MailSettings, SecuritySettings, WebSettings};
-use studygovernor::entity::outbox;
-use studygovernor::mail::{Courier, Mailer, Note, post};
+use studygovernor::entity::{mail_link, mailing, outbox, user};
+use studygovernor::mail::{Courier, Mailer, Note, forget_old, link, post};
 use studygovernor::view::Templates;
 
-use super::mails_in;
-use crate::support::{Study, on_every_database};
+use super::{House, mails_in, needed};
+use crate::support::{Backend, Study, eventually, on_every_database};
 
 on_every_database! {
     a_mail_server_that_is_down_loses_nothing;
     of_several_servers_one_sends_a_mail;
+    who_waits_for_a_link_does_not_wait_for_thousands;
+    a_link_that_is_not_wanted_any_more_is_not_sent;
+    what_was_sent_is_forgotten_after_a_while;
+    a_silent_mail_server_is_given_up;
 }
 
 fn web() -> WebSettings {
@@ -39,6 +46,7 @@ fn courier(study: &Study, clock: &Clock, server: Option<MailServer>, folder: &Pa
         to: Vec::new(),
         prefix: "[study]".to_owned(),
         server,
+        patience: Duration::from_millis(500),
         folder: folder.to_owned(),
     };
     Courier {
@@ -120,14 +128,212 @@ async fn of_several_servers_one_sends_a_mail(study: Study) {
     assert_eq!(mails_in(home.path().to_str().unwrap()).len(), 20);
 }
 
+fn note(template: &'static str, to: &user::Model, mailing_id: Option<i32>) -> Note {
+    let context = json!({ "name": to.name, "username": to.username, "subject": "s", "body": "b" });
+    Note { mailing_id, ..Note::to_user(template, to, context) }
+}
+
+/// Somebody with an account, and a mailing that exists.
+async fn somebody(study: &Study, clock: &Clock) -> (user::Model, i32) {
+    let transaction = study.engine.database().begin().await.unwrap();
+    let row = user::ActiveModel {
+        username: Set("erin".to_owned()),
+        name: Set("Erin".to_owned()),
+        email: Set("erin@example.org".to_owned()),
+        password: Set("!".to_owned()),
+        active: Set(true),
+        fs_uniquifier: Set("u".to_owned()),
+        create_time: Set(clock.now()),
+        login_count: Set(0),
+        weak_password: Set(false),
+        last_code_step: Set(0),
+        ..user::ActiveModel::new()
+    };
+    let row = row.insert(&*transaction).await.unwrap();
+    let many = mailing::ActiveModel {
+        user_id: Set(Some(row.id)),
+        mail_subject: Set("s".to_owned()),
+        body: Set("b".to_owned()),
+        created: Set(clock.now()),
+        ..mailing::ActiveModel::new()
+    };
+    let many = many.insert(&*transaction).await.unwrap();
+    transaction.commit().await.unwrap();
+    (row, many.id)
+}
+
+async fn put(study: &Study, clock: &Clock, notes: &[Note]) {
+    let transaction = study.engine.database().begin().await.unwrap();
+    post(&*transaction, notes, clock.now()).await.unwrap();
+    transaction.commit().await.unwrap();
+}
+
+async fn outbox_of(study: &Study) -> Vec<outbox::Model> {
+    outbox::Entity::find().order_by_asc(outbox::Column::Id).all(study.engine.database().reader()).await.unwrap()
+}
+
+async fn who_waits_for_a_link_does_not_wait_for_thousands(study: Study) {
+    let clock = Clock::manual(crate::support::moment("2026-01-01T00:00:00"));
+    let home = tempfile::tempdir().unwrap();
+    let (erin, many) = somebody(&study, &clock).await;
+    put(&study, &clock, &vec![note("mailing", &erin, Some(many)); 250]).await;
+    clock.advance(TimeDelta::minutes(1));
+    put(&study, &clock, &[note("reset", &erin, None)]).await;
+    let courier = courier(&study, &clock, None, home.path());
+    assert!(courier.send_next().await.unwrap());
+    let sent: Vec<String> =
+        outbox_of(&study).await.into_iter().filter(|mail| mail.sent_at.is_some()).map(|mail| mail.template).collect();
+    assert_eq!(sent, ["reset"]);
+    assert!(courier.send_next().await.unwrap(), "then the others");
+}
+
+async fn a_link_that_is_not_wanted_any_more_is_not_sent(study: Study) {
+    let clock = Clock::manual(crate::support::moment("2026-01-01T00:00:00"));
+    let home = tempfile::tempdir().unwrap();
+    let (erin, _) = somebody(&study, &clock).await;
+    let nobody = MailServer { host: "127.0.0.1".to_owned(), port: 1, security: MailSecurity::Plain, login: None };
+    let down = courier(&study, &clock, Some(nobody), home.path());
+    put(&study, &clock, &[note("reset", &erin, None), note("invite", &erin, None), note("activated", &erin, None)])
+        .await;
+    while down.send_next().await.unwrap() {}
+    assert_eq!(outbox_of(&study).await.len(), 3);
+    // Somebody sets the password in another way while the mail server is down.
+    let transaction = study.engine.database().begin().await.unwrap();
+    link::end_all(&*transaction, erin.id, clock.now()).await.unwrap();
+    transaction.commit().await.unwrap();
+    clock.advance(TimeDelta::hours(2));
+    let up = courier(&study, &clock, None, home.path());
+    while up.send_next().await.unwrap() {}
+    let mails = mails_in(home.path().to_str().unwrap());
+    assert_eq!(mails.len(), 1, "{mails:?}");
+    assert!(mails[0].subject.contains("is active"));
+    let links = mail_link::Entity::find().all(study.engine.database().reader()).await.unwrap();
+    assert!(links.len() == 2 && links.iter().all(|link| link.used_at.is_some()), "{links:?}");
+    // And one that is being sent at this very moment, as often as it takes to meet it.
+    for _ in 0..20 {
+        put(&study, &clock, &[note("reset", &erin, None)]).await;
+        let end = async {
+            let transaction = study.engine.database().begin().await.unwrap();
+            link::end_all(&*transaction, erin.id, clock.now()).await.unwrap();
+            transaction.commit().await.unwrap();
+        };
+        let (sent, ()) = tokio::join!(up.send_next(), end);
+        sent.unwrap();
+        let open = mail_link::Entity::find().filter(mail_link::Column::UsedAt.is_null());
+        assert!(open.one(study.engine.database().reader()).await.unwrap().is_none(), "a link that is good was left");
+        while up.send_next().await.unwrap() {}
+        let transaction = study.engine.database().begin().await.unwrap();
+        link::end_all(&*transaction, erin.id, clock.now()).await.unwrap();
+        transaction.commit().await.unwrap();
+    }
+}
+
+async fn what_was_sent_is_forgotten_after_a_while(study: Study) {
+    let clock = Clock::manual(crate::support::moment("2026-01-01T00:00:00"));
+    let home = tempfile::tempdir().unwrap();
+    let (erin, many) = somebody(&study, &clock).await;
+    let notes = [note("reset", &erin, None), note("mailing", &erin, Some(many)), note("activated", &erin, None)];
+    put(&study, &clock, &notes).await;
+    let courier = courier(&study, &clock, None, home.path());
+    while courier.send_next().await.unwrap() {}
+    let of_file = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    for file in std::fs::read_dir(home.path()).unwrap().flatten() {
+        assert_eq!(of_file(&file.path()), 0o600, "there are links in it");
+    }
+    // The text is in the mail, and nowhere else.
+    assert!(outbox_of(&study).await.iter().all(|mail| mail.context == "{}"));
+    put(&study, &clock, &[note("activated", &erin, None)]).await;
+    let database = study.engine.database();
+    forget_old(database, clock.now() + TimeDelta::days(29)).await.unwrap();
+    assert_eq!(outbox_of(&study).await.len(), 4);
+    forget_old(database, clock.now() + TimeDelta::days(32)).await.unwrap();
+    let left: Vec<String> = outbox_of(&study).await.into_iter().map(|mail| mail.template).collect();
+    assert_eq!(left, ["mailing", "activated"], "mailings count by theirs, and what was not sent stays");
+    assert!(mail_link::Entity::find().one(database.reader()).await.unwrap().is_none());
+}
+
+/// A server that takes the connection and says nothing more holds up nothing but its own mail.
+async fn a_silent_mail_server_is_given_up(study: Study) {
+    let clock = Clock::manual(crate::support::moment("2026-01-01T00:00:00"));
+    let home = tempfile::tempdir().unwrap();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let server = MailServer { host: "127.0.0.1".to_owned(), port, security: MailSecurity::Plain, login: None };
+    one_mail(&study, &clock).await;
+    let courier = courier(&study, &clock, Some(server), home.path());
+    let sent = tokio::time::timeout(Duration::from_secs(20), courier.send_next()).await;
+    assert!(sent.expect("it waits for ever").unwrap());
+    let waiting = kept(&study).await;
+    assert!(
+        waiting.available_at.is_some() && waiting.last_error.as_ref().unwrap().contains("no answer"),
+        "{waiting:?}"
+    );
+}
+
+/// Over a connection that is encrypted from the beginning, or from STARTTLS on, after a login: with a certificate by an
+/// authority that is known, and not otherwise.
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_go_encrypted_and_with_a_login() {
+    let authority = needed("TEST_SMTP_AUTHORITY");
+    let (login, password) = (needed("TEST_SMTP_LOGIN"), needed("TEST_SMTP_PASSWORD"));
+    for (port, switch, way) in
+        [("TEST_SMTP_STARTTLS_PORT", "MAIL_USE_TLS", "starttls"), ("TEST_SMTP_TLS_PORT", "MAIL_USE_SSL", "tls")]
+    {
+        let settings = [
+            (switch, "true"),
+            ("MAIL_USERNAME", login.as_str()),
+            ("MAIL_PASSWORD", password.as_str()),
+            ("SSL_CERT_FILE", authority.as_str()),
+        ];
+        let house = House::with_mail_port(Backend::Sqlite, port, &settings).await;
+        let forgotten = [("email", house.admin_email.as_str())];
+        house.visitor().post("/reset", &forgotten).await.shows(200, "on its way");
+        let mail = house.mail(&house.admin_email, "new password").await;
+        assert_eq!(mail.came, format!("{way}, encrypted, {login}"));
+        // A certificate that nobody vouches for, and a wrong password: the mail stays, and those who should know are told.
+        for wrong in [("SSL_CERT_FILE", "/dev/null"), ("MAIL_PASSWORD", "wrong")] {
+            let mut settings = settings.to_vec();
+            settings.retain(|(name, _)| *name != wrong.0);
+            settings.push(wrong);
+            let house = House::with_mail_port(Backend::Sqlite, port, &settings).await;
+            let forgotten = [("email", house.admin_email.as_str())];
+            house.visitor().post("/reset", &forgotten).await.shows(200, "on its way");
+            let admin = house.admin().await;
+            eventually("the trouble to be seen", async || {
+                admin.get("/").await.text.contains("Mails do not go out").then_some(())
+            })
+            .await;
+            let page = admin.get("/mail").await.shows(200, "the link for a new password");
+            assert!(page.text.contains(&house.admin_email) && page.text.contains("tried again in"), "{}", page.text);
+            assert!(house.mails_to(&house.admin_email).is_empty(), "{wrong:?}");
+            let metrics = admin.get("/-/metrics").await.shows(200, "studygovernor_mails{state=\"waiting\"} 1");
+            assert!(metrics.text.contains("studygovernor_mails{state=\"given_up\"} 0"));
+        }
+    }
+    // Encryption that was asked for and is not there is not done without.
+    let settings = [("MAIL_USE_TLS", "true"), ("SSL_CERT_FILE", authority.as_str())];
+    let house = House::with_mail_port(Backend::Sqlite, "TEST_SMTP_PORT", &settings).await;
+    house.visitor().post("/reset", &[("email", house.admin_email.as_str())]).await.shows(200, "on its way");
+    let admin = house.admin().await;
+    eventually("the trouble to be seen", async || {
+        admin.get("/").await.text.contains("Mails do not go out").then_some(())
+    })
+    .await;
+    assert!(house.mails_to(&house.admin_email).is_empty());
+    admin.post("/mail/again", &[]).await.leads("/mail");
+    admin.get("/audit?kind=mailing").await.shows(200, "again: 1");
+}
+
 /// Each mail as it is in `mails/`; `UPDATE_REFERENCE=1` writes them.
 #[test]
 fn the_mails_say_what_they_did() {
     let templates = Templates::new(&web(), &SecuritySettings::default()).unwrap();
+    let shut = SecuritySettings { recoverable: false, changeable: false, ..SecuritySettings::default() };
+    let shut = Templates::new(&web(), &shut).unwrap();
     let person = json!({
         "name": "Erin <b>Example</b>", "username": "erin", "email": "erin@example.org", "id": 7, "by": "Ada Admin",
         "base_url": "https://study.example.org", "link": "https://study.example.org/reset/SECRET", "lasts": "1 day",
-        "at": "2026-11-24T08:00:00", "is_on": true,
+        "at": "2026-11-24T08:00:00", "is_on": true, "reason": "We know nobody of this name.", "address": "192.0.2.1",
         "subject": "The meeting on Friday", "body": "Dear Erin,\n\nwe meet at ten.",
     });
     let folder: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/people/mails");
@@ -135,8 +341,16 @@ fn the_mails_say_what_they_did() {
     let names: Vec<String> =
         known.flatten().filter_map(|file| file.file_name().to_str()?.strip_suffix(".txt").map(str::to_owned)).collect();
     assert!(names.len() >= 10, "{names:?}");
-    for name in names {
-        let mail = templates.mail(&name, &person).unwrap();
+    let mut without = person.clone();
+    for (name, value) in [("is_on", json!(false)), ("reason", json!("")), ("address", Value::Null)] {
+        without[name] = value;
+    }
+    // Where something is not said, or is switched off.
+    let others = ["known", "password_changed", "second_factor", "declined", "wrong_codes"];
+    let others = others.map(|name| (name.to_owned(), format!("{name}_without"), &shut, &without));
+    let usual = names.into_iter().map(|name| (name.clone(), name, &templates, &person));
+    for (template, name, templates, person) in usual.chain(others) {
+        let mail = templates.mail(&template, person).unwrap();
         let html = mail.html.unwrap();
         assert!(html.contains("Ageing &amp; Brain") && !html.contains("<b>Example"), "{html}");
         let shown = format!("{}\n\n{}\n----\n{html}", mail.subject, mail.body);

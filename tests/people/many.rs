@@ -65,7 +65,12 @@ async fn a_mail_that_does_not_go_out_is_listed_and_tried_again() {
 }
 
 async fn send(visitor: &Visitor, name: &str, bytes: Vec<u8>, replaces: bool) -> super::Page {
+    send_into(visitor, "", name, bytes, replaces).await
+}
+
+async fn send_into(visitor: &Visitor, folder: &str, name: &str, bytes: Vec<u8>, replaces: bool) -> super::Page {
     let mut body = Vec::new();
+    body.extend(format!("--mark\r\ncontent-disposition: form-data; name=\"folder\"\r\n\r\n{folder}\r\n").into_bytes());
     if replaces {
         body.extend(b"--mark\r\ncontent-disposition: form-data; name=\"replace\"\r\n\r\n1\r\n");
     }
@@ -110,7 +115,21 @@ async fn files_are_brought_listed_and_fetched() {
     std::fs::create_dir(data.join("raw")).unwrap();
     std::fs::write(data.join("raw/a.csv"), "a,b").unwrap();
     dora.get("/upload_data").await.shows(200, "scan one.nii").shows(200, "raw/");
-    dora.get("/upload_data?folder=raw").await.shows(200, "a.csv");
+    dora.get("/upload_data?folder=raw").await.shows(200, "a.csv").shows(200, "Upload into raw");
+    send_into(&dora, "raw", "b.csv", b"b".to_vec(), true).await.leads("/upload_data?told=b.csv&folder=raw");
+    assert_eq!(std::fs::read(data.join("raw/b.csv")).unwrap(), b"b");
+    // A refusal comes back to the same folder, with the box as it was.
+    let page = send_into(&dora, "raw", "b.csv", b"c".to_vec(), false).await.shows(409, "there is a file");
+    assert!(
+        page.text.contains("name=\"folder\" value=\"raw\"") && !page.text.contains("\"1\" checked"),
+        "{}",
+        page.text
+    );
+    let page = send_into(&dora, "raw", "..", b"c".to_vec(), true).await.shows(400, "no name for a file.");
+    assert!(page.text.contains("\"1\" checked") && !page.text.contains("file.."), "{}", page.text);
+    for folder in ["nowhere", "..", "/etc"] {
+        send_into(&dora, folder, "x", b"x".to_vec(), false).await.shows(404, "There is no file");
+    }
     let answer = dora.request(reqwest::Method::GET, "/upload_data/file?path=scan%20one.nii").send().await.unwrap();
     assert_eq!(answer.headers()["content-type"], "application/octet-stream");
     assert_eq!(answer.headers()["content-disposition"], "attachment; filename*=UTF-8''scan%20one.nii");
@@ -123,7 +142,11 @@ async fn files_are_brought_listed_and_fetched() {
     let emil = Visitor::logged_in(house.url(), "emil", GOOD).await;
     send(&emil, "x", b"x".to_vec(), false).await.shows(403, "upload_data");
     emil.get("/upload_data/file?path=raw%2Fa.csv").await.shows(403, "upload_data");
-    house.admin().await.get("/audit?kind=file").await.shows(200, "replace").shows(200, "dora");
+    let admin = house.admin().await;
+    admin.get("/audit?kind=file").await.shows(200, "raw&#x2f;b.csv").shows(200, "dora");
+    // The box was ticked where there was nothing to replace.
+    let replaced = admin.get("/audit.csv?kind=file&verb=replace").await.shows(200, "scan one.nii");
+    assert_eq!(replaced.text.lines().count(), 2, "{}", replaced.text);
 }
 
 const CONFIGURATION: &str = "roles:\n- {name: reader, permissions: [user_read]}\nusers:\n- {username: fred, password: secret-of-fred, email: fred@example.com, roles: [reader]}\nscantypes:\n- {modality: MR, protocol: T1w}\n";
@@ -144,7 +167,7 @@ async fn a_configuration_is_planned_before_it_is_applied() {
     let deed = page.text.split("<form").find(|form| form.contains("value=\"apply\"")).unwrap();
     assert!(deed.contains("type=\"hidden\" name=\"text\"") && !deed.contains("<textarea"), "{deed}");
     assert!(house.server.admin().get("/api/v2/scantypes").await.expect(200).to_string().contains("\"count\":0"));
-    admin.get("/audit?kind=role").await.shows(200, "Nothing like that");
+    admin.get("/audit?kind=role&name=reader").await.shows(200, "Nothing like that");
     admin.post("/configuration", &form(CONFIGURATION, "apply")).await.shows(200, "Done: 3 changes");
     Visitor::logged_in(house.url(), "fred", "secret-of-fred").await;
     admin.post("/configuration", &form(CONFIGURATION, "plan")).await.shows(200, "there already");

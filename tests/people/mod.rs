@@ -1,6 +1,8 @@
 //! People: how they come in, what they may do, what mails they get; over HTTP, with a real mail server.
 
 mod administration;
+mod admission;
+mod doors;
 mod entrance;
 mod factor;
 mod mails;
@@ -71,13 +73,18 @@ impl Visitor {
         }
     }
 
+    /// What came; a form that was refused is one that everybody can mend.
     pub async fn page(&self, answer: Response) -> Page {
         let header = |name: &str| answer.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
         let (cookie, location) = (header("set-cookie"), header("location"));
         if let Some(pair) = cookie.split(';').next().filter(|pair| !pair.is_empty()) {
             *self.cookie.lock().unwrap() = Some(pair.to_owned());
         }
-        Page { status: answer.status(), location, cookie, text: answer.text().await.unwrap() }
+        let page = Page { status: answer.status(), location, cookie, text: answer.text().await.unwrap() };
+        if matches!(page.status.as_u16(), 422 | 429) {
+            check_marks(&page.text);
+        }
+        page
     }
 
     pub async fn get(&self, path: &str) -> Page {
@@ -91,6 +98,43 @@ impl Visitor {
     }
 }
 
+/// Every field that is marked in a refused form says so to a screen reader too, and where to read why; the first of them has
+/// the focus.
+#[track_caller]
+fn check_marks(text: &str) {
+    let attribute = |tag: &str, name: &str| {
+        let (_, rest) = tag.split_once(&format!("{name}=\""))?;
+        rest.split_once('"').map(|(value, _)| value.to_owned())
+    };
+    let tags = text.split('<').map(|rest| rest.split_once('>').map_or(rest, |(tag, _)| tag));
+    let fields: Vec<&str> =
+        tags.filter(|tag| ["input", "textarea", "select"].iter().any(|name| tag.starts_with(name))).collect();
+    let is_marked = |tag: &&&str| attribute(tag, "class").is_some_and(|class| class.contains("is-invalid"));
+    for tag in fields.iter().filter(is_marked) {
+        assert!(tag.contains("aria-invalid=\"true\""), "{tag}");
+        let described = attribute(tag, "aria-describedby").unwrap_or_else(|| panic!("nothing describes {tag}"));
+        assert!(
+            described.split(' ').all(|id| text.contains(&format!("id=\"{id}\""))),
+            "{described} is not there: {tag}"
+        );
+    }
+    let first = fields.iter().find(is_marked);
+    let focused = fields.iter().find(|tag| tag.split_whitespace().any(|word| word.starts_with("autofocus")));
+    if let (Some(first), Some(focused)) = (first, focused) {
+        // Of a login the password is what is typed again.
+        assert!(first == focused || attribute(focused, "type").as_deref() == Some("password"), "{first} and {focused}");
+    }
+    assert!(first.is_none() || focused.is_some(), "nothing has the focus: {}", first.unwrap());
+    for id in text
+        .split("aria-describedby=\"")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('"'))
+        .flat_map(|(ids, _)| ids.split(' '))
+    {
+        assert!(text.contains(&format!("id=\"{id}\"")), "{id} is not there");
+    }
+}
+
 /// A mail as it has come.
 #[derive(Debug, Clone)]
 pub struct Mail {
@@ -98,6 +142,8 @@ pub struct Mail {
     pub subject: String,
     pub text: String,
     pub html: String,
+    /// How it came to the mail server of the tests, and who had logged in there.
+    pub came: String,
 }
 
 impl Mail {
@@ -120,6 +166,7 @@ pub fn mails_in(folder: &str) -> Vec<Mail> {
             subject: message.subject().unwrap_or_default().to_owned(),
             text: message.body_text(0).unwrap_or_default().replace("\r\n", "\n"),
             html: message.body_html(0).unwrap_or_default().into_owned(),
+            came: ["X-Came", "X-Login"].map(|name| message.header_raw(name).unwrap_or_default().trim()).join(", "),
         });
     }
     found
@@ -143,14 +190,19 @@ impl House {
 
     /// Mails go through the mail server of the tests.
     pub async fn with_mail_server(backend: Backend) -> Self {
-        let needed = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `make test`"));
-        let (port, folder) = (needed("TEST_SMTP_PORT"), needed("TEST_SMTP_FOLDER"));
+        Self::with_mail_port(backend, "TEST_SMTP_PORT", &[]).await
+    }
+
+    /// The same, by the port that this variable names.
+    pub async fn with_mail_port(backend: Backend, port: &str, more: &[(&str, &str)]) -> Self {
+        let (port, folder) = (needed(port), needed("TEST_SMTP_FOLDER"));
         let admin_email = address();
-        let environment = [
+        let mut environment = vec![
             ("MAIL_SERVER", "127.0.0.1"),
             ("MAIL_PORT", port.as_str()),
             ("STUDYGOV_ADMIN_EMAIL", admin_email.as_str()),
         ];
+        environment.extend_from_slice(more);
         let server = Server::with(backend, &environment).await;
         Self { server, folder: format!("{folder}/new"), admin_email }
     }
@@ -188,6 +240,11 @@ impl House {
     pub fn mails_to(&self, to: &str) -> Vec<Mail> {
         mails_in(&self.folder).into_iter().filter(|mail| mail.to == to).collect()
     }
+}
+
+/// What `make test` sets.
+pub fn needed(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `make test`"))
 }
 
 /// A password that can be chosen.

@@ -25,14 +25,15 @@ class Box(Mailbox):
 
     def prepare_message(self, session, envelope):
         message = super().prepare_message(session, envelope)
-        message["X-Came"] = f"{self.way}, {'encrypted' if session.ssl else 'in the open'}"
+        encrypted = session.ssl or self.way == "tls"  # there nothing is said before
+        message["X-Came"] = f"{self.way}, {'encrypted' if encrypted else 'in the open'}"
         message["X-Login"] = session.auth_data.decode() if session.authenticated else "nobody"
         return message
 
 
 def check(server, session, envelope, mechanism, data):
     right = (data.login, data.password) == (login.encode(), password.encode())
-    return AuthResult(success=right, auth_data=data.login)
+    return AuthResult(success=right, handled=False, auth_data=data.login)
 
 
 context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,13 +1,15 @@
 //! Changes of accounts by those who look after them.
 
 use axum::extract::{Form, Path, State};
-use axum::response::Response;
+use axum::http::header::REFERER;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Redirect, Response};
 use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 
-use super::super::page::{missing, page};
+use super::super::page::{missing, page, with_status};
 use super::show::{Typed, user_page};
-use super::{UserRow, held_by, may_give, taken, to_user, user_row};
+use super::{UserRow, held_by, may_give, refused, taken, to_user, user_row};
 use crate::account::{AccountError, Problems, User, UserChanges};
 use crate::app::App;
 use crate::entity::user;
@@ -66,6 +68,8 @@ pub(in crate::web) struct RoleForm {
 #[derive(Serialize)]
 struct SwitchesPart {
     person: UserRow,
+    /// Why a switch was not turned.
+    refused: Option<String>,
 }
 
 /// Gives or takes a role with one click: htmx gets the row of the list, or else it leads back to the user's page.
@@ -73,6 +77,7 @@ pub(in crate::web) async fn switch_role(
     State(app): State<App>,
     looks: LoggedIn,
     wants: Wants,
+    session: AuthSession,
     Path(id): Path<i32>,
     Form(form): Form<RoleForm>,
 ) -> Result<Response, HttpError> {
@@ -83,39 +88,88 @@ pub(in crate::web) async fn switch_role(
     if !may_give(&looks.0, &role) {
         return Err(HttpError::NotYours(format!("The role '{}' permits more than you may.", role.row.name)));
     }
-    app.accounts.set_role(id, form.role, form.on == "1").await?;
-    if !wants.fragment {
-        return Ok(to_user(&app, id, "saved"));
+    let refused = match app.accounts.set_role(id, form.role, form.on == "1").await {
+        Ok(()) => None,
+        Err(error) => Some(refused(error)?),
+    };
+    match refused {
+        None if !wants.fragment => return Ok(to_user(&app, id, "saved")),
+        Some(why) if !wants.fragment => return refused_page(&app, &looks, &session, id, why).await,
+        _ => {}
     }
     let connection = app.engine.database().reader();
     let row = user::Entity::find_by_id(id).one(connection).await?.ok_or_else(|| missing("user", id))?;
     let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
     let roles = app.accounts.roles().await?;
     let held = held_by(&app, &person, &roles).await?;
-    let content = SwitchesPart { person: user_row(row, &held, &roles, &looks.0) };
-    page(&app, "user/switches.html", "users", &looks.0, content)
+    let status = if refused.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
+    let content = SwitchesPart { person: user_row(row, &held, &roles, &looks.0), refused };
+    Ok(with_status(page(&app, "user/switches.html", "users", &looks.0, content)?, status))
+}
+
+/// The page of the account, with why something was not done.
+async fn refused_page(
+    app: &App,
+    looks: &LoggedIn,
+    session: &AuthSession,
+    id: i32,
+    why: String,
+) -> Result<Response, HttpError> {
+    let page = user_page(app, looks, session, id, Problems::from([("form", why)]), Typed::Nothing, None).await?;
+    Ok(with_status(page, StatusCode::CONFLICT))
 }
 
 #[derive(Deserialize)]
 pub(in crate::web) struct ActiveForm {
     #[serde(default)]
     active: String,
+    /// `list`: where to go back to.
+    #[serde(default)]
+    from: String,
 }
 
 pub(in crate::web) async fn switch_active(
     State(app): State<App>,
     looks: LoggedIn,
+    session: AuthSession,
+    headers: HeaderMap,
     Path(id): Path<i32>,
     Form(form): Form<ActiveForm>,
 ) -> Result<Response, HttpError> {
     reached(&app, &looks, id).await?;
-    if form.active == "1" {
-        app.accounts.activate(id).await?;
+    let changed = if form.active == "1" {
+        app.accounts.activate(id).await
     } else {
         let changes = UserChanges { active: Some(false), ..UserChanges::default() };
-        app.accounts.update(id, changes, |_| true).await?;
+        app.accounts.update(id, changes, |_| true).await
+    };
+    match changed {
+        // The next one that waits is there.
+        Ok(_) if form.from == "list" => Ok(Redirect::to(&list_of(&app, &headers)).into_response()),
+        Ok(_) => Ok(to_user(&app, id, "saved")),
+        Err(error) => refused_page(&app, &looks, &session, id, refused(error)?).await,
     }
-    Ok(to_user(&app, id, "saved"))
+}
+
+/// The list of people that a form stands on, with what was looked for in it.
+fn list_of(app: &App, headers: &HeaderMap) -> String {
+    let list = format!("{}/users", app.settings.web.prefix);
+    let stands_on = headers.get(REFERER).and_then(|value| value.to_str().ok()?.parse::<Uri>().ok());
+    match stands_on {
+        Some(uri) if uri.path() == list => uri.path_and_query().map_or(list, ToString::to_string),
+        _ => list,
+    }
+}
+
+/// Sends somebody the link for a new password, who need not ask for it.
+pub(in crate::web) async fn send_reset(
+    State(app): State<App>,
+    looks: LoggedIn,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    reached(&app, &looks, id).await?;
+    app.accounts.send_recovery_to(id).await?;
+    Ok(to_user(&app, id, "reset"))
 }
 
 #[derive(Clone, Default, Deserialize)]

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use chrono::NaiveDateTime;
 use serde::Serialize;
 
-use crate::account::{AccountState, Permission, Problems, RoleCohorts, RoleRecord, User, is_invited};
+use crate::account::{AccountError, AccountState, Permission, Problems, RoleCohorts, RoleRecord, User, is_invited};
 use crate::app::App;
 use crate::entity::user;
 use crate::http::HttpError;
@@ -22,7 +22,8 @@ use crate::http::HttpError;
 use super::page::cohort_choices;
 
 pub(super) use change::{
-    confirm_user, decline_user, end_second_factor, end_sessions, invite_again, switch_active, switch_role, update_user,
+    confirm_user, decline_user, end_second_factor, end_sessions, invite_again, send_reset, switch_active, switch_role,
+    update_user,
 };
 pub(super) use create::{create_user, show_new};
 pub(super) use list::list_users;
@@ -120,6 +121,14 @@ fn user_row(row: user::Model, held: &Held, roles: &[(RoleRecord, u64)], looks: &
         username: row.username,
         name: row.name,
         email: row.email,
+    }
+}
+
+/// Why something was not done that the state of the account forbids: shown on the page, and no error of the program.
+fn refused(error: AccountError) -> Result<String, HttpError> {
+    match error {
+        AccountError::LastAdmin | AccountError::LastScope => Ok(error.to_string()),
+        error => Err(error.into()),
     }
 }
 

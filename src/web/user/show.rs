@@ -15,7 +15,7 @@ use super::super::page::{missing, page, with_status};
 use super::change::UserForm;
 use super::scope::{Chosen, ScopeForm, scope_forms};
 use super::{UserRow, held_by, user_row};
-use crate::account::Problems;
+use crate::account::{Problems, may_recover};
 use crate::app::App;
 use crate::audit;
 use crate::entity::user;
@@ -34,7 +34,11 @@ struct UserPage {
     scopes: Vec<ScopeForm>,
     sessions: Vec<SessionRow>,
     tokens: Vec<TokenRow>,
+    /// What the person did, and what others did to the account.
     events: Vec<EventRow>,
+    done_to: Vec<EventRow>,
+    /// A link for a new password can be sent.
+    may_reset: bool,
     may_end_factor: bool,
     /// Of declining.
     reason: String,
@@ -98,7 +102,7 @@ pub(super) async fn user_page(
         confirmed_at: row.confirmed_at,
         created: row.create_time,
         logins: row.login_count,
-        last_address: row.current_login_ip,
+        last_address: row.current_login_ip.clone(),
         permissions,
         sessions: app
             .accounts
@@ -109,6 +113,8 @@ pub(super) async fn user_page(
             .collect(),
         tokens: app.accounts.tokens(id).await?.into_iter().map(|one| TokenRow::new(one, now)).collect(),
         events: audit::by_user(connection, id, 20).await?.into_iter().map(EventRow::from).collect(),
+        done_to: audit::of_user(connection, id, 20).await?.into_iter().map(EventRow::from).collect(),
+        may_reset: is_reached && app.settings.security.recoverable && may_recover(&row),
         may_end_factor: is_reached && looks.0.id != id && row.second_factor_at.is_some(),
         reason,
         told,
@@ -136,6 +142,7 @@ pub(in crate::web) async fn show_user(
         "invited" => Some("The invitation is on its way."),
         "ended" => Some("All sessions of this account have ended."),
         "factor" => Some("The second factor is taken away; a mail says so."),
+        "reset" => Some("The link for a new password is on its way."),
         "declined" => Some("Not let in; a mail says so."),
         "confirmed" => Some("The address is taken as confirmed."),
         "saved" => Some("Saved."),

@@ -1,0 +1,221 @@
+//! Letting in and helping: who waits is activated or declined, an address is confirmed by an administrator, a password is set
+//! anew for who cannot do it alone.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use studygovernor::entity::user;
+
+use super::{GOOD, House, Visitor};
+use crate::support::{Backend, Study, studygovernor};
+
+const OTHER: &str = "nine quiet bridges at noon";
+
+impl House {
+    async fn register(&self, name: &'static str) {
+        let email = format!("{name}@example.com");
+        let form = [("username", name), ("name", name), ("email", &email), ("password", GOOD), ("again", GOOD)];
+        self.visitor().post("/register", &form).await.shows(200, "A mail is on its way");
+    }
+
+    async fn confirm(&self, name: &str) {
+        let link = self.mail(&format!("{name}@example.com"), "confirm").await.link(self.url());
+        self.visitor().post(&link, &[("password", GOOD)]).await.shows(200, "Your address is confirmed");
+    }
+
+    async fn log_in(&self, name: &str, password: &str) -> super::Page {
+        self.visitor().post("/login", &[("login", name), ("password", password)]).await
+    }
+
+    /// The row of an account.
+    async fn row(&self, name: &str) -> user::Model {
+        let study = Study::of(&self.server.database).await;
+        let found = user::Entity::find().filter(user::Column::Username.eq(name));
+        found.one(study.database().reader()).await.unwrap().unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_can_be_declined_and_be_let_in_after_all() {
+    let house = House::new(Backend::Mariadb, &[]).await;
+    house.register("xenia").await;
+    // Only who gives the right password learns what is the matter.
+    house.log_in("xenia", GOOD).await.shows(422, "is not confirmed yet");
+    house.log_in("xenia", OTHER).await.shows(422, "do not fit together");
+    house.confirm("xenia").await;
+    house.log_in("xenia", GOOD).await.shows(422, "waits for an administrator");
+    house.log_in("xenia", OTHER).await.shows(422, "do not fit together");
+    house.server.basic("xenia", GOOD).get("/api/v2/cohorts").await.expect(401);
+
+    let admin = house.admin().await;
+    admin.get("/users/2").await.shows(200, "Not let in").shows(200, "waits to be let in");
+    let long = "x".repeat(501);
+    let page = admin.post("/users/2/decline", &[("reason", &long)]).await.shows(422, "at most 500");
+    assert!(page.text.contains(&long) && page.text.contains("id=\"reason-problem\""), "{}", page.text);
+    admin.get("/").await.shows(200, "1 person waits");
+    let reason = "We know nobody of this name.";
+    admin.post("/users/2/decline", &[("reason", reason)]).await.leads("/users/2?told=declined");
+    let mail = house.mail("xenia@example.com", "was not accepted").await;
+    assert!(mail.text.contains(reason), "{}", mail.text);
+    let page = admin.get("/users/2").await.shows(200, ">declined<");
+    assert!(!page.text.contains("/decline\"") && page.text.contains(reason), "{}", page.text);
+    assert!(!admin.get("/").await.text.contains("waits"));
+    admin.get("/users?state=inactive").await.shows(200, "xenia@example.com");
+    // Not twice, and nothing comes of asking for a new password; the account is told nothing more.
+    admin.post("/users/2/decline", &[]).await.shows(412, "has changed");
+    house.log_in("xenia", GOOD).await.shows(422, "do not fit together");
+    house.visitor().post("/reset", &[("email", "xenia@example.com")]).await.shows(200, "on its way");
+    // By mistake: she is let in.
+    admin.post("/users/2/active", &[("active", "1")]).await.leads("/users/2?told=saved");
+    house.mail("xenia@example.com", "is active").await;
+    house.log_in("xenia", GOOD).await.leads("/");
+    assert!(house.mails_to("xenia@example.com").iter().all(|mail| !mail.subject.contains("new password")));
+    admin.get("/audit?verb=decline").await.shows(200, reason);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_is_confirmed_in_somebodys_stead_and_a_link_is_sent_for_somebody() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    house.register("yann").await;
+    let link = house.mail("yann@example.com", "confirm").await.link(house.url());
+    let admin = house.admin().await;
+    admin.get("/users/2").await.shows(200, "Take the address as confirmed");
+    admin.post("/users/2/confirm", &[]).await.leads("/users/2?told=confirmed");
+    house.visitor().get(&link).await.shows(410, "good no more").shows(410, "href=\"/confirm\"");
+    admin.post("/users/2/confirm", &[]).await.shows(412, "has changed");
+    // From the list, and back to it with what was looked for.
+    let request = admin
+        .request(reqwest::Method::POST, "/users/2/active")
+        .header("referer", format!("{}/users?state=waiting", house.url()));
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body("active=1&from=list");
+    admin.page(request.send().await.unwrap()).await.leads("/users?state=waiting");
+    house.log_in("yann", GOOD).await.leads("/");
+    // He has forgotten the password, and the mail that he asks for does not come to him: an administrator sends it.
+    admin.get("/users/2").await.shows(200, "Send a link for a new password");
+    admin.post("/users/2/reset", &[]).await.leads("/users/2?told=reset");
+    let link = house.mail("yann@example.com", "new password").await.link(house.url());
+    house.visitor().post(&link, &[("password", OTHER), ("again", OTHER)]).await.leads("/login?told=password");
+    house.log_in("yann", OTHER).await.leads("/");
+    let page = admin.get("/users/2").await.shows(200, "Done to this account by others");
+    assert!(page.text.contains("link for a new password") && page.text.contains("/audit?who=yann"), "{}", page.text);
+    // Not to who was put out.
+    admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
+    assert!(!admin.get("/users/2").await.text.contains("Send a link"));
+    admin.post("/users/2/reset", &[]).await.shows(412, "has changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_state_of_an_account_forbids_is_told_where_it_was_asked_for() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    let admin = house.admin().await;
+    admin.post("/users/1/active", &[("active", "0")]).await.shows(409, "last active account").shows(409, "Logged in");
+    admin.post("/users/1/role", &[("role", "1"), ("on", "0")]).await.shows(409, "last active account");
+    let request = admin.request(reqwest::Method::POST, "/users/1/role").header("hx-request", "true");
+    let request = request.header("content-type", "application/x-www-form-urlencoded").body("role=1&on=0");
+    let part = admin.page(request.send().await.unwrap()).await.shows(409, "last active account");
+    // In the place of the switches: with the switches.
+    assert!(part.text.contains("id=\"switches-1\"") && part.text.contains("id=\"switch-1-1\""), "{}", part.text);
+}
+
+/// With the command line, where no page and no mail helps.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_set_on_the_command_line() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    house.add("zoe", &["user"]).await;
+    let zoe = Visitor::logged_in(house.url(), "zoe", GOOD).await;
+    let run = |arguments: &[&str], input: &str| {
+        let mut command = studygovernor(house.server.home.path(), arguments);
+        command.env("DATABASE_URL", &house.server.database).env("SECRET_KEY", "a key of the tests");
+        command.env("SECURITY_PASSWORD_SALT", "a salt of the tests").stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = run(&["user", "password", "nobody"], "x\n");
+    assert!(code == Some(1) && said.contains("no user 'nobody'"), "{said}");
+    let (code, said) = run(&["user", "password", "zoe"], "\n");
+    assert!(code == Some(2) && said.contains("no password"), "{said}");
+    let (code, said) = run(&["user", "password", "Zoe@example.com"], "short\n");
+    assert!(code == Some(0) && said.contains("at least 12 characters") && said.contains("zoe can log in"), "{said}");
+    let (code, said) = run(&["user", "password", "zoe"], &format!("{OTHER}\n"));
+    assert!(code == Some(0) && !said.contains("warning") && !said.contains(OTHER), "{said}");
+    zoe.get("/").await.leads("/login?next=%2F");
+    house.log_in("zoe", GOOD).await.shows(422, "do not fit");
+    house.log_in("zoe", OTHER).await.leads("/");
+    house.admin().await.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
+    let (_, said) = run(&["user", "password", "zoe"], &format!("{GOOD}\n"));
+    assert!(said.contains("is not active: --activate"), "{said}");
+    run(&["user", "password", "zoe", "--activate"], &format!("{GOOD}\n"));
+    house.log_in("zoe", GOOD).await.leads("/");
+    house.admin().await.get("/audit?name=zoe&origin=cli").await.shows(200, "password: changed");
+}
+
+/// The administrator of the settings: made once, set anew when that is asked for, and never in silence not made.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_administrator_of_the_settings_is_set_anew_only_when_asked_for() {
+    let house = House::new(Backend::Postgres, &[]).await;
+    let admin = house.admin().await;
+    let token = house.server.admin().post("/api/v2/tokens", serde_json::json!({ "label": "t" })).await.expect(201);
+    house.add("second", &["admin"]).await;
+    admin.post("/users/1/role", &[("role", "1"), ("on", "0")]).await.leads("/users/1?told=saved");
+    let start = |name: &str, email: &str, password: &str, force: &str| {
+        // It starts the program, and then has no password to read.
+        let mut command = studygovernor(house.server.home.path(), &["user", "create", "somebody-new"]);
+        command
+            .env("DATABASE_URL", &house.server.database)
+            .env("SECRET_KEY", "a key of the tests")
+            .env("SECURITY_PASSWORD_SALT", "a salt of the tests")
+            .env("STUDYGOV_ADMIN_USERNAME", name)
+            .env("STUDYGOV_ADMIN_EMAIL", email)
+            .env("STUDYGOV_ADMIN_PASSWORD", password)
+            .env("STUDYGOV_ADMIN_FORCE_UPDATE", force)
+            .output()
+            .unwrap()
+    };
+    let before = house.row("admin").await;
+    assert!(before.password.starts_with("$argon2id$"));
+    // Another password in the environment changes nothing by itself.
+    start("admin", "admin@example.com", OTHER, "false");
+    assert_eq!(house.row("admin").await.password, before.password);
+    // Whatever the case of the name.
+    start("Admin", "other@example.com", OTHER, "true");
+    let after = house.row("admin").await;
+    assert!(after.password.starts_with("$argon2id$") && after.password != before.password, "hashed, and another one");
+    assert_eq!((after.email.as_str(), after.id), ("other@example.com", 1));
+    admin.get("/").await.leads("/login?next=%2F");
+    house.server.bearer(token["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(401);
+    house.log_in("admin", "admin").await.shows(422, "do not fit");
+    let admin = Visitor::logged_in(house.url(), "admin", OTHER).await;
+    // The role is back.
+    admin.get("/configuration").await.shows(200, "Import a configuration");
+    admin.get("/audit").await.shows(200, "STUDYGOV_ADMIN_FORCE_UPDATE");
+    // The same again ends nothing.
+    start("admin", "other@example.com", OTHER, "true");
+    admin.get("/").await.shows(200, "Overview");
+    // A name that is somebody's address: told, and not passed over.
+    let said = start("second@example.com", "third@example.com", OTHER, "true");
+    let told = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(said.status.code() == Some(1) && told.contains("STUDYGOV_ADMIN_USERNAME"), "{told}");
+}
+
+/// A hash of the existing product is replaced when its owner logs in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hash_of_the_existing_product_is_replaced_at_login() {
+    for backend in [Backend::Sqlite, Backend::Postgres, Backend::Mariadb] {
+        let house = House::new(backend, &[]).await;
+        house.add("heidi", &["user"]).await;
+        // Of Flask-Security, see `account::password`.
+        let old = "$2b$12$2/LZ8ZJKgpdDS.clYBEb6.uPHQckrJz9FfaHQFaX/bnF2f1hJufL2";
+        let study = Study::of(&house.server.database).await;
+        let quote = if backend == Backend::Mariadb { "`user`" } else { "\"user\"" };
+        let import = format!("UPDATE {quote} SET password = '{old}' WHERE username = 'heidi'");
+        study.database().reader().execute_unprepared(&import).await.unwrap();
+        house.log_in("heidi", "wrong horse").await.shows(422, "do not fit");
+        assert_eq!(house.row("heidi").await.password, old);
+        house.log_in("heidi", "correct horse").await.leads("/");
+        assert!(house.row("heidi").await.password.starts_with("$argon2id$"));
+        house.log_in("heidi", "correct horse").await.leads("/");
+    }
+}
