@@ -37,7 +37,7 @@ document.addEventListener("htmx:responseError", (event) => {
   say(event.target, answer || "That did not work. Please try again, or ask your administrator.");
 });
 for (const name of ["htmx:sendError", "htmx:timeout"]) {
-  document.addEventListener(name, (event) => event.target.id === "live" || say(event.target, "The server could not be reached. Nothing was changed; please try again."));
+  document.addEventListener(name, (event) => event.target.id === "live" || say(event.target, "The server could not be reached. Please try again."));
 }
 document.addEventListener("htmx:beforeRequest", (event) => {
   const place = document.getElementById("trouble");

@@ -27,7 +27,9 @@ impl Accounts {
                 true
             })
             .await?;
-        if !was_active {
+        // Who has not confirmed the address cannot log in yet, and is told so by that link.
+        let is_confirmed = row.confirmed_at.is_some() || !self.rules.security.confirmable;
+        if !was_active && is_confirmed {
             let transaction = self.database.begin().await?;
             self.tell(&*transaction, "activated", &row, json!({ "name": row.name, "username": row.username })).await?;
             transaction.commit().await?;

@@ -121,7 +121,7 @@ async fn name_actor(State(app): State<App>, address: Address, request: Request, 
     // The part of a page that keeps itself up to date is called so in all templates.
     let is_by_itself = request.headers().get("hx-trigger").is_some_and(|id| id == "live");
     let answer = by_itself(is_by_itself, next.run(request));
-    acting(Who::new(origin, "nobody with an account", address), answer).await
+    acting(Who::new(origin, "somebody without an account", address), answer).await
 }
 
 /// Where a large body was refused, reads on for a while before it answers, and says that the connection ends. Somebody who is

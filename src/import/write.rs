@@ -209,7 +209,8 @@ async fn register_parts(
     }
     let scans = register::scans(&**transaction, experiment_id, &wanted).await?;
     if scans > 0 {
-        let event = Event::new("add_scan", "experiment", experiment_id, "").of_experiment(experiment_id);
+        let event = Event::new("add_scan", "experiment", experiment_id, session.experiment.as_str())
+            .of_experiment(experiment_id);
         audit::record(&**transaction, event.after(serde_json::json!({ "scans": scans }))).await?;
     }
     for (system, external_id) in &session.external_ids {

@@ -39,6 +39,8 @@ struct LoginPage {
     next: String,
     remember: bool,
     error: Option<String>,
+    /// Nothing is wrong with what was typed, and the account is not open yet.
+    notice: Option<&'static str>,
     told: Option<&'static str>,
 }
 
@@ -52,6 +54,11 @@ struct Pending {
     remember: bool,
 }
 
+const UNCONFIRMED: &str = "Your address is not confirmed yet. Please open the link in the mail that you got; below you can ask \
+                           for another one.";
+const WAITING: &str =
+    "Your account is not active yet: it waits for an administrator. You get a mail when you are let in.";
+
 const PENDING: &str = "pending";
 
 pub(super) async fn show_login(
@@ -63,7 +70,8 @@ pub(super) async fn show_login(
         return Ok(Redirect::to(&own_path(&app, &query.next)).into_response());
     }
     let told = (query.told == "password").then_some("Your password is set. Please log in with it.");
-    let context = LoginPage { login: String::new(), next: query.next, remember: false, error: None, told };
+    let context =
+        LoginPage { login: String::new(), next: query.next, remember: false, error: None, notice: None, told };
     open_page(&app, "login.html", StatusCode::OK, &context)
 }
 
@@ -76,30 +84,24 @@ pub(super) async fn log_in(
 ) -> Result<Response, HttpError> {
     let remember = !form.remember.is_empty();
     let found = match app.accounts.log_in(&form.login, &form.password, address).await {
-        Ok(found) => found.ok_or("This name and password do not fit together, or the account is not active any more."),
-        Err(LoginError::Shut(why)) => Err(match why {
-            Shut::Unconfirmed => {
-                "Your address is not confirmed yet. Please open the link in the mail that you got; below you can ask for \
-                 another one."
-            }
-            Shut::Waiting => {
-                "Your account is not active yet: it waits for an administrator. You get a mail when you are let in."
-            }
-        }),
+        Ok(found) => found
+            .ok_or((Some("This name and password do not fit together, or the account is not active any more."), None)),
+        Err(LoginError::Shut(Shut::Unconfirmed)) => Err((None, Some(UNCONFIRMED))),
+        Err(LoginError::Shut(Shut::Waiting)) => Err((None, Some(WAITING))),
         Err(error) => {
             let (problems, wait) = Refusal::of(error)?.split();
             let error = problems.into_values().next();
-            let context = LoginPage { login: form.login, next: form.next, remember, error, told: None };
+            let context = LoginPage { login: form.login, next: form.next, remember, error, notice: None, told: None };
             return Ok(Refusal::answer(wait, open_page(&app, "login.html", StatusCode::OK, &context)?));
         }
     };
     let user = match found {
         Ok(user) => user,
-        Err(told) => {
+        Err((error, notice)) => {
             let shown: String = form.login.chars().take(64).collect();
             warn!(login = ?shown, "a login was refused");
-            let error = Some(told.to_owned());
-            let context = LoginPage { login: form.login, next: form.next, remember, error, told: None };
+            let error = error.map(str::to_owned);
+            let context = LoginPage { login: form.login, next: form.next, remember, error, notice, told: None };
             return open_page(&app, "login.html", StatusCode::UNPROCESSABLE_ENTITY, &context);
         }
     };

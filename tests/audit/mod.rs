@@ -3,13 +3,14 @@
 use std::process::Output;
 
 use reqwest::StatusCode;
-use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, QueryOrder};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use serde_json::{Value, json};
 use studygovernor::audit::{self, Event, Head, Who, Wrong, acting};
 use studygovernor::entity::kind::Origin;
 use studygovernor::entity::{audit_event, audit_seal};
 
 use crate::api::Server;
+use crate::people::{GOOD, House, Visitor};
 use crate::support::{Backend, Said, Study, eventually, on_every_database, studygovernor};
 use crate::web::{Browser, Demo};
 
@@ -169,6 +170,15 @@ async fn every_change_over_the_api_is_recorded_with_who_made_it() {
         ("DELETE", "/api/v2/tokens/1", json!({}), 200, "revoke", "token"),
         ("PUT", "/api/v2/callbacks/1", json!({ "run_timeout": 7 }), 200, "update", "callback"),
         ("POST", "/api/v2/callback_executions/1/retry", json!({ "reason": "stuck" }), 200, "intervene", "experiment"),
+        // What a person reports is told; what a worker reports is in the history.
+        (
+            "PUT",
+            "/api/v2/callback_executions/2",
+            json!({ "status": "running", "run_log": "by hand" }),
+            200,
+            "report",
+            "callback_execution",
+        ),
         ("PUT", "/api/v2/actions/1", json!({ "return_value": "a note" }), 200, "annotate", "action"),
         ("PUT", "/api/v2/experiments/1/external_ids/XNAT", json!({ "external_id": "X1" }), 201, "link", "experiment"),
         ("DELETE", "/api/v2/experiments/1/external_ids/XNAT", json!({}), 200, "unlink", "experiment"),
@@ -242,6 +252,38 @@ async fn every_change_over_the_api_is_recorded_with_who_made_it() {
     assert!(said.err().contains("was changed"), "{}", said.err());
 }
 
+/// An import tells of each thing that it brings.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_is_recorded_thing_by_thing() {
+    let server = Server::study(Backend::Mariadb).await;
+    let admin = server.admin();
+    let study = Study::of(&server.database).await;
+    let all = audit_event::Entity::find().order_by_desc(audit_event::Column::Id);
+    let before = all.one(study.database().reader()).await.unwrap().unwrap().id;
+    let scans = json!([{ "modality": "MR", "protocol": "T1w" }, { "modality": "MR", "protocol": "T1w" }]);
+    let session =
+        json!([{ "label": "new", "scandate": "2024-03-01", "scans": scans, "external_ids": { "XNAT": "X9" } }]);
+    let body =
+        json!([{ "cohort": "baseline", "label": "brought", "external_ids": { "XNAT": "S9" }, "experiments": session }]);
+    admin.post("/api/v2/import", body).await.expect(200);
+    let brought = audit_event::Entity::find().filter(audit_event::Column::Id.gt(before));
+    let brought = brought.order_by_asc(audit_event::Column::Id).all(study.database().reader()).await.unwrap();
+    let mut told: Vec<(&str, &str)> =
+        brought.iter().map(|event| (event.verb.as_str(), event.subject_type.as_str())).collect();
+    told.sort_unstable();
+    assert_eq!(
+        told,
+        [
+            ("add_scan", "experiment"),
+            ("create", "experiment"),
+            ("create", "subject"),
+            ("link", "experiment"),
+            ("link", "subject")
+        ],
+        "{brought:?}"
+    );
+}
+
 /// On the page, as a table, and on the page of its experiment: for those who may.
 #[tokio::test(flavor = "multi_thread")]
 async fn people_find_who_did_what() {
@@ -310,4 +352,64 @@ async fn find_manual(browser: &Browser, list: &str) -> i32 {
         }
     }
     panic!("nothing is to be done by hand in {list}");
+}
+
+/// What people do with accounts on pages: each with who did it, and what there is to look for can be chosen.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_accounts_on_pages_is_recorded() {
+    let house = House::new(Backend::Postgres, &[]).await;
+    let admin = house.admin().await;
+    let study = Study::of(&house.server.database).await;
+    let newest = async || {
+        let all = audit_event::Entity::find().order_by_desc(audit_event::Column::Id);
+        let event = all.one(study.database().reader()).await.unwrap().unwrap();
+        format!(
+            "{} {} {} {}: {}",
+            event.who,
+            event.verb,
+            event.subject_type,
+            event.subject_name,
+            event.after.unwrap_or_default()
+        )
+    };
+    assert_eq!(newest().await, "admin log_in user admin: {\"second_factor\":false,\"remembered\":false}");
+    let invited =
+        [("username", "ida"), ("name", "Ida"), ("email", "ida@example.com"), ("how", "mail"), ("role", "user")];
+    admin.post("/users/new", &invited).await.leads("/users/2?told=invited");
+    assert!(newest().await.starts_with("admin create user ida: "));
+    admin.post("/users/2/invite", &[]).await.leads("/users/2?told=invited");
+    assert_eq!(newest().await, "admin invite user ida: {\"email\":\"ida@example.com\"}");
+    // Both invitations come; the second one is good.
+    let link = eventually("both invitations", async || {
+        let mails = house.mails_to("ida@example.com");
+        let links: Vec<String> = mails.iter().map(|mail| mail.link(house.url())).collect();
+        let mut good = None;
+        for link in &links {
+            if house.visitor().get(link).await.status == 200 {
+                good = Some(link.clone());
+            }
+        }
+        good.filter(|_| links.len() == 2)
+    })
+    .await;
+    house.visitor().post(&link, &[("password", GOOD), ("again", GOOD)]).await.leads("/login?told=password");
+    assert_eq!(newest().await, "ida update user ida: {\"password\":\"changed\"}");
+    let ida = Visitor::logged_in(house.url(), "ida", GOOD).await;
+    assert!(newest().await.starts_with("ida log_in user ida"));
+    ida.post("/account/tokens", &[("label", "mine"), ("days", "1")]).await.shows(200, "The new token");
+    admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
+    // What went with it is told too, before it.
+    let ended = admin.get("/audit.csv?verb=end_access").await.shows(200, "ida");
+    assert!(ended.text.contains("\"\"sessions\"\":1,\"\"tokens\"\":1"), "{}", ended.text);
+    admin.post("/users/2/active", &[("active", "1")]).await.leads("/users/2?told=saved");
+    admin.post("/mail", &[("whom", "all"), ("subject", "s"), ("body", "b"), ("what", "send")]).await.leads("/mail/1");
+    assert_eq!(newest().await, "admin send mailing s: {\"recipients\":2}");
+    admin.post("/logout", &[]).await.leads("/login");
+    assert_eq!(newest().await, "admin log_out user admin: ");
+    // All verbs and kinds can be looked for.
+    let page = house.admin().await.get("/audit").await.shows(200, "Audit trail");
+    for word in ["log_in", "end_access", "invite", "decline", "upload", "send", "confirm", "report", "mailing", "file"]
+    {
+        assert!(page.text.contains(&format!("value=\"{word}\"")), "{word}");
+    }
 }

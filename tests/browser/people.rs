@@ -49,6 +49,12 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
         told.contains("guessed first").then_some(())
     })
     .await;
+    // Refused: the cursor stands where something is to be mended, and what was typed is there.
+    fill(&browser, &[("again", "aaaaaaaaaaaaaa")]).await;
+    submit(&browser).await;
+    shows(&browser, "Please look at the fields").await;
+    let focused = browser.active_element().await.unwrap().attr("id").await.unwrap();
+    assert_eq!(focused.as_deref(), Some("password"));
     fill(&browser, &[("password", GOOD), ("again", GOOD)]).await;
     submit(&browser).await;
     shows(&browser, "A mail is on its way").await;
@@ -103,7 +109,7 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
 /// screen.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_about_people_fit_desktop_and_phone() {
-    let house = House::new(Backend::Sqlite, &[]).await;
+    let house = House::new(Backend::Sqlite, &[("STUDYGOV_UPLOAD_LIMIT", "2 MB")]).await;
     for (name, role) in [("anna", "user"), ("bert", "superuser"), ("cleo-with-a-rather-long-name", "user")] {
         house.add(name, &[role]).await;
     }
@@ -126,6 +132,10 @@ async fn pages_about_people_fit_desktop_and_phone() {
     })
     .await;
     assert!(browser.current_url().await.unwrap().path() == "/users", "in place");
+    // A switch that cannot be turned says why, and is still there.
+    browser.find(By::Id("switch-1-1")).await.unwrap().click().await.unwrap();
+    shows(&browser, "last active account").await;
+    assert_eq!(browser.find_all(By::Css("#switches-1 button")).await.unwrap().len(), 3);
     let file = house.server.home.path().join("T1w.nii.gz");
     std::fs::write(&file, vec![7; 100_000]).unwrap();
     for (words, found) in [("T1w.nii.gz is there now", true), ("there is a file 'T1w.nii.gz' already", false)] {
@@ -134,6 +144,24 @@ async fn pages_about_people_fit_desktop_and_phone() {
         submit(&browser).await;
         shows(&browser, words).await;
         assert_eq!(browser.current_url().await.unwrap().as_str().contains("told="), found);
+    }
+    // How much has gone is seen; of what is too large nothing goes, and that is said.
+    let watch = "window.seen = []; document.addEventListener('htmx:xhr:progress', () => { \
+                 const bar = document.querySelector('[data-upload] progress'); if (!bar.hidden) window.seen.push(bar.value); }); \
+                 document.addEventListener('htmx:beforeRequest', () => window.seen.push('asked'));";
+    for (bytes, words) in [(1_900_000, "already, and it stays"), (2_100_000, "larger than 2.0 MB")] {
+        std::fs::write(&file, vec![7; bytes]).unwrap();
+        browser.goto(format!("{url}/upload_data")).await.unwrap();
+        browser.execute(watch, vec![]).await.unwrap();
+        browser.find(By::Id("file")).await.unwrap().send_keys(file.to_str().unwrap()).await.unwrap();
+        submit(&browser).await;
+        shows(&browser, words).await;
+        let seen: Vec<serde_json::Value> =
+            browser.execute("return window.seen", vec![]).await.unwrap().convert().unwrap();
+        match bytes {
+            1_900_000 => assert_eq!(seen.last(), Some(&serde_json::json!(100)), "{seen:?}"),
+            _ => assert!(seen.is_empty(), "it was sent: {seen:?}"),
+        }
     }
     browser.quit().await.unwrap();
 

@@ -57,6 +57,8 @@ async fn a_mail_that_does_not_go_out_is_listed_and_tried_again() {
     assert!(began.elapsed() < std::time::Duration::from_secs(5), "nobody waits for a mail server");
     eventually("the failure", async || {
         let page = admin.get("/mail/1").await.text;
+        // Without scripts it looks again by itself.
+        assert!(page.contains("<noscript><meta http-equiv=\"refresh\""), "{page}");
         (page.contains("admin@example.com</strong>") && page.contains("tried again in")).then_some(())
     })
     .await;

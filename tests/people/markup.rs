@@ -34,6 +34,21 @@ async fn markup_in_any_field_is_only_shown() {
         admin.post("/roles/new", &[("name", MARKUP), ("description", MARKUP)]).await,
         admin.post("/change", &[("current", MARKUP), ("password", MARKUP), ("again", "")]).await,
     ];
+    // A browser calls itself something; mails to many; files; configurations.
+    let request = house.visitor().request(reqwest::Method::POST, "/login").header("user-agent", MARKUP);
+    let request =
+        request.header("content-type", "application/x-www-form-urlencoded").body("login=admin&password=admin");
+    assert_eq!(request.send().await.unwrap().status(), 303);
+    let mail = |what| [("whom", "all"), ("subject", MARKUP), ("body", MARKUP), ("what", what)];
+    let preview = admin.post("/mail", &mail("preview")).await.shows(200, "This goes to");
+    admin.post("/mail", &mail("send")).await.leads("/mail/1");
+    let data = house.server.home.path().join("data");
+    std::fs::create_dir_all(data.join("<img src=x onerror=alert(1)>")).unwrap();
+    std::fs::write(data.join("<script>alert(2)<"), "x").unwrap();
+    let configuration = format!("roles: [{{name: 'x', description: '{}'}}]", MARKUP.replace('\'', ""));
+    let plan =
+        admin.post("/configuration", &[("text", &configuration), ("what", "plan")]).await.shows(200, "create role");
+    let wrong = admin.post("/configuration", &[("text", &format!("{MARKUP}: [")), ("what", "plan")]).await;
     // The study: what labels do not take, texts, links, notes and reasons do.
     api.post("/api/v2/service/config/import-workflow", json!({ "workflow_definition": WORKFLOW })).await.expect(201);
     api.post("/api/v2/cohorts", json!({ "label": "c", "description": MARKUP })).await.expect(201);
@@ -49,8 +64,11 @@ async fn markup_in_any_field_is_only_shown() {
     api.delete(&format!("/api/v2/experiments/1?reason={}", urlencoded(MARKUP))).await;
 
     let mut seen = 0;
-    let mut pages: Vec<(String, String)> =
-        refused.into_iter().map(|page| (format!("refused {}", page.status), page.text)).collect();
+    let mut pages: Vec<(String, String)> = refused
+        .into_iter()
+        .chain([preview, plan, wrong])
+        .map(|page| (format!("refused {}", page.status), page.text))
+        .collect();
     for path in [
         "/",
         "/users",
@@ -58,6 +76,13 @@ async fn markup_in_any_field_is_only_shown() {
         "/users?q=%3Cimg",
         "/roles",
         "/roles/4",
+        "/users/1",
+        "/mail",
+        "/mail/1",
+        "/upload_data",
+        "/upload_data?told=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E",
+        "/upload_data?folder=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E",
+        "/upload_data?folder=%3Cimg%20src%3Dx%3E",
         "/account",
         "/audit",
         "/audit?who=%3Cimg%22",
