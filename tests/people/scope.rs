@@ -651,7 +651,9 @@ async fn nothing_is_moved_to_where_more_is_permitted() {
 async fn a_role_for_a_cohort_makes_nobody_easier_to_reach() {
     let house = two_cohorts(Backend::Sqlite).await;
     let admin = house.server.admin();
-    let manager = "roles_manage,user_update_all,user_read,user_read_all,sample_add";
+    // Everything about cohorts, and less than `keeper` of what is about the whole study.
+    let manager = "action_update,sample_state_update,sample_add,sample_update,sample_delete,user_read,user_read_all,\
+                   user_update_all,roles_manage";
     let roles = json!({ "roles": [{ "name": "manager", "permissions": manager }] });
     let body = json!({ "config_definition": roles.to_string() });
     admin.post("/api/v2/service/config/import-config", body).await.expect(201);
