@@ -42,6 +42,8 @@ for (const name of ["htmx:sendError", "htmx:timeout"]) {
 document.addEventListener("htmx:beforeRequest", (event) => {
   const place = document.getElementById("trouble");
   if (place && event.target.id !== "live") place.hidden = true;
+  const beside = event.target.closest?.("[data-upload]")?.querySelector("[role=alert]");
+  if (beside) beside.textContent = "";
 });
 
 // A file that is too large is not sent first.

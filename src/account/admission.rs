@@ -1,5 +1,5 @@
 //! Letting in: who has registered waits → an administrator activates the account, or declines it; each is told by mail. And an
-//! address is confirmed by an administrator where its mail does not come.
+//! address is confirmed by an administrator where its mail does not come. What others do to an account its owner is told.
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
@@ -69,8 +69,8 @@ impl Accounts {
         Ok(row)
     }
 
-    /// Confirms the address of somebody whose mail does not come, in their stead; its links end. Somebody else is asked to let
-    /// them in only when they are not active.
+    /// Confirms the address of somebody whose mail does not come, in their stead; its links end. Who was activated before can
+    /// come in now, and is told.
     ///
     /// # Errors
     /// [`AccountError::Unknown`]; [`AccountError::Changed`] when it is confirmed already, or the account is an invitation, whose
@@ -87,6 +87,9 @@ impl Accounts {
         link::end_one(&*transaction, id, Purpose::Confirm, now).await?;
         let event = Event::new("confirm", "user", id, &row.username).after(json!({ "email": row.email }));
         audit::record(&*transaction, event).await?;
+        if row.active {
+            self.tell(&*transaction, "activated", &row, json!({ "name": row.name, "username": row.username })).await?;
+        }
         transaction.commit().await?;
         self.logins.forget_all();
         Ok(row)
@@ -104,6 +107,22 @@ impl Accounts {
             true => post(connection, &[Note::to_user(template, row, context)], self.clock.now()).await,
             false => Ok(()),
         }
+    }
+
+    /// The address of an account is another one now, and links go there: whoever has the old one should know.
+    pub(super) async fn tell_old_address(
+        &self,
+        connection: &impl ConnectionTrait,
+        row: &user::Model,
+        old: String,
+    ) -> Result<(), sea_orm::DbErr> {
+        if !is_address(&old) {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let context = json!({ "name": row.name, "username": row.username, "at": now });
+        let note = Note { recipient: old, ..Note::to_user("address_changed", row, context) };
+        post(connection, &[note], now).await
     }
 }
 

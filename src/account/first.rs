@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::{Expr, ExprTrait, Func};
-use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
+use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder};
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
@@ -62,10 +62,14 @@ pub async fn ensure_admin(
     least: usize,
     now: NaiveDateTime,
 ) -> Result<(), AccountError> {
-    // In any case, as nobody else can have a name or an address that differs only by that.
-    let by = |column: user::Column, value: &str| {
-        let same = Expr::expr(Func::lower(Expr::col(column))).eq(value.trim().to_lowercase());
-        user::Entity::find().filter(same).one(database.reader())
+    // In any case, as nobody else can have a name or an address that differs only by that; an import may have brought some,
+    // and then the one that is written in the same way is meant.
+    let by = async |column: user::Column, value: &str| -> Result<Option<user::Model>, DbErr> {
+        let value = value.trim();
+        let same = Expr::expr(Func::lower(Expr::col(column))).eq(value.to_lowercase());
+        let found = user::Entity::find().filter(same).order_by_asc(user::Column::Id).all(database.reader()).await?;
+        let exact = found.iter().find(|row| row.username == value || row.email == value);
+        Ok(exact.or(found.first()).cloned())
     };
     let named = by(user::Column::Username, &admin.username).await?;
     let addressed = by(user::Column::Email, &admin.email).await?;

@@ -11,7 +11,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use super::LoginError;
-use super::login::network;
+use super::tries::network;
 
 /// At once; one more comes back each three minutes.
 const OF_ADDRESS: NonZeroU32 = NonZeroU32::new(20).unwrap();

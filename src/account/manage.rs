@@ -52,6 +52,7 @@ impl Accounts {
         let transaction = self.database.begin().await?;
         let row = insert(&*transaction, new, (hash, self.is_weak_of(new)), self.clock.now()).await?;
         transaction.commit().await?;
+        self.warn_if_weak(&row);
         self.logins.forget_all();
         Ok(row)
     }
@@ -94,16 +95,14 @@ impl Accounts {
         if let Some(email) = changes.email.as_deref().filter(|email| *email != row.email) {
             super::user::check_email(email, &username)?;
         }
-        let before = shown(&row);
-        let confirmed_at = row.confirmed_at;
+        let (before, seen_row) = (shown(&row), row.clone());
+        let (confirmed_at, old_email) = (row.confirmed_at, row.email.clone());
         let mut changed = row.into_active_model();
         changed.username = changes.username.map_or(changed.username, |value| Set(value.trim().to_owned()));
         changed.name = changes.name.map_or(changed.name, |value| Set(value.trim().to_owned()));
         changed.email = changes.email.map_or(changed.email, |value| Set(value.trim().to_owned()));
         changed.active = changes.active.map_or(changed.active, Set);
-        if changes.active == Some(true) {
-            changed.declined_at = Set(None);
-        }
+        changed.declined_at = Set(declined(&seen_row, changes.active, self.clock.now()));
         changed.update_datetime = Set(Some(self.clock.now()));
         let has_new_password = hash.is_some();
         if let Some(password) = &changes.password {
@@ -120,6 +119,9 @@ impl Accounts {
             true => AccountError::Exists,
             false => error.into(),
         })?;
+        if !row.email.eq_ignore_ascii_case(&old_email) {
+            self.tell_old_address(&*transaction, &row, old_email).await?;
+        }
         let mut after = shown(&row);
         if has_new_password {
             after["password"] = json!("changed");
@@ -127,6 +129,9 @@ impl Accounts {
         let event = Event::new("update", "user", id, &row.username).changed(&before, &after);
         audit::record(&*transaction, event).await?;
         transaction.commit().await?;
+        if has_new_password {
+            self.warn_if_weak(&row);
+        }
         self.logins.forget_all();
         Ok(row)
     }
@@ -192,16 +197,18 @@ impl Accounts {
         insert(connection, new, (hash, self.is_weak_of(new)), now).await
     }
 
-    /// Whether the password of an account is one that is easily guessed; the log says so. `own` are its user name, name and
-    /// address.
+    /// Whether the password of an account is one that is easily guessed; `own` are its user name, name and address.
     #[must_use]
     pub fn is_weak(&self, password: &str, own: [&str; 3]) -> bool {
         let [username, name, email] = own;
-        let is_weak = is_weak(password, username, name, email, self.rules.security.password_length);
-        if is_weak {
-            tracing::warn!(user = %username, "the password of this account is easily guessed");
+        is_weak(password, username, name, email, self.rules.security.password_length)
+    }
+
+    /// Says in the log that the password of an account is easily guessed, when it is and was set just now.
+    pub fn warn_if_weak(&self, row: &user::Model) {
+        if row.weak_password {
+            tracing::warn!(user = %row.username, "the password of this account is easily guessed");
         }
-        is_weak
     }
 
     fn is_weak_of(&self, new: &NewUser) -> bool {
@@ -211,6 +218,17 @@ impl Accounts {
     /// Something about roles or accounts was changed by somebody else in this process: nothing remembered counts.
     pub fn forget_logins(&self) {
         self.logins.forget_all();
+    }
+}
+
+/// Since when somebody is not let in who never was inside, when the account is made active or not: who is put out before the
+/// first login does not wait for anybody.
+#[must_use]
+pub fn declined(row: &user::Model, active: Option<bool>, now: chrono::NaiveDateTime) -> Option<chrono::NaiveDateTime> {
+    match active {
+        Some(true) => None,
+        Some(false) if row.active && row.login_count == 0 => Some(now),
+        _ => row.declined_at,
     }
 }
 

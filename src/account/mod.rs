@@ -4,6 +4,7 @@
 //! every change of accounts, roles and tokens.
 
 mod admission;
+mod authenticate;
 mod directory;
 mod first;
 mod limit;
@@ -20,6 +21,7 @@ mod second_factor;
 mod session;
 mod strength;
 mod token;
+mod tries;
 mod user;
 
 use std::sync::Arc;
@@ -32,7 +34,7 @@ pub use directory::{AccountState, Found, Wanted};
 pub use first::{ensure_admin, ensure_roles};
 pub use login::LoginError;
 pub use mailing::{Failure, Mailing, Progress, Recipients, Written};
-pub use manage::{RoleRecord, UserChanges, end_access, has_admin, record_reset, replace_roles};
+pub use manage::{RoleRecord, UserChanges, declined, end_access, has_admin, record_reset, replace_roles};
 pub use password::{PasswordError, Passwords};
 pub use permission::Permission;
 pub use recovery::may_recover;
@@ -43,7 +45,7 @@ pub use second_factor::Enrolment;
 pub use session::Session;
 pub use strength::Strength;
 pub use token::{NewToken, Token};
-pub use user::{AccountError, NewUser, Shut, User};
+pub use user::{AccountError, NewUser, User};
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -72,10 +72,14 @@ impl Accounts {
         let hash = self.passwords.hash(&chosen.password).await.map_err(AccountError::from)?;
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
-        let row = redeem(&*transaction, secret, purpose, now).await?;
+        let row = redeem(&*transaction, owner.id, secret, purpose, now).await?;
         audit::identified(row.id, &row.username, None).map_err(AccountError::from)?;
         let row = self.replace_password(&*transaction, row, hash).await?;
         let is_first = row.confirmed_at.is_none();
+        if is_first {
+            let event = Event::new("confirm", "user", row.id, &row.username).after(json!({ "email": row.email }));
+            audit::record(&*transaction, event).await?;
+        }
         let mut changed = row.clone().into_active_model();
         // Who has the link has the mailbox.
         changed.confirmed_at = Set(Some(row.confirmed_at.unwrap_or(now)));
@@ -102,14 +106,14 @@ impl Accounts {
         chosen: &Chosen,
         address: Option<IpAddr>,
     ) -> Result<User, FormError> {
-        let causes = self.logins.causes(&user.username, address);
-        self.logins.try_one(&causes)?;
+        let causes = self.logins.tries.causes(&user.username, address);
+        self.logins.tries.try_one(&causes)?;
         let row = user::Entity::find_by_id(user.id).one(self.database.reader()).await?.ok_or(AccountError::Unknown)?;
         if self.passwords.check(current, Some(&row.password)).await == Checked::Wrong {
             let problem = "is not the password of this account".to_owned();
             return Err(FormError::Problems(Problems::from([("current", problem)])));
         }
-        self.logins.take_back(&causes);
+        self.logins.tries.take_back(&causes);
         let problems = self.check_chosen(chosen, &[&row.username, &row.name, &row.email]);
         if !problems.is_empty() {
             return Err(FormError::Problems(problems));

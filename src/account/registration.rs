@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::sea_query::{Expr, ExprTrait, Func};
-use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
 use serde_json::json;
 
 use crate::audit::{self, Event};
@@ -243,16 +243,16 @@ impl Accounts {
         address: Option<IpAddr>,
     ) -> Result<user::Model, FormError> {
         let owner = self.link_owner(secret, Purpose::Confirm).await?.ok_or(FormError::Link)?;
-        let causes = self.logins.causes(&owner.username, address);
-        self.logins.try_one(&causes)?;
+        let causes = self.logins.tries.causes(&owner.username, address);
+        self.logins.tries.try_one(&causes)?;
         if self.passwords.check(password, Some(&owner.password)).await == Checked::Wrong {
             let problem = "is not the one that was chosen for this account".to_owned();
             return Err(FormError::Problems(Problems::from([("password", problem)])));
         }
-        self.logins.take_back(&causes);
+        self.logins.tries.take_back(&causes);
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
-        let row = redeem(&*transaction, secret, Purpose::Confirm, now).await?;
+        let row = redeem(&*transaction, owner.id, secret, Purpose::Confirm, now).await?;
         let row = set_confirmed(&*transaction, &row, Some(now)).await?;
         let event = Event::new("confirm", "user", row.id, &row.username).after(json!({ "email": row.email }));
         audit::identified(row.id, &row.username, None).map_err(AccountError::from)?;
@@ -297,6 +297,8 @@ impl Accounts {
         let row = set_confirmed(&*transaction, &row, None).await?;
         let context = json!({ "name": row.name, "username": row.username, "by": by });
         post(&*transaction, &[Note::to_user("invite", &row, context)], now).await?;
+        let event = Event::new("invite", "user", row.id, &row.username).after(json!({ "email": row.email }));
+        audit::record(&*transaction, event).await?;
         transaction.commit().await?;
         Ok(row)
     }
@@ -324,15 +326,18 @@ pub fn is_invited(row: &user::Model) -> bool {
     row.password == "!"
 }
 
-/// Uses a link up and gives the account that it was made for, if its address is still the same.
+/// Uses a link of `owner` up and gives the account, if its address is still the same.
 pub(super) async fn redeem(
     connection: &impl ConnectionTrait,
+    owner: i32,
     secret: &str,
     purpose: Purpose,
     now: chrono::NaiveDateTime,
 ) -> Result<user::Model, FormError> {
-    let found = link::redeem(connection, secret, purpose, now).await?.ok_or(FormError::Link)?;
-    let row = user::Entity::find_by_id(found.user_id).one(connection).await?;
+    // The account first, as everybody does who locks more of it.
+    let row = user::Entity::find_by_id(owner).lock_exclusive().one(connection).await?;
+    let found = link::redeem(connection, secret, purpose, now).await?.filter(|found| found.user_id == owner);
+    let found = found.ok_or(FormError::Link)?;
     row.filter(|row| is_for(row, &found.email, purpose)).ok_or(FormError::Link)
 }
 

@@ -89,14 +89,14 @@ impl Accounts {
         if row.second_factor_at.is_some() || row.tf_totp_secret.is_none() {
             return Err(AccountError::Changed.into());
         }
-        let causes = self.logins.causes(&format!("code of {}", row.username), address);
-        self.logins.try_one(&causes)?;
+        let causes = self.logins.tries.causes(&format!("code of {}", row.username), address);
+        self.logins.tries.try_one(&causes)?;
         self.limits.try_code(id)?;
         if !self.use_app_code(&row, code).await? {
             let problem = "is not what the app shows now; look whether the clock of your phone is right".to_owned();
             return Err(FormError::Problems(Problems::from([("code", problem)])));
         }
-        self.logins.take_back(&causes);
+        self.logins.tries.take_back(&causes);
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
         let row = locked(&*transaction, id).await?;
@@ -122,14 +122,14 @@ impl Accounts {
     /// [`LoginError::TooMany`] after many wrong ones.
     pub async fn check_code(&self, id: i32, code: &str, address: Option<IpAddr>) -> Result<bool, LoginError> {
         let row = self.row(id).await?;
-        let causes = self.logins.causes(&format!("code of {}", row.username), address);
-        self.logins.try_one(&causes)?;
+        let causes = self.logins.tries.causes(&format!("code of {}", row.username), address);
+        self.logins.tries.try_one(&causes)?;
         self.limits.try_code(id)?;
         let plain: String = code.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
         let is_right = self.use_app_code(&row, &plain).await?
             || self.use_recovery_code(&row, &plain).await.map_err(AccountError::from)?;
         if is_right {
-            self.logins.take_back(&causes);
+            self.logins.tries.take_back(&causes);
         } else if self.limits.is_alarming(id) {
             self.tell_of_wrong_codes(&row, address).await.map_err(AccountError::from)?;
         }
@@ -245,6 +245,8 @@ impl Accounts {
             .exec(&*transaction)
             .await?;
         if used.rows_affected == 1 {
+            // At the login nobody is known yet.
+            audit::identified(row.id, &row.username, None).map_err(|error| DbErr::Custom(error.to_string()))?;
             let event = Event::new("update", "user", row.id, &row.username).after(json!({ "recovery_code": "used" }));
             audit::record(&*transaction, event).await?;
         }

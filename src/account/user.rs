@@ -1,7 +1,6 @@
 //! Accounts: making them, and who somebody is.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -10,14 +9,12 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, 
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
-use crate::config::SecuritySettings;
-use crate::database::{self, Database};
+use crate::database;
 use crate::entity::{role, roles_users, user};
 
-use super::password::Checked;
 use super::scope::{Scope, cohorts_of, give_for};
 use super::strength::judge;
-use super::{AccountState, Accounts, PasswordError, Passwords, Permission};
+use super::{PasswordError, Permission};
 
 /// Somebody who is logged in, with what the roles permit.
 #[derive(Debug, Clone)]
@@ -115,115 +112,6 @@ pub enum AccountError {
     Database(#[from] DbErr),
 }
 
-/// Whose this name, or this e-mail address in any case, and this password are. Takes as long in each case.
-///
-/// # Errors
-/// When the database fails.
-pub(super) async fn authenticate(
-    database: &Database,
-    passwords: &Passwords,
-    rules: &SecuritySettings,
-    given: &Given<'_>,
-    now: NaiveDateTime,
-) -> Result<Outcome, AccountError> {
-    match try_once(database, passwords, rules, given, now).await? {
-        // Another login of the same account replaced an old hash at the same moment.
-        Outcome::Replaced => try_once(database, passwords, rules, given, now).await,
-        outcome => Ok(outcome),
-    }
-}
-
-/// What somebody brings to log in.
-pub(super) struct Given<'a> {
-    pub login: &'a str,
-    pub password: &'a str,
-    pub address: Option<IpAddr>,
-}
-
-/// What came of a login.
-pub(super) enum Outcome {
-    In(Box<User>),
-    /// The password is not right, there is nobody with this name, or it is somebody who was put out.
-    Out,
-    /// The password is right, and the account is not open yet.
-    Shut(Shut),
-    /// The password was right, and is another one or has another hash by now.
-    Replaced,
-}
-
-/// Why somebody with the right password is not let in yet. Nobody else is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shut {
-    /// The address is not confirmed.
-    Unconfirmed,
-    /// No administrator has let the person in.
-    Waiting,
-}
-
-/// Whose a user name, or an e-mail address in any case, is.
-async fn by_login(connection: &impl ConnectionTrait, login: &str) -> Result<Option<user::Model>, DbErr> {
-    // PostgreSQL refuses to compare with a null character; no name has one.
-    let login = login.trim().replace('\0', "\u{fffd}");
-    let same_email = Expr::expr(Func::lower(Expr::col(user::Column::Email))).eq(login.to_lowercase());
-    let same = Condition::any().add(user::Column::Username.eq(&login)).add(same_email);
-    let mut found = user::Entity::find().filter(same).all(connection).await?;
-    // A name may look like the address of somebody else; the name goes first.
-    let place = found.iter().position(|row| row.username == login).unwrap_or(0);
-    Ok((place < found.len()).then(|| found.swap_remove(place)))
-}
-
-impl Accounts {
-    /// The account that somebody logs in to with this name or address.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn by_login(&self, login: &str) -> Result<Option<user::Model>, DbErr> {
-        by_login(self.database.reader(), login).await
-    }
-}
-
-async fn try_once(
-    database: &Database,
-    passwords: &Passwords,
-    rules: &SecuritySettings,
-    given: &Given<'_>,
-    now: NaiveDateTime,
-) -> Result<Outcome, AccountError> {
-    let (login, password) = (given.login, given.password);
-    let found = by_login(database.reader(), login).await?;
-    let row = found.as_ref();
-    let checked = passwords.check(password, row.map(|row| row.password.as_str())).await;
-    let Some(row) = row.filter(|_| checked != Checked::Wrong) else { return Ok(Outcome::Out) };
-    let is_confirmed = row.confirmed_at.is_some() || !rules.confirmable;
-    match (row.active, AccountState::of(row)) {
-        (true, _) if is_confirmed => {}
-        (false, AccountState::Waiting) => return Ok(Outcome::Shut(Shut::Waiting)),
-        // Who was put out or declined is told nothing: the password may open something elsewhere.
-        (false, _) if row.login_count > 0 || is_confirmed || row.declined_at.is_some() => return Ok(Outcome::Out),
-        _ => return Ok(Outcome::Shut(Shut::Unconfirmed)),
-    }
-    let is_weak = is_weak(password, &row.username, &row.name, &row.email, rules.password_length);
-    let address = given.address.map(|address| address.to_canonical().to_string());
-    let mut statement = user::Entity::update_many()
-        .col_expr(user::Column::LastLoginAt, Expr::value(row.current_login_at))
-        .col_expr(user::Column::CurrentLoginAt, Expr::value(now))
-        .col_expr(user::Column::LastLoginIp, Expr::value(row.current_login_ip.clone()))
-        .col_expr(user::Column::CurrentLoginIp, Expr::value(address))
-        .col_expr(user::Column::WeakPassword, Expr::value(is_weak))
-        .col_expr(user::Column::LoginCount, Expr::value(row.login_count + 1));
-    if checked == Checked::RightButOld {
-        statement = statement.col_expr(user::Column::Password, Expr::value(passwords.hash(password).await?));
-    }
-    let transaction = database.begin().await?;
-    // Only if it is still this password: one that was set anew meanwhile is not undone.
-    let same = statement.filter(user::Column::Id.eq(row.id)).filter(user::Column::Password.eq(&row.password));
-    if same.exec(&*transaction).await?.rows_affected != 1 {
-        return Ok(Outcome::Replaced);
-    }
-    transaction.commit().await?;
-    Ok(Outcome::In(Box::new(with_permissions(database.reader(), row.clone()).await?)))
-}
-
 /// The active user with this id.
 ///
 /// # Errors
@@ -265,7 +153,7 @@ pub(super) async fn check_unique(
     }
 }
 
-async fn with_permissions(connection: &impl ConnectionTrait, row: user::Model) -> Result<User, DbErr> {
+pub(super) async fn with_permissions(connection: &impl ConnectionTrait, row: user::Model) -> Result<User, DbErr> {
     let roles = roles_users::Entity::find()
         .filter(roles_users::Column::UserId.eq(row.id))
         .find_also_related(role::Entity)

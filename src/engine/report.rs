@@ -86,11 +86,11 @@ impl Engine {
                 return Err(EngineError::MovedOn);
             }
             check(&execution, report)?;
+            record_of_person(&locked, &execution, &callback, report, actor).await?;
             if let Some(retry) = retry_at(&execution, &callback, report, locked.now) {
                 schedule_retry(&locked, &execution, report, retry).await?;
             } else {
                 write(&locked, &execution, &callback, report).await?;
-                record_of_person(&locked, &execution, &callback, report, actor).await?;
                 self.follow(&mut locked, &execution, report.status, actor).await?;
             }
             let (execution, _) = load(&*locked.transaction, execution_id).await?;

@@ -143,8 +143,8 @@ impl From<LoginError> for HttpError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::TooMany(seconds) => Self::TooMany(seconds),
-            // The page of the login says why, to who is right; everywhere else it is a login that is refused.
-            LoginError::Shut(_) => Self::Unauthenticated,
+            // The page of the login says it; everywhere else it is a login that is refused.
+            LoginError::Waiting => Self::Unauthenticated,
             LoginError::Account(error) => error.into(),
         }
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::extract::{ConnectInfo, FromRequestParts, OriginalUri};
 use axum::http::header::{REFERER, USER_AGENT};
 use axum::http::request::Parts;
+use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_login::{AuthUser, AuthnBackend};
@@ -147,9 +148,8 @@ impl FromRequestParts<App> for Origins {
 /// Of a form (`…/experiments/1/transition`), back to the page that it stands on, which browsers tell of their own pages: an
 /// address like that is not for looking.
 pub fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Response {
-    let referrer = headers.get(REFERER).and_then(|value| value.to_str().ok()?.parse::<Uri>().ok());
-    let stands_on = referrer.as_ref().and_then(|referrer| referrer.path_and_query());
-    let path = match (stands_on, uri.path().rsplit_once('/')) {
+    let stands_on = stands_on(headers);
+    let path = match (&stands_on, uri.path().rsplit_once('/')) {
         (Some(page), _) if is_form => page.as_str(),
         (None, Some((page, _))) if is_form => page,
         _ => uri.path_and_query().map_or("/", |path| path.as_str()),
@@ -162,6 +162,12 @@ pub fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Res
         return (StatusCode::UNAUTHORIZED, [(HeaderName::from_static("hx-redirect"), login)]).into_response();
     }
     Redirect::to(&login).into_response()
+}
+
+/// The page that a form or a link stands on, as browsers tell of their own pages: path and query.
+pub fn stands_on(headers: &HeaderMap) -> Option<PathAndQuery> {
+    let referrer = headers.get(REFERER)?.to_str().ok()?.parse::<Uri>().ok()?;
+    referrer.path_and_query().cloned()
 }
 
 /// Where a request comes from: the other end of the connection, or, behind a proxy (when the external address is set),

@@ -14,7 +14,7 @@ pub use error::{ErrorBody, HttpError, WHOLE_STUDY, json_error, render_errors};
 pub use graph::{Drawn, draw_workflow};
 pub use login::{
     Address, AuthSession, Backend, Credentials, LoggedIn, Needs, Origins, Wants, begin_session, needs, session_key,
-    to_login,
+    stands_on, to_login,
 };
 pub use metrics::install as install_metrics;
 pub use server::{Layers, MOST_BYTES, bind, serve, shutdown_signal};

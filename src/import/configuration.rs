@@ -11,11 +11,14 @@ use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::account::{AccountError, Accounts, NewUser, Permission, end_access, has_admin, record_reset, replace_roles};
+use crate::account::{
+    AccountError, Accounts, NewUser, Permission, declined, end_access, has_admin, record_reset, replace_roles,
+};
 use crate::audit::{self, Event};
 use crate::database::Database;
 use crate::entity::{external_system, role, scantype, user};
@@ -248,6 +251,9 @@ pub async fn configure(
     now: NaiveDateTime,
 ) -> Result<Configured, AccountError> {
     let configured = write(database, accounts, configuration, overwrite, now, true).await?;
+    for row in &configured.users {
+        accounts.warn_if_weak(row);
+    }
     accounts.forget_logins();
     Ok(configured)
 }
@@ -270,6 +276,9 @@ async fn write(
     let connection = &*transaction;
     let had_admin = has_admin(connection).await?;
     let mut configured = Configured::default();
+    if overwrite {
+        lock_users(connection, configuration).await?;
+    }
     for entry in &configuration.roles {
         configured.roles.extend(set_role(connection, entry, overwrite, now).await?);
     }
@@ -291,6 +300,15 @@ async fn write(
         drop(transaction);
     }
     Ok(configured)
+}
+
+/// The accounts that are set anew, before their roles: in the order in which everybody takes them.
+async fn lock_users(connection: &impl ConnectionTrait, configuration: &Configuration) -> Result<(), DbErr> {
+    let names = configuration.users.iter().map(|entry| entry.username.trim().to_owned());
+    let addresses = configuration.users.iter().map(|entry| entry.email.trim().to_owned());
+    let same = Condition::any().add(user::Column::Username.is_in(names)).add(user::Column::Email.is_in(addresses));
+    let locked = user::Entity::find().filter(same).order_by_asc(user::Column::Id).lock_exclusive();
+    locked.all(connection).await.map(drop)
 }
 
 fn new_user(entry: &UserEntry) -> NewUser {
@@ -374,11 +392,9 @@ async fn set_user(
     changed.email = Set(entry.email.trim().to_owned());
     changed.name = entry.name.clone().map_or(changed.name, Set);
     changed.active = entry.active.map_or(changed.active, Set);
-    if entry.active == Some(true) {
-        changed.declined_at = Set(None);
-    }
+    changed.declined_at = Set(declined(&before, entry.active, now));
     changed.password = Set(hash);
-    let named = entry.name.as_deref().unwrap_or_default();
+    let named = entry.name.as_deref().unwrap_or(&before.name);
     changed.weak_password = Set(accounts.is_weak(&entry.password, [&entry.username, named, &entry.email]));
     changed.confirmed_at = Set(before.confirmed_at.or(Some(now)));
     changed.fs_uniquifier = Set(uuid::Uuid::new_v4().simple().to_string());

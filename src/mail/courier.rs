@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use sea_orm::DbErr;
+use sea_orm::{DbErr, EntityTrait, QuerySelect};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -15,6 +15,7 @@ use tracing::{info, warn};
 use crate::clock::Clock;
 use crate::database::Database;
 use crate::entity::outbox::Model;
+use crate::entity::user;
 
 use super::link::{self, Purpose};
 use super::{Letter, MailError, Mailer, outbox};
@@ -111,6 +112,8 @@ impl Courier {
             let now = self.clock.now();
             // Before it is sent: a link that is in a mail is good. One that is not sent is replaced by the next try.
             let transaction = self.database.begin().await?;
+            // In the order in which everybody takes them: the account, then its mail, then its links.
+            user::Entity::find_by_id(user_id).lock_exclusive().one(&*transaction).await?;
             if !outbox::is_wanted(&*transaction, mail).await? {
                 return Ok(Err(MailError::Withdrawn));
             }

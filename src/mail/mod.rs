@@ -11,13 +11,11 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{NaiveDateTime, TimeDelta};
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, MultiPart, SinglePart};
-use lettre::transport::smtp::PoolConfig;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
@@ -104,14 +102,12 @@ type Transport = AsyncSmtpTransport<Tokio1Executor>;
 #[derive(Debug, Clone)]
 pub struct Mailer {
     settings: MailSettings,
-    /// Made when it is needed first; keeps its connection for a while, since mails to many come one after the other.
-    transport: Arc<OnceLock<Transport>>,
 }
 
 impl Mailer {
     #[must_use]
     pub fn new(settings: MailSettings) -> Self {
-        Self { settings, transport: Arc::default() }
+        Self { settings }
     }
 
     #[must_use]
@@ -132,14 +128,9 @@ impl Mailer {
                     reason: with_cause(&error),
                     is_final: is_final(&error),
                 };
-                let transport = match self.transport.get() {
-                    Some(transport) => transport,
-                    None => {
-                        let made = transport(server).map_err(refused)?;
-                        self.transport.get_or_init(|| made)
-                    }
-                };
-                // The transport itself waits for ever for a server that has taken the connection and says nothing more.
+                // One connection a mail: one that was given up in the middle would take the late answer about the last mail for
+                // that about the next. And the transport itself waits for ever for a server that says nothing more.
+                let transport = transport(server).map_err(refused)?;
                 let sent = tokio::time::timeout(self.settings.patience, transport.send(message)).await;
                 let silent = |_| MailError::Server {
                     server: format!("{}:{}", server.host, server.port),
@@ -199,12 +190,8 @@ fn transport(server: &MailServer) -> Result<Transport, lettre::transport::smtp::
         MailSecurity::StartTls => Tls::Required(TlsParameters::new(server.host.clone())?),
         MailSecurity::Tls => Tls::Wrapper(TlsParameters::new(server.host.clone())?),
     };
-    let pool = PoolConfig::new().max_size(4).idle_timeout(Duration::from_secs(20));
-    let mut builder = Transport::builder_dangerous(&server.host)
-        .port(server.port)
-        .timeout(Some(Duration::from_secs(30)))
-        .pool_config(pool)
-        .tls(tls);
+    let mut builder =
+        Transport::builder_dangerous(&server.host).port(server.port).timeout(Some(Duration::from_secs(30))).tls(tls);
     if let Some((name, password)) = &server.login {
         builder = builder.credentials(Credentials::new(name.clone(), password.clone()));
     }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use crate::account::{FormError, LoginError, Problems, Shut, User};
+use crate::account::{FormError, LoginError, Problems, User};
 use crate::app::App;
 use crate::http::{Address, AuthSession, HttpError, Origins, begin_session};
 
@@ -54,8 +54,8 @@ struct Pending {
     remember: bool,
 }
 
-const UNCONFIRMED: &str = "Your address is not confirmed yet. Please open the link in the mail that you got; below you can ask \
-                           for another one.";
+const REFUSED: &str = "This name and password do not fit together, or the account is not active or not confirmed: then look into \
+                       your mails.";
 const WAITING: &str =
     "Your account is not active yet: it waits for an administrator. You get a mail when you are let in.";
 
@@ -84,10 +84,8 @@ pub(super) async fn log_in(
 ) -> Result<Response, HttpError> {
     let remember = !form.remember.is_empty();
     let found = match app.accounts.log_in(&form.login, &form.password, address).await {
-        Ok(found) => found
-            .ok_or((Some("This name and password do not fit together, or the account is not active any more."), None)),
-        Err(LoginError::Shut(Shut::Unconfirmed)) => Err((None, Some(UNCONFIRMED))),
-        Err(LoginError::Shut(Shut::Waiting)) => Err((None, Some(WAITING))),
+        Ok(found) => found.ok_or((Some(REFUSED), None)),
+        Err(LoginError::Waiting) => Err((None, Some(WAITING))),
         Err(error) => {
             let (problems, wait) = Refusal::of(error)?.split();
             let error = problems.into_values().next();

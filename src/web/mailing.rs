@@ -207,6 +207,7 @@ impl From<Failure> for Failed {
             "invite" => "the invitation",
             "waiting" => "somebody waits to be let in",
             "activated" => "the account is active",
+            "address_changed" => "the address was changed",
             "declined" => "the account was declined",
             "known" | "name_taken" => "the name or the address is taken",
             "password_changed" => "the password was changed",

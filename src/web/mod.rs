@@ -73,7 +73,6 @@ fn people(pages: Pages) -> Pages {
         .post("/users/{id}/role", May(RolesManage), user::switch_role)
         .post("/users/{id}/role/cohorts", May(RolesManage), user::give_for_cohorts)
         .post("/users/{id}/active", May(UserUpdateAll), user::switch_active)
-        .post("/users/{id}/reset", May(UserUpdateAll), user::send_reset)
         .post("/users/{id}/decline", May(UserUpdateAll), user::decline_user)
         .post("/users/{id}/confirm", May(UserUpdateAll), user::confirm_user)
         .post("/users/{id}/sessions/end", May(UserUpdateAll), user::end_sessions)
@@ -132,6 +131,7 @@ fn entrance(pages: Pages, security: &crate::config::SecuritySettings) -> Pages {
                 .post("/reset", Nothing, entrance::forgotten)
                 .get("/reset/{secret}", Nothing, entrance::show_reset)
                 .post("/reset/{secret}", Nothing, entrance::reset)
+                .post("/users/{id}/reset", May(UserUpdateAll), user::send_reset)
         })
         .when(security.changeable, |pages| {
             pages.get("/change", Login, own::show_change).post("/change", Login, own::change)

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use chrono::{NaiveDateTime, TimeDelta};
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Chosen, NewToken, Problems, Session, Token, UserChanges};
+use crate::account::{Chosen, NewToken, Permission, Problems, Session, Token, UserChanges};
 use crate::app::App;
 use crate::http::{Address, AuthSession, HttpError, LoggedIn, Origins, begin_session, session_key};
 
@@ -104,7 +104,8 @@ impl TokenRow {
 struct AccountPage {
     email: String,
     roles: BTreeSet<String>,
-    permissions: Vec<&'static str>,
+    /// What may be done; where, when that is not wherever something is seen.
+    permissions: Vec<String>,
     /// The cohorts that are there for this person, when it is not the whole study.
     sees: Option<Vec<String>>,
     has_second_factor: bool,
@@ -133,15 +134,22 @@ async fn account_page(app: &App, user: &LoggedIn, session: &AuthSession, shown: 
     let now = app.engine.clock().now();
     let sessions = app.accounts.sessions(user.0.id).await?;
     let tokens = app.accounts.tokens(user.0.id).await?;
-    let sees = match user.0.cohorts() {
-        None => None,
-        Some(_) => Some(cohort_choices(app).await?.into_iter().map(|one| one.label).collect()),
+    let seen = user.0.cohorts();
+    let cohorts = if seen.is_some() { cohort_choices(app).await? } else { Vec::new() };
+    let permission = |one: &Permission| match user.0.cohorts_to(*one) {
+        Some(held) if seen.as_ref() != Some(&held) => {
+            let labels = cohorts.iter().filter(|cohort| held.contains(&cohort.id)).map(|cohort| cohort.label.as_str());
+            format!("{} in {}", one.name(), labels.collect::<Vec<_>>().join(" and "))
+        }
+        _ => one.name().to_owned(),
     };
+    let permissions = user.0.permissions.iter().map(permission).collect();
+    let sees = seen.as_ref().map(|_| cohorts.iter().map(|one| one.label.clone()).collect());
     let status = if shown.problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let content = AccountPage {
         email: user.0.email.clone(),
         roles: user.0.roles.clone(),
-        permissions: user.0.permissions.iter().map(|one| one.name()).collect(),
+        permissions,
         sees,
         has_second_factor: user.0.has_second_factor,
         sessions: sessions.into_iter().map(|one| SessionRow::new(one, own.as_deref())).collect(),

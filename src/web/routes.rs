@@ -1,7 +1,7 @@
 //! The routes of the pages: each says, in one place, who may come to it. A page that nobody said it of cannot be added.
 
 use axum::Router;
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, OriginalUri, Request, State};
 use axum::handler::Handler;
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
@@ -111,10 +111,21 @@ impl Pages {
         &self.table
     }
 
-    /// The pages, and those that take files, which have other limits.
-    pub fn into_routers(self) -> (Router<App>, Router<App>) {
+    /// The pages, and those that take files, which have other limits. An address that only does something leads to the page
+    /// above when somebody wants to look at it: after a login, or with a form that was refused and is opened again.
+    pub fn into_routers(mut self) -> (Router<App>, Router<App>) {
+        let looked_at = |path: &str| self.table.iter().any(|entry| entry.method == "GET" && entry.path == path);
+        let done: Vec<&str> = self.table.iter().map(|entry| entry.path).filter(|path| !looked_at(path)).collect();
+        for path in done {
+            self.router = self.router.route(path, get(lead_up));
+        }
         (self.router, self.uploads)
     }
+}
+
+async fn lead_up(OriginalUri(uri): OriginalUri) -> Redirect {
+    let above = uri.path().rsplit_once('/').map_or("/", |(above, _)| above);
+    Redirect::to(if above.is_empty() { "/" } else { above })
 }
 
 async fn check(State((app, need)): State<(App, Need)>, request: Request, next: Next) -> Response {

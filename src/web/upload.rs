@@ -225,12 +225,18 @@ async fn keep(app: &App, mut arriving: Arriving, mut field: Field<'_>, folder: &
     let name = arriving.name.clone();
     let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
     let (bytes, is_replaced) = arriving.settle().await?;
-    // Recorded before it is seen: no file is there that nobody brought.
-    let transaction = app.engine.database().begin().await?;
-    let event = Event::of(if is_replaced { "replace" } else { "upload" }, "file", path);
-    audit::record(&*transaction, event.after(serde_json::json!({ "bytes": bytes }))).await?;
-    arriving.finish().await?;
-    transaction.commit().await?;
+    // In a task of its own: who goes away between the two does not leave a file that nobody brought.
+    let app = app.clone();
+    let event = Event::of(if is_replaced { "replace" } else { "upload" }, "file", &name);
+    let event = event.after(serde_json::json!({ "path": path, "bytes": bytes }));
+    let keeping = async move {
+        arriving.finish().await?;
+        let transaction = app.engine.database().begin().await?;
+        audit::record(&*transaction, event).await?;
+        Ok::<(), HttpError>(transaction.commit().await?)
+    };
+    let kept = tokio::spawn(audit::acting(audit::Who::now(), keeping)).await;
+    kept.map_err(|error| HttpError::Internal(error.to_string()))??;
     Ok(name)
 }
 

@@ -8,7 +8,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use studygovernor::entity::user;
 
 use super::{GOOD, House, Visitor};
-use crate::support::{Backend, Study, studygovernor};
+use crate::support::{Backend, Study, eventually, studygovernor};
 
 const OTHER: &str = "nine quiet bridges at noon";
 
@@ -40,10 +40,9 @@ impl House {
 async fn who_waits_can_be_declined_and_be_let_in_after_all() {
     let house = House::new(Backend::Mariadb, &[]).await;
     house.register("xenia").await;
-    // Only who gives the right password learns what is the matter.
-    house.log_in("xenia", GOOD).await.shows(422, "is not confirmed yet");
-    house.log_in("xenia", OTHER).await.shows(422, "do not fit together");
+    house.log_in("xenia", GOOD).await.shows(422, "do not fit together");
     house.confirm("xenia").await;
+    // Only who gives the right password learns what is the matter.
     house.log_in("xenia", GOOD).await.shows(422, "waits for an administrator");
     house.log_in("xenia", OTHER).await.shows(422, "do not fit together");
     house.server.basic("xenia", GOOD).get("/api/v2/cohorts").await.expect(401);
@@ -58,7 +57,7 @@ async fn who_waits_can_be_declined_and_be_let_in_after_all() {
     admin.post("/users/2/decline", &[("reason", reason)]).await.leads("/users/2?told=declined");
     let mail = house.mail("xenia@example.com", "was not accepted").await;
     assert!(mail.text.contains(reason), "{}", mail.text);
-    let page = admin.get("/users/2").await.shows(200, ">declined<");
+    let page = admin.get("/users/2").await.shows(200, ">not let in<");
     assert!(!page.text.contains("/decline\"") && page.text.contains(reason), "{}", page.text);
     assert!(!admin.get("/").await.text.contains("waits"));
     admin.get("/users?state=inactive").await.shows(200, "xenia@example.com");
@@ -72,6 +71,12 @@ async fn who_waits_can_be_declined_and_be_let_in_after_all() {
     house.log_in("xenia", GOOD).await.leads("/");
     assert!(house.mails_to("xenia@example.com").iter().all(|mail| !mail.subject.contains("new password")));
     admin.get("/audit?verb=decline").await.shows(200, reason);
+    // Who was made by hand and put out before the first login waits for nobody either.
+    house.add("ynes", &["user"]).await;
+    admin.post("/users/3/active", &[("active", "0")]).await.leads("/users/3?told=saved");
+    admin.get("/users/3").await.shows(200, ">not let in<");
+    house.log_in("ynes", GOOD).await.shows(422, "do not fit together");
+    assert!(!admin.get("/").await.text.contains("to be let in"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,6 +89,16 @@ async fn an_address_is_confirmed_in_somebodys_stead_and_a_link_is_sent_for_someb
     admin.post("/users/2/confirm", &[]).await.leads("/users/2?told=confirmed");
     house.visitor().get(&link).await.shows(410, "good no more").shows(410, "href=\"/confirm\"");
     admin.post("/users/2/confirm", &[]).await.shows(412, "has changed");
+    // Who looks at an address that only does something is led to the page above.
+    admin.get("/users/2/confirm").await.leads("/users/2");
+    admin.get("/users/2/role/cohorts").await.leads("/users/2/role");
+    // Activated before the address was confirmed: told when the way is free, and not before.
+    house.register("zack").await;
+    admin.post("/users/3/active", &[("active", "1")]).await.leads("/users/3?told=saved");
+    assert!(house.mails_to("zack@example.com").iter().all(|mail| !mail.subject.contains("is active")));
+    admin.post("/users/3/confirm", &[]).await.leads("/users/3?told=confirmed");
+    house.mail("zack@example.com", "is active").await;
+    house.log_in("zack", GOOD).await.leads("/");
     // From the list, and back to it with what was looked for.
     let request = admin
         .request(reqwest::Method::POST, "/users/2/active")
@@ -99,6 +114,29 @@ async fn an_address_is_confirmed_in_somebodys_stead_and_a_link_is_sent_for_someb
     house.log_in("yann", OTHER).await.leads("/");
     let page = admin.get("/users/2").await.shows(200, "Done to this account by others");
     assert!(page.text.contains("link for a new password") && page.text.contains("/audit?who=yann"), "{}", page.text);
+    // Another address: who has the old one is told, and a link that went there opens nothing any more.
+    admin.post("/users/2/reset", &[]).await.leads("/users/2?told=reset");
+    let link = eventually("the second link", async || {
+        let links: Vec<String> = house
+            .mails_to("yann@example.com")
+            .iter()
+            .filter(|mail| mail.subject.contains("new password"))
+            .map(|mail| mail.link(house.url()))
+            .collect();
+        let mut good = None;
+        for link in links {
+            if house.visitor().get(&link).await.status == 200 {
+                good = Some(link);
+            }
+        }
+        good
+    })
+    .await;
+    let form = [("username", "yann"), ("name", "yann"), ("email", "yann@example.net")];
+    admin.post("/users/2", &form).await.leads("/users/2?told=saved");
+    let told = house.mail("yann@example.com", "has another address").await;
+    assert!(!told.text.contains("example.net"), "who lost it need not learn where it went: {}", told.text);
+    house.visitor().get(&link).await.shows(410, "good no more");
     // Not to who was put out.
     admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
     assert!(!admin.get("/users/2").await.text.contains("Send a link"));

@@ -46,6 +46,7 @@ async fn somebody_registers_confirms_is_let_in_and_logs_in() {
     house.mail(&email, "is active").await;
     erin.post("/login", &[("login", &email.to_uppercase()), ("password", GOOD)]).await.leads("/");
     erin.get("/account").await.shows(200, "Erin Example");
+    Visitor::logged_in(house.url(), "Erin", GOOD).await;
     // A user, and nothing more.
     erin.get("/users").await.shows(403, "user_read_all");
     assert!(!house.server.program.log().contains(&link), "no secret of a link in the log");
@@ -78,6 +79,13 @@ async fn answers_do_not_tell_whether_an_address_is_known() {
     assert!(house.mail("carol@example.com", "an account at").await.text.contains("/reset"));
     assert!(house.mail("other@example.com", "carol is taken").await.text.contains("/register"));
     assert!(house.mails_to("nobody@example.com").is_empty());
+    // Nor does a login with the password that was chosen tell whether an account was made.
+    let mut told = Vec::new();
+    for name in ["dave", "dora"] {
+        let page = visitor.post("/login", &[("login", name), ("password", GOOD)]).await;
+        told.push((page.status, page.text.replace(name, "…")));
+    }
+    assert_eq!(told[0], told[1]);
     // Nobody got in by it.
     assert_eq!(house.server.admin().get("/api/v2/users").await.expect(200)["count"], 3);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use sea_orm::ActiveValue::Set;
-use sea_orm::{ActiveModelBehavior, ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ActiveModelBehavior, ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::{Value, json};
 use studygovernor::clock::Clock;
 use studygovernor::config::{Environment, MailSecurity, MailServer, MailSettings, SecuritySettings, WebSettings};
@@ -214,6 +214,8 @@ async fn a_link_that_is_not_wanted_any_more_is_not_sent(study: Study) {
         put(&study, &clock, &[note("reset", &erin, None)]).await;
         let end = async {
             let transaction = study.engine.database().begin().await.unwrap();
+            // As whoever changes an account.
+            user::Entity::find_by_id(erin.id).lock_exclusive().one(&*transaction).await.unwrap();
             link::end_all(&*transaction, erin.id, clock.now()).await.unwrap();
             transaction.commit().await.unwrap();
         };

@@ -10,6 +10,7 @@ mod many;
 mod markup;
 mod routes;
 mod scope;
+mod scope_attacked;
 mod sessions;
 
 use std::sync::Mutex;

@@ -1,8 +1,7 @@
 //! Changes of accounts by those who look after them.
 
 use axum::extract::{Form, Path, State};
-use axum::http::header::REFERER;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
@@ -13,7 +12,7 @@ use super::{UserRow, held_by, may_give, refused, taken, to_user, user_row};
 use crate::account::{AccountError, Problems, User, UserChanges};
 use crate::app::App;
 use crate::entity::user;
-use crate::http::{AuthSession, HttpError, LoggedIn, Wants};
+use crate::http::{AuthSession, HttpError, LoggedIn, Wants, stands_on};
 
 /// The account, if it may not do more than who wants to change it.
 pub(super) async fn reached(app: &App, looks: &LoggedIn, id: i32) -> Result<User, HttpError> {
@@ -154,9 +153,8 @@ pub(in crate::web) async fn switch_active(
 /// The list of people that a form stands on, with what was looked for in it.
 fn list_of(app: &App, headers: &HeaderMap) -> String {
     let list = format!("{}/users", app.settings.web.prefix);
-    let stands_on = headers.get(REFERER).and_then(|value| value.to_str().ok()?.parse::<Uri>().ok());
-    match stands_on {
-        Some(uri) if uri.path() == list => uri.path_and_query().map_or(list, ToString::to_string),
+    match stands_on(headers) {
+        Some(page) if page.path() == list => page.to_string(),
         _ => list,
     }
 }

@@ -1,0 +1,117 @@
+//! Who somebody is that brings a name and a password.
+
+use std::net::IpAddr;
+
+use chrono::NaiveDateTime;
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+
+use crate::config::SecuritySettings;
+use crate::database::Database;
+use crate::entity::user;
+
+use super::password::Checked;
+use super::user::{is_weak, with_permissions};
+use super::{AccountError, AccountState, Accounts, Passwords, User};
+
+/// Whose this name, or this e-mail address in any case, and this password are. Takes as long in each case.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn authenticate(
+    database: &Database,
+    passwords: &Passwords,
+    rules: &SecuritySettings,
+    given: &Given<'_>,
+    now: NaiveDateTime,
+) -> Result<Outcome, AccountError> {
+    match try_once(database, passwords, rules, given, now).await? {
+        // Another login of the same account replaced an old hash at the same moment.
+        Outcome::Replaced => try_once(database, passwords, rules, given, now).await,
+        outcome => Ok(outcome),
+    }
+}
+
+/// What somebody brings to log in.
+pub(super) struct Given<'a> {
+    pub login: &'a str,
+    pub password: &'a str,
+    pub address: Option<IpAddr>,
+}
+
+/// What came of a login.
+pub(super) enum Outcome {
+    In(Box<User>),
+    /// The password is not right, or there is nobody with this name who may be told more.
+    Out,
+    /// The password is right, the address is confirmed, and no administrator has let the person in yet.
+    Waiting,
+    /// The password was right, and is another one or has another hash by now.
+    Replaced,
+}
+
+/// Whose a user name or an e-mail address, in any case, is. An import may bring names that differ by their case only; then the
+/// one that is written in the same way goes first.
+async fn by_login(connection: &impl ConnectionTrait, login: &str) -> Result<Option<user::Model>, DbErr> {
+    // PostgreSQL refuses to compare with a null character; no name has one.
+    let login = login.trim().replace('\0', "\u{fffd}");
+    let lower = login.to_lowercase();
+    let same = |column| Expr::expr(Func::lower(Expr::col(column))).eq(&lower);
+    let either = Condition::any().add(same(user::Column::Username)).add(same(user::Column::Email));
+    let mut found = user::Entity::find().filter(either).order_by_asc(user::Column::Id).all(connection).await?;
+    // A name may look like the address of somebody else; the name goes first.
+    let exact = found.iter().position(|row| row.username == login);
+    let place = exact.or_else(|| found.iter().position(|row| row.email.to_lowercase() == lower)).unwrap_or(0);
+    Ok((place < found.len()).then(|| found.swap_remove(place)))
+}
+
+impl Accounts {
+    /// The account that somebody logs in to with this name or address.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn by_login(&self, login: &str) -> Result<Option<user::Model>, DbErr> {
+        by_login(self.database.reader(), login).await
+    }
+}
+
+async fn try_once(
+    database: &Database,
+    passwords: &Passwords,
+    rules: &SecuritySettings,
+    given: &Given<'_>,
+    now: NaiveDateTime,
+) -> Result<Outcome, AccountError> {
+    let (login, password) = (given.login, given.password);
+    let found = by_login(database.reader(), login).await?;
+    let row = found.as_ref();
+    let checked = passwords.check(password, row.map(|row| row.password.as_str())).await;
+    let Some(row) = row.filter(|_| checked != Checked::Wrong) else { return Ok(Outcome::Out) };
+    match AccountState::of(row) {
+        AccountState::Active if row.confirmed_at.is_some() || !rules.confirmable => {}
+        // Who has confirmed the address has the mailbox, and may know. Before that the answer would tell whoever registers with
+        // somebody else's address whether there is an account of it; and without confirmations it would do so always.
+        AccountState::Waiting if rules.confirmable => return Ok(Outcome::Waiting),
+        _ => return Ok(Outcome::Out),
+    }
+    let is_weak = is_weak(password, &row.username, &row.name, &row.email, rules.password_length);
+    let address = given.address.map(|address| address.to_canonical().to_string());
+    let mut statement = user::Entity::update_many()
+        .col_expr(user::Column::LastLoginAt, Expr::value(row.current_login_at))
+        .col_expr(user::Column::CurrentLoginAt, Expr::value(now))
+        .col_expr(user::Column::LastLoginIp, Expr::value(row.current_login_ip.clone()))
+        .col_expr(user::Column::CurrentLoginIp, Expr::value(address))
+        .col_expr(user::Column::WeakPassword, Expr::value(is_weak))
+        .col_expr(user::Column::LoginCount, Expr::value(row.login_count + 1));
+    if checked == Checked::RightButOld {
+        statement = statement.col_expr(user::Column::Password, Expr::value(passwords.hash(password).await?));
+    }
+    let transaction = database.begin().await?;
+    // Only if it is still this password: one that was set anew meanwhile is not undone.
+    let same = statement.filter(user::Column::Id.eq(row.id)).filter(user::Column::Password.eq(&row.password));
+    if same.exec(&*transaction).await?.rows_affected != 1 {
+        return Ok(Outcome::Replaced);
+    }
+    transaction.commit().await?;
+    Ok(Outcome::In(Box::new(with_permissions(database.reader(), row.clone()).await?)))
+}
