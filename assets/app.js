@@ -44,6 +44,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (place && event.target.id !== "live") place.hidden = true;
   const beside = event.target.closest?.("[data-upload]")?.querySelector("[role=alert]");
   if (beside) beside.textContent = "";
+  if (event.target.id !== "live") document.querySelector("[data-told]")?.remove();
 });
 
 // A file that is too large is not sent first.
@@ -54,3 +55,42 @@ document.addEventListener("htmx:confirm", (event) => {
   event.preventDefault();
   say(form, `Not taken: ${file.name} is larger than ${form.dataset.largest}.`);
 });
+
+// What was shown before it is done is not what stands in the form any more.
+document.addEventListener("input", (event) => {
+  const form = event.target.closest("form");
+  for (const shown of document.querySelectorAll("form[data-shown]")) {
+    if (form && shown !== form && shown.action === form.action) shown.remove();
+  }
+});
+
+// Who chooses a role or ticks a person means that.
+document.addEventListener("change", (event) => {
+  const radio = document.getElementById(event.target.closest("[data-means]")?.dataset.means);
+  if (radio) radio.checked = true;
+});
+
+// A second click a moment after something was done would meet the button that is there now, which does the next thing.
+let done = -Infinity;
+const hasJustBeenDone = () => performance.now() - done < 1000;
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.matches?.("[data-once]")) done = Infinity;
+});
+document.addEventListener("htmx:afterSettle", (event) => {
+  if (event.detail.requestConfig?.verb !== "post" || done !== Infinity) return;
+  done = performance.now();
+  // Nor does Enter, with the focus on what has taken the place of the button.
+  const live = document.getElementById("live");
+  if (!live) return;
+  live.tabIndex = -1;
+  live.focus({ preventScroll: true });
+});
+for (const name of ["htmx:responseError", "htmx:sendError"]) document.addEventListener(name, () => { done = -Infinity; });
+for (const name of ["click", "submit"]) {
+  document.addEventListener(name, (event) => {
+    if (!event.target.closest?.("[data-once]") || !hasJustBeenDone()) return;
+    if (name === "click" && !event.target.closest("button")) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }, true);
+}

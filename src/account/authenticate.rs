@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::{Expr, ExprTrait, Func};
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, UpdateMany};
 
 use crate::config::SecuritySettings;
 use crate::database::Database;
@@ -65,6 +65,21 @@ async fn by_login(connection: &impl ConnectionTrait, login: &str) -> Result<Opti
     Ok((place < found.len()).then(|| found.swap_remove(place)))
 }
 
+/// One more login, now and from there.
+pub(super) fn counted(
+    statement: UpdateMany<user::Entity>,
+    row: &user::Model,
+    address: Option<String>,
+    now: NaiveDateTime,
+) -> UpdateMany<user::Entity> {
+    statement
+        .col_expr(user::Column::LastLoginAt, Expr::value(row.current_login_at))
+        .col_expr(user::Column::CurrentLoginAt, Expr::value(now))
+        .col_expr(user::Column::LastLoginIp, Expr::value(row.current_login_ip.clone()))
+        .col_expr(user::Column::CurrentLoginIp, Expr::value(address))
+        .col_expr(user::Column::LoginCount, Expr::value(row.login_count + 1))
+}
+
 impl Accounts {
     /// The account that somebody logs in to with this name or address.
     ///
@@ -96,13 +111,11 @@ async fn try_once(
     }
     let is_weak = is_weak(password, &row.username, &row.name, &row.email, rules.password_length);
     let address = given.address.map(|address| address.to_canonical().to_string());
-    let mut statement = user::Entity::update_many()
-        .col_expr(user::Column::LastLoginAt, Expr::value(row.current_login_at))
-        .col_expr(user::Column::CurrentLoginAt, Expr::value(now))
-        .col_expr(user::Column::LastLoginIp, Expr::value(row.current_login_ip.clone()))
-        .col_expr(user::Column::CurrentLoginIp, Expr::value(address))
-        .col_expr(user::Column::WeakPassword, Expr::value(is_weak))
-        .col_expr(user::Column::LoginCount, Expr::value(row.login_count + 1));
+    let mut statement = user::Entity::update_many().col_expr(user::Column::WeakPassword, Expr::value(is_weak));
+    // With a second factor nobody is in before the code was right.
+    if row.second_factor_at.is_none() {
+        statement = counted(statement, row, address, now);
+    }
     if checked == Checked::RightButOld {
         statement = statement.col_expr(user::Column::Password, Expr::value(passwords.hash(password).await?));
     }

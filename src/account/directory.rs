@@ -11,7 +11,7 @@ use sea_orm::{
 use crate::database::contains;
 use crate::entity::{role, roles_users, user};
 
-use super::{Accounts, RoleRecord};
+use super::{Accounts, RoleRecord, User};
 
 /// Which accounts.
 #[derive(Debug, Clone, Default)]
@@ -173,6 +173,20 @@ impl Accounts {
             .map(|row| (count(row.id), row))
             .map(|(count, row)| (RoleRecord::from(row), count))
             .collect())
+    }
+
+    /// Who has a role, with all that their roles hold.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn holders(&self, role_id: i32) -> Result<Vec<User>, DbErr> {
+        let connection = self.database.reader();
+        let held = roles_users::Entity::find().filter(roles_users::Column::RoleId.eq(role_id)).all(connection).await?;
+        let mut holders = Vec::with_capacity(held.len());
+        for one in held {
+            holders.extend(self.find(one.user_id).await?);
+        }
+        Ok(holders)
     }
 
     /// The role with this id.

@@ -43,17 +43,18 @@ impl Accounts {
         Ok(())
     }
 
-    /// The same for somebody who told an administrator.
+    /// The same for somebody who told an administrator, whose name is `by`.
     ///
     /// # Errors
     /// [`AccountError::Unknown`]; [`AccountError::Changed`] when the account is not open, or has no address.
-    pub async fn send_recovery_to(&self, id: i32) -> Result<(), AccountError> {
+    pub async fn send_recovery_to(&self, id: i32, by: &str) -> Result<(), AccountError> {
         let row = user::Entity::find_by_id(id).one(self.database.reader()).await?.ok_or(AccountError::Unknown)?;
         if !may_recover(&row) {
             return Err(AccountError::Changed);
         }
         let transaction = self.database.begin().await?;
-        self.tell(&*transaction, "reset", &row, json!({ "name": row.name, "username": row.username })).await?;
+        let context = json!({ "name": row.name, "username": row.username, "by": by });
+        self.tell(&*transaction, "reset", &row, context).await?;
         let event = Event::new("send", "user", id, &row.username).after(json!({ "mail": "link for a new password" }));
         audit::record(&*transaction, event).await?;
         Ok(transaction.commit().await?)

@@ -123,6 +123,9 @@ impl Accounts {
         }
         if form.username.contains('@') {
             problems.insert("username", "must not contain an @: people log in with their address too".to_owned());
+        } else if !form.username.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+            // Nobody who is not looked at by anybody gets a name that looks like somebody else's.
+            problems.entry("username").or_insert_with(|| "must be of letters a to z, digits and . _ - only".to_owned());
         }
         if !crate::mail::is_address(&form.email) {
             problems.entry("email").or_insert_with(|| "is not an e-mail address".to_owned());

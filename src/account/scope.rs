@@ -119,6 +119,13 @@ pub(super) async fn check_still_scoped(
     user_id: i32,
     taken: &[i32],
 ) -> Result<(), AccountError> {
+    // Who stays an administrator sees everything anyhow.
+    let admin = role::Entity::find().filter(role::Column::Name.eq("admin")).one(connection).await?;
+    if let Some(admin) = admin.filter(|admin| !taken.contains(&admin.id))
+        && roles_users::Entity::find_by_id((user_id, admin.id)).one(connection).await?.is_some()
+    {
+        return Ok(());
+    }
     let rows = role_scope::Entity::find().filter(role_scope::Column::UserId.eq(user_id)).all(connection).await?;
     let (gone, left): (Vec<_>, Vec<_>) = rows.iter().partition(|row| taken.contains(&row.role_id));
     match !gone.is_empty() && left.is_empty() {

@@ -110,7 +110,7 @@ impl Accounts {
         let row = changed.update(&*transaction).await?;
         let event = Event::new("update", "user", id, &row.username).after(json!({ "second_factor": true }));
         audit::record(&*transaction, event).await?;
-        self.tell_of_factor(&*transaction, &row, true).await?;
+        self.tell_of_factor(&*transaction, &row, true, None).await?;
         transaction.commit().await?;
         self.logins.forget_all();
         Ok(codes)
@@ -159,11 +159,12 @@ impl Accounts {
         Ok(codes)
     }
 
-    /// Ends the second factor of somebody, who is told by mail: the own one, or one that was lost.
+    /// Ends the second factor of somebody, who is told by mail: the own one, or one that was lost, by an administrator with this
+    /// name.
     ///
     /// # Errors
     /// [`AccountError::Unknown`].
-    pub async fn end_second_factor(&self, id: i32) -> Result<(), AccountError> {
+    pub async fn end_second_factor(&self, id: i32, by: Option<&str>) -> Result<(), AccountError> {
         let row = self.row(id).await?;
         if row.second_factor_at.is_none() {
             return Ok(());
@@ -176,7 +177,7 @@ impl Accounts {
         let row = changed.update(&*transaction).await?;
         let event = Event::new("update", "user", id, &row.username).after(json!({ "second_factor": false }));
         audit::record(&*transaction, event).await?;
-        self.tell_of_factor(&*transaction, &row, false).await?;
+        self.tell_of_factor(&*transaction, &row, false, by).await?;
         transaction.commit().await?;
         self.logins.forget_all();
         Ok(())
@@ -276,8 +277,10 @@ impl Accounts {
         connection: &impl ConnectionTrait,
         row: &user::Model,
         is_on: bool,
+        by: Option<&str>,
     ) -> Result<(), DbErr> {
-        let context = json!({ "name": row.name, "username": row.username, "at": self.clock.now(), "is_on": is_on });
+        let context =
+            json!({ "name": row.name, "username": row.username, "at": self.clock.now(), "is_on": is_on, "by": by });
         self.tell(connection, "second_factor", row, context).await
     }
 }

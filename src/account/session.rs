@@ -6,7 +6,9 @@ use serde_json::json;
 
 use crate::audit::{self, Event};
 use crate::entity::session::{Column, Entity};
+use crate::entity::user;
 
+use super::authenticate::counted;
 use super::{AccountError, Accounts, User};
 
 /// A session of a browser.
@@ -25,14 +27,28 @@ pub struct Session {
 }
 
 impl Accounts {
-    /// Somebody has logged in with a browser, with a code of the second factor when `with_code`.
+    /// Somebody has logged in with a browser. With a second factor the login counts from here on: the password alone was
+    /// none.
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn record_login(&self, user: &User, with_code: bool, is_remembered: bool) -> Result<(), AccountError> {
+    pub async fn record_login(
+        &self,
+        user: &User,
+        address: Option<String>,
+        is_remembered: bool,
+    ) -> Result<(), AccountError> {
         user.acts()?;
-        let after = json!({ "second_factor": with_code, "remembered": is_remembered });
-        self.record(Event::new("log_in", "user", user.id, &user.username).after(after)).await
+        let after = json!({ "second_factor": user.has_second_factor, "remembered": is_remembered });
+        let transaction = self.database.begin().await?;
+        if user.has_second_factor {
+            let row = user::Entity::find_by_id(user.id).one(&*transaction).await?.ok_or(AccountError::Unknown)?;
+            let statement = counted(user::Entity::update_many(), &row, address, self.clock.now());
+            statement.filter(user::Column::Id.eq(row.id)).exec(&*transaction).await?;
+        }
+        let event = Event::new("log_in", "user", user.id, &user.username).after(after);
+        audit::record(&*transaction, event).await?;
+        Ok(transaction.commit().await?)
     }
 
     /// Somebody has logged out.
@@ -41,12 +57,8 @@ impl Accounts {
     /// When the database cannot be written.
     pub async fn record_logout(&self, user: &User) -> Result<(), AccountError> {
         user.acts()?;
-        self.record(Event::new("log_out", "user", user.id, &user.username)).await
-    }
-
-    async fn record(&self, event: Event) -> Result<(), AccountError> {
         let transaction = self.database.begin().await?;
-        audit::record(&*transaction, event).await?;
+        audit::record(&*transaction, Event::new("log_out", "user", user.id, &user.username)).await?;
         Ok(transaction.commit().await?)
     }
 

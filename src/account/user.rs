@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::audit::{self, Event};
 use crate::database;
 use crate::entity::{role, roles_users, user};
+use crate::study::label::is_invisible;
 
 use super::scope::{Scope, cohorts_of, give_for};
 use super::strength::judge;
@@ -54,6 +55,12 @@ impl User {
         let has =
             |one: &Permission| self.may(*one) || (*one == Permission::UserRead && self.may(Permission::UserReadAll));
         self.is_admin() || (!is_admin && permissions.iter().all(has))
+    }
+
+    /// Whether one of the roles holds it, also when it is not permitted since a role is for certain cohorts only.
+    #[must_use]
+    pub fn holds(&self, permission: Permission) -> bool {
+        self.granted.contains(&permission)
     }
 
     /// The same of an account, with all that its roles hold: what a role for certain cohorts takes away from it for now comes
@@ -189,7 +196,8 @@ pub(super) fn check_field(field: &'static str, value: &str) -> Result<(), Accoun
     if value.trim().is_empty() {
         return invalid("is empty");
     }
-    if value.chars().count() > most || value.chars().any(char::is_control) {
+    // Two names that look alike would be two people.
+    if value.chars().count() > most || value.chars().any(|c| c.is_control() || is_invisible(c)) {
         return invalid(&format!("must be at most {most} plain characters"));
     }
     Ok(())

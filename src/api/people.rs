@@ -76,6 +76,8 @@ pub(super) async fn set_role(
     let role = lookup::role(connection, role).await?;
     let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
     check_rights(caller, role.name == "admin", &permissions)?;
+    // What a role asks for, and not only what it permits, can shut somebody out.
+    check_reach(app, caller, user.id).await?;
     app.accounts.set_role(user.id, role.id, has_role).await?;
     Ok((user, role))
 }

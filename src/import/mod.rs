@@ -6,6 +6,7 @@
 
 pub mod bids;
 mod configuration;
+mod configure;
 mod scans;
 pub mod table;
 mod tsv;
@@ -15,7 +16,8 @@ use chrono::{NaiveDate, NaiveDateTime};
 
 use crate::study::{Label, VariableValue};
 
-pub use configuration::{Change, Configuration, Configured, configure, plan_configuration, read_configuration};
+pub use configuration::{Configuration, read_configuration};
+pub use configure::{Change, Configured, configure, plan_configuration};
 pub use write::{Outcome, Summary, register_session, register_subject, write};
 
 /// What a source holds.

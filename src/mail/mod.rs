@@ -151,7 +151,7 @@ impl Mailer {
         }
         // A header is one line.
         let subject = letter.subject.replace(['\r', '\n'], " ");
-        let mut message = Message::builder().from(address(&self.settings.from)?).subject(subject);
+        let mut message = Message::builder().from(address(&self.settings.from)?).subject(subject).message_id(None);
         for to in &letter.to {
             message = message.to(address(to)?);
         }

@@ -1,7 +1,7 @@
 //! Logging in and out.
 
 use axum::extract::{Form, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -69,7 +69,13 @@ pub(super) async fn show_login(
     if session.user.is_some() {
         return Ok(Redirect::to(&own_path(&app, &query.next)).into_response());
     }
-    let told = (query.told == "password").then_some("Your password is set. Please log in with it.");
+    let told = match query.told.as_str() {
+        "password" => Some("Your password is set. Please log in with it."),
+        _ if !query.next.is_empty() => {
+            Some("Please log in to go on: you are not logged in, or your session has ended.")
+        }
+        _ => None,
+    };
     let context =
         LoginPage { login: String::new(), next: query.next, remember: false, error: None, notice: None, told };
     open_page(&app, "login.html", StatusCode::OK, &context)
@@ -122,7 +128,7 @@ async fn enter(
     next: &str,
 ) -> Result<Response, HttpError> {
     begin_session(app, session, user, from, remember).await?;
-    app.accounts.record_login(user, user.has_second_factor, remember).await?;
+    app.accounts.record_login(user, from.address.clone(), remember).await?;
     info!(user = %user.username, "logged in");
     Ok(Redirect::to(&own_path(app, next)).into_response())
 }
@@ -183,7 +189,10 @@ pub(super) async fn log_out(State(app): State<App>, mut session: AuthSession) ->
     if let Some(user) = session.logout().await.map_err(internal)? {
         app.accounts.record_logout(&user).await?;
     }
-    Ok(Redirect::to(&format!("{}/login", app.settings.web.prefix)).into_response())
+    let mut response = Redirect::to(&format!("{}/login", app.settings.web.prefix)).into_response();
+    // Whoever comes to this browser next does not see by its Back button what was there.
+    response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
+    Ok(response)
 }
 
 /// Where to go after the login: only to a path of our own.

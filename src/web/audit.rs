@@ -1,7 +1,7 @@
 //! The audit trail: who did what, with filters, and as a table to keep.
 
 use axum::extract::{Query, State};
-use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use chrono::{NaiveDate, NaiveDateTime, TimeDelta};
 use serde::{Deserialize, Serialize};
@@ -228,8 +228,11 @@ pub(super) async fn download_events(
         table.write_record(row.map(|cell| harmless(&cell))).map_err(failed)?;
     }
     let text = table.into_inner().map_err(|error| HttpError::Internal(error.to_string()))?;
-    let headers =
-        [(CONTENT_TYPE, "text/csv; charset=utf-8"), (CONTENT_DISPOSITION, "attachment; filename=\"audit.csv\"")];
+    let headers = [
+        (CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (CONTENT_DISPOSITION, "attachment; filename=\"audit.csv\""),
+        (CACHE_CONTROL, "no-store"),
+    ];
     Ok((headers, text).into_response())
 }
 

@@ -146,7 +146,7 @@ pub(super) async fn end_factor(
     if let Some(refused) = check(&app, &user, &session, address, &form.code).await? {
         return Ok(refused);
     }
-    app.accounts.end_second_factor(user.0.id).await?;
+    app.accounts.end_second_factor(user.0.id, None).await?;
     Ok(Redirect::to(&format!("{}/account", app.settings.web.prefix)).into_response())
 }
 

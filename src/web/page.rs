@@ -61,7 +61,7 @@ pub(super) fn page<T: Serialize>(
     content: T,
 ) -> Result<Response, HttpError> {
     let context = Context { user: Person::new(user), section, now: app.engine.clock().now(), content };
-    Ok(with_headers(app.templates.page(template, &context)?))
+    Ok(with_headers(app.templates.page(template, &context)?, section))
 }
 
 /// Renders the page, or only `block` of it for htmx.
@@ -75,7 +75,7 @@ pub(super) fn page_or_block<T: Serialize>(
 ) -> Result<Response, HttpError> {
     let Some(block) = block else { return page(app, template, section, user, content) };
     let context = Context { user: Person::new(user), section, now: app.engine.clock().now(), content };
-    Ok(with_headers(app.templates.block(template, block, &context)?))
+    Ok(with_headers(app.templates.block(template, block, &context)?, section))
 }
 
 /// The same page with another status.
@@ -120,11 +120,15 @@ impl Refusal {
     }
 }
 
+/// Pages about people: a browser keeps nothing of them, so that they do not come back after a log-out.
+const ABOUT_PEOPLE: [&str; 6] = ["users", "roles", "mail", "audit", "configuration", "account"];
+
 /// The same address answers with a page or with a part of it, and differently to each person.
-fn with_headers(text: String) -> Response {
+fn with_headers(text: String, section: &str) -> Response {
     let mut response = Html(text).into_response();
     response.headers_mut().insert(VARY, HeaderValue::from_static("HX-Request, Cookie"));
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
+    let kept = if ABOUT_PEOPLE.contains(&section) { "no-store" } else { "private, no-cache" };
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static(kept));
     response
 }
 

@@ -189,6 +189,15 @@ pub(super) async fn update_role(
     }
     check_reach(&user.0, is_admin, &of(&role))?;
     check_reach(&user.0, is_admin, &form)?;
+    if form.requires_second_factor && !role.row.requires_second_factor {
+        // It would shut out whoever has the role and no second factor yet.
+        for holder in app.accounts.holders(id).await? {
+            if !user.0.reaches_account(&holder) {
+                let told = format!("{} has this role and may do more than you may.", holder.username);
+                return Err(HttpError::NotYours(told));
+            }
+        }
+    }
     match app.accounts.update_role(id, &form).await {
         Ok(_) => Ok(to_list(&app)),
         Err(AccountError::Invalid { field, problem }) => {

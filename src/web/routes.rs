@@ -151,7 +151,10 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
     }
     if let Need::May(permission) | Need::Everywhere(permission) = need {
         if !user.may(permission) {
-            return HttpError::Forbidden(permission.name()).into_response();
+            return match user.holds(permission) {
+                true => HttpError::NotYours(WHOLE_STUDY.to_owned()).into_response(),
+                false => HttpError::Forbidden(permission.name()).into_response(),
+            };
         }
         if let Err(error) = user.acts_with(permission) {
             return HttpError::from(error).into_response();

@@ -129,6 +129,30 @@ async fn a_rater_finds_an_experiment_and_moves_it_on() {
     browser.quit().await.unwrap();
 }
 
+/// Who clicks twice means one thing, though the button of the next state is under the pointer by then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_double_click_moves_an_experiment_once() {
+    let demo = Demo::start(&[]);
+    demo.settled(&demo.admin().await).await;
+    let driver = Driver::start().await;
+    let browser = driver.open(1280, false, true).await;
+    let base = &demo.server.url;
+    log_in(&browser, base).await;
+    browser.goto(format!("{base}/experiments?q=sub-16_ses-mri")).await.unwrap();
+    browser.find(By::LinkText("sub-16_ses-mri")).await.unwrap().click().await.unwrap();
+    eventually("the page", async || (state_of(&browser).await? == "incomplete").then_some(())).await;
+    let twice = "const button = [...document.querySelectorAll('button[name=state]')].find(one => one.textContent.includes('preprocessing')); \
+                 const at = button.getBoundingClientRect(); window.met = []; button.click(); \
+                 const again = () => { const there = document.elementFromPoint(at.x + at.width / 2, at.y + at.height / 2); \
+                                       window.met.push(there?.textContent.trim()); there?.click(); }; \
+                 for (const after of [0, 100, 200, 300, 500, 700]) setTimeout(again, after);";
+    browser.execute(twice, vec![]).await.unwrap();
+    eventually("the pipeline to end by itself", async || (state_of(&browser).await? == "done").then_some(())).await;
+    let met: Vec<Option<String>> = browser.execute("return window.met", vec![]).await.unwrap().convert().unwrap();
+    assert!(met.iter().flatten().any(|text| text.contains("Move on to")), "no other button was met: {met:?}");
+    browser.quit().await.unwrap();
+}
+
 /// The same with JavaScript switched off.
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_works_without_javascript() {

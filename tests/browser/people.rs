@@ -105,10 +105,8 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
     boss.quit().await.unwrap();
 }
 
-/// A role with a click in place, a file with its progress, and pictures of all pages about people, none wider than the
-/// screen.
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_about_people_fit_desktop_and_phone() {
+/// A house with some people in it, one of whom waits.
+async fn with_people() -> House {
     let house = House::new(Backend::Sqlite, &[("STUDYGOV_UPLOAD_LIMIT", "2 MB")]).await;
     for (name, role) in [("anna", "user"), ("bert", "superuser"), ("cleo-with-a-rather-long-name", "user")] {
         house.add(name, &[role]).await;
@@ -119,6 +117,13 @@ async fn pages_about_people_fit_desktop_and_phone() {
     visitor.post("/register", &form).await.shows(200, "A mail is on its way");
     let link = house.mail("w@example.org", "confirm").await.link(house.url());
     visitor.post(&link, &[("password", GOOD)]).await.shows(200, "Your address is confirmed");
+    house
+}
+
+/// A role with a click in place, a file with its progress, a preview that goes, and the way back after a log-out.
+#[tokio::test(flavor = "multi_thread")]
+async fn people_are_looked_after_without_leaving_the_page() {
+    let house = with_people().await;
     let url = house.url();
     let driver = Driver::start().await;
     let browser = driver.open(1280, false, true).await;
@@ -163,8 +168,32 @@ async fn pages_about_people_fit_desktop_and_phone() {
             _ => assert!(seen.is_empty(), "it was sent: {seen:?}"),
         }
     }
+    // What was shown before it is sent goes when something else is typed.
+    browser.goto(format!("{url}/mail")).await.unwrap();
+    browser.find(By::Id("whom-all")).await.unwrap().click().await.unwrap();
+    fill(&browser, &[("subject", "s"), ("body", "b")]).await;
+    browser.find(By::Css("button[value=preview]")).await.unwrap().send_keys(Key::Enter).await.unwrap();
+    shows(&browser, "This goes to").await;
+    browser.find(By::Id("body")).await.unwrap().send_keys("!").await.unwrap();
+    eventually("the preview to go", async || browser.find(By::Css("button[value=send]")).await.is_err().then_some(()))
+        .await;
+    // Back after a log-out shows nobody.
+    browser.goto(format!("{url}/users")).await.unwrap();
+    shows(&browser, "bert").await;
+    browser.find(By::Css("form[action$='/logout'] button")).await.unwrap().click().await.unwrap();
+    eventually("the login", async || browser.find(By::Id("login")).await.ok()).await;
+    browser.back().await.unwrap();
+    eventually("the login again", async || browser.find(By::Id("login")).await.ok()).await;
+    assert!(!browser.source().await.unwrap().contains("bert@example.com"));
     browser.quit().await.unwrap();
+}
 
+/// Pictures of all pages about people, none wider than the screen.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_about_people_fit_desktop_and_phone() {
+    let house = with_people().await;
+    let url = house.url();
+    let driver = Driver::start().await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/screenshots");
     std::fs::create_dir_all(&folder).unwrap();
     for (name, width, dark) in [("desktop", 1280, false), ("phone", 390, false), ("dark", 1280, true)] {

@@ -156,6 +156,76 @@ async fn what_the_state_of_an_account_forbids_is_told_where_it_was_asked_for() {
     assert!(part.text.contains("id=\"switches-1\"") && part.text.contains("id=\"switch-1-1\""), "{}", part.text);
 }
 
+/// A lesser account shuts nobody out who may do more: not by a role that asks for a second factor, nor by asking for one
+/// where somebody above has the role, nor by a configuration.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_shut_out_from_below() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    let manager = "user_read,user_read_all,user_update_all,user_add,roles_manage";
+    let roles = serde_json::json!({ "roles": [{ "name": "manager", "permissions": manager }] });
+    let body = serde_json::json!({ "config_definition": roles.to_string() });
+    house.server.admin().post("/api/v2/service/config/import-config", body).await.expect(201);
+    house.add("mia", &["manager"]).await;
+    house.add("nora", &["user"]).await;
+    let (admin, mia) = (house.admin().await, Visitor::logged_in(house.url(), "mia", GOOD).await);
+    let form = [("name", "trap"), ("permission", "user_read"), ("requires_second_factor", "1")];
+    mia.post("/roles/new", &form).await.leads("/roles");
+    // `user` is role 3, `manager` 4, `trap` 5.
+    mia.post("/users/1/role", &[("role", "5"), ("on", "1")]).await.shows(403, "may do more than you may");
+    house.server.basic("mia", GOOD).put("/api/v2/users/admin/roles/trap", serde_json::json!({})).await.expect(403);
+    house.server.basic("mia", GOOD).put("/api/v1/users/admin/roles/trap", serde_json::json!({})).await.expect(403);
+    admin.post("/users/1/role", &[("role", "3"), ("on", "1")]).await.leads("/users/1?told=saved");
+    let form = [("name", "user"), ("permission", "user_read"), ("requires_second_factor", "1")];
+    mia.post("/roles/3", &form).await.shows(403, "admin has this role");
+    admin.get("/users").await.shows(200, "People");
+    // Of her own people she may ask for it.
+    mia.post("/users/3/role", &[("role", "5"), ("on", "1")]).await.leads("/users/3?told=saved");
+    house.visitor().post("/login", &[("login", "nora"), ("password", GOOD)]).await.leads("/");
+    // What is imported takes nothing from the role of administrators, as its page says.
+    let text = "roles:\n- {name: admin, description: ours, permissions: [user_read]}\n";
+    let form = |what| [("text", text), ("overwrite", "1"), ("what", what)];
+    let plan = admin.post("/configuration", &form("plan")).await.shows(200, "ours");
+    assert!(!plan.text.contains("permissions&quot;"), "{}", plan.text);
+    admin.post("/configuration", &form("apply")).await.shows(200, "Done");
+    admin.get("/audit").await.shows(200, "Audit trail");
+    // Two of one name: neither is left out in silence.
+    let text = "users:\n- {username: twin, password: x, email: a@example.com}\n- {username: Twin, password: y, email: b@example.com}\n";
+    admin.post("/configuration", &[("text", text), ("what", "plan")]).await.shows(422, "stands here twice");
+}
+
+/// Names that look like somebody else's are nobody's.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_look_alike_are_refused() {
+    let house = House::new(Backend::Sqlite, &[]).await;
+    let admin = house.admin().await;
+    // Cyrillic, full width, a filler, no width at all.
+    let names = ["\u{430}dmin", "\u{ff41}\u{ff44}\u{ff4d}\u{ff49}\u{ff4e}", "admin\u{3164}", "ad\u{200b}min", "ad min"];
+    for name in names {
+        let form = [("username", name), ("name", "A"), ("email", "a@example.com"), ("password", GOOD), ("again", GOOD)];
+        let page = house.visitor().post("/register", &form).await;
+        assert_eq!(page.status, 422, "{name:?}");
+        assert!(page.text.contains("id=\"username-problem\""), "{name:?}: {}", page.text);
+    }
+    for (username, name) in [("ad\u{200b}min", "A"), ("ok", "live\u{202e}evil")] {
+        let form = [("username", username), ("name", name), ("email", "a@example.com"), ("how", "mail")];
+        admin.post("/users/new", &form).await.shows(422, "plain characters");
+    }
+    // Who is made by somebody may be called as people are called.
+    let form = [("username", "Ægir Ólafur"), ("name", "Ægir"), ("email", "a@example.com"), ("how", "mail")];
+    admin.post("/users/new", &form).await.leads("/users/2?told=invited");
+    // A mail to an address that nobody has confirmed has no text of whoever typed it.
+    let form = [
+        ("username", "spam"),
+        ("name", "Click http://evil.example now"),
+        ("email", "v@example.com"),
+        ("password", GOOD),
+        ("again", GOOD),
+    ];
+    house.visitor().post("/register", &form).await.shows(200, "A mail is on its way");
+    let mail = house.mail("v@example.com", "confirm").await;
+    assert!(!format!("{}{}", mail.text, mail.html).contains("evil.example"), "{}", mail.text);
+}
+
 /// With the command line, where no page and no mail helps.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_set_on_the_command_line() {

@@ -72,6 +72,18 @@ async fn a_code_is_asked_for_and_is_good_once() {
     // A password alone is not enough for a script; a token is.
     api.get("/api/v2/cohorts").await.expect(401);
     house.server.bearer(token["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(200);
+    // The password alone is no login: it is neither counted nor shown as one.
+    let count = async || {
+        let page = house.admin().await.get("/users/2").await.text;
+        between(&page, "<dt>Logins</dt><dd>", ",").to_owned()
+    };
+    let before = count().await;
+    house.visitor().post("/login", &login).await.leads("/login/code");
+    assert_eq!(count().await, before);
+    let again = house.visitor();
+    again.post("/login", &login).await.leads("/login/code");
+    again.post("/login/code", &[("code", recovery[4])]).await.leads("/");
+    assert_eq!(count().await.parse::<i32>().unwrap(), before.parse::<i32>().unwrap() + 1);
     // Nothing of it lies open in the database.
     let kept = house.server.admin().get("/api/v2/users/2").await.expect(200).to_string();
     assert!(!kept.contains(&secret) && !kept.contains(recovery[3]));

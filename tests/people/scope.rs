@@ -253,7 +253,7 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
         "/dead_letters",
         "/configuration",
     ] {
-        assert_eq!(rita.get(path).await.status, 403, "{path}");
+        rita.get(path).await.shows(403, if path == "/configuration" { "admin" } else { "is about the whole study" });
     }
     rita.get("/account").await.shows(200, "the cohort plain-cohort");
     api.post("/api/v2/cohorts", json!({ "label": "mine" })).await.expect(403);
@@ -595,6 +595,8 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     assert!(refused.text.contains("id=\"cohort-2\" checked"), "{}", refused.text);
     let wrong = form("tom", &[("cohort", "4711"), ("role", "user")]);
     admin.post("/users/new", &wrong).await.shows(422, "one that does not exist");
+    let wrong = form("tom", &[("cohort", "abc"), ("role", "user")]);
+    admin.post("/users/new", &wrong).await.shows(422, "one that does not exist");
     let wrong = form("tom", &[("cohort", "2"), ("role", "admin")]);
     admin.post("/users/new", &wrong).await.shows(422, "for the whole study");
     let toms = form("tom", &[("cohort", "2"), ("role", "user"), ("role", "superuser")]);
@@ -603,6 +605,14 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     let tom = house.server.basic("tom", GOOD);
     assert_eq!(tom.get("/api/v2/cohorts").await.expect(200)["cohorts"][0]["label"], "plain-cohort");
     assert_eq!(tom.get("/api/v2/experiments").await.expect(200)["count"], 1);
+
+    // Of an administrator such a role can be taken away: nothing more is seen without it.
+    house.add("ada", &["admin", "user"]).await;
+    house.scope("ada", "user", &json!(["plain-cohort"])).await;
+    all.delete("/api/v2/users/ada/roles/admin").await.expect(200);
+    all.delete("/api/v2/users/ada/roles/user").await.expect(409);
+    all.put("/api/v2/users/ada/roles/admin", json!({})).await.expect(200);
+    all.delete("/api/v2/users/ada/roles/user").await.expect(200);
 
     // `admin` is for everything; nobody gives what they may not do.
     let path_of = |role: &str| format!("/api/v2/users/rita/roles/{role}/cohorts");

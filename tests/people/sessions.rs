@@ -32,8 +32,14 @@ async fn a_session_is_rotated_shown_and_ended() {
     admin.post("/users/2/sessions/end", &[]).await.leads("/users/2?told=ended");
     mia.get("/").await.leads("/login?next=%2F");
     let other = Visitor::logged_in(house.url(), "mia", GOOD).await;
-    other.post("/logout", &[]).await.leads("/login");
+    // Nothing of people is kept by a browser, and what is, goes when somebody logs out.
+    let kept = other.request(reqwest::Method::GET, "/account").send().await.unwrap();
+    assert_eq!(kept.headers()["cache-control"], "no-store");
+    let out = other.request(reqwest::Method::POST, "/logout").send().await.unwrap();
+    assert_eq!(out.headers()["clear-site-data"], "\"cache\"");
+    other.page(out).await.leads("/login");
     other.get("/").await.leads("/login?next=%2F");
+    other.get("/login?next=%2Faccount").await.shows(200, "Please log in to go on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

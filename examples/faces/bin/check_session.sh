@@ -1,6 +1,10 @@
 #!/bin/sh
 # Counts the recordings of one session of the example study and says what the protocol asks for and is not there.
 set -eu
+# Labels come from whoever imports; they lead to a session of the data set, and nowhere else.
+case "$STUDYGOV_SUBJECT_LABEL/$STUDYGOV_EXPERIMENT_LABEL" in
+  *[!A-Za-z0-9_/-]* | */*/*) echo "these labels are none of the example's data set"; exit 1 ;;
+esac
 session="$STUDYGOV_DATA_DIR/ds000117/$STUDYGOV_SUBJECT_LABEL/${STUDYGOV_EXPERIMENT_LABEL#*_}"
 echo "Looking into $session"
 count() { find "$session" -type f -name "$1" | wc -l | tr -d ' '; }

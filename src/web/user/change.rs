@@ -81,9 +81,8 @@ pub(in crate::web) async fn switch_role(
     Form(form): Form<RoleForm>,
 ) -> Result<Response, HttpError> {
     let role = app.accounts.role(form.role).await?.ok_or_else(|| missing("role", form.role))?;
-    if app.accounts.find(id).await?.is_none() {
-        return Err(missing("user", id));
-    }
+    // What a role asks for, and not only what it permits, can shut somebody out.
+    reached(&app, &looks, id).await?;
     if !may_give(&looks.0, &role) {
         return Err(HttpError::NotYours(format!("The role '{}' permits more than you may.", role.row.name)));
     }
@@ -166,7 +165,7 @@ pub(in crate::web) async fn send_reset(
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
     reached(&app, &looks, id).await?;
-    app.accounts.send_recovery_to(id).await?;
+    app.accounts.send_recovery_to(id, &looks.0.name).await?;
     Ok(to_user(&app, id, "reset"))
 }
 
@@ -226,7 +225,7 @@ pub(in crate::web) async fn end_second_factor(
         let told = "Your own second factor is given up on the page of your account, with a code.";
         return Err(HttpError::NotYours(told.to_owned()));
     }
-    app.accounts.end_second_factor(id).await?;
+    app.accounts.end_second_factor(id, Some(&looks.0.name)).await?;
     Ok(to_user(&app, id, "factor"))
 }
 

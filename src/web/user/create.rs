@@ -85,7 +85,8 @@ impl NewForm {
                 "password" => form.password = value,
                 "how" => form.by_mail = value == "mail",
                 "role" => form.roles.push(value),
-                "cohort" => form.cohorts.extend(value.parse::<i32>().ok()),
+                // What is no id is none that there is: an empty list would mean the whole study.
+                "cohort" => form.cohorts.extend([value.parse::<i32>().unwrap_or(-1)]),
                 _ => {}
             }
         }

@@ -144,6 +144,6 @@ fn to_user(app: &App, id: i32, told: &str) -> Response {
 
 /// The name or the address is somebody else's.
 fn taken() -> Problems {
-    let problem = "or the other name is somebody's already (people log in with either)".to_owned();
-    Problems::from([("username", problem.clone()), ("email", problem)])
+    let problem = |other: &str| format!("or the {other} belongs to an account already; people log in with either");
+    Problems::from([("username", problem("address")), ("email", problem("user name"))])
 }
