@@ -20,6 +20,7 @@ mod m20261124_000010_audit;
 mod m20261124_000011_people;
 mod m20261124_000012_role_scope;
 mod m20261126_000013_declined;
+mod m20261126_000014_result;
 
 /// All migrations, oldest first.
 pub struct Migrator;
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000011_people::Migration),
             Box::new(m20261124_000012_role_scope::Migration),
             Box::new(m20261126_000013_declined::Migration),
+            Box::new(m20261126_000014_result::Migration),
         ]
     }
 }

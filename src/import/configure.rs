@@ -218,6 +218,11 @@ async fn set_user(
         return Ok(Some(accounts.insert(connection, &new_user(entry), hash, now).await?));
     };
     if !overwrite {
+        // A new name with the address of somebody who is there already: nobody would notice that it was left out.
+        if row.username.to_lowercase() != entry.username.trim().to_lowercase() {
+            let problem = format!("{}: the address {} is that of {}", entry.username, entry.email, row.username);
+            return Err(AccountError::Invalid { field: "users", problem });
+        }
         return Ok(None);
     }
     // The name is somebody's and the address somebody else's.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 
-use sea_orm::sea_query::{Query, SelectStatement};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter,
     QueryOrder, QuerySelect,
@@ -171,11 +170,38 @@ async fn distinct<E: EntityTrait>(
     Ok(rows.into_iter().map(|row| row.state_id).collect())
 }
 
-fn actions_in_use() -> SelectStatement {
-    let mut actions = Query::select();
-    let of_those = action::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use());
-    actions.column(action::Column::Id).from(action::Entity).and_where(of_those);
-    actions
+/// The newest rows are looked at in windows of so many times what is wanted, and so many windows at most: what belongs to
+/// archived experiments is left out here, since MariaDB, asked to do it, reads and sorts all experiments first.
+const WINDOW: u64 = 4;
+const MOST_WINDOWS: usize = 8;
+
+/// The newest actions of experiments in use, with those.
+async fn newest_actions(
+    connection: &impl ConnectionTrait,
+    limit: u64,
+) -> Result<Vec<(action::Model, experiment::Model)>, DbErr> {
+    let mut found = Vec::new();
+    let mut below = i32::MAX;
+    for _ in 0..MOST_WINDOWS {
+        let rows = action::Entity::visible()
+            .filter(action::Column::Id.lt(below))
+            .order_by_desc(action::Column::Id)
+            .limit(limit * WINDOW)
+            .find_also_related(experiment::Entity)
+            .all(connection)
+            .await?;
+        let is_last = (rows.len() as u64) < limit * WINDOW;
+        below = rows.last().map_or(below, |(action, _)| action.id);
+        let in_use = |(action, experiment): (action::Model, Option<experiment::Model>)| {
+            experiment.filter(|one| one.archive_id == 0).map(|experiment| (action, experiment))
+        };
+        found.extend(rows.into_iter().filter_map(in_use));
+        if is_last || found.len() as u64 >= limit {
+            break;
+        }
+    }
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(found)
 }
 
 /// The last transitions that were taken anywhere.
@@ -183,13 +209,7 @@ fn actions_in_use() -> SelectStatement {
 /// # Errors
 /// When the database cannot be read.
 pub async fn recent_events(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Event>, DbErr> {
-    let actions = action::Entity::visible()
-        .filter(action::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use()))
-        .order_by_desc(action::Column::Id)
-        .limit(limit)
-        .find_also_related(experiment::Entity)
-        .all(connection)
-        .await?;
+    let actions = newest_actions(connection, limit).await?;
     let ids = actions.iter().map(|(action, _)| action.transition_id);
     let transitions = transition::Entity::find().filter(transition::Column::Id.is_in(ids)).all(connection).await?;
     let ends: HashMap<i32, (i32, i32)> =
@@ -199,19 +219,19 @@ pub async fn recent_events(connection: &impl ConnectionTrait, limit: u64) -> Res
     let labels: HashMap<i32, String> = labels.into_iter().map(|row| (row.id, row.label)).collect();
     let users = user_names(connection, actions.iter().filter_map(|(action, _)| action.user_id)).await?;
     let label = |id: i32| labels.get(&id).cloned().unwrap_or_default();
-    let event = |(action, experiment): (action::Model, Option<experiment::Model>)| {
+    let event = |(action, experiment): (action::Model, experiment::Model)| {
         let (from, to) = ends.get(&action.transition_id).copied().unwrap_or_default();
-        Some(Event {
+        Event {
             at: action.start_time,
             experiment_id: action.experiment_id,
-            experiment: experiment?.label,
+            experiment: experiment.label,
             from: label(from),
             to: label(to),
             user: action.user_id.and_then(|id| users.get(&id).cloned()),
             origin: action.origin.to_string(),
-        })
+        }
     };
-    Ok(actions.into_iter().filter_map(event).collect())
+    Ok(actions.into_iter().map(event).collect())
 }
 
 /// Names of accounts by id.
@@ -231,24 +251,44 @@ pub async fn user_names(
 /// # Errors
 /// When the database cannot be read.
 pub async fn recent_trouble(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Trouble>, DbErr> {
-    let executions = callback_execution::Entity::visible()
-        .filter(callback_execution::Column::Result.is_in([ExecutionResult::Failed, ExecutionResult::Timeout]))
-        .filter(callback_execution::Column::ActionId.in_subquery(actions_in_use()))
-        .order_by_desc(callback_execution::Column::Id)
-        .limit(limit)
-        .find_also_related(callback::Entity)
-        .all(connection)
-        .await?;
+    let mut found = Vec::new();
+    let mut below = i32::MAX;
+    for _ in 0..MOST_WINDOWS {
+        let executions = callback_execution::Entity::visible()
+            .filter(callback_execution::Column::Result.is_in([ExecutionResult::Failed, ExecutionResult::Timeout]))
+            .filter(callback_execution::Column::Id.lt(below))
+            .order_by_desc(callback_execution::Column::Id)
+            .limit(limit * WINDOW)
+            .find_also_related(callback::Entity)
+            .all(connection)
+            .await?;
+        let is_last = (executions.len() as u64) < limit * WINDOW;
+        below = executions.last().map_or(below, |(execution, _)| execution.id);
+        found.extend(of_experiments_in_use(connection, executions).await?);
+        if is_last || found.len() as u64 >= limit {
+            break;
+        }
+    }
+    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    Ok(found)
+}
+
+async fn of_experiments_in_use(
+    connection: &impl ConnectionTrait,
+    executions: Vec<(callback_execution::Model, Option<callback::Model>)>,
+) -> Result<Vec<Trouble>, DbErr> {
     let ids = executions.iter().map(|(execution, _)| execution.action_id);
     let actions = action::Entity::visible()
         .filter(action::Column::Id.is_in(ids))
         .find_also_related(experiment::Entity)
         .all(connection)
         .await?;
-    let actions: HashMap<i32, experiment::Model> =
-        actions.into_iter().filter_map(|(action, experiment)| Some((action.id, experiment?))).collect();
+    let in_use = |(action, experiment): (action::Model, Option<experiment::Model>)| {
+        experiment.filter(|one| one.archive_id == 0).map(|experiment| (action.id, experiment))
+    };
+    let experiments: HashMap<i32, experiment::Model> = actions.into_iter().filter_map(in_use).collect();
     let trouble = |(execution, callback): (callback_execution::Model, Option<callback::Model>)| {
-        let experiment = actions.get(&execution.action_id)?;
+        let experiment = experiments.get(&execution.action_id)?;
         Some(Trouble {
             execution_id: execution.id,
             callback: callback?.label,

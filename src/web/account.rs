@@ -71,7 +71,8 @@ pub(super) async fn show_login(
     }
     let told = match query.told.as_str() {
         "password" => Some("Your password is set. Please log in with it."),
-        _ if !query.next.is_empty() => {
+        // Whoever just opens the program needs no such word.
+        _ if own_path(&app, &query.next) != own_path(&app, "") => {
             Some("Please log in to go on: you are not logged in, or your session has ended.")
         }
         _ => None,

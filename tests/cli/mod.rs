@@ -185,7 +185,7 @@ fn the_database_is_migrated_described_and_cleaned() {
     let status = run(home.path(), &["db", "status"]);
     assert_eq!(status.status.code(), Some(1));
     assert!(status.out().lines().all(|line| line.starts_with("pending ")));
-    assert_clear(&run(home.path(), &["db", "migrate"]), 0, "13 migrations applied");
+    assert_clear(&run(home.path(), &["db", "migrate"]), 0, "14 migrations applied");
     assert_clear(&run(home.path(), &["db", "migrate"]), 0, "0 migrations applied");
     assert_eq!(run(home.path(), &["db", "status"]).status.code(), Some(0));
     assert_clear(&run(home.path(), &["db", "clean"]), 2, "say --yes");

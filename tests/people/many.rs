@@ -173,6 +173,9 @@ async fn a_configuration_is_planned_before_it_is_applied() {
     admin.post("/configuration", &form(CONFIGURATION, "apply")).await.shows(200, "Done: 3 changes");
     Visitor::logged_in(house.url(), "fred", "secret-of-fred").await;
     admin.post("/configuration", &form(CONFIGURATION, "plan")).await.shows(200, "there already");
+    // A new name with somebody's address is not left out in silence.
+    let other = "users: [{username: fritz, password: x, email: fred@example.com}]";
+    admin.post("/configuration", &form(other, "plan")).await.shows(422, "the address fred@example.com is that of fred");
     // Nobody is left out: of administrators one must stay.
     let locked = "users:\n- {username: admin, password: x, email: admin@example.com, active: false}\n";
     let page = admin.post("/configuration", &[("text", locked), ("overwrite", "1"), ("what", "plan")]).await;

@@ -225,6 +225,8 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
     }
     let home = rita.get("/").await.shows(200, "plain-experiment-1");
     assert!(!home.text.contains("<b>2</b>"), "{}", home.text);
+    // Nor is what was archived, though its actions are the newest.
+    assert!(!home.text.contains("plain-experiment-2"), "{}", home.text);
     // By their labels they are as if they were not there.
     for path in [
         "cohorts/by-label/hushhush-cohort",

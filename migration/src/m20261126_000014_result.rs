@@ -1,0 +1,20 @@
+//! Callbacks that did not succeed are found by their result, and not by reading all of them.
+
+use sea_orm_migration::prelude::*;
+
+use crate::columns::index;
+
+#[derive(DeriveMigrationName)]
+pub struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        index(manager, "callback_execution", &["result"], false).await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let name = "ix_callback_execution_result";
+        manager.drop_index(Index::drop().table("callback_execution").name(name).to_owned()).await
+    }
+}
