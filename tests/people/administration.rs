@@ -35,7 +35,7 @@ async fn somebody_is_invited_and_comes() {
     let page = admin.post("/users/new", &form).await.shows(422, "12 characters");
     assert!(page.text.contains("tina@example.com"));
     let form = [("username", "sven"), ("name", "S"), ("email", "s@example.com"), ("how", "hand"), ("password", GOOD)];
-    admin.post("/users/new", &form).await.shows(422, "somebody&#x27;s already");
+    admin.post("/users/new", &form).await.shows(422, "belongs to an account already");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,7 +66,7 @@ async fn roles_are_switched_with_a_click_and_nobody_reaches_above_themselves() {
     for role in ["1", "2"] {
         wilma.post("/users/3/role", &switch(role, "1")).await.shows(403, "permits more than you may");
     }
-    wilma.post("/users/1/role", &switch("1", "0")).await.shows(403, "permits more than you may");
+    wilma.post("/users/1/role", &switch("1", "0")).await.shows(403, "may do more than you may");
     for (path, form) in [
         ("/users/1", vec![("username", "admin"), ("name", "x"), ("email", "wilma2@example.com")]),
         ("/users/1/active", vec![("active", "0")]),
@@ -135,7 +135,7 @@ async fn accounts_are_found_changed_and_put_out() {
     let form = [("username", "uma"), ("name", "Uma U."), ("email", "not an address")];
     admin.post("/users/2", &form).await.shows(422, "email-problem");
     let form = [("username", "viktor"), ("name", "Uma U."), ("email", "uma@example.com")];
-    admin.post("/users/2", &form).await.shows(422, "somebody&#x27;s already");
+    admin.post("/users/2", &form).await.shows(422, "belongs to an account already");
     let form = [("username", "uma2"), ("name", "Uma U."), ("email", "uma2@example.com")];
     admin.post("/users/2", &form).await.leads("/users/2?told=saved");
     admin.get("/users/2").await.shows(200, "uma2@example.com");
@@ -158,7 +158,7 @@ async fn accounts_are_found_changed_and_put_out() {
     assert!(!admin.get("/users?q=evil").await.text.contains("e@example.com"));
     // `Admin` beside `admin` would be taken for each other.
     let form = [("username", "Viktor"), ("name", "x"), ("email", "x@example.com"), ("how", "mail")];
-    admin.post("/users/new", &form).await.shows(422, "somebody&#x27;s already");
+    admin.post("/users/new", &form).await.shows(422, "belongs to an account already");
     admin.get("/users/1").await.shows(200, "Did lately").shows(200, "username: uma2");
     admin.get("/users/4711").await.shows(404, "user 4711");
 }

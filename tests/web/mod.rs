@@ -182,14 +182,16 @@ async fn nonsense_gets_a_page_that_says_so() {
         ("/static/absent.css", 404),
         ("/static/../Cargo.toml", 404),
         ("/static/%2e%2e/Cargo.toml", 404),
-        ("/logout", 405),
     ] {
         let (got, text) = admin.get(path).await;
         assert_eq!(got.as_u16(), status, "{path}: {text}");
         assert!(text.contains("<h1") && text.contains(&status.to_string()), "{path}: {text}");
         assert!(!text.contains("src/"), "{path} shows internals: {text}");
     }
+    // What only does something leads to the page above when it is looked at, and does nothing.
+    assert_eq!(admin.get("/logout").await.0.as_u16(), 303);
     for (path, form, status) in [
+        ("/cohorts", &[][..], 405),
         ("/experiments/1/transition", &[][..], 422),
         ("/experiments/1/transition", &[("state", "x"), ("version", "1")], 422),
         ("/experiments/4711/transition", &[("state", "1"), ("version", "1")], 404),
