@@ -11,6 +11,7 @@ mod markup;
 mod routes;
 mod scope;
 mod scope_attacked;
+mod scope_given;
 mod sessions;
 
 use std::sync::Mutex;

@@ -1,0 +1,161 @@
+//! Roles for certain cohorts only: given, changed and taken, and what holds where.
+
+use serde_json::{Value, json};
+
+use super::scope::two_cohorts;
+use super::{GOOD, Visitor};
+use crate::support::Backend;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_role_holds_in_its_own_cohorts() {
+    let house = two_cohorts(Backend::Postgres).await;
+    house.add("sam", &["user"]).await;
+    house.scope("sam", "superuser", &json!(["plain-cohort"])).await;
+    house.scope("sam", "user", &json!(["hushhush-cohort"])).await;
+    let (sam, api) = (Visitor::logged_in(house.url(), "sam", GOOD).await, house.server.basic("sam", GOOD));
+    let admin = house.server.admin();
+    admin.put("/api/v2/experiments/1/state", json!({ "state": "failed" })).await.expect(200);
+    admin.put("/api/v2/experiments/3/state", json!({ "state": "failed" })).await.expect(200);
+    assert_eq!(api.get("/api/v2/experiments").await.expect(200)["count"], 2);
+    // The button is there only where it is good.
+    let button = "action=\"/experiments/3/transition\"";
+    sam.get("/experiments/3").await.shows(200, button);
+    let page = sam.get("/experiments/1").await.shows(200, "hushhush-experiment-1");
+    assert!(!page.text.contains("/transition\""), "{}", page.text);
+    let to = json!({ "state": "check" });
+    let refused = api.put("/api/v2/experiments/1/state", to.clone()).await.expect(404);
+    assert_eq!(
+        refused["message"],
+        "There is no experiment 1 in the cohorts in which you have the permission 'sample_state_update'."
+    );
+    api.put("/api/v2/experiments/3/state", to).await.expect(200);
+    let version = admin.get("/api/v2/experiments/1").await.expect(200)["version"].as_i64().unwrap_or(2).to_string();
+    sam.post("/experiments/1/transition", &[("state", "2"), ("version", &version)])
+        .await
+        .shows(404, "in which you have the permission");
+    for (cohort, status) in [("hushhush-cohort", 404), ("plain-cohort", 201)] {
+        let body = json!({ "label": "z", "cohort_label": cohort });
+        api.post("/api/v2/subjects", body).await.expect(status);
+    }
+    // Her own page says what may be done where.
+    let own = sam.get("/account").await.shows(200, "sample_add in plain-cohort");
+    assert!(
+        own.text.contains("the cohorts hushhush-cohort, plain-cohort") && !own.text.contains("user_read in"),
+        "{}",
+        own.text
+    );
+    // A third role for the whole study adds what it permits, and shows nothing else.
+    admin.post("/api/v2/cohorts", json!({ "label": "third" })).await.expect(201);
+    admin.put("/api/v2/users/sam/roles/keeper", json!({})).await.expect(200);
+    assert_eq!(api.get("/api/v2/cohorts").await.expect(200)["count"], 2);
+    api.put("/api/v2/experiments/1/state", json!({ "state": "check" })).await.expect(200);
+    api.get("/api/v2/users").await.expect(403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accident() {
+    let house = two_cohorts(Backend::Mariadb).await;
+    house.add("rita", &["user"]).await;
+    let admin = house.admin().await;
+    let (rita, api) = (Visitor::logged_in(house.url(), "rita", GOOD).await, house.server.basic("rita", GOOD));
+    let count = async || api.get("/api/v2/cohorts").await.expect(200)["count"].as_u64().unwrap();
+    // After the administrator, alice and bob.
+    let path = "/users/4".to_owned();
+    let cohorts_form = format!("{path}/role/cohorts");
+    assert_eq!(count().await, 2);
+    admin.get(&path).await.shows(200, "Sees the whole study").shows(200, "user: for the whole study");
+    // `user` is role 3. An empty form is a mistake, and nothing changes.
+    admin.post(&cohorts_form, &[("role", "3")]).await.shows(422, "choose at least one");
+    admin
+        .post(&cohorts_form, &[("role", "3"), ("cohort", "2"), ("cohort", "4711")])
+        .await
+        .shows(422, "one that does not exist");
+    admin.post(&cohorts_form, &[("role", "4711"), ("cohort", "2")]).await.shows(404, "role 4711");
+    assert_eq!(count().await, 2);
+    admin.post(&cohorts_form, &[("role", "3"), ("cohort", "2")]).await.leads(&format!("{path}?told=saved"));
+    // At once: in the session and with the password that is remembered.
+    assert_eq!(count().await, 1);
+    rita.get("/cohorts/1").await.shows(404, "in the cohorts that your role is for");
+    rita.get("/cohorts/2").await.shows(200, "plain-cohort");
+    admin
+        .get(&path)
+        .await
+        .shows(200, "plain-cohort</b>, and nothing of the others")
+        .shows(200, "for certain cohorts only");
+    admin.get("/users?q=rita").await.shows(200, ": plain-cohort</span>");
+    admin.get("/audit").await.shows(200, "give role").shows(200, "plain-cohort");
+
+    // The last role that is for certain cohorts is not taken away: she would see everything.
+    let switch = format!("{path}/role");
+    admin.post(&switch, &[("role", "3"), ("on", "0")]).await.shows(409, "the whole study could be seen");
+    let all = house.server.admin();
+    all.delete("/api/v2/users/rita/roles/user").await.expect(409);
+    all.delete("/api/v1/users/rita/roles/user").await.expect(409);
+    // Nor does a configuration that names other roles do it, and one that names the same leaves the cohorts alone.
+    let configuration = |role: &str| {
+        let user = json!({ "users": [{ "username": "rita", "password": GOOD, "name": "rita", "email": "rita@example.com", "active": true, "roles": [role] }] });
+        json!({ "config_definition": user.to_string() })
+    };
+    all.put("/api/v2/service/config/import-config", configuration("superuser")).await.expect(409);
+    all.put("/api/v2/service/config/import-config", configuration("user")).await.expect(200);
+    // A configuration sets the password, so the session has ended.
+    let rita = Visitor::logged_in(house.url(), "rita", GOOD).await;
+    assert_eq!(count().await, 1);
+    // Giving it again leaves it as it is; so does another role for the whole study.
+    admin.post(&switch, &[("role", "3"), ("on", "1")]).await.leads(&format!("{path}?told=saved"));
+    admin.post(&switch, &[("role", "2"), ("on", "1")]).await.leads(&format!("{path}?told=saved"));
+    assert_eq!(count().await, 1);
+    // With another role for certain cohorts the first one can go, and its cohorts with it.
+    house.scope("rita", "superuser", &json!(["hushhush-cohort"])).await;
+    assert_eq!(count().await, 2);
+    admin.post(&switch, &[("role", "3"), ("on", "0")]).await.leads(&format!("{path}?told=saved"));
+    assert_eq!(count().await, 1);
+    rita.get("/cohorts/1").await.shows(200, "hushhush-cohort");
+    all.put("/api/v2/users/rita/roles/user", json!({})).await.expect(200);
+    let of_user = all.get("/api/v2/users/rita/roles/user/cohorts").await.expect(200);
+    assert_eq!((&of_user["has_role"], &of_user["cohorts"]), (&json!(true), &Value::Null));
+
+    // Somebody is invited for a cohort from the beginning.
+    admin.get("/users/new").await.shows(200, "Only for certain cohorts").shows(200, "hushhush-cohort");
+    let form = |name: &'static str, more: &[(&'static str, &'static str)]| {
+        let email: &'static str = format!("{name}@example.com").leak();
+        let mut form = vec![("username", name), ("name", name), ("email", email), ("how", "hand"), ("password", GOOD)];
+        form.extend_from_slice(more);
+        form
+    };
+    let refused = admin.post("/users/new", &form("tom", &[("cohort", "2")])).await.shows(422, "needs a role");
+    assert!(refused.text.contains("id=\"cohort-2\" checked"), "{}", refused.text);
+    let wrong = form("tom", &[("cohort", "4711"), ("role", "user")]);
+    admin.post("/users/new", &wrong).await.shows(422, "one that does not exist");
+    let wrong = form("tom", &[("cohort", "abc"), ("role", "user")]);
+    admin.post("/users/new", &wrong).await.shows(422, "one that does not exist");
+    let wrong = form("tom", &[("cohort", "2"), ("role", "admin")]);
+    admin.post("/users/new", &wrong).await.shows(422, "for the whole study");
+    let toms = form("tom", &[("cohort", "2"), ("role", "user"), ("role", "superuser")]);
+    let made = admin.post("/users/new", &toms).await;
+    assert!(made.status == 303 && made.location.ends_with("?told=created"), "{} {}", made.status, made.text);
+    let tom = house.server.basic("tom", GOOD);
+    assert_eq!(tom.get("/api/v2/cohorts").await.expect(200)["cohorts"][0]["label"], "plain-cohort");
+    assert_eq!(tom.get("/api/v2/experiments").await.expect(200)["count"], 1);
+
+    // Of an administrator such a role can be taken away: nothing more is seen without it.
+    house.add("ada", &["admin", "user"]).await;
+    house.scope("ada", "user", &json!(["plain-cohort"])).await;
+    all.delete("/api/v2/users/ada/roles/admin").await.expect(200);
+    all.delete("/api/v2/users/ada/roles/user").await.expect(409);
+    all.put("/api/v2/users/ada/roles/admin", json!({})).await.expect(200);
+    all.delete("/api/v2/users/ada/roles/user").await.expect(200);
+
+    // `admin` is for everything; nobody gives what they may not do.
+    let path_of = |role: &str| format!("/api/v2/users/rita/roles/{role}/cohorts");
+    all.put(&path_of("admin"), json!({ "cohorts": [1] })).await.expect(400);
+    for body in [json!({}), json!({ "cohorts": [] }), json!({ "cohorts": "x" })] {
+        all.put(&path_of("user"), body).await.expect(400);
+    }
+    all.put(&path_of("user"), json!({ "cohorts": ["nowhere"] })).await.expect(404);
+    api.put(&path_of("superuser"), json!({ "cohorts": null })).await.expect(403);
+    rita.post(&cohorts_form, &[("role", "2"), ("whole", "1")]).await.shows(403, "roles_manage");
+    // And the way back, which says what it does.
+    admin.post(&cohorts_form, &[("role", "2"), ("whole", "1")]).await.leads(&format!("{path}?told=saved"));
+    assert_eq!(count().await, 2);
+}
