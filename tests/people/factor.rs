@@ -69,8 +69,13 @@ async fn a_code_is_asked_for_and_is_good_once() {
     lost.get("/account/second_factor").await.shows(200, "8 recovery codes left");
     // Without the password there is nothing to give a code for.
     house.visitor().post("/login/code", &[("code", recovery[2])]).await.leads("/login");
-    // A password alone is not enough for a script; a token is.
-    api.get("/api/v2/cohorts").await.expect(401);
+    // A password alone is not enough for a script, which hears why when it is right; a token is.
+    let refused = api.get("/api/v2/cohorts").await;
+    assert!(refused.header("www-authenticate").starts_with("Basic "));
+    let body = refused.expect(401).to_string();
+    assert!(body.contains("log in with a token") && body.contains("You are not authenticated"), "{body}");
+    let body = house.server.basic("paul", "not the password").get("/api/v2/cohorts").await.expect(401).to_string();
+    assert!(!body.contains("token"), "{body}");
     house.server.bearer(token["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(200);
     // The password alone is no login: it is neither counted nor shown as one.
     let count = async || {
@@ -112,7 +117,8 @@ async fn a_role_can_ask_for_it() {
         let page = rita.get(path).await;
         assert!(page.location == "/account/second_factor" || page.status == 401, "{path}: {}", page.status);
     }
-    house.server.basic("rita", GOOD).get("/api/v2/cohorts").await.expect(401);
+    let refused = house.server.basic("rita", GOOD).get("/api/v2/cohorts").await.expect(401);
+    assert!(refused["message"].as_str().unwrap().contains("must set one up"), "{refused}");
     token.get("/api/v2/cohorts").await.expect(401);
     let part = rita.request(reqwest::Method::GET, "/").header("hx-request", "true").send().await.unwrap();
     assert_eq!(part.headers()["hx-redirect"], "/account/second_factor");

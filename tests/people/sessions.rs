@@ -35,6 +35,8 @@ async fn a_session_is_rotated_shown_and_ended() {
     // Nothing of people is kept by a browser, and what is, goes when somebody logs out.
     let kept = other.request(reqwest::Method::GET, "/account").send().await.unwrap();
     assert_eq!(kept.headers()["cache-control"], "no-store");
+    let answer = house.server.basic("mia", GOOD).get("/api/v2/experiments").await;
+    assert_eq!(answer.header("cache-control"), "private, no-cache");
     let out = other.request(reqwest::Method::POST, "/logout").send().await.unwrap();
     assert_eq!(out.headers()["clear-site-data"], "\"cache\"");
     other.page(out).await.leads("/login");

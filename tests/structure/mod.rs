@@ -177,3 +177,38 @@ fn what_belongs_to_a_cohort_is_read_for_somebody() {
         assert!(used, "{one:?} is not there any more");
     }
 }
+
+/// Ways to bring another table into a statement; the name of the table comes next.
+const JOINS: &[&str] = &["related(", "linked(", "load_one(", "load_many(", "Relation::"];
+
+/// A table that is joined is as visible as the one the statement begins with: where that one is of no cohort (as a state), its
+/// rows would be read unseen by the test above.
+#[test]
+fn what_belongs_to_a_cohort_is_joined_to_what_is_visible() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    let rooms = ["study", "engine", "workflow", "import", "account", "http", "api", "web", "view"];
+    for (_, path, text) in files().into_iter().filter(|(room, _, _)| rooms.contains(&room.as_str())) {
+        for (at, way) in JOINS.iter().flat_map(|way| text.match_indices(way)) {
+            let from = at + way.len();
+            let name = text[from..].split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap();
+            let is_of_cohort = OF_COHORTS.iter().any(|table| table.replace('_', "") == name.to_lowercase());
+            let is_of_cohort = is_of_cohort || OF_COHORTS.contains(&name);
+            if !is_of_cohort {
+                continue;
+            }
+            seen += 1;
+            // Statements are put together in steps: what is visible stands somewhere above in the same function.
+            let function = text[..at].rfind("fn ").unwrap_or(0);
+            if !text[function..at].contains("visible") {
+                let line = text[..at].lines().count();
+                wrong.push(format!(
+                    "{}:{line}: joins {name} to what is not `visible`",
+                    path.strip_prefix(root).unwrap().display()
+                ));
+            }
+        }
+    }
+    assert!(seen > 8, "{seen}: the joins were not found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
