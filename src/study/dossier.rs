@@ -15,7 +15,7 @@ use crate::entity::{
 };
 
 use super::Visible;
-use super::overview::user_names;
+use super::recent::user_names;
 use super::variable::variables_of;
 
 /// See the module.

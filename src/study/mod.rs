@@ -9,6 +9,7 @@ pub mod label;
 pub mod link;
 pub mod listing;
 pub mod overview;
+pub mod recent;
 pub mod record;
 pub mod reference;
 pub mod register;

@@ -8,8 +8,8 @@ use sea_orm::{
 };
 use serde::Serialize;
 
-use crate::entity::kind::{ExecutionResult, ExecutionStatus};
-use crate::entity::{action, callback, callback_execution, cohort, experiment, state, transition, user, workflow};
+use crate::entity::kind::ExecutionStatus;
+use crate::entity::{callback, callback_execution, cohort, experiment, state, transition, workflow};
 
 use super::visible::{Visible, experiments_in_use, subjects_in_use};
 
@@ -43,29 +43,6 @@ pub struct WorkflowCounts {
     pub label: String,
     pub experiments: u64,
     pub states: Vec<StateCount>,
-}
-
-/// Something that happened.
-#[derive(Debug, Clone, Serialize)]
-pub struct Event {
-    pub at: chrono::NaiveDateTime,
-    pub experiment_id: i32,
-    pub experiment: String,
-    pub from: String,
-    pub to: String,
-    pub user: Option<String>,
-    pub origin: String,
-}
-
-/// A callback that did not succeed, in the state that its experiment is in.
-#[derive(Debug, Clone, Serialize)]
-pub struct Trouble {
-    pub execution_id: i32,
-    pub callback: String,
-    pub result: String,
-    pub at: Option<chrono::NaiveDateTime>,
-    pub experiment_id: i32,
-    pub experiment: String,
 }
 
 /// # Errors
@@ -168,135 +145,4 @@ async fn distinct<E: EntityTrait>(
     let rows =
         select.select_only().column_as(column, "state_id").distinct().into_model::<StateId>().all(connection).await?;
     Ok(rows.into_iter().map(|row| row.state_id).collect())
-}
-
-/// The newest rows are looked at in windows of so many times what is wanted, and so many windows at most: what belongs to
-/// archived experiments is left out here, since MariaDB, asked to do it, reads and sorts all experiments first.
-const WINDOW: u64 = 4;
-const MOST_WINDOWS: usize = 8;
-
-/// The newest actions of experiments in use, with those.
-async fn newest_actions(
-    connection: &impl ConnectionTrait,
-    limit: u64,
-) -> Result<Vec<(action::Model, experiment::Model)>, DbErr> {
-    let mut found = Vec::new();
-    let mut below = i32::MAX;
-    for _ in 0..MOST_WINDOWS {
-        let rows = action::Entity::visible()
-            .filter(action::Column::Id.lt(below))
-            .order_by_desc(action::Column::Id)
-            .limit(limit * WINDOW)
-            .find_also_related(experiment::Entity)
-            .all(connection)
-            .await?;
-        let is_last = (rows.len() as u64) < limit * WINDOW;
-        below = rows.last().map_or(below, |(action, _)| action.id);
-        let in_use = |(action, experiment): (action::Model, Option<experiment::Model>)| {
-            experiment.filter(|one| one.archive_id == 0).map(|experiment| (action, experiment))
-        };
-        found.extend(rows.into_iter().filter_map(in_use));
-        if is_last || found.len() as u64 >= limit {
-            break;
-        }
-    }
-    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    Ok(found)
-}
-
-/// The last transitions that were taken anywhere.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn recent_events(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Event>, DbErr> {
-    let actions = newest_actions(connection, limit).await?;
-    let ids = actions.iter().map(|(action, _)| action.transition_id);
-    let transitions = transition::Entity::find().filter(transition::Column::Id.is_in(ids)).all(connection).await?;
-    let ends: HashMap<i32, (i32, i32)> =
-        transitions.iter().map(|row| (row.id, (row.source_state_id, row.destination_state_id))).collect();
-    let ids = ends.values().flat_map(|(from, to)| [*from, *to]);
-    let labels = state::Entity::find().filter(state::Column::Id.is_in(ids)).all(connection).await?;
-    let labels: HashMap<i32, String> = labels.into_iter().map(|row| (row.id, row.label)).collect();
-    let users = user_names(connection, actions.iter().filter_map(|(action, _)| action.user_id)).await?;
-    let label = |id: i32| labels.get(&id).cloned().unwrap_or_default();
-    let event = |(action, experiment): (action::Model, experiment::Model)| {
-        let (from, to) = ends.get(&action.transition_id).copied().unwrap_or_default();
-        Event {
-            at: action.start_time,
-            experiment_id: action.experiment_id,
-            experiment: experiment.label,
-            from: label(from),
-            to: label(to),
-            user: action.user_id.and_then(|id| users.get(&id).cloned()),
-            origin: action.origin.to_string(),
-        }
-    };
-    Ok(actions.into_iter().map(event).collect())
-}
-
-/// Names of accounts by id.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn user_names(
-    connection: &impl ConnectionTrait,
-    ids: impl Iterator<Item = i32>,
-) -> Result<HashMap<i32, String>, DbErr> {
-    let users = user::Entity::find().filter(user::Column::Id.is_in(ids)).all(connection).await?;
-    Ok(users.into_iter().map(|row| (row.id, row.name)).collect())
-}
-
-/// Callbacks that failed or timed out last.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn recent_trouble(connection: &impl ConnectionTrait, limit: u64) -> Result<Vec<Trouble>, DbErr> {
-    let mut found = Vec::new();
-    let mut below = i32::MAX;
-    for _ in 0..MOST_WINDOWS {
-        let executions = callback_execution::Entity::visible()
-            .filter(callback_execution::Column::Result.is_in([ExecutionResult::Failed, ExecutionResult::Timeout]))
-            .filter(callback_execution::Column::Id.lt(below))
-            .order_by_desc(callback_execution::Column::Id)
-            .limit(limit * WINDOW)
-            .find_also_related(callback::Entity)
-            .all(connection)
-            .await?;
-        let is_last = (executions.len() as u64) < limit * WINDOW;
-        below = executions.last().map_or(below, |(execution, _)| execution.id);
-        found.extend(of_experiments_in_use(connection, executions).await?);
-        if is_last || found.len() as u64 >= limit {
-            break;
-        }
-    }
-    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    Ok(found)
-}
-
-async fn of_experiments_in_use(
-    connection: &impl ConnectionTrait,
-    executions: Vec<(callback_execution::Model, Option<callback::Model>)>,
-) -> Result<Vec<Trouble>, DbErr> {
-    let ids = executions.iter().map(|(execution, _)| execution.action_id);
-    let actions = action::Entity::visible()
-        .filter(action::Column::Id.is_in(ids))
-        .find_also_related(experiment::Entity)
-        .all(connection)
-        .await?;
-    let in_use = |(action, experiment): (action::Model, Option<experiment::Model>)| {
-        experiment.filter(|one| one.archive_id == 0).map(|experiment| (action.id, experiment))
-    };
-    let experiments: HashMap<i32, experiment::Model> = actions.into_iter().filter_map(in_use).collect();
-    let trouble = |(execution, callback): (callback_execution::Model, Option<callback::Model>)| {
-        let experiment = experiments.get(&execution.action_id)?;
-        Some(Trouble {
-            execution_id: execution.id,
-            callback: callback?.label,
-            result: execution.result.to_string(),
-            at: execution.finished,
-            experiment_id: experiment.id,
-            experiment: experiment.label.clone(),
-        })
-    };
-    Ok(executions.into_iter().filter_map(trouble).collect())
 }

@@ -8,7 +8,8 @@ use crate::account::Permission;
 use crate::app::App;
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::mail::Of;
-use crate::study::overview::{self, Event, Totals, Trouble, WorkflowCounts};
+use crate::study::overview::{self, Totals, WorkflowCounts};
+use crate::study::recent::{self, Event, Trouble};
 
 use super::page::page_or_block;
 
@@ -52,8 +53,8 @@ pub(super) async fn show_home(State(app): State<App>, user: LoggedIn, wants: Wan
     let home = Home {
         totals: overview::totals(connection).await?,
         workflows: overview::workflows(connection, None).await?,
-        events: overview::recent_events(connection, 12).await?,
-        trouble: overview::recent_trouble(connection, 6).await?,
+        events: recent::events(connection, 12).await?,
+        trouble: recent::trouble(connection, 6).await?,
         people: people(&app, &user).await?,
     };
     page_or_block(&app, "home.html", "home", &user.0, home, wants.fragment.then_some("live"))
