@@ -39,6 +39,9 @@ pub enum LoginError {
     /// Of somebody who has confirmed the address and given the right password.
     #[error("the account waits for an administrator")]
     Waiting,
+    /// Of a script that brings the right password of somebody who has a second factor, or whose role asks for one.
+    #[error("the password alone does not do for this account")]
+    TokenWanted,
     #[error(transparent)]
     Account(#[from] AccountError),
 }
@@ -124,7 +127,7 @@ impl Accounts {
     /// for who has a second factor or must have one: their scripts use tokens.
     ///
     /// # Errors
-    /// [`LoginError::TooMany`] after many failures.
+    /// [`LoginError::TooMany`] after many failures, [`LoginError::TokenWanted`].
     pub async fn verify(
         &self,
         login: &str,
@@ -165,7 +168,9 @@ impl Accounts {
             Err(LoginError::Waiting) => None,
             outcome => outcome?,
         };
-        let user = user.filter(|user| !user.has_second_factor && !user.must_enrol);
+        if user.as_ref().is_some_and(|user| !may_come_with_password_alone(user)) {
+            return Err(LoginError::TokenWanted);
+        }
         if let Some(user) = &user {
             let now = Instant::now();
             self.logins.remember(key, Remembered { user: user.clone(), verified: now, loaded: now });
@@ -221,7 +226,7 @@ impl Accounts {
         let loaded = Instant::now();
         let user = self.find_active(entry.user.id).await.map_err(AccountError::Database)?;
         let user = user.filter(|user| user.uniquifier == entry.user.uniquifier);
-        let user = user.filter(|user| !user.has_second_factor && !user.must_enrol);
+        let user = user.filter(may_come_with_password_alone);
         match &user {
             Some(user) => {
                 self.logins.remember(*key, Remembered { user: user.clone(), verified: entry.verified, loaded });
@@ -246,6 +251,10 @@ impl Accounts {
     pub async fn find_active(&self, id: i32) -> Result<Option<User>, sea_orm::DbErr> {
         find_active(self.database.reader(), id).await
     }
+}
+
+fn may_come_with_password_alone(user: &User) -> bool {
+    !user.has_second_factor && !user.must_enrol
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
@@ -69,7 +70,7 @@ impl FromRequestParts<App> for MaybeCaller {
             return Ok(Self(known.map(|user| Caller { user, by: By::Session })));
         };
         let found = match scheme(&given) {
-            Some(("basic", encoded)) => basic(parts, app, encoded).await.map_err(IntoResponse::into_response)?,
+            Some(("basic", encoded)) => basic(parts, app, encoded).await.map_err(|error| refused(app, error))?,
             Some(("bearer", secret)) => {
                 let found =
                     app.accounts.bearer(secret).await.map_err(|error| HttpError::from(error).into_response())?;
@@ -107,11 +108,19 @@ async fn basic(parts: &mut Parts, app: &App, encoded: &str) -> Result<Option<Cal
 
 /// 401, with what the Python client and browsers want to know.
 pub(super) fn unauthenticated(app: &App) -> Response {
+    refused(app, HttpError::Unauthenticated)
+}
+
+/// What is wrong with a login; at 401 with how one logs in.
+fn refused(app: &App, error: HttpError) -> Response {
+    let mut response = error.into_response();
+    if response.status() != StatusCode::UNAUTHORIZED {
+        return response;
+    }
     let web = &app.settings.web;
     let named = format!("{} {}", web.instance_name, web.project_name);
     let realm: String =
         named.chars().filter(|c| c.is_ascii_graphic() && *c != '"' && *c != '\\' || *c == ' ').collect();
-    let mut response = HttpError::Unauthenticated.into_response();
     if let Ok(value) = HeaderValue::from_str(&format!("Basic realm=\"{realm}\"")) {
         response.headers_mut().insert(WWW_AUTHENTICATE, value);
     }

@@ -34,6 +34,11 @@ pub enum HttpError {
     Invalid(BTreeMap<String, String>),
     #[error("Please log in: the name or the password is missing or wrong, or the account is not active.")]
     Unauthenticated,
+    #[error(
+        "The password is right, and not enough: this account has a second factor, or must set one up. \
+         Then scripts log in with a token ('Your account', 'Tokens for your scripts')."
+    )]
+    TokenWanted,
     #[error("You do not have the permission '{0}'.")]
     Forbidden(&'static str),
     #[error("{0}")]
@@ -126,7 +131,7 @@ impl HttpError {
     pub fn status(&self) -> StatusCode {
         match self {
             Self::BadRequest(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthenticated => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated | Self::TokenWanted => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::NotYours(_) => StatusCode::FORBIDDEN,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
@@ -145,6 +150,7 @@ impl From<LoginError> for HttpError {
             LoginError::TooMany(seconds) => Self::TooMany(seconds),
             // The page of the login says it; everywhere else it is a login that is refused.
             LoginError::Waiting => Self::Unauthenticated,
+            LoginError::TokenWanted => Self::TokenWanted,
             LoginError::Account(error) => error.into(),
         }
     }
