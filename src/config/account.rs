@@ -19,11 +19,12 @@ impl std::fmt::Debug for AdminSettings {
 }
 
 impl AdminSettings {
-    /// Reads `STUDYGOV_ADMIN_*`; none when no user name is given.
+    /// Reads `STUDYGOV_ADMIN_*`; none unless both a user name and a password are given. One alone is told of in `warnings`: in the
+    /// existing product people take the password out again when the account is there.
     ///
     /// # Errors
-    /// When there is a user name without a password, or a password without a user name.
-    pub fn read(environment: &Environment) -> Result<Option<Self>, SettingError> {
+    /// When `STUDYGOV_ADMIN_FORCE_UPDATE` cannot be read.
+    pub fn read(environment: &Environment, warnings: &mut Vec<String>) -> Result<Option<Self>, SettingError> {
         let force_update = environment.flag("STUDYGOV_ADMIN_FORCE_UPDATE", false)?;
         match (environment.get("STUDYGOV_ADMIN_USERNAME"), environment.get("STUDYGOV_ADMIN_PASSWORD")) {
             (None, None) => Ok(None),
@@ -33,11 +34,13 @@ impl AdminSettings {
                 password: password.to_owned(),
                 force_update,
             })),
-            (Some(_), None) => {
-                Err(SettingError::new("STUDYGOV_ADMIN_PASSWORD", "is needed together with STUDYGOV_ADMIN_USERNAME"))
-            }
-            (None, Some(_)) => {
-                Err(SettingError::new("STUDYGOV_ADMIN_USERNAME", "is needed together with STUDYGOV_ADMIN_PASSWORD"))
+            (username, _) => {
+                let (given, wanted) =
+                    if username.is_some() { ("USERNAME", "PASSWORD") } else { ("PASSWORD", "USERNAME") };
+                warnings.push(format!(
+                    "STUDYGOV_ADMIN_{given} without STUDYGOV_ADMIN_{wanted} makes no account and changes none"
+                ));
+                Ok(None)
             }
         }
     }

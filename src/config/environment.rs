@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 
+use super::dotenv::{self, Dotenv};
+
 /// A setting that cannot be used; the start ends with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {problem}")]
@@ -26,32 +28,38 @@ impl SettingError {
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
+    /// What of the `.env` file could not be read.
+    warnings: Vec<String>,
 }
 
 impl Environment {
     /// The process's environment, with a `.env` file in `directory` for what it does not set.
     ///
     /// # Errors
-    /// When there is a `.env` file that cannot be read or parsed; the message names the line.
+    /// When there is a `.env` file that cannot be read. Lines of it that say nothing are left out, as the existing product leaves
+    /// them out: see [`Self::warnings`].
     pub fn load(directory: &Path) -> Result<Self, SettingError> {
-        let mut variables = BTreeMap::new();
-        let file = directory.join(".env");
-        if file.is_file() {
-            let name = file.display().to_string();
-            let entries =
-                dotenvy::from_path_iter(&file).map_err(|error| SettingError::new(&name, error.to_string()))?;
-            for entry in entries {
-                // Without the line itself: it may hold a secret.
-                let (key, value) =
-                    entry.map_err(|_| SettingError::new(&name, "a line is not of the form NAME=value"))?;
-                variables.insert(key, value);
-            }
-        }
         // Not `vars()`: that panics on a value that is no Unicode, even of a variable nobody asked for.
-        variables.extend(
-            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))),
-        );
-        Ok(Self { variables })
+        let process =
+            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+        let process: BTreeMap<String, String> = process.collect();
+        let file = directory.join(".env");
+        if !file.is_file() {
+            return Ok(Self { variables: process, warnings: Vec::new() });
+        }
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(&file).map_err(|error| SettingError::new(&name, error.to_string()))?;
+        let Dotenv { mut variables, unread } = dotenv::read(&text, &process);
+        variables.extend(process);
+        // Without the line itself: it may hold a secret.
+        let warning = |line: &usize| format!("line {line} of {name} is not of the form NAME=value and is left out");
+        Ok(Self { variables, warnings: unread.iter().map(warning).collect() })
+    }
+
+    /// A sentence for each line of the `.env` file that says nothing.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The first of `names` that is set, with its value.
@@ -67,6 +75,12 @@ impl Environment {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// The value of `name` with the blanks around it; nothing when it is not set.
+    #[must_use]
+    pub fn exact(&self, name: &str) -> &str {
+        self.variables.get(name).map_or("", String::as_str)
     }
 
     /// The value of `name`, or `default`.
@@ -99,6 +113,18 @@ impl Environment {
         }
     }
 
+    /// As [`Self::flag`] of something that lets people in: set to nothing it is off, as in the existing product, where
+    /// `NAME=${NAME_OF_SOMETHING_UNSET}` of a compose file switches it off.
+    ///
+    /// # Errors
+    /// As [`Self::flag`].
+    pub fn switch(&self, name: &str, default: bool) -> Result<bool, SettingError> {
+        match self.variables.get(name) {
+            Some(value) if value.trim().is_empty() => Ok(false),
+            _ => self.flag(name, default),
+        }
+    }
+
     /// All names that are set.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.variables.keys().map(String::as_str)
@@ -107,7 +133,8 @@ impl Environment {
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
-        Self { variables: entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect() }
+        let variables = entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        Self { variables, warnings: Vec::new() }
     }
 }
 

@@ -1,9 +1,30 @@
-//! The names that are read, so that a misspelled one can be pointed out.
+//! The names that are read, so that a misspelled one can be pointed out, and one that meant something to the existing product and
+//! means nothing here.
 
 use super::Environment;
 
-/// Every `STUDYGOV_*` name that this product or the existing one reads.
+/// Every `STUDYGOV_*`, `SECURITY_*` and `MAIL_*` name that this product or the existing one reads.
 const KNOWN: &[&str] = &[
+    "MAIL_DEFAULT_SENDER",
+    "MAIL_PASSWORD",
+    "MAIL_PORT",
+    "MAIL_SERVER",
+    "MAIL_SUPPRESS_SEND",
+    "MAIL_USERNAME",
+    "MAIL_USE_SSL",
+    "MAIL_USE_TLS",
+    "SECURITY_CHANGEABLE",
+    "SECURITY_CONFIRMABLE",
+    "SECURITY_CONFIRM_EMAIL_WITHIN",
+    "SECURITY_EMAIL_SENDER",
+    "SECURITY_PASSWORD_LENGTH_MIN",
+    "SECURITY_PASSWORD_SALT",
+    "SECURITY_RECOVERABLE",
+    "SECURITY_REGISTERABLE",
+    "SECURITY_REMEMBER",
+    "SECURITY_RESET_PASSWORD_WITHIN",
+    "SECURITY_SESSION_IDLE",
+    "SECURITY_SESSION_LONGEST",
     "STUDYGOV_ADMIN_EMAIL",
     "STUDYGOV_ADMIN_FORCE_UPDATE",
     "STUDYGOV_ADMIN_PASSWORD",
@@ -44,20 +65,27 @@ const KNOWN: &[&str] = &[
     "STUDYGOV_XNAT_PROJECT",
 ];
 
-/// One sentence for each `STUDYGOV_*` name that is set and that nobody reads, with the nearest known name.
+/// One sentence for each name that begins like ours, is set and is read by nobody, with the nearest known name. The existing product
+/// handed all of `SECURITY_*` and `MAIL_*` to Flask-Security and Flask-Mail.
 #[must_use]
 pub fn unknown_names(environment: &Environment) -> Vec<String> {
     environment
         .names()
-        .filter(|name| name.starts_with("STUDYGOV_") && !KNOWN.contains(name))
+        .filter(|name| ["STUDYGOV_", "SECURITY_", "MAIL_"].iter().any(|start| name.starts_with(start)))
+        .filter(|name| !KNOWN.contains(name))
         .map(|name| {
             let nearest = KNOWN.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
             match nearest {
-                Some(known) if strsim::damerau_levenshtein(name, known) <= 6 => {
+                Some(known) if strsim::damerau_levenshtein(name, known) <= nearly(name) => {
                     format!("{name} is not a setting of Study Governor; did you mean {known}?")
                 }
                 _ => format!("{name} is not a setting of Study Governor and is ignored"),
             }
         })
         .collect()
+}
+
+/// Of names that are ours only a mistake is likely; what `SECURITY_*` names mean is many things.
+fn nearly(name: &str) -> usize {
+    if name.starts_with("STUDYGOV_") { 6 } else { 2 }
 }

@@ -52,7 +52,7 @@ impl MailSettings {
     /// # Errors
     /// When a value cannot be used.
     pub fn read(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
-        let senders = ["STUDYGOV_EMAIL_FROM", "MAIL_DEFAULT_SENDER"];
+        let senders = ["STUDYGOV_EMAIL_FROM", "MAIL_DEFAULT_SENDER", "SECURITY_EMAIL_SENDER"];
         let from = environment.first(&senders).map_or("studygovernor@localhost", |(_, value)| value);
         let to = environment.get("STUDYGOV_EMAIL_TO").unwrap_or_default();
         Ok(Self {
@@ -80,13 +80,17 @@ fn server(environment: &Environment) -> Result<Option<MailServer>, SettingError>
         (false, false) => MailSecurity::Plain,
     };
     let usual = match security {
-        MailSecurity::Plain => 25,
-        MailSecurity::StartTls => 587,
+        // As in Flask-Mail, which knows one default.
+        MailSecurity::Plain | MailSecurity::StartTls => 25,
         MailSecurity::Tls => 465,
     };
     let port: u16 = environment.number("MAIL_PORT", usual, "a port (1 to 65535)")?;
     if port == 0 {
         return Err(unusable("MAIL_PORT", 0, "a port (1 to 65535)"));
+    }
+    // As in Flask-Mail: of a copy of a study that is tried out nobody gets mails.
+    if environment.flag("MAIL_SUPPRESS_SEND", false)? {
+        return Ok(None);
     }
     let Some(host) = environment.get("MAIL_SERVER") else { return Ok(None) };
     let login = environment
@@ -115,11 +119,14 @@ mod tests {
         ])
         .unwrap();
         let server = settings.server.unwrap();
-        assert_eq!((server.port, server.security), (587, MailSecurity::StartTls));
+        assert_eq!((server.port, server.security), (25, MailSecurity::StartTls));
         assert!(!format!("{server:?}").contains("(\"u\""));
         assert_eq!(settings.to, ["a@example.org", "b@example.org"]);
         assert_eq!((settings.from.as_str(), settings.prefix.as_str()), ("s@example.org", "[study governor]"));
         assert!(read(&[]).unwrap().server.is_none());
+        let suppressed = [("MAIL_SERVER", "smtp.example.org"), ("MAIL_SUPPRESS_SEND", "True")];
+        assert!(read(&suppressed).unwrap().server.is_none());
+        assert_eq!(read(&[("SECURITY_EMAIL_SENDER", "x@example.org")]).unwrap().from, "x@example.org");
         assert_eq!(read(&[("MAIL_PORT", "x")]).unwrap_err().variable, "MAIL_PORT");
         assert_eq!(read(&[("MAIL_USE_SSL", "1"), ("MAIL_USE_TLS", "1")]).unwrap_err().variable, "MAIL_USE_SSL");
     }

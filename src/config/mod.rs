@@ -6,6 +6,7 @@
 mod account;
 mod callback;
 mod database;
+mod dotenv;
 mod environment;
 mod known;
 mod mail;
@@ -49,7 +50,8 @@ impl Settings {
     pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
         let project = ProjectSettings::read(environment, working_directory);
         let database = DatabaseSettings::read(environment, &project.home)?;
-        let mut warnings = known::unknown_names(environment);
+        let mut warnings = environment.warnings().to_vec();
+        warnings.extend(known::unknown_names(environment));
         if environment.get("STUDYGOV_XNAT_PROJECT").is_none() {
             warnings.push("STUDYGOV_XNAT_PROJECT is not set; 'studygovernor' is used".to_owned());
         }
@@ -59,13 +61,22 @@ impl Settings {
         if environment.get("SECRET_KEY").is_some_and(|key| key.len() < 16) {
             warnings.push("SECRET_KEY is short: anybody who guesses it can answer for callbacks".to_owned());
         }
+        if environment.flag("MAIL_SUPPRESS_SEND", false)? {
+            warnings.push("MAIL_SUPPRESS_SEND is set: no mail is sent, they lie in a folder".to_owned());
+        }
         let callback = CallbackSettings::read(environment)?;
+        let web = WebSettings::read(environment)?;
+        if web.external.is_none() && environment.get("MAIL_SERVER").is_some() {
+            let base = web.base_url();
+            warnings.push(format!("STUDYGOV_EXTERNAL_HOSTNAME is not set: links in mails begin with {base}"));
+        }
+        let admin = AdminSettings::read(environment, &mut warnings)?;
         Ok(Self {
             secrets: Secrets::read(environment, &project.home, database.is_default)?,
-            web: WebSettings::read(environment)?,
+            web,
             callback,
             work: WorkSettings::read(environment, working_directory)?,
-            admin: AdminSettings::read(environment)?,
+            admin,
             security: SecuritySettings::read(environment)?,
             database,
             project,
@@ -106,6 +117,20 @@ mod tests {
     fn an_unknown_name_is_pointed_out_with_the_nearest() {
         let warnings = read(&[("STUDYGOV_PROT", "1")]).unwrap().warnings;
         assert!(warnings.iter().any(|warning| warning.contains("STUDYGOV_PORT")), "{warnings:?}");
+        let set = [
+            ("SECURITY_PASSWORD_HASH", "bcrypt"),
+            ("MAIL_SEVER", "h"),
+            ("STUDYGOV_ADMIN_USERNAME", "admin"),
+            ("MAIL_SERVER", "h"),
+            ("STUDYGOV_HOST", "0.0.0.0"),
+        ];
+        let settings = read(&set).unwrap();
+        assert!(settings.admin.is_none());
+        let said = |words: &str| settings.warnings.iter().any(|warning| warning.contains(words));
+        assert!(said("SECURITY_PASSWORD_HASH is not a setting of Study Governor and is ignored"));
+        assert!(said("did you mean MAIL_SERVER?"));
+        assert!(said("without STUDYGOV_ADMIN_PASSWORD makes no account"));
+        assert!(said("links in mails begin with http://0.0.0.0:8000"), "{:?}", settings.warnings);
     }
 
     #[test]

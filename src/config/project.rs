@@ -25,7 +25,7 @@ pub struct ProjectSettings {
 }
 
 impl ProjectSettings {
-    /// Reads `STUDYGOV_PROJECT_*` and `STUDYGOV_DATA_DIR`; paths are taken from the working directory.
+    /// Reads `STUDYGOV_PROJECT_*` and `STUDYGOV_DATA_DIR`: the home from the working directory, the folders from the home.
     #[must_use]
     pub fn read(environment: &Environment, working_directory: &Path) -> Self {
         let home = working_directory.join(environment.text("STUDYGOV_PROJECT_HOME", "."));
@@ -81,8 +81,9 @@ fn secret(
     name: &str,
     file: &str,
 ) -> Result<String, SettingError> {
-    if let Some(value) = environment.get(name) {
-        return Ok(value.to_owned());
+    if environment.get(name).is_some() {
+        // As it is: hashes of the existing product were made with the blanks around it, if there are any.
+        return Ok(environment.exact(name).to_owned());
     }
     if !embedded {
         let hint = "is required with a database of your own: set it to a long random text, the same for all servers";

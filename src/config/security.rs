@@ -64,10 +64,10 @@ impl SecuritySettings {
             Some(text) => span(text).ok_or_else(|| unusable(name, text, "a time like '5 days' or '90 minutes'")),
         };
         Ok(Self {
-            registerable: environment.flag("SECURITY_REGISTERABLE", true)?,
-            confirmable: environment.flag("SECURITY_CONFIRMABLE", true)?,
-            recoverable: environment.flag("SECURITY_RECOVERABLE", true)?,
-            changeable: environment.flag("SECURITY_CHANGEABLE", true)?,
+            registerable: environment.switch("SECURITY_REGISTERABLE", true)?,
+            confirmable: environment.switch("SECURITY_CONFIRMABLE", true)?,
+            recoverable: environment.switch("SECURITY_RECOVERABLE", true)?,
+            changeable: environment.switch("SECURITY_CHANGEABLE", true)?,
             password_length,
             confirm_within: within("SECURITY_CONFIRM_EMAIL_WITHIN", default.confirm_within)?,
             reset_within: within("SECURITY_RESET_PASSWORD_WITHIN", default.reset_within)?,
@@ -131,12 +131,13 @@ mod tests {
             ("SECURITY_RESET_PASSWORD_WITHIN", "1 hour, 30 minutes"),
             ("STUDYGOV_UPLOAD_LIMIT", "500 MB"),
             ("SECURITY_REGISTERABLE", "False"),
+            ("SECURITY_CHANGEABLE", ""),
         ])
         .unwrap();
         assert_eq!(settings.confirm_within, TimeDelta::days(2));
         assert_eq!(settings.reset_within, TimeDelta::minutes(90));
         assert_eq!(settings.largest_upload, 500 << 20);
-        assert!(!settings.registerable && settings.recoverable);
+        assert!(!settings.registerable && !settings.changeable && settings.recoverable);
         for (name, value) in [
             ("SECURITY_CONFIRM_EMAIL_WITHIN", "soon"),
             ("SECURITY_SESSION_IDLE", "0 days"),

@@ -79,7 +79,6 @@ fn wrong_settings_end_in_one_sentence_and_exit_code_2() {
         ("SQLALCHEMY_DATABASE_URI", "oracle://u@h/d", "SQLALCHEMY_DATABASE_URI: 'oracle://…' is not"),
         ("DATABASE_URL", "postgresql+psycopg2://u:p@127.0.0.1:1/d", "SECRET_KEY: is required"),
         ("STUDYGOV_CALLBACK_METHOD", "pigeon", "STUDYGOV_CALLBACK_METHOD: 'pigeon'"),
-        ("STUDYGOV_ADMIN_USERNAME", "admin", "STUDYGOV_ADMIN_PASSWORD: is needed"),
         ("STUDYGOV_PROJECT_HOME", "absent/folder", "SECRET_KEY: is not set and cannot be kept in"),
     ] {
         let output = studygovernor(home.path(), &["serve"]).env(name, value).output().unwrap();
@@ -87,7 +86,7 @@ fn wrong_settings_end_in_one_sentence_and_exit_code_2() {
     }
     std::fs::write(home.path().join(".env"), "STUDYGOV_PORT=eighty\n").unwrap();
     assert_clear(&run(home.path(), &["serve"]), 2, "STUDYGOV_PORT: 'eighty'");
-    std::fs::write(home.path().join(".env"), "this is no setting\n").unwrap();
+    std::fs::write(home.path().join(".env"), b"NAME=\xff\n").unwrap();
     assert_clear(&run(home.path(), &["serve"]), 2, ".env");
 }
 
@@ -274,6 +273,19 @@ fn a_server_is_healthy_until_it_is_told_to_stop() {
     let began = std::time::Instant::now();
     assert_eq!(server.terminate(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+/// As people have it from the existing product.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dotenv_file_of_before_is_read() {
+    let home = tempfile::tempdir().unwrap();
+    let file = "STUDYGOV_INSTANCE_NAME=It's the Study\nmade by hand\nSECURITY_PASSWORD_SALT=ab$cd\nSTUDYGOV_PORT=0\n";
+    std::fs::write(home.path().join(".env"), file).unwrap();
+    let server = Program::start(studygovernor(home.path(), &["serve"]));
+    assert!(server.log().contains(".env is not of the form NAME=value") && server.log().contains("line 2 of"));
+    assert!(!server.log().contains("made by hand"), "it may be a secret");
+    let page = reqwest::get(format!("{}/login", server.url)).await.unwrap().text().await.unwrap();
+    assert!(page.contains("It&#x27;s the Study"), "{page}");
 }
 
 #[test]
