@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::{Expr, ExprTrait, Func};
-use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder,
+    QuerySelect,
+};
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
@@ -19,14 +22,15 @@ use super::role::shown as role_shown;
 use super::user::{check, insert, is_weak};
 use super::{AccountError, NewUser, Passwords, Permission};
 
-/// Makes the roles of the first start when there are no roles at all.
+/// Makes the roles of the first start when there are no roles at all; otherwise sees to it that administrators may do everything.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn ensure_roles(database: &Database, now: NaiveDateTime) -> Result<(), DbErr> {
     let transaction = database.begin().await?;
     if role::Entity::find().one(&*transaction).await?.is_some() {
-        return Ok(());
+        fill_up_admin(&*transaction, now).await?;
+        return transaction.commit().await;
     }
     for (name, permissions) in Permission::first_roles() {
         let names: Vec<&str> = permissions.into_iter().map(Permission::name).collect();
@@ -49,6 +53,28 @@ pub async fn ensure_roles(database: &Database, now: NaiveDateTime) -> Result<(),
         }
     }
     transaction.commit().await
+}
+
+/// Gives the role `admin` what it lacks: a database of an older version knew fewer permissions, and nobody can change that role.
+async fn fill_up_admin(connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<(), DbErr> {
+    let admin = role::Entity::find().filter(role::Column::Name.eq("admin")).lock_exclusive().one(connection).await?;
+    let Some(admin) = admin else { return Ok(()) };
+    let held = admin.permissions.clone().unwrap_or_default();
+    let known = Permission::parse_all(&held);
+    let lacking = Permission::first_roles().into_iter().find(|(name, _)| *name == "admin");
+    let lacking = lacking.into_iter().flat_map(|(_, all)| all).filter(|one| !known.contains(one)).map(Permission::name);
+    let lacking: Vec<&str> = lacking.collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let shown = role_shown(&admin);
+    let names = held.split(',').map(str::trim).filter(|name| !name.is_empty()).chain(lacking);
+    let names = names.collect::<Vec<_>>().join(",");
+    let mut changed = admin.into_active_model();
+    changed.permissions = Set(Some(names));
+    changed.update_datetime = Set(now);
+    let row = changed.update(connection).await?;
+    audit::record(connection, Event::new("update", "role", row.id, &row.name).changed(&shown, &role_shown(&row))).await
 }
 
 /// Makes the administrator's account of the settings when it is not there, or sets it anew when told to.

@@ -237,7 +237,14 @@ pub(super) fn shown(row: &user::Model) -> serde_json::Value {
     json!({ "username": row.username, "name": row.name, "email": row.email, "active": row.active })
 }
 
-/// Notes that a configuration file set an account anew.
+/// What else of an account was set than what its row shows.
+pub struct Reset<'a> {
+    pub has_new_password: bool,
+    /// The names before and after, in any order, when they were set.
+    pub roles: Option<(&'a [String], &'a [String])>,
+}
+
+/// Notes that a configuration file set an account anew; nothing when it was so already.
 ///
 /// # Errors
 /// When the database cannot be written.
@@ -245,14 +252,20 @@ pub async fn record_reset(
     connection: &impl ConnectionTrait,
     before: &user::Model,
     after: &user::Model,
-    roles: Option<&[String]>,
+    reset: &Reset<'_>,
 ) -> Result<(), sea_orm::DbErr> {
-    let mut now = shown(after);
-    now["password"] = json!("changed");
-    if let Some(roles) = roles {
-        now["roles"] = json!(roles);
+    let (mut then, mut now) = (shown(before), shown(after));
+    if reset.has_new_password {
+        now["password"] = json!("changed");
     }
-    let event = Event::new("update", "user", after.id, &after.username).changed(&shown(before), &now);
+    if let Some((held, wanted)) = reset.roles {
+        then["roles"] = json!(held.iter().collect::<BTreeSet<_>>());
+        now["roles"] = json!(wanted.iter().collect::<BTreeSet<_>>());
+    }
+    if then == now && before.confirmed_at == after.confirmed_at {
+        return Ok(());
+    }
+    let event = Event::new("update", "user", after.id, &after.username).changed(&then, &now);
     audit::record(connection, event).await
 }
 
@@ -320,7 +333,7 @@ async fn check_other_admin(connection: &impl ConnectionTrait, user_id: i32) -> R
 }
 
 /// Gives a user exactly these roles. Those that the user has already stay as they are, for the whole study or for certain
-/// cohorts. A helper: the caller owns the transaction.
+/// cohorts. Gives the names of those before. A helper: the caller owns the transaction.
 ///
 /// # Errors
 /// [`AccountError::UnknownRole`] and [`AccountError::LastScope`].
@@ -328,7 +341,7 @@ pub async fn replace_roles(
     connection: &impl ConnectionTrait,
     user: &user::Model,
     roles: &[String],
-) -> Result<(), AccountError> {
+) -> Result<Vec<String>, AccountError> {
     // As in `set_role`.
     user::Entity::find_by_id(user.id).lock_exclusive().one(connection).await?;
     let of_user = roles_users::Entity::find().filter(roles_users::Column::UserId.eq(user.id));
@@ -343,5 +356,6 @@ pub async fn replace_roles(
         .await?;
     let missing = |name: &&String| !held.iter().any(|role| role.name == **name);
     let missing: Vec<String> = roles.iter().filter(missing).cloned().collect();
-    super::user::add_roles(connection, user, &missing, &BTreeSet::new()).await
+    super::user::add_roles(connection, user, &missing, &BTreeSet::new()).await?;
+    Ok(held.into_iter().map(|role| role.name).collect())
 }

@@ -34,7 +34,7 @@ pub use directory::{AccountState, Found, Wanted};
 pub use first::{ensure_admin, ensure_roles};
 pub use login::LoginError;
 pub use mailing::{Failure, Mailing, Progress, Recipients, Written};
-pub use manage::{RoleRecord, UserChanges, declined, end_access, has_admin, record_reset, replace_roles};
+pub use manage::{Reset, RoleRecord, UserChanges, declined, end_access, has_admin, record_reset, replace_roles};
 pub use password::{PasswordError, Passwords};
 pub use permission::Permission;
 pub use recovery::may_recover;

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha512;
 use tokio::sync::oneshot;
+use unicode_normalization::UnicodeNormalization;
 
 /// A password that cannot be hashed or checked.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,11 @@ impl Passwords {
         hashed.unwrap_or_else(|| Err(PasswordError("the program is stopping".to_owned())))
     }
 
+    /// Whether a password is the one that this stored hash was made of.
+    pub async fn fits(&self, password: &str, stored: &str) -> bool {
+        self.check(password, Some(stored)).await != Checked::Wrong
+    }
+
     /// Checks a password against a stored hash, or against nobody's.
     pub(super) async fn check(&self, password: &str, stored: Option<&str>) -> Checked {
         let (passwords, password) = (self.clone(), password.to_owned());
@@ -115,18 +121,18 @@ impl Passwords {
 
     fn check_now(&self, password: &str, stored: &str) -> Checked {
         if stored.starts_with("$2") {
-            let right = self.legacy_input(password).is_some_and(|input| bcrypt::verify(input, stored).unwrap_or(false));
-            return if right { Checked::RightButOld } else { Checked::Wrong };
+            let fits = |form: &str| {
+                self.legacy_input(form).is_some_and(|input| bcrypt::verify(input, stored).unwrap_or(false))
+            };
+            return if forms(password).any(|form| fits(&form)) { Checked::RightButOld } else { Checked::Wrong };
         }
         let Ok(parsed) = PasswordHash::new(stored) else {
             // Not a hash at all. It takes as long as one, and never fits.
             self.check_now(password, &self.nobody);
             return Checked::Wrong;
         };
-        match Argon2::default().verify_password(password.as_bytes(), &parsed) {
-            Ok(()) => Checked::Right,
-            Err(_) => Checked::Wrong,
-        }
+        let fits = |form: &str| Argon2::default().verify_password(form.as_bytes(), &parsed).is_ok();
+        if forms(password).any(|form| fits(&form)) { Checked::Right } else { Checked::Wrong }
     }
 
     fn legacy_input(&self, password: &str) -> Option<String> {
@@ -136,11 +142,25 @@ impl Passwords {
     }
 }
 
+/// The forms in which a password may have been hashed. The same letter is typed as one sign on one machine and as two on another:
+/// Flask-Security brought what came from a form to NFKD first (`SECURITY_PASSWORD_NORMALIZE_FORM`), and took what came from scripts
+/// and files as it was.
+fn forms(password: &str) -> impl Iterator<Item = String> {
+    let normal = normal(password);
+    let other = (normal != password).then(|| password.to_owned());
+    std::iter::once(normal).chain(other)
+}
+
+fn normal(password: &str) -> String {
+    password.nfkd().collect()
+}
+
 /// Argon2id with 7 MiB, five times over: as hard to guess as with 19 MiB twice over (OWASP Password Storage Cheat Sheet),
 /// and kinder to a server that is to be small.
 fn hash(password: &str) -> Result<String, PasswordError> {
     let parameters = Params::new(7 * 1024, 5, 1, None).map_err(|error| PasswordError(error.to_string()))?;
-    let hashed = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters).hash_password(password.as_bytes());
+    let hashed =
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters).hash_password(normal(password).as_bytes());
     hashed.map(|hash| hash.to_string()).map_err(|error| PasswordError(error.to_string()))
 }
 
@@ -159,6 +179,8 @@ mod tests {
         ("correct horse", "$2b$05$1kX1MsZ8W6a6BgkhUqJPQe.HHUqB/mmnwk7cJReUM0IVEyAJW58Ye"),
         ("Schöne Grüße, 東京", "$2b$05$5xZANvfRfSgB2gp3LW80mei4StX40QTgILoWioGj5KIP3XkHv/R3e"),
     ];
+    /// The same of what a form makes of `Grüße-aus-Köln-42` (`_password_util.validate`).
+    const OF_A_FORM: &str = "$2b$05$T4EAxipZ8G/kzGZ1ejKXGOkUHy8p/63bif4payuxv87PFzsa4ohw6";
     /// Of 200 times `x`: bcrypt alone would look at 72 bytes.
     const OF_A_LONG_ONE: &str = "$2b$05$cn4C9oytwqoE39PCD/P0subnNsUHpcIPVAvliV55E4Ta5reJGFg2q";
 
@@ -173,6 +195,22 @@ mod tests {
         assert_eq!(passwords.check(&"x".repeat(200), Some(OF_A_LONG_ONE)).await, Checked::RightButOld);
         assert_eq!(passwords.check(&"x".repeat(199), Some(OF_A_LONG_ONE)).await, Checked::Wrong);
         assert_eq!(passwords.check(&"x".repeat(72), Some(OF_A_LONG_ONE)).await, Checked::Wrong);
+    }
+
+    #[tokio::test]
+    async fn letters_are_the_same_however_they_are_typed() {
+        let passwords = Passwords::new("a salt of the tests").unwrap();
+        let typed = "Grüße-aus-Köln-42";
+        let in_parts: String = typed.nfkd().collect();
+        assert_ne!(typed, in_parts);
+        for form in [typed, &in_parts] {
+            assert_eq!(passwords.check(form, Some(OF_A_FORM)).await, Checked::RightButOld);
+            let new = passwords.hash(form).await.unwrap();
+            for other in [typed, &in_parts] {
+                assert_eq!(passwords.check(other, Some(&new)).await, Checked::Right);
+            }
+            assert_eq!(passwords.check("Grusse-aus-Koln-42", Some(&new)).await, Checked::Wrong);
+        }
     }
 
     #[tokio::test]

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 
 use crate::account::Permission;
 use crate::study::Label;
@@ -52,14 +52,19 @@ impl Permissions {
     }
 }
 
+/// No other keys: a mistyped `active` would let somebody in.
 #[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct UserEntry {
+    #[serde(deserialize_with = "text")]
     pub username: String,
+    #[serde(deserialize_with = "text")]
     pub password: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "some_text")]
     pub name: Option<String>,
+    #[serde(deserialize_with = "text")]
     pub email: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "flag")]
     pub active: Option<bool>,
     #[serde(default)]
     pub roles: Option<Vec<String>>,
@@ -81,8 +86,36 @@ pub struct SystemEntry {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct ScantypeEntry {
+    #[serde(deserialize_with = "text")]
     pub modality: String,
+    #[serde(deserialize_with = "text")]
     pub protocol: String,
+}
+
+/// YAML takes `2026` for a number; a name or a password it is all the same.
+fn text<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
+    match serde_json::Value::deserialize(given)? {
+        serde_json::Value::String(text) => Ok(text),
+        serde_json::Value::Number(number) => Ok(number.to_string()),
+        other => Err(D::Error::custom(format!("{other} is no text"))),
+    }
+}
+
+fn some_text<'de, D: Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
+    match serde_json::Value::deserialize(given)? {
+        serde_json::Value::Null => Ok(None),
+        other => text(other).map(Some).map_err(D::Error::custom),
+    }
+}
+
+/// `true` and `false`, and `1` and `0`.
+fn flag<'de, D: Deserializer<'de>>(given: D) -> Result<Option<bool>, D::Error> {
+    match serde_json::Value::deserialize(given)? {
+        serde_json::Value::Null => Ok(None),
+        serde_json::Value::Bool(flag) => Ok(Some(flag)),
+        serde_json::Value::Number(number) if number == 0.into() || number == 1.into() => Ok(Some(number == 1.into())),
+        other => Err(D::Error::custom(format!("active is true or false, and not {other}"))),
+    }
 }
 
 /// Reads a text.
@@ -98,7 +131,10 @@ pub fn read_configuration(text: &str) -> Result<Configuration, Vec<RowProblem>> 
     }
     let mut problems = Vec::new();
     for (key, _) in document.entries() {
-        if !["roles", "users", "external_systems", "scantypes"].contains(&key.text.as_str()) {
+        // `x-…` is where people keep what they refer to with `*`.
+        if !["roles", "users", "external_systems", "scantypes"].contains(&key.text.as_str())
+            && !key.text.starts_with("x-")
+        {
             problems.push(problem(key.place.line, format!("'{}' is not known here", key.text)));
         }
     }

@@ -3,22 +3,19 @@
 //! All of it is written in one transaction. What is there already is left as it is, or set to what the text says when that is
 //! asked for.
 
-use std::collections::BTreeSet;
-
 use chrono::NaiveDateTime;
+use futures_util::future::try_join_all;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
-    QueryOrder, QuerySelect,
-};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
 
-use crate::account::{AccountError, Accounts, NewUser, declined, end_access, has_admin, record_reset, replace_roles};
+use crate::account::{AccountError, Accounts, has_admin};
 use crate::audit::{self, Event};
 use crate::database::Database;
 use crate::entity::{external_system, role, scantype, user};
 use crate::study::{Label, register, revise};
 
-use super::configuration::{Configuration, RoleEntry, ScantypeEntry, SystemEntry, UserEntry};
+use super::configuration::{Configuration, RoleEntry, ScantypeEntry, SystemEntry};
+use super::people::{lock_users, prepare, set_user};
 
 /// What was added or set.
 #[derive(Debug, Clone, Default)]
@@ -103,23 +100,27 @@ async fn write(
     now: NaiveDateTime,
     is_kept: bool,
 ) -> Result<Configured, AccountError> {
-    let mut hashes = Vec::with_capacity(configuration.users.len());
-    for entry in &configuration.users {
-        accounts.check(&new_user(entry))?;
-        hashes.push(accounts.passwords().hash(&entry.password).await?);
+    let mut passwords = Vec::with_capacity(configuration.users.len());
+    // As many at once as there are threads that hash.
+    for entries in configuration.users.chunks(2) {
+        let mut prepared = Vec::with_capacity(2);
+        for entry in entries {
+            prepared.push(prepare(database, accounts, entry, overwrite, is_kept));
+        }
+        passwords.extend(try_join_all(prepared).await?);
     }
     let transaction = database.begin().await?;
     let connection = &*transaction;
     let had_admin = has_admin(connection).await?;
     let mut configured = Configured::default();
     if overwrite {
-        lock_users(connection, configuration).await?;
+        lock_users(connection, &configuration.users).await?;
     }
     for entry in &configuration.roles {
         configured.roles.extend(set_role(connection, entry, overwrite, now).await?);
     }
-    for (entry, hash) in configuration.users.iter().zip(hashes) {
-        configured.users.extend(set_user(connection, accounts, entry, hash, overwrite, now).await?);
+    for (entry, password) in configuration.users.iter().zip(passwords) {
+        configured.users.extend(set_user(connection, accounts, entry, password, overwrite, now).await?);
     }
     for entry in &configuration.external_systems {
         configured.external_systems.extend(set_system(connection, entry, overwrite, now).await?);
@@ -136,27 +137,6 @@ async fn write(
         drop(transaction);
     }
     Ok(configured)
-}
-
-/// The accounts that are set anew, before their roles: in the order in which everybody takes them.
-async fn lock_users(connection: &impl ConnectionTrait, configuration: &Configuration) -> Result<(), DbErr> {
-    let names = configuration.users.iter().map(|entry| entry.username.trim().to_owned());
-    let addresses = configuration.users.iter().map(|entry| entry.email.trim().to_owned());
-    let same = Condition::any().add(user::Column::Username.is_in(names)).add(user::Column::Email.is_in(addresses));
-    let locked = user::Entity::find().filter(same).order_by_asc(user::Column::Id).lock_exclusive();
-    locked.all(connection).await.map(drop)
-}
-
-fn new_user(entry: &UserEntry) -> NewUser {
-    NewUser {
-        username: entry.username.clone(),
-        name: entry.name.clone().unwrap_or_else(|| entry.username.clone()),
-        email: entry.email.clone(),
-        password: entry.password.clone(),
-        active: entry.active.unwrap_or(true),
-        roles: entry.roles.clone().unwrap_or_default(),
-        cohorts: BTreeSet::new(),
-    }
 }
 
 async fn set_role(
@@ -200,56 +180,6 @@ async fn set_role(
 
 fn shown_role(row: &role::Model) -> serde_json::Value {
     serde_json::json!({ "name": row.name, "description": row.description, "permissions": row.permissions })
-}
-
-async fn set_user(
-    connection: &impl ConnectionTrait,
-    accounts: &Accounts,
-    entry: &UserEntry,
-    hash: String,
-    overwrite: bool,
-    now: NaiveDateTime,
-) -> Result<Option<user::Model>, AccountError> {
-    let same = Condition::any()
-        .add(user::Column::Username.eq(entry.username.trim()))
-        .add(user::Column::Email.eq(entry.email.trim()));
-    let mut found = user::Entity::find().filter(same).all(connection).await?;
-    let Some(row) = found.pop() else {
-        return Ok(Some(accounts.insert(connection, &new_user(entry), hash, now).await?));
-    };
-    if !overwrite {
-        // A new name with the address of somebody who is there already: nobody would notice that it was left out.
-        if row.username.to_lowercase() != entry.username.trim().to_lowercase() {
-            let problem = format!("{}: the address {} is that of {}", entry.username, entry.email, row.username);
-            return Err(AccountError::Invalid { field: "users", problem });
-        }
-        return Ok(None);
-    }
-    // The name is somebody's and the address somebody else's.
-    if !found.is_empty() {
-        return Err(AccountError::Exists);
-    }
-    let id = row.id;
-    end_access(connection, id, now).await?;
-    let before = row.clone();
-    let mut changed = row.into_active_model();
-    changed.username = Set(entry.username.trim().to_owned());
-    changed.email = Set(entry.email.trim().to_owned());
-    changed.name = entry.name.clone().map_or(changed.name, Set);
-    changed.active = entry.active.map_or(changed.active, Set);
-    changed.declined_at = Set(declined(&before, entry.active, now));
-    changed.password = Set(hash);
-    let named = entry.name.as_deref().unwrap_or(&before.name);
-    changed.weak_password = Set(accounts.is_weak(&entry.password, [&entry.username, named, &entry.email]));
-    changed.confirmed_at = Set(before.confirmed_at.or(Some(now)));
-    changed.fs_uniquifier = Set(uuid::Uuid::new_v4().simple().to_string());
-    changed.update_datetime = Set(Some(now));
-    let row = changed.update(connection).await?;
-    if let Some(roles) = &entry.roles {
-        replace_roles(connection, &row, roles).await?;
-    }
-    record_reset(connection, &before, &row, entry.roles.as_deref()).await?;
-    Ok(Some(row))
 }
 
 async fn set_system(

@@ -7,6 +7,7 @@
 pub mod bids;
 mod configuration;
 mod configure;
+mod people;
 mod scans;
 pub mod table;
 mod tsv;

@@ -1,0 +1,163 @@
+//! The users of a configuration: made, or set to what the text says.
+
+use std::collections::BTreeSet;
+
+use chrono::NaiveDateTime;
+use sea_orm::ActiveValue::Set;
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter,
+    QueryOrder, QuerySelect,
+};
+
+use crate::account::{
+    AccountError, Accounts, NewUser, PasswordError, Reset, declined, end_access, record_reset, replace_roles,
+};
+use crate::database::Database;
+use crate::entity::user;
+
+use super::configuration::UserEntry;
+
+/// What becomes of an account's password. Found out before the transaction begins: hashing takes long.
+pub(super) enum Password {
+    /// The account is there, and stays as it is.
+    Untouched,
+    /// It fits this hash, which is the account's already.
+    Same(String),
+    /// This is its hash.
+    New(String),
+    /// Only a plan is wanted: nothing of it is kept, so nothing is hashed.
+    Planned,
+}
+
+/// Checks an entry, and looks what its password means.
+pub(super) async fn prepare(
+    database: &Database,
+    accounts: &Accounts,
+    entry: &UserEntry,
+    overwrite: bool,
+    is_kept: bool,
+) -> Result<Password, AccountError> {
+    accounts.check(&new_user(entry))?;
+    let found = same_as(entry).all(database.reader()).await?;
+    match found.as_slice() {
+        [_, ..] if !overwrite => return Ok(Password::Untouched),
+        [row] if accounts.passwords().fits(&entry.password, &row.password).await => {
+            return Ok(Password::Same(row.password.clone()));
+        }
+        _ => {}
+    }
+    match is_kept {
+        true => Ok(Password::New(accounts.passwords().hash(&entry.password).await?)),
+        false => Ok(Password::Planned),
+    }
+}
+
+impl Password {
+    /// Whether it is the one that hashes to `stored`; then nothing is to be done about it.
+    fn is_that_of(&self, stored: &str) -> bool {
+        matches!(self, Self::Same(hash) if hash == stored)
+    }
+
+    async fn hash(self, accounts: &Accounts, entry: &UserEntry) -> Result<String, PasswordError> {
+        match self {
+            Self::New(hash) => Ok(hash),
+            Self::Planned => Ok(String::new()),
+            // Somebody changed the account in the moment since it was looked at.
+            Self::Untouched | Self::Same(_) => accounts.passwords().hash(&entry.password).await,
+        }
+    }
+}
+
+/// The accounts that are set anew, before their roles: in the order in which everybody takes them.
+pub(super) async fn lock_users(connection: &impl ConnectionTrait, entries: &[UserEntry]) -> Result<(), DbErr> {
+    let names = entries.iter().map(|entry| entry.username.trim().to_owned());
+    let addresses = entries.iter().map(|entry| entry.email.trim().to_owned());
+    let same = Condition::any().add(user::Column::Username.is_in(names)).add(user::Column::Email.is_in(addresses));
+    let locked = user::Entity::find().filter(same).order_by_asc(user::Column::Id).lock_exclusive();
+    locked.all(connection).await.map(drop)
+}
+
+/// Who has this name or this address.
+fn same_as(entry: &UserEntry) -> sea_orm::Select<user::Entity> {
+    let same = Condition::any()
+        .add(user::Column::Username.eq(entry.username.trim()))
+        .add(user::Column::Email.eq(entry.email.trim()));
+    user::Entity::find().filter(same)
+}
+
+fn new_user(entry: &UserEntry) -> NewUser {
+    NewUser {
+        username: entry.username.clone(),
+        name: entry.name.clone().unwrap_or_else(|| entry.username.clone()),
+        email: entry.email.clone(),
+        password: entry.password.clone(),
+        active: entry.active.unwrap_or(true),
+        roles: entry.roles.clone().unwrap_or_default(),
+        cohorts: BTreeSet::new(),
+    }
+}
+
+/// Makes the account of an entry, or sets it to what the entry says: an account that is so already is not touched, and its sessions
+/// and tokens go on. None when it is there and is not to be set.
+pub(super) async fn set_user(
+    connection: &impl ConnectionTrait,
+    accounts: &Accounts,
+    entry: &UserEntry,
+    password: Password,
+    overwrite: bool,
+    now: NaiveDateTime,
+) -> Result<Option<user::Model>, AccountError> {
+    let mut found = same_as(entry).all(connection).await?;
+    let Some(row) = found.pop() else {
+        let hash = password.hash(accounts, entry).await?;
+        return Ok(Some(accounts.insert(connection, &new_user(entry), hash, now).await?));
+    };
+    if !overwrite {
+        // A new name with the address of somebody who is there already: nobody would notice that it was left out.
+        if row.username.to_lowercase() != entry.username.trim().to_lowercase() {
+            let problem = format!("{}: the address {} is that of {}", entry.username, entry.email, row.username);
+            return Err(AccountError::Invalid { field: "users", problem });
+        }
+        return Ok(None);
+    }
+    // The name is somebody's and the address somebody else's.
+    if !found.is_empty() {
+        return Err(AccountError::Exists);
+    }
+    let before = row.clone();
+    let has_new_password = !password.is_that_of(&row.password);
+    if has_new_password || (row.active && entry.active == Some(false)) {
+        end_access(connection, row.id, now).await?;
+    }
+    let mut changed = row.into_active_model();
+    changed.username.set_if_not_equals(entry.username.trim().to_owned());
+    changed.email.set_if_not_equals(entry.email.trim().to_owned());
+    if let Some(name) = &entry.name {
+        changed.name.set_if_not_equals(name.clone());
+    }
+    if let Some(active) = entry.active {
+        changed.active.set_if_not_equals(active);
+    }
+    changed.declined_at.set_if_not_equals(declined(&before, entry.active, now));
+    // Whoever sets it vouches for the account.
+    changed.confirmed_at.set_if_not_equals(before.confirmed_at.or(Some(now)));
+    if has_new_password {
+        changed.password = Set(password.hash(accounts, entry).await?);
+        let named = entry.name.as_deref().unwrap_or(&before.name);
+        changed.weak_password = Set(accounts.is_weak(&entry.password, [&entry.username, named, &entry.email]));
+        changed.fs_uniquifier = Set(uuid::Uuid::new_v4().simple().to_string());
+    }
+    let row = if changed.is_changed() {
+        changed.update_datetime = Set(Some(now));
+        changed.update(connection).await?
+    } else {
+        before.clone()
+    };
+    let held = match &entry.roles {
+        Some(roles) => Some((replace_roles(connection, &row, roles).await?, roles.as_slice())),
+        None => None,
+    };
+    let roles = held.as_ref().map(|(held, wanted)| (held.as_slice(), *wanted));
+    record_reset(connection, &before, &row, &Reset { has_new_password, roles }).await?;
+    Ok(Some(row))
+}
