@@ -7,11 +7,11 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY,
-    TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HOST, HeaderName, HeaderValue, ORIGIN,
+    REFERRER_POLICY, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum_login::AuthManagerLayerBuilder;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -21,7 +21,7 @@ use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
-use tower_http::csrf::CsrfLayer;
+use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -40,7 +40,7 @@ use crate::mail;
 use super::error::is_api;
 use super::refused::lend;
 use super::session::{DatabaseSessions, by_itself};
-use super::{Address, Backend, assets, health, metrics, render_errors};
+use super::{Address, Backend, HttpError, assets, health, metrics, render_errors};
 
 /// Bytes that a request may have: a report with its logs, a long list. Forms have axum's own limit of 2 MiB.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -63,7 +63,7 @@ impl Layers for Router<App> {
         tokio::spawn(clean_up(app.clone(), sessions.clone()));
         let path = if web.prefix.is_empty() { "/".to_owned() } else { web.prefix.clone() };
         let session_layer = SessionManagerLayer::new(sessions)
-            .with_name(cookie_name(&web.project_name))
+            .with_name(cookie_name(&web.instance_name, &web.project_name))
             .with_path(path)
             .with_secure(web.is_secure())
             .with_same_site(SameSite::Lax)
@@ -72,7 +72,7 @@ impl Layers for Router<App> {
         let auth_layer = AuthManagerLayerBuilder::new(Backend(app.accounts.clone()), session_layer).build();
         let guarded = |router: Self| {
             let known = router.layer(auth_layer.clone()).layer(from_fn_with_state(app.clone(), name_actor));
-            known.layer(csrf(web.external.as_deref()))
+            known.layer(csrf(web.external.as_deref())).layer(from_fn(tell_of_other_origin))
         };
         let service = guarded(self)
             .route("/-/healthy", get(health::get_healthy))
@@ -164,6 +164,23 @@ fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
     SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
 }
 
+/// Says why a form from another origin was refused: it may be an attack, and a proxy that nobody told us of.
+async fn tell_of_other_origin(request: Request, next: Next) -> Response {
+    let (origin, host) = (request.headers().get(ORIGIN).cloned(), request.headers().get(HOST).cloned());
+    let response = next.run(request).await;
+    if response.extensions().get::<ProtectionError>().is_none() {
+        return response;
+    }
+    warn!(
+        ?origin,
+        ?host,
+        "a request from another origin was refused; behind a proxy, STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT say under which address people come"
+    );
+    let message = "This was sent from a page of another address. If it was one of Study Governor, its operator has to set \
+                   STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT to the address in your browser.";
+    HttpError::NotYours(message.to_owned()).into_response()
+}
+
 /// Behind a proxy the address that people use is an origin of ours too.
 fn csrf(external: Option<&str>) -> CsrfLayer {
     let Some(external) = external else { return CsrfLayer::new() };
@@ -173,10 +190,11 @@ fn csrf(external: Option<&str>) -> CsrfLayer {
     })
 }
 
-/// One cookie a project, so that two studies on one host do not log each other out.
-fn cookie_name(project: &str) -> String {
-    let plain: String = project.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect();
-    format!("studygovernor_{plain}")
+/// One cookie an instance and project, so that two studies on one host do not log each other out.
+fn cookie_name(instance: &str, project: &str) -> String {
+    let plain =
+        |name: &str| name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect::<String>();
+    format!("studygovernor_{}_{}", plain(instance), plain(project))
 }
 
 /// Takes away what has had its time, every hour: sessions that ended, answers that were kept for repetitions, mails and

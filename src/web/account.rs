@@ -23,7 +23,8 @@ pub(super) struct LoginQuery {
 
 #[derive(Deserialize)]
 pub(super) struct LoginForm {
-    #[serde(default)]
+    /// `email` in the forms of the existing product, which scripts send.
+    #[serde(default, alias = "email")]
     login: String,
     #[serde(default)]
     password: String,
@@ -184,6 +185,19 @@ pub(super) async fn give_code(
         return Ok(Refusal::answer(wait, page));
     }
     enter(&app, &mut session, &user, &from, pending.remember, &pending.next).await
+}
+
+#[derive(Serialize)]
+struct LeavePage {
+    username: String,
+}
+
+/// Looking at an address ends nothing; who has kept it from before finds the button here.
+pub(super) async fn show_log_out(State(app): State<App>, session: AuthSession) -> Result<Response, HttpError> {
+    match session.user {
+        Some(user) => open_page(&app, "entrance/leave.html", StatusCode::OK, &LeavePage { username: user.username }),
+        None => Ok(Redirect::to(&format!("{}/login", app.settings.web.prefix)).into_response()),
+    }
 }
 
 pub(super) async fn log_out(State(app): State<App>, mut session: AuthSession) -> Result<Response, HttpError> {

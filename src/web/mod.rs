@@ -21,6 +21,9 @@ mod user;
 mod work;
 mod workflow;
 
+use axum::extract::{MatchedPath, State};
+use axum::response::Redirect;
+
 use crate::account::Permission::{
     ActionUpdate, RolesManage, SampleStateUpdate, UploadData, UserAdd, UserReadAll, UserUpdateAll,
 };
@@ -56,6 +59,9 @@ pub fn pages(app: &App) -> Pages {
         .get("/dead_letters", Everywhere(ActionUpdate), work::list_dead_letters)
         .get("/audit", May(UserReadAll), audit::list_events)
         .get("/audit.csv", May(UserReadAll), audit::download_events);
+    for (path, _) in MOVED {
+        pages = pages.get(path, Nothing, moved);
+    }
     pages = people(pages);
     pages = entrance(pages, security);
     pages.router = pages.router.fallback(no_such_page);
@@ -102,6 +108,7 @@ fn entrance(pages: Pages, security: &crate::config::SecuritySettings) -> Pages {
         .post("/login", Nothing, account::log_in)
         .get("/login/code", Nothing, account::show_code)
         .post("/login/code", Nothing, account::give_code)
+        .get("/logout", Nothing, account::show_log_out)
         .post("/logout", Nothing, account::log_out)
         .post("/strength", Nothing, entrance::show_strength)
         .get("/invite/{secret}", Nothing, entrance::show_invite)
@@ -136,6 +143,14 @@ fn entrance(pages: Pages, security: &crate::config::SecuritySettings) -> Pages {
         .when(security.changeable, |pages| {
             pages.get("/change", Login, own::show_change).post("/change", Login, own::change)
         })
+}
+
+/// Pages of the existing product that people have kept the addresses of, and where the same is seen now.
+const MOVED: [(&str, &str); 3] = [("/index", "/"), ("/states", "/workflows"), ("/transitions", "/workflows")];
+
+async fn moved(State(app): State<App>, path: MatchedPath) -> Redirect {
+    let to = MOVED.iter().find(|(from, _)| path.as_str().ends_with(from)).map_or("/", |(_, to)| to);
+    Redirect::permanent(&format!("{}{to}", app.settings.web.prefix))
 }
 
 async fn no_such_page() -> HttpError {

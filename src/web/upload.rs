@@ -192,7 +192,8 @@ async fn take(app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<
                 folder(app).list(&path).await?;
                 into.folder = path;
             }
-            Some("file") => {
+            // The second is the name in the existing product, which scripts send.
+            Some("file" | "file_field") => {
                 let given = field.file_name().unwrap_or_default().to_owned();
                 if given.is_empty() {
                     return Err(HttpError::BadRequest("Please choose a file.".to_owned()));

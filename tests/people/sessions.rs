@@ -47,10 +47,10 @@ async fn a_session_is_rotated_shown_and_ended() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_ends_when_it_is_not_used_and_after_its_longest_time() {
     for limit in ["SECURITY_SESSION_IDLE", "SECURITY_SESSION_LONGEST"] {
-        let house = House::new(Backend::Sqlite, &[(limit, "2 seconds")]).await;
+        let house = House::new(Backend::Sqlite, &[(limit, "6 seconds")]).await;
         let admin = house.admin().await;
         admin.get("/").await.shows(200, "Overview");
-        tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+        tokio::time::sleep(std::time::Duration::from_millis(6100)).await;
         admin.get("/").await.leads("/login?next=%2F");
     }
 }

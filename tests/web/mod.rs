@@ -189,7 +189,18 @@ async fn nonsense_gets_a_page_that_says_so() {
         assert!(!text.contains("src/"), "{path} shows internals: {text}");
     }
     // What only does something leads to the page above when it is looked at, and does nothing.
-    assert_eq!(admin.get("/logout").await.0.as_u16(), 303);
+    assert_eq!(admin.get("/experiments/1/transition").await.0.as_u16(), 303);
+    // An address that people have kept from the existing product, where it ended the session.
+    let (status, text) = admin.get("/logout").await;
+    assert!(
+        status == StatusCode::OK && text.contains("logged in as admin") && text.contains("action=\"/logout\""),
+        "{text}"
+    );
+    assert_eq!(admin.get("/").await.0, StatusCode::OK);
+    for (path, to) in [("/index", "/"), ("/states", "/workflows"), ("/transitions", "/workflows")] {
+        let answer = admin.request(Method::GET, path).send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers()["location"].to_str().unwrap()), (308, to), "{path}");
+    }
     for (path, form, status) in [
         ("/cohorts", &[][..], 405),
         ("/experiments/1/transition", &[][..], 422),
