@@ -155,8 +155,9 @@ impl Database {
     /// Applies what is missing of the schema. Of several servers that start at once one does it, the others wait.
     ///
     /// # Errors
-    /// When a migration fails.
+    /// When a migration fails, or the tables are those of another program; nothing is changed then.
     pub async fn migrate(&self) -> Result<(), DbErr> {
+        self.refuse_what_is_not_ours().await?;
         let _turn = match &self.gate {
             Some(gate) => Some(gate.lock().await),
             None => None,
@@ -166,6 +167,19 @@ impl Database {
             DbBackend::MySql => self.migrate_mysql().await,
             _ => self.migrate_sqlite().await,
         }
+    }
+
+    /// The existing product has tables of the same names. Where each change of a table stands for itself, a migration that fails in
+    /// the middle would leave half of ours among them.
+    async fn refuse_what_is_not_ours(&self) -> Result<(), DbErr> {
+        let schema = sea_orm_migration::SchemaManager::new(&self.connection);
+        // In this order: a server that migrates at this moment makes its list first.
+        if schema.has_table("workflow").await? && !schema.has_table("seaql_migrations").await? {
+            let problem = "it has tables of another program, as of Study Governor 8.1, whose data cannot be brought over yet; \
+                           nothing was changed, please use an empty database";
+            return Err(DbErr::Custom(problem.to_owned()));
+        }
+        Ok(())
     }
 
     /// The lock lives in the transaction and ends with it, however that ends.

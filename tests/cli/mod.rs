@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use sea_orm::EntityTrait;
+use sea_orm::{ConnectionTrait, EntityTrait};
 use studygovernor::clock::Clock;
 use studygovernor::config::DatabaseSettings;
 use studygovernor::database::Database;
@@ -192,6 +192,27 @@ fn the_database_is_migrated_described_and_cleaned() {
     assert_eq!(run(home.path(), &["db", "status"]).status.code(), Some(1));
 }
 
+/// Nothing of the existing product's database is touched: there it is all that people have.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_database_of_another_program_is_left_alone() {
+    use crate::support::create_database;
+    for (variable, tables) in [
+        ("TEST_POSTGRES_URL", "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"),
+        ("TEST_MARIADB_URL", "SELECT count(*) FROM information_schema.tables WHERE table_schema = database()"),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let url = create_database(variable).await;
+        let connection = sea_orm::Database::connect(&url).await.unwrap();
+        connection.execute_unprepared("CREATE TABLE workflow (id INTEGER PRIMARY KEY)").await.unwrap();
+        let mut command = studygovernor(home.path(), &["db", "migrate"]);
+        command.env("DATABASE_URL", &url).env("SECRET_KEY", "a key of the tests").env("SECURITY_PASSWORD_SALT", "x");
+        assert_clear(&command.output().unwrap(), 1, "tables of another program, as of Study Governor 8.1");
+        let count = sea_orm::Statement::from_string(connection.get_database_backend(), tables);
+        let count: i64 = connection.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
+        assert_eq!(count, 1, "nothing was made");
+    }
+}
+
 #[test]
 fn an_account_is_made_with_a_password_from_the_standard_input() {
     let home = tempfile::tempdir().unwrap();
@@ -284,8 +305,7 @@ async fn a_dotenv_file_of_before_is_read() {
     let server = Program::start(studygovernor(home.path(), &["serve"]));
     assert!(server.log().contains(".env is not of the form NAME=value") && server.log().contains("line 2 of"));
     assert!(!server.log().contains("made by hand"), "it may be a secret");
-    let page = reqwest::get(format!("{}/login", server.url)).await.unwrap().text().await.unwrap();
-    assert!(page.contains("It&#x27;s the Study"), "{page}");
+    crate::people::Visitor::at(&server.url).get("/login").await.shows(200, "It&#x27;s the Study");
 }
 
 #[test]
