@@ -314,7 +314,7 @@ async fn administrators_may_what_an_older_version_did_not_know() {
     study.database().reader().execute_unprepared(old).await.unwrap();
     admin.get("/upload_data").await.shows(403, "upload_data");
     for _ in 0..2 {
-        studygovernor::account::ensure_roles(study.database(), chrono::Utc::now().naive_utc()).await.unwrap();
+        studygovernor::account::ensure_roles(study.database(), study.clock().now()).await.unwrap();
     }
     admin.get("/upload_data").await.shows(200, "Files");
     let kept =
