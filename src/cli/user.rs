@@ -17,7 +17,7 @@ pub(super) enum User {
     Password(Password),
 }
 
-/// Make an active account; the password is read from the standard input
+/// Make an account; the password is read from the standard input
 #[derive(Args)]
 pub(super) struct Create {
     /// The name to log in with
@@ -31,6 +31,9 @@ pub(super) struct Create {
     /// A role; may be given several times
     #[arg(long = "role", value_name = "ROLE", default_value = "user")]
     roles: Vec<String>,
+    /// The account waits for an administrator who activates it
+    #[arg(long)]
+    inactive: bool,
 }
 
 /// Set the password of an account anew; it is read from the standard input
@@ -83,7 +86,7 @@ impl Create {
             email: self.email.unwrap_or_else(|| format!("{}@localhost", self.username)),
             username: self.username.clone(),
             password: password.clone(),
-            active: true,
+            active: !self.inactive,
             roles: self.roles,
             cohorts: BTreeSet::new(),
         };
@@ -92,18 +95,26 @@ impl Create {
             err(&format!("warning: this password {problem}"));
         }
         app.accounts.create(&new).await.map_err(Failure::because)?;
-        err(&format!("{} can log in now", new.username));
+        let then = if new.active { "can log in now" } else { "can log in when an administrator activates the account" };
+        err(&format!("{} {then}", new.username));
         Ok(())
     }
 }
 
 /// A line of the standard input. Not an argument: those are seen by everybody on the machine and kept by the shell.
 fn read_password() -> Result<String, Failure> {
-    if std::io::stdin().is_terminal() {
-        err("Password (it is shown while you type):");
-    }
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line).map_err(Failure::because)?;
+    let line = if std::io::stdin().is_terminal() {
+        let typed = rpassword::prompt_password("Password (it is not shown): ").map_err(Failure::because)?;
+        // What nobody sees is easily mistyped.
+        if rpassword::prompt_password("The same again: ").map_err(Failure::because)? != typed {
+            return Err(Failure::Usage("the two are not the same".to_owned()));
+        }
+        typed
+    } else {
+        let mut line = String::new();
+        std::io::stdin().lock().read_line(&mut line).map_err(Failure::because)?;
+        line
+    };
     let password = line.trim_end_matches(['\r', '\n']).to_owned();
     if password.is_empty() {
         return Err(Failure::Usage("no password on the standard input".to_owned()));

@@ -90,7 +90,9 @@ fn role_page(
     let choice = |(permission, name): &(Permission, &'static str)| Choice {
         name,
         meaning: meaning(*permission),
-        is_on: form.permissions.contains(permission),
+        // Who sees all accounts sees the own one too, and the role need not say it.
+        is_on: form.permissions.contains(permission)
+            || (*permission == Permission::UserRead && form.permissions.contains(&Permission::UserReadAll)),
         is_locked: is_admin || !(looks.is_admin() || looks.may(*permission)),
     };
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };

@@ -227,6 +227,28 @@ fn an_account_is_made_with_a_password_from_the_standard_input() {
     assert_clear(&create("bob", "king", "a long password\n"), 1, "there is no role 'king'");
     assert_clear(&create("eve", "user", ""), 2, "no password");
     assert_clear(&create(" ", "user", "x\n"), 1, "username: is empty");
+    let mut command = studygovernor(home.path(), &["user", "create", "fay", "--inactive"]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"a long password\n").unwrap();
+    assert_clear(&child.wait_with_output().unwrap(), 0, "fay can log in when an administrator activates the account");
+}
+
+/// At a terminal the password is not shown, and asked for twice.
+#[test]
+fn a_password_that_is_typed_is_not_shown() {
+    let home = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cli/terminal.py");
+    let typed = |lines: [&str; 2]| {
+        let mut command = std::process::Command::new(std::env::var("TEST_PYTHON").unwrap());
+        command.arg(&script).args(lines).args(["--", env!("CARGO_BIN_EXE_studygovernor"), "user", "create", "ada"]);
+        let output = command.current_dir(home.path()).env_clear().output().unwrap();
+        (output.status.code(), output.out(), output.err())
+    };
+    let (code, shown, err) = typed(["a long password", "another password"]);
+    assert!(code == Some(2) && shown.contains("the two are not the same"), "{code:?} {shown}{err}");
+    let (code, shown, err) = typed(["a long password", "a long password"]);
+    assert!(code == Some(0) && shown.contains("ada can log in now"), "{code:?} {shown}{err}");
+    assert!(!shown.contains("a long password"), "{shown}");
 }
 
 /// The server is killed while callbacks run; after the restart they run again as the next attempt, and every
