@@ -4,6 +4,7 @@
 //! Estimation", USENIX Security 2016), whose lists hold the commonest passwords, names and words; no rules about digits
 //! and signs.
 
+use unicode_normalization::UnicodeNormalization;
 use zxcvbn::zxcvbn;
 
 /// More is of no use to anybody.
@@ -27,7 +28,9 @@ pub fn judge(password: &str, own: &[&str], least: usize) -> Strength {
     let words = own.iter().flat_map(|text| text.split(['@', '.', ' ']));
     let parts: Vec<&str> = words.chain(halves).chain(own.iter().copied()).collect();
     let parts: Vec<&str> = parts.into_iter().filter(|part| part.chars().count() > 2).collect();
-    let score = u8::from(zxcvbn(password, &parts).score());
+    // Wide letters and ligatures are hashed as what they stand for, so they make nothing better.
+    let password: String = password.nfkc().collect();
+    let score = u8::from(zxcvbn(&password, &parts).score());
     let length = password.chars().count();
     let problem = if length < least {
         Some(format!("must have at least {least} characters; several words are easy to remember"))
@@ -54,6 +57,7 @@ mod tests {
         {
             assert!(problem(common).unwrap().contains("guessed first"), "{common}");
         }
+        assert!(problem("ｐａｓｓｗｏｒｄ１２３４").unwrap().contains("guessed first"));
         assert_eq!(problem("a long password of mine"), None);
         assert_eq!(problem("correct horse battery"), None);
         assert!(problem(&"ab c".repeat(100)).unwrap().contains("at most"));
