@@ -5,6 +5,7 @@
 
 mod admission;
 mod authenticate;
+mod correction;
 mod directory;
 mod first;
 mod limit;

@@ -104,8 +104,8 @@ impl Accounts {
         problems
     }
 
-    /// Makes an inactive account with the role `user` and sends the link that confirms its address; when the name or the
-    /// address is somebody's already, tells the owner of the address by mail, and the caller nothing.
+    /// Makes an inactive account with the role `user` and sends the link that confirms its address. Who registers again with the same
+    /// name and password before it is confirmed corrects the address; when the name or the address is somebody else's already, tells the owner of the address by mail, and the caller nothing.
     ///
     /// # Errors
     /// [`FormError::Problems`] by field, [`LoginError::TooMany`].
@@ -135,10 +135,15 @@ impl Accounts {
             return Err(FormError::Problems(problems));
         }
         self.limits.ask(&form.email, address)?;
-        evenly(self.register_now(form, chosen)).await
+        evenly(self.register_now(form, chosen, address)).await
     }
 
-    async fn register_now(&self, form: &Registration, chosen: &Chosen) -> Result<(), FormError> {
+    async fn register_now(
+        &self,
+        form: &Registration,
+        chosen: &Chosen,
+        address: Option<IpAddr>,
+    ) -> Result<(), FormError> {
         let hash = self.passwords.hash(&chosen.password).await.map_err(AccountError::from)?;
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
@@ -171,7 +176,10 @@ impl Accounts {
             }
             Err(AccountError::Exists) => {
                 drop(transaction);
-                self.tell_owner(form).await
+                match self.correct_address(form, chosen, address).await? {
+                    true => Ok(()),
+                    false => self.tell_owner(form).await,
+                }
             }
             Err(error) => Err(error.into()),
         }

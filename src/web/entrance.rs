@@ -82,7 +82,8 @@ pub(super) async fn register(
             let then = "Please open the link in it: it confirms that the address is yours. If the name or the address is \
                         somebody's already, the mail says so.";
             let last = "After that an administrator lets you in, and you get another mail.";
-            told(&app, StatusCode::OK, "Nearly there", &[&sent, then, last])
+            let astray = "Is there a mistake in the address? Register once more, with the same user name and password.";
+            told(&app, StatusCode::OK, "Nearly there", &[&sent, then, last, astray])
         }
         Ok(()) => {
             let text = "An administrator has to let you in. You get a mail when that is done, or if the name or the \

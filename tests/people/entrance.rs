@@ -277,3 +277,47 @@ async fn a_password_that_is_set_ends_every_link_before_it() {
     visitor.post(&reset, &[("password", GOOD), ("again", GOOD)]).await.leads("/login?told=password");
     visitor.post(&invitation, &[("password", GOOD), ("again", GOOD)]).await.shows(410, "good no more");
 }
+
+/// The mail of the registration went to nobody: who registers again under the same name, with the same password, gets it where it
+/// belongs. Nobody else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistyped_address_is_put_right_by_registering_again() {
+    let house = House::new(Backend::Postgres, &[]).await;
+    let visitor = house.visitor();
+    let register = async |email: &str, password: &str| {
+        let form =
+            [("username", "ruth"), ("name", "Ruth"), ("email", email), ("password", password), ("again", password)];
+        visitor.post("/register", &form).await.shows(200, "A mail is on its way");
+    };
+    register("ruth@exmaple.com", GOOD).await;
+    let astray = house.mail("ruth@exmaple.com", "confirm").await.link(house.url());
+    visitor.get(&astray).await.shows(200, "ruth");
+    // Somebody who does not know the password.
+    register("thief@example.com", "a password of a thief").await;
+    house.mail("thief@example.com", "ruth is taken").await;
+    // An address that somebody else has.
+    house.add("carol", &["user"]).await;
+    register("carol@example.com", GOOD).await;
+    house.mail("carol@example.com", "an account at").await;
+    // As if it had been nobody's: who has the mailbox of before would learn that it is somebody's.
+    visitor.get(&astray).await.shows(410, "good no more");
+    visitor.post("/confirm", &[("email", "ruth@exmaple.com")]).await.shows(200, "on its way");
+    register("ruth@exmaple.com", GOOD).await;
+    let links = || -> Vec<String> {
+        let mails = house.mails_to("ruth@exmaple.com");
+        mails.iter().map(|mail| mail.link(house.url())).filter(|link| *link != astray).collect()
+    };
+    let again = crate::support::eventually("another link", async || links().pop()).await;
+    register("ruth@example.com", GOOD).await;
+    visitor.get(&again).await.shows(410, "good no more");
+    let link = house.mail("ruth@example.com", "confirm").await.link(house.url());
+    visitor.post(&link, &[("password", GOOD)]).await.shows(200, "Your address is confirmed");
+    assert_eq!(links(), [again], "who asked in vain got none");
+    // Now it is decided.
+    register("ruth@elsewhere.example", GOOD).await;
+    house.mail("ruth@elsewhere.example", "ruth is taken").await;
+    let admin = house.admin().await;
+    admin.get("/users?q=ruth").await.shows(200, "1 account").shows(200, "ruth@example.com");
+    let trail = admin.get("/audit.csv?kind=user&name=ruth&verb=update").await.shows(200, "registered again");
+    assert_eq!(trail.text.lines().count(), 4, "{}", trail.text);
+}

@@ -1,0 +1,78 @@
+//! Who mistyped the address of a registration, and registers again.
+
+use std::net::IpAddr;
+
+use sea_orm::ActiveValue::Set;
+use sea_orm::sea_query::{Expr, ExprTrait, Func};
+use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
+use serde_json::json;
+
+use crate::audit::{self, Event};
+use crate::entity::user;
+use crate::mail::link;
+use crate::mail::{Note, post};
+
+use super::manage::shown;
+use super::password::Checked;
+use super::registration::{Chosen, FormError, Registration, is_invited};
+use super::user::check_unique;
+use super::{AccountError, Accounts};
+
+impl Accounts {
+    /// When the name is that of a registration that nobody has confirmed, and the password is the one that was chosen then: it is the
+    /// same person, whose mail went astray. The account gets the address that is given now, and a link is sent there. Gives whether that
+    /// was so.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) async fn correct_address(
+        &self,
+        form: &Registration,
+        chosen: &Chosen,
+        address: Option<IpAddr>,
+    ) -> Result<bool, FormError> {
+        let lower = Expr::expr(Func::lower(Expr::col(user::Column::Username)));
+        let same = user::Entity::find().filter(lower.eq(form.username.trim().to_lowercase()));
+        let Some(found) = same.one(self.database.reader()).await?.filter(is_astray) else { return Ok(false) };
+        // A try like that of a login: the page is no place to guess at passwords more often.
+        let causes = self.logins.tries.causes(&found.username, address);
+        if self.logins.tries.try_one(&causes).is_err()
+            || self.passwords.check(&chosen.password, Some(&found.password)).await == Checked::Wrong
+        {
+            return Ok(false);
+        }
+        self.logins.tries.take_back(&causes);
+        let now = self.clock.now();
+        let transaction = self.database.begin().await?;
+        let row = user::Entity::find_by_id(found.id).lock_exclusive().one(&*transaction).await?;
+        // It may have been confirmed, or set anew, in this moment.
+        let Some(row) = row.filter(|row| is_astray(row) && row.password == found.password) else { return Ok(false) };
+        let is_free = match check_unique(&*transaction, Some(row.id), &row.username, &form.email).await {
+            Ok(()) => true,
+            Err(AccountError::Exists) => false,
+            Err(error) => return Err(error.into()),
+        };
+        // When the new address is somebody's, the old one is given up all the same: whether it still gets mails would tell.
+        let email = if is_free { form.email.trim().to_owned() } else { format!("{}@astray.invalid", row.id) };
+        link::end_all(&*transaction, row.id, now).await?;
+        let before = shown(&row);
+        let mut changed = row.into_active_model();
+        changed.email = Set(email);
+        changed.name = Set(form.name.trim().to_owned());
+        changed.update_datetime = Set(Some(now));
+        let row = changed.update(&*transaction).await?;
+        if is_free {
+            let note = Note::to_user("confirm", &row, json!({ "name": row.name, "username": row.username }));
+            post(&*transaction, &[note], now).await?;
+        }
+        let event = Event::new("update", "user", row.id, &row.username).changed(&before, &shown(&row));
+        audit::record(&*transaction, event.because("registered again with another address")).await?;
+        transaction.commit().await?;
+        Ok(is_free)
+    }
+}
+
+/// Whether this is a registration of which nobody has confirmed the address, and that nobody has decided about.
+fn is_astray(row: &user::Model) -> bool {
+    !row.active && row.confirmed_at.is_none() && row.login_count == 0 && row.declined_at.is_none() && !is_invited(row)
+}
