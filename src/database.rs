@@ -285,10 +285,24 @@ pub fn is_duplicate(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(sea_orm::SqlErr::UniqueConstraintViolation(_)))
 }
 
+/// A text as `lower()` of a database may give it: in PostgreSQL and MariaDB of all letters, in SQLite of a to z only. What is the same
+/// on the first two is found on the third when it is written in small letters, or as it is kept.
+#[must_use]
+pub fn folded(text: &str) -> [String; 2] {
+    let text = text.trim().replace('\0', "\u{fffd}");
+    [text.to_lowercase(), text.to_ascii_lowercase()]
+}
+
 /// That a text contains another one, in any case, alike on the three databases. `%` and `_` in what people type are just characters.
 #[must_use]
 pub fn contains(column: impl ColumnTrait, text: &str) -> SimpleExpr {
-    let text = text.to_lowercase().replace('\0', "\u{fffd}");
-    let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-    Expr::expr(Func::lower(Expr::col(column.as_column_ref()))).like(LikeExpr::new(format!("%{escaped}%")).escape('\\'))
+    let like = |text: &str| {
+        let escaped = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        let pattern = LikeExpr::new(format!("%{escaped}%")).escape('\\');
+        Expr::expr(Func::lower(Expr::col(column.as_column_ref()))).like(pattern)
+    };
+    // Not trimmed: a blank may be what is looked for.
+    let text = text.replace('\0', "\u{fffd}");
+    let (small, kept) = (text.to_lowercase(), text.to_ascii_lowercase());
+    if small == kept { like(&small) } else { like(&small).or(like(&kept)) }
 }

@@ -19,22 +19,25 @@ impl Accounts {
     /// # Errors
     /// As [`Accounts::update`].
     pub async fn activate(&self, id: i32) -> Result<user::Model, AccountError> {
-        let changes = UserChanges { active: Some(true), ..UserChanges::default() };
-        let mut was_active = false;
-        let row = self
-            .update(id, changes, |row| {
-                was_active = row.active;
-                true
-            })
-            .await?;
+        self.update(id, UserChanges { active: Some(true), ..UserChanges::default() }, |_| true).await
+    }
+
+    /// Tells somebody by mail who was not let in before, and is now. A helper: the caller owns the transaction.
+    ///
+    /// # Errors
+    /// When the database cannot be written.
+    pub async fn tell_let_in(
+        &self,
+        connection: &impl ConnectionTrait,
+        was_active: bool,
+        row: &user::Model,
+    ) -> Result<(), sea_orm::DbErr> {
         // Who has not confirmed the address cannot log in yet, and is told so by that link.
         let is_confirmed = row.confirmed_at.is_some() || !self.rules.security.confirmable;
-        if !was_active && is_confirmed {
-            let transaction = self.database.begin().await?;
-            self.tell(&*transaction, "activated", &row, json!({ "name": row.name, "username": row.username })).await?;
-            transaction.commit().await?;
+        if was_active || !row.active || !is_confirmed {
+            return Ok(());
         }
-        Ok(row)
+        self.tell(connection, "activated", row, json!({ "name": row.name, "username": row.username })).await
     }
 
     /// Does not let somebody in who waits; the owner is told, with the reason if there is one. The account stays, so that

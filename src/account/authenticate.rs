@@ -7,7 +7,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, Func};
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, UpdateMany};
 
 use crate::config::SecuritySettings;
-use crate::database::Database;
+use crate::database::{Database, folded};
 use crate::entity::user;
 
 use super::password::Checked;
@@ -56,7 +56,7 @@ async fn by_login(connection: &impl ConnectionTrait, login: &str) -> Result<Opti
     // PostgreSQL refuses to compare with a null character; no name has one.
     let login = login.trim().replace('\0', "\u{fffd}");
     let lower = login.to_lowercase();
-    let same = |column| Expr::expr(Func::lower(Expr::col(column))).eq(&lower);
+    let same = |column| Expr::expr(Func::lower(Expr::col(column))).is_in(folded(&login));
     let either = Condition::any().add(same(user::Column::Username)).add(same(user::Column::Email));
     let mut found = user::Entity::find().filter(either).order_by_asc(user::Column::Id).all(connection).await?;
     // A name may look like the address of somebody else; the name goes first.

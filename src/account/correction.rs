@@ -8,6 +8,7 @@ use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QueryFilter, Query
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::database::folded;
 use crate::entity::user;
 use crate::mail::link;
 use crate::mail::{Note, post};
@@ -32,7 +33,7 @@ impl Accounts {
         address: Option<IpAddr>,
     ) -> Result<bool, FormError> {
         let lower = Expr::expr(Func::lower(Expr::col(user::Column::Username)));
-        let same = user::Entity::find().filter(lower.eq(form.username.trim().to_lowercase()));
+        let same = user::Entity::find().filter(lower.is_in(folded(&form.username)));
         let Some(found) = same.one(self.database.reader()).await?.filter(is_astray) else { return Ok(false) };
         // A try like that of a login: the page is no place to guess at passwords more often.
         let causes = self.logins.tries.causes(&found.username, address);

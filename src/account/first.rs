@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::audit::{self, Event};
 use crate::config::AdminSettings;
-use crate::database::{self, Database};
+use crate::database::{self, Database, folded};
 use crate::entity::{role, roles_users, user};
 
 use super::manage::{end_access, shown};
@@ -92,7 +92,7 @@ pub async fn ensure_admin(
     // and then the one that is written in the same way is meant.
     let by = async |column: user::Column, value: &str| -> Result<Option<user::Model>, DbErr> {
         let value = value.trim();
-        let same = Expr::expr(Func::lower(Expr::col(column))).eq(value.to_lowercase());
+        let same = Expr::expr(Func::lower(Expr::col(column))).is_in(folded(value));
         let found = user::Entity::find().filter(same).order_by_asc(user::Column::Id).all(database.reader()).await?;
         let exact = found.iter().find(|row| row.username == value || row.email == value);
         Ok(exact.or(found.first()).cloned())

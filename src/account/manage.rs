@@ -91,7 +91,10 @@ impl Accounts {
         let username = changes.username.clone().unwrap_or_else(|| row.username.clone());
         let name = changes.name.clone().unwrap_or_else(|| row.name.clone());
         let email = changes.email.clone().unwrap_or_else(|| row.email.clone());
-        check_unique(&*transaction, Some(id), &username, &email).await?;
+        // Not otherwise: of two that an import has brought, and that differ by their case only, each can still be put out.
+        if username.trim() != row.username || email.trim() != row.email {
+            check_unique(&*transaction, Some(id), &username, &email).await?;
+        }
         if let Some(email) = changes.email.as_deref().filter(|email| *email != row.email) {
             super::user::check_email(email, &username)?;
         }
@@ -122,6 +125,7 @@ impl Accounts {
         if !row.email.eq_ignore_ascii_case(&old_email) {
             self.tell_old_address(&*transaction, &row, old_email).await?;
         }
+        self.tell_let_in(&*transaction, seen_row.active, &row).await?;
         let mut after = shown(&row);
         if has_new_password {
             after["password"] = json!("changed");

@@ -46,7 +46,7 @@ pub use second_factor::Enrolment;
 pub use session::Session;
 pub use strength::Strength;
 pub use token::{NewToken, Token};
-pub use user::{AccountError, NewUser, User};
+pub use user::{AccountError, NewUser, User, check_unique};
 
 /// See the module. Cheap to clone.
 #[derive(Clone, Debug)]

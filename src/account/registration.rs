@@ -12,6 +12,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoA
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::database::folded;
 use crate::entity::{role, user};
 use crate::mail::link::{self, Purpose};
 use crate::mail::{Note, post};
@@ -206,8 +207,7 @@ impl Accounts {
     }
 
     pub(super) async fn by_email(&self, email: &str) -> Result<Option<user::Model>, sea_orm::DbErr> {
-        let email = email.trim().to_lowercase().replace('\0', "\u{fffd}");
-        let same = Expr::expr(Func::lower(Expr::col(user::Column::Email))).eq(email);
+        let same = Expr::expr(Func::lower(Expr::col(user::Column::Email))).is_in(folded(email));
         user::Entity::find().filter(same).one(self.database.reader()).await
     }
 

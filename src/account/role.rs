@@ -23,6 +23,16 @@ pub struct RoleForm {
 }
 
 impl RoleForm {
+    /// Whether a role may be made that is called so.
+    ///
+    /// # Errors
+    /// [`AccountError::Invalid`] with what is wrong.
+    pub fn check_new(name: &str, description: &str) -> Result<(), AccountError> {
+        let form = Self { name: name.to_owned(), description: description.to_owned(), ..Self::default() };
+        form.check()?;
+        form.check_name("")
+    }
+
     fn check(&self) -> Result<(), AccountError> {
         let invalid = |field, problem: &str| Err(AccountError::Invalid { field, problem: problem.to_owned() });
         let is_plain = |c: char| c.is_alphanumeric() || "_-. ".contains(c);

@@ -99,9 +99,11 @@ impl Accounts {
         self.logins.tries.take_back(&causes);
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
+        let shown = row.tf_totp_secret;
         let row = locked(&*transaction, id).await?;
-        // Another page was first, and shows the codes that count.
-        if row.second_factor_at.is_some() {
+        // Another page was first, and shows the codes that count; or another session has asked for another secret meanwhile, and the
+        // code was of this one.
+        if row.second_factor_at.is_some() || row.tf_totp_secret != shown {
             return Err(AccountError::Changed.into());
         }
         let codes = self.replace_codes(&*transaction, id).await?;

@@ -10,6 +10,12 @@ use zxcvbn::zxcvbn;
 /// More is of no use to anybody.
 const MOST: usize = 256;
 
+/// What is looked at: of the password so many characters (who goes on is no easier to guess), of names and addresses so many, and so
+/// many parts of them. Estimating takes far longer the more there is, and everybody may ask for it.
+const LOOKED_AT: usize = 48;
+const LONGEST_NAME: usize = 255;
+const MOST_PARTS: usize = 30;
+
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Strength {
@@ -23,14 +29,15 @@ pub struct Strength {
 /// Judges a password of at least `least` characters; `own` are names and addresses of who chooses it.
 #[must_use]
 pub fn judge(password: &str, own: &[&str], least: usize) -> Strength {
+    let own: Vec<&str> = own.iter().map(|text| beginning(text, LONGEST_NAME)).collect();
     // Parts of an address are easily guessed too.
     let halves = own.iter().flat_map(|text| text.split('@'));
     let words = own.iter().flat_map(|text| text.split(['@', '.', ' ']));
     let parts: Vec<&str> = words.chain(halves).chain(own.iter().copied()).collect();
-    let parts: Vec<&str> = parts.into_iter().filter(|part| part.chars().count() > 2).collect();
+    let parts: Vec<&str> = parts.into_iter().filter(|part| part.chars().count() > 2).take(MOST_PARTS).collect();
     // Wide letters and ligatures are hashed as what they stand for, so they make nothing better.
-    let password: String = password.nfkc().collect();
-    let score = u8::from(zxcvbn(&password, &parts).score());
+    let password: String = password.nfkc().take(MOST + 1).collect();
+    let score = u8::from(zxcvbn(beginning(&password, LOOKED_AT), &parts).score());
     let length = password.chars().count();
     let problem = if length < least {
         Some(format!("must have at least {least} characters; several words are easy to remember"))
@@ -43,6 +50,11 @@ pub fn judge(password: &str, own: &[&str], least: usize) -> Strength {
     };
     let words = ["very weak", "weak", "fair", "good", "very good"];
     Strength { score, word: words.get(usize::from(score)).copied().unwrap_or_default(), problem }
+}
+
+/// The first so many characters.
+fn beginning(text: &str, most: usize) -> &str {
+    text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
 }
 
 #[cfg(test)]
@@ -61,6 +73,9 @@ mod tests {
         assert_eq!(problem("a long password of mine"), None);
         assert_eq!(problem("correct horse battery"), None);
         assert!(problem(&"ab c".repeat(100)).unwrap().contains("at most"));
+        // The name is still found in it, and a long one is as good as its beginning.
+        assert!(problem(&"erin".repeat(10)).unwrap().contains("guessed first"));
+        assert_eq!(problem(&"cart violet lamp sonata ".repeat(5)), None);
         assert!(judge("cart violet lamp 9 sonata", &[], 12).score > judge("password", &[], 12).score);
     }
 }

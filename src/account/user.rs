@@ -9,7 +9,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, 
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
-use crate::database;
+use crate::database::{self, folded};
 use crate::entity::{role, roles_users, user};
 use crate::study::label::is_invisible;
 
@@ -141,17 +141,17 @@ pub(super) async fn find(connection: &impl ConnectionTrait, id: i32) -> Result<O
 
 /// Nobody's name or address is that of somebody else, in whichever case, nor the one looks like the other: people log in
 /// with either.
-pub(super) async fn check_unique(
+pub async fn check_unique(
     connection: &impl ConnectionTrait,
     own: Option<i32>,
     username: &str,
     email: &str,
 ) -> Result<(), AccountError> {
     let lower = |column| Expr::expr(Func::lower(Expr::col(column)));
-    let (username, email) = (username.trim().to_lowercase(), email.trim().to_lowercase());
+    let names = [folded(username), folded(email)].concat();
     let same = Condition::any()
-        .add(lower(user::Column::Email).is_in([username.clone(), email.clone()]))
-        .add(lower(user::Column::Username).is_in([username, email]));
+        .add(lower(user::Column::Email).is_in(names.clone()))
+        .add(lower(user::Column::Username).is_in(names));
     let found = user::Entity::find().filter(same).all(connection).await?;
     // One's own name may be one's own address.
     match found.iter().any(|row| Some(row.id) != own) {

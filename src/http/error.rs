@@ -357,7 +357,9 @@ fn has_own_body(response: &Response) -> bool {
 
 /// Whether htmx asks for a part of a page.
 pub(crate) fn is_fragment(headers: &HeaderMap) -> bool {
-    headers.contains_key("hx-request") && !headers.contains_key("hx-boosted")
+    // Back to an address that htmx has noted asks for the whole page.
+    let is_whole = headers.contains_key("hx-boosted") || headers.contains_key("hx-history-restore-request");
+    headers.contains_key("hx-request") && !is_whole
 }
 
 fn title(status: StatusCode) -> &'static str {

@@ -107,8 +107,7 @@ pub async fn begin_session(
     session.session.clear().await;
     session.session.cycle_id().await.map_err(|error| internal(error.to_string()))?;
     if is_remembered {
-        let lasts = time::Duration::seconds(app.settings.security.remembered.num_seconds());
-        session.session.set_expiry(Some(Expiry::OnInactivity(lasts)));
+        session.session.set_expiry(Some(remembered(app)));
     }
     let values = [
         (session::ADDRESS, serde_json::json!(from.address)),
@@ -119,6 +118,25 @@ pub async fn begin_session(
         session.session.insert_value(name, value).await.map_err(|error| internal(error.to_string()))?;
     }
     session.login(user).await.map_err(|error| internal(error.to_string()))
+}
+
+/// Before something is noted in a session: the cookie goes out again then, and that of a session that is remembered lasts as long as
+/// the session.
+///
+/// # Errors
+/// When the session cannot be read.
+pub async fn keep_remembered(app: &App, session: &AuthSession) -> Result<bool, HttpError> {
+    let kept =
+        session.session.get(session::REMEMBERED).await.map_err(|error| HttpError::Internal(error.to_string()))?;
+    let is_remembered = kept.unwrap_or_default();
+    if is_remembered {
+        session.session.set_expiry(Some(remembered(app)));
+    }
+    Ok(is_remembered)
+}
+
+fn remembered(app: &App) -> Expiry {
+    Expiry::OnInactivity(time::Duration::seconds(app.settings.security.remembered.num_seconds()))
 }
 
 /// The key of a session in the table.

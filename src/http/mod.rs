@@ -13,8 +13,8 @@ mod session;
 pub use error::{ErrorBody, HttpError, WHOLE_STUDY, json_error, render_errors};
 pub use graph::{Drawn, draw_workflow};
 pub use login::{
-    Address, AuthSession, Backend, Credentials, LoggedIn, Needs, Origins, Wants, begin_session, needs, session_key,
-    stands_on, to_login,
+    Address, AuthSession, Backend, Credentials, LoggedIn, Needs, Origins, Wants, begin_session, keep_remembered, needs,
+    session_key, stands_on, to_login,
 };
 pub use metrics::install as install_metrics;
 pub use server::{Layers, MOST_BYTES, bind, serve, shutdown_signal};

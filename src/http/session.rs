@@ -5,8 +5,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{NaiveDateTime, TimeDelta};
-use sea_orm::ActiveValue::Set;
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use sha2::{Digest, Sha256};
 use tower_sessions::session::{Id, Record};
@@ -147,11 +147,11 @@ impl SessionStore for DatabaseSessions {
 
     async fn save(&self, record: &Record) -> Result<()> {
         let transaction = self.database.begin().await.map_err(failed)?;
-        // It began when it began, and ends as it would have.
-        let columns = [Column::Data, Column::UserId, Column::Address, Column::Agent, Column::Remembered];
-        let conflict = OnConflict::column(Column::Id).update_columns(columns).to_owned();
-        let saved = Entity::insert(self.row(record)?).on_conflict(conflict).exec_without_returning(&*transaction).await;
-        saved.map_err(failed)?;
+        // Only what is there: one that was ended since this request began stays ended, whatever the request has noted in it. It began
+        // when it began, and ends as it would have.
+        let row = ActiveModel { created: NotSet, last_seen: NotSet, expires_at: NotSet, ..self.row(record)? };
+        let own = Column::Id.eq(key(&record.id));
+        Entity::update_many().set(row).filter(own).exec(&*transaction).await.map_err(failed)?;
         transaction.commit().await.map_err(failed)
     }
 

@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
 
-use crate::account::{AccountError, Accounts, has_admin};
+use crate::account::{AccountError, Accounts, RoleForm, has_admin};
 use crate::audit::{self, Event};
 use crate::database::Database;
 use crate::entity::{external_system, role, scantype, user};
@@ -144,10 +144,19 @@ async fn set_role(
     entry: &RoleEntry,
     overwrite: bool,
     now: NaiveDateTime,
-) -> Result<Option<role::Model>, DbErr> {
+) -> Result<Option<role::Model>, AccountError> {
     let permissions = entry.permissions.as_ref().map(|permissions| permissions.names().join(","));
     let found = role::Entity::find().filter(role::Column::Name.eq(entry.name.trim())).one(connection).await?;
     let Some(found) = found else {
+        RoleForm::check_new(&entry.name, entry.description.as_deref().unwrap_or_default()).map_err(
+            |error| match error {
+                AccountError::Invalid { field, problem } => AccountError::Invalid {
+                    field: "roles",
+                    problem: format!("{}: its {field} {problem}", entry.name.trim()),
+                },
+                error => error,
+            },
+        )?;
         let row = role::ActiveModel {
             id: NotSet,
             name: Set(entry.name.trim().to_owned()),

@@ -10,7 +10,8 @@ use sea_orm::{
 };
 
 use crate::account::{
-    AccountError, Accounts, NewUser, PasswordError, Reset, declined, end_access, record_reset, replace_roles,
+    AccountError, Accounts, NewUser, PasswordError, Reset, check_unique, declined, end_access, record_reset,
+    replace_roles,
 };
 use crate::database::Database;
 use crate::entity::user;
@@ -125,6 +126,9 @@ pub(super) async fn set_user(
         return Err(AccountError::Exists);
     }
     let before = row.clone();
+    if before.username != entry.username.trim() || before.email != entry.email.trim() {
+        check_unique(connection, Some(before.id), &entry.username, &entry.email).await?;
+    }
     let has_new_password = !password.is_that_of(&row.password);
     if has_new_password || (row.active && entry.active == Some(false)) {
         end_access(connection, row.id, now).await?;
@@ -153,6 +157,7 @@ pub(super) async fn set_user(
     } else {
         before.clone()
     };
+    accounts.tell_let_in(connection, before.active, &row).await?;
     let held = match &entry.roles {
         Some(roles) => Some((replace_roles(connection, &row, roles).await?, roles.as_slice())),
         None => None,

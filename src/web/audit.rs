@@ -1,9 +1,11 @@
 //! The audit trail: who did what, with filters, and as a table to keep.
 
+use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use chrono::{NaiveDate, NaiveDateTime, TimeDelta};
+use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeDelta};
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -42,7 +44,9 @@ impl AuditQuery {
             "" => Ok(None),
             value => {
                 let problem = || HttpError::BadRequest(format!("{name}: '{value}' is not a day (YYYY-MM-DD)"));
-                value.parse::<NaiveDate>().map(Some).map_err(|_| problem())
+                let day = value.parse::<NaiveDate>().map_err(|_| problem())?;
+                // What the databases can compare with.
+                if (1000..=9998).contains(&day.year()) { Ok(Some(day)) } else { Err(problem()) }
             }
         };
         let origin = match self.origin.trim() {
@@ -180,34 +184,67 @@ pub(super) async fn list_events(
     page_or_block(&app, "audit/list.html", "audit", &user.0, content, wants.fragment.then_some("results"))
 }
 
-/// Rows of one table: more are asked for by days.
-const MOST_ROWS: u64 = 50_000;
+/// Rows that are read at a time for the table.
+const BATCH: u64 = 2_000;
 
+/// All of them, however many: who keeps the table wants to know that nothing is missing.
 pub(super) async fn download_events(
     State(app): State<App>,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, HttpError> {
-    let found = search(app.engine.database().reader(), &query.filter()?, query.below, MOST_ROWS).await?;
-    let mut table = csv::Writer::from_writer(Vec::new());
-    let failed = |error: csv::Error| HttpError::Internal(error.to_string());
-    let header = [
-        "id",
-        "at",
-        "user_id",
-        "who",
-        "origin",
-        "address",
-        "verb",
-        "subject_type",
-        "subject_id",
-        "subject_name",
-        "experiment_id",
-        "before",
-        "after",
-        "reason",
+    let (filter, below) = (query.filter()?, query.below);
+    // Before the answer begins, so that what goes wrong at once is told.
+    let first = search(app.engine.database().reader(), &filter, below, BATCH).await?;
+    let mut begun = csv::Writer::from_writer(Vec::new());
+    begun.write_record(HEADER).map_err(|error| HttpError::Internal(error.to_string()))?;
+    let batches = stream::unfold((begun, Some(first)), move |(mut table, found)| {
+        let (app, filter) = (app.clone(), filter.clone());
+        async move {
+            let found = found?;
+            let older = found.events.last().filter(|_| found.has_older).map(|event| event.id);
+            let text = written(&mut table, found.events);
+            let next = match (&text, older) {
+                (Ok(_), Some(older)) => {
+                    search(app.engine.database().reader(), &filter, Some(older), BATCH).await.map(Some)
+                }
+                _ => Ok(None),
+            };
+            // A table that breaks off is seen to be broken: the connection ends without an end of the answer.
+            let (text, next) = match next {
+                Ok(next) => (text, next),
+                Err(error) => (Err(std::io::Error::other(error)), None),
+            };
+            Some((text, (csv::Writer::from_writer(Vec::new()), next)))
+        }
+    });
+    let headers = [
+        (CONTENT_TYPE, "text/csv; charset=utf-8"),
+        (CONTENT_DISPOSITION, "attachment; filename=\"audit.csv\""),
+        (CACHE_CONTROL, "no-store"),
     ];
-    table.write_record(header).map_err(failed)?;
-    for event in found.events {
+    Ok((headers, Body::from_stream(batches)).into_response())
+}
+
+const HEADER: [&str; 14] = [
+    "id",
+    "at",
+    "user_id",
+    "who",
+    "origin",
+    "address",
+    "verb",
+    "subject_type",
+    "subject_id",
+    "subject_name",
+    "experiment_id",
+    "before",
+    "after",
+    "reason",
+];
+
+/// What is in the table by now, and these rows.
+fn written(table: &mut csv::Writer<Vec<u8>>, events: Vec<audit_event::Model>) -> std::io::Result<Vec<u8>> {
+    for event in events {
         let number = |value: Option<i32>| value.map(|value| value.to_string()).unwrap_or_default();
         let row = [
             event.id.to_string(),
@@ -225,15 +262,10 @@ pub(super) async fn download_events(
             event.after.unwrap_or_default(),
             event.reason.unwrap_or_default(),
         ];
-        table.write_record(row.map(|cell| harmless(&cell))).map_err(failed)?;
+        table.write_record(row.map(|cell| harmless(&cell)))?;
     }
-    let text = table.into_inner().map_err(|error| HttpError::Internal(error.to_string()))?;
-    let headers = [
-        (CONTENT_TYPE, "text/csv; charset=utf-8"),
-        (CONTENT_DISPOSITION, "attachment; filename=\"audit.csv\""),
-        (CACHE_CONTROL, "no-store"),
-    ];
-    Ok((headers, text).into_response())
+    table.flush()?;
+    Ok(table.get_ref().clone())
 }
 
 /// A cell that a spreadsheet does not take for a formula: people typed some of them.

@@ -306,6 +306,8 @@ struct StrengthPart {
     problem: Option<String>,
 }
 
+static JUDGING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
+
 /// How good the password is that is being typed; the other fields are what it should not be made of.
 pub(super) async fn show_strength(
     State(app): State<App>,
@@ -317,6 +319,8 @@ pub(super) async fn show_strength(
     }
     let own: Vec<&str> =
         ["username", "name", "email"].iter().filter_map(|name| form.get(*name).map(String::as_str)).collect();
+    // Everybody may ask, at each key; whoever asks a thousand times at once holds up only others who ask.
+    let _turn = JUDGING.acquire().await.map_err(|error| HttpError::Internal(error.to_string()))?;
     let judged = app.accounts.judge(form.get("password").map_or("", String::as_str), &own);
     let strength = StrengthPart { score: judged.score, word: judged.word, problem: judged.problem };
     open_page(&app, "entrance/strength.html", StatusCode::OK, &Part { strength })

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{FormError, Problems};
 use crate::app::App;
-use crate::http::{Address, AuthSession, HttpError, LoggedIn, session_key};
+use crate::http::{Address, AuthSession, HttpError, LoggedIn, keep_remembered, session_key};
 
 use super::account::wrong_code;
 use super::page::{Refusal, page};
@@ -50,6 +50,7 @@ async fn factor_page(app: &App, user: &LoggedIn, session: &AuthSession) -> Resul
     let issuer = &app.settings.web.instance_name;
     let enrolment = app.accounts.begin_second_factor(user.0.id, issuer, told.as_deref()).await?;
     if told.as_ref() != Some(&enrolment.nonce) {
+        keep_remembered(app, session).await?;
         session.session.insert(TOLD, &enrolment.nonce).await.map_err(internal)?;
     }
     let code = QrCode::new(enrolment.url.as_bytes()).map_err(|error| HttpError::Internal(error.to_string()))?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Chosen, NewToken, Permission, Problems, Session, Token, UserChanges};
 use crate::app::App;
-use crate::http::{Address, AuthSession, HttpError, LoggedIn, Origins, begin_session, session_key};
+use crate::http::{Address, AuthSession, HttpError, LoggedIn, Origins, begin_session, keep_remembered, session_key};
 
 use super::page::{Refusal, cohort_choices, page, with_status};
 
@@ -309,7 +309,7 @@ pub(super) async fn change(
     let chosen = Chosen { password: form.password, again: form.again };
     match app.accounts.change_password(&user.0, &form.current, &chosen, address).await {
         Ok(changed) => {
-            let remembered = session.session.get("remembered").await.ok().flatten().unwrap_or_default();
+            let remembered = keep_remembered(&app, &session).await?;
             begin_session(&app, &mut session, &changed, &from, remembered).await?;
             Ok(back(&app))
         }

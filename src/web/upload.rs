@@ -183,7 +183,12 @@ pub(super) async fn upload(
 
 /// `into` gets what comes before the file: the folder, and whether a file that is there is replaced.
 async fn take(app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<String, HttpError> {
+    let mut brought = None;
     while let Some(field) = quickly(form.next_field()).await? {
+        if brought.is_some() && matches!(field.name(), Some("replace" | "folder" | "file" | "file_field")) {
+            let wanted = "One file at a time, and after it nothing: nothing was kept.";
+            return Err(HttpError::BadRequest(wanted.to_owned()));
+        }
         match field.name() {
             Some("replace") => into.replaces = !short(field, 16).await?.is_empty(),
             Some("folder") => {
@@ -199,12 +204,15 @@ async fn take(app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<
                     return Err(HttpError::BadRequest("Please choose a file.".to_owned()));
                 }
                 let arriving = folder(app).begin(&into.folder, &given, into.replaces).await?;
-                return keep(app, arriving, field, &into.folder).await;
+                brought = Some(arrive(arriving, field).await?);
             }
             _ => {}
         }
     }
-    Err(HttpError::BadRequest("Please choose a file.".to_owned()))
+    match brought {
+        Some(arriving) => keep(app, arriving, &into.folder).await,
+        None => Err(HttpError::BadRequest("Please choose a file.".to_owned())),
+    }
 }
 
 /// What stands in a field that is no file; nothing of what is longer is kept.
@@ -220,10 +228,14 @@ async fn short(mut field: Field<'_>, most: usize) -> Result<String, HttpError> {
     String::from_utf8(bytes).map_err(|_| HttpError::BadRequest(format!("{name}: is no text.")))
 }
 
-async fn keep(app: &App, mut arriving: Arriving, mut field: Field<'_>, folder: &str) -> Result<String, HttpError> {
+async fn arrive(mut arriving: Arriving, mut field: Field<'_>) -> Result<Arriving, HttpError> {
     while let Some(bytes) = quickly(field.chunk()).await? {
         arriving.write(&bytes).await?;
     }
+    Ok(arriving)
+}
+
+async fn keep(app: &App, mut arriving: Arriving, folder: &str) -> Result<String, HttpError> {
     let name = arriving.name.clone();
     let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
     let (bytes, is_replaced) = arriving.settle().await?;

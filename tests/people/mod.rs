@@ -8,6 +8,7 @@ mod factor;
 mod mails;
 mod many;
 mod markup;
+mod mended;
 mod routes;
 mod scope;
 mod scope_attacked;
