@@ -88,7 +88,7 @@ async fn q7_a_pool_that_stops_gives_back_what_does_not_end() {
     study.load(&workflow("function: sleep, callback_arguments: {seconds: 1000}")).await;
     let experiment = study.create("session").await;
     let id = study.executions(experiment.id).await["run"].id;
-    let pool = Running::start(&study, 1, Duration::from_millis(200));
+    let pool = Running::start(&study, 1, Duration::from_secs(3));
     eventually("the claim", async || (study.execution(id).await.status == ExecutionStatus::Running).then_some(()))
         .await;
     pool.stop().await;

@@ -1,7 +1,7 @@
 //! Sessions of browsers: how long, where, and their end.
 
 use super::{GOOD, House, Visitor};
-use crate::support::Backend;
+use crate::support::{Backend, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_is_rotated_shown_and_ended() {
@@ -111,10 +111,10 @@ async fn weak_passwords_are_pointed_out_to_administrators() {
     assert!(warned("admin") && !warned("olga"));
     let user = serde_json::json!({ "username": "weak", "password": "weak", "name": "w", "email": "weak@example.com" });
     house.server.admin().post("/api/v2/users", user).await.expect(201);
-    assert!(warned("weak"));
+    eventually("the warning", async || warned("weak").then_some(())).await;
     let change = serde_json::json!({ "password": "olga" });
     house.server.admin().put("/api/v2/users/2", change).await.expect(200);
-    assert!(warned("olga"));
+    eventually("the warning", async || warned("olga").then_some(())).await;
     house.server.admin().put("/api/v2/users/2", serde_json::json!({ "password": GOOD })).await.expect(200);
     let home = admin.get("/").await.shows(200, "Easily guessed passwords");
     assert!(home.text.contains(">weak</a>") && !home.text.contains(">olga</a>"));

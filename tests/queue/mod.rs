@@ -120,7 +120,7 @@ async fn a_callback_goes_to_the_queue_that_it_asks_for() {
     station.create(&server, "session").await;
     let queued = station.reaches(1, ExecutionStatus::Queued).await;
     assert_eq!(queued.queue.as_deref(), Some("gpu"));
-    assert_eq!(ready(&station, "gpu").await, 1);
+    eventually("the message to lie there", async || (ready(&station, "gpu").await == 1).then_some(())).await;
     let gpu = station.worker(&["--queue", "gpu", "--queue", "other"], &[]);
     let ended = station.reaches(1, ExecutionStatus::Finished).await;
     assert!(ended.worker.unwrap().contains(&format!(":{}:", gpu.id())));
@@ -144,7 +144,7 @@ async fn a_callback_goes_to_the_queue_that_it_asks_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn q4_what_a_killed_worker_had_in_hand_is_done_by_another() {
     let station = Station::new(Backend::Postgres).await;
-    let server = station.server(&[("STUDYGOV_LEASE_SECONDS", "1")]);
+    let server = station.server(&[("STUDYGOV_LEASE_SECONDS", "6")]);
     station.load(&server, &workflow(&shell("echo begun; [ -e done ] || sleep 1000"))).await;
     let first = station.worker(&[], &[]);
     station.create(&server, "session").await;
@@ -289,9 +289,9 @@ async fn one_execution_is_run_by_hand() {
 #[tokio::test(flavor = "multi_thread")]
 async fn q6_q7_logs_arrive_and_stop_means_stop() {
     let station = Station::new(Backend::Postgres).await;
-    let server = station.server(&[("STUDYGOV_LEASE_SECONDS", "2")]);
+    let server = station.server(&[("STUDYGOV_LEASE_SECONDS", "10")]);
     station.load(&server, &workflow(&shell("sleep 1000 & echo \"child $!\"; wait"))).await;
-    let worker = station.worker(&["--grace", "1"], &[]);
+    let worker = station.worker(&["--grace", "5"], &[]);
     let child = async |id: i32, attempt: i32| {
         eventually("the log", async || {
             let row = station.execution(id).await;
