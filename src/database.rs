@@ -3,6 +3,8 @@
 //! Reads take any connection of the pool. Writes that belong together begin with [`Database::begin`]; on SQLite,
 //! which has one writer, they queue up fairly inside the process instead of failing when the file is busy.
 
+mod snapshot;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,10 +19,13 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::config::{DatabaseKind, DatabaseSettings};
 
+pub use snapshot::{Reader, Snapshot};
+
 /// Shared by everything that reads or writes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
     connection: DatabaseConnection,
+    reader: Reader,
     /// Held by the one writer of an SQLite file.
     gate: Option<Arc<Mutex<()>>>,
     /// Goes up with each commit of this process.
@@ -105,13 +110,15 @@ impl Database {
             DatabaseKind::Postgres => {}
         }
         let gate = (settings.kind == DatabaseKind::Sqlite).then(|| Arc::new(Mutex::new(())));
-        Ok(Self { connection: sea_orm::Database::connect(options).await?, gate, changes: Arc::default() })
+        let connection = sea_orm::Database::connect(options).await?;
+        Ok(Self { reader: Reader::Pool(connection.clone()), connection, gate, changes: Arc::default() })
     }
 
-    /// For reading, and for single statements that stand alone.
+    /// For single statements that stand alone. What is read with several and shown together is read with
+    /// [`Database::snapshot`].
     #[must_use]
-    pub fn reader(&self) -> &DatabaseConnection {
-        &self.connection
+    pub fn reader(&self) -> &Reader {
+        &self.reader
     }
 
     /// Which of the three it is.
@@ -123,8 +130,9 @@ impl Database {
     /// Begins a transaction that will write.
     ///
     /// # Errors
-    /// When the database cannot be reached.
+    /// When the database cannot be reached, or this is a snapshot.
     pub async fn begin(&self) -> Result<WriteTransaction, DbErr> {
+        self.check_writable()?;
         let turn = match &self.gate {
             Some(gate) => Some(Arc::clone(gate).lock_owned().await),
             None => None,

@@ -1,5 +1,5 @@
-//! Named points at which a test stops the process, as a power cut would. Only in debug builds: in a release there is
-//! nothing of it.
+//! Named points at which a test stops the process, as a power cut would, and reads that a test makes slow or holds. Only
+//! in debug builds: in a release there is nothing of it.
 
 /// Ends the process at once when `STUDYGOV_FAULT` is `name:n` and this is the n-th time that it passes here.
 #[cfg(debug_assertions)]
@@ -26,3 +26,56 @@ pub fn point(name: &str) {
 /// Nothing.
 #[cfg(not(debug_assertions))]
 pub fn point(_: &str) {}
+
+/// Waits before a statement reads, so that a test can change the data between two statements of an answer.
+///
+/// When `STUDYGOV_FAULT` is `slow-reads:MS`, each one waits for so many milliseconds. When it is `hold-reads:FOLDER`, a
+/// statement whose text contains the name of a file in the folder renames the file to `NAME.held` and waits until the
+/// test has removed that, a minute at most.
+#[cfg(debug_assertions)]
+pub async fn before_read(statement: &str) {
+    use std::path::PathBuf;
+    use std::sync::OnceLock;
+    use std::time::Duration;
+
+    enum Wanted {
+        Nothing,
+        Slow(Duration),
+        Hold(PathBuf),
+    }
+    static WANTED: OnceLock<Wanted> = OnceLock::new();
+    let wanted = WANTED.get_or_init(|| {
+        let text = std::env::var("STUDYGOV_FAULT").unwrap_or_default();
+        match text.split_once(':') {
+            Some(("slow-reads", time)) => Wanted::Slow(Duration::from_millis(time.parse().unwrap_or_default())),
+            Some(("hold-reads", folder)) => Wanted::Hold(PathBuf::from(folder)),
+            _ => Wanted::Nothing,
+        }
+    });
+    match wanted {
+        Wanted::Nothing => {}
+        Wanted::Slow(time) => tokio::time::sleep(*time).await,
+        Wanted::Hold(folder) => {
+            let names = folder.read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+            let is_meant =
+                |path: &PathBuf| path.file_name().is_some_and(|name| statement.contains(&*name.to_string_lossy()));
+            let Some(path) = names.filter(|path| path.extension().is_none()).find(is_meant) else { return };
+            let held = path.with_extension("held");
+            // Of several statements at the same time one is held.
+            if std::fs::rename(&path, &held).is_err() {
+                return;
+            }
+            for _ in 0..6000 {
+                if !held.exists() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+}
+
+/// Nothing.
+#[cfg(not(debug_assertions))]
+#[expect(clippy::unused_async, reason = "as in debug builds")]
+pub async fn before_read(_: &str) {}
