@@ -3,16 +3,16 @@
 //! Reads take any connection of the pool. Writes that belong together begin with [`Database::begin`]; on SQLite,
 //! which has one writer, they queue up fairly inside the process instead of failing when the file is busy.
 
+mod migrate;
 mod snapshot;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use migration::{Migrator, MigratorTrait};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, Statement,
+    ColumnTrait, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
     TransactionOptions, TransactionTrait,
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -159,104 +159,6 @@ impl Database {
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.connection.execute_unprepared("SELECT 1").await.map(|_| ())
     }
-
-    /// Applies what is missing of the schema. Of several servers that start at once one does it, the others wait.
-    ///
-    /// # Errors
-    /// When a migration fails, or the tables are those of another program; nothing is changed then.
-    pub async fn migrate(&self) -> Result<(), DbErr> {
-        self.refuse_what_is_not_ours().await?;
-        let _turn = match &self.gate {
-            Some(gate) => Some(gate.lock().await),
-            None => None,
-        };
-        match self.backend() {
-            DbBackend::Postgres => self.migrate_postgres().await,
-            DbBackend::MySql => self.migrate_mysql().await,
-            _ => self.migrate_sqlite().await,
-        }
-    }
-
-    /// The existing product has tables of the same names. Where each change of a table stands for itself, a migration that fails in
-    /// the middle would leave half of ours among them.
-    async fn refuse_what_is_not_ours(&self) -> Result<(), DbErr> {
-        let schema = sea_orm_migration::SchemaManager::new(&self.connection);
-        // In this order: a server that migrates at this moment makes its list first.
-        if schema.has_table("workflow").await? && !schema.has_table("seaql_migrations").await? {
-            let problem = "it has tables of another program, as of Study Governor 8.1, whose data cannot be brought over yet; \
-                           nothing was changed, please use an empty database";
-            return Err(DbErr::Custom(problem.to_owned()));
-        }
-        Ok(())
-    }
-
-    /// The lock lives in the transaction and ends with it, however that ends.
-    async fn migrate_postgres(&self) -> Result<(), DbErr> {
-        let transaction = self.connection.begin().await?;
-        let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
-        transaction.execute_unprepared(&lock).await?;
-        Migrator::up(&transaction, None).await?;
-        transaction.commit().await
-    }
-
-    /// `GET_LOCK` belongs to a connection, so a transaction pins one to hold it while others do the work:
-    /// MySQL commits each change of a table by itself.
-    async fn migrate_mysql(&self) -> Result<(), DbErr> {
-        let holder = self.connection.begin().await?;
-        let lock = format!("SELECT GET_LOCK('studygovernor_migration_{MIGRATION_LOCK}', 120) AS got");
-        let row = holder.query_one_raw(Statement::from_string(DbBackend::MySql, lock)).await?;
-        let got: Option<i64> = row.and_then(|row| row.try_get("", "got").ok());
-        if got != Some(1) {
-            return Err(DbErr::Custom("another server has been migrating the database for two minutes".to_owned()));
-        }
-        let outcome = Migrator::up(&self.connection, None).await;
-        let release = format!("SELECT RELEASE_LOCK('studygovernor_migration_{MIGRATION_LOCK}')");
-        holder.execute_unprepared(&release).await?;
-        holder.rollback().await?;
-        outcome
-    }
-
-    /// The file's one writer is the lock: the second server waits for the busy timeout, then finds nothing to do.
-    async fn migrate_sqlite(&self) -> Result<(), DbErr> {
-        if Migrator::get_migration_with_status_read_only(&self.connection)
-            .await
-            .is_ok_and(|all| all.iter().all(|one| one.status() == sea_orm_migration::MigrationStatus::Applied))
-        {
-            return Ok(());
-        }
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let transaction = self.connection.begin_with_options(options).await?;
-        Migrator::up(&transaction, None).await?;
-        transaction.commit().await
-    }
-
-    /// Each migration with whether it is applied.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
-    pub async fn migration_status(&self) -> Result<Vec<(String, bool)>, DbErr> {
-        let all = Migrator::get_migration_with_status_read_only(&self.connection).await?;
-        let applied = sea_orm_migration::MigrationStatus::Applied;
-        Ok(all.iter().map(|one| (one.name().to_owned(), one.status() == applied)).collect())
-    }
-
-    /// Takes all tables away, with everything in them.
-    ///
-    /// # Errors
-    /// When the database cannot.
-    pub async fn clean(&self) -> Result<(), DbErr> {
-        if self.backend() != DbBackend::Sqlite {
-            return Migrator::down(&self.connection, None).await;
-        }
-        // On one connection: another one of the pool would still know what was dropped on the first, and refuse to make
-        // an index of that name.
-        let transaction = self.begin().await?;
-        Migrator::down(&*transaction, None).await?;
-        transaction.commit().await
-    }
 }
 
 /// Makes a new database file so that only its owner reads it: names, birth dates and hashes are in it. SQLite gives the
@@ -269,9 +171,6 @@ fn keep_private(file: &std::path::Path) {
         drop(std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file));
     }
 }
-
-/// Any number that nothing else on the database server uses as an advisory lock.
-const MIGRATION_LOCK: i64 = 7_310_821;
 
 /// Whether a transaction lost against another one through no fault of its own and may simply be done again:
 /// a deadlock or a lock that was not had in time.

@@ -3,6 +3,10 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
+// For migrations that are being written.
+#[allow(unused_imports)]
+pub use crate::steps::{create_table, drop_tables, index};
+
 /// Auto-incremented integer primary key `id`.
 pub fn id() -> ColumnDef {
     let mut column = ColumnDef::new("id");
@@ -68,40 +72,4 @@ pub fn reference(from: &'static str, column: &'static str, to: &'static str) -> 
         .to(to, "id")
         .on_delete(ForeignKeyAction::Restrict)
         .to_owned()
-}
-
-/// Creates a table. On MySQL in Unicode whatever the server's default is, and with labels that are different when they
-/// are written differently, as on the other databases: its usual collations take `AB1` and `ab1` for the same subject.
-pub async fn create_table(manager: &SchemaManager<'_>, mut table: TableCreateStatement) -> Result<(), DbErr> {
-    if manager.get_database_backend() == DbBackend::MySql {
-        table.character_set("utf8mb4").collate("utf8mb4_bin");
-    }
-    manager.create_table(table).await
-}
-
-/// Index named after its table and columns.
-pub async fn index(
-    manager: &SchemaManager<'_>,
-    table: &'static str,
-    columns: &[&'static str],
-    unique: bool,
-) -> Result<(), DbErr> {
-    let prefix = if unique { "uix" } else { "ix" };
-    let mut statement = Index::create();
-    statement.name(format!("{prefix}_{table}_{}", columns.join("_"))).table(table);
-    for column in columns {
-        statement.col(*column);
-    }
-    if unique {
-        statement.unique();
-    }
-    manager.create_index(statement.to_owned()).await
-}
-
-/// Drops the tables in the given order.
-pub async fn drop_tables(manager: &SchemaManager<'_>, tables: &[&'static str]) -> Result<(), DbErr> {
-    for table in tables {
-        manager.drop_table(Table::drop().table(*table).to_owned()).await?;
-    }
-    Ok(())
 }

@@ -2,8 +2,9 @@
 //!
 //! Names and columns of the existing product (8.1) are kept where they exist, so that its users recognise them
 //! and an import is a copy. One set of migrations serves SQLite, PostgreSQL and MariaDB/MySQL; what differs between
-//! them is in [`columns`].
+//! them is in [`columns`]. Migrations are made of [`steps`], each of which can be run again after a kill.
 
+pub use ownership::{TABLES, table_of_another_program};
 pub use sea_orm_migration::prelude::{DbErr, MigrationTrait, MigratorTrait};
 
 mod columns;
@@ -21,6 +22,8 @@ mod m20261124_000011_people;
 mod m20261124_000012_role_scope;
 mod m20261126_000013_declined;
 mod m20261126_000014_result;
+mod ownership;
+mod steps;
 
 /// All migrations, oldest first.
 pub struct Migrator;

@@ -7,7 +7,8 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{counter, create_table, drop_tables, id, index, integer, label, moment, reference, text};
+use crate::columns::{counter, id, integer, label, moment, reference, text};
+use crate::steps::{create_table, drop_tables, index};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;

@@ -8,7 +8,8 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{counter, index, label, moment, text};
+use crate::columns::{counter, label, moment, text};
+use crate::steps::{add_column, drop_column, drop_index, index};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -23,15 +24,13 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for (table, [parent, name]) in ARCHIVED {
             for column in columns(manager) {
-                let mut column = column;
-                manager.alter_table(Table::alter().table(table).add_column(&mut column).to_owned()).await?;
+                add_column(manager, table, column).await?;
             }
             // The new index first: MariaDB wants one for the foreign key at any time.
             index(manager, table, &[parent, name, "archive_id"], true).await?;
             drop_index(manager, table, &format!("uix_{table}_{parent}_{name}")).await?;
         }
-        let mut updated = moment(manager, "updated_at");
-        manager.alter_table(Table::alter().table("subject").add_column(&mut updated).to_owned()).await?;
+        add_column(manager, "subject", moment(manager, "updated_at")).await?;
         // A list of one state is read from this index alone, in its order, however the states are filled.
         index(manager, "experiment", &BY_STATE, false).await?;
         drop_index(manager, "experiment", "ix_experiment_state_id_id").await?;
@@ -42,12 +41,12 @@ impl MigrationTrait for Migration {
         drop_index(manager, "experiment", "ix_experiment_scandate").await?;
         index(manager, "experiment", &["state_id", "id"], false).await?;
         drop_index(manager, "experiment", &format!("ix_experiment_{}", BY_STATE.join("_"))).await?;
-        manager.alter_table(Table::alter().table("subject").drop_column("updated_at").to_owned()).await?;
+        drop_column(manager, "subject", "updated_at").await?;
         for (table, [parent, name]) in ARCHIVED {
             index(manager, table, &[parent, name], true).await?;
             drop_index(manager, table, &format!("uix_{table}_{parent}_{name}_archive_id")).await?;
             for column in ["archive_id", "archived_at", "archived_by", "archived_reason"] {
-                manager.alter_table(Table::alter().table(table).drop_column(column).to_owned()).await?;
+                drop_column(manager, table, column).await?;
             }
         }
         Ok(())
@@ -61,8 +60,4 @@ fn columns(manager: &SchemaManager<'_>) -> [ColumnDef; 4] {
         label("archived_by", 64),
         text(manager, "archived_reason"),
     ]
-}
-
-async fn drop_index(manager: &SchemaManager<'_>, table: &'static str, name: &str) -> Result<(), DbErr> {
-    manager.drop_index(Index::drop().table(table).name(name).to_owned()).await
 }

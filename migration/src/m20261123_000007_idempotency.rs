@@ -2,7 +2,8 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{create_table, drop_tables, id, index, integer, label, moment, reference, text};
+use crate::columns::{id, integer, label, moment, reference, text};
+use crate::steps::{create_table, drop_tables, index};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;

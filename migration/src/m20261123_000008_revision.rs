@@ -3,6 +3,7 @@
 use sea_orm_migration::prelude::*;
 
 use crate::columns::counter;
+use crate::steps::{add_column, drop_column};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -10,11 +11,10 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let mut revision = counter("revision", 0);
-        manager.alter_table(Table::alter().table("workflow").add_column(&mut revision).to_owned()).await
+        add_column(manager, "workflow", counter("revision", 0)).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.alter_table(Table::alter().table("workflow").drop_column("revision").to_owned()).await
+        drop_column(manager, "workflow", "revision").await
     }
 }

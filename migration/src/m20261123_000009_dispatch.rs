@@ -6,7 +6,8 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{counter, create_table, drop_tables, id, index, integer, label, moment, text};
+use crate::columns::{counter, id, integer, label, moment, text};
+use crate::steps::{add_column, create_table, drop_column, drop_index, drop_tables, index, update_rows};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -14,16 +15,16 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for mut column in [label("queue", 128), moment(manager, "relay_at")] {
-            let table = Table::alter().table("callback_execution").add_column(&mut column).to_owned();
-            manager.alter_table(table).await?;
+        for column in [label("queue", 128), moment(manager, "relay_at")] {
+            add_column(manager, "callback_execution", column).await?;
         }
         let waiting = Query::update()
             .table("callback_execution")
             .value("relay_at", Expr::col("available_at"))
             .and_where(Expr::col("status").is_in(["created", "queued"]))
+            .and_where(Expr::col("relay_at").is_null())
             .to_owned();
-        manager.execute(waiting).await?;
+        update_rows(manager, waiting).await?;
         index(manager, "callback_execution", &["relay_at"], false).await?;
 
         create_table(
@@ -64,11 +65,9 @@ impl MigrationTrait for Migration {
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         drop_tables(manager, &["dead_letter", "worker"]).await?;
-        let name = "ix_callback_execution_relay_at";
-        manager.drop_index(Index::drop().table("callback_execution").name(name).to_owned()).await?;
+        drop_index(manager, "callback_execution", "ix_callback_execution_relay_at").await?;
         for column in ["relay_at", "queue"] {
-            let table = Table::alter().table("callback_execution").drop_column(column).to_owned();
-            manager.alter_table(table).await?;
+            drop_column(manager, "callback_execution", column).await?;
         }
         Ok(())
     }

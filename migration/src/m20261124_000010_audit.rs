@@ -2,11 +2,12 @@
 //!
 //! `audit_event` is only ever added to. The chain of hashes is a table beside it, `audit_seal`: rows get their place in it
 //! a moment after they were committed, so that transactions do not wait for one another to be numbered. Nothing has
-//! written the table of before.
+//! written to the former table.
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{create_table, drop_tables, id, index, integer, label, moment, reference, text};
+use crate::columns::{id, integer, label, moment, reference, text};
+use crate::steps::{create_table, drop_former_table, drop_tables, index};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -14,7 +15,7 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        drop_tables(manager, &["audit_event"]).await?;
+        drop_former_table(manager, "audit_event", "hash").await?;
         create_audit(manager).await
     }
 

@@ -2,7 +2,8 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{counter, create_table, drop_tables, flag, id, index, integer, label, moment, reference, text};
+use crate::columns::{counter, flag, id, integer, label, moment, reference, text};
+use crate::steps::{add_column, create_table, drop_column, drop_former_table, drop_index, drop_tables, index};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -13,7 +14,7 @@ impl MigrationTrait for Migration {
         add_columns(manager).await?;
         create_links(manager).await?;
         // Nothing has written it until now.
-        drop_tables(manager, &["outbox"]).await?;
+        drop_former_table(manager, "outbox", "body_text").await?;
         create_outbox(manager).await
     }
 
@@ -21,11 +22,10 @@ impl MigrationTrait for Migration {
         drop_tables(manager, &["outbox", "mailing"]).await?;
         crate::m20261123_000005_service::create_outbox(manager).await?;
         drop_tables(manager, &["recovery_code", "mail_link"]).await?;
-        let name = "ix_session_user_id";
-        manager.drop_index(Index::drop().table("session").name(name).to_owned()).await?;
+        drop_index(manager, "session", "ix_session_user_id").await?;
         for (table, columns) in COLUMNS {
             for column in *columns {
-                manager.alter_table(Table::alter().table(*table).drop_column(*column).to_owned()).await?;
+                drop_column(manager, table, column).await?;
             }
         }
         Ok(())
@@ -40,9 +40,7 @@ const COLUMNS: &[(&str, &[&str])] = &[
 ];
 
 async fn add_columns(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
-    let add = async |table: &'static str, mut column: ColumnDef| {
-        manager.alter_table(Table::alter().table(table).add_column(&mut column).to_owned()).await
-    };
+    let add = async |table: &'static str, column: ColumnDef| add_column(manager, table, column).await;
     add("user", flag("weak_password", false)).await?;
     add("user", moment(manager, "second_factor_at")).await?;
     add("user", counter("last_code_step", 0)).await?;

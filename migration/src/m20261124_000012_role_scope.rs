@@ -2,7 +2,8 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::{create_table, drop_tables, index, integer, reference};
+use crate::columns::{integer, reference};
+use crate::steps::{create_table, drop_tables, index};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;

@@ -3,6 +3,7 @@
 use sea_orm_migration::prelude::*;
 
 use crate::columns::moment;
+use crate::steps::{add_column, drop_column};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -10,11 +11,10 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let mut column = moment(manager, "declined_at");
-        manager.alter_table(Table::alter().table("user").add_column(&mut column).to_owned()).await
+        add_column(manager, "user", moment(manager, "declined_at")).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.alter_table(Table::alter().table("user").drop_column("declined_at").to_owned()).await
+        drop_column(manager, "user", "declined_at").await
     }
 }

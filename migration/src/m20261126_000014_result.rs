@@ -2,7 +2,7 @@
 
 use sea_orm_migration::prelude::*;
 
-use crate::columns::index;
+use crate::steps::{drop_index, index};
 
 #[derive(DeriveMigrationName)]
 pub struct Migration;
@@ -14,7 +14,6 @@ impl MigrationTrait for Migration {
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let name = "ix_callback_execution_result";
-        manager.drop_index(Index::drop().table("callback_execution").name(name).to_owned()).await
+        drop_index(manager, "callback_execution", "ix_callback_execution_result").await
     }
 }

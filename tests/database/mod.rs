@@ -6,6 +6,8 @@ use studygovernor::entity::{cohort, workflow};
 
 use crate::support::{Backend, Study, on_every_database};
 
+mod interrupted;
+
 on_every_database! {
     migrations_go_up_and_down_and_up_again;
     every_entity_fits_its_table;

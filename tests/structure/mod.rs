@@ -212,3 +212,33 @@ fn what_belongs_to_a_cohort_is_joined_to_what_is_visible() {
     assert!(seen > 8, "{seen}: the joins were not found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// MariaDB and MySQL commit each change of a table immediately, so a migration that was killed is run again from its begin. The steps of
+/// `migration::steps` can be repeated; a statement that a migration gives to the database directly cannot.
+#[test]
+fn migrations_are_made_of_steps_that_can_be_repeated() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migration/src");
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for path in sources(&folder) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.starts_with("m2") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        seen += text.matches("manager").count();
+        for (at, _) in text.match_indices("manager") {
+            let next = text[at + "manager".len()..].trim_start().chars().next();
+            // It is handed on, or named as a parameter; nothing is called on it.
+            if !matches!(next, Some(',' | ')' | ':')) {
+                wrong.push(format!("{name}:{}: use a step of migration::steps", text[..at].lines().count()));
+            }
+        }
+        for way in ["get_connection", "execute_unprepared", "Statement::", "SchemaManager::"] {
+            if text.contains(way) {
+                wrong.push(format!("{name}: {way}; use a step of migration::steps"));
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}: the migrations were not found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

@@ -1,0 +1,78 @@
+//! Whose tables they are. Version 8.1 has tables of the same names, and so may other programs in the same database.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+
+use crate::Migrator;
+
+/// The list of the migrations that were applied; the migrator creates it before anything else.
+const LIST: &str = "seaql_migrations";
+
+/// The tables of the first migration. A first start that was killed leaves some of these, and nothing in the list.
+const FIRST: &[&str] = &["workflow", "state", "transition", "callback"];
+
+/// All tables of the schema, without the list of migrations.
+pub const TABLES: &[&str] = &[
+    "workflow",
+    "state",
+    "transition",
+    "callback",
+    "cohort",
+    "subject",
+    "experiment",
+    "variable",
+    "scantype",
+    "scan",
+    "external_system",
+    "external_system_history",
+    "external_cohort_urls",
+    "external_subject_links",
+    "external_experiment_links",
+    "user",
+    "role",
+    "roles_users",
+    "session",
+    "api_token",
+    "action",
+    "callback_execution",
+    "audit_event",
+    "outbox",
+    "idempotency_key",
+    "worker",
+    "dead_letter",
+    "audit_seal",
+    "mail_link",
+    "recovery_code",
+    "mailing",
+    "role_scope",
+];
+
+/// The name of a table that another program created under one of our names; none when there is no such table.
+pub async fn table_of_another_program(connection: &DatabaseConnection) -> Result<Option<String>, DbErr> {
+    // In this order: a server that migrates at this moment creates its list first, and notes the first migration there before the
+    // second one begins.
+    let present = tables(connection).await?;
+    let has_list = SchemaManager::new(connection).has_table(LIST).await?;
+    let applied = Migrator::get_migration_with_status_read_only(connection).await?;
+    if applied.iter().any(|one| one.status() == sea_orm_migration::MigrationStatus::Applied) {
+        return Ok(None);
+    }
+    let is_foreign =
+        |table: &String| TABLES.contains(&table.as_str()) && !(has_list && FIRST.contains(&table.as_str()));
+    Ok(present.into_iter().find(is_foreign))
+}
+
+async fn tables(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
+    let backend = connection.get_database_backend();
+    let statement = match backend {
+        DbBackend::Postgres => {
+            "SELECT table_name::text FROM information_schema.tables WHERE table_schema = current_schema() ORDER BY table_name"
+        }
+        DbBackend::MySql => {
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = database() ORDER BY table_name"
+        }
+        _ => "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name",
+    };
+    let rows = connection.query_all_raw(Statement::from_string(backend, statement)).await?;
+    rows.iter().map(|row| row.try_get_by_index(0)).collect()
+}

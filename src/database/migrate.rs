@@ -1,0 +1,145 @@
+//! The schema: brought up to date, described, and deleted.
+//!
+//! Of several servers that start together one migrates and the others wait. A server that is killed while it migrates leaves nothing on
+//! PostgreSQL and SQLite, and a migration half done on MariaDB and MySQL, which commit each change of a table immediately. The next
+//! start runs that migration again; its steps leave out what is there already (`migration::steps`).
+
+use migration::{Migrator, MigratorTrait};
+use sea_orm::{
+    ConnectionTrait, DatabaseTransaction, DbBackend, DbErr, Statement, TransactionOptions, TransactionTrait,
+};
+
+use super::Database;
+
+/// Any number that nothing else on the database server uses as an advisory lock.
+const MIGRATION_LOCK: i64 = 7_310_821;
+
+/// How long a server waits for another one that migrates, in seconds.
+const WAIT_FOR_ANOTHER: u32 = 120;
+
+impl Database {
+    /// Applies the migrations that are missing. Of several servers that start together one does it, the others wait.
+    ///
+    /// # Errors
+    /// When a migration fails, or when tables of another program have our names: those stay as they are. After a migration that failed
+    /// or was interrupted, calling this again continues it.
+    pub async fn migrate(&self) -> Result<(), DbErr> {
+        self.refuse_another_program().await?;
+        let _turn = match &self.gate {
+            Some(gate) => Some(gate.lock().await),
+            None => None,
+        };
+        match self.backend() {
+            DbBackend::Postgres => self.migrate_postgres().await,
+            DbBackend::MySql => self.migrate_mysql().await,
+            _ => self.migrate_sqlite().await,
+        }
+    }
+
+    /// Version 8.1 and other programs have tables of the same names, and a migration must not put ours among them.
+    async fn refuse_another_program(&self) -> Result<(), DbErr> {
+        let Some(table) = migration::table_of_another_program(&self.connection).await? else { return Ok(()) };
+        Err(DbErr::Custom(format!(
+            "it has tables of another program, as of Study Governor 8.1 (one is {table}), whose data cannot be brought over yet; \
+             nothing was changed, please use an empty database"
+        )))
+    }
+
+    /// The lock belongs to the transaction and ends with it, however that ends.
+    async fn migrate_postgres(&self) -> Result<(), DbErr> {
+        let transaction = self.connection.begin().await?;
+        transaction.execute_unprepared(&format!("SET LOCAL lock_timeout = '{WAIT_FOR_ANOTHER}s'")).await?;
+        // An index on a large table takes as long as it takes.
+        transaction.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+        let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
+        transaction.execute_unprepared(&lock).await.map_err(|error| {
+            match error.to_string().contains("lock timeout") {
+                true => another_server_migrates(),
+                false => error,
+            }
+        })?;
+        Migrator::up(&transaction, None).await?;
+        transaction.commit().await
+    }
+
+    async fn migrate_mysql(&self) -> Result<(), DbErr> {
+        let session = self.lock_mysql().await?;
+        let outcome = Migrator::up(&session, None).await;
+        finish_mysql(session, outcome).await
+    }
+
+    /// A session of MariaDB or MySQL that holds the lock. All statements of a migration use this session: when the server is killed,
+    /// the lock is free only after the statement that was running has ended.
+    async fn lock_mysql(&self) -> Result<DatabaseTransaction, DbErr> {
+        let session = self.connection.begin().await?;
+        let lock = format!("SELECT GET_LOCK('studygovernor_migration_{MIGRATION_LOCK}', {WAIT_FOR_ANOTHER}) AS got");
+        let row = session.query_one_raw(Statement::from_string(DbBackend::MySql, lock)).await?;
+        let got: Option<i64> = row.and_then(|row| row.try_get("", "got").ok());
+        if got == Some(1) { Ok(session) } else { Err(another_server_migrates()) }
+    }
+
+    /// The file's one writer is the lock: the second server waits for the busy timeout, then finds nothing to do.
+    async fn migrate_sqlite(&self) -> Result<(), DbErr> {
+        if Migrator::get_migration_with_status_read_only(&self.connection)
+            .await
+            .is_ok_and(|all| all.iter().all(|one| one.status() == sea_orm_migration::MigrationStatus::Applied))
+        {
+            return Ok(());
+        }
+        let options = TransactionOptions {
+            sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        let transaction = self.connection.begin_with_options(options).await?;
+        Migrator::up(&transaction, None).await?;
+        transaction.commit().await
+    }
+
+    /// Each migration with whether it is applied.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn migration_status(&self) -> Result<Vec<(String, bool)>, DbErr> {
+        let all = Migrator::get_migration_with_status_read_only(&self.connection).await?;
+        let applied = sea_orm_migration::MigrationStatus::Applied;
+        Ok(all.iter().map(|one| (one.name().to_owned(), one.status() == applied)).collect())
+    }
+
+    /// Deletes all tables with everything in them. After an interruption, calling this again continues it.
+    ///
+    /// # Errors
+    /// When the database cannot.
+    pub async fn clean(&self) -> Result<(), DbErr> {
+        match self.backend() {
+            DbBackend::Postgres => Migrator::down(&self.connection, None).await,
+            DbBackend::MySql => {
+                let session = self.lock_mysql().await?;
+                let outcome = Migrator::down(&session, None).await;
+                finish_mysql(session, outcome).await
+            }
+            // On one connection: another one of the pool would still know a dropped index, and refuse to create one of that name.
+            _ => {
+                let transaction = self.begin().await?;
+                Migrator::down(&*transaction, None).await?;
+                transaction.commit().await
+            }
+        }
+    }
+}
+
+/// Releases the lock, also after a failure: the session goes back to the pool.
+async fn finish_mysql(session: DatabaseTransaction, outcome: Result<(), DbErr>) -> Result<(), DbErr> {
+    let ended = match outcome {
+        // Rows that were changed after the last change of a table.
+        Ok(()) => session.execute_unprepared("COMMIT").await.map(|_| ()),
+        Err(error) => Err(error),
+    };
+    let release = format!("SELECT RELEASE_LOCK('studygovernor_migration_{MIGRATION_LOCK}')");
+    session.execute_unprepared(&release).await?;
+    session.rollback().await?;
+    ended
+}
+
+fn another_server_migrates() -> DbErr {
+    DbErr::Custom("another server has been migrating the database for two minutes".to_owned())
+}
