@@ -8,8 +8,9 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::account::{self, Accounts, PasswordError, Passwords, Rules};
+use crate::audit;
 use crate::clock::Clock;
-use crate::config::{DatabaseKind, Settings};
+use crate::config::{DatabaseKind, MigrateMode, Settings};
 use crate::database::Database;
 use crate::engine::Engine;
 use crate::queue::BrokerState;
@@ -35,6 +36,11 @@ pub enum StartError {
     Database { shown: String, reason: String },
     #[error("cannot bring the database up to date: {0}")]
     Migration(sea_orm::DbErr),
+    /// The setting leaves it to another program.
+    #[error(
+        "{0}; STUDYGOV_MIGRATE leaves it to another program to bring them up to date: run `studygovernor db migrate`"
+    )]
+    Tables(Tables),
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error("the first account cannot be made: {0}")]
@@ -49,6 +55,7 @@ impl App {
     /// # Errors
     /// [`StartError::Database`] when it is not there.
     pub async fn connect(settings: Settings, clock: Clock) -> Result<Self, StartError> {
+        audit::use_key(&settings.secrets.secret_key);
         let database = connect(&settings).await?;
         let passwords = Passwords::new(&settings.secrets.password_salt)?;
         let rules = Rules { security: settings.security.clone(), secret_key: settings.secrets.secret_key.clone() };
@@ -62,14 +69,28 @@ impl App {
         })
     }
 
-    /// Connects, brings the tables up to date, and makes the first roles and the administrator's account.
+    /// Connects, brings the tables up to date (as [`MigrateMode`] says), and creates the first roles and the administrator's account.
     ///
     /// # Errors
     /// As [`Self::connect`], and when one of these cannot be done.
     pub async fn start(settings: Settings, clock: Clock) -> Result<Self, StartError> {
-        let app = Self::connect(settings, clock).await?;
+        Self::connect(settings, clock).await?.prepare().await
+    }
+
+    /// What [`Self::start`] does once it is connected.
+    ///
+    /// # Errors
+    /// When the tables are not up to date and this program is not to change them, or the database cannot be written.
+    pub async fn prepare(self) -> Result<Self, StartError> {
+        let app = self;
         let database = app.engine.database();
-        database.migrate().await.map_err(StartError::Migration)?;
+        match app.settings.migrate {
+            MigrateMode::Start => database.migrate().await.map_err(StartError::Migration)?,
+            MigrateMode::Wait | MigrateMode::Off => match app.tables().await.map_err(StartError::Migration)? {
+                Tables::UpToDate => {}
+                tables @ Tables::Older { .. } => return Err(StartError::Tables(tables)),
+            },
+        }
         let now = app.engine.clock().now();
         account::ensure_roles(database, now).await.map_err(account::AccountError::Database)?;
         if let Some(admin) = &app.settings.admin {
@@ -81,6 +102,45 @@ impl App {
             warn!(user = %row.username, "the password of this account is easily guessed: where others can come it needs another one");
         }
         Ok(app)
+    }
+
+    /// How the tables are, against what this program wants.
+    ///
+    /// # Errors
+    /// When the database cannot be read, or its tables are those of a later version.
+    pub async fn tables(&self) -> Result<Tables, sea_orm::DbErr> {
+        let status = self.engine.database().migration_status().await?;
+        let wanted = status.last().map(|(name, _)| name.clone()).unwrap_or_default();
+        if status.iter().all(|(_, applied)| *applied) {
+            return Ok(Tables::UpToDate);
+        }
+        let found = status.into_iter().rev().find(|(_, applied)| *applied).map(|(name, _)| name);
+        Ok(Tables::Older { found, wanted })
+    }
+}
+
+/// The tables of the database, against what this program wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tables {
+    UpToDate,
+    /// The newest migration that was applied (none: there are no tables), and the newest that this program has.
+    Older {
+        found: Option<String>,
+        wanted: String,
+    },
+}
+
+impl std::fmt::Display for Tables {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::UpToDate => formatter.write_str("the tables are up to date"),
+            Self::Older { found: Some(found), wanted } => {
+                write!(formatter, "the tables are of version {found}, this program wants {wanted}")
+            }
+            Self::Older { found: None, wanted } => {
+                write!(formatter, "there are no tables yet, this program wants version {wanted}")
+            }
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod callback;
 mod cli;
 mod condition;
 mod database;
+mod deployment;
 mod engine;
 mod import;
 mod people;

@@ -4,11 +4,13 @@
 
 mod audit;
 mod callback;
+mod completions;
 mod console;
 mod db;
 mod demo;
 mod health;
 mod import;
+mod kubernetes;
 mod serve;
 mod user;
 mod worker;
@@ -55,6 +57,10 @@ enum Command {
     Audit(audit::Audit),
     Demo(demo::Demo),
     Health(health::Health),
+    #[command(subcommand)]
+    Kubernetes(kubernetes::Kubernetes),
+    Completions(completions::Completions),
+    Manual(completions::Manual),
 }
 
 /// Why a command was not done.
@@ -128,6 +134,9 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Audit(command) => command.run().await,
         Command::Demo(command) => Box::pin(command.run()).await,
         Command::Health(command) => command.run().await,
+        Command::Kubernetes(command) => command.run().await,
+        Command::Completions(command) => command.run(),
+        Command::Manual(command) => command.run(),
     }
 }
 

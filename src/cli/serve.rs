@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use clap::Args;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::api;
 use crate::app::App;
-use crate::audit;
+use crate::audit::{self, Head, Sealed};
 use crate::callback::Workplace;
 use crate::clock::Clock;
-use crate::config::{CallbackMethod, Settings};
+use crate::config::{CallbackMethod, MigrateMode, Settings};
 use crate::entity::user;
 use crate::http::{self, Layers};
 use crate::mail::{Courier, Mailer};
@@ -21,6 +22,7 @@ use crate::queue::{self, QueueNames};
 use crate::web;
 use crate::worker::{LocalDesk, LocalIntake, Pool, note_worker, presence, sweep, worker_name};
 
+use super::worker::answer_probes;
 use super::{Failure, settings, warn_about};
 
 /// Run the server: pages, callbacks and timeouts
@@ -42,10 +44,21 @@ impl Serve {
 pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     warn_about(&settings);
     http::install_metrics();
-    let mut app = App::start(settings, Clock::System).await?;
-    warn_without_accounts(&app).await?;
+    let app = App::connect(settings, Clock::System).await?;
     let listener = http::bind(&app).await.map_err(Failure::Failed)?;
     let address = listener.local_addr().map_err(Failure::because)?;
+    if app.settings.migrate == MigrateMode::Wait {
+        info!(
+            "the tables are checked first; until they are up to date this answers on http://{address}{}/",
+            app.settings.web.prefix
+        );
+        let waited = http::wait_for_tables(&app, &listener, http::shutdown_signal()).await;
+        if !waited.map_err(Failure::because)? {
+            return Ok(());
+        }
+    }
+    let mut app = app.prepare().await?;
+    warn_without_accounts(&app).await?;
     // Port 0 is any free one; workers are told which it is.
     Arc::make_mut(&mut app.settings).web.port = address.port();
     let (stop, stopped) = watch::channel(false);
@@ -53,7 +66,7 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
         (CallbackMethod::RabbitMq, Some(broker)) => {
             tokio::spawn(queue::run_server(relay(&app, broker), stopped.clone()))
         }
-        _ => tokio::spawn(run_pool(app.clone(), "embedded", stopped.clone())),
+        _ => tokio::spawn(run_pool(app.clone(), "embedded", GRACE, None, stopped.clone())),
     };
     let sweeper = tokio::spawn(sweep(app.engine.clone(), app.settings.callback.lease, stopped.clone()));
     let (mails, stop_mails) = (courier(&app), stopped.clone());
@@ -99,9 +112,11 @@ fn courier(app: &App) -> Courier {
 
 /// Gives the events of the audit trail their places in the chain, a moment after they were committed, until `stop`.
 async fn seal_events(app: App, mut stop: watch::Receiver<bool>) {
+    let mut reported = AuditProblems::default();
     loop {
-        if let Err(error) = audit::seal(app.engine.database()).await {
-            warn!(%error, "the audit trail cannot be sealed; it is tried again");
+        match audit::seal(app.engine.database()).await {
+            Ok(sealed) => reported.report(&sealed),
+            Err(error) => warn!(%error, "the audit trail cannot be sealed; trying again"),
         }
         if *stop.borrow() {
             return;
@@ -116,6 +131,31 @@ async fn seal_events(app: App, mut stop: watch::Receiver<bool>) {
             () = tokio::time::sleep(Duration::from_secs(30)) => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
+    }
+}
+
+/// What was reported of the audit trail, so that it is reported once.
+#[derive(Default)]
+struct AuditProblems {
+    forged: Vec<i32>,
+    missing: Option<Head>,
+}
+
+impl AuditProblems {
+    fn report(&mut self, sealed: &Sealed) {
+        let problems = sealed.forged.len() + usize::from(sealed.missing.is_some());
+        metrics::gauge!("studygovernor_audit_problems").set(u32::try_from(problems).unwrap_or(u32::MAX));
+        for event in sealed.forged.iter().filter(|event| !self.forged.contains(event)) {
+            error!(
+                event,
+                "an event of the audit trail was not written by Study Governor, or was changed; it is not sealed"
+            );
+        }
+        if let Some(head) = sealed.missing.as_ref().filter(|missing| self.missing.as_ref() != Some(*missing)) {
+            error!(%head, "seals of the audit trail were removed; nothing is sealed until `studygovernor audit seal` is run");
+        }
+        self.forged.clone_from(&sealed.forged);
+        self.missing.clone_from(&sealed.missing);
     }
 }
 
@@ -136,7 +176,15 @@ fn relay(app: &App, broker: &str) -> queue::Server {
 }
 
 /// Runs callbacks from the table of executions until `stop`. `kind` says what kind of worker this is.
-pub(super) async fn run_pool(app: App, kind: &str, stop: watch::Receiver<bool>) {
+///
+/// `listener`: where the probes of a worker of its own are answered.
+pub(super) async fn run_pool(
+    app: App,
+    kind: &str,
+    grace: Duration,
+    listener: Option<TcpListener>,
+    stop: watch::Receiver<bool>,
+) {
     let settings = &app.settings;
     let (engine, base_url) = (app.engine.clone(), settings.web.base_url());
     let (name, concurrency) = (worker_name(), settings.callback.concurrency);
@@ -146,7 +194,9 @@ pub(super) async fn run_pool(app: App, kind: &str, stop: watch::Receiver<bool>) 
     let (end, ended) = watch::channel(false);
     let presence = presence(&name, kind, &[], concurrency, engine.clock().now());
     let noting = tokio::spawn(note_worker(engine, presence, ended));
-    Pool::new(desk, workplace, &name, concurrency, GRACE, stop).run(intake).await;
+    let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop);
+    answer_probes(listener, &pool);
+    pool.run(intake).await;
     // It listens until it was told.
     let _ = end.send(true);
     let _ = noting.await;

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use clap::Args;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::callback::Workplace;
 use crate::clock::Clock;
-use crate::config::{Environment, WorkSettings, broker_address, broker_prefix};
+use crate::config::{Environment, MigrateMode, WorkSettings, broker_address, broker_prefix};
 use crate::http;
 use crate::queue::QueueNames;
-use crate::worker::{BrokerIntake, BrokerSettings, Pool, RemoteDesk, presence, say_worker, worker_name};
+use crate::worker::{BrokerIntake, BrokerSettings, Desk, Pool, RemoteDesk, presence, say_worker, worker_name};
 use crate::workflow::is_queue_name;
 
 use super::{Failure, serve, settings, warn_about, working_directory};
-use crate::app::App;
+use crate::app::{App, Tables};
 
 /// Run callbacks, on this machine or on any other one
 ///
@@ -38,9 +39,13 @@ pub(super) struct Worker {
     /// Callbacks that run at the same time [default: STUDYGOV_WORKER_CONCURRENCY, or the number of cores, at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: Option<u16>,
-    /// Seconds that running callbacks get to end when the worker is stopped
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-    grace: u64,
+    /// How long running callbacks get to end when the worker is stopped: seconds, or 90s, 15m, 1h
+    /// [default: STUDYGOV_WORKER_GRACE, or 5 seconds]
+    #[arg(long, value_name = "TIME")]
+    grace: Option<String>,
+    /// Answer /-/healthy and /-/metrics here, as 127.0.0.1:9090 or :9090 [default: STUDYGOV_WORKER_LISTEN, or nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
 }
 
 impl Worker {
@@ -52,6 +57,8 @@ impl Worker {
                 .map_err(|error| Failure::Usage(format!("--broker {}", error.problem)))?,
             None => broker_address(&environment)?,
         };
+        let grace = self.grace(&environment)?;
+        let listener = self.listener(&environment).await?;
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             http::shutdown_signal().await;
@@ -59,8 +66,8 @@ impl Worker {
             let _ = stop.send(true);
         });
         match broker {
-            Some(broker) => self.run_from_broker(broker, &environment, stopped).await,
-            None => self.run_from_database(stopped).await,
+            Some(broker) => self.run_from_broker(broker, &environment, (grace, listener), stopped).await,
+            None => self.run_from_database((grace, listener), stopped).await,
         }
     }
 
@@ -68,6 +75,7 @@ impl Worker {
         self,
         address: String,
         environment: &Environment,
+        (grace, listener): (Duration, Option<TcpListener>),
         stop: watch::Receiver<bool>,
     ) -> Result<(), Failure> {
         if let Some(server) = &self.server {
@@ -94,15 +102,20 @@ impl Worker {
         let presence = presence(&name, "broker", &queues, concurrency, Clock::System.now());
         let saying = tokio::spawn(say_worker(&intake, presence, ended));
         tracing::info!(queues = queues.join(", "), "taking callbacks from the broker");
-        let grace = Duration::from_secs(self.grace);
-        Pool::new(desk, workplace, &name, concurrency, grace, stop).run(intake).await;
+        let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop);
+        answer_probes(listener, &pool);
+        pool.run(intake).await;
         // It listens until it was told.
         let _ = end.send(true);
         let _ = tokio::time::timeout(Duration::from_secs(2), saying).await;
         Ok(())
     }
 
-    async fn run_from_database(self, stop: watch::Receiver<bool>) -> Result<(), Failure> {
+    async fn run_from_database(
+        self,
+        (grace, listener): (Duration, Option<TcpListener>),
+        stop: watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
         if !self.queues.is_empty() || self.server.is_some() {
             let hint = "--queue and --server are for a worker with a broker; set --broker or STUDYGOV_BROKER";
             return Err(Failure::Usage(hint.to_owned()));
@@ -112,9 +125,29 @@ impl Worker {
             settings.callback.concurrency = concurrency.into();
         }
         warn_about(&settings);
-        let app = App::start(settings, Clock::System).await?;
-        serve::run_pool(app, "database", stop).await;
+        let app = App::connect(settings, Clock::System).await?;
+        if app.settings.migrate == MigrateMode::Wait && !wait_for_tables(&app, stop.clone()).await? {
+            return Ok(());
+        }
+        serve::run_pool(app.prepare().await?, "database", grace, listener, stop).await;
         Ok(())
+    }
+
+    /// How long running callbacks get to end.
+    fn grace(&self, environment: &Environment) -> Result<Duration, Failure> {
+        let (name, text) = match &self.grace {
+            Some(text) => ("--grace", text.as_str()),
+            None => ("STUDYGOV_WORKER_GRACE", environment.get("STUDYGOV_WORKER_GRACE").unwrap_or("5")),
+        };
+        time(text).ok_or_else(|| Failure::Usage(format!("{name}: '{text}' is not a time like 90, 90s, 15m or 1h")))
+    }
+
+    async fn listener(&self, environment: &Environment) -> Result<Option<TcpListener>, Failure> {
+        let address = self.listen.as_deref().or_else(|| environment.get("STUDYGOV_WORKER_LISTEN"));
+        match address {
+            Some(address) => Ok(Some(http::bind_worker(address).await.map_err(Failure::Failed)?)),
+            None => Ok(None),
+        }
     }
 
     fn queues(&self) -> Result<Vec<String>, Failure> {
@@ -141,5 +174,50 @@ impl Worker {
         let wanted = "a number of callbacks (1 to 1000)";
         let number: u16 = environment.number("STUDYGOV_WORKER_CONCURRENCY", default, wanted)?;
         Ok(number.clamp(1, 1000))
+    }
+}
+
+/// A time as people write it: `90` or `90s` (seconds), `15m`, `1h`.
+fn time(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor).map(Duration::from_secs)
+}
+
+/// Answers probes until the process ends, when the worker is to listen.
+pub(super) fn answer_probes<D: Desk>(listener: Option<TcpListener>, pool: &Pool<D>) {
+    let Some(listener) = listener else { return };
+    http::install_metrics();
+    let pulse = pool.pulse();
+    match listener.local_addr() {
+        Ok(address) => tracing::info!("the worker answers probes on http://{address}/-/healthy"),
+        Err(error) => tracing::warn!(%error, "the worker's listener has no address"),
+    }
+    tokio::spawn(http::serve_worker(listener, move || pulse.age()));
+}
+
+/// Waits until another program has brought the tables up to date; false when the worker is to stop before.
+async fn wait_for_tables(app: &App, mut stop: watch::Receiver<bool>) -> Result<bool, Failure> {
+    let mut said = None;
+    loop {
+        let tables = app.tables().await.map_err(Failure::because)?;
+        if tables == Tables::UpToDate {
+            return Ok(true);
+        }
+        if said.as_ref() != Some(&tables) {
+            tracing::info!("waiting for the tables: {tables}");
+            said = Some(tables);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            _ = stop.wait_for(|stop| *stop) => return Ok(false),
+        }
     }
 }

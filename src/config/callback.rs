@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::broker_parts::from_parts;
 use super::environment::{Environment, SettingError, unusable};
 
 /// Who runs the callbacks.
@@ -76,13 +77,13 @@ pub fn broker_prefix(environment: &Environment) -> Result<String, SettingError> 
     Ok(prefix)
 }
 
-/// The address of the broker, under its old name or its new one.
+/// The address of the broker, under its old name or its new one, or from its parts (`STUDYGOV_BROKER_HOST` and its companions).
 ///
 /// # Errors
 /// When it is no address of a broker. The address itself is not told: there is a password in it.
 pub fn broker(environment: &Environment) -> Result<Option<String>, SettingError> {
     let Some((name, value)) = environment.first(&["STUDYGOV_BROKER", "STUDYGOV_CELERY_BROKER"]) else {
-        return Ok(None);
+        return from_parts(environment);
     };
     // Of the words that Celery knows; `pyamqp` is its own driver for the same protocol.
     let address = value.strip_prefix("py").filter(|rest| rest.starts_with("amqp")).unwrap_or(value);

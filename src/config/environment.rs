@@ -6,6 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::dotenv::{self, Dotenv};
+use super::secret_file;
 
 /// A setting that cannot be used; the start ends with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,21 +37,23 @@ impl Environment {
     /// The process's environment, with a `.env` file in `directory` for what it does not set.
     ///
     /// # Errors
-    /// When there is a `.env` file that cannot be read. Lines of it that say nothing are left out, as the existing product leaves
+    /// When there is a `.env` file, or the file of a secret (`NAME_FILE`), that cannot be read. Lines of it that say nothing are left out, as the existing product leaves
     /// them out: see [`Self::warnings`].
     pub fn load(directory: &Path) -> Result<Self, SettingError> {
         // Not `vars()`: that panics on a value that is no Unicode, even of a variable nobody asked for.
         let process =
             std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        let process: BTreeMap<String, String> = process.collect();
+        let mut process: BTreeMap<String, String> = process.collect();
         let file = directory.join(".env");
         if !file.is_file() {
+            secret_file::read(&mut process, directory)?;
             return Ok(Self { variables: process, warnings: Vec::new() });
         }
         let name = file.display().to_string();
         let text = std::fs::read_to_string(&file).map_err(|error| SettingError::new(&name, error.to_string()))?;
         let Dotenv { mut variables, unread } = dotenv::read(&text, &process);
         variables.extend(process);
+        secret_file::read(&mut variables, directory)?;
         // Without the line itself: it may hold a secret.
         let warning = |line: &usize| format!("line {line} of {name} is not of the form NAME=value and is left out");
         Ok(Self { variables, warnings: unread.iter().map(warning).collect() })

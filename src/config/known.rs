@@ -1,7 +1,7 @@
 //! The names that are read, so that a misspelled one can be pointed out, and one that meant something to the existing product and
 //! means nothing here.
 
-use super::Environment;
+use super::{Environment, SECRETS};
 
 /// Every `STUDYGOV_*`, `SECURITY_*` and `MAIL_*` name that this product or the existing one reads.
 const KNOWN: &[&str] = &[
@@ -30,7 +30,13 @@ const KNOWN: &[&str] = &[
     "STUDYGOV_ADMIN_PASSWORD",
     "STUDYGOV_ADMIN_USERNAME",
     "STUDYGOV_BROKER",
+    "STUDYGOV_BROKER_HOST",
+    "STUDYGOV_BROKER_PASSWORD",
+    "STUDYGOV_BROKER_PORT",
     "STUDYGOV_BROKER_PREFIX",
+    "STUDYGOV_BROKER_TLS",
+    "STUDYGOV_BROKER_USER",
+    "STUDYGOV_BROKER_VHOST",
     "STUDYGOV_CALLBACK_METHOD",
     "STUDYGOV_CALLBACK_SECRET",
     "STUDYGOV_CELERY_BACKEND",
@@ -47,6 +53,7 @@ const KNOWN: &[&str] = &[
     "STUDYGOV_INSTANCE_NAME",
     "STUDYGOV_LEASE_SECONDS",
     "STUDYGOV_LOG",
+    "STUDYGOV_MIGRATE",
     "STUDYGOV_PORT",
     "STUDYGOV_PROJECT_BIN",
     "STUDYGOV_PROJECT_HOME",
@@ -62,6 +69,8 @@ const KNOWN: &[&str] = &[
     "STUDYGOV_SERVER",
     "STUDYGOV_UPLOAD_LIMIT",
     "STUDYGOV_WORKER_CONCURRENCY",
+    "STUDYGOV_WORKER_GRACE",
+    "STUDYGOV_WORKER_LISTEN",
     "STUDYGOV_XNAT_PROJECT",
 ];
 
@@ -72,7 +81,7 @@ pub fn unknown_names(environment: &Environment) -> Vec<String> {
     environment
         .names()
         .filter(|name| ["STUDYGOV_", "SECURITY_", "MAIL_"].iter().any(|start| name.starts_with(start)))
-        .filter(|name| !KNOWN.contains(name))
+        .filter(|name| !KNOWN.contains(name) && !is_secret_file(name))
         .map(|name| {
             let nearest = KNOWN.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
             match nearest {
@@ -88,4 +97,9 @@ pub fn unknown_names(environment: &Environment) -> Vec<String> {
 /// Of names that are ours only a mistake is likely; what `SECURITY_*` names mean is many things.
 fn nearly(name: &str) -> usize {
     if name.starts_with("STUDYGOV_") { 6 } else { 2 }
+}
+
+/// Whether it is a secret's name with `_FILE` behind it.
+fn is_secret_file(name: &str) -> bool {
+    name.strip_suffix("_FILE").is_some_and(|secret| SECRETS.contains(&secret))
 }

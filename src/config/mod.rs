@@ -4,13 +4,16 @@
 //! an unknown `STUDYGOV_*` name gives a warning.
 
 mod account;
+mod broker_parts;
 mod callback;
 mod database;
 mod dotenv;
 mod environment;
 mod known;
 mod mail;
+mod migrate;
 mod project;
+mod secret_file;
 mod security;
 mod web;
 mod work;
@@ -22,7 +25,9 @@ pub use callback::{CallbackMethod, CallbackSettings, broker as broker_address, b
 pub use database::{DatabaseKind, DatabaseSettings};
 pub use environment::{Environment, SettingError};
 pub use mail::{MailSecurity, MailServer, MailSettings};
+pub use migrate::MigrateMode;
 pub use project::{ProjectSettings, Secrets};
+pub use secret_file::SECRETS;
 pub use security::SecuritySettings;
 pub use web::WebSettings;
 pub use work::WorkSettings;
@@ -31,6 +36,7 @@ pub use work::WorkSettings;
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub database: DatabaseSettings,
+    pub migrate: MigrateMode,
     pub project: ProjectSettings,
     pub work: WorkSettings,
     pub secrets: Secrets,
@@ -79,6 +85,7 @@ impl Settings {
             admin,
             security: SecuritySettings::read(environment)?,
             database,
+            migrate: MigrateMode::read(environment)?,
             project,
             warnings,
         })

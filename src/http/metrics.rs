@@ -18,7 +18,7 @@ use crate::study::board;
 
 use super::health::broker_problem;
 
-static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
+pub(super) static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// Begins to count. Once for the process; what is counted before is lost.
 pub fn install() {
@@ -51,6 +51,10 @@ fn describe() {
     describe_gauge!("studygovernor_mails", "Mails that were not sent, by what is to come of them; of the whole study");
     describe_gauge!("studygovernor_queue_age_seconds", Unit::Seconds, "How long the first of the queue could be run");
     describe_gauge!("studygovernor_relay_age_seconds", Unit::Seconds, "How long the first is due to be published");
+    describe_gauge!(
+        "studygovernor_audit_problems",
+        "Events of the audit trail that cannot be sealed, and missing seals"
+    );
     describe_gauge!("studygovernor_broker_up", "Whether this server has the broker; not there without one");
     describe_histogram!(
         "studygovernor_relay_lag_seconds",

@@ -6,9 +6,12 @@ mod graph;
 mod health;
 mod login;
 mod metrics;
+mod queues;
 mod refused;
 mod server;
 mod session;
+mod waiting;
+mod worker;
 
 pub use error::{ErrorBody, HttpError, WHOLE_STUDY, json_error, render_errors};
 pub use graph::{Drawn, draw_workflow};
@@ -18,3 +21,5 @@ pub use login::{
 };
 pub use metrics::install as install_metrics;
 pub use server::{Layers, MOST_BYTES, bind, serve, shutdown_signal};
+pub use waiting::wait_for_tables;
+pub use worker::{bind_worker, serve_worker};

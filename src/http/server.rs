@@ -40,7 +40,7 @@ use crate::mail;
 use super::error::is_api;
 use super::refused::lend;
 use super::session::{DatabaseSessions, by_itself};
-use super::{Address, Backend, HttpError, assets, health, metrics, render_errors};
+use super::{Address, Backend, HttpError, assets, health, metrics, queues, render_errors};
 
 /// Bytes that a request may have: a report with its logs, a long list. Forms have axum's own limit of 2 MiB.
 pub const MOST_BYTES: usize = 16 * 1024 * 1024;
@@ -79,6 +79,7 @@ impl Layers for Router<App> {
             .route("/-/ready", get(health::get_ready))
             .route("/-/versions", get(health::get_versions))
             .route("/-/metrics", get(metrics::get_metrics))
+            .route("/-/queues", get(queues::get_queues))
             .route("/static/{*path}", get(assets::get_asset))
             .layer(RequestBodyLimitLayer::new(MOST_BYTES))
             .layer(TimeoutLayer::with_status_code(

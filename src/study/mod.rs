@@ -9,6 +9,7 @@ pub mod label;
 pub mod link;
 pub mod listing;
 pub mod overview;
+pub mod queue_load;
 pub mod recent;
 pub mod record;
 pub mod reference;

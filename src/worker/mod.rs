@@ -11,6 +11,7 @@ mod intake;
 mod local;
 mod pool;
 mod presence;
+mod pulse;
 mod remote;
 mod service;
 
@@ -21,5 +22,6 @@ pub use intake::{Intake, Letter, Offer};
 pub use local::{LocalDesk, LocalIntake};
 pub use pool::{Pool, worker_name};
 pub use presence::{note as note_worker, presence, say as say_worker};
+pub use pulse::Pulse;
 pub use remote::RemoteDesk;
 pub use service::sweep;

@@ -16,6 +16,7 @@ use crate::queue::{Assignment, Ticket};
 
 use super::desk::{Claim, Desk, DeskError, Order, Verdict};
 use super::intake::{Intake, Letter, Offer};
+use super::pulse::Pulse;
 
 /// Takes what it hears of, claims it at a desk and runs it, so many at a time.
 pub struct Pool<D> {
@@ -27,6 +28,7 @@ pub struct Pool<D> {
     /// What is in hand: a message that comes twice does not begin it twice.
     in_hand: Mutex<HashSet<(i32, i32)>>,
     stop: watch::Receiver<bool>,
+    pulse: Arc<Pulse>,
 }
 
 /// How a run came to its end.
@@ -51,7 +53,13 @@ impl<D: Desk> Pool<D> {
         grace: Duration,
         stop: watch::Receiver<bool>,
     ) -> Self {
-        Self { desk, workplace, name: name.into(), concurrency, grace, in_hand: Mutex::default(), stop }
+        let (in_hand, pulse) = (Mutex::default(), Arc::default());
+        Self { desk, workplace, name: name.into(), concurrency, grace, in_hand, stop, pulse }
+    }
+
+    /// Tells whether the main loop still turns.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// Runs until it is told to stop; then takes nothing new, waits for what runs, and gives back what does not end.
@@ -66,11 +74,11 @@ impl<D: Desk> Pool<D> {
         loop {
             while runs.try_join_next().is_some() {}
             let place = tokio::select! {
-                place = pool.free_place(&places, &mut intake) => place,
+                place = pool.pulse.during(pool.free_place(&places, &mut intake)) => place,
                 () = &mut stopped => break,
             };
             let offer = tokio::select! {
-                offer = intake.next() => offer,
+                offer = pool.pulse.during(intake.next()) => offer,
                 () = &mut stopped => break,
             };
             if let (Some(offer), Some(place)) = (offer, place) {

@@ -1,0 +1,73 @@
+//! The address of the broker from its parts, for those who keep the password apart from the rest.
+
+use url::Url;
+
+use super::environment::{Environment, SettingError, unusable};
+
+/// Builds the address from `STUDYGOV_BROKER_HOST`, `_PORT`, `_VHOST`, `_USER`, `_PASSWORD` and `_TLS`; none without a host. User,
+/// password and virtual host may hold any character.
+///
+/// # Errors
+/// When a part cannot be used, or one is set without the host.
+pub(super) fn from_parts(environment: &Environment) -> Result<Option<String>, SettingError> {
+    const NAME: &str = "STUDYGOV_BROKER_HOST";
+    let Some(host) = environment.get(NAME) else {
+        let others = ["STUDYGOV_BROKER_USER", "STUDYGOV_BROKER_PASSWORD", "STUDYGOV_BROKER_VHOST"];
+        return match environment.first(&others) {
+            Some((name, _)) => Err(SettingError::new(name, format!("{NAME} is not set; it says where the broker is"))),
+            None => Ok(None),
+        };
+    };
+    let is_tls = environment.flag("STUDYGOV_BROKER_TLS", false)?;
+    let (scheme, default_port) = if is_tls { ("amqps", 5671) } else { ("amqp", 5672) };
+    let port: u16 = environment.number("STUDYGOV_BROKER_PORT", default_port, "a port number (1 to 65535)")?;
+    let host_text = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
+    let mut url = Url::parse(&format!("{scheme}://{host_text}:{port}"))
+        .ok()
+        .filter(|url| url.path().trim_matches('/').is_empty() && url.username().is_empty() && url.query().is_none())
+        .ok_or_else(|| unusable(NAME, host, "a host name or an address"))?;
+    let password = Some(environment.exact("STUDYGOV_BROKER_PASSWORD")).filter(|password| !password.is_empty());
+    let vhost = environment.text("STUDYGOV_BROKER_VHOST", "/");
+    let set = url.set_username(&environment.text("STUDYGOV_BROKER_USER", "guest")).is_ok()
+        && url.set_password(Some(password.unwrap_or("guest"))).is_ok();
+    match url.path_segments_mut() {
+        Ok(mut path) if set => path.clear().push(&vhost),
+        _ => return Err(unusable(NAME, host, "a host name or an address")),
+    };
+    Ok(Some(url.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(entries: &[(&str, &str)]) -> Result<Option<String>, SettingError> {
+        from_parts(&entries.iter().copied().collect())
+    }
+
+    #[test]
+    fn the_parts_make_an_address_whatever_is_in_them() {
+        let url = address(&[
+            ("STUDYGOV_BROKER_HOST", "broker"),
+            ("STUDYGOV_BROKER_USER", "study@1"),
+            ("STUDYGOV_BROKER_PASSWORD", "a/b:c?d#e%f "),
+            ("STUDYGOV_BROKER_VHOST", "/one"),
+        ]);
+        let url = url.unwrap().unwrap();
+        assert_eq!(url, "amqp://study%401:a%2Fb%3Ac%3Fd%23e%25f%20@broker:5672/%2Fone");
+        assert_eq!(address(&[]), Ok(None));
+        let plain = address(&[("STUDYGOV_BROKER_HOST", "::1"), ("STUDYGOV_BROKER_TLS", "yes")]).unwrap().unwrap();
+        assert_eq!(plain, "amqps://guest:guest@[::1]:5671/%2F");
+        for (entries, name) in [
+            (vec![("STUDYGOV_BROKER_PASSWORD", "p")], "STUDYGOV_BROKER_PASSWORD"),
+            (vec![("STUDYGOV_BROKER_HOST", "a b")], "STUDYGOV_BROKER_HOST"),
+            (vec![("STUDYGOV_BROKER_HOST", "h/v")], "STUDYGOV_BROKER_HOST"),
+            (
+                vec![("STUDYGOV_BROKER_HOST", "h"), ("STUDYGOV_BROKER_PORT", "tcp://10.0.0.1:5672")],
+                "STUDYGOV_BROKER_PORT",
+            ),
+        ] {
+            assert_eq!(address(&entries).unwrap_err().variable, name);
+        }
+    }
+}

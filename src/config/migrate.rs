@@ -1,0 +1,30 @@
+//! Who brings the tables up to date.
+
+use super::environment::{Environment, SettingError, unusable};
+
+/// What a program does at its start when the tables are older than it wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MigrateMode {
+    /// It brings them up to date itself. Of several that start at once, one does and the others wait.
+    Start,
+    /// Servers and workers wait until another program has done it, and say so; commands refuse to run.
+    Wait,
+    /// It refuses to start.
+    Off,
+}
+
+impl MigrateMode {
+    /// Reads `STUDYGOV_MIGRATE`.
+    ///
+    /// # Errors
+    /// When it is another word.
+    pub fn read(environment: &Environment) -> Result<Self, SettingError> {
+        const NAME: &str = "STUDYGOV_MIGRATE";
+        match environment.text(NAME, "start").to_ascii_lowercase().as_str() {
+            "start" => Ok(Self::Start),
+            "wait" => Ok(Self::Wait),
+            "off" => Ok(Self::Off),
+            other => Err(unusable(NAME, other, "one of start, wait, off")),
+        }
+    }
+}

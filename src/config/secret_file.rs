@@ -1,0 +1,82 @@
+//! Secrets from files: `SECRET_KEY_FILE=/run/secrets/key` stands for `SECRET_KEY` with the text of that file, as Docker, Kubernetes and
+//! systemd hand secrets to a program.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::environment::SettingError;
+
+/// The settings that hold a secret. Each can be given as `NAME_FILE`.
+pub const SECRETS: &[&str] = &[
+    "DATABASE_URL",
+    "DB_PASSWORD",
+    "MAIL_PASSWORD",
+    "PROJECT_REPO",
+    "PROJECT_PASSWORD",
+    "SECRET_KEY",
+    "SECURITY_PASSWORD_SALT",
+    "SQLALCHEMY_DATABASE_URI",
+    "STUDYGOV_ADMIN_PASSWORD",
+    "STUDYGOV_BROKER",
+    "STUDYGOV_BROKER_PASSWORD",
+    "STUDYGOV_CELERY_BROKER",
+];
+
+/// Replaces each `NAME_FILE` of a secret by `NAME`. Relative paths start at `directory`. The line end that editors leave behind the
+/// secret does not belong to it; other blanks do.
+///
+/// # Errors
+/// When both forms are set, or the file cannot be read or is empty. The error names the variable, never the secret.
+pub(super) fn read(variables: &mut BTreeMap<String, String>, directory: &Path) -> Result<(), SettingError> {
+    for name in SECRETS {
+        let file_name = format!("{name}_FILE");
+        let Some(path) = variables.get(&file_name).map(|path| path.trim()).filter(|path| !path.is_empty()) else {
+            continue;
+        };
+        if variables.get(*name).is_some_and(|value| !value.trim().is_empty()) {
+            return Err(SettingError::new(&file_name, format!("{name} is set too; set only one of them")));
+        }
+        let text = std::fs::read_to_string(directory.join(path))
+            .map_err(|error| SettingError::new(&file_name, format!("cannot read {path}: {error}")))?;
+        let secret = text.strip_suffix('\n').unwrap_or(&text);
+        let secret = secret.strip_suffix('\r').unwrap_or(secret);
+        if secret.trim().is_empty() {
+            return Err(SettingError::new(&file_name, format!("{path} is empty")));
+        }
+        let secret = secret.to_owned();
+        variables.insert((*name).to_owned(), secret);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_read_from_its_file() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("key"), " with blanks \r\n").unwrap();
+        std::fs::write(home.path().join("empty"), "\n").unwrap();
+        let run = |entries: &[(&str, &str)]| {
+            let mut variables = entries
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect::<BTreeMap<_, _>>();
+            read(&mut variables, home.path()).map(|()| variables)
+        };
+        let variables = run(&[("SECRET_KEY_FILE", "key"), ("SECRET_KEY", "")]).unwrap();
+        assert_eq!(variables["SECRET_KEY"], " with blanks ");
+        // Not a secret: its file is not read.
+        assert!(!run(&[("STUDYGOV_PORT_FILE", "key")]).unwrap().contains_key("STUDYGOV_PORT"));
+        for (entries, words) in [
+            (vec![("SECRET_KEY_FILE", "key"), ("SECRET_KEY", "k")], "SECRET_KEY is set too"),
+            (vec![("DB_PASSWORD_FILE", "absent")], "cannot read absent"),
+            (vec![("MAIL_PASSWORD_FILE", "empty")], "empty is empty"),
+        ] {
+            let error = run(&entries).unwrap_err();
+            assert_eq!(error.variable, entries[0].0);
+            assert!(error.problem.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The small listener of a worker (`STUDYGOV_WORKER_LISTEN`): `/-/healthy` and `/-/metrics`.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+use super::metrics::RECORDER;
+
+/// A worker whose main loop has not turned for this long is not healthy.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Listens at `address` (`host:port`, or `:port` for all addresses of the machine).
+///
+/// # Errors
+/// A sentence with the name of the setting.
+pub async fn bind_worker(address: &str) -> Result<TcpListener, String> {
+    let full = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
+    TcpListener::bind(full.as_str()).await.map_err(|error| {
+        format!("STUDYGOV_WORKER_LISTEN: cannot listen on '{address}' (wanted: host:port or :port): {error}")
+    })
+}
+
+/// Answers until it is dropped. `age` says how long ago the main loop turned.
+pub async fn serve_worker(listener: TcpListener, age: impl Fn() -> Duration + Clone + Send + Sync + 'static) {
+    let healthy = move || async move {
+        let age = age();
+        if age < LONGEST {
+            return StatusCode::OK.into_response();
+        }
+        let text = format!("the main loop has not turned for {} seconds\n", age.as_secs());
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+    };
+    let routes = Router::new()
+        .route("/-/healthy", get(healthy.clone()))
+        .route("/-/ready", get(healthy))
+        .route("/-/metrics", get(get_metrics));
+    // It ends with an error only when the listener is gone, and then there is nothing to do.
+    let _ = axum::serve(listener, routes).await;
+}
+
+async fn get_metrics() -> Response {
+    match RECORDER.get().and_then(Option::as_ref) {
+        Some(recorder) => {
+            recorder.run_upkeep();
+            ([(CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.render()).into_response()
+        }
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_hangs_is_not_healthy() {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        for (age, status) in [(1, 200), (61, 503)] {
+            let listener = bind_worker("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}/-/healthy", listener.local_addr().unwrap());
+            let serving = tokio::spawn(serve_worker(listener, move || Duration::from_secs(age)));
+            assert_eq!(reqwest::get(url).await.unwrap().status().as_u16(), status);
+            serving.abort();
+        }
+        assert!(bind_worker("nonsense").await.unwrap_err().starts_with("STUDYGOV_WORKER_LISTEN: "));
+    }
+}

@@ -1,0 +1,220 @@
+//! What deployments need of the program: secrets from files, tables that another program migrates, probes, load by queue, secrets of a
+//! cluster, files for packages.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use chrono::TimeDelta;
+use serde_json::{Value, json};
+use studygovernor::queue::{Available, claim};
+use studygovernor::study::queue_load::queue_loads;
+
+use crate::support::{
+    Program, Said, Study, create_database, eventually, on_every_database, studygovernor, use_condition_worker,
+};
+
+on_every_database! {
+    the_load_of_each_queue_says_how_many_workers_it_wants;
+}
+
+async fn the_load_of_each_queue_says_how_many_workers_it_wants(study: Study) {
+    study
+        .load(
+            "label: w\nstates:\n  - {label: r, transitions: [{destination: s}]}\n  - label: s\n    callbacks:\n      \
+             - {label: a, function: sleep, callback_arguments: {queue: gpu}}\n      \
+             - {label: b, function: sleep, callback_arguments: {queue: gpu}}\n      \
+             - {label: c, function: sleep}\n      \
+             - {label: d, function: sleep, callback_arguments: {queue: late}, initial_delay: 600}\n",
+        )
+        .await;
+    let experiment = study.create("e").await;
+    let (database, now) = (study.engine.database(), study.clock.now());
+    let loads = async |concurrency| {
+        let loads = queue_loads(database.reader(), now, "default", concurrency, 4).await.unwrap();
+        loads.into_iter().map(|load| (load.queue.clone(), load)).collect::<BTreeMap<_, _>>()
+    };
+    let all = loads(None).await;
+    let shown = |queue: &str| (all[queue].queued, all[queue].running, all[queue].wanted);
+    assert_eq!((shown("gpu"), shown("default")), ((2, 0, 1), (1, 0, 1)));
+    let one_each = loads(Some(1)).await;
+    assert_eq!((one_each["gpu"].wanted, one_each["default"].wanted), (2, 1));
+
+    // What is claimed is no longer with the broker, and still needs its worker.
+    let execution = &study.executions(experiment.id).await["a"];
+    let wanted = Available { id: execution.id, attempt: execution.attempt };
+    assert!(claim(database.reader(), wanted, "w", now, TimeDelta::seconds(15), None).await.unwrap());
+    let after = loads(Some(1)).await;
+    assert_eq!((after["gpu"].queued, after["gpu"].running, after["gpu"].wanted), (1, 1, 2));
+}
+
+/// A command on the database at `url`, with secrets from files.
+fn with_secret_files(home: &std::path::Path, url: &str, arguments: &[&str]) -> Command {
+    use_condition_worker();
+    std::fs::write(home.join("key"), "a key of the tests\n").unwrap();
+    std::fs::write(home.join("salt"), "a salt of the tests\n").unwrap();
+    std::fs::write(home.join("url"), format!("{url}\n")).unwrap();
+    let mut command = studygovernor(home, arguments);
+    command.env("DATABASE_URL_FILE", "url").env("SECRET_KEY_FILE", "key").env("SECURITY_PASSWORD_SALT_FILE", "salt");
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_waits_until_another_program_has_migrated() {
+    let home = tempfile::tempdir().unwrap();
+    let url = create_database("TEST_POSTGRES_URL").await;
+    let mut command = with_secret_files(home.path(), &url, &["serve"]);
+    command.env("STUDYGOV_MIGRATE", "wait").env("STUDYGOV_PORT", "0").env("SCRIPT_NAME", "/prefix");
+    let program = Program::start_until(command, "this answers on ");
+    let client = reqwest::Client::new();
+    let ask = async |path: &str| {
+        let answer = client.get(format!("{}{path}", program.url)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    assert_eq!(ask("/-/healthy").await.0, 200);
+    let (status, body) = ask("/-/ready").await;
+    assert_eq!(status, 503);
+    assert!(body.contains("there are no tables yet, this program wants version m2026"), "{body}");
+    assert_eq!(ask("/").await.0, 503);
+    // A command does not wait for ever, and neither does a server that is told not to.
+    for (mode, arguments) in [("wait", &["workflow", "list"][..]), ("off", &["serve"][..])] {
+        let mut command = with_secret_files(home.path(), &url, arguments);
+        let output = command.env("STUDYGOV_MIGRATE", mode).env("STUDYGOV_PORT", "0").output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", output.err());
+        assert!(output.err().contains("there are no tables yet"), "{}", output.err());
+    }
+    let output = with_secret_files(home.path(), &url, &["db", "migrate"]).output().unwrap();
+    assert!(output.status.success(), "{}", output.err());
+    eventually("the server to be ready", async || (ask("/-/ready").await.0 == 200).then_some(())).await;
+    let (status, body) = ask("/-/queues?queue=gpu&concurrency=2").await;
+    let idle = json!({ "queue": "gpu", "queued": 0, "running": 0, "concurrency": 2, "wanted": 0 });
+    assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, idle));
+    assert_eq!(ask("/-/queues?concurrency=0").await.0, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_answers_probes_where_it_is_told_to() {
+    let home = tempfile::tempdir().unwrap();
+    let url = create_database("TEST_POSTGRES_URL").await;
+    let mut command = with_secret_files(home.path(), &url, &["worker"]);
+    command.env("STUDYGOV_WORKER_LISTEN", "127.0.0.1:0").env("STUDYGOV_WORKER_GRACE", "2m");
+    let program = Program::start_until(command, "answers probes on ");
+    assert_eq!(reqwest::get(&program.url).await.unwrap().status(), 200);
+    let metrics = reqwest::get(program.url.replace("healthy", "metrics")).await.unwrap();
+    assert_eq!(metrics.status(), 200);
+    assert_eq!(program.terminate(), Some(0));
+    for (name, value, code) in [
+        ("STUDYGOV_WORKER_LISTEN", "nonsense", 1),
+        ("STUDYGOV_WORKER_GRACE", "a while", 2),
+        ("DB_PASSWORD_FILE", "absent", 2),
+    ] {
+        let output = with_secret_files(home.path(), &url, &["worker"]).env(name, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", output.err());
+        assert!(output.err().contains(&format!("error: {name}: ")), "{}", output.err());
+    }
+}
+
+/// The Secrets of a namespace, as an API server keeps them. Every third patch meets a change by others.
+#[derive(Clone, Default)]
+struct Cluster(Arc<Mutex<BTreeMap<String, Value>>>, Arc<Mutex<u64>>);
+
+impl Cluster {
+    async fn start(&self) -> String {
+        let create = async |State(cluster): State<Self>, Json(mut secret): Json<Value>| {
+            let mut all = cluster.0.lock().unwrap();
+            let name = secret["metadata"]["name"].as_str().unwrap().to_owned();
+            if all.contains_key(&name) {
+                return (StatusCode::CONFLICT, Json(json!({ "message": "already exists" })));
+            }
+            secret["metadata"]["resourceVersion"] = json!("1");
+            all.insert(name, secret.clone());
+            (StatusCode::CREATED, Json(secret))
+        };
+        let read = async |State(cluster): State<Self>, Path(name): Path<String>| {
+            Json(cluster.0.lock().unwrap()[&name].clone())
+        };
+        let change = async |State(cluster): State<Self>, Path(name): Path<String>, body: String| {
+            let patch: Value = serde_json::from_str(&body).unwrap();
+            let mut patches = cluster.1.lock().unwrap();
+            *patches += 1;
+            let mut all = cluster.0.lock().unwrap();
+            let secret = all.get_mut(&name).unwrap();
+            let version: u64 = secret["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap();
+            if *patches % 3 == 1 || patch["metadata"]["resourceVersion"] != secret["metadata"]["resourceVersion"] {
+                secret["metadata"]["resourceVersion"] = json!((version + 1).to_string());
+                return StatusCode::CONFLICT;
+            }
+            for (key, value) in patch["data"].as_object().unwrap() {
+                secret["data"][key] = value.clone();
+            }
+            secret["metadata"]["resourceVersion"] = json!((version + 1).to_string());
+            StatusCode::OK
+        };
+        let routes = Router::new()
+            .route("/api/v1/namespaces/studies/secrets", post(create))
+            .route("/api/v1/namespaces/studies/secrets/{name}", get(read).patch(change))
+            .with_state(self.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        url
+    }
+
+    fn data(&self) -> Value {
+        self.0.lock().unwrap()["sg-generated"]["data"].clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_of_a_cluster_are_made_once_and_never_changed() {
+    let account = tempfile::tempdir().unwrap();
+    std::fs::write(account.path().join("token"), "t").unwrap();
+    std::fs::write(account.path().join("namespace"), "studies").unwrap();
+    let cluster = Cluster::default();
+    let url = cluster.start().await;
+    let make = async |keys: &'static str| {
+        let (home, url) = (account.path().to_owned(), url.clone());
+        let make = move || -> Output {
+            let folder = home.display().to_string();
+            let start = ["kubernetes", "make-secrets", "--name", "sg-generated", "--label", "app=sg", "--keys", keys];
+            let end = ["--service-account", &folder, "--api-server", &url];
+            studygovernor(&home, &[&start[..], &end[..]].concat()).output().unwrap()
+        };
+        let output = tokio::task::spawn_blocking(make).await.unwrap();
+        assert!(output.status.success(), "{}", output.err());
+        output.out()
+    };
+    assert!(make("secret_key,db_password").await.starts_with("created Secret sg-generated"));
+    let first = cluster.data();
+    assert_eq!(first["secret_key"].as_str().unwrap().len(), 60, "43 characters, in base64");
+    assert_ne!(first["secret_key"], first["db_password"]);
+    assert!(make("secret_key,db_password").await.contains("nothing was changed"));
+    assert_eq!(cluster.data(), first);
+    // An upgrade wants more of them, and two of its Jobs run at once.
+    tokio::join!(make("secret_key,db_password,salt"), make("secret_key,db_password,salt"));
+    let second = cluster.data();
+    assert_eq!((&second["secret_key"], &second["db_password"]), (&first["secret_key"], &first["db_password"]));
+    assert!(second["salt"].is_string());
+
+    let output =
+        studygovernor(account.path(), &["kubernetes", "make-secrets", "--name", "n", "--keys", "a b"]).output();
+    assert_eq!(output.unwrap().status.code(), Some(2));
+}
+
+#[test]
+fn packages_get_completions_and_a_manual() {
+    let home = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let output = studygovernor(home.path(), &["completions", shell]).output().unwrap();
+        assert!(output.out().contains("make-secrets") && output.out().contains("bids"), "{shell}: {}", output.err());
+    }
+    let output = studygovernor(home.path(), &["manual", "."]).output().unwrap();
+    assert!(output.status.success(), "{}", output.err());
+    for page in ["studygovernor.1", "studygovernor-serve.1", "studygovernor-import-bids.1"] {
+        assert!(std::fs::read_to_string(home.path().join(page)).unwrap().contains(".TH"), "{page}");
+    }
+}
