@@ -22,6 +22,7 @@ mod m20261124_000011_people;
 mod m20261124_000012_role_scope;
 mod m20261126_000013_declined;
 mod m20261126_000014_result;
+mod m20261130_000015_signature;
 mod ownership;
 mod steps;
 
@@ -46,6 +47,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261124_000012_role_scope::Migration),
             Box::new(m20261126_000013_declined::Migration),
             Box::new(m20261126_000014_result::Migration),
+            Box::new(m20261130_000015_signature::Migration),
         ]
     }
 }

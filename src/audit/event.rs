@@ -2,15 +2,17 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr};
+use chrono::Timelike;
+use sea_orm::ActiveValue::NotSet;
+use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr, IntoActiveModel};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::entity::audit_event::{ActiveModel, Model};
 
-use super::Who;
+use super::seal::last;
+use super::{Who, key};
 
 /// All that is done to something, as events name it.
 pub const VERBS: &[&str] = &[
@@ -32,6 +34,7 @@ pub const VERBS: &[&str] = &[
     "report",
     "restore",
     "revoke",
+    "seal",
     "send",
     "take_role",
     "transition",
@@ -44,6 +47,7 @@ pub const VERBS: &[&str] = &[
 /// What it is done to.
 pub const KINDS: &[&str] = &[
     "action",
+    "audit_trail",
     "callback",
     "callback_execution",
     "cohort",
@@ -165,22 +169,30 @@ pub async fn record(connection: &impl ConnectionTrait, event: Event) -> Result<(
     }
     let (user_id, who, origin, address) = Who::now().parts();
     let json = |value: Option<Value>| value.map(|value| value.to_string());
-    let row = ActiveModel {
-        id: NotSet,
-        at: Set(Clock::System.now()),
-        user_id: Set(user_id),
-        who: Set(fit(&who, 64)),
-        origin: Set(origin),
-        address: Set(address.map(|address| fit(&address, 64))),
-        verb: Set(event.verb.to_owned()),
-        subject_type: Set(event.kind.to_owned()),
-        subject_id: Set(event.id),
-        subject_name: Set(fit(&event.name, 255)),
-        experiment_id: Set(event.experiment_id),
-        before: Set(json(event.before)),
-        after: Set(json(event.after)),
-        reason: Set(event.reason.map(|reason| fit(&reason, 10_000))),
+    let now = Clock::System.now();
+    let mut row = Model {
+        id: 0,
+        // Databases keep microseconds, and what is signed must be what is read.
+        at: now.with_nanosecond(now.nanosecond() / 1000 * 1000).unwrap_or(now),
+        user_id,
+        who: fit(&who, 64),
+        origin,
+        address: address.map(|address| fit(&address, 64)),
+        verb: event.verb.to_owned(),
+        subject_type: event.kind.to_owned(),
+        subject_id: event.id,
+        subject_name: fit(&event.name, 255),
+        experiment_id: event.experiment_id,
+        before: json(event.before),
+        after: json(event.after),
+        reason: event.reason.map(|reason| fit(&reason, 10_000)),
+        // What is removed from the chain later is missed by what was written after it.
+        head: Some(last(connection).await?.map(|head| head.to_string()).unwrap_or_default()),
+        // Not none: the signature covers `head` when there is one.
+        signature: Some(String::new()),
     };
+    row.signature = Some(key::current()?.sign(&row));
+    let row = ActiveModel { id: NotSet, ..row.into_active_model().reset_all() };
     let row = row.insert(connection).await?;
     RECORDED.notify_one();
     let _ = WATCHED.try_with(|events| events.lock().unwrap_or_else(PoisonError::into_inner).push(row));

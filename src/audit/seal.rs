@@ -1,8 +1,12 @@
 //! The chain of hashes over the events.
 //!
-//! Each seal is SHA-256 over the hash before it and everything that its event says. Who changes or removes a row in the
-//! database breaks the chain at that place; who rewrites all the rest of the chain too has another head than the one that
-//! somebody wrote down elsewhere ([`Head`], shown by `studygovernor audit verify`).
+//! Each seal is SHA-256 over the hash before it and everything that its event says. Events get their seals a moment after their commit, so
+//! that transactions do not wait for one another to be numbered. Three things make a change in the database visible:
+//!
+//! - an event carries a signature that needs the server's `SECRET_KEY`: a row that was changed or put in is found;
+//! - an event carries the end of the chain at the time it was written: rows that were removed from before it are missed, also when the
+//!   chain was made again without them;
+//! - a head that is kept elsewhere ([`Head`], shown by `studygovernor audit verify`) shows whether the end was cut off.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,8 +17,11 @@ use sha2::{Digest, Sha256};
 use crate::database::{self, Database};
 use crate::entity::{audit_event, audit_seal};
 
+use super::content::{Parts, write};
+use super::key::{self, Signature};
+
 /// Events that are sealed in one transaction, and rows that are verified at once.
-const BATCH: u64 = 500;
+pub(super) const BATCH: u64 = 500;
 
 /// An event may be committed later than others that were begun after it, but not later than so many.
 const LATEST: i32 = 10_000;
@@ -43,79 +50,126 @@ impl std::str::FromStr for Head {
     }
 }
 
-fn hash(previous: &str, seq: i32, event: &audit_event::Model) -> String {
+/// The hash of the place `seq` of the chain.
+pub(super) fn hash(previous: &str, seq: i32, event: &audit_event::Model) -> String {
     let mut digest = Sha256::new();
-    // Each part with its length, so that nothing can be moved from one into the next.
-    let mut add = |part: Option<&str>| match part {
-        None => digest.update([0]),
-        Some(text) => {
-            digest.update([1]);
-            digest.update((text.len() as u64).to_le_bytes());
-            digest.update(text.as_bytes());
-        }
-    };
-    let number = |value: Option<i32>| value.map(|value| value.to_string());
-    add(Some(previous));
-    add(Some(&seq.to_string()));
-    add(Some(&event.id.to_string()));
-    add(Some(&event.at.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()));
-    add(number(event.user_id).as_deref());
-    add(Some(&event.who));
-    add(Some(&event.origin.to_string()));
-    add(event.address.as_deref());
-    add(Some(&event.verb));
-    add(Some(&event.subject_type));
-    add(number(event.subject_id).as_deref());
-    add(Some(&event.subject_name));
-    add(number(event.experiment_id).as_deref());
-    add(event.before.as_deref());
-    add(event.after.as_deref());
-    add(event.reason.as_deref());
+    let mut add = |bytes: &[u8]| digest.update(bytes);
+    write(&mut add, Some(previous));
+    write(&mut add, Some(&seq.to_string()));
+    write(&mut add, Some(&event.id.to_string()));
+    event.parts(&mut |part| write(&mut add, part));
+    if let Some(signature) = &event.signature {
+        write(&mut add, Some(signature));
+    }
     URL_SAFE_NO_PAD.encode(digest.finalize())
 }
 
-async fn last(connection: &impl ConnectionTrait) -> Result<Option<audit_seal::Model>, DbErr> {
-    audit_seal::Entity::find().order_by_desc(audit_seal::Column::Seq).one(connection).await
+/// The end of the chain; none when nothing is sealed.
+///
+/// # Errors
+/// When the database cannot be read.
+pub(super) async fn last(connection: &impl ConnectionTrait) -> Result<Option<Head>, DbErr> {
+    let row = audit_seal::Entity::find().order_by_desc(audit_seal::Column::Seq).one(connection).await?;
+    Ok(row.map(|row| Head { seq: row.seq, hash: row.hash }))
 }
 
-/// Gives all events that have none their place in the chain. Gives how many. Of several servers that do it at the same
-/// time one does.
+/// What sealing came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sealed {
+    /// Events that got their place.
+    pub count: usize,
+    /// Events that are not sealed, as they were not written by a program with the key.
+    pub forged: Vec<i32>,
+    /// The end of the chain that an event saw when it was written and that is not in the chain: seals were removed. Nothing is sealed
+    /// until an administrator has looked.
+    pub missing: Option<Head>,
+}
+
+/// Gives all events that have none their place in the chain. Of several servers that do it at the same time one does.
+///
+/// Events without a valid signature are passed over, and nothing is sealed when seals are missing that events refer to: the server
+/// would make good what was removed. [`seal_again`] does it after a person has decided so.
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn seal(database: &Database) -> Result<usize, DbErr> {
-    let mut sealed = 0;
+pub async fn seal(database: &Database) -> Result<Sealed, DbErr> {
+    seal_all(database, false).await
+}
+
+/// As [`seal`], also when seals are missing. The verification goes on reporting what is missing.
+///
+/// # Errors
+/// As [`seal`].
+pub async fn seal_again(database: &Database) -> Result<Sealed, DbErr> {
+    seal_all(database, true).await
+}
+
+async fn seal_all(database: &Database, is_again: bool) -> Result<Sealed, DbErr> {
+    let key = key::current()?;
+    let mut sealed = Sealed::default();
+    let mut after = 0;
     loop {
-        let events = unsealed(database.reader(), BATCH).await?;
-        if events.is_empty() {
+        let events = unsealed(database.reader(), after, BATCH).await?;
+        let Some(newest) = events.last() else { return Ok(sealed) };
+        let is_last = (events.len() as u64) < BATCH;
+        let newest = newest.id;
+        if !is_again && let Some(missing) = missing_head(database.reader(), &events).await? {
+            sealed.missing = Some(missing);
             return Ok(sealed);
         }
-        let transaction = database.begin().await?;
-        let (mut seq, mut previous) = match last(&*transaction).await? {
-            Some(last) => (last.seq, last.hash),
-            None => (0, String::new()),
+        let is_ours = |event: &audit_event::Model| {
+            event.signature.as_deref().is_some_and(|signature| key.check(signature, event) != Signature::Forged)
         };
-        let mut rows = Vec::with_capacity(events.len());
-        for event in &events {
-            seq += 1;
-            previous = hash(&previous, seq, event);
-            rows.push(audit_seal::ActiveModel { seq: Set(seq), event_id: Set(event.id), hash: Set(previous.clone()) });
+        let (ours, forged): (Vec<_>, Vec<_>) = events.into_iter().partition(is_ours);
+        sealed.forged.extend(forged.iter().map(|event| event.id));
+        // A batch that another server has sealed in the meantime is looked at again.
+        if append(database, &ours).await? {
+            sealed.count += ours.len();
+            after = newest;
+        } else {
+            return Ok(sealed);
         }
-        match audit_seal::Entity::insert_many(rows).exec_without_returning(&*transaction).await {
-            Ok(_) => transaction.commit().await?,
-            // Another server was first; what it left is for the next time.
-            Err(error) if database::is_duplicate(&error) || database::is_transient(&error) => return Ok(sealed),
-            Err(error) => return Err(error),
-        }
-        sealed += events.len();
-        if (events.len() as u64) < BATCH {
+        if is_last {
             return Ok(sealed);
         }
     }
 }
 
+/// Appends events to the chain; false when another server was first.
+async fn append(database: &Database, events: &[audit_event::Model]) -> Result<bool, DbErr> {
+    if events.is_empty() {
+        return Ok(true);
+    }
+    let transaction = database.begin().await?;
+    let (mut seq, mut previous) = last(&*transaction).await?.map_or((0, String::new()), |head| (head.seq, head.hash));
+    let mut rows = Vec::with_capacity(events.len());
+    for event in events {
+        seq += 1;
+        previous = hash(&previous, seq, event);
+        rows.push(audit_seal::ActiveModel { seq: Set(seq), event_id: Set(event.id), hash: Set(previous.clone()) });
+    }
+    match audit_seal::Entity::insert_many(rows).exec_without_returning(&*transaction).await {
+        Ok(_) => transaction.commit().await.map(|()| true),
+        // What the other one left is for the next time.
+        Err(error) if database::is_duplicate(&error) || database::is_transient(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The latest head that one of these events saw, when it is not in the chain.
+async fn missing_head(connection: &impl ConnectionTrait, events: &[audit_event::Model]) -> Result<Option<Head>, DbErr> {
+    let Some(seen) = events.iter().filter_map(head_of).max_by_key(|head| head.seq) else { return Ok(None) };
+    let row = audit_seal::Entity::find_by_id(seen.seq).one(connection).await?;
+    Ok(Some(seen).filter(|seen| row.is_none_or(|row| row.hash != seen.hash)))
+}
+
+/// The end of the chain that an event saw when it was written.
+pub(super) fn head_of(event: &audit_event::Model) -> Option<Head> {
+    event.head.as_deref()?.parse().ok()
+}
+
 /// Events without a place in the chain, the oldest first.
-async fn unsealed(connection: &impl ConnectionTrait, most: u64) -> Result<Vec<audit_event::Model>, DbErr> {
+async fn unsealed(connection: &impl ConnectionTrait, after: i32, most: u64) -> Result<Vec<audit_event::Model>, DbErr> {
     let newest: Option<Option<i32>> = audit_seal::Entity::find()
         .select_only()
         .column_as(audit_seal::Column::EventId.max(), "newest")
@@ -129,93 +183,10 @@ async fn unsealed(connection: &impl ConnectionTrait, most: u64) -> Result<Vec<au
         .filter(audit_seal::Column::EventId.gt(from))
         .into_query();
     audit_event::Entity::find()
-        .filter(audit_event::Column::Id.gt(from))
+        .filter(audit_event::Column::Id.gt(from.max(after)))
         .filter(audit_event::Column::Id.not_in_subquery(sealed))
         .order_by_asc(audit_event::Column::Id)
         .limit(most)
         .all(connection)
         .await
-}
-
-/// What is wrong at one place of the chain.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Wrong {
-    #[error("event {event_id} (number {seq} of the chain) is missing")]
-    Missing { seq: i32, event_id: i32 },
-    #[error("event {event_id} (number {seq} of the chain) was changed, or the chain before it")]
-    Changed { seq: i32, event_id: i32 },
-    #[error("number {0} of the chain is missing")]
-    Gap(i32),
-    #[error("event {0} has no place in the chain")]
-    Unsealed(i32),
-    #[error("the chain is shorter than at {0}")]
-    Shorter(Head),
-    #[error("the chain had another hash at number {}", .0.seq)]
-    OtherHead(Head),
-}
-
-/// What a look at the whole chain found.
-#[derive(Debug, Clone, Default)]
-pub struct Verified {
-    pub events: usize,
-    /// None when there are no events.
-    pub head: Option<Head>,
-    pub wrong: Vec<Wrong>,
-}
-
-/// Looks at the whole chain, and whether it still goes through `known`, which somebody wrote down.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn verify(database: &Database, known: Option<&Head>) -> Result<Verified, DbErr> {
-    let connection = database.reader();
-    let mut verified = Verified::default();
-    let (mut seq, mut previous) = (0, String::new());
-    let mut met = known.is_none();
-    loop {
-        let seals = audit_seal::Entity::find()
-            .filter(audit_seal::Column::Seq.gt(seq))
-            .order_by_asc(audit_seal::Column::Seq)
-            .limit(BATCH)
-            .all(connection)
-            .await?;
-        if seals.is_empty() {
-            break;
-        }
-        let ids = seals.iter().map(|seal| seal.event_id);
-        let events = audit_event::Entity::find().filter(audit_event::Column::Id.is_in(ids)).all(connection).await?;
-        for seal in seals {
-            if seal.seq != seq + 1 {
-                verified.wrong.push(Wrong::Gap(seq + 1));
-            }
-            match events.iter().find(|event| event.id == seal.event_id) {
-                None => verified.wrong.push(Wrong::Missing { seq: seal.seq, event_id: seal.event_id }),
-                Some(event) if hash(&previous, seal.seq, event) != seal.hash => {
-                    verified.wrong.push(Wrong::Changed { seq: seal.seq, event_id: seal.event_id });
-                }
-                Some(_) => {}
-            }
-            if let Some(known) = known.filter(|known| known.seq == seal.seq) {
-                met = true;
-                if known.hash != seal.hash {
-                    verified.wrong.push(Wrong::OtherHead(known.clone()));
-                }
-            }
-            verified.events += 1;
-            // What follows is compared with what stands here, so that one change is told once.
-            (seq, previous) = (seal.seq, seal.hash);
-        }
-    }
-    if let Some(known) = known.filter(|_| !met) {
-        verified.wrong.push(Wrong::Shorter(known.clone()));
-    }
-    verified.head = (seq > 0).then_some(Head { seq, hash: previous });
-    let sealed = audit_seal::Entity::find().select_only().column(audit_seal::Column::EventId).into_query();
-    let left = audit_event::Entity::find()
-        .filter(audit_event::Column::Id.not_in_subquery(sealed))
-        .order_by_asc(audit_event::Column::Id)
-        .all(connection)
-        .await?;
-    verified.wrong.extend(left.iter().map(|event| Wrong::Unsealed(event.id)));
-    Ok(verified)
 }

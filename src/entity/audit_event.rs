@@ -27,6 +27,10 @@ pub struct Model {
     /// JSON.
     pub after: Option<String>,
     pub reason: Option<String>,
+    /// The end of the chain when this was written (`NUMBER:HASH`); empty when there was none.
+    pub head: Option<String>,
+    /// Signature over all of the above with the server's key; none in events from before there were signatures.
+    pub signature: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

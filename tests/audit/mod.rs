@@ -7,7 +7,7 @@ use std::process::Output;
 use reqwest::StatusCode;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use serde_json::{Value, json};
-use studygovernor::audit::{self, Event, Head, Who, Wrong, acting};
+use studygovernor::audit::{self, Event, Head, Key, Who, Wrong, acting};
 use studygovernor::entity::kind::Origin;
 use studygovernor::entity::{audit_event, audit_seal};
 
@@ -19,6 +19,8 @@ on_every_database! {
     a_changed_or_missing_row_is_found;
     what_was_not_done_is_not_recorded;
     several_servers_seal_at_once_and_the_chain_is_whole;
+    what_the_database_alone_writes_is_not_believed;
+    removed_events_are_missed_when_the_chain_is_made_again;
 }
 
 async fn events(study: &Study) -> Vec<audit_event::Model> {
@@ -27,7 +29,7 @@ async fn events(study: &Study) -> Vec<audit_event::Model> {
 }
 
 async fn wrong(study: &Study, head: Option<&Head>) -> Vec<Wrong> {
-    audit::verify(study.engine.database(), head).await.unwrap().wrong
+    audit::verify(study.engine.database(), head, &[]).await.unwrap().wrong
 }
 
 async fn a_changed_or_missing_row_is_found(study: Study) {
@@ -36,9 +38,9 @@ async fn a_changed_or_missing_row_is_found(study: Study) {
         let event = Event::new("update", "cohort", number, format!("cohort {number}"));
         audit::record(connection, event.after(json!({ "n": number })).because("a test")).await.unwrap();
     }
-    assert_eq!(audit::seal(database).await.unwrap(), 6);
-    assert_eq!(audit::seal(database).await.unwrap(), 0);
-    let sound = audit::verify(database, None).await.unwrap();
+    assert_eq!(audit::seal(database).await.unwrap().count, 6);
+    assert_eq!(audit::seal(database).await.unwrap().count, 0);
+    let sound = audit::verify(database, None, &[]).await.unwrap();
     assert_eq!((sound.events, sound.wrong.len()), (6, 0));
     let head: Head = sound.head.unwrap().to_string().parse().unwrap();
     assert!(wrong(&study, Some(&head)).await.is_empty());
@@ -68,13 +70,91 @@ async fn a_changed_or_missing_row_is_found(study: Study) {
     execute(format!("DELETE FROM audit_seal WHERE event_id = {}", ids[2])).await;
     let found = wrong(&study, None).await;
     assert!(found.contains(&Wrong::Gap(3)), "{found:?}");
-    // What has no place in the chain was put there by somebody else, or lost its place.
+    // A sound event that lost its place is not sealed.
     execute(format!("DELETE FROM audit_seal WHERE event_id = {}", ids[4])).await;
-    assert!(wrong(&study, None).await.contains(&Wrong::Unsealed(ids[4])));
+    assert_eq!(audit::verify(database, None, &[]).await.unwrap().unsealed, [ids[4]]);
     // The end cut off: only who wrote the head down notices.
     execute(format!("DELETE FROM audit_seal WHERE event_id = {}", ids[5])).await;
     execute(format!("DELETE FROM audit_event WHERE id = {}", ids[5])).await;
     assert!(wrong(&study, Some(&head)).await.contains(&Wrong::Shorter(head.clone())));
+}
+
+/// Records `count` events, sealed one by one, so that each saw the end of the chain before it.
+async fn chain(study: &Study, count: i32) -> Vec<i32> {
+    for number in 1..=count {
+        audit::record(study.engine.database().reader(), Event::new("update", "cohort", number, "c")).await.unwrap();
+        assert_eq!(audit::seal(study.engine.database()).await.unwrap().count, 1);
+    }
+    events(study).await.iter().map(|event| event.id).collect()
+}
+
+const COLUMNS: &str =
+    "at, user_id, who, origin, address, verb, subject_type, subject_id, subject_name, experiment_id, reason, head";
+
+async fn what_the_database_alone_writes_is_not_believed(study: Study) {
+    let (database, connection) = (study.engine.database(), study.engine.database().reader());
+    let ids = chain(&study, 4).await;
+    let execute = async |text: String| {
+        connection.execute_unprepared(&text).await.unwrap();
+    };
+    let newest = async || events(&study).await.last().unwrap().id;
+    // A row like the others, without a signature, with that of another row, and with one that was made up.
+    let copied = format!("INSERT INTO audit_event ({COLUMNS}) SELECT {COLUMNS} FROM audit_event WHERE id = {}", ids[3]);
+    execute(copied).await;
+    let bare = newest().await;
+    let signed = format!("{COLUMNS}, signature");
+    execute(format!("INSERT INTO audit_event ({signed}) SELECT {signed} FROM audit_event WHERE id = {}", ids[2])).await;
+    let copy = newest().await;
+    execute(format!(
+        "INSERT INTO audit_event ({signed}) SELECT {COLUMNS}, 'abcdefgh:nonce:hash' FROM audit_event WHERE id = {}",
+        ids[1]
+    ))
+    .await;
+    let other_key = newest().await;
+    let wrong_before = wrong(&study, None).await;
+    assert!(wrong_before.contains(&Wrong::Forged(bare)), "{wrong_before:?}");
+    assert!(wrong_before.contains(&Wrong::Copied { event_id: copy, of: ids[2] }), "{wrong_before:?}");
+    assert!(wrong_before.contains(&Wrong::OtherKey { id: "abcdefgh".to_owned(), count: 1 }), "{wrong_before:?}");
+    // To look at it changes nothing, and the server does not seal what it did not sign.
+    assert_eq!(wrong(&study, None).await, wrong_before);
+    let sealed = audit::seal(database).await.unwrap();
+    assert_eq!((sealed.forged.as_slice(), sealed.missing), (&[bare][..], None), "{other_key}");
+    assert!(wrong(&study, None).await.contains(&Wrong::Forged(bare)));
+    // Somebody makes the seal as well: the hash is no secret, the signature is.
+    execute(format!("UPDATE audit_event SET who = 'mallory' WHERE id = {}", ids[0])).await;
+    let found = wrong(&study, None).await;
+    assert!(found.contains(&Wrong::Changed { seq: 1, event_id: ids[0] }), "{found:?}");
+}
+
+async fn removed_events_are_missed_when_the_chain_is_made_again(study: Study) {
+    let (database, connection) = (study.engine.database(), study.engine.database().reader());
+    let ids = chain(&study, 8).await;
+    let execute = async |text: String| {
+        connection.execute_unprepared(&text).await.unwrap();
+    };
+    // Event 4 shall never have been: it is removed with all seals from its place on, and the server makes the chain again.
+    execute(format!("DELETE FROM audit_event WHERE id = {}", ids[3])).await;
+    execute("DELETE FROM audit_seal WHERE seq >= 4".to_owned()).await;
+    let sealed = audit::seal(database).await.unwrap();
+    assert_eq!((sealed.count, sealed.missing.map(|head| head.seq)), (0, Some(7)), "seals were removed: a person looks");
+    let found = wrong(&study, None).await;
+    assert!(
+        found.iter().any(|one| matches!(one, Wrong::Replaced { event_id, .. } if *event_id == ids[4])),
+        "{found:?}"
+    );
+    // A person has decided that it goes on: it is still found.
+    assert_eq!(audit::seal_again(database).await.unwrap().count, 4);
+    let found = wrong(&study, None).await;
+    assert!(
+        found.iter().any(|one| matches!(one, Wrong::Replaced { event_id, .. } if *event_id == ids[4])),
+        "{found:?}"
+    );
+    // With the other events since it goes on as before.
+    audit::record(connection, Event::new("update", "cohort", 9, "c")).await.unwrap();
+    assert_eq!(audit::seal(database).await.unwrap().count, 1);
+    // The events of another key are not believed and not taken for forged.
+    let old = Key::new("another key");
+    assert_ne!(old.id(), Key::new("a key of the tests").id());
 }
 
 async fn what_was_not_done_is_not_recorded(study: Study) {
@@ -129,7 +209,7 @@ async fn several_servers_seal_at_once_and_the_chain_is_whole(study: Study) {
         task.await.unwrap();
     }
     audit::seal(&database).await.unwrap();
-    let verified = audit::verify(&database, None).await.unwrap();
+    let verified = audit::verify(&database, None, &[]).await.unwrap();
     assert_eq!((verified.events, &verified.wrong), (100, &Vec::new()));
     assert_eq!(audit_seal::Entity::find().count(database.reader()).await.unwrap(), 100);
 }

@@ -21,6 +21,7 @@ use studygovernor::workflow::condition;
 pub fn use_condition_worker() {
     // Callbacks of this process ask over HTTP; a second start of the provider would be the only error.
     rustls::crypto::ring::default_provider().install_default().ok();
+    studygovernor::audit::use_key("a key of the tests");
     condition::use_worker(env!("CARGO_BIN_EXE_studygovernor"), vec!["condition-worker".into()]);
 }
 

@@ -76,6 +76,7 @@ impl Study {
 
     /// The engine of a server that runs elsewhere, to look at what it left.
     pub async fn of(url: &str) -> Engine {
+        super::use_condition_worker();
         let settings = DatabaseSettings::parse("DATABASE_URL", url).unwrap();
         Engine::new(Database::connect(&settings).await.unwrap(), Clock::System)
     }
