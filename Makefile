@@ -1,6 +1,4 @@
-# `up` and `down` are kept for a local cluster.
-
-.PHONY: run test soak bench clean
+.PHONY: run test soak bench clean up down
 
 ## Build and start the product on its embedded database with the example study, on http://127.0.0.1:8000
 run:
@@ -17,6 +15,14 @@ soak:
 ## Measure: transitions a second, lists, memory, start (see docs/benchmarks.md)
 bench:
 	bash benches/run
+
+## A Kubernetes cluster for development in Docker; then `tilt up` (docs/guide/develop-on-kubernetes.md). PORT=8080 where 80 is taken
+up:
+	@PORT=$(PORT) charts/dev/up
+
+## Delete the cluster of `make up` with everything in it
+down:
+	@charts/dev/down
 
 clean:
 	cargo clean

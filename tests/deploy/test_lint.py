@@ -40,3 +40,9 @@ def shell_scripts():
 def test_shell_scripts_are_clean(path):
     done = subprocess.run(["shellcheck", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+def test_the_dockerfile_of_development_is_clean():
+    # Versions of Debian packages are those of its release.
+    done = subprocess.run(["hadolint", "--ignore", "DL3008", ROOT / "charts" / "dev" / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
