@@ -97,20 +97,10 @@ def test_a_variable_is_set_by_its_value_only():
 OTHERS = {"HOME", "GIT_SSH_COMMAND", "PGSSLMODE", "PGSSLROOTCERT"}
 # Names and commands that the program is to get with the same issue as the chart; empty when it has them.
 AWAITED = {
-    "PROJECT_REPO",
     "PROJECT_BRANCH",
     "PROJECT_RELATIVE_PATH",
-    "STUDYGOV_BROKER_HOST",
-    "STUDYGOV_BROKER_PORT",
-    "STUDYGOV_BROKER_VHOST",
-    "STUDYGOV_BROKER_USER",
-    "STUDYGOV_BROKER_PASSWORD",
-    "STUDYGOV_MIGRATE",
     "STUDYGOV_PROJECT_SYNC",
     "STUDYGOV_TRUSTED_PROXIES",
-    "STUDYGOV_WORKER_GRACE",
-    "STUDYGOV_WORKER_LISTEN",
-    "kubernetes make-secrets",
 }
 
 

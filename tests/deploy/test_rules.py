@@ -240,6 +240,16 @@ def test_every_reference_of_a_secret_has_its_secret(example):
     assert ours == there, "a secret is made that nothing uses"
 
 
+def test_the_generated_secret_has_the_labels_of_the_release():
+    job = named(rendered(), "Job", "sg-studygovernor-make-secrets")
+    arguments = pod_of(job)["spec"]["containers"][0]["args"]
+    assert arguments[6:] == [
+        "--label", "app.kubernetes.io/component=make-secrets",
+        "--label", "app.kubernetes.io/instance=sg",
+        "--label", "app.kubernetes.io/name=studygovernor",
+    ]  # fmt: skip
+
+
 def test_secrets_are_generated_by_default():
     assert keys_made(rendered()) == (
         "sg-studygovernor-generated",
@@ -600,6 +610,12 @@ def test_the_external_port_is_the_service_s_unless_https_has_its_own():
     assert port("studygovernor: {externalPort: 9000}") == "9000"
     assert port("studygovernor: {externalProtocol: https}") == "443"
     assert port("{studygovernor: {externalProtocol: https}, service: {port: 8443}}") == "8443"
+
+
+def test_proxies_are_named_or_the_program_s_default():
+    proxies = lambda manifests: settings_of(manifests, server_of(manifests)).get("STUDYGOV_TRUSTED_PROXIES")
+    assert proxies(rendered()) is None
+    assert proxies(rendered("everything")) == "10.42.0.0/16,fd00::/8"
 
 
 def test_a_worker_gets_a_minute_more_than_its_callbacks():

@@ -45,6 +45,8 @@ WRONG = [
     # repository
     ("minimal", "studygovernor: {project: {git: {enabled: true}}}", "studygovernor.project.git.url is empty"),
     ("minimal", "studygovernor: {project: {git: {url: 'https://h/x'}}}", "studygovernor.project.git.enabled is false"),
+    ("minimal", "studygovernor: {project: {git: {password: {value: x}}}}", "studygovernor.project.git.enabled is false"),
+    ("minimal", "externalBroker: {tls: true}", "externalBroker.tls belongs to externalBroker.host"),
     ("minimal", "studygovernor: {project: {git: {enabled: true, url: 'https://u:t@h/x'}}}", "has a login in it"),
     ("minimal", "studygovernor: {project: {git: {enabled: true, url: 'git@h:x'}}}", "name the Secret with the private key"),
     ("minimal", "studygovernor: {project: {git: {enabled: true, url: 'ssh://git@h/x'}}}", "name the Secret with the private key"),
@@ -115,6 +117,7 @@ CREDENTIALS = [
     ("external-postgres", "externalBroker.password", "externalBroker.password.value", False),
     ("external-mariadb", "externalBroker.url", "externalBroker.url.value", False),
     ("ingress", "mail.password", "mail.password.value", False),
+    ("git", "studygovernor.project.git.password", "studygovernor.project.git.password.value", False),
 ]
 
 
@@ -133,6 +136,14 @@ def nested(entries):
 @pytest.mark.parametrize(("name", "at", "value", "generated"), CREDENTIALS, ids=[one[1] for one in CREDENTIALS])
 def test_a_credential_is_given_in_one_way(name, at, value, generated):
     secret, key = f"{at}.existingSecret", f"{at}.existingSecretKey"
+    if name == "git":
+        # Optional, so that nothing is missing without it.
+        values = {"studygovernor.project.git.enabled": True, "studygovernor.project.git.url": "https://h/x"}
+        assert f"{value} and {secret} are both set" in refusal(nested({**values, value: "x", secret: "s", key: "k"}))
+        manifests = rendered(values=nested({**values, secret: "theirs", key: "k"}))
+        for one in [server_of(manifests), *workers_of(manifests)]:
+            assert settings_of(manifests, one)["PROJECT_PASSWORD"] == {"secretKeyRef": {"name": "theirs", "key": "k"}}
+        return
     assert f"{value} and {secret} are both set" in refusal(nested({value: "x", secret: "s", key: "k"}), name)
     assert f"{secret} is set and {key} is empty" in refusal(nested({secret: "s", key: ""}), name)
     assert f"{key} is set and {secret} is empty" in refusal(nested({value: "", secret: "", key: "k"}), name)
@@ -224,6 +235,14 @@ studygovernor:
     assert service["spec"]["ports"] == [{"name": "http", "port": 8080, "targetPort": "http"}]
     [container] = [c for one, pod in pods(manifests) if one is server_of(manifests) for c in pod["spec"]["containers"]]
     assert container["ports"] == [{"name": "http", "containerPort": 9001}]
+
+
+def test_a_broker_with_tls():
+    manifests = rendered("external-postgres")
+    for one in [server_of(manifests), *workers_of(manifests)]:
+        found = settings_of(manifests, one)
+        assert found["STUDYGOV_BROKER_TLS"] == "true" and "STUDYGOV_BROKER_PORT" not in found
+    assert "STUDYGOV_BROKER_TLS" not in settings_of(rendered(), server_of(rendered()))
 
 
 def test_large_numbers_stay_numbers():

@@ -38,6 +38,10 @@ Secrets reach pods by secretKeyRef only, so `helm template` and Argo CD render t
 {{- if and $git.enabled (or $git.existingSecret $git.existingSecretKey) -}}
 {{- $items = append $items (dict "env" "PROJECT_REPO" "key" "project_repo" "at" "studygovernor.project.git" "given" (dict "value" "" "existingSecret" $git.existingSecret "existingSecretKey" $git.existingSecretKey) "generate" false "for" (list "server" "worker")) -}}
 {{- end -}}
+{{- $password := $git.password -}}
+{{- if and $git.enabled (or $password.value $password.existingSecret $password.existingSecretKey) -}}
+{{- $items = append $items (dict "env" "PROJECT_PASSWORD" "key" "project_password" "at" "studygovernor.project.git.password" "given" $password "generate" false "for" (list "server" "worker")) -}}
+{{- end -}}
 {{- dict "items" $items | toJson -}}
 {{- end -}}
 

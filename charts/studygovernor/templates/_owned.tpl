@@ -34,6 +34,7 @@ STUDYGOV_ADMIN_EMAIL: studygovernor.admin.email
 STUDYGOV_ADMIN_PASSWORD: studygovernor.admin.password
 STUDYGOV_ADMIN_FORCE_UPDATE: studygovernor.admin.force_update
 PROJECT_REPO: studygovernor.project.git.url
+PROJECT_PASSWORD: studygovernor.project.git.password
 PROJECT_BRANCH: studygovernor.project.git.branch
 PROJECT_RELATIVE_PATH: studygovernor.project.git.relativePath
 STUDYGOV_PROJECT_SYNC: studygovernor.project.git.sync
@@ -55,6 +56,7 @@ STUDYGOV_CELERY_BROKER: externalBroker.url
 STUDYGOV_BROKER_HOST: externalBroker.host
 STUDYGOV_BROKER_PORT: externalBroker.port
 STUDYGOV_BROKER_VHOST: externalBroker.vhost
+STUDYGOV_BROKER_TLS: externalBroker.tls
 STUDYGOV_BROKER_USER: externalBroker.user
 STUDYGOV_BROKER_PASSWORD: rabbitmq.password or externalBroker.password
 MAIL_SERVER: mail.server

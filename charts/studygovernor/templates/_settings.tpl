@@ -15,10 +15,10 @@
 {{- $v := .Values -}}
 {{- $url := not (not (or $v.externalBroker.url.value $v.externalBroker.url.existingSecret $v.externalBroker.url.existingSecretKey)) -}}
 {{- if $v.rabbitmq.enabled -}}
-{{- dict "there" true "own" true "url" $url "host" (printf "%s-rabbitmq" (include "sg.fullname" .)) "port" 5672 "vhost" "/" "user" $v.rabbitmq.user | toJson -}}
+{{- dict "there" true "own" true "url" $url "host" (printf "%s-rabbitmq" (include "sg.fullname" .)) "port" 5672 "vhost" "/" "user" $v.rabbitmq.user "tls" false | toJson -}}
 {{- else -}}
 {{- $e := $v.externalBroker -}}
-{{- dict "there" (or $url (ne $e.host "")) "own" false "url" $url "host" $e.host "port" $e.port "vhost" $e.vhost "user" $e.user | toJson -}}
+{{- dict "there" (or $url (ne $e.host "")) "own" false "url" $url "host" $e.host "port" $e.port "vhost" $e.vhost "user" $e.user "tls" $e.tls | toJson -}}
 {{- end -}}
 {{- end -}}
 
@@ -72,6 +72,7 @@
 {{- end -}}
 {{- if and $broker.there (not $broker.url) (include "sg.hasWorkers" .) -}}
 {{- $_ := mustMerge $all (dict "STUDYGOV_BROKER_HOST" $broker.host "STUDYGOV_BROKER_PORT" $broker.port "STUDYGOV_BROKER_VHOST" $broker.vhost "STUDYGOV_BROKER_USER" $broker.user) -}}
+{{- if $broker.tls }}{{ $_ := set $all "STUDYGOV_BROKER_TLS" "true" }}{{ end -}}
 {{- end -}}
 {{- range $name, $value := $v.settings }}{{ $_ := set $all $name $value }}{{ end -}}
 {{- include "sg.asSettings" $all -}}
