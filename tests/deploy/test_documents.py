@@ -1,12 +1,13 @@
 """What is written belongs to what is there: README and schema to the values, settings to the program, alerts to its metrics."""
 
+import json
 import re
 import subprocess
 import sys
 
 import pytest
 import yaml
-from conftest import CHART, CI, ROOT, containers, of_kind, pods, refusal, rendered, server_of, settings_of, workers_of
+from conftest import CHART, CI, ROOT, containers, named, of_kind, pods, refusal, rendered, server_of, settings_of, workers_of
 
 
 def test_readme_and_schema_are_those_of_the_values():
@@ -15,8 +16,6 @@ def test_readme_and_schema_are_those_of_the_values():
 
 
 def test_every_object_of_the_schema_is_closed_or_kubernetes_own():
-    import json
-
     def walk(schema, path):
         if schema.get("type") == "object" and "properties" in schema:
             assert schema.get("additionalProperties") is False, path
@@ -138,6 +137,25 @@ def test_alerts_ask_for_metrics_that_exist():
         for rule in group["rules"]:
             assert rule["labels"]["severity"] in ("critical", "warning") and rule["labels"]["team"] == "imaging"
             assert rule["annotations"]["summary"] and rule["annotations"]["description"].endswith(".")
+
+
+def test_the_dashboard_shows_metrics_that_exist():
+    name = "sg-studygovernor-dashboards"
+    assert not [one for one in of_kind(rendered(), "ConfigMap") if one["metadata"]["name"] == name]
+    config = named(rendered("everything"), "ConfigMap", name)
+    assert config["metadata"]["labels"]["grafana_dashboard"] == "1" and config["metadata"]["annotations"] == {"grafana_folder": "Imaging"}
+    [text] = config["data"].values()
+    dashboard = json.loads(text)
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    shown = set(re.findall(r"studygovernor_[a-z_]+", text))
+    assert len(shown) >= 10
+    for metric in shown:
+        assert f'"{metric.removesuffix("_bucket")}"' in source, metric
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"]) >= 10
+    for panel in dashboard["panels"]:
+        assert panel["title"] and panel["description"] and panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
+        for target in panel["targets"]:
+            assert target["expr"].count("(") == target["expr"].count(")") and target["expr"].count("{") == target["expr"].count("}")
 
 
 def test_the_guide_names_every_example_and_no_other_value():

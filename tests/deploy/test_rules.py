@@ -1,6 +1,8 @@
 """Rules that hold for the manifests of every example, one test a rule."""
 
+import os
 import re
+import subprocess
 
 import pytest
 import yaml
@@ -456,6 +458,12 @@ def test_servers_stay_together_where_one_node_holds_their_volume():
     assert together("")
     assert not together("server: {persistence: {accessMode: ReadWriteMany}}")
     assert not together("server: {persistence: {enabled: false}}")
+    # Another affinity does not undo it, and is kept.
+    values = "global: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{}]}}}}"
+    affinity = pod_of(server_of(rendered(values=values)))["spec"]["affinity"]
+    assert set(affinity) == {"nodeAffinity", "podAffinity"}
+    [worker] = workers_of(rendered(values=values))
+    assert set(pod_of(worker)["spec"]["affinity"]) == {"nodeAffinity"}
 
 
 # References
@@ -671,9 +679,26 @@ def test_sqlite_is_one_server_that_is_replaced_as_a_whole():
     assert settings["STUDYGOV_CALLBACK_METHOD"] == "local" and workers_of(manifests) == []
 
 
-def test_postgresql_refuses_the_data_of_another_major_version():
+@pytest.mark.parametrize(("found", "refused"), [(None, False), ("17", False), ("16", True), ("9.6", True), ("18", True)])
+def test_postgresql_refuses_the_data_of_another_major_version(found, refused, tmp_path):
+    """Its init container, run here with a PostgreSQL that says its version only."""
     [init] = pod_of(named(rendered(), "StatefulSet", "sg-studygovernor-postgresql"))["spec"]["initContainers"]
-    assert "PG_VERSION" in init["command"][2] and "UPGRADING.md" in init["command"][2]
+    data, message = tmp_path / "data", tmp_path / "termination-log"
+    data.mkdir()
+    if found:
+        (data / "PG_VERSION").write_text(f"{found}\n")
+    program = tmp_path / "postgres"
+    program.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 17.2 (Debian 17.2-1.pgdg120+1)'\n")
+    program.chmod(0o755)
+    script = init["command"][2].replace("/dev/termination-log", str(message))
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PGDATA": str(data)}
+    done = subprocess.run([*init["command"][:2], script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) == refused, done.stderr
+    if refused:
+        assert f'has the data of PostgreSQL {found} and the image is PostgreSQL 17: set postgresql.image.tag to "{found}"' in done.stdout
+        assert message.read_text() == done.stdout
+        title = re.search("'(Another [^']*)' in the chart's UPGRADING.md", done.stdout).group(1)
+        assert f"## {title}\n" in (CHART / "UPGRADING.md").read_text()
 
 
 def test_network_policies_allow_what_the_parts_need():

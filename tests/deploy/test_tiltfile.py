@@ -226,6 +226,56 @@ def test_a_program_that_ends_by_itself_ends_the_container(tmp_path):
     assert subprocess.run([ROOT / "charts" / "dev" / "run", "serve"], env=environment, timeout=60, check=False).returncode == 1
 
 
+# The compiler
+
+
+BUILD = "mkdir -p target/tilt/debug; echo one >target/tilt/debug/studygovernor"
+
+
+@pytest.mark.parametrize(
+    ("libc", "system", "cargo", "place"),
+    [("2.36", "Linux", True, "cargo"), ("2.31", "Linux", True, "cargo"), ("2.39", "Linux", True, "docker"), ("2.36", "Linux", False, "docker"), ("", "Darwin", True, "docker")],
+)
+def test_the_program_is_compiled_for_the_image(libc, system, cargo, place, tmp_path):
+    libc_script = f"echo 'glibc {libc}'" if libc else "exit 1"
+    scripts = {"docker": BUILD, "getconf": libc_script, "uname": f"echo {system}"} | ({"cargo": BUILD} if cargo else {})
+    path = tools(tmp_path / "bin", **scripts)
+    for name in ("sort", "cmp", "cp"):
+        (path / name).symlink_to(Path("/usr/bin") / name)
+    copy = tmp_path / "copy"
+    shutil.copytree(ROOT / "charts" / "dev", copy / "charts" / "dev")
+    calls = tmp_path / "calls"
+    calls.write_text("")
+    environment = {"PATH": str(path), "CALLS": str(calls)}
+    for _ in range(2):
+        subprocess.run([copy / "charts" / "dev" / "compile"], env=environment, check=True)
+    made = [call for call in calls.read_text().splitlines() if call.startswith(("cargo", "docker"))]
+    assert {call.split()[0] for call in made} == {place}
+    wanted = "build --locked --bin studygovernor --target-dir target/tilt"
+    if place == "docker":
+        # At the same path, because a debug build looks for templates where it was compiled.
+        assert f"-v {copy}:{copy} -w {copy}" in made[0] and made[0].endswith(f"rust:1-bookworm cargo {wanted}")
+    else:
+        assert made[0] == f"cargo {wanted}"
+    assert (copy / "target/tilt/out/studygovernor").read_text() == "one\n"
+
+
+def test_a_program_that_did_not_change_is_not_copied(tmp_path):
+    path = tools(tmp_path / "bin", cargo=BUILD, getconf="echo 'glibc 2.36'", uname="echo Linux")
+    for name in ("sort", "cmp", "cp"):
+        (path / name).symlink_to(Path("/usr/bin") / name)
+    shutil.copytree(ROOT / "charts" / "dev", tmp_path / "copy" / "charts" / "dev")
+    out = tmp_path / "copy" / "target" / "tilt" / "out" / "studygovernor"
+    environment = {"PATH": str(path), "CALLS": str(tmp_path / "calls")}
+    subprocess.run([tmp_path / "copy/charts/dev/compile"], env=environment, check=True)
+    os.utime(out, (1, 1))
+    subprocess.run([tmp_path / "copy/charts/dev/compile"], env=environment, check=True)
+    assert out.stat().st_mtime == 1
+    out.write_text("another")
+    subprocess.run([tmp_path / "copy/charts/dev/compile"], env=environment, check=True)
+    assert out.read_text() == "one\n"
+
+
 # make up, make down
 
 

@@ -24,8 +24,9 @@ tolerations: {{- toYaml . | nindent 2 }}
 {{- define "sg.placement" -}}
 {{- $root := .root -}}{{- $selector := include "sg.selector" . | fromYaml -}}
 {{- $affinity := .part.affinity | default $root.Values.global.affinity -}}
-{{- if and (not $affinity) .together -}}
-{{- $affinity = dict "podAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list (dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $selector)))) -}}
+{{- if and .together (not (hasKey $affinity "podAffinity")) -}}
+{{- $rule := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $selector) -}}
+{{- $affinity = merge (dict "podAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list $rule))) $affinity -}}
 {{- end -}}
 {{- with $affinity }}
 affinity: {{- toYaml . | nindent 2 }}
