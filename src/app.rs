@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sea_orm::DbErr;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::warn;
@@ -11,7 +12,7 @@ use crate::account::{self, Accounts, PasswordError, Passwords, Rules};
 use crate::audit;
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, MigrateMode, Settings};
-use crate::database::Database;
+use crate::database::{Database, Reader, Snapshot};
 use crate::engine::Engine;
 use crate::queue::BrokerState;
 use crate::study::Totals;
@@ -35,7 +36,7 @@ pub enum StartError {
     #[error("cannot open the {shown}: {reason}")]
     Database { shown: String, reason: String },
     #[error("cannot bring the database up to date: {0}")]
-    Migration(sea_orm::DbErr),
+    Migration(DbErr),
     /// The setting leaves it to another program.
     #[error(
         "{0}; STUDYGOV_MIGRATE leaves it to another program to bring them up to date: run `studygovernor db migrate`"
@@ -108,7 +109,7 @@ impl App {
     ///
     /// # Errors
     /// When the database cannot be read, or its tables are those of a later version.
-    pub async fn tables(&self) -> Result<Tables, sea_orm::DbErr> {
+    pub async fn tables(&self) -> Result<Tables, DbErr> {
         let status = self.engine.database().migration_status().await?;
         let wanted = status.last().map(|(name, _)| name.clone()).unwrap_or_default();
         if status.iter().all(|(_, applied)| *applied) {
@@ -144,6 +145,30 @@ impl std::fmt::Display for Tables {
     }
 }
 
+/// How pages and the API read (E13). They have no other way to the database: a test of the structure sees to that.
+impl App {
+    /// For what is read with several statements and shown together. Drop it before a template is rendered or anything
+    /// else is waited for.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
+        self.engine.database().snapshot().await
+    }
+
+    /// The program as it was at that moment: its rooms read from the snapshot and refuse to write.
+    #[must_use]
+    pub fn at(&self, snapshot: &Snapshot) -> Self {
+        Self { engine: self.engine.at(snapshot), accounts: self.accounts.at(snapshot), ..self.clone() }
+    }
+
+    /// For an answer that one statement gives, and for looking up what a request names before it is changed.
+    #[must_use]
+    pub fn statement(&self) -> &Reader {
+        self.engine.database().reader()
+    }
+}
+
 async fn connect(settings: &Settings) -> Result<Database, StartError> {
     wait_for_server(settings).await?;
     Database::connect(&settings.database).await.map_err(|error| StartError::Database {
@@ -156,7 +181,7 @@ async fn connect(settings: &Settings) -> Result<Database, StartError> {
 }
 
 /// The innermost reason, without the layers of the drivers around it.
-fn plain_reason(error: &sea_orm::DbErr) -> String {
+fn plain_reason(error: &DbErr) -> String {
     let text = error.to_string();
     let tail = text.rsplit("error returned from database: ").next().unwrap_or(&text);
     tail.trim_start_matches("Connection Error: ").to_owned()

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sea_orm::sea_query::{Expr, Func};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, Order, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect, QueryTrait,
 };
 
 use crate::database::contains;
@@ -78,10 +78,81 @@ impl AccountState {
     }
 }
 
+/// Where an account stands in the list, by what the list is ordered by: a page begins behind or before one, so that none
+/// is lost or comes twice while others are made. An account that is activated meanwhile may come again where it is then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountKey {
+    pub waits: bool,
+    pub username: String,
+    pub id: i32,
+}
+
+impl AccountKey {
+    /// Of this account.
+    #[must_use]
+    pub fn of(row: &user::Model) -> Self {
+        Self { waits: AccountState::of(row) == AccountState::Waiting, username: row.username.clone(), id: row.id }
+    }
+
+    /// The key that [`std::fmt::Display`] wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '.');
+        let waits = parts.next()?.parse::<u8>().ok().filter(|waits| *waits < 2)? == 1;
+        let id = parts.next()?.parse().ok()?;
+        let username = parts.next().filter(|name| !name.contains('\0') && name.chars().count() <= 64)?.to_owned();
+        Some(Self { waits, username, id })
+    }
+
+    /// The condition of coming after this account, or of coming before it.
+    fn beyond(&self, is_after: bool) -> Condition {
+        let beyond = |column: SimpleExpr, value: SimpleExpr| match is_after {
+            true => column.gt(value),
+            false => column.lt(value),
+        };
+        let name = Expr::from(Func::lower(Expr::value(self.username.clone())));
+        let group = Expr::value(i32::from(!self.waits));
+        let same_name = Condition::all().add(lower_name().eq(name.clone())).add(beyond(id(), Expr::value(self.id)));
+        let names = Condition::any().add(beyond(lower_name(), name)).add(same_name);
+        let same_group = Condition::all().add(group_of().eq(group.clone())).add(names);
+        Condition::any().add(beyond(group_of(), group)).add(same_group)
+    }
+}
+
+impl std::fmt::Display for AccountKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{}.{}", u8::from(self.waits), self.id, self.username)
+    }
+}
+
+/// 0 for accounts that wait, 1 for the others.
+fn group_of() -> SimpleExpr {
+    Expr::case(AccountState::Waiting.condition(), 0).finally(1).into()
+}
+
+fn lower_name() -> SimpleExpr {
+    Expr::from(Func::lower(Expr::col((user::Entity, user::Column::Username))))
+}
+
+fn id() -> SimpleExpr {
+    Expr::col((user::Entity, user::Column::Id))
+}
+
+/// Which page of the list.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AccountPlace {
+    #[default]
+    First,
+    After(AccountKey),
+    Before(AccountKey),
+}
+
 /// A part of a list.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub users: Vec<user::Model>,
+    pub has_before: bool,
+    pub has_after: bool,
     /// Ids of the roles, by user.
     pub roles: BTreeMap<i32, BTreeSet<i32>>,
     /// All that fit, on whatever page.
@@ -89,11 +160,11 @@ pub struct Found {
 }
 
 impl Accounts {
-    /// The accounts that are wanted, those that wait first, then by user name; `page` counts from 0.
+    /// The accounts that are wanted, those that wait first, then by user name; at most `size`.
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn search(&self, wanted: &Wanted, page: u64, size: u64) -> Result<Found, DbErr> {
+    pub async fn search(&self, wanted: &Wanted, place: &AccountPlace, size: u64) -> Result<Found, DbErr> {
         let connection = self.database.reader();
         let mut all = user::Entity::find();
         let text = wanted.text.trim();
@@ -111,17 +182,30 @@ impl Accounts {
             all = all.filter(state.condition());
         }
         let count = all.clone().count(connection).await?;
-        let waits = Expr::Case(Box::new(Expr::case(AccountState::Waiting.condition(), 0).finally(1)));
-        let users = all
-            .order_by_asc(waits)
-            .order_by_asc(Expr::expr(Func::lower(Expr::col(user::Column::Username))))
-            .order_by_asc(user::Column::Id)
-            .offset(page * size)
-            .limit(size)
+        let (all, order) = match place {
+            AccountPlace::First => (all, Order::Asc),
+            AccountPlace::After(key) => (all.filter(key.beyond(true)), Order::Asc),
+            AccountPlace::Before(key) => (all.filter(key.beyond(false)), Order::Desc),
+        };
+        let mut users = all
+            .order_by(group_of(), order.clone())
+            .order_by(lower_name(), order.clone())
+            .order_by(id(), order)
+            .limit(size + 1)
             .all(connection)
             .await?;
+        let more = users.len() as u64 > size;
+        users.truncate(usize::try_from(size).unwrap_or(usize::MAX));
+        let (has_before, has_after) = match place {
+            AccountPlace::First => (false, more),
+            AccountPlace::After(_) => (true, more),
+            AccountPlace::Before(_) => {
+                users.reverse();
+                (more, true)
+            }
+        };
         let roles = roles_of(connection, users.iter().map(|user| user.id)).await?;
-        Ok(Found { users, roles, count })
+        Ok(Found { users, has_before, has_after, roles, count })
     }
 
     /// Accounts that wait to be activated.

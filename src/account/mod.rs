@@ -29,9 +29,9 @@ use std::sync::Arc;
 
 use crate::clock::Clock;
 use crate::config::SecuritySettings;
-use crate::database::Database;
+use crate::database::{Database, Snapshot};
 
-pub use directory::{AccountState, Found, Wanted};
+pub use directory::{AccountKey, AccountPlace, AccountState, Found, Wanted};
 pub use first::{ensure_admin, ensure_roles};
 pub use login::LoginError;
 pub use mailing::{Failure, Mailing, Progress, Recipients, Written};
@@ -76,6 +76,12 @@ impl Accounts {
     pub fn new(database: Database, passwords: Passwords, clock: Clock, rules: Rules) -> Self {
         let (logins, limits) = (login::Logins::default(), limit::Limits::default());
         Self { database, passwords, clock, logins, limits, rules: Arc::new(rules) }
+    }
+
+    /// The same accounts, read at one moment; nothing is changed with them.
+    #[must_use]
+    pub fn at(&self, snapshot: &Snapshot) -> Self {
+        Self { database: snapshot.database().clone(), ..self.clone() }
     }
 
     #[must_use]

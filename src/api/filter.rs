@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use chrono::NaiveDateTime;
+use sea_orm::ConnectionTrait;
 use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 
-use crate::app::App;
 use crate::http::HttpError;
 use crate::study::Reference;
-use crate::study::listing::{ExperimentOrder, ExperimentQuery, Window};
+use crate::study::listing::{Cursor, ExperimentOrder, ExperimentQuery, Window};
 
 use super::input::{Given, Problems};
 use super::lookup;
@@ -69,21 +69,90 @@ pub(super) struct ExperimentFilter {
     /// `id`, `label`, `scandate` or `state_since`; with `-` before it, the other way round.
     #[param(value_type = Option<String>, example = "-scandate")]
     order: Given<String>,
+    /// Of the `Link` to the next page of a list in an order: where that begins. Goes with the same order and without
+    /// `offset` and `after`.
+    #[param(value_type = Option<String>)]
+    cursor: Given<String>,
     /// `variable.NAME=VALUE`: experiments whose variable has this value. May be there several times, for several names.
     #[serde(flatten)]
     #[param(value_type = Option<String>, rename = "variable.NAME")]
     others: BTreeMap<String, Value>,
 }
 
-/// What a list of experiments asks for.
-pub(super) async fn read_experiment_filter(
-    app: &App,
-    filter: ExperimentFilter,
-    window: WindowQuery,
-) -> Result<(ExperimentQuery, Window), HttpError> {
-    let mut problems = Problems::default();
-    let window = window.read(&mut problems);
-    let order = problems.optional("order", filter.order).unwrap_or_else(|| "id".to_owned());
+/// What a list of experiments asks for, before what it names is looked up.
+pub(super) struct AskedExperiments {
+    query: ExperimentQuery,
+    cohort: Option<String>,
+    subject: Option<String>,
+    workflow: Option<String>,
+    state: Option<String>,
+}
+
+impl AskedExperiments {
+    /// # Errors
+    /// 400 by field.
+    pub(super) fn read(filter: ExperimentFilter, window: WindowQuery) -> Result<(Self, Window), HttpError> {
+        let mut problems = Problems::default();
+        let window = window.read(&mut problems);
+        let (order, descending) = read_order(&mut problems, filter.order);
+        let from = read_cursor(&mut problems, filter.cursor, window, order, descending);
+        let asked = Self {
+            cohort: problems.optional("cohort", filter.cohort.or(filter.cohort_label)),
+            subject: problems.optional("subject", filter.subject_id.or(filter.subject)),
+            workflow: problems.optional("workflow", filter.workflow.or(filter.workflow_label)),
+            state: problems.optional("state", filter.state.or(filter.state_label)),
+            query: ExperimentQuery {
+                scandate: problems.optional("scandate", filter.scandate),
+                scandate_from: problems.optional("scandate_from", filter.scandate_from),
+                scandate_to: problems.optional("scandate_to", filter.scandate_to),
+                state_since_from: problems.optional("state_since_from", filter.state_since_from),
+                state_since_to: problems.optional("state_since_to", filter.state_since_to),
+                label: problems.optional("label", filter.label),
+                archived: problems.optional("archived", filter.archived).unwrap_or(false),
+                variables: read_variables(&mut problems, &filter.others),
+                order,
+                descending,
+                from,
+                ..ExperimentQuery::default()
+            },
+        };
+        if window.after.is_some() && !asked.query.is_by_id() {
+            problems.add("after", "goes with the order 'id' only");
+        }
+        problems.check()?;
+        let window = Window { is_continued: asked.query.from.is_some(), ..window };
+        Ok((asked, window))
+    }
+
+    /// Looks up what it names.
+    ///
+    /// # Errors
+    /// 404 for nothing, 409 for several.
+    pub(super) async fn find(self, connection: &impl ConnectionTrait) -> Result<ExperimentQuery, HttpError> {
+        let mut query = self.query;
+        if let Some(text) = self.cohort {
+            query.cohort = Some(lookup::cohort(connection, &Reference::label_first(&text)).await?.id);
+        }
+        if let Some(text) = self.subject {
+            // A number is an id that may be nothing's: an empty list, as the existing product answers.
+            query.subject = match Reference::parse(&text) {
+                Reference::Id(id) | Reference::Either(id, _) => Some(id),
+                reference => Some(lookup::subject(connection, &reference).await?.id),
+            };
+        }
+        if let Some(text) = self.workflow {
+            query.workflow = Some(lookup::workflow(connection, &Reference::label_first(&text)).await?.id);
+        }
+        if let Some(text) = self.state {
+            query.states = Some(lookup::states(connection, &Reference::parse(&text)).await?);
+        }
+        Ok(query)
+    }
+}
+
+/// The order, and whether it is the other way round.
+fn read_order(problems: &mut Problems, order: Given<String>) -> (ExperimentOrder, bool) {
+    let order = problems.optional("order", order).unwrap_or_else(|| "id".to_owned());
     let column = match order.trim_start_matches('-') {
         // `asc` and `desc` are words of the existing product's engine.
         "id" | "asc" | "desc" => ExperimentOrder::Id,
@@ -96,9 +165,33 @@ pub(super) async fn read_experiment_filter(
             ExperimentOrder::Id
         }
     };
-    let descending = order.starts_with('-') || order == "desc";
+    (column, order.starts_with('-') || order == "desc")
+}
+
+fn read_cursor(
+    problems: &mut Problems,
+    cursor: Given<String>,
+    window: Window,
+    order: ExperimentOrder,
+    descending: bool,
+) -> Option<Cursor> {
+    let text = problems.optional("cursor", cursor)?;
+    let Some(cursor) = Cursor::parse(&text) else {
+        problems.add("cursor", "is not one that a 'Link' of this list has given, or not the whole of it");
+        return None;
+    };
+    if !cursor.is_of(order, descending) {
+        problems.add("cursor", "belongs to a list in another order");
+    }
+    if window.offset > 0 || window.after.is_some() {
+        problems.add("cursor", "does not go with 'offset' or 'after'");
+    }
+    Some(cursor)
+}
+
+fn read_variables(problems: &mut Problems, others: &BTreeMap<String, Value>) -> Vec<(String, String)> {
     let mut variables = Vec::new();
-    for (name, value) in &filter.others {
+    for (name, value) in others {
         if let (Some(name), Value::String(value)) = (name.strip_prefix("variable."), value) {
             variables.push((name.to_owned(), value.clone()));
         }
@@ -106,43 +199,5 @@ pub(super) async fn read_experiment_filter(
     if variables.len() > 10 {
         problems.add("variable", "at most ten of them in one request");
     }
-    let cohort = problems.optional("cohort", filter.cohort.or(filter.cohort_label));
-    let subject = problems.optional("subject", filter.subject_id.or(filter.subject));
-    let workflow = problems.optional("workflow", filter.workflow.or(filter.workflow_label));
-    let state = problems.optional("state", filter.state.or(filter.state_label));
-    let mut query = ExperimentQuery {
-        scandate: problems.optional("scandate", filter.scandate),
-        scandate_from: problems.optional("scandate_from", filter.scandate_from),
-        scandate_to: problems.optional("scandate_to", filter.scandate_to),
-        state_since_from: problems.optional("state_since_from", filter.state_since_from),
-        state_since_to: problems.optional("state_since_to", filter.state_since_to),
-        label: problems.optional("label", filter.label),
-        archived: problems.optional("archived", filter.archived).unwrap_or(false),
-        variables,
-        order: column,
-        descending,
-        ..ExperimentQuery::default()
-    };
-    if window.after.is_some() && !query.is_by_id() {
-        problems.add("after", "goes with the order 'id' only");
-    }
-    problems.check()?;
-    let connection = app.engine.database().reader();
-    if let Some(text) = cohort {
-        query.cohort = Some(lookup::cohort(connection, &Reference::label_first(&text)).await?.id);
-    }
-    if let Some(text) = subject {
-        // A number is an id that may be nobody's: an empty list, as the existing product answers.
-        query.subject = match Reference::parse(&text) {
-            Reference::Id(id) | Reference::Either(id, _) => Some(id),
-            reference => Some(lookup::subject(connection, &reference).await?.id),
-        };
-    }
-    if let Some(text) = workflow {
-        query.workflow = Some(lookup::workflow(connection, &Reference::label_first(&text)).await?.id);
-    }
-    if let Some(text) = state {
-        query.states = Some(lookup::states(connection, &Reference::parse(&text)).await?);
-    }
-    Ok((query, window))
+    variables
 }

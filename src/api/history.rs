@@ -1,6 +1,7 @@
 //! What both versions do with actions, callbacks and their executions.
 
 use chrono::NaiveDateTime;
+use sea_orm::ConnectionTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -22,7 +23,7 @@ use crate::study::record::{self, ExecutionRecord};
 
 use super::access::{Caller, MaybeCaller};
 use super::input::{Given, Problems, Readable, invalid};
-use super::lookup::by_id;
+use super::lookup::{by_id, reread};
 use super::output::IfMatch;
 
 /// What came of an action.
@@ -240,11 +241,11 @@ pub(super) fn forbidden() -> HttpError {
 /// Who may see an execution sees it. Without a login an execution that is not there looks like one that is not to be seen.
 pub(super) async fn open_execution(
     app: &App,
+    connection: &impl ConnectionTrait,
     id: i32,
     MaybeCaller(caller): MaybeCaller,
     secret: Option<String>,
 ) -> Result<(callback_execution::Model, Reporter), HttpError> {
-    let connection = app.engine.database().reader();
     let mut refused = forbidden();
     if let Some(caller) = caller.filter(|caller| caller.check(Permission::ActionUpdate).is_ok()) {
         match by_id::<callback_execution::Entity>(connection, "callback execution", id).await {
@@ -276,7 +277,8 @@ pub(super) async fn report<T: Serialize>(
     if_match: &IfMatch,
     shown: impl Fn(ExecutionRecord) -> T,
 ) -> Result<callback_execution::Model, HttpError> {
-    let (row, reporter) = open_execution(app, id, caller, body.secret.or(body.secret_key).value()).await?;
+    let secret = body.secret.or(body.secret_key).value();
+    let (row, reporter) = open_execution(app, app.statement(), id, caller, secret).await?;
     let mut problems = Problems::default();
     let status: Option<ExecutionStatus> = word(&mut problems, "status", body.status);
     let result: Option<ExecutionResult> = word(&mut problems, "result", body.result);
@@ -284,18 +286,22 @@ pub(super) async fn report<T: Serialize>(
     let result_log = problems.optional("result_log", body.result_log.or(body.wait_log));
     let result_values = problems.optional("result_values", body.result_values).map(|values| values.0);
     problems.check()?;
-    let seen = if_match.is_given().then_some(&row);
-    if let Some(row) = seen
-        && !if_match.fits(&shown(record::execution(app.engine.database().reader(), row.clone()).await?))
-    {
-        return Err(HttpError::Precondition);
-    }
+    let seen = match if_match.is_given() {
+        false => None,
+        true => {
+            let (snapshot, row) = reread::<callback_execution::Entity>(app, id, row).await?;
+            if !if_match.fits(&shown(record::execution(&snapshot, row.clone()).await?)) {
+                return Err(HttpError::Precondition);
+            }
+            Some(row)
+        }
+    };
     let (attempt, actor) = match reporter {
         Reporter::Person(caller) => (None, caller.actor()),
         Reporter::Worker(attempt) => (Some(attempt), Actor::without_account("worker", Origin::Worker)),
     };
     let report = Report { attempt, status, result, run_log, result_log, result_values };
-    app.engine.report_if(id, &report, &actor, seen).await.map_err(|error| match error {
+    app.engine.report_if(id, &report, &actor, seen.as_ref()).await.map_err(|error| match error {
         EngineError::MovedOn if seen.is_some() => HttpError::Precondition,
         error => error.into(),
     })

@@ -160,7 +160,7 @@ async fn read_link(
     let external_id = problems.required("external_id", external_id);
     check_external(&mut problems, "external_id", external_id.as_deref());
     let ((target, system), external_id) = problems.all(target.zip(system).zip(external_id))?;
-    let connection = app.engine.database().reader();
+    let connection = app.statement();
     let system = lookup::external_system(connection, &Reference::label_first(&system)).await?;
     Ok(ReadLink { target, system, external_id })
 }
@@ -176,7 +176,7 @@ pub(super) async fn link_subject(
         read_link(app, "subject_id", target, body.external_system_name.or(body.external_system), body.external_id)
             .await?;
     let database = app.engine.database();
-    let subject = lookup::subject(database.reader(), &Reference::parse(&link.target)).await?;
+    let subject = lookup::subject(app.statement(), &Reference::parse(&link.target)).await?;
     if !replace {
         return Ok(link::add_subject_link(database, subject.id, &link.system, &link.external_id).await?);
     }
@@ -184,10 +184,8 @@ pub(super) async fn link_subject(
     link::set_links(database, Linked::Subject(subject.id), &values).await?;
     let found =
         external_subject_links::Entity::visible().filter(external_subject_links::Column::SubjectId.eq(subject.id));
-    let found = found
-        .filter(external_subject_links::Column::ExternalSystemId.eq(link.system.id))
-        .one(database.reader())
-        .await?;
+    let found =
+        found.filter(external_subject_links::Column::ExternalSystemId.eq(link.system.id)).one(app.statement()).await?;
     found.ok_or_else(|| HttpError::Conflict("The link was taken away at the same moment.".to_owned()))
 }
 
@@ -202,7 +200,7 @@ pub(super) async fn link_experiment(
         read_link(app, "experiment_id", target, body.external_system_name.or(body.external_system), body.external_id)
             .await?;
     let database = app.engine.database();
-    let experiment = lookup::experiment(database.reader(), &Reference::parse(&link.target)).await?;
+    let experiment = lookup::experiment(app.statement(), &Reference::parse(&link.target)).await?;
     if !replace {
         return Ok(link::add_experiment_link(database, experiment.id, &link.system, &link.external_id).await?);
     }
@@ -212,7 +210,7 @@ pub(super) async fn link_experiment(
         .filter(external_experiment_links::Column::ExperimentId.eq(experiment.id));
     let found = found
         .filter(external_experiment_links::Column::ExternalSystemId.eq(link.system.id))
-        .one(database.reader())
+        .one(app.statement())
         .await?;
     found.ok_or_else(|| HttpError::Conflict("The link was taken away at the same moment.".to_owned()))
 }

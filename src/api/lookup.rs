@@ -5,6 +5,8 @@ use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, PrimaryKeyTrait, QueryFilter, QueryOrder, QuerySelect, Select,
 };
 
+use crate::app::App;
+use crate::database::Snapshot;
 use crate::entity::{cohort, experiment, external_system, role, scantype, state, subject, user, workflow};
 use crate::http::HttpError;
 use crate::study::visible::{experiments_in_use, subjects_in_use};
@@ -23,6 +25,22 @@ where
 {
     let found = E::visible_by_id(id).one(connection).await?;
     found.ok_or_else(|| HttpError::NotFound(format!("{kind} {id}")))
+}
+
+/// A snapshot after a change, and in it the row that was changed: what the verb returned may be another one by now than
+/// what is shown beside it.
+///
+/// # Errors
+/// When the database cannot be read.
+pub(super) async fn reread<E>(app: &App, id: i32, row: E::Model) -> Result<(Snapshot, E::Model), HttpError>
+where
+    E: Visible,
+    <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<i32>,
+{
+    let snapshot = app.snapshot().await?;
+    // Out of the caller's sight by now: as it was.
+    let now = E::visible_by_id(id).one(&snapshot).await?.unwrap_or(row);
+    Ok((snapshot, now))
 }
 
 /// # Errors

@@ -14,7 +14,7 @@ use utoipa::IntoParams;
 
 use crate::app::App;
 use crate::http::HttpError;
-use crate::study::listing::{Listed, Window};
+use crate::study::listing::{Cursor, ExperimentPage, Listed, Window};
 
 use super::input::{Given, Problems, Query};
 
@@ -150,6 +150,7 @@ impl WindowQuery {
             offset: problems.optional("offset", self.offset).unwrap_or(0),
             limit: problems.optional("limit", self.limit),
             after: problems.optional("after", self.after),
+            is_continued: false,
         }
     }
 }
@@ -196,47 +197,53 @@ impl<T: Serialize> IntoResponse for ListAnswer<T> {
 }
 
 /// A window of a list, for its links and totals.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Extent {
     pub window: Window,
     pub count: u64,
-    pub rows: usize,
-    /// The id after which the next page begins, when the list is in the order of ids.
-    pub last_id: Option<i32>,
+    next: Option<Next>,
+}
+
+/// Where the next page begins.
+#[derive(Debug, Clone)]
+enum Next {
+    /// Behind this id.
+    After(i32),
+    /// Behind this place of a list in another order than that of ids.
+    Cursor(Cursor),
 }
 
 impl Extent {
     /// Of a list in the order of ids, of which `id` is a row's.
     pub(super) fn of<T>(window: Window, listed: &Listed<T>, id: impl Fn(&T) -> i32) -> Self {
-        Self { last_id: listed.rows.last().map(id), ..Self::unordered(window, listed) }
+        let last = listed.rows.last().filter(|_| listed.more);
+        Self { window, count: listed.count, next: last.map(|row| Next::After(id(row))) }
     }
 
-    /// Of a list in any other order.
-    pub(super) fn unordered<T>(window: Window, listed: &Listed<T>) -> Self {
-        Self { window, count: listed.count, rows: listed.rows.len(), last_id: None }
+    /// Of a list of experiments, in whichever order.
+    pub(super) fn of_experiments(window: Window, page: &ExperimentPage) -> Self {
+        match &page.next {
+            Some(cursor) => Self { window, count: page.listed.count, next: Some(Next::Cursor(cursor.clone())) },
+            None => Self::of(window, &page.listed, |row| row.id),
+        }
     }
 }
 
 impl ListAddress {
-    pub(super) fn answer<T>(&self, extent: Extent, body: T) -> ListAnswer<T> {
-        let Extent { window, count, rows, last_id } = extent;
+    pub(super) fn answer<T>(&self, extent: &Extent, body: T) -> ListAnswer<T> {
+        let window = extent.window;
         let mut links = Vec::new();
-        let shown = window.offset + rows as u64;
-        let is_full = window.limit.is_some_and(|limit| limit > 0 && rows as u64 == limit);
-        let more = is_full && (window.after.is_some() || shown < count);
-        if more {
-            let next = match last_id {
-                Some(id) => self.with("after", &id.to_string()),
-                None => self.with("offset", &shown.to_string()),
-            };
-            links.push((next, "next"));
+        match &extent.next {
+            Some(Next::After(id)) => links.push((self.with("after", &id.to_string()), "next")),
+            Some(Next::Cursor(cursor)) => links.push((self.with("cursor", &cursor.to_string()), "next")),
+            None => {}
         }
         if let Some(limit) = window.limit
             && window.offset > 0
         {
             links.push((self.with("offset", &window.offset.saturating_sub(limit).to_string()), "prev"));
         }
-        if window.offset > 0 || window.after.is_some() {
+        if window.offset > 0 || window.after.is_some() || window.is_continued {
             links.push((self.with("", ""), "first"));
         }
         let header = |(address, relation): (String, &str)| {
@@ -249,7 +256,7 @@ impl ListAddress {
     fn with(&self, name: &str, value: &str) -> String {
         let kept = url::form_urlencoded::parse(self.0.query().unwrap_or_default().as_bytes());
         let mut query = url::form_urlencoded::Serializer::new(String::new());
-        query.extend_pairs(kept.filter(|(name, _)| name != "offset" && name != "after"));
+        query.extend_pairs(kept.filter(|(name, _)| !["offset", "after", "cursor"].contains(&name.as_ref())));
         if !name.is_empty() {
             query.append_pair(name, value);
         }
@@ -275,7 +282,7 @@ macro_rules! list_of {
         }
 
         impl $name {
-            pub(super) fn new($rows: Vec<$row>, extent: $crate::api::output::Extent) -> Self {
+            pub(super) fn new($rows: Vec<$row>, extent: &$crate::api::output::Extent) -> Self {
                 Self { $rows, count: extent.count, offset: extent.window.offset, limit: extent.window.limit }
             }
         }

@@ -71,7 +71,7 @@ pub(super) async fn set_role(
     role: &Reference,
     has_role: bool,
 ) -> Result<(user::Model, role::Model), HttpError> {
-    let connection = app.engine.database().reader();
+    let connection = app.statement();
     let user = lookup::user(connection, user).await?;
     let role = lookup::role(connection, role).await?;
     let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
@@ -110,7 +110,7 @@ impl RoleCohortsBody {
             }),
         };
         let wanted = problems.all(wanted)?;
-        let connection = app.engine.database().reader();
+        let connection = app.statement();
         let user = lookup::user(connection, user).await?;
         let role = lookup::role(connection, role).await?;
         let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
@@ -167,5 +167,5 @@ pub(super) async fn open_user(app: &App, caller: &Caller, id: i32) -> Result<use
             return Err(HttpError::NotYours("You are not authorized to get this information".to_owned()));
         }
     }
-    lookup::by_id::<user::Entity>(app.engine.database().reader(), "user", id).await
+    lookup::by_id::<user::Entity>(app.statement(), "user", id).await
 }

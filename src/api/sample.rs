@@ -79,7 +79,7 @@ pub(super) async fn create_subject(
     let date_of_birth = problems.optional("date_of_birth", body.date_of_birth);
     let (label, cohort) = problems.all(label.zip(cohort))?;
     let database = app.engine.database();
-    let cohort = lookup::cohort(database.reader(), &Reference::label_first(&cohort)).await?;
+    let cohort = lookup::cohort(app.statement(), &Reference::label_first(&cohort)).await?;
     Ok(revise::create_subject(database, cohort.id, &label, date_of_birth).await?)
 }
 
@@ -98,7 +98,7 @@ pub(super) async fn update_subject(
     problems.check()?;
     let database = app.engine.database();
     let cohort_id = match cohort {
-        Some(cohort) => Some(lookup::cohort(database.reader(), &Reference::label_first(&cohort)).await?.id),
+        Some(cohort) => Some(lookup::cohort(app.statement(), &Reference::label_first(&cohort)).await?.id),
         None => None,
     };
     let changes = SubjectChanges { label, cohort_id, date_of_birth };
@@ -147,7 +147,7 @@ pub(super) async fn create_experiment(
     let subject = problems.required(subject_field, body.subject_id.or(body.subject));
     let workflow = problems.optional("workflow", body.workflow_label.or(body.workflow));
     let ((label, scandate), subject) = problems.all(label.zip(scandate).zip(subject))?;
-    let connection = app.engine.database().reader();
+    let connection = app.statement();
     let subject = lookup::subject(connection, &lookup::filtered(&subject, named)?).await?;
     let workflow = match workflow {
         Some(text) => Some(lookup::workflow(connection, &Reference::label_first(&text)).await?.label),
@@ -179,7 +179,7 @@ pub(super) async fn create_scan(app: &App, body: ScanBody) -> Result<scan::Model
     let experiment = problems.required("experiment_id", body.experiment_id.or(body.experiment));
     let (scantype, experiment) = problems.all(scantype.zip(experiment))?;
     let database = app.engine.database();
-    let experiment = lookup::experiment(database.reader(), &Reference::parse(&experiment)).await?;
-    let scantype = lookup::scantype(database.reader(), &Reference::label_first(&scantype)).await?;
+    let experiment = lookup::experiment(app.statement(), &Reference::parse(&experiment)).await?;
+    let scantype = lookup::scantype(app.statement(), &Reference::label_first(&scantype)).await?;
     Ok(revise::add_scan(database, experiment.id, &scantype).await?)
 }

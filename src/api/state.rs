@@ -75,7 +75,7 @@ pub(super) async fn change_state(
         Ok(experiment) => (StatusCode::OK, None, experiment),
         Err(error) => match refusal(&error, &wanted, paths) {
             Some((status, body)) => {
-                let connection = app.engine.database().reader();
+                let connection = app.statement();
                 let experiment = lookup::by_id::<experiment::Entity>(connection, "experiment", experiment_id).await?;
                 (status, Some(body), experiment)
             }

@@ -10,7 +10,6 @@
 //! no second connection while it is held.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use sea_orm::{
@@ -69,13 +68,31 @@ impl ConnectionTrait for Reader {
 
 /// The database as it was at one moment; see the module. Ends when the last clone is dropped.
 #[derive(Clone, Debug)]
-pub struct Snapshot(Database);
+pub struct Snapshot {
+    database: Database,
+    change: u64,
+}
 
-impl std::ops::Deref for Snapshot {
-    type Target = Reader;
+#[async_trait]
+impl ConnectionTrait for Snapshot {
+    fn get_database_backend(&self) -> DbBackend {
+        self.database.reader().get_database_backend()
+    }
 
-    fn deref(&self) -> &Reader {
-        self.0.reader()
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.database.reader().execute_raw(statement).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.database.reader().execute_unprepared(sql).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.database.reader().query_one_raw(statement).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.database.reader().query_all_raw(statement).await
     }
 }
 
@@ -83,7 +100,13 @@ impl Snapshot {
     /// The database whose [`Database::reader`] is this snapshot, for what is built on a database. It refuses to write.
     #[must_use]
     pub fn database(&self) -> &Database {
-        &self.0
+        &self.database
+    }
+
+    /// [`Database::change`] as it was before the snapshot began: what is counted in it is at least as new.
+    #[must_use]
+    pub fn change(&self) -> u64 {
+        self.change
     }
 }
 
@@ -93,17 +116,17 @@ impl Database {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
+        let change = self.change();
         let connection = match self.reader() {
             Reader::Pool(connection) => connection.clone(),
-            Reader::Snapshot(_) => return Ok(Snapshot(self.clone())),
+            Reader::Snapshot(_) => return Ok(Snapshot { database: self.clone(), change }),
         };
-        // Asked before the transaction begins: what is counted in it is then at least as new as this number.
-        let changes = Arc::new(AtomicU64::new(self.change()));
         // In a task of its own: a caller that goes away between the statements of the beginning would leave a connection
-        // whose next transaction, of whomever, is read-only.
+        // whose next transaction, of whatever request, is read-only.
         let begun = tokio::spawn(async move { begin(&connection).await }).await;
         let transaction = begun.map_err(|error| DbErr::Custom(format!("a snapshot was not begun: {error}")))??;
-        Ok(Snapshot(Self { reader: Reader::Snapshot(Arc::new(transaction)), changes, ..self.clone() }))
+        let database = Self { reader: Reader::Snapshot(Arc::new(transaction)), ..self.clone() };
+        Ok(Snapshot { database, change })
     }
 
     /// # Errors

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::database::Snapshot;
 use crate::entity::{experiment, state, transition};
-use crate::study::Visible;
 use crate::workflow::condition::{self, Facts};
 use crate::workflow::yaml;
 
@@ -58,6 +58,13 @@ impl Possible {
     pub fn holds(&self) -> bool {
         self.evaluation.test_result == Some(true)
     }
+}
+
+/// The transitions out of a state at one moment, with what their conditions ask about.
+#[derive(Debug)]
+pub struct Exits {
+    transitions: Vec<(transition::Model, state::Model)>,
+    facts: Arc<Facts>,
 }
 
 /// Whether any of the conditions needs facts to be answered.
@@ -113,24 +120,27 @@ impl Engine {
         Ok(evaluations)
     }
 
-    /// Every transition out of the experiment's state with the value that its condition has now. Changes nothing.
+    /// The transitions out of an experiment's state and what their conditions ask about, to be evaluated with
+    /// [`Self::evaluate_exits`] after the snapshot is dropped: conditions may take their time.
     ///
     /// # Errors
-    /// When there is no such experiment.
-    pub async fn possible_transitions(&self, experiment_id: i32) -> Result<Vec<Possible>, EngineError> {
-        let connection = self.database.reader();
-        let experiment = experiment::Entity::visible_by_id(experiment_id)
-            .one(connection)
-            .await?
-            .ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;
-        let graph = self.graphs.of(connection, experiment.workflow_id).await?;
-        let transitions = graph.exits(experiment.state_id);
+    /// When the database cannot be read.
+    pub async fn exits(&self, snapshot: &Snapshot, experiment: &experiment::Model) -> Result<Exits, EngineError> {
+        let graph = self.graphs.of(snapshot, experiment.workflow_id).await?;
         let label = graph.state(experiment.state_id).map_or("", |state| state.label.as_str());
-        let executions = executions_of(connection, experiment.last_action_id).await?;
-        let facts = facts::collect(connection, &experiment, label, &executions, self.clock.now()).await?;
+        let executions = executions_of(snapshot, experiment.last_action_id).await?;
+        let facts = facts::collect(snapshot, experiment, label, &executions, self.clock.now()).await?;
+        Ok(Exits { transitions: graph.exits(experiment.state_id), facts: Arc::new(facts) })
+    }
+
+    /// Every one of these transitions with the value that its condition has. Changes nothing.
+    ///
+    /// # Errors
+    /// When the conditions cannot be evaluated now.
+    pub async fn evaluate_exits(&self, exits: Exits) -> Result<Vec<Possible>, EngineError> {
         let _turn = self.views.acquire().await.map_err(|error| EngineError::NoInterpreter(error.to_string()))?;
-        let evaluations = self.try_transitions(&transitions, &Arc::new(facts), true).await?;
-        let possible = evaluations.into_iter().zip(transitions).map(|(evaluation, (_, destination))| Possible {
+        let evaluations = self.try_transitions(&exits.transitions, &exits.facts, true).await?;
+        let possible = evaluations.into_iter().zip(exits.transitions).map(|(evaluation, (_, destination))| Possible {
             evaluation,
             destination_id: destination.id,
             destination_text: destination.freetext,

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::clock::Clock;
-use crate::database::Database;
+use crate::database::{Database, Snapshot};
 use crate::entity::experiment;
 use crate::entity::kind::Origin;
 use crate::workflow::Graphs;
@@ -34,7 +34,7 @@ use crate::workflow::Graphs;
 pub use annotate::Annotation;
 pub use create::NewExperiment;
 pub use error::EngineError;
-pub use evaluate::{Evaluation, Possible};
+pub use evaluate::{Evaluation, Exits, Possible};
 pub use intervene::Intervention;
 pub use report::Report;
 pub use running::{Ended, Held};
@@ -84,6 +84,12 @@ impl Engine {
             dispatched: Arc::new(Notify::new()),
             graphs: Graphs::default(),
         }
+    }
+
+    /// The same engine, reading at one moment; it refuses to change anything.
+    #[must_use]
+    pub fn at(&self, snapshot: &Snapshot) -> Self {
+        Self { database: snapshot.database().clone(), ..self.clone() }
     }
 
     /// Where the engine keeps its state.

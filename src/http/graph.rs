@@ -21,11 +21,12 @@ pub struct Drawn {
 /// # Errors
 /// 404 when there is none.
 pub async fn draw_workflow(app: &App, id: i32) -> Result<Drawn, HttpError> {
-    let connection = app.engine.database().reader();
+    let snapshot = app.snapshot().await?;
     let missing = || HttpError::NotFound(format!("workflow {id}"));
-    let row = workflow_table::Entity::find_by_id(id).one(connection).await?.ok_or_else(missing)?;
-    let counts = overview::workflows(connection, Some(id)).await?.pop().ok_or_else(missing)?;
-    let definition = workflow::read_definition(connection, &row).await?;
+    let row = workflow_table::Entity::find_by_id(id).one(&snapshot).await?.ok_or_else(missing)?;
+    let counts = overview::workflows(&snapshot, Some(id)).await?.pop().ok_or_else(missing)?;
+    let definition = workflow::read_definition(&snapshot, &row).await?;
+    drop(snapshot);
     let drawing = tokio::task::spawn_blocking(move || workflow::draw(&definition))
         .await
         .map_err(|error| HttpError::Internal(error.to_string()))?;

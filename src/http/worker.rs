@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use super::metrics::RECORDER;
 
 /// A worker whose main loop has not turned for this long is not healthy.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 /// Listens at `address` (`host:port`, or `:port` for all addresses of the machine).
 ///

@@ -102,11 +102,13 @@ pub struct ExecutionEntry {
 }
 
 impl Dossier {
-    /// Whether callbacks of the current state are still open, so that something may happen by itself.
+    /// Whether something may happen by itself: the last action has not ended, or has callbacks that are still open.
     #[must_use]
     pub fn is_moving(&self) -> bool {
-        let last = self.history.iter().find(|entry| entry.is_last);
-        last.is_some_and(|entry| entry.executions.iter().any(|execution| !execution.is_resolved))
+        let last = self.history.iter().find(|entry| entry.is_last).filter(|_| self.archived.is_none());
+        last.is_some_and(|entry| {
+            entry.end_time.is_none() || entry.executions.iter().any(|execution| !execution.is_resolved)
+        })
     }
 
     /// Everything about the experiment with this id.
@@ -114,7 +116,18 @@ impl Dossier {
     /// # Errors
     /// When the database cannot be read.
     pub async fn find(connection: &impl ConnectionTrait, id: i32) -> Result<Option<Self>, DbErr> {
-        let Some(experiment) = experiment::Entity::visible_by_id(id).one(connection).await? else { return Ok(None) };
+        match experiment::Entity::visible_by_id(id).one(connection).await? {
+            Some(experiment) => Self::of(connection, experiment).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Everything about this experiment, which was read in the same snapshot.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn of(connection: &impl ConnectionTrait, experiment: experiment::Model) -> Result<Option<Self>, DbErr> {
+        let id = experiment.id;
         let subject = subject::Entity::visible_by_id(experiment.subject_id).find_also_related(cohort::Entity);
         let Some((subject, Some(cohort))) = subject.one(connection).await? else { return Ok(None) };
         let state = state::Entity::find_by_id(experiment.state_id).find_also_related(workflow::Entity);

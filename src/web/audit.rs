@@ -164,7 +164,7 @@ pub(super) async fn list_events(
     wants: Wants,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, HttpError> {
-    let found = search(app.engine.database().reader(), &query.filter()?, query.below, PAGE_SIZE).await?;
+    let found = search(app.statement(), &query.filter()?, query.below, PAGE_SIZE).await?;
     let content = AuditPage {
         older: found.events.last().filter(|_| found.has_older).map(|event| event.id),
         events: found.events.into_iter().map(EventRow::from).collect(),
@@ -194,7 +194,7 @@ pub(super) async fn download_events(
 ) -> Result<Response, HttpError> {
     let (filter, below) = (query.filter()?, query.below);
     // Before the answer begins, so that what goes wrong at once is told.
-    let first = search(app.engine.database().reader(), &filter, below, BATCH).await?;
+    let first = search(app.statement(), &filter, below, BATCH).await?;
     let mut begun = csv::Writer::from_writer(Vec::new());
     begun.write_record(HEADER).map_err(|error| HttpError::Internal(error.to_string()))?;
     let batches = stream::unfold((begun, Some(first)), move |(mut table, found)| {
@@ -204,9 +204,7 @@ pub(super) async fn download_events(
             let older = found.events.last().filter(|_| found.has_older).map(|event| event.id);
             let text = written(&mut table, found.events);
             let next = match (&text, older) {
-                (Ok(_), Some(older)) => {
-                    search(app.engine.database().reader(), &filter, Some(older), BATCH).await.map(Some)
-                }
+                (Ok(_), Some(older)) => search(app.statement(), &filter, Some(older), BATCH).await.map(Some),
                 _ => Ok(None),
             };
             // A table that breaks off is seen to be broken: the connection ends without an end of the answer.

@@ -29,7 +29,7 @@ struct CohortPage {
 }
 
 pub(super) async fn list_cohorts(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
-    let cohorts = search::cohorts(app.engine.database().reader()).await?;
+    let cohorts = search::cohorts(&app.snapshot().await?).await?;
     page(&app, "cohort/list.html", "cohorts", &user.0, CohortList { cohorts })
 }
 
@@ -40,9 +40,10 @@ pub(super) async fn show_cohort(
     Path(id): Path<i32>,
     Query(query): Query<SubjectQuery>,
 ) -> Result<Response, HttpError> {
-    let connection = app.engine.database().reader();
-    let cohort = cohort::Entity::visible_by_id(id).one(connection).await?.ok_or_else(|| missing("cohort", id))?;
-    let subjects = search::subjects(connection, Some(id), Some(&query.q), query.paging().place()).await?;
+    let snapshot = app.snapshot().await?;
+    let cohort = cohort::Entity::visible_by_id(id).one(&snapshot).await?.ok_or_else(|| missing("cohort", id))?;
+    let subjects = search::subjects(&snapshot, Some(id), Some(&query.q), query.paging().place()).await?;
+    drop(snapshot);
     let content = CohortPage {
         id,
         label: cohort.label,

@@ -23,6 +23,8 @@ struct ExecutionPage {
     experiment_id: i32,
     experiment: String,
     action_id: i32,
+    /// Whether something on the page may change: this run, or the action that it belongs to, has not ended.
+    is_live: bool,
     /// Whether the experiment is still in the state that the callback belongs to.
     is_current: bool,
     /// Whether who looks may retry, skip or mark this one.
@@ -48,19 +50,19 @@ async fn execution_page(
     reason: String,
     problem: Option<String>,
 ) -> Result<Response, HttpError> {
-    let connection = app.engine.database().reader();
+    let snapshot = app.snapshot().await?;
     let found =
-        callback_execution::Entity::visible_by_id(id).find_also_related(callback::Entity).one(connection).await?;
+        callback_execution::Entity::visible_by_id(id).find_also_related(callback::Entity).one(&snapshot).await?;
     let Some((execution, Some(callback))) = found else { return Err(missing("callback execution", id)) };
-    let found = action::Entity::visible_by_id(execution.action_id)
-        .find_also_related(experiment::Entity)
-        .one(connection)
-        .await?;
+    let found =
+        action::Entity::visible_by_id(execution.action_id).find_also_related(experiment::Entity).one(&snapshot).await?;
     let Some((action, Some(experiment))) = found else { return Err(missing("callback execution", id)) };
-    let subject = subject::Entity::visible_by_id(experiment.subject_id).one(connection).await?;
+    let subject = subject::Entity::visible_by_id(experiment.subject_id).one(&snapshot).await?;
+    drop(snapshot);
     let here = user.in_cohort(subject.ok_or_else(|| missing("callback execution", id))?.cohort_id);
     let content = ExecutionPage {
         arguments: callback.callback_arguments.clone(),
+        is_live: !execution.status.is_resolved() || action.end_time.is_none(),
         execution: execution_entry(execution, callback),
         experiment_id: experiment.id,
         is_current: experiment.last_action_id == Some(action.id) && experiment.archive_id == 0,

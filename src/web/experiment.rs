@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::account::{Permission, User};
 use crate::app::App;
 use crate::audit;
-use crate::engine::{Possible, Target};
-use crate::entity::{action, state, workflow};
+use crate::database::Snapshot;
+use crate::engine::{Exits, Possible, Target};
+use crate::entity::{action, audit_event, experiment, state, workflow};
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::Visible;
 use crate::study::dossier::Dossier;
@@ -60,7 +61,6 @@ pub(super) async fn list_experiments(
     wants: Wants,
     Query(query): Query<ExperimentQuery>,
 ) -> Result<Response, HttpError> {
-    let connection = app.engine.database().reader();
     let filter = ExperimentFilter {
         cohort: query.cohort,
         subject: None,
@@ -69,10 +69,14 @@ pub(super) async fn list_experiments(
         text: Some(query.q.clone()),
     };
     let place = Paging { below: query.below, above: query.above }.place();
-    let experiments = search::experiments(connection, &filter, place).await?;
+    let snapshot = app.snapshot().await?;
+    let experiments = search::experiments(&snapshot, &filter, place).await?;
+    let cohorts = cohort_choices(&snapshot).await?;
+    let workflows = workflow_choices(&snapshot).await?;
+    drop(snapshot);
     let content = ExperimentList {
-        cohorts: cohort_choices(&app).await?,
-        workflows: workflow_choices(&app).await?,
+        cohorts,
+        workflows,
         q: query.q,
         cohort: query.cohort,
         workflow: query.workflow,
@@ -84,10 +88,9 @@ pub(super) async fn list_experiments(
     page_or_block(&app, "experiment/list.html", "experiments", &user.0, content, block)
 }
 
-async fn workflow_choices(app: &App) -> Result<Vec<WorkflowChoice>, HttpError> {
-    let connection = app.engine.database().reader();
-    let workflows = workflow::Entity::find().order_by_desc(workflow::Column::Id).all(connection).await?;
-    let states = state::Entity::find().order_by_asc(state::Column::Position).all(connection).await?;
+async fn workflow_choices(snapshot: &Snapshot) -> Result<Vec<WorkflowChoice>, HttpError> {
+    let workflows = workflow::Entity::find().order_by_desc(workflow::Column::Id).all(snapshot).await?;
+    let states = state::Entity::find().order_by_asc(state::Column::Position).all(snapshot).await?;
     let choice = |workflow: workflow::Model| WorkflowChoice {
         states: states
             .iter()
@@ -149,6 +152,26 @@ pub(super) async fn show_experiment(
 /// Changes on the page; all of them are in the audit trail.
 const MOST_CHANGES: u64 = 50;
 
+/// What the page shows, as it was at one moment.
+struct Seen {
+    experiment: Dossier,
+    /// None of an archived experiment, which does not move.
+    exits: Option<Exits>,
+    changes: Vec<audit_event::Model>,
+}
+
+async fn see(app: &App, id: i32) -> Result<Seen, HttpError> {
+    let snapshot = app.snapshot().await?;
+    let row = experiment::Entity::visible_by_id(id).one(&snapshot).await?.ok_or_else(|| missing("experiment", id))?;
+    let exits = match row.archive_id {
+        0 => Some(app.engine.exits(&snapshot, &row).await?),
+        _ => None,
+    };
+    let changes = audit::by_experiment(&snapshot, id, MOST_CHANGES).await?;
+    let experiment = Dossier::of(&snapshot, row).await?.ok_or_else(|| missing("experiment", id))?;
+    Ok(Seen { experiment, exits, changes })
+}
+
 /// The page, with the note and the problem of a form that was refused.
 async fn experiment_page(
     app: &App,
@@ -158,21 +181,15 @@ async fn experiment_page(
     note: String,
     problem: Option<String>,
 ) -> Result<Response, HttpError> {
-    let experiment =
-        Dossier::find(app.engine.database().reader(), id).await?.ok_or_else(|| missing("experiment", id))?;
-    // What is archived does not move any more.
-    let ways = match &experiment.archived {
-        Some(_) => Vec::new(),
-        None => app.engine.possible_transitions(id).await?,
+    let Seen { experiment, exits, changes } = see(app, id).await?;
+    let ways = match exits {
+        Some(exits) => app.engine.evaluate_exits(exits).await?,
+        None => Vec::new(),
     };
     let may_move = user.in_cohort(experiment.cohort_id).may(Permission::SampleStateUpdate);
     let content = ExperimentPage {
         is_moving: experiment.is_moving(),
-        changes: audit::by_experiment(app.engine.database().reader(), id, MOST_CHANGES)
-            .await?
-            .into_iter()
-            .map(EventRow::from)
-            .collect(),
+        changes: changes.into_iter().map(EventRow::from).collect(),
         ways: ways.into_iter().map(Way::from).collect(),
         experiment,
         may_move,
@@ -217,7 +234,7 @@ pub(super) async fn show_action(
     _user: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    let action = action::Entity::visible_by_id(id).one(app.engine.database().reader()).await?;
+    let action = action::Entity::visible_by_id(id).one(app.statement()).await?;
     let action = action.ok_or_else(|| missing("action", id))?;
     let address = format!("{}/experiments/{}#action-{id}", app.settings.web.prefix, action.experiment_id);
     Ok((StatusCode::SEE_OTHER, [("location", address)]).into_response())

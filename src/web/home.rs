@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
 
-use crate::account::Permission;
+use crate::account::{Accounts, Permission};
 use crate::app::App;
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::mail::Of;
@@ -34,28 +34,29 @@ struct People {
     is_own_weak: bool,
 }
 
-async fn people(app: &App, user: &LoggedIn) -> Result<Option<People>, HttpError> {
+async fn people(accounts: &Accounts, user: &LoggedIn) -> Result<Option<People>, HttpError> {
     if !user.0.may(Permission::UserReadAll) {
         return Ok(None);
     }
-    let weak = app.accounts.weak_passwords().await?;
-    let failed = app.accounts.failures(Of::StillTried, 1).await?.into_iter().next();
+    let weak = accounts.weak_passwords().await?;
+    let failed = accounts.failures(Of::StillTried, 1).await?.into_iter().next();
     Ok(Some(People {
-        waiting: app.accounts.waiting().await?,
+        waiting: accounts.waiting().await?,
         mails: failed.map(|one| one.reason),
-        is_own_weak: app.accounts.has_weak_password(user.0.id).await?,
+        is_own_weak: accounts.has_weak_password(user.0.id).await?,
         weak: weak.into_iter().filter(|row| row.id != user.0.id).map(|row| (row.id, row.username)).collect(),
     }))
 }
 
 pub(super) async fn show_home(State(app): State<App>, user: LoggedIn, wants: Wants) -> Result<Response, HttpError> {
-    let connection = app.engine.database().reader();
+    let snapshot = app.snapshot().await?;
     let home = Home {
-        totals: overview::totals(connection).await?,
-        workflows: overview::workflows(connection, None).await?,
-        events: recent::events(connection, 12).await?,
-        trouble: recent::trouble(connection, 6).await?,
-        people: people(&app, &user).await?,
+        totals: overview::totals(&snapshot).await?,
+        workflows: overview::workflows(&snapshot, None).await?,
+        events: recent::events(&snapshot, 12).await?,
+        trouble: recent::trouble(&snapshot, 6).await?,
+        people: people(&app.at(&snapshot).accounts, &user).await?,
     };
+    drop(snapshot);
     page_or_block(&app, "home.html", "home", &user.0, home, wants.fragment.then_some("live"))
 }

@@ -124,9 +124,19 @@ async fn write_page(
     user: &LoggedIn,
     letter: Letter,
     problems: Problems,
-    samples: Option<Vec<user::Model>>,
+    is_preview: bool,
 ) -> Result<Response, HttpError> {
-    let everybody = app.accounts.recipients(&Recipients::Everybody).await?;
+    let snapshot = app.snapshot().await?;
+    let accounts = app.at(&snapshot).accounts;
+    let everybody = accounts.recipients(&Recipients::Everybody).await?;
+    let samples = match is_preview {
+        true => Some(accounts.recipients(&letter.recipients()).await?),
+        false => None,
+    };
+    let roles = accounts.roles().await?;
+    let mailings = accounts.mailings(LISTED).await?;
+    let failures = accounts.failures(Of::ToOne, 50).await?;
+    drop((accounts, snapshot));
     let person = |row: user::Model| Person {
         is_chosen: letter.users.contains(&row.id),
         id: row.id,
@@ -139,14 +149,13 @@ async fn write_page(
         let text = written.to(row);
         Sample { to: row.email.clone(), subject: text.subject, body: text.body }
     };
-    let roles = app.accounts.roles().await?;
     let mail = &app.settings.work.mail;
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let content = WritePage {
         people: everybody.into_iter().map(person).collect(),
         roles: roles.into_iter().map(|(role, _)| Choice { id: role.row.id, label: role.row.name }).collect(),
-        mailings: app.accounts.mailings(LISTED).await?.into_iter().map(MailingRow::from).collect(),
-        failures: app.accounts.failures(Of::ToOne, 50).await?.into_iter().map(Failed::from).collect(),
+        mailings: mailings.into_iter().map(MailingRow::from).collect(),
+        failures: failures.into_iter().map(Failed::from).collect(),
         count: samples.as_ref().map(Vec::len),
         samples: samples.unwrap_or_default().iter().take(SHOWN).map(sample).collect(),
         folder: mail.server.is_none().then(|| mail.folder.display().to_string()),
@@ -160,7 +169,7 @@ async fn write_page(
 }
 
 pub(super) async fn show_write(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
-    write_page(&app, &user, Letter::default(), Problems::new(), None).await
+    write_page(&app, &user, Letter::default(), Problems::new(), false).await
 }
 
 /// Shows what would be sent, or sends it.
@@ -180,10 +189,10 @@ pub(super) async fn write(
         problems.insert("recipients", "are none: choose somebody who is active and has an e-mail address".to_owned());
     }
     if !problems.is_empty() {
-        return write_page(&app, &user, letter, problems, None).await;
+        return write_page(&app, &user, letter, problems, false).await;
     }
     if !letter.is_sent {
-        return write_page(&app, &user, letter, problems, Some(people)).await;
+        return write_page(&app, &user, letter, problems, true).await;
     }
     let id = app.accounts.send_mailing(&user.0, &written, &letter.recipients()).await?;
     Ok(Redirect::to(&format!("{}/mail/{id}", app.settings.web.prefix)).into_response())
@@ -232,8 +241,11 @@ pub(super) async fn show_mailing(
     wants: Wants,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    let mailing = app.accounts.mailing(id).await?.ok_or_else(|| missing("mailing", id))?;
-    let failures = app.accounts.failures(Of::Mailing(id), 200).await?;
+    let snapshot = app.snapshot().await?;
+    let accounts = app.at(&snapshot).accounts;
+    let mailing = accounts.mailing(id).await?.ok_or_else(|| missing("mailing", id))?;
+    let failures = accounts.failures(Of::Mailing(id), 200).await?;
+    drop((accounts, snapshot));
     let content = MailingPage {
         body: mailing.row.body.clone(),
         mailing: mailing.into(),

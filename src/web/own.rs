@@ -132,10 +132,13 @@ struct Shown {
 async fn account_page(app: &App, user: &LoggedIn, session: &AuthSession, shown: Shown) -> Result<Response, HttpError> {
     let own = session_key(session);
     let now = app.engine.clock().now();
-    let sessions = app.accounts.sessions(user.0.id).await?;
-    let tokens = app.accounts.tokens(user.0.id).await?;
     let seen = user.0.cohorts();
-    let cohorts = if seen.is_some() { cohort_choices(app).await? } else { Vec::new() };
+    let snapshot = app.snapshot().await?;
+    let accounts = app.at(&snapshot).accounts;
+    let sessions = accounts.sessions(user.0.id).await?;
+    let tokens = accounts.tokens(user.0.id).await?;
+    let cohorts = if seen.is_some() { cohort_choices(&snapshot).await? } else { Vec::new() };
+    drop((accounts, snapshot));
     let permission = |one: &Permission| match user.0.cohorts_to(*one) {
         Some(held) if seen.as_ref() != Some(&held) => {
             let labels = cohorts.iter().filter(|cohort| held.contains(&cohort.id)).map(|cohort| cohort.label.as_str());

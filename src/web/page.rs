@@ -4,7 +4,7 @@ use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, VARY};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use chrono::NaiveDateTime;
-use sea_orm::QueryOrder;
+use sea_orm::{ConnectionTrait, QueryOrder};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::account::{FormError, LoginError, Permission, Problems, User};
@@ -169,8 +169,7 @@ pub(super) struct Choice {
 }
 
 /// All cohorts, by label.
-pub(super) async fn cohort_choices(app: &App) -> Result<Vec<Choice>, HttpError> {
-    let cohorts = cohort::Entity::visible().order_by_asc(cohort::Column::Label);
-    let cohorts = cohorts.all(app.engine.database().reader()).await?;
+pub(super) async fn cohort_choices(connection: &impl ConnectionTrait) -> Result<Vec<Choice>, HttpError> {
+    let cohorts = cohort::Entity::visible().order_by_asc(cohort::Column::Label).all(connection).await?;
     Ok(cohorts.into_iter().map(|row| Choice { id: row.id, label: row.label }).collect())
 }

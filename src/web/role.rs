@@ -35,7 +35,7 @@ pub(super) async fn list_roles(State(app): State<App>, user: LoggedIn) -> Result
         requires_second_factor: role.row.requires_second_factor,
         holders,
     };
-    let roles = app.accounts.roles().await?.into_iter().map(row).collect();
+    let roles = app.at(&app.snapshot().await?).accounts.roles().await?.into_iter().map(row).collect();
     page(&app, "role/list.html", "roles", &user.0, RolesPage { roles })
 }
 

@@ -6,6 +6,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde::Serialize;
 
 use crate::app::App;
+use crate::database::Snapshot;
 use crate::entity::{callback, state, transition, workflow};
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page};
@@ -54,13 +55,13 @@ pub(super) async fn show_state(
     Path(id): Path<i32>,
     Query(paging): Query<Paging>,
 ) -> Result<Response, HttpError> {
-    let connection = app.engine.database().reader();
-    let found = state::Entity::find_by_id(id).find_also_related(workflow::Entity).one(connection).await?;
+    let snapshot = app.snapshot().await?;
+    let found = state::Entity::find_by_id(id).find_also_related(workflow::Entity).one(&snapshot).await?;
     let Some((state, Some(workflow))) = found else { return Err(missing("state", id)) };
     let callbacks = callback::Entity::find()
         .filter(callback::Column::StateId.eq(id))
         .order_by_asc(callback::Column::Position)
-        .all(connection)
+        .all(&snapshot)
         .await?;
     let filter = ExperimentFilter { state: Some(id), ..ExperimentFilter::default() };
     let content = StatePage {
@@ -70,11 +71,12 @@ pub(super) async fn show_state(
         workflow_id: workflow.id,
         workflow: workflow.label,
         callbacks: callbacks.into_iter().map(callback_entry).collect(),
-        to: ways(&app, transition::Column::SourceStateId, id).await?,
-        from: ways(&app, transition::Column::DestinationStateId, id).await?,
-        experiments: search::experiments(connection, &filter, paging.place()).await?,
+        to: ways(&snapshot, transition::Column::SourceStateId, id).await?,
+        from: ways(&snapshot, transition::Column::DestinationStateId, id).await?,
+        experiments: search::experiments(&snapshot, &filter, paging.place()).await?,
         path: format!("/states/{id}"),
     };
+    drop(snapshot);
     page_or_block(&app, "state/page.html", "workflows", &user.0, content, wants.fragment.then_some("results"))
 }
 
@@ -94,19 +96,15 @@ fn callback_entry(row: callback::Model) -> CallbackEntry {
 }
 
 /// The transitions that leave a state, or those that enter it.
-async fn ways(app: &App, end: transition::Column, id: i32) -> Result<Vec<Way>, HttpError> {
-    let connection = app.engine.database().reader();
-    let transitions = transition::Entity::find()
-        .filter(end.eq(id))
-        .order_by_asc(transition::Column::Position)
-        .all(connection)
-        .await?;
+async fn ways(snapshot: &Snapshot, end: transition::Column, id: i32) -> Result<Vec<Way>, HttpError> {
+    let transitions =
+        transition::Entity::find().filter(end.eq(id)).order_by_asc(transition::Column::Position).all(snapshot).await?;
     let other = |row: &transition::Model| match end {
         transition::Column::SourceStateId => row.destination_state_id,
         _ => row.source_state_id,
     };
     let states =
-        state::Entity::find().filter(state::Column::Id.is_in(transitions.iter().map(other))).all(connection).await?;
+        state::Entity::find().filter(state::Column::Id.is_in(transitions.iter().map(other))).all(snapshot).await?;
     let way = |row: transition::Model| {
         let state = states.iter().find(|state| state.id == other(&row))?;
         Some(Way { state_id: state.id, state: state.label.clone(), condition: row.condition })

@@ -89,7 +89,6 @@ async fn work_page(
     said: Said,
     fragment: bool,
 ) -> Result<Response, HttpError> {
-    let connection = app.engine.database().reader();
     let now = app.engine.clock().now();
     let hours = AGES.iter().find(|(word, ..)| *word == query.age).map(|(_, _, hours)| *hours);
     let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
@@ -101,9 +100,13 @@ async fn work_page(
         worker: given(&query.worker),
     };
     let place = Paging { below: query.below, above: query.above }.place();
+    let snapshot = app.snapshot().await?;
+    let executions = board::executions(&snapshot, &filter, place).await?;
+    let load = board::load(&snapshot, now).await?;
+    drop(snapshot);
     let content = WorkList {
-        executions: board::executions(connection, &filter, place).await?,
-        load: board::load(connection, now).await?,
+        executions,
+        load,
         stage,
         function: query.function,
         age: query.age,
@@ -191,12 +194,15 @@ struct WorkerList {
 }
 
 pub(super) async fn list_workers(State(app): State<App>, user: LoggedIn, wants: Wants) -> Result<Response, HttpError> {
-    let connection = app.engine.database().reader();
     let now: NaiveDateTime = app.engine.clock().now();
     let uses_broker = app.settings.callback.method == CallbackMethod::RabbitMq;
+    let snapshot = app.snapshot().await?;
+    let workers = board::workers(&snapshot, now - TimeDelta::days(1), now).await?;
+    let load = board::load(&snapshot, now).await?;
+    drop(snapshot);
     let content = WorkerList {
-        workers: board::workers(connection, now - TimeDelta::days(1), now).await?,
-        load: board::load(connection, now).await?,
+        workers,
+        load,
         broker_problem: if uses_broker { app.broker.problem() } else { None },
         uses_broker,
     };
@@ -224,7 +230,7 @@ struct LetterList {
 const MOST_LETTERS: u64 = 200;
 
 pub(super) async fn list_dead_letters(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
-    let letters = board::dead_letters(app.engine.database().reader(), MOST_LETTERS).await?;
+    let letters = board::dead_letters(app.statement(), MOST_LETTERS).await?;
     let row = |letter: dead_letter::Model| LetterRow {
         id: letter.id,
         at: letter.at,

@@ -23,7 +23,7 @@ struct WorkflowPage {
 }
 
 pub(super) async fn list_workflows(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
-    let workflows = overview::workflows(app.engine.database().reader(), None).await?;
+    let workflows = overview::workflows(&app.snapshot().await?, None).await?;
     page(&app, "workflow/list.html", "workflows", &user.0, WorkflowList { workflows })
 }
 

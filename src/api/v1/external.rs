@@ -12,10 +12,11 @@ use super::show::{
 use crate::api::access::{Caller, May};
 use crate::api::input::{Body, Number};
 use crate::api::link::{self, LinkBody};
-use crate::api::lookup::by_id;
+use crate::api::lookup::{by_id, reread};
 use crate::api::output::{Addresses, Created, Extent, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, ScanBody};
 use crate::app::App;
+use crate::database::Snapshot;
 use crate::entity::{external_experiment_links, external_subject_links, external_system, scan, scantype};
 use crate::http::HttpError;
 use crate::http::needs::SampleAdd;
@@ -37,11 +38,11 @@ pub(super) async fn list_external_systems(
 ) -> Result<ListAnswer<ExternalSystemList>, HttpError> {
     let all = external_system::Entity::find();
     let id = external_system::Column::Id;
-    let listed = listing::list(app.engine.database(), &app.totals, "external systems", all, id, window).await?;
+    let listed = listing::list(&app.snapshot().await?, &app.totals, "external systems", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("external_systems", row.id)).collect();
-    Ok(address.answer(extent, ExternalSystemList::new(rows, extent)))
+    Ok(address.answer(&extent, ExternalSystemList::new(rows, &extent)))
 }
 
 /// An external system.
@@ -53,8 +54,7 @@ pub(super) async fn get_external_system(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<ExternalSystem>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<external_system::Entity>(connection, "external system", id).await?;
+    let row = by_id::<external_system::Entity>(app.statement(), "external system", id).await?;
     Ok(Single(V1(addresses).external_system(row)))
 }
 
@@ -68,18 +68,22 @@ pub(super) async fn list_subject_links(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectLinkList>, HttpError> {
-    let database = app.engine.database();
+    let snapshot = app.snapshot().await?;
     let all = listing::subject_links();
     let id = external_subject_links::Column::Id;
-    let listed = listing::list(database, &app.totals, "subject links", all, id, window).await?;
+    let listed = listing::list(&snapshot, &app.totals, "subject links", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("external_subject_links", row.id)).collect();
-    Ok(address.answer(extent, SubjectLinkList::new(rows, extent)))
+    Ok(address.answer(&extent, SubjectLinkList::new(rows, &extent)))
 }
 
-async fn subject_link(app: &App, shown: &V1, row: external_subject_links::Model) -> Result<SubjectLink, HttpError> {
-    let mut records = record::subject_links(app.engine.database().reader(), vec![row]).await?;
+async fn subject_link(
+    snapshot: &Snapshot,
+    shown: &V1,
+    row: external_subject_links::Model,
+) -> Result<SubjectLink, HttpError> {
+    let mut records = record::subject_links(snapshot, vec![row]).await?;
     Ok(shown.subject_link(records.pop().ok_or_else(gone)?))
 }
 
@@ -93,8 +97,9 @@ pub(super) async fn create_subject_link(
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
     let row = link::link_subject(&app, body, false).await?;
+    let (snapshot, row) = reread::<external_subject_links::Entity>(&app, row.id, row).await?;
     let shown = V1(addresses);
-    let mut body = subject_link(&app, &shown, row).await?;
+    let mut body = subject_link(&snapshot, &shown, row).await?;
     let location = std::mem::replace(&mut body.uri, shown.0.path("/api/v1/external_subject_links"));
     Ok(Created { location, body })
 }
@@ -109,8 +114,9 @@ pub(super) async fn set_subject_link(
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
     let row = link::link_subject(&app, body, true).await?;
+    let (snapshot, row) = reread::<external_subject_links::Entity>(&app, row.id, row).await?;
     let shown = V1(addresses);
-    let mut body = subject_link(&app, &shown, row).await?;
+    let mut body = subject_link(&snapshot, &shown, row).await?;
     let location = std::mem::replace(&mut body.uri, shown.0.path("/api/v1/external_subject_links"));
     Ok(Created { location, body })
 }
@@ -124,9 +130,9 @@ pub(super) async fn get_subject_link(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<SubjectLink>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<external_subject_links::Entity>(connection, "external subject link", id).await?;
-    subject_link(&app, &V1(addresses), row).await.map(Single)
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<external_subject_links::Entity>(&snapshot, "external subject link", id).await?;
+    subject_link(&snapshot, &V1(addresses), row).await.map(Single)
 }
 
 /// The ids that external systems have for experiments.
@@ -139,22 +145,22 @@ pub(super) async fn list_experiment_links(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentLinkList>, HttpError> {
-    let database = app.engine.database();
+    let snapshot = app.snapshot().await?;
     let all = listing::experiment_links();
     let id = external_experiment_links::Column::Id;
-    let listed = listing::list(database, &app.totals, "experiment links", all, id, window).await?;
+    let listed = listing::list(&snapshot, &app.totals, "experiment links", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("external_experiment_links", row.id)).collect();
-    Ok(address.answer(extent, ExperimentLinkList::new(rows, extent)))
+    Ok(address.answer(&extent, ExperimentLinkList::new(rows, &extent)))
 }
 
 async fn experiment_link(
-    app: &App,
+    snapshot: &Snapshot,
     shown: &V1,
     row: external_experiment_links::Model,
 ) -> Result<ExperimentLink, HttpError> {
-    let mut records = record::experiment_links(app.engine.database().reader(), vec![row]).await?;
+    let mut records = record::experiment_links(snapshot, vec![row]).await?;
     Ok(shown.experiment_link(records.pop().ok_or_else(gone)?))
 }
 
@@ -168,8 +174,9 @@ pub(super) async fn create_experiment_link(
     Body(body): Body<LinkBody>,
 ) -> Result<Created<ExperimentLink>, HttpError> {
     let row = link::link_experiment(&app, body, false).await?;
+    let (snapshot, row) = reread::<external_experiment_links::Entity>(&app, row.id, row).await?;
     let shown = V1(addresses);
-    let mut body = experiment_link(&app, &shown, row).await?;
+    let mut body = experiment_link(&snapshot, &shown, row).await?;
     let location = std::mem::replace(&mut body.uri, shown.0.path("/api/v1/external_experiment_links"));
     Ok(Created { location, body })
 }
@@ -184,8 +191,9 @@ pub(super) async fn set_experiment_link(
     Body(body): Body<LinkBody>,
 ) -> Result<Single<ExperimentLink>, HttpError> {
     let row = link::link_experiment(&app, body, true).await?;
+    let (snapshot, row) = reread::<external_experiment_links::Entity>(&app, row.id, row).await?;
     let shown = V1(addresses);
-    let mut body = experiment_link(&app, &shown, row).await?;
+    let mut body = experiment_link(&snapshot, &shown, row).await?;
     body.uri = shown.0.path("/api/v1/external_experiment_links");
     Ok(Single(body))
 }
@@ -199,9 +207,9 @@ pub(super) async fn get_experiment_link(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<ExperimentLink>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<external_experiment_links::Entity>(connection, "external experiment link", id).await?;
-    experiment_link(&app, &V1(addresses), row).await.map(Single)
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<external_experiment_links::Entity>(&snapshot, "external experiment link", id).await?;
+    experiment_link(&snapshot, &V1(addresses), row).await.map(Single)
 }
 
 /// Scans of all experiments.
@@ -214,17 +222,17 @@ pub(super) async fn list_scans(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ScanList>, HttpError> {
-    let database = app.engine.database();
+    let snapshot = app.snapshot().await?;
     let all = listing::scans();
-    let listed = listing::list(database, &app.totals, "scans", all, scan::Column::Id, window).await?;
+    let listed = listing::list(&snapshot, &app.totals, "scans", all, scan::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("scans", row.id)).collect();
-    Ok(address.answer(extent, ScanList::new(rows, extent)))
+    Ok(address.answer(&extent, ScanList::new(rows, &extent)))
 }
 
-async fn show_scan(app: &App, shown: &V1, row: scan::Model) -> Result<Scan, HttpError> {
-    let mut records = record::scans(app.engine.database().reader(), vec![row]).await?;
+async fn show_scan(snapshot: &Snapshot, shown: &V1, row: scan::Model) -> Result<Scan, HttpError> {
+    let mut records = record::scans(snapshot, vec![row]).await?;
     Ok(shown.scan(&records.pop().ok_or_else(gone)?))
 }
 
@@ -238,7 +246,8 @@ pub(super) async fn create_scan(
     Body(body): Body<ScanBody>,
 ) -> Result<Created<Scan>, HttpError> {
     let row = sample::create_scan(&app, body).await?;
-    let body = show_scan(&app, &V1(addresses), row).await?;
+    let (snapshot, row) = reread::<scan::Entity>(&app, row.id, row).await?;
+    let body = show_scan(&snapshot, &V1(addresses), row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -251,8 +260,9 @@ pub(super) async fn get_scan(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Scan>, HttpError> {
-    let row = by_id::<scan::Entity>(app.engine.database().reader(), "scan", id).await?;
-    show_scan(&app, &V1(addresses), row).await.map(Single)
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<scan::Entity>(&snapshot, "scan", id).await?;
+    show_scan(&snapshot, &V1(addresses), row).await.map(Single)
 }
 
 /// Scantypes.
@@ -267,11 +277,11 @@ pub(super) async fn list_scantypes(
 ) -> Result<ListAnswer<ScantypeList>, HttpError> {
     let all = scantype::Entity::find();
     let listed =
-        listing::list(app.engine.database(), &app.totals, "scantypes", all, scantype::Column::Id, window).await?;
+        listing::list(&app.snapshot().await?, &app.totals, "scantypes", all, scantype::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("scantypes", row.id)).collect();
-    Ok(address.answer(extent, ScantypeList::new(rows, extent)))
+    Ok(address.answer(&extent, ScantypeList::new(rows, &extent)))
 }
 
 /// A scantype.
@@ -283,6 +293,6 @@ pub(super) async fn get_scantype(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Scantype>, HttpError> {
-    let row = by_id::<scantype::Entity>(app.engine.database().reader(), "scantype", id).await?;
+    let row = by_id::<scantype::Entity>(app.statement(), "scantype", id).await?;
     Ok(Single(V1(addresses).scantype(row)))
 }

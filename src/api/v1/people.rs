@@ -29,11 +29,11 @@ pub(super) async fn list_users(
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<UserList>, HttpError> {
     let all = user::Entity::find();
-    let listed = listing::list(app.engine.database(), &app.totals, "users", all, user::Column::Id, window).await?;
+    let listed = listing::list(&app.snapshot().await?, &app.totals, "users", all, user::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("users", row.id)).collect();
-    Ok(address.answer(extent, UserList::new(rows, extent)))
+    Ok(address.answer(&extent, UserList::new(rows, &extent)))
 }
 
 /// Makes an account, without roles.
@@ -148,11 +148,11 @@ pub(super) async fn list_roles(
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<RoleList>, HttpError> {
     let all = role::Entity::find();
-    let listed = listing::list(app.engine.database(), &app.totals, "roles", all, role::Column::Id, window).await?;
+    let listed = listing::list(&app.snapshot().await?, &app.totals, "roles", all, role::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("roles", row.id)).collect();
-    Ok(address.answer(extent, RoleList::new(rows, extent)))
+    Ok(address.answer(&extent, RoleList::new(rows, &extent)))
 }
 
 /// A role with what it permits.
@@ -164,7 +164,7 @@ pub(super) async fn get_role(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Role>, HttpError> {
-    let row = by_id::<role::Entity>(app.engine.database().reader(), "role", id).await?;
+    let row = by_id::<role::Entity>(app.statement(), "role", id).await?;
     Ok(Single(V1(addresses).role(row)))
 }
 

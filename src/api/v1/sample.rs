@@ -8,14 +8,14 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::show::{ActionList, Cohort, CohortList, Experiment, ExperimentList, Subject, SubjectList, V1};
 use crate::api::access::{Caller, Everywhere, May};
-use crate::api::filter::{ExperimentFilter, read_experiment_filter};
+use crate::api::filter::{AskedExperiments, ExperimentFilter};
 use crate::api::input::{Body, Given, Problems, Query};
-use crate::api::lookup;
+use crate::api::lookup::{self, reread};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, CohortBody, ExperimentBody, SubjectBody};
 use crate::api::state::{StateBody, change_state};
 use crate::app::App;
-use crate::entity::{cohort, experiment};
+use crate::entity::{cohort, experiment, subject};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleStateUpdate};
 use crate::study::{Reference, Visible, listing, record};
@@ -61,13 +61,14 @@ pub(super) async fn list_cohorts(
 ) -> Result<ListAnswer<CohortList>, HttpError> {
     let columns = (cohort::Column::Id, cohort::Column::Label);
     let all = cohort::Entity::visible();
-    let listed = listing::list_named(app.engine.database(), &app.totals, "cohorts", all, columns, window).await?;
+    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "cohorts", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, CohortList::new(V1(addresses).uris("cohorts", &listed.rows), extent)))
+    Ok(address.answer(&extent, CohortList::new(V1(addresses).uris("cohorts", &listed.rows), &extent)))
 }
 
 async fn show_cohort(app: &App, addresses: Addresses, row: cohort::Model) -> Result<Cohort, HttpError> {
-    Ok(V1(addresses).cohort(record::cohort(app.engine.database().reader(), row, None).await?))
+    let (snapshot, row) = reread::<cohort::Entity>(app, row.id, row).await?;
+    Ok(V1(addresses).cohort(record::cohort(&snapshot, row, None).await?))
 }
 
 /// Makes a cohort.
@@ -94,8 +95,10 @@ pub(super) async fn get_cohort(
     Path(id): Path<String>,
     Query(field): Query<FilterField>,
 ) -> Result<Single<Cohort>, HttpError> {
-    let row = lookup::cohort(app.engine.database().reader(), &field.read(&id)?).await?;
-    show_cohort(&app, addresses, row).await.map(Single)
+    let reference = field.read(&id)?;
+    let snapshot = app.snapshot().await?;
+    let row = lookup::cohort(&snapshot, &reference).await?;
+    Ok(Single(V1(addresses).cohort(record::cohort(&snapshot, row, None).await?)))
 }
 
 /// Changes label or description; what is left out stays.
@@ -109,7 +112,7 @@ pub(super) async fn update_cohort(
     Path(id): Path<String>,
     Body(body): Body<CohortBody>,
 ) -> Result<Single<Cohort>, HttpError> {
-    let row = lookup::cohort(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    let row = lookup::cohort(app.statement(), &Reference::parse(&id)).await?;
     let shown = V1(addresses.clone());
     let seen = |now: &record::CohortRecord| if_match.fits(&shown.cohort(now.clone()));
     let row = sample::update_cohort(&app, row.id, body, if_match.is_given(), seen).await?;
@@ -126,17 +129,14 @@ pub(super) async fn list_subjects(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectList>, HttpError> {
-    let listed = listing::subjects(app.engine.database(), &app.totals, None, None, false, window).await?;
+    let listed = listing::subjects(&app.snapshot().await?, &app.totals, None, None, false, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, SubjectList::new(V1(addresses).uris("subjects", &listed.rows), extent)))
+    Ok(address.answer(&extent, SubjectList::new(V1(addresses).uris("subjects", &listed.rows), &extent)))
 }
 
-async fn show_subject(
-    app: &App,
-    addresses: Addresses,
-    row: crate::entity::subject::Model,
-) -> Result<Subject, HttpError> {
-    Ok(V1(addresses).subject(record::subject(app.engine.database().reader(), row).await?))
+async fn show_subject(app: &App, addresses: Addresses, row: subject::Model) -> Result<Subject, HttpError> {
+    let (snapshot, row) = reread::<subject::Entity>(app, row.id, row).await?;
+    Ok(V1(addresses).subject(record::subject(&snapshot, row).await?))
 }
 
 /// Makes a subject in a cohort.
@@ -163,8 +163,10 @@ pub(super) async fn get_subject(
     Path(id): Path<String>,
     Query(field): Query<FilterField>,
 ) -> Result<Single<Subject>, HttpError> {
-    let row = lookup::subject(app.engine.database().reader(), &field.read(&id)?).await?;
-    show_subject(&app, addresses, row).await.map(Single)
+    let reference = field.read(&id)?;
+    let snapshot = app.snapshot().await?;
+    let row = lookup::subject(&snapshot, &reference).await?;
+    Ok(Single(V1(addresses).subject(record::subject(&snapshot, row).await?)))
 }
 
 /// Changes label, date of birth or cohort; what is left out stays.
@@ -178,7 +180,7 @@ pub(super) async fn update_subject(
     Path(id): Path<String>,
     Body(body): Body<SubjectBody>,
 ) -> Result<Single<Subject>, HttpError> {
-    let row = lookup::subject(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    let row = lookup::subject(app.statement(), &Reference::parse(&id)).await?;
     let shown = V1(addresses.clone());
     let seen = |now: &record::SubjectRecord| if_match.fits(&shown.subject(now.clone()));
     let row = sample::update_subject(&app, row.id, body, "cohort", seen).await?;
@@ -196,17 +198,18 @@ pub(super) async fn list_experiments(
     Query(filter): Query<ExperimentFilter>,
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let (query, window) = read_experiment_filter(&app, filter, window).await?;
-    let listed = listing::experiments(app.engine.database(), &app.totals, &query, window).await?;
-    let extent = match query.is_by_id() {
-        true => Extent::of(window, &listed, |row| row.id),
-        false => Extent::unordered(window, &listed),
-    };
-    Ok(address.answer(extent, ExperimentList::new(V1(addresses).uris("experiments", &listed.rows), extent)))
+    let (asked, window) = AskedExperiments::read(filter, window)?;
+    let snapshot = app.snapshot().await?;
+    let query = asked.find(&snapshot).await?;
+    let page = listing::experiments(&snapshot, &app.totals, &query, window).await?;
+    drop(snapshot);
+    let extent = Extent::of_experiments(window, &page);
+    Ok(address.answer(&extent, ExperimentList::new(V1(addresses).uris("experiments", &page.listed.rows), &extent)))
 }
 
 async fn show_experiment(app: &App, addresses: Addresses, row: experiment::Model) -> Result<Experiment, HttpError> {
-    Ok(V1(addresses).experiment(record::experiment(app.engine.database().reader(), row).await?))
+    let (snapshot, row) = reread::<experiment::Entity>(app, row.id, row).await?;
+    Ok(V1(addresses).experiment(record::experiment(&snapshot, row).await?))
 }
 
 /// Makes an experiment; it enters the first state of its workflow at once.
@@ -237,8 +240,10 @@ pub(super) async fn get_experiment(
     Path(id): Path<String>,
     Query(field): Query<FilterField>,
 ) -> Result<Single<Experiment>, HttpError> {
-    let row = lookup::experiment(app.engine.database().reader(), &field.read(&id)?).await?;
-    show_experiment(&app, addresses, row).await.map(Single)
+    let reference = field.read(&id)?;
+    let snapshot = app.snapshot().await?;
+    let row = lookup::experiment(&snapshot, &reference).await?;
+    Ok(Single(V1(addresses).experiment(record::experiment(&snapshot, row).await?)))
 }
 
 /// The history of an experiment, the oldest first.
@@ -253,13 +258,13 @@ pub(super) async fn list_actions_of_experiment(
     Path(id): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    let database = app.engine.database();
-    let experiment = lookup::experiment(database.reader(), &Reference::parse(&id)).await?;
-    let listed = listing::actions(app.engine.database(), &app.totals, Some(experiment.id), window).await?;
+    let snapshot = app.snapshot().await?;
+    let experiment = lookup::experiment(&snapshot, &Reference::parse(&id)).await?;
+    let listed = listing::actions(&snapshot, &app.totals, Some(experiment.id), window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("actions", row.id)).collect();
-    Ok(address.answer(extent, ActionList::new(rows, extent)))
+    Ok(address.answer(&extent, ActionList::new(rows, &extent)))
 }
 
 /// The state that an experiment is in.
@@ -294,7 +299,7 @@ pub(super) async fn get_experiment_state(
     addresses: Addresses,
     Path(id): Path<String>,
 ) -> Result<Single<ExperimentState>, HttpError> {
-    let row = lookup::experiment(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    let row = lookup::experiment(app.statement(), &Reference::parse(&id)).await?;
     Ok(Single(state_of(&V1(addresses), &row)))
 }
 
@@ -316,7 +321,7 @@ pub(super) async fn set_experiment_state(
     Path(id): Path<String>,
     Body(body): Body<StateBody>,
 ) -> Result<Response, HttpError> {
-    let row = lookup::experiment(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    let row = lookup::experiment(app.statement(), &Reference::parse(&id)).await?;
     let (id, version) = (row.id, row.version);
     if !if_match.fits(&state_of(&V1(addresses.clone()), &row)) {
         return Err(HttpError::Precondition);

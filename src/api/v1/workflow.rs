@@ -10,11 +10,11 @@ use super::show::{
 use crate::api::access::{Administrator, Caller, May, MaybeCaller};
 use crate::api::history::{self, ActionBody, CallbackBody, ExecutionBody, Reporter, SecretBody, open_execution};
 use crate::api::input::{Body, Number};
-use crate::api::lookup::{self, by_id};
+use crate::api::lookup::{self, by_id, reread};
 use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::app::App;
 use crate::database::WriteTransaction;
-use crate::entity::{action, callback, state, transition, workflow};
+use crate::entity::{action, callback, callback_execution, state, transition, workflow};
 use crate::http::HttpError;
 use crate::http::needs::ActionUpdate;
 use crate::study::{Reference, listing, record};
@@ -31,9 +31,9 @@ pub(super) async fn list_workflows(
 ) -> Result<ListAnswer<WorkflowList>, HttpError> {
     let columns = (workflow::Column::Id, workflow::Column::Label);
     let all = workflow::Entity::find();
-    let listed = listing::list_named(app.engine.database(), &app.totals, "workflows", all, columns, window).await?;
+    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "workflows", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, WorkflowList::new(V1(addresses).uris("workflows", &listed.rows), extent)))
+    Ok(address.answer(&extent, WorkflowList::new(V1(addresses).uris("workflows", &listed.rows), &extent)))
 }
 
 /// A workflow, by id or label.
@@ -45,7 +45,7 @@ pub(super) async fn get_workflow(
     addresses: Addresses,
     Path(id): Path<String>,
 ) -> Result<Single<Workflow>, HttpError> {
-    let row = lookup::workflow(app.engine.database().reader(), &Reference::parse(&id)).await?;
+    let row = lookup::workflow(app.statement(), &Reference::parse(&id)).await?;
     Ok(Single(V1(addresses).workflow(row)))
 }
 
@@ -61,14 +61,14 @@ pub(super) async fn list_states_of_workflow(
     Path(id): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
-    let database = app.engine.database();
-    let workflow = lookup::workflow(database.reader(), &Reference::parse(&id)).await?;
+    let snapshot = app.snapshot().await?;
+    let workflow = lookup::workflow(&snapshot, &Reference::parse(&id)).await?;
     let all = state::Entity::find().filter(state::Column::WorkflowId.eq(workflow.id));
     let key = format!("states of {}", workflow.id);
     let columns = (state::Column::Id, state::Column::Label);
-    let listed = listing::list_named(database, &app.totals, &key, all, columns, window).await?;
+    let listed = listing::list_named(&snapshot, &app.totals, &key, all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, StateList::new(V1(addresses).uris("states", &listed.rows), extent)))
+    Ok(address.answer(&extent, StateList::new(V1(addresses).uris("states", &listed.rows), &extent)))
 }
 
 /// A state of a workflow, both by id or label.
@@ -81,10 +81,10 @@ pub(super) async fn get_state_of_workflow(
     addresses: Addresses,
     Path((workflow, state)): Path<(String, String)>,
 ) -> Result<Single<super::show::State>, HttpError> {
-    let connection = app.engine.database().reader();
-    let workflow = lookup::workflow(connection, &Reference::parse(&workflow)).await?;
-    let row = lookup::state_of(connection, workflow.id, &Reference::parse(&state)).await?;
-    Ok(Single(V1(addresses).state(record::state(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let workflow = lookup::workflow(&snapshot, &Reference::parse(&workflow)).await?;
+    let row = lookup::state_of(&snapshot, workflow.id, &Reference::parse(&state)).await?;
+    Ok(Single(V1(addresses).state(record::state(&snapshot, row).await?)))
 }
 
 /// States of all workflows.
@@ -99,9 +99,9 @@ pub(super) async fn list_states(
 ) -> Result<ListAnswer<StateList>, HttpError> {
     let columns = (state::Column::Id, state::Column::Label);
     let all = state::Entity::find();
-    let listed = listing::list_named(app.engine.database(), &app.totals, "states", all, columns, window).await?;
+    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "states", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, StateList::new(V1(addresses).uris("states", &listed.rows), extent)))
+    Ok(address.answer(&extent, StateList::new(V1(addresses).uris("states", &listed.rows), &extent)))
 }
 
 /// A state, by id, or by label when only one workflow has it.
@@ -113,9 +113,9 @@ pub(super) async fn get_state(
     addresses: Addresses,
     Path(id): Path<String>,
 ) -> Result<Single<super::show::State>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = lookup::state(connection, &Reference::parse(&id)).await?;
-    Ok(Single(V1(addresses).state(record::state(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = lookup::state(&snapshot, &Reference::parse(&id)).await?;
+    Ok(Single(V1(addresses).state(record::state(&snapshot, row).await?)))
 }
 
 /// The experiments in a state.
@@ -130,12 +130,12 @@ pub(super) async fn list_experiments_in_state(
     Path(id): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let database = app.engine.database();
-    let state = lookup::state(database.reader(), &Reference::parse(&id)).await?;
+    let snapshot = app.snapshot().await?;
+    let state = lookup::state(&snapshot, &Reference::parse(&id)).await?;
     let query = listing::ExperimentQuery { states: Some(vec![state.id]), ..listing::ExperimentQuery::default() };
-    let listed = listing::experiments(database, &app.totals, &query, window).await?;
+    let listed = listing::experiments(&snapshot, &app.totals, &query, window).await?.listed;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, ExperimentList::new(V1(addresses).uris("experiments", &listed.rows), extent)))
+    Ok(address.answer(&extent, ExperimentList::new(V1(addresses).uris("experiments", &listed.rows), &extent)))
 }
 
 /// Transitions of all workflows.
@@ -150,11 +150,11 @@ pub(super) async fn list_transitions(
 ) -> Result<ListAnswer<TransitionList>, HttpError> {
     let all = transition::Entity::find();
     let id = transition::Column::Id;
-    let listed = listing::list(app.engine.database(), &app.totals, "transitions", all, id, window).await?;
+    let listed = listing::list(&app.snapshot().await?, &app.totals, "transitions", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("transitions", row.id)).collect();
-    Ok(address.answer(extent, TransitionList::new(rows, extent)))
+    Ok(address.answer(&extent, TransitionList::new(rows, &extent)))
 }
 
 /// A transition.
@@ -166,9 +166,9 @@ pub(super) async fn get_transition(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Transition>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<transition::Entity>(connection, "transition", id).await?;
-    Ok(Single(V1(addresses).transition(record::transition(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<transition::Entity>(&snapshot, "transition", id).await?;
+    Ok(Single(V1(addresses).transition(record::transition(&snapshot, row).await?)))
 }
 
 /// Actions of all experiments.
@@ -181,11 +181,11 @@ pub(super) async fn list_actions(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    let listed = listing::actions(app.engine.database(), &app.totals, None, window).await?;
+    let listed = listing::actions(&app.snapshot().await?, &app.totals, None, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("actions", row.id)).collect();
-    Ok(address.answer(extent, ActionList::new(rows, extent)))
+    Ok(address.answer(&extent, ActionList::new(rows, &extent)))
 }
 
 /// An action with its callback executions.
@@ -197,9 +197,9 @@ pub(super) async fn get_action(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Action>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<action::Entity>(connection, "action", id).await?;
-    Ok(Single(V1(addresses).action(record::action(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<action::Entity>(&snapshot, "action", id).await?;
+    Ok(Single(V1(addresses).action(record::action(&snapshot, row).await?)))
 }
 
 /// Notes what came of an action; what is left out stays. The experiment does not move by this.
@@ -221,7 +221,8 @@ pub(super) async fn update_action(
         Ok(if_match.fits(&shown.action(record::action(&**transaction, row.clone()).await?)))
     };
     let row = history::update_action(&app, id, body, if_match.is_given(), seen).await?;
-    Ok(Single(shown.action(record::action(app.engine.database().reader(), row).await?)))
+    let (snapshot, row) = reread::<action::Entity>(&app, row.id, row).await?;
+    Ok(Single(shown.action(record::action(&snapshot, row).await?)))
 }
 
 /// Callbacks of all states.
@@ -236,9 +237,9 @@ pub(super) async fn list_callbacks(
 ) -> Result<ListAnswer<CallbackList>, HttpError> {
     let columns = (callback::Column::Id, callback::Column::Label);
     let all = callback::Entity::find();
-    let listed = listing::list_named(app.engine.database(), &app.totals, "callbacks", all, columns, window).await?;
+    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "callbacks", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, CallbackList::new(V1(addresses).uris("callbacks", &listed.rows), extent)))
+    Ok(address.answer(&extent, CallbackList::new(V1(addresses).uris("callbacks", &listed.rows), &extent)))
 }
 
 /// A callback with its executions.
@@ -250,9 +251,9 @@ pub(super) async fn get_callback(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Callback>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<callback::Entity>(connection, "callback", id).await?;
-    Ok(Single(V1(addresses).callback(record::callback(connection, row, None).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<callback::Entity>(&snapshot, "callback", id).await?;
+    Ok(Single(V1(addresses).callback(record::callback(&snapshot, row, None).await?)))
 }
 
 /// Changes a callback of a loaded workflow, for repairs; what is left out stays. For administrators only: it says what
@@ -275,7 +276,8 @@ pub(super) async fn update_callback(
         Ok(if_match.fits(&shown.callback(record::callback(&**transaction, row.clone(), None).await?)))
     };
     let row = history::update_callback(&app, id, body, seen).await?;
-    Ok(Single(shown.callback(record::callback(app.engine.database().reader(), row, None).await?)))
+    let (snapshot, row) = reread::<callback::Entity>(&app, row.id, row).await?;
+    Ok(Single(shown.callback(record::callback(&snapshot, row, None).await?)))
 }
 
 /// An execution with everything that its callback may want to know. With the permission, or with the secret of its
@@ -289,12 +291,13 @@ pub(super) async fn get_callback_execution(
     Number(id): Number,
     Body(body): Body<SecretBody>,
 ) -> Result<Single<Execution>, HttpError> {
-    let (row, reporter) = open_execution(&app, id, caller, body.secret()).await?;
+    let snapshot = app.snapshot().await?;
+    let (row, reporter) = open_execution(&app, &snapshot, id, caller, body.secret()).await?;
     // The secret of an earlier attempt says nothing about the present one.
     if matches!(reporter, Reporter::Worker(attempt) if attempt != row.attempt) {
         return Err(HttpError::NotYours("Cannot access specified callback_execution".to_owned()));
     }
-    Ok(Single(V1(addresses).execution(record::execution(app.engine.database().reader(), row).await?)))
+    Ok(Single(V1(addresses).execution(record::execution(&snapshot, row).await?)))
 }
 
 /// Reports about an execution; what is left out stays. When it was the last open one of the experiment's state, the next
@@ -311,7 +314,7 @@ pub(super) async fn update_callback_execution(
     Body(body): Body<ExecutionBody>,
 ) -> Result<Single<Execution>, HttpError> {
     let shown = V1(addresses);
-    let connection = app.engine.database().reader();
     let row = history::report(&app, id, caller, body, &if_match, |record| shown.execution(record)).await?;
-    Ok(Single(shown.execution(record::execution(connection, row).await?)))
+    let (snapshot, row) = reread::<callback_execution::Entity>(&app, row.id, row).await?;
+    Ok(Single(shown.execution(record::execution(&snapshot, row).await?)))
 }

@@ -7,7 +7,7 @@ use super::show::{Cohort, CohortList, Experiment, ExperimentList, Subject, Subje
 use crate::api::access::{Caller, Everywhere, May};
 use crate::api::input::{Body, Number};
 use crate::api::link::{ExternalUrlBody, ExternalUrlsBody};
-use crate::api::lookup::{self, by_id};
+use crate::api::lookup::{self, by_id, reread};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, CohortBody};
 use crate::app::App;
@@ -41,9 +41,9 @@ pub(super) async fn list_cohorts(
 ) -> Result<ListAnswer<CohortList>, HttpError> {
     let columns = (cohort::Column::Id, cohort::Column::Label);
     let all = cohort::Entity::visible();
-    let listed = listing::list_named(app.engine.database(), &app.totals, "cohorts", all, columns, window).await?;
+    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "cohorts", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, CohortList::new(addresses.summaries("cohorts", listed.rows), extent)))
+    Ok(address.answer(&extent, CohortList::new(addresses.summaries("cohorts", listed.rows), &extent)))
 }
 
 /// Makes a cohort.
@@ -56,7 +56,8 @@ pub(super) async fn create_cohort(
     Body(body): Body<CohortBody>,
 ) -> Result<Created<Cohort>, HttpError> {
     let row = sample::create_cohort(&app, body).await?;
-    let body = addresses.cohort(record::cohort(app.engine.database().reader(), row, None).await?);
+    let (snapshot, row) = reread::<cohort::Entity>(&app, row.id, row).await?;
+    let body = addresses.cohort(record::cohort(&snapshot, row, None).await?);
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -69,9 +70,9 @@ pub(super) async fn get_cohort(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Cohort>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<cohort::Entity>(connection, "cohort", id).await?;
-    Ok(Single(addresses.cohort(record::cohort(connection, row, None).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<cohort::Entity>(&snapshot, "cohort", id).await?;
+    Ok(Single(addresses.cohort(record::cohort(&snapshot, row, None).await?)))
 }
 
 /// The cohort with this label.
@@ -83,9 +84,9 @@ pub(super) async fn get_cohort_by_label(
     addresses: Addresses,
     Path(label): Path<String>,
 ) -> Result<Single<Cohort>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = lookup::cohort(connection, &Reference::label(&label)).await?;
-    Ok(Single(addresses.cohort(record::cohort(connection, row, None).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = lookup::cohort(&snapshot, &Reference::label(&label)).await?;
+    Ok(Single(addresses.cohort(record::cohort(&snapshot, row, None).await?)))
 }
 
 /// Changes label or description; what is left out stays.
@@ -101,13 +102,14 @@ pub(super) async fn update_cohort(
 ) -> Result<Single<Cohort>, HttpError> {
     let seen = |now: &record::CohortRecord| if_match.fits(&addresses.cohort(now.clone()));
     let row = sample::update_cohort(&app, id, body, if_match.is_given(), seen).await?;
-    Ok(Single(addresses.cohort(record::cohort(app.engine.database().reader(), row, None).await?)))
+    let (snapshot, row) = reread::<cohort::Entity>(&app, row.id, row).await?;
+    Ok(Single(addresses.cohort(record::cohort(&snapshot, row, None).await?)))
 }
 
 async fn urls(app: &App, id: i32) -> Result<CohortUrls, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<cohort::Entity>(connection, "cohort", id).await?;
-    let external_urls = record::cohort_urls(connection, id).await?;
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<cohort::Entity>(&snapshot, "cohort", id).await?;
+    let external_urls = record::cohort_urls(&snapshot, id).await?;
     Ok(CohortUrls { cohort_id: id, cohort_label: row.label, external_urls })
 }
 
@@ -186,17 +188,17 @@ pub(super) async fn list_subjects_of_cohort(
     Path(label): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectList>, HttpError> {
-    let database = app.engine.database();
-    let cohort = lookup::cohort(database.reader(), &Reference::label(&label)).await?;
+    let snapshot = app.snapshot().await?;
+    let cohort = lookup::cohort(&snapshot, &Reference::label(&label)).await?;
     let listed = if window == listing::Window::default() {
         let all = subjects_in_use().filter(subject::Column::CohortId.eq(cohort.id));
-        let rows = record::subjects_of_cohort(database.reader(), all).await?;
-        listing::Listed { count: rows.len() as u64, rows }
+        let rows = record::subjects_of_cohort(&snapshot, all).await?;
+        listing::Listed { count: rows.len() as u64, rows, more: false }
     } else {
-        listing::subjects(database, &app.totals, Some(cohort.id), None, false, window).await?
+        listing::subjects(&snapshot, &app.totals, Some(cohort.id), None, false, window).await?
     };
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, SubjectList::new(addresses.summaries("subjects", listed.rows), extent)))
+    Ok(address.answer(&extent, SubjectList::new(addresses.summaries("subjects", listed.rows), &extent)))
 }
 
 /// A subject by its labels.
@@ -209,9 +211,9 @@ pub(super) async fn get_subject_of_cohort(
     addresses: Addresses,
     Path((cohort, label)): Path<(String, String)>,
 ) -> Result<Single<Subject>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = lookup::subject_of_cohort(connection, &cohort, &label).await?;
-    Ok(Single(addresses.subject(record::subject(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = lookup::subject_of_cohort(&snapshot, &cohort, &label).await?;
+    Ok(Single(addresses.subject(record::subject(&snapshot, row).await?)))
 }
 
 /// The experiments of a subject by its labels.
@@ -226,12 +228,12 @@ pub(super) async fn list_experiments_of_subject(
     Path((cohort, label)): Path<(String, String)>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let database = app.engine.database();
-    let subject = lookup::subject_of_cohort(database.reader(), &cohort, &label).await?;
+    let snapshot = app.snapshot().await?;
+    let subject = lookup::subject_of_cohort(&snapshot, &cohort, &label).await?;
     let query = listing::ExperimentQuery { subject: Some(subject.id), ..listing::ExperimentQuery::default() };
-    let listed = listing::experiments(database, &app.totals, &query, window).await?;
+    let listed = listing::experiments(&snapshot, &app.totals, &query, window).await?.listed;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), extent)))
+    Ok(address.answer(&extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), &extent)))
 }
 
 /// An experiment by its labels.
@@ -244,10 +246,10 @@ pub(super) async fn get_experiment_of_subject(
     addresses: Addresses,
     Path((cohort, subject, label)): Path<(String, String, String)>,
 ) -> Result<Single<Experiment>, HttpError> {
-    let connection = app.engine.database().reader();
-    let subject = lookup::subject_of_cohort(connection, &cohort, &subject).await?;
+    let snapshot = app.snapshot().await?;
+    let subject = lookup::subject_of_cohort(&snapshot, &cohort, &subject).await?;
     let label = label.replace('\0', "\u{fffd}");
-    let row = crate::study::register::find_experiment(connection, subject.id, &label).await?;
+    let row = crate::study::register::find_experiment(&snapshot, subject.id, &label).await?;
     let row = row.ok_or_else(|| HttpError::NotFound(format!("experiment '{label}' of this subject")))?;
-    Ok(Single(addresses.experiment(record::experiment(connection, row).await?)))
+    Ok(Single(addresses.experiment(record::experiment(&snapshot, row).await?)))
 }

@@ -6,14 +6,15 @@ use serde_json::Value;
 
 use super::show::{ActionList, Experiment, ExperimentList, Summary};
 use crate::api::access::{Caller, May};
-use crate::api::filter::{ExperimentFilter, read_experiment_filter};
+use crate::api::filter::{AskedExperiments, ExperimentFilter};
 use crate::api::input::{Body, Number, Query, ReasonBody, number};
 use crate::api::link::{ExternalIdBody, ExternalIdsBody};
-use crate::api::lookup::by_id;
+use crate::api::lookup::{by_id, reread};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, ExperimentBody};
 use crate::api::state::{StateBody, change_state};
 use crate::app::App;
+use crate::database::Snapshot;
 use crate::engine::Possible;
 use crate::entity::{experiment, state};
 use crate::http::HttpError;
@@ -85,13 +86,13 @@ pub(super) async fn list_experiments(
     Query(filter): Query<ExperimentFilter>,
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let (query, window) = read_experiment_filter(&app, filter, window).await?;
-    let listed = listing::experiments(app.engine.database(), &app.totals, &query, window).await?;
-    let extent = match query.is_by_id() {
-        true => Extent::of(window, &listed, |row| row.id),
-        false => Extent::unordered(window, &listed),
-    };
-    Ok(address.answer(extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), extent)))
+    let (asked, window) = AskedExperiments::read(filter, window)?;
+    let snapshot = app.snapshot().await?;
+    let query = asked.find(&snapshot).await?;
+    let page = listing::experiments(&snapshot, &app.totals, &query, window).await?;
+    drop(snapshot);
+    let extent = Extent::of_experiments(window, &page);
+    Ok(address.answer(&extent, ExperimentList::new(addresses.summaries("experiments", page.listed.rows), &extent)))
 }
 
 /// Makes an experiment; it enters the first state of its workflow at once.
@@ -104,17 +105,19 @@ pub(super) async fn create_experiment(
     Body(body): Body<ExperimentBody>,
 ) -> Result<Created<Experiment>, HttpError> {
     let row = sample::create_experiment(&app, body, "subject_id", None, &may.caller.actor()).await?;
-    let body = addresses.experiment(record::experiment(app.engine.database().reader(), row).await?);
+    let (snapshot, row) = reread::<experiment::Entity>(&app, row.id, row).await?;
+    let body = addresses.experiment(record::experiment(&snapshot, row).await?);
     Ok(Created { location: body.uri.clone(), body })
 }
 
-async fn find(app: &App, id: i32) -> Result<experiment::Model, HttpError> {
-    by_id::<experiment::Entity>(app.engine.database().reader(), "experiment", id).await
+async fn find(snapshot: &Snapshot, id: i32) -> Result<experiment::Model, HttpError> {
+    by_id::<experiment::Entity>(snapshot, "experiment", id).await
 }
 
 async fn show(app: &App, addresses: &Addresses, id: i32) -> Result<Single<Experiment>, HttpError> {
-    let row = find(app, id).await?;
-    Ok(Single(addresses.experiment(record::experiment(app.engine.database().reader(), row).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = find(&snapshot, id).await?;
+    Ok(Single(addresses.experiment(record::experiment(&snapshot, row).await?)))
 }
 
 /// An experiment with its variables.
@@ -171,11 +174,12 @@ pub(super) async fn list_actions_of_experiment(
     Number(id): Number,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    find(&app, id).await?;
-    let listed = listing::actions(app.engine.database(), &app.totals, Some(id), window).await?;
+    let snapshot = app.snapshot().await?;
+    find(&snapshot, id).await?;
+    let listed = listing::actions(&snapshot, &app.totals, Some(id), window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();
-    Ok(address.answer(extent, ActionList::new(rows, extent)))
+    Ok(address.answer(&extent, ActionList::new(rows, &extent)))
 }
 
 /// The state that an experiment is in.
@@ -187,8 +191,9 @@ pub(super) async fn get_experiment_state(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<ExperimentState>, HttpError> {
-    let row = find(&app, id).await?;
-    let state = by_id::<state::Entity>(app.engine.database().reader(), "state", row.state_id).await?;
+    let snapshot = app.snapshot().await?;
+    let row = find(&snapshot, id).await?;
+    let state = by_id::<state::Entity>(&snapshot, "state", row.state_id).await?;
     Ok(Single(ExperimentState { state: addresses.summary("states", Named { id: state.id, label: state.label }) }))
 }
 
@@ -209,9 +214,10 @@ pub(super) async fn set_experiment_state(
     let seen = match if_match.is_given() {
         false => None,
         true => {
-            let row = find(&app, id).await?;
+            let snapshot = app.snapshot().await?;
+            let row = find(&snapshot, id).await?;
             let version = row.version;
-            let now = record::experiment(app.engine.database().reader(), row).await?;
+            let now = record::experiment(&snapshot, row).await?;
             let state = ExperimentState { state: addresses.summary("states", now.state.clone()) };
             if !if_match.fits(&state) && !if_match.fits(&addresses.experiment(now)) {
                 return Err(HttpError::Precondition);
@@ -237,9 +243,12 @@ pub(super) async fn explain_experiment(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Explanation>, HttpError> {
-    let row = find(&app, id).await?;
-    let state = by_id::<state::Entity>(app.engine.database().reader(), "state", row.state_id).await?;
-    let possible = app.engine.possible_transitions(id).await?;
+    let snapshot = app.snapshot().await?;
+    let row = find(&snapshot, id).await?;
+    let state = by_id::<state::Entity>(&snapshot, "state", row.state_id).await?;
+    let exits = app.engine.exits(&snapshot, &row).await?;
+    drop(snapshot);
+    let possible = app.engine.evaluate_exits(exits).await?;
     let explained = |Possible { evaluation, destination_id, .. }: Possible| ExplainedTransition {
         id: evaluation.transition_id,
         uri: addresses.v2("transitions", evaluation.transition_id),
@@ -256,8 +265,9 @@ pub(super) async fn explain_experiment(
 }
 
 async fn ids(app: &App, id: i32) -> Result<ExperimentIds, HttpError> {
-    let row = find(app, id).await?;
-    let external_ids = record::experiment_ids(app.engine.database().reader(), id).await?;
+    let snapshot = app.snapshot().await?;
+    let row = find(&snapshot, id).await?;
+    let external_ids = record::experiment_ids(&snapshot, id).await?;
     Ok(ExperimentIds { experiment_id: id, experiment_label: row.label, external_ids })
 }
 

@@ -10,10 +10,11 @@ use super::show::{
 use crate::api::access::{Caller, May};
 use crate::api::input::{Body, Number};
 use crate::api::link::{self, LinkBody};
-use crate::api::lookup::{self, by_id};
+use crate::api::lookup::{self, by_id, reread};
 use crate::api::output::{Addresses, Created, Extent, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, ScanBody};
 use crate::app::App;
+use crate::database::Snapshot;
 use crate::entity::{external_experiment_links, external_subject_links, external_system, scan, scantype};
 use crate::http::HttpError;
 use crate::http::needs::SampleAdd;
@@ -35,10 +36,10 @@ pub(super) async fn list_external_systems(
 ) -> Result<ListAnswer<ExternalSystemList>, HttpError> {
     let all = external_system::Entity::find();
     let id = external_system::Column::Id;
-    let listed = listing::list(app.engine.database(), &app.totals, "external systems", all, id, window).await?;
+    let listed = listing::list(&app.snapshot().await?, &app.totals, "external systems", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.external_system(row)).collect();
-    Ok(address.answer(extent, ExternalSystemList::new(rows, extent)))
+    Ok(address.answer(&extent, ExternalSystemList::new(rows, &extent)))
 }
 
 /// An external system.
@@ -50,8 +51,7 @@ pub(super) async fn get_external_system(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<ExternalSystem>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<external_system::Entity>(connection, "external system", id).await?;
+    let row = by_id::<external_system::Entity>(app.statement(), "external system", id).await?;
     Ok(Single(addresses.external_system(row)))
 }
 
@@ -65,7 +65,7 @@ pub(super) async fn get_external_system_by_name(
     addresses: Addresses,
     Path(name): Path<String>,
 ) -> Result<Single<ExternalSystem>, HttpError> {
-    let row = lookup::external_system(app.engine.database().reader(), &Reference::label(&name)).await?;
+    let row = lookup::external_system(app.statement(), &Reference::label(&name)).await?;
     Ok(Single(addresses.external_system(row)))
 }
 
@@ -79,22 +79,22 @@ pub(super) async fn list_subject_links(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectLinkList>, HttpError> {
-    let database = app.engine.database();
+    let snapshot = app.snapshot().await?;
     let all = listing::subject_links();
     let id = external_subject_links::Column::Id;
-    let listed = listing::list(database, &app.totals, "subject links", all, id, window).await?;
+    let listed = listing::list(&snapshot, &app.totals, "subject links", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    let records = record::subject_links(database.reader(), listed.rows).await?;
+    let records = record::subject_links(&snapshot, listed.rows).await?;
     let rows = records.into_iter().map(|row| addresses.subject_link(row)).collect();
-    Ok(address.answer(extent, SubjectLinkList::new(rows, extent)))
+    Ok(address.answer(&extent, SubjectLinkList::new(rows, &extent)))
 }
 
 async fn subject_link(
-    app: &App,
+    snapshot: &Snapshot,
     addresses: &Addresses,
     row: external_subject_links::Model,
 ) -> Result<SubjectLink, HttpError> {
-    let mut records = record::subject_links(app.engine.database().reader(), vec![row]).await?;
+    let mut records = record::subject_links(snapshot, vec![row]).await?;
     Ok(addresses.subject_link(records.pop().ok_or_else(gone)?))
 }
 
@@ -108,7 +108,8 @@ pub(super) async fn create_subject_link(
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
     let row = link::link_subject(&app, body, false).await?;
-    let body = subject_link(&app, &addresses, row).await?;
+    let (snapshot, row) = reread::<external_subject_links::Entity>(&app, row.id, row).await?;
+    let body = subject_link(&snapshot, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -122,7 +123,8 @@ pub(super) async fn set_subject_link(
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
     let row = link::link_subject(&app, body, true).await?;
-    let body = subject_link(&app, &addresses, row).await?;
+    let (snapshot, row) = reread::<external_subject_links::Entity>(&app, row.id, row).await?;
+    let body = subject_link(&snapshot, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -135,9 +137,9 @@ pub(super) async fn get_subject_link(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<SubjectLink>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<external_subject_links::Entity>(connection, "external subject link", id).await?;
-    subject_link(&app, &addresses, row).await.map(Single)
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<external_subject_links::Entity>(&snapshot, "external subject link", id).await?;
+    subject_link(&snapshot, &addresses, row).await.map(Single)
 }
 
 /// The ids that external systems have for experiments.
@@ -150,22 +152,22 @@ pub(super) async fn list_experiment_links(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentLinkList>, HttpError> {
-    let database = app.engine.database();
+    let snapshot = app.snapshot().await?;
     let all = listing::experiment_links();
     let id = external_experiment_links::Column::Id;
-    let listed = listing::list(database, &app.totals, "experiment links", all, id, window).await?;
+    let listed = listing::list(&snapshot, &app.totals, "experiment links", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    let records = record::experiment_links(database.reader(), listed.rows).await?;
+    let records = record::experiment_links(&snapshot, listed.rows).await?;
     let rows = records.into_iter().map(|row| addresses.experiment_link(row)).collect();
-    Ok(address.answer(extent, ExperimentLinkList::new(rows, extent)))
+    Ok(address.answer(&extent, ExperimentLinkList::new(rows, &extent)))
 }
 
 async fn experiment_link(
-    app: &App,
+    snapshot: &Snapshot,
     addresses: &Addresses,
     row: external_experiment_links::Model,
 ) -> Result<ExperimentLink, HttpError> {
-    let mut records = record::experiment_links(app.engine.database().reader(), vec![row]).await?;
+    let mut records = record::experiment_links(snapshot, vec![row]).await?;
     Ok(addresses.experiment_link(records.pop().ok_or_else(gone)?))
 }
 
@@ -179,7 +181,8 @@ pub(super) async fn create_experiment_link(
     Body(body): Body<LinkBody>,
 ) -> Result<Created<ExperimentLink>, HttpError> {
     let row = link::link_experiment(&app, body, false).await?;
-    let body = experiment_link(&app, &addresses, row).await?;
+    let (snapshot, row) = reread::<external_experiment_links::Entity>(&app, row.id, row).await?;
+    let body = experiment_link(&snapshot, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -193,7 +196,8 @@ pub(super) async fn set_experiment_link(
     Body(body): Body<LinkBody>,
 ) -> Result<Single<ExperimentLink>, HttpError> {
     let row = link::link_experiment(&app, body, true).await?;
-    experiment_link(&app, &addresses, row).await.map(Single)
+    let (snapshot, row) = reread::<external_experiment_links::Entity>(&app, row.id, row).await?;
+    experiment_link(&snapshot, &addresses, row).await.map(Single)
 }
 
 /// An id that an external system has for an experiment.
@@ -205,9 +209,9 @@ pub(super) async fn get_experiment_link(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<ExperimentLink>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<external_experiment_links::Entity>(connection, "external experiment link", id).await?;
-    experiment_link(&app, &addresses, row).await.map(Single)
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<external_experiment_links::Entity>(&snapshot, "external experiment link", id).await?;
+    experiment_link(&snapshot, &addresses, row).await.map(Single)
 }
 
 /// Scans of all experiments.
@@ -220,17 +224,17 @@ pub(super) async fn list_scans(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ScanList>, HttpError> {
-    let database = app.engine.database();
+    let snapshot = app.snapshot().await?;
     let all = listing::scans();
-    let listed = listing::list(database, &app.totals, "scans", all, scan::Column::Id, window).await?;
+    let listed = listing::list(&snapshot, &app.totals, "scans", all, scan::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    let records = record::scans(database.reader(), listed.rows).await?;
+    let records = record::scans(&snapshot, listed.rows).await?;
     let rows = records.into_iter().map(|row| addresses.scan(row)).collect();
-    Ok(address.answer(extent, ScanList::new(rows, extent)))
+    Ok(address.answer(&extent, ScanList::new(rows, &extent)))
 }
 
-async fn show_scan(app: &App, addresses: &Addresses, row: scan::Model) -> Result<Scan, HttpError> {
-    let mut records = record::scans(app.engine.database().reader(), vec![row]).await?;
+async fn show_scan(snapshot: &Snapshot, addresses: &Addresses, row: scan::Model) -> Result<Scan, HttpError> {
+    let mut records = record::scans(snapshot, vec![row]).await?;
     Ok(addresses.scan(records.pop().ok_or_else(gone)?))
 }
 
@@ -244,7 +248,8 @@ pub(super) async fn create_scan(
     Body(body): Body<ScanBody>,
 ) -> Result<Created<Scan>, HttpError> {
     let row = sample::create_scan(&app, body).await?;
-    let body = show_scan(&app, &addresses, row).await?;
+    let (snapshot, row) = reread::<scan::Entity>(&app, row.id, row).await?;
+    let body = show_scan(&snapshot, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -257,8 +262,9 @@ pub(super) async fn get_scan(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Scan>, HttpError> {
-    let row = by_id::<scan::Entity>(app.engine.database().reader(), "scan", id).await?;
-    show_scan(&app, &addresses, row).await.map(Single)
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<scan::Entity>(&snapshot, "scan", id).await?;
+    show_scan(&snapshot, &addresses, row).await.map(Single)
 }
 
 /// Scantypes.
@@ -273,10 +279,10 @@ pub(super) async fn list_scantypes(
 ) -> Result<ListAnswer<ScantypeList>, HttpError> {
     let all = scantype::Entity::find();
     let listed =
-        listing::list(app.engine.database(), &app.totals, "scantypes", all, scantype::Column::Id, window).await?;
+        listing::list(&app.snapshot().await?, &app.totals, "scantypes", all, scantype::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.scantype(row)).collect();
-    Ok(address.answer(extent, ScantypeList::new(rows, extent)))
+    Ok(address.answer(&extent, ScantypeList::new(rows, &extent)))
 }
 
 /// A scantype.
@@ -288,6 +294,6 @@ pub(super) async fn get_scantype(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Scantype>, HttpError> {
-    let row = by_id::<scantype::Entity>(app.engine.database().reader(), "scantype", id).await?;
+    let row = by_id::<scantype::Entity>(app.statement(), "scantype", id).await?;
     Ok(Single(addresses.scantype(row)))
 }

@@ -11,7 +11,7 @@ use crate::api::history::{
     self, ActionBody, CallbackBody, ExecutionBody, MarkBody, Reporter, SecretBody, open_execution, read_mark, word,
 };
 use crate::api::input::{Body, Given, Number, Problems, Query, ReasonBody};
-use crate::api::lookup::{by_id, moment};
+use crate::api::lookup::{by_id, moment, reread};
 use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed, list_of};
 
 use crate::app::App;
@@ -33,10 +33,10 @@ pub(super) async fn list_actions(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    let listed = listing::actions(app.engine.database(), &app.totals, None, window).await?;
+    let listed = listing::actions(&app.snapshot().await?, &app.totals, None, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();
-    Ok(address.answer(extent, ActionList::new(rows, extent)))
+    Ok(address.answer(&extent, ActionList::new(rows, &extent)))
 }
 
 /// An action with its callback executions.
@@ -48,9 +48,9 @@ pub(super) async fn get_action(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Action>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<action::Entity>(connection, "action", id).await?;
-    Ok(Single(addresses.action(record::action(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<action::Entity>(&snapshot, "action", id).await?;
+    Ok(Single(addresses.action(record::action(&snapshot, row).await?)))
 }
 
 /// Notes what came of an action; what is left out stays. The experiment does not move by this.
@@ -71,7 +71,8 @@ pub(super) async fn update_action(
         Ok(if_match.fits(&addresses.action(record::action(&**transaction, row.clone()).await?)))
     };
     let row = history::update_action(&app, id, body, if_match.is_given(), seen).await?;
-    Ok(Single(addresses.action(record::action(app.engine.database().reader(), row).await?)))
+    let (snapshot, row) = reread::<action::Entity>(&app, row.id, row).await?;
+    Ok(Single(addresses.action(record::action(&snapshot, row).await?)))
 }
 
 /// Callbacks of all states.
@@ -86,9 +87,9 @@ pub(super) async fn list_callbacks(
 ) -> Result<ListAnswer<CallbackList>, HttpError> {
     let columns = (callback::Column::Id, callback::Column::Label);
     let all = callback::Entity::find();
-    let listed = listing::list_named(app.engine.database(), &app.totals, "callbacks", all, columns, window).await?;
+    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "callbacks", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, CallbackList::new(addresses.summaries("callbacks", listed.rows), extent)))
+    Ok(address.answer(&extent, CallbackList::new(addresses.summaries("callbacks", listed.rows), &extent)))
 }
 
 /// A callback with its executions.
@@ -100,9 +101,9 @@ pub(super) async fn get_callback(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Callback>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<callback::Entity>(connection, "callback", id).await?;
-    Ok(Single(addresses.callback(record::callback(connection, row, None).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<callback::Entity>(&snapshot, "callback", id).await?;
+    Ok(Single(addresses.callback(record::callback(&snapshot, row, None).await?)))
 }
 
 /// Changes a callback of a loaded workflow, for repairs; what is left out stays. For administrators only: it says what
@@ -124,7 +125,8 @@ pub(super) async fn update_callback(
         Ok(if_match.fits(&addresses.callback(record::callback(&**transaction, row.clone(), None).await?)))
     };
     let row = history::update_callback(&app, id, body, seen).await?;
-    Ok(Single(addresses.callback(record::callback(app.engine.database().reader(), row, None).await?)))
+    let (snapshot, row) = reread::<callback::Entity>(&app, row.id, row).await?;
+    Ok(Single(addresses.callback(record::callback(&snapshot, row, None).await?)))
 }
 
 /// An execution in a list: without its logs.
@@ -184,12 +186,14 @@ pub(super) async fn list_callback_executions(
     let result: Option<ExecutionResult> = word(&mut problems, "result", filter.result);
     let callback = problems.optional("callback", filter.callback);
     problems.check()?;
-    let listed = listing::executions(app.engine.database(), &app.totals, status, result, callback, window).await?;
+    let snapshot = app.snapshot().await?;
+    let listed = listing::executions(&snapshot, &app.totals, status, result, callback, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let ids = listed.rows.iter().map(|row| row.callback_id).collect::<std::collections::BTreeSet<_>>();
     let callbacks = callback::Entity::find().filter(callback::Column::Id.is_in(ids));
     let columns = (callback::Column::Id, callback::Column::Label);
-    let callbacks = listing::named(callbacks, columns, app.engine.database().reader()).await?;
+    let callbacks = listing::named(callbacks, columns, &snapshot).await?;
+    drop(snapshot);
     let rows = listed.rows.into_iter().map(|row| {
         let label = callbacks.iter().find(|callback| callback.id == row.callback_id).map(|one| one.label.clone());
         ExecutionSummary {
@@ -206,7 +210,7 @@ pub(super) async fn list_callback_executions(
         }
     });
     let rows = rows.collect();
-    Ok(address.answer(extent, ExecutionList::new(rows, extent)))
+    Ok(address.answer(&extent, ExecutionList::new(rows, &extent)))
 }
 
 async fn show(
@@ -214,7 +218,8 @@ async fn show(
     addresses: &Addresses,
     row: callback_execution::Model,
 ) -> Result<Single<Execution>, HttpError> {
-    Ok(Single(addresses.execution(record::execution(app.engine.database().reader(), row).await?)))
+    let (snapshot, row) = reread::<callback_execution::Entity>(app, row.id, row).await?;
+    Ok(Single(addresses.execution(record::execution(&snapshot, row).await?)))
 }
 
 /// An execution with everything that its callback may want to know. With the permission, or with the secret of its
@@ -228,12 +233,13 @@ pub(super) async fn get_callback_execution(
     Number(id): Number,
     Body(body): Body<SecretBody>,
 ) -> Result<Single<Execution>, HttpError> {
-    let (row, reporter) = open_execution(&app, id, caller, body.secret()).await?;
+    let snapshot = app.snapshot().await?;
+    let (row, reporter) = open_execution(&app, &snapshot, id, caller, body.secret()).await?;
     // The secret of an earlier attempt says nothing about the present one.
     if matches!(reporter, Reporter::Worker(attempt) if attempt != row.attempt) {
         return Err(HttpError::NotYours("Cannot access specified callback_execution".to_owned()));
     }
-    show(&app, &addresses, row).await
+    Ok(Single(addresses.execution(record::execution(&snapshot, row).await?)))
 }
 
 /// Reports about an execution; what is left out stays. When it was the last open one of the experiment's state, the next

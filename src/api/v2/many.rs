@@ -205,7 +205,7 @@ pub(super) async fn import_subjects(
         let message = format!("At most {MOST} subjects and {MOST} experiments in one request.");
         return Err(HttpError::BadRequest(message));
     }
-    let systems = external_system::Entity::find().all(app.engine.database().reader()).await?;
+    let systems = external_system::Entity::find().all(app.statement()).await?;
     let systems: BTreeSet<String> = systems.into_iter().map(|system| system.system_name).collect();
     let actor = may.caller.actor();
     let mut results = Vec::with_capacity(items.len());
@@ -314,7 +314,7 @@ async fn import_subject(
     // Nothing is made in cohorts that are not there for who asks, nor are new ones.
     let reference = Reference::label(subject.cohort.as_str());
     if !sees_all()
-        && let Err(error) = lookup::cohort(app.engine.database().reader(), &reference).await
+        && let Err(error) = lookup::cohort(app.statement(), &reference).await
     {
         return Ok(wrong(told(&error)));
     }
@@ -354,7 +354,7 @@ async fn with_known_scantypes(app: &App, session: Session) -> Result<Result<Sess
     }
     for scan in &session.scans {
         let found = scantype::Entity::find().filter(scantype::Column::Protocol.eq(&scan.protocol));
-        if found.one(app.engine.database().reader()).await?.is_none() {
+        if found.one(app.statement()).await?.is_none() {
             return Ok(Err(format!("there is no scantype '{}', and it is not for you to make one", scan.protocol)));
         }
     }

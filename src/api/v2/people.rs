@@ -16,6 +16,7 @@ use crate::api::lookup::{self, by_id, moment};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::people::{self, RoleCohortsBody, UserBody, open_user};
 use crate::app::App;
+use crate::database::Snapshot;
 use crate::entity::{cohort, role, user};
 use crate::http::HttpError;
 use crate::http::needs::{RolesManage, UserAdd, UserDelete, UserReadAll, UserUpdateAll};
@@ -32,10 +33,10 @@ pub(super) async fn list_users(
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<UserList>, HttpError> {
     let all = user::Entity::find();
-    let listed = listing::list(app.engine.database(), &app.totals, "users", all, user::Column::Id, window).await?;
+    let listed = listing::list(&app.snapshot().await?, &app.totals, "users", all, user::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.user_summary(row)).collect();
-    Ok(address.answer(extent, UserList::new(rows, extent)))
+    Ok(address.answer(&extent, UserList::new(rows, &extent)))
 }
 
 /// Makes an account, without roles.
@@ -150,19 +151,20 @@ pub(super) struct UserRoleCohorts {
 
 async fn role_cohorts(
     app: &App,
+    snapshot: &Snapshot,
     addresses: &Addresses,
     user: user::Model,
     role: role::Model,
 ) -> Result<Single<UserRoleCohorts>, HttpError> {
-    let connection = app.engine.database().reader();
-    let found = app.accounts.find(user.id).await?;
-    let cohorts = app.accounts.role_cohorts(&[user.id]).await?;
+    let accounts = app.at(snapshot).accounts;
+    let found = accounts.find(user.id).await?;
+    let cohorts = accounts.role_cohorts(&[user.id]).await?;
     let cohorts = match cohorts.get(&user.id).and_then(|roles| roles.get(&role.id)) {
         None => None,
         Some(ids) => {
             let of_role = cohort::Entity::visible().filter(cohort::Column::Id.is_in(ids.iter().copied()));
             let of_role = of_role.order_by_asc(cohort::Column::Id);
-            let rows = listing::named(of_role, (cohort::Column::Id, cohort::Column::Label), connection).await?;
+            let rows = listing::named(of_role, (cohort::Column::Id, cohort::Column::Label), snapshot).await?;
             Some(addresses.summaries("cohorts", rows))
         }
     };
@@ -180,10 +182,10 @@ pub(super) async fn get_role_cohorts(
     addresses: Addresses,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<Single<UserRoleCohorts>, HttpError> {
-    let connection = app.engine.database().reader();
-    let user = lookup::user(connection, &Reference::label_first(&user)).await?;
-    let role = lookup::role(connection, &Reference::label_first(&role)).await?;
-    role_cohorts(&app, &addresses, user, role).await
+    let snapshot = app.snapshot().await?;
+    let user = lookup::user(&snapshot, &Reference::label_first(&user)).await?;
+    let role = lookup::role(&snapshot, &Reference::label_first(&role)).await?;
+    role_cohorts(&app, &snapshot, &addresses, user, role).await
 }
 
 /// Gives a role for certain cohorts only, or for the whole study. Who has a role for certain cohorts sees those and nothing
@@ -200,7 +202,8 @@ pub(super) async fn set_role_cohorts(
 ) -> Result<Single<UserRoleCohorts>, HttpError> {
     let (user, role) = (Reference::label_first(&user), Reference::label_first(&role));
     let (user, role) = body.give(&app, &may.caller, &user, &role).await?;
-    role_cohorts(&app, &addresses, user, role).await
+    let snapshot = app.snapshot().await?;
+    role_cohorts(&app, &snapshot, &addresses, user, role).await
 }
 
 /// Roles.
@@ -214,10 +217,10 @@ pub(super) async fn list_roles(
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<RoleList>, HttpError> {
     let all = role::Entity::find();
-    let listed = listing::list(app.engine.database(), &app.totals, "roles", all, role::Column::Id, window).await?;
+    let listed = listing::list(&app.snapshot().await?, &app.totals, "roles", all, role::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.role_summary(row)).collect();
-    Ok(address.answer(extent, RoleList::new(rows, extent)))
+    Ok(address.answer(&extent, RoleList::new(rows, &extent)))
 }
 
 /// A role with what it permits.
@@ -229,7 +232,7 @@ pub(super) async fn get_role(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Role>, HttpError> {
-    let row = by_id::<role::Entity>(app.engine.database().reader(), "role", id).await?;
+    let row = by_id::<role::Entity>(app.statement(), "role", id).await?;
     Ok(Single(addresses.role(row)))
 }
 

@@ -8,7 +8,7 @@ use super::show::{Subject, SubjectList};
 use crate::api::access::{Caller, May};
 use crate::api::input::{Body, Given, Number, Problems, Query, ReasonBody, number};
 use crate::api::link::{ExternalIdBody, ExternalIdsBody};
-use crate::api::lookup::{self, by_id};
+use crate::api::lookup::{self, by_id, reread};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
 use crate::api::sample::{self, SubjectBody};
 use crate::app::App;
@@ -65,14 +65,14 @@ pub(super) async fn list_subjects(
     let label = problems.optional("label", filter.label);
     let archived = problems.optional("archived", filter.archived).unwrap_or(false);
     problems.check()?;
-    let database = app.engine.database();
+    let snapshot = app.snapshot().await?;
     let cohort = match cohort {
-        Some(text) => Some(lookup::cohort(database.reader(), &Reference::label_first(&text)).await?.id),
+        Some(text) => Some(lookup::cohort(&snapshot, &Reference::label_first(&text)).await?.id),
         None => None,
     };
-    let listed = listing::subjects(database, &app.totals, cohort, label.as_deref(), archived, window).await?;
+    let listed = listing::subjects(&snapshot, &app.totals, cohort, label.as_deref(), archived, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, SubjectList::new(addresses.summaries("subjects", listed.rows), extent)))
+    Ok(address.answer(&extent, SubjectList::new(addresses.summaries("subjects", listed.rows), &extent)))
 }
 
 /// Makes a subject in a cohort.
@@ -85,7 +85,8 @@ pub(super) async fn create_subject(
     Body(body): Body<SubjectBody>,
 ) -> Result<Created<Subject>, HttpError> {
     let row = sample::create_subject(&app, body, "cohort_label").await?;
-    let body = addresses.subject(record::subject(app.engine.database().reader(), row).await?);
+    let (snapshot, row) = reread::<subject::Entity>(&app, row.id, row).await?;
+    let body = addresses.subject(record::subject(&snapshot, row).await?);
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -102,9 +103,9 @@ pub(super) async fn get_subject(
 }
 
 async fn show(app: &App, addresses: &Addresses, id: i32) -> Result<Single<Subject>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<subject::Entity>(connection, "subject", id).await?;
-    Ok(Single(addresses.subject(record::subject(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<subject::Entity>(&snapshot, "subject", id).await?;
+    Ok(Single(addresses.subject(record::subject(&snapshot, row).await?)))
 }
 
 /// Changes label, date of birth or cohort; what is left out stays.
@@ -118,7 +119,7 @@ pub(super) async fn update_subject(
     Number(id): Number,
     Body(body): Body<SubjectBody>,
 ) -> Result<Single<Subject>, HttpError> {
-    by_id::<subject::Entity>(app.engine.database().reader(), "subject", id).await?;
+    by_id::<subject::Entity>(app.statement(), "subject", id).await?;
     let seen = |now: &record::SubjectRecord| if_match.fits(&addresses.subject(now.clone()));
     sample::update_subject(&app, id, body, "cohort_label", seen).await?;
     show(&app, &addresses, id).await
@@ -155,9 +156,9 @@ pub(super) async fn restore_subject(
 }
 
 async fn ids(app: &App, id: i32) -> Result<SubjectIds, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<subject::Entity>(connection, "subject", id).await?;
-    let external_ids = record::subject_ids(connection, id).await?;
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<subject::Entity>(&snapshot, "subject", id).await?;
+    let external_ids = record::subject_ids(&snapshot, id).await?;
     Ok(SubjectIds { subject_id: id, subject_label: row.label, external_ids })
 }
 

@@ -115,7 +115,7 @@ pub(super) async fn list_workers(
     addresses: Addresses,
 ) -> Result<axum::Json<WorkerList>, HttpError> {
     let now = app.engine.clock().now();
-    let rows = board::workers(app.engine.database().reader(), now - chrono::TimeDelta::days(1), now).await?;
+    let rows = board::workers(&app.snapshot().await?, now - chrono::TimeDelta::days(1), now).await?;
     let workers = rows.into_iter().map(|row| WorkerSummary {
         name: row.name,
         kind: row.kind,
@@ -164,7 +164,7 @@ pub(super) async fn list_dead_letters(
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<DeadLetterList>, HttpError> {
-    let listed = listing::dead_letters(app.engine.database(), &app.totals, window).await?;
+    let listed = listing::dead_letters(&app.snapshot().await?, &app.totals, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let row = |row: dead_letter::Model| DeadLetter {
         id: row.id,
@@ -176,5 +176,5 @@ pub(super) async fn list_dead_letters(
         body: row.body,
     };
     let rows = listed.rows.into_iter().map(row).collect();
-    Ok(address.answer(extent, DeadLetterList::new(rows, extent)))
+    Ok(address.answer(&extent, DeadLetterList::new(rows, &extent)))
 }

@@ -78,9 +78,9 @@ pub(super) async fn list_workflows(
 ) -> Result<ListAnswer<WorkflowList>, HttpError> {
     let columns = (workflow::Column::Id, workflow::Column::Label);
     let all = workflow::Entity::find();
-    let listed = listing::list_named(app.engine.database(), &app.totals, "workflows", all, columns, window).await?;
+    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "workflows", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, WorkflowList::new(addresses.summaries("workflows", listed.rows), extent)))
+    Ok(address.answer(&extent, WorkflowList::new(addresses.summaries("workflows", listed.rows), &extent)))
 }
 
 /// A workflow.
@@ -92,7 +92,7 @@ pub(super) async fn get_workflow(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Summary>, HttpError> {
-    let row = by_id::<workflow::Entity>(app.engine.database().reader(), "workflow", id).await?;
+    let row = by_id::<workflow::Entity>(app.statement(), "workflow", id).await?;
     Ok(Single(addresses.summary("workflows", Named { id: row.id, label: row.label })))
 }
 
@@ -105,7 +105,7 @@ pub(super) async fn get_workflow_by_label(
     addresses: Addresses,
     Path(label): Path<String>,
 ) -> Result<Single<Summary>, HttpError> {
-    let row = lookup::workflow(app.engine.database().reader(), &Reference::label(&label)).await?;
+    let row = lookup::workflow(app.statement(), &Reference::label(&label)).await?;
     Ok(Single(addresses.summary("workflows", Named { id: row.id, label: row.label })))
 }
 
@@ -121,14 +121,14 @@ pub(super) async fn list_states_of_workflow(
     Path(reference): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
-    let database = app.engine.database();
-    let workflow = lookup::workflow(database.reader(), &Reference::label_first(&reference)).await?;
+    let snapshot = app.snapshot().await?;
+    let workflow = lookup::workflow(&snapshot, &Reference::label_first(&reference)).await?;
     let all = state::Entity::find().filter(state::Column::WorkflowId.eq(workflow.id));
     let key = format!("states of {}", workflow.id);
     let columns = (state::Column::Id, state::Column::Label);
-    let listed = listing::list_named(database, &app.totals, &key, all, columns, window).await?;
+    let listed = listing::list_named(&snapshot, &app.totals, &key, all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, StateList::new(addresses.summaries("states", listed.rows), extent)))
+    Ok(address.answer(&extent, StateList::new(addresses.summaries("states", listed.rows), &extent)))
 }
 
 /// A state of a workflow.
@@ -142,10 +142,10 @@ pub(super) async fn get_state_of_workflow(
     addresses: Addresses,
     Path((workflow, state)): Path<(String, String)>,
 ) -> Result<Single<super::show::State>, HttpError> {
-    let connection = app.engine.database().reader();
-    let workflow = lookup::workflow(connection, &Reference::label_first(&workflow)).await?;
-    let row = lookup::state_of(connection, workflow.id, &Reference::label_first(&state)).await?;
-    Ok(Single(addresses.state(record::state(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let workflow = lookup::workflow(&snapshot, &Reference::label_first(&workflow)).await?;
+    let row = lookup::state_of(&snapshot, workflow.id, &Reference::label_first(&state)).await?;
+    Ok(Single(addresses.state(record::state(&snapshot, row).await?)))
 }
 
 /// States of all workflows.
@@ -160,9 +160,9 @@ pub(super) async fn list_states(
 ) -> Result<ListAnswer<StateList>, HttpError> {
     let columns = (state::Column::Id, state::Column::Label);
     let all = state::Entity::find();
-    let listed = listing::list_named(app.engine.database(), &app.totals, "states", all, columns, window).await?;
+    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "states", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, StateList::new(addresses.summaries("states", listed.rows), extent)))
+    Ok(address.answer(&extent, StateList::new(addresses.summaries("states", listed.rows), &extent)))
 }
 
 /// A state with the experiments in it.
@@ -174,9 +174,9 @@ pub(super) async fn get_state(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<super::show::State>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<state::Entity>(connection, "state", id).await?;
-    Ok(Single(addresses.state(record::state(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<state::Entity>(&snapshot, "state", id).await?;
+    Ok(Single(addresses.state(record::state(&snapshot, row).await?)))
 }
 
 /// The experiments in a state.
@@ -190,12 +190,12 @@ pub(super) async fn list_experiments_in_state(
     Number(id): Number,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
-    let database = app.engine.database();
-    by_id::<state::Entity>(database.reader(), "state", id).await?;
+    let snapshot = app.snapshot().await?;
+    by_id::<state::Entity>(&snapshot, "state", id).await?;
     let query = listing::ExperimentQuery { states: Some(vec![id]), ..listing::ExperimentQuery::default() };
-    let listed = listing::experiments(database, &app.totals, &query, window).await?;
+    let listed = listing::experiments(&snapshot, &app.totals, &query, window).await?.listed;
     let extent = Extent::of(window, &listed, |row| row.id);
-    Ok(address.answer(extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), extent)))
+    Ok(address.answer(&extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), &extent)))
 }
 
 /// Transitions of all workflows.
@@ -210,10 +210,10 @@ pub(super) async fn list_transitions(
 ) -> Result<ListAnswer<TransitionList>, HttpError> {
     let all = transition::Entity::find();
     let id = transition::Column::Id;
-    let listed = listing::list(app.engine.database(), &app.totals, "transitions", all, id, window).await?;
+    let listed = listing::list(&app.snapshot().await?, &app.totals, "transitions", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.iter().map(|row| addresses.pointer("transitions", row.id)).collect();
-    Ok(address.answer(extent, TransitionList::new(rows, extent)))
+    Ok(address.answer(&extent, TransitionList::new(rows, &extent)))
 }
 
 /// A transition.
@@ -225,9 +225,9 @@ pub(super) async fn get_transition(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Transition>, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = by_id::<transition::Entity>(connection, "transition", id).await?;
-    Ok(Single(addresses.transition(record::transition(connection, row).await?)))
+    let snapshot = app.snapshot().await?;
+    let row = by_id::<transition::Entity>(&snapshot, "transition", id).await?;
+    Ok(Single(addresses.transition(record::transition(&snapshot, row).await?)))
 }
 
 /// A workflow as a graph, with the number of experiments in each state, and a layout to draw it.

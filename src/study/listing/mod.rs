@@ -1,27 +1,32 @@
 //! Whole lists and windows of them, with their totals, for programs.
 
+mod cursor;
 mod window;
 
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Select};
+use serde::{Deserialize, Serialize};
 
-use crate::database::{Database, contains};
+use crate::database::{Snapshot, contains};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{
     action, callback_execution, dead_letter, experiment, external_experiment_links, external_subject_links, scan,
     subject, variable,
 };
 
+pub use cursor::Cursor;
 pub use window::{Listed, Named, Totals, Window, list, list_named, named};
-use window::{total, windowed};
+use window::{counted, windowed};
+
+use cursor::{Key, VisibleActions};
 
 use super::VariableValue;
 use super::dossier::without_logs;
 use super::visible::{Visible, experiments_in_use, subjects_in_use};
 
 /// In which order experiments are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ExperimentOrder {
     #[default]
     Id,
@@ -53,6 +58,8 @@ pub struct ExperimentQuery {
     pub archived: bool,
     pub order: ExperimentOrder,
     pub descending: bool,
+    /// Only what comes after this, in the same order.
+    pub from: Option<Cursor>,
 }
 
 impl ExperimentQuery {
@@ -63,31 +70,94 @@ impl ExperimentQuery {
     }
 }
 
-/// Experiments in the order that is asked for. Two statements, whatever the number of rows.
+/// A page of experiments, and where the next one begins.
+#[derive(Debug, Clone)]
+pub struct ExperimentPage {
+    pub listed: Listed<Named>,
+    /// None on the last page, and in the order of ids, where the last id is enough.
+    pub next: Option<Cursor>,
+}
+
+/// An experiment in a list that has an order.
+#[derive(Debug, FromQueryResult)]
+struct Ordered {
+    id: i32,
+    label: String,
+    /// Of an order by a time.
+    at: Option<NaiveDateTime>,
+}
+
+/// Experiments in the order that is asked for. Two or three statements, whatever the number of rows.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn experiments(
-    database: &Database,
+    snapshot: &Snapshot,
     totals: &Totals,
     query: &ExperimentQuery,
     window: Window,
-) -> Result<Listed<Named>, DbErr> {
+) -> Result<ExperimentPage, DbErr> {
     let all = filtered(query);
-    let id = experiment::Column::Id;
-    let direction = if query.descending { sea_orm::Order::Desc } else { sea_orm::Order::Asc };
-    let mut select = windowed(all.clone(), id, window);
-    select = match query.order {
-        ExperimentOrder::Id => select,
-        ExperimentOrder::Label => select.order_by(experiment::Column::Label, direction.clone()),
-        ExperimentOrder::Scandate => select.order_by(experiment::Column::Scandate, direction.clone()),
-        ExperimentOrder::StateSince => select.order_by(experiment::Column::StateSince, direction.clone()),
-    };
-    let rows = named(select.order_by(id, direction), (id, experiment::Column::Label), database.reader()).await?;
-    let unordered = ExperimentQuery { order: ExperimentOrder::Id, descending: false, ..query.clone() };
+    let unordered = ExperimentQuery { order: ExperimentOrder::Id, descending: false, from: None, ..query.clone() };
     let key = format!("experiments {unordered:?}");
-    let count = total(database, totals, &key, all, window, rows.len()).await?;
-    Ok(Listed { rows, count })
+    if query.is_by_id() {
+        let columns = (experiment::Column::Id, experiment::Column::Label);
+        let listed = list_named(snapshot, totals, &key, all, columns, window).await?;
+        return Ok(ExperimentPage { listed, next: None });
+    }
+    let mut rows: Vec<Ordered> = in_order(all.clone(), query, window).all(snapshot).await?;
+    let more = window.cut(&mut rows);
+    let next = match rows.last() {
+        Some(last) if more => Some(cursor_behind(snapshot, query, last).await?),
+        _ => None,
+    };
+    let rows: Vec<Named> = rows.into_iter().map(|row| Named { id: row.id, label: row.label }).collect();
+    let window = Window { is_continued: query.from.is_some(), ..window };
+    Ok(ExperimentPage { listed: counted(snapshot, totals, &key, all, window, rows, more).await?, next })
+}
+
+fn in_order(
+    all: Select<experiment::Entity>,
+    query: &ExperimentQuery,
+    window: Window,
+) -> sea_orm::Selector<sea_orm::SelectModel<Ordered>> {
+    let column = |column: experiment::Column| Expr::col((experiment::Entity, column));
+    let (id, label) = (column(experiment::Column::Id), column(experiment::Column::Label));
+    let visible = query.from.as_ref().and_then(|cursor| cursor.visible.as_ref());
+    let (key, at) = match query.order {
+        ExperimentOrder::Id => (id.clone(), None),
+        ExperimentOrder::Label => (label, None),
+        ExperimentOrder::Scandate => (column(experiment::Column::Scandate), Some(column(experiment::Column::Scandate))),
+        ExperimentOrder::StateSince => {
+            let key = visible.map_or_else(|| column(experiment::Column::StateSince), VisibleActions::state_since);
+            (key.clone(), Some(key))
+        }
+    };
+    let direction = if query.descending { sea_orm::Order::Desc } else { sea_orm::Order::Asc };
+    let mut select = all;
+    if let Some(cursor) = &query.from {
+        select = select.filter(cursor.behind(&key, &id));
+    }
+    // An order by the id alone names it twice, which changes nothing.
+    select = select.order_by(key, direction.clone()).order_by(id, direction);
+    let select = windowed(select, experiment::Column::Id, window);
+    let select = select.select_only().columns([experiment::Column::Id, experiment::Column::Label]);
+    select.expr_as(at.unwrap_or_else(|| Expr::value(None::<NaiveDateTime>)), "at").into_model()
+}
+
+async fn cursor_behind(snapshot: &Snapshot, query: &ExperimentQuery, last: &Ordered) -> Result<Cursor, DbErr> {
+    let key = match (query.order, last.at) {
+        (ExperimentOrder::Label, _) => Key::Label(last.label.clone()),
+        (_, Some(at)) => Key::At(at),
+        (_, None) => Key::Id,
+    };
+    let visible = match (query.order, &query.from) {
+        // The later pages go on with what the first one saw.
+        (_, Some(cursor)) => cursor.visible.clone(),
+        (ExperimentOrder::StateSince, None) => Some(VisibleActions::now(snapshot).await?),
+        _ => None,
+    };
+    Ok(Cursor { order: query.order, descending: query.descending, key, id: last.id, visible })
 }
 
 fn filtered(query: &ExperimentQuery) -> Select<experiment::Entity> {
@@ -148,7 +218,7 @@ fn with_variable(name: &str, value: &str) -> sea_orm::sea_query::SelectStatement
 /// # Errors
 /// When the database cannot be read.
 pub async fn subjects(
-    database: &Database,
+    snapshot: &Snapshot,
     totals: &Totals,
     cohort: Option<i32>,
     label: Option<&str>,
@@ -167,7 +237,7 @@ pub async fn subjects(
         all = all.filter(contains(Column::Label, text));
     }
     let key = format!("subjects {cohort:?} {label:?} {archived}");
-    list_named(database, totals, &key, all, (Column::Id, Column::Label), window).await
+    list_named(snapshot, totals, &key, all, (Column::Id, Column::Label), window).await
 }
 
 /// Callback executions without their logs and values, which may be megabytes each.
@@ -175,7 +245,7 @@ pub async fn subjects(
 /// # Errors
 /// When the database cannot be read.
 pub async fn executions(
-    database: &Database,
+    snapshot: &Snapshot,
     totals: &Totals,
     status: Option<ExecutionStatus>,
     result: Option<ExecutionResult>,
@@ -194,10 +264,10 @@ pub async fn executions(
         all = all.filter(Column::CallbackId.eq(callback));
     }
     let rows = without_logs(windowed(all.clone(), Column::Id, window).order_by_asc(Column::Id));
-    let rows = rows.all(database.reader()).await?;
+    let mut rows = rows.all(snapshot).await?;
+    let more = window.cut(&mut rows);
     let key = format!("executions {status:?} {result:?} {callback:?}");
-    let count = total(database, totals, &key, all, window, rows.len()).await?;
-    Ok(Listed { rows, count })
+    counted(snapshot, totals, &key, all, window, rows, more).await
 }
 
 /// Messages that came to nothing.
@@ -205,15 +275,12 @@ pub async fn executions(
 /// # Errors
 /// When the database cannot be read.
 pub async fn dead_letters(
-    database: &Database,
+    snapshot: &Snapshot,
     totals: &Totals,
     window: Window,
 ) -> Result<Listed<dead_letter::Model>, DbErr> {
     use dead_letter::Column;
-    let all = dead_letter::Entity::find();
-    let rows = windowed(all.clone(), Column::Id, window).order_by_asc(Column::Id).all(database.reader()).await?;
-    let count = total(database, totals, "dead letters", all, window, rows.len()).await?;
-    Ok(Listed { rows, count })
+    list(snapshot, totals, "dead letters", dead_letter::Entity::find(), Column::Id, window).await
 }
 
 /// The ids that external systems have for subjects that are not archived.
@@ -241,7 +308,7 @@ pub fn scans() -> Select<scan::Entity> {
 /// # Errors
 /// When the database cannot be read.
 pub async fn actions(
-    database: &Database,
+    snapshot: &Snapshot,
     totals: &Totals,
     experiment: Option<i32>,
     window: Window,
@@ -253,9 +320,9 @@ pub async fn actions(
     }
     let rows = windowed(all.clone(), Column::Id, window).order_by_asc(Column::Id);
     let rows = rows.select_only().columns([Column::Id, Column::Success, Column::ReturnValue]);
-    let rows: Vec<ActionRow> = rows.into_model().all(database.reader()).await?;
-    let count = total(database, totals, &format!("actions {experiment:?}"), all, window, rows.len()).await?;
-    Ok(Listed { rows, count })
+    let mut rows: Vec<ActionRow> = rows.into_model().all(snapshot).await?;
+    let more = window.cut(&mut rows);
+    counted(snapshot, totals, &format!("actions {experiment:?}"), all, window, rows, more).await
 }
 
 /// An action in a list.

@@ -95,11 +95,13 @@ pub(in crate::web) async fn switch_role(
         Some(why) if !wants.fragment => return refused_page(&app, &looks, &session, id, why).await,
         _ => {}
     }
-    let connection = app.engine.database().reader();
-    let row = user::Entity::find_by_id(id).one(connection).await?.ok_or_else(|| missing("user", id))?;
-    let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
-    let roles = app.accounts.roles().await?;
-    let held = held_by(&app, &person, &roles).await?;
+    let snapshot = app.snapshot().await?;
+    let accounts = app.at(&snapshot).accounts;
+    let row = user::Entity::find_by_id(id).one(&snapshot).await?.ok_or_else(|| missing("user", id))?;
+    let person = accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
+    let roles = accounts.roles().await?;
+    let held = held_by(&snapshot, &accounts, &person, &roles).await?;
+    drop((accounts, snapshot));
     let status = if refused.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
     let content = SwitchesPart { person: user_row(row, &held, &roles, &looks.0), refused };
     Ok(with_status(page(&app, "user/switches.html", "users", &looks.0, content)?, status))

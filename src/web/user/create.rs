@@ -34,7 +34,10 @@ struct NewRole {
 }
 
 async fn new_page(app: &App, looks: &LoggedIn, form: &NewForm, problems: Problems) -> Result<Response, HttpError> {
-    let roles = app.accounts.roles().await?;
+    let snapshot = app.snapshot().await?;
+    let roles = app.at(&snapshot).accounts.roles().await?;
+    let labels = cohort_labels(&snapshot).await?;
+    drop(snapshot);
     let roles = roles.into_iter().map(|(role, _)| role).filter(|role| may_give(&looks.0, role));
     let new = |role: RoleRecord| NewRole {
         is_chosen: form.roles.contains(&role.row.name),
@@ -43,7 +46,6 @@ async fn new_page(app: &App, looks: &LoggedIn, form: &NewForm, problems: Problem
         description: role.row.description,
     };
     let status = if problems.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    let labels = cohort_labels(app).await?;
     let content = NewPage {
         cohorts: cohort_boxes(&labels, Some(&form.cohorts)),
         roles: roles.map(new).collect(),

@@ -12,10 +12,14 @@ use std::sync::Arc;
 
 use axum::response::{IntoResponse, Redirect, Response};
 use chrono::NaiveDateTime;
+use sea_orm::ConnectionTrait;
 use serde::Serialize;
 
-use crate::account::{AccountError, AccountState, Permission, Problems, RoleCohorts, RoleRecord, User, is_invited};
+use crate::account::{
+    AccountError, AccountState, Accounts, Permission, Problems, RoleCohorts, RoleRecord, User, is_invited,
+};
 use crate::app::App;
+use crate::database::Snapshot;
 use crate::entity::user;
 use crate::http::HttpError;
 
@@ -80,17 +84,22 @@ impl Held {
 }
 
 /// The labels of all cohorts by id.
-async fn cohort_labels(app: &App) -> Result<Arc<BTreeMap<i32, String>>, HttpError> {
-    Ok(Arc::new(cohort_choices(app).await?.into_iter().map(|one| (one.id, one.label)).collect()))
+async fn cohort_labels(connection: &impl ConnectionTrait) -> Result<Arc<BTreeMap<i32, String>>, HttpError> {
+    Ok(Arc::new(cohort_choices(connection).await?.into_iter().map(|one| (one.id, one.label)).collect()))
 }
 
 /// The roles of one person.
-async fn held_by(app: &App, person: &User, roles: &[(RoleRecord, u64)]) -> Result<Held, HttpError> {
+async fn held_by(
+    snapshot: &Snapshot,
+    accounts: &Accounts,
+    person: &User,
+    roles: &[(RoleRecord, u64)],
+) -> Result<Held, HttpError> {
     let has = |role: &&(RoleRecord, u64)| person.roles.contains(&role.0.row.name);
     Ok(Held {
         roles: roles.iter().filter(has).map(|(role, _)| role.row.id).collect(),
-        cohorts: app.accounts.role_cohorts(&[person.id]).await?.remove(&person.id).unwrap_or_default(),
-        labels: cohort_labels(app).await?,
+        cohorts: accounts.role_cohorts(&[person.id]).await?.remove(&person.id).unwrap_or_default(),
+        labels: cohort_labels(snapshot).await?,
     })
 }
 

@@ -64,11 +64,16 @@ pub(super) async fn user_page(
     typed: Typed,
     told: Option<&'static str>,
 ) -> Result<Response, HttpError> {
-    let connection = app.engine.database().reader();
-    let row = user::Entity::find_by_id(id).one(connection).await?.ok_or_else(|| missing("user", id))?;
-    let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
-    let roles = app.accounts.roles().await?;
-    let held = held_by(app, &person, &roles).await?;
+    let snapshot = app.snapshot().await?;
+    let accounts = app.at(&snapshot).accounts;
+    let row = user::Entity::find_by_id(id).one(&snapshot).await?.ok_or_else(|| missing("user", id))?;
+    let person = accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
+    let roles = accounts.roles().await?;
+    let held = held_by(&snapshot, &accounts, &person, &roles).await?;
+    let (sessions, tokens) = (accounts.sessions(id).await?, accounts.tokens(id).await?);
+    let events = audit::by_user(&snapshot, id, 20).await?;
+    let done_to = audit::of_user(&snapshot, id, 20).await?;
+    drop((accounts, snapshot));
     let mut permissions: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     for (role, _) in roles.iter().filter(|(role, _)| held.roles.contains(&role.row.id)) {
         // Of those for the whole study nothing holds for who has a role for certain cohorts.
@@ -104,16 +109,10 @@ pub(super) async fn user_page(
         logins: row.login_count,
         last_address: row.current_login_ip.clone(),
         permissions,
-        sessions: app
-            .accounts
-            .sessions(id)
-            .await?
-            .into_iter()
-            .map(|one| SessionRow::new(one, own.as_deref()))
-            .collect(),
-        tokens: app.accounts.tokens(id).await?.into_iter().map(|one| TokenRow::new(one, now)).collect(),
-        events: audit::by_user(connection, id, 20).await?.into_iter().map(EventRow::from).collect(),
-        done_to: audit::of_user(connection, id, 20).await?.into_iter().map(EventRow::from).collect(),
+        sessions: sessions.into_iter().map(|one| SessionRow::new(one, own.as_deref())).collect(),
+        tokens: tokens.into_iter().map(|one| TokenRow::new(one, now)).collect(),
+        events: events.into_iter().map(EventRow::from).collect(),
+        done_to: done_to.into_iter().map(EventRow::from).collect(),
         may_reset: is_reached && app.settings.security.recoverable && may_recover(&row),
         may_end_factor: is_reached && looks.0.id != id && row.second_factor_at.is_some(),
         reason,
