@@ -8,6 +8,8 @@ mod description;
 mod golden;
 mod lists;
 mod many;
+mod moment;
+mod paging;
 mod statements;
 
 use std::path::Path;
@@ -46,19 +48,12 @@ impl Server {
             Backend::Postgres => create_database("TEST_POSTGRES_URL").await,
             Backend::Mariadb => create_database("TEST_MARIADB_URL").await,
         };
-        let mut command = studygovernor(home.path(), &["serve"]);
-        command
-            .env("DATABASE_URL", &database)
-            .env("SECRET_KEY", "a key of the tests")
-            .env("SECURITY_PASSWORD_SALT", "a salt of the tests")
-            .env("STUDYGOV_ADMIN_USERNAME", "admin")
-            .env("STUDYGOV_ADMIN_EMAIL", "admin@example.com")
-            .env("STUDYGOV_ADMIN_PASSWORD", "admin")
-            .env("STUDYGOV_CALLBACK_METHOD", "rabbitmq")
-            .env("STUDYGOV_CELERY_BROKER", "amqp://127.0.0.1:1/")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null());
-        Self { program: Program::start(command), home, database }
+        Self { program: serve(home.path(), &database, environment), home, database }
+    }
+
+    /// Another server on the same database.
+    pub fn beside(&self, environment: &[(&str, &str)]) -> Program {
+        serve(self.home.path(), &self.database, environment)
     }
 
     /// With the accounts, systems, scantypes and the workflow of the recordings, one cohort and two subjects of it.
@@ -115,6 +110,22 @@ impl Server {
         let body = json!({ "label": label, "scandate": "2024-03-01T10:00:00", "subject_id": 1 });
         self.admin().post("/api/v2/experiments", body).await.expect(201)
     }
+}
+
+fn serve(home: &Path, database: &str, environment: &[(&str, &str)]) -> Program {
+    let mut command = studygovernor(home, &["serve"]);
+    command
+        .env("DATABASE_URL", database)
+        .env("SECRET_KEY", "a key of the tests")
+        .env("SECURITY_PASSWORD_SALT", "a salt of the tests")
+        .env("STUDYGOV_ADMIN_USERNAME", "admin")
+        .env("STUDYGOV_ADMIN_EMAIL", "admin@example.com")
+        .env("STUDYGOV_ADMIN_PASSWORD", "admin")
+        .env("STUDYGOV_CALLBACK_METHOD", "rabbitmq")
+        .env("STUDYGOV_CELERY_BROKER", "amqp://127.0.0.1:1/")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null());
+    Program::start(command)
 }
 
 /// The Python of the tests, with what `tests/requirements.txt` names.

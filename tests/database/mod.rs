@@ -1,5 +1,7 @@
 //! The schema, up and down, on the three databases.
 
+mod snapshot;
+
 use sea_orm::{ConnectionTrait, EntityTrait};
 use studygovernor::database::Database;
 use studygovernor::entity::{cohort, workflow};

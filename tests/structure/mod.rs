@@ -1,5 +1,7 @@
 //! The direction of dependencies, read from the imports.
 
+mod moment;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -122,6 +124,8 @@ const OF_COHORTS: &[&str] = &[
 const FOR_THE_PROGRAM: &[(&str, &str)] = &[
     // Of an experiment that was locked for somebody, so it is visible.
     ("src/engine/locked.rs", "callback_execution::Entity::find()"),
+    // Ids of the newest actions of the study; nothing else of them.
+    ("src/study/listing/cursor.rs", "action::Entity::find()"),
     // Names of cohorts for those who give roles for them: that is about the whole study.
     ("src/account/scope.rs", "cohort::Entity::find()"),
     // Names and ids of cohorts in imports from the command line; the API asks for the cohort before.
