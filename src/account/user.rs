@@ -109,6 +109,9 @@ pub enum AccountError {
     /// It is not what the caller had seen any more.
     #[error("the account has changed since it was read")]
     Changed,
+    /// Whoever finds a token could make permanent what it opens.
+    #[error("Passwords and e-mail addresses of accounts cannot be changed with a token; log in with a password.")]
+    NotWithToken,
     #[error("there is no role '{0}'")]
     UnknownRole(String),
     #[error(transparent)]

@@ -137,7 +137,7 @@ impl FromRequestParts<App> for Caller {
 }
 
 /// Somebody with the role `admin`.
-pub(super) struct Administrator;
+pub(super) struct Administrator(pub Caller);
 
 impl FromRequestParts<App> for Administrator {
     type Rejection = Response;
@@ -145,7 +145,7 @@ impl FromRequestParts<App> for Administrator {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         let caller = Caller::from_request_parts(parts, app).await?;
         match caller.user.is_admin() {
-            true => Ok(Self),
+            true => Ok(Self(caller)),
             false => Err(HttpError::NotYours("This needs the role 'admin'.".to_owned()).into_response()),
         }
     }

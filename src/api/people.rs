@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use crate::account::{NewUser, Permission, UserChanges};
+use crate::account::{AccountError, NewUser, Permission, UserChanges};
 use crate::app::App;
 use crate::entity::{role, user};
 use crate::http::HttpError;
@@ -144,8 +144,7 @@ pub(super) async fn update_user(
     problems.check()?;
     check_reach(app, caller, id).await?;
     if matches!(caller.by, By::Token(_)) && (changes.password.is_some() || changes.email.is_some()) {
-        let told = "Passwords and addresses are not changed with a token: who finds it would keep what it opens.";
-        return Err(HttpError::NotYours(told.to_owned()));
+        return Err(AccountError::NotWithToken.into());
     }
     Ok(app.accounts.update(id, changes, seen).await?)
 }

@@ -49,7 +49,8 @@ impl Config {
         })?;
         let app = started_app().await?;
         let (database, accounts, now) = (app.engine.database(), &app.accounts, app.engine.clock().now());
-        let plan = import::plan_configuration(database, accounts, &configuration, self.overwrite, now);
+        let existing = import::Existing::overwritten(self.overwrite);
+        let plan = import::plan_configuration(database, accounts, &configuration, existing, now);
         let plan = plan.await.map_err(Failure::because)?;
         if plan.is_empty() {
             err("everything in it is there already");
@@ -62,7 +63,7 @@ impl Config {
             err("this is the plan; --apply does it");
             return Ok(());
         }
-        let done = import::configure(database, accounts, &configuration, self.overwrite, now);
+        let done = import::configure(database, accounts, &configuration, existing, now);
         done.await.map_err(Failure::because)?;
         err("done");
         Ok(())

@@ -166,6 +166,7 @@ impl From<AccountError> for HttpError {
             }
             AccountError::Unknown => Self::NotFound("such user".to_owned()),
             AccountError::Changed => Self::Precondition,
+            AccountError::NotWithToken => Self::NotYours(error.to_string()),
             AccountError::NobodyActs(error) => error.into(),
             AccountError::Password(error) => Self::Internal(error.to_string()),
             AccountError::Database(error) => Self::Database(error),

@@ -17,6 +17,29 @@ use crate::study::{Label, register, revise};
 use super::configuration::{Configuration, RoleEntry, ScantypeEntry, SystemEntry};
 use super::people::{lock_users, prepare, set_user};
 
+/// What becomes of roles, users, systems and scantypes that exist already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// They stay as they are.
+    Kept,
+    /// They are set to what the text says.
+    Overwritten,
+    /// They are set to what the text says, but passwords and e-mail addresses must stay: the caller has a token.
+    OverwrittenButCredentials,
+}
+
+impl Existing {
+    /// What a person's answer to "overwrite?" means.
+    #[must_use]
+    pub fn overwritten(overwrite: bool) -> Self {
+        if overwrite { Self::Overwritten } else { Self::Kept }
+    }
+
+    pub(super) fn is_overwritten(self) -> bool {
+        self != Self::Kept
+    }
+}
+
 /// What was added or set.
 #[derive(Debug, Clone, Default)]
 pub struct Configured {
@@ -56,11 +79,11 @@ pub async fn plan_configuration(
     database: &Database,
     accounts: &Accounts,
     configuration: &Configuration,
-    overwrite: bool,
+    existing: Existing,
     now: NaiveDateTime,
 ) -> Result<Vec<Change>, AccountError> {
     let (undone, events) =
-        Box::pin(audit::watching(write(database, accounts, configuration, overwrite, now, false))).await;
+        Box::pin(audit::watching(write(database, accounts, configuration, existing, now, false))).await;
     undone?;
     let change = |event: crate::entity::audit_event::Model| Change {
         verb: event.verb,
@@ -72,7 +95,7 @@ pub async fn plan_configuration(
     Ok(events.into_iter().map(change).collect())
 }
 
-/// Writes what the text asks for. With `overwrite` what is there already is set to it too.
+/// Writes what the text asks for. What exists already is set to it too, as far as `existing` says.
 ///
 /// # Errors
 /// As [`AccountError`]; nothing is written then.
@@ -80,10 +103,10 @@ pub async fn configure(
     database: &Database,
     accounts: &Accounts,
     configuration: &Configuration,
-    overwrite: bool,
+    existing: Existing,
     now: NaiveDateTime,
 ) -> Result<Configured, AccountError> {
-    let configured = write(database, accounts, configuration, overwrite, now, true).await?;
+    let configured = write(database, accounts, configuration, existing, now, true).await?;
     for row in &configured.users {
         accounts.warn_if_weak(row);
     }
@@ -96,7 +119,7 @@ async fn write(
     database: &Database,
     accounts: &Accounts,
     configuration: &Configuration,
-    overwrite: bool,
+    existing: Existing,
     now: NaiveDateTime,
     is_kept: bool,
 ) -> Result<Configured, AccountError> {
@@ -105,7 +128,7 @@ async fn write(
     for entries in configuration.users.chunks(2) {
         let mut prepared = Vec::with_capacity(2);
         for entry in entries {
-            prepared.push(prepare(database, accounts, entry, overwrite, is_kept));
+            prepared.push(prepare(database, accounts, entry, existing, is_kept));
         }
         passwords.extend(try_join_all(prepared).await?);
     }
@@ -113,22 +136,22 @@ async fn write(
     let connection = &*transaction;
     let had_admin = has_admin(connection).await?;
     let mut configured = Configured::default();
-    if overwrite {
+    if existing.is_overwritten() {
         lock_users(connection, &configuration.users).await?;
     }
     for entry in &configuration.roles {
-        configured.roles.extend(set_role(connection, entry, overwrite, now).await?);
+        configured.roles.extend(set_role(connection, entry, existing, now).await?);
     }
     for (entry, password) in configuration.users.iter().zip(passwords) {
-        configured.users.extend(set_user(connection, accounts, entry, password, overwrite, now).await?);
+        configured.users.extend(set_user(connection, accounts, entry, password, existing, now).await?);
     }
     for entry in &configuration.external_systems {
-        configured.external_systems.extend(set_system(connection, entry, overwrite, now).await?);
+        configured.external_systems.extend(set_system(connection, entry, existing, now).await?);
     }
     for entry in &configuration.scantypes {
-        configured.scantypes.extend(set_scantype(connection, entry, overwrite).await?);
+        configured.scantypes.extend(set_scantype(connection, entry, existing).await?);
     }
-    if overwrite && had_admin && !has_admin(connection).await? {
+    if existing.is_overwritten() && had_admin && !has_admin(connection).await? {
         return Err(AccountError::LastAdmin);
     }
     if is_kept {
@@ -142,7 +165,7 @@ async fn write(
 async fn set_role(
     connection: &impl ConnectionTrait,
     entry: &RoleEntry,
-    overwrite: bool,
+    existing: Existing,
     now: NaiveDateTime,
 ) -> Result<Option<role::Model>, AccountError> {
     let permissions = entry.permissions.as_ref().map(|permissions| permissions.names().join(","));
@@ -169,7 +192,7 @@ async fn set_role(
         audit::record(connection, Event::new("create", "role", row.id, &row.name).after(shown_role(&row))).await?;
         return Ok(Some(row));
     };
-    if !overwrite {
+    if !existing.is_overwritten() {
         return Ok(None);
     }
     let before = shown_role(&found);
@@ -194,12 +217,12 @@ fn shown_role(row: &role::Model) -> serde_json::Value {
 async fn set_system(
     connection: &impl ConnectionTrait,
     entry: &SystemEntry,
-    overwrite: bool,
+    existing: Existing,
     now: NaiveDateTime,
 ) -> Result<Option<external_system::Model>, DbErr> {
     let Ok(name) = Label::parse(&entry.system_name) else { return Ok(None) };
     let registered = register::external_system(connection, &name, now).await?;
-    if !registered.is_new && !overwrite {
+    if !registered.is_new && !existing.is_overwritten() {
         return Ok(None);
     }
     let Some(row) = external_system::Entity::find_by_id(registered.id).one(connection).await? else { return Ok(None) };
@@ -212,10 +235,10 @@ async fn set_system(
 async fn set_scantype(
     connection: &impl ConnectionTrait,
     entry: &ScantypeEntry,
-    overwrite: bool,
+    existing: Existing,
 ) -> Result<Option<scantype::Model>, DbErr> {
     let registered = register::scantype(connection, entry.modality.trim(), entry.protocol.trim()).await?;
-    if !registered.is_new && !overwrite {
+    if !registered.is_new && !existing.is_overwritten() {
         return Ok(None);
     }
     let Some(row) = scantype::Entity::find_by_id(registered.id).one(connection).await? else { return Ok(None) };

@@ -17,6 +17,7 @@ use crate::database::Database;
 use crate::entity::user;
 
 use super::configuration::UserEntry;
+use super::configure::Existing;
 
 /// What becomes of an account's password. Found out before the transaction begins: hashing takes long.
 pub(super) enum Password {
@@ -35,13 +36,13 @@ pub(super) async fn prepare(
     database: &Database,
     accounts: &Accounts,
     entry: &UserEntry,
-    overwrite: bool,
+    existing: Existing,
     is_kept: bool,
 ) -> Result<Password, AccountError> {
     accounts.check(&new_user(entry))?;
     let found = same_as(entry).all(database.reader()).await?;
     match found.as_slice() {
-        [_, ..] if !overwrite => return Ok(Password::Untouched),
+        [_, ..] if !existing.is_overwritten() => return Ok(Password::Untouched),
         [row] if accounts.passwords().fits(&entry.password, &row.password).await => {
             return Ok(Password::Same(row.password.clone()));
         }
@@ -105,7 +106,7 @@ pub(super) async fn set_user(
     accounts: &Accounts,
     entry: &UserEntry,
     password: Password,
-    overwrite: bool,
+    existing: Existing,
     now: NaiveDateTime,
 ) -> Result<Option<user::Model>, AccountError> {
     let mut found = same_as(entry).all(connection).await?;
@@ -113,7 +114,7 @@ pub(super) async fn set_user(
         let hash = password.hash(accounts, entry).await?;
         return Ok(Some(accounts.insert(connection, &new_user(entry), hash, now).await?));
     };
-    if !overwrite {
+    if !existing.is_overwritten() {
         // A new name with the address of somebody who is there already: nobody would notice that it was left out.
         if row.username.to_lowercase() != entry.username.trim().to_lowercase() {
             let problem = format!("{}: the address {} is that of {}", entry.username, entry.email, row.username);
@@ -130,6 +131,9 @@ pub(super) async fn set_user(
         check_unique(connection, Some(before.id), &entry.username, &entry.email).await?;
     }
     let has_new_password = !password.is_that_of(&row.password);
+    if existing == Existing::OverwrittenButCredentials && (has_new_password || before.email != entry.email.trim()) {
+        return Err(AccountError::NotWithToken);
+    }
     if has_new_password || (row.active && entry.active == Some(false)) {
         end_access(connection, row.id, now).await?;
     }

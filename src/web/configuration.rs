@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::AccountError;
 use crate::app::App;
 use crate::http::{HttpError, LoggedIn};
-use crate::import::{configure, plan_configuration, read_configuration};
+use crate::import::{Existing, configure, plan_configuration, read_configuration};
 
 use super::page::{page, with_status};
 
@@ -46,6 +46,7 @@ pub(super) async fn apply_configuration(
     Form(form): Form<ConfigurationForm>,
 ) -> Result<Response, HttpError> {
     let overwrite = !form.overwrite.is_empty();
+    let existing = Existing::overwritten(overwrite);
     let typed = ConfigurationPage { text: form.text.clone(), overwrite, ..ConfigurationPage::default() };
     let configuration = match read_configuration(&form.text) {
         Ok(configuration) => configuration,
@@ -55,7 +56,7 @@ pub(super) async fn apply_configuration(
         }
     };
     let (database, accounts, now) = (app.engine.database(), &app.accounts, app.engine.clock().now());
-    let plan = match plan_configuration(database, accounts, &configuration, overwrite, now).await {
+    let plan = match plan_configuration(database, accounts, &configuration, existing, now).await {
         Ok(plan) => plan,
         Err(AccountError::Database(error)) => return Err(error.into()),
         Err(error) => return show(&app, &user, ConfigurationPage { problems: vec![error.to_string()], ..typed }),
@@ -64,6 +65,6 @@ pub(super) async fn apply_configuration(
         let plan = Some(plan.iter().map(ToString::to_string).collect());
         return show(&app, &user, ConfigurationPage { plan, ..typed });
     }
-    configure(database, accounts, &configuration, overwrite, now).await?;
+    configure(database, accounts, &configuration, existing, now).await?;
     show(&app, &user, ConfigurationPage { done: Some(plan.len()), ..ConfigurationPage::default() })
 }

@@ -321,3 +321,34 @@ async fn a_name_or_address_belongs_to_one_account_however_it_is_written() {
     admin.post("/api/v2/users", user("own@example.com", "own@example.com")).await.expect(201);
     server.basic("Alice@example.com", "alice-password").get("/api/v2/cohorts").await.expect(200);
 }
+
+/// One rule for all ways: a token, also an administrator's, changes no passwords and no e-mail addresses of accounts that exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_changes_no_credentials() {
+    let server = Server::study(Backend::Sqlite).await;
+    let made = server.admin().post("/api/v2/tokens", json!({ "label": "all" })).await.expect(201);
+    let token = server.bearer(made["token"].as_str().unwrap());
+    let user = |name: &str, password: &str, email: &str| {
+        let text =
+            format!("users: [{{username: {name}, name: N, password: {password}, email: {email}, active: true}}]");
+        json!({ "config_definition": text })
+    };
+    const PATH: &str = "/api/v2/service/config/import-config";
+    // A new account may be created, as with POST /users.
+    token.post(PATH, user("dora", "a long password", "dora@example.org")).await.expect(201);
+    let stays = json!({ "username": "dora", "password": "another password" });
+    for body in
+        [user("dora", "another password", "dora@example.org"), user("dora", "a long password", "mallory@example.org")]
+    {
+        let refused = token.put(PATH, body.clone()).await.expect(403);
+        assert!(refused["message"].as_str().unwrap().contains("with a token"), "{refused}");
+    }
+    token.put("/api/v1/users/4", stays.clone()).await.expect(403);
+    token.put("/api/v2/users/4", stays).await.expect(403);
+    // What is so already is no change, and everything else may be changed.
+    let other =
+        "users: [{username: dora, name: Dora, password: a long password, email: dora@example.org, active: false}]";
+    token.put(PATH, json!({ "config_definition": other })).await.expect(200);
+    // With a password it is allowed.
+    server.admin().put(PATH, user("dora", "another password", "mallory@example.org")).await.expect(200);
+}

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::show::{ExternalSystem, RoleSummary, Scantype, Summary, UserSummary};
-use crate::api::access::{Administrator, Everywhere};
+use crate::api::access::{Administrator, By, Everywhere};
 use crate::api::history::{self, CheckedTimeouts};
 use crate::api::input::{Body, Given, Problems, invalid};
 use crate::api::lookup::moment;
@@ -16,7 +16,7 @@ use crate::callback::FUNCTIONS;
 use crate::engine::EngineError;
 use crate::http::HttpError;
 use crate::http::needs::ActionUpdate;
-use crate::import::{Configured, configure, read_configuration};
+use crate::import::{Configured, Existing, configure, read_configuration};
 use crate::study::listing::Named;
 use crate::workflow;
 
@@ -53,7 +53,7 @@ async fn set_config(
     app: &App,
     addresses: &Addresses,
     body: ConfigBody,
-    overwrite: bool,
+    existing: Existing,
 ) -> Result<ConfigAnswer, HttpError> {
     let mut problems = Problems::default();
     let text = problems.required("config_definition", body.config_definition);
@@ -64,7 +64,7 @@ async fn set_config(
     })?;
     let now = app.engine.clock().now();
     let Configured { roles, users, external_systems, scantypes } =
-        configure(app.engine.database(), &app.accounts, &configuration, overwrite, now).await?;
+        configure(app.engine.database(), &app.accounts, &configuration, existing, now).await?;
     Ok(ConfigAnswer {
         updated_at: moment(now),
         users: users.into_iter().map(|row| addresses.user_summary(row)).collect(),
@@ -83,7 +83,7 @@ pub(super) async fn import_config(
     addresses: Addresses,
     Body(body): Body<ConfigBody>,
 ) -> Result<(StatusCode, axum::Json<ConfigAnswer>), HttpError> {
-    Ok((StatusCode::CREATED, axum::Json(set_config(&app, &addresses, body, false).await?)))
+    Ok((StatusCode::CREATED, axum::Json(set_config(&app, &addresses, body, Existing::Kept).await?)))
 }
 
 /// Adds them, and sets those that are there already.
@@ -91,11 +91,16 @@ pub(super) async fn import_config(
     security(("login" = ["role:admin"])), responses((status = 200, body = ConfigAnswer)))]
 pub(super) async fn overwrite_config(
     State(app): State<App>,
-    _: Administrator,
+    Administrator(caller): Administrator,
     addresses: Addresses,
     Body(body): Body<ConfigBody>,
 ) -> Result<axum::Json<ConfigAnswer>, HttpError> {
-    Ok(axum::Json(set_config(&app, &addresses, body, true).await?))
+    // One rule for all ways to change an account: PUT /users refuses it too.
+    let existing = match caller.by {
+        By::Token(_) => Existing::OverwrittenButCredentials,
+        _ => Existing::Overwritten,
+    };
+    Ok(axum::Json(set_config(&app, &addresses, body, existing).await?))
 }
 
 /// A workflow file.
