@@ -1,18 +1,33 @@
 //! `studygovernor db …`
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
+use sea_orm::{ConnectionTrait, DbBackend, Statement};
+
+use crate::config::DatabaseKind;
 
 use super::console::{err, out};
 use super::{Failure, connected_app};
 
-/// Look after the database
+/// Migrate, back up and empty the database
 #[derive(Subcommand)]
 pub(super) enum Db {
     /// Bring the tables up to date (the server does this by itself at its start)
     Migrate,
     /// Say which migrations are applied; exit code 1 when some are not
     Status,
+    Backup(Backup),
     Clean(Clean),
+}
+
+/// Copy the embedded SQLite database into a new file, also while a server runs
+///
+/// The copy is of one moment, and whole. For PostgreSQL and MariaDB use pg_dump or mariadb-dump, see docs/guide/backup.md.
+#[derive(Args)]
+pub(super) struct Backup {
+    /// The new file; only its owner can read it
+    file: PathBuf,
 }
 
 /// Take all tables away, with everything in them
@@ -28,6 +43,7 @@ impl Db {
         match self {
             Self::Migrate => migrate().await,
             Self::Status => status().await,
+            Self::Backup(backup) => backup.run().await,
             Self::Clean(clean) => clean.run().await,
         }
     }
@@ -50,6 +66,34 @@ async fn status() -> Result<(), Failure> {
         out(&format!("{} {name}", if *applied { "applied" } else { "pending" }));
     }
     if status.iter().all(|(_, applied)| *applied) { Ok(()) } else { Err(Failure::Told) }
+}
+
+impl Backup {
+    async fn run(self) -> Result<(), Failure> {
+        let app = connected_app().await?;
+        let tool = match app.settings.database.kind {
+            DatabaseKind::Sqlite => None,
+            DatabaseKind::Postgres => Some("pg_dump"),
+            DatabaseKind::Mysql => Some("mariadb-dump --single-transaction"),
+        };
+        if let Some(tool) = tool {
+            return Err(Failure::Usage(format!("this copies an SQLite database; use {tool} for this one")));
+        }
+        let shown = self.file.display();
+        let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("cannot write {shown}: {error}"));
+        let Some(name) = self.file.to_str() else { return Err(failed(&"its name is not Unicode")) };
+        // Made first, for its owner alone; SQLite writes into a file that is there when it is empty.
+        let mut options = std::fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.write(true).create_new(true).open(&self.file).map_err(|error| failed(&error))?;
+        let statement = Statement::from_sql_and_values(DbBackend::Sqlite, "VACUUM INTO ?", [name.into()]);
+        if let Err(error) = app.engine.database().reader().execute_raw(statement).await {
+            drop(std::fs::remove_file(&self.file));
+            return Err(failed(&error));
+        }
+        err(&format!("{} was copied into {shown}", app.settings.database.shown()));
+        Ok(())
+    }
 }
 
 impl Clean {
