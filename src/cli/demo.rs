@@ -16,7 +16,7 @@ use crate::study::Label;
 use crate::workflow;
 
 use super::console::{err, progress};
-use super::{Failure, serve, working_directory};
+use super::{Failure, serve, settings, working_directory};
 
 /// Run the server with an example study: 16 people, 32 sessions of a real data set, a quality-control workflow
 ///
@@ -30,6 +30,9 @@ pub(super) struct Demo {
     /// Prepare the folder and end, instead of serving
     #[arg(long)]
     prepare_only: bool,
+    /// Load the example into the study of the settings, with its files in the project home, and end
+    #[arg(long, conflicts_with_all = ["home", "prepare_only"])]
+    load: bool,
 }
 
 #[derive(Embed)]
@@ -39,6 +42,12 @@ struct Example;
 impl Demo {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let directory = working_directory()?;
+        if self.load {
+            let settings = settings()?;
+            let home = settings.project.home.clone();
+            unpack(&home)?;
+            return prepare(&settings, &home).await;
+        }
         let home = directory.join(&self.home);
         unpack(&home)?;
         let settings = Settings::read(&environment(&directory, &home)?, &directory)?;

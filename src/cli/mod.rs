@@ -11,6 +11,7 @@ mod demo;
 mod health;
 mod import;
 mod kubernetes;
+mod secrets;
 mod serve;
 mod user;
 mod worker;
@@ -59,6 +60,8 @@ enum Command {
     Health(health::Health),
     #[command(subcommand)]
     Kubernetes(kubernetes::Kubernetes),
+    #[command(subcommand)]
+    Secrets(secrets::Secrets),
     Completions(completions::Completions),
     Manual(completions::Manual),
 }
@@ -135,6 +138,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Demo(command) => Box::pin(command.run()).await,
         Command::Health(command) => command.run().await,
         Command::Kubernetes(command) => command.run().await,
+        Command::Secrets(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Manual(command) => command.run(),
     }

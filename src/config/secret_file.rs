@@ -1,5 +1,6 @@
 //! Secrets from files: `SECRET_KEY_FILE=/run/secrets/key` stands for `SECRET_KEY` with the text of that file, as Docker, Kubernetes and
-//! systemd hand secrets to a program.
+//! systemd hand secrets to a program. `STUDYGOV_SECRETS_DIR` names a folder with a file for each secret, called like the setting, for those
+//! that are not set otherwise; `studygovernor secrets make` fills it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,8 +29,18 @@ pub const SECRETS: &[&str] = &[
 /// # Errors
 /// When both forms are set, or the file cannot be read or is empty. The error names the variable, never the secret.
 pub(super) fn read(variables: &mut BTreeMap<String, String>, directory: &Path) -> Result<(), SettingError> {
+    let folder = variables.get("STUDYGOV_SECRETS_DIR").map(|folder| directory.join(folder.trim()));
     for name in SECRETS {
         let file_name = format!("{name}_FILE");
+        let is_set = |name: &str| variables.get(name).is_some_and(|value| !value.trim().is_empty());
+        if let Some(folder) = &folder
+            && !is_set(name)
+            && !is_set(&file_name)
+            && folder.join(name).is_file()
+        {
+            let path = folder.join(name).display().to_string();
+            variables.insert(file_name.clone(), path);
+        }
         let Some(path) = variables.get(&file_name).map(|path| path.trim()).filter(|path| !path.is_empty()) else {
             continue;
         };
@@ -67,6 +78,12 @@ mod tests {
         };
         let variables = run(&[("SECRET_KEY_FILE", "key"), ("SECRET_KEY", "")]).unwrap();
         assert_eq!(variables["SECRET_KEY"], " with blanks ");
+        // From the folder of secrets, unless it is set otherwise.
+        let folder = ("STUDYGOV_SECRETS_DIR", ".");
+        std::fs::write(home.path().join("DB_PASSWORD"), "from the folder").unwrap();
+        assert_eq!(run(&[folder]).unwrap()["DB_PASSWORD"], "from the folder");
+        assert_eq!(run(&[folder, ("DB_PASSWORD", "set")]).unwrap()["DB_PASSWORD"], "set");
+        assert_eq!(run(&[folder, ("DB_PASSWORD_FILE", "key")]).unwrap()["DB_PASSWORD"], " with blanks ");
         // Not a secret: its file is not read.
         assert!(!run(&[("STUDYGOV_PORT_FILE", "key")]).unwrap().contains_key("STUDYGOV_PORT"));
         for (entries, words) in [

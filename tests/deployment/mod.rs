@@ -10,12 +10,14 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use chrono::TimeDelta;
+use sea_orm::EntityTrait;
 use serde_json::{Value, json};
 use studygovernor::queue::{Available, claim};
 use studygovernor::study::queue_load::queue_loads;
 
+use crate::api::Server;
 use crate::support::{
-    Program, Said, Study, create_database, eventually, on_every_database, studygovernor, use_condition_worker,
+    Backend, Program, Said, Study, create_database, eventually, on_every_database, studygovernor, use_condition_worker,
 };
 
 on_every_database! {
@@ -206,6 +208,31 @@ async fn secrets_of_a_cluster_are_made_once_and_never_changed() {
 }
 
 #[test]
+fn a_folder_of_secrets_is_filled_once() {
+    let home = tempfile::tempdir().unwrap();
+    let make = |set: Option<&str>| {
+        let names = ["secrets", "make", "--folder", "secrets", "SECRET_KEY", "SECURITY_PASSWORD_SALT", "DB_PASSWORD"];
+        let mut command = studygovernor(home.path(), &names);
+        command.envs(set.map(|set| ("DB_PASSWORD", set)));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", output.err());
+        output.out()
+    };
+    let read = |name: &str| std::fs::read_to_string(home.path().join("secrets").join(name)).unwrap();
+    let said = make(Some("p@ss word"));
+    assert!(said.contains("SECRET_KEY is not set: one was created") && !said.contains("DB_PASSWORD"), "{said}");
+    assert_eq!(read("DB_PASSWORD"), "p@ss word");
+    let key = read("SECRET_KEY");
+    assert!(key.len() == 43 && !said.contains(&key) && key != read("SECURITY_PASSWORD_SALT"), "{said}");
+    assert_eq!(make(None), "");
+    assert_eq!((read("SECRET_KEY"), read("DB_PASSWORD")), (key, "p@ss word".to_owned()));
+    make(Some("another"));
+    assert_eq!(read("DB_PASSWORD"), "another");
+    let output = studygovernor(home.path(), &["secrets", "make", "--folder", "secrets", "HOME"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", output.err());
+}
+
+#[test]
 fn packages_get_completions_and_a_manual() {
     let home = tempfile::tempdir().unwrap();
     for shell in ["bash", "zsh", "fish"] {
@@ -217,4 +244,41 @@ fn packages_get_completions_and_a_manual() {
     for page in ["studygovernor.1", "studygovernor-serve.1", "studygovernor-import-bids.1"] {
         assert!(std::fs::read_to_string(home.path().join(page)).unwrap().contains(".TH"), "{page}");
     }
+}
+
+/// The guide's way: a copy is taken while a server writes, the file is put back, the audit trail is whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_the_embedded_database_is_whole_and_can_be_put_back() {
+    let server = Server::study(Backend::Sqlite).await;
+    let admin = server.admin();
+    admin.post("/api/v2/cohorts", json!({ "label": "before" })).await.expect(201);
+    let command = |arguments: &[&str]| {
+        let mut command = studygovernor(server.home.path(), arguments);
+        command.env("DATABASE_URL", &server.database).env("SECRET_KEY", "a key of the tests");
+        command.env("SECURITY_PASSWORD_SALT", "a salt of the tests").output().unwrap()
+    };
+    let writing = async {
+        for number in 0..30 {
+            admin.post("/api/v2/cohorts", json!({ "label": format!("c{number}") })).await.expect(201);
+        }
+    };
+    let copying = async { tokio::task::block_in_place(|| command(&["db", "backup", "copy.db"])) };
+    let ((), output) = tokio::join!(writing, copying);
+    assert!(output.status.success(), "{}", output.err());
+    let copy = server.home.path().join("copy.db");
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&copy.metadata().unwrap().permissions()) & 0o777, 0o600);
+    let again = command(&["db", "backup", "copy.db"]);
+    assert_eq!(again.status.code(), Some(1), "a copy is never overwritten: {}", again.err());
+    // What the copy says, asked by the same program.
+    let ask = |arguments: &[&str]| {
+        let mut command = studygovernor(server.home.path(), arguments);
+        command.env("DATABASE_URL", format!("sqlite:///{}", copy.display())).env("SECRET_KEY", "a key of the tests");
+        command.env("SECURITY_PASSWORD_SALT", "a salt of the tests").output().unwrap()
+    };
+    let verified = ask(&["audit", "verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", verified.err());
+    let engine = Study::of(&format!("sqlite:///{}", copy.display())).await;
+    let cohorts = studygovernor::entity::cohort::Entity::find().all(engine.database().reader()).await.unwrap();
+    assert!(cohorts.iter().any(|cohort| cohort.label == "before"));
+    assert_eq!(ask(&["db", "status"]).status.code(), Some(0));
 }
