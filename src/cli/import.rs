@@ -9,6 +9,7 @@ use crate::engine::Actor;
 use crate::entity::kind::Origin;
 use crate::import::{self, Intake, bids, table};
 use crate::study::Label;
+use crate::workflow::yaml;
 
 use super::console::{err, out, progress};
 use super::{Failure, started_app};
@@ -39,8 +40,9 @@ pub(super) struct Config {
 impl Config {
     async fn run(self) -> Result<(), Failure> {
         let shown = self.file.display();
-        let text = std::fs::read_to_string(&self.file)
-            .map_err(|error| Failure::Failed(format!("cannot read {shown}: {error}")))?;
+        let bytes =
+            std::fs::read(&self.file).map_err(|error| Failure::Failed(format!("cannot read {shown}: {error}")))?;
+        let text = yaml::decode(&bytes).map_err(|error| Failure::Failed(format!("{shown}: {error}")))?;
         let configuration = import::read_configuration(&text).map_err(|problems| {
             for problem in problems {
                 err(&format!("{shown}: {problem}"));

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use crate::account::Permission;
 use crate::study::Label;
@@ -56,13 +57,10 @@ impl Permissions {
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserEntry {
-    #[serde(deserialize_with = "text")]
     pub username: String,
-    #[serde(deserialize_with = "text")]
     pub password: String,
-    #[serde(default, deserialize_with = "some_text")]
+    #[serde(default)]
     pub name: Option<String>,
-    #[serde(deserialize_with = "text")]
     pub email: String,
     #[serde(default, deserialize_with = "flag")]
     pub active: Option<bool>,
@@ -86,43 +84,50 @@ pub struct SystemEntry {
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct ScantypeEntry {
-    #[serde(deserialize_with = "text")]
     pub modality: String,
-    #[serde(deserialize_with = "text")]
     pub protocol: String,
-}
-
-/// YAML takes `2026` for a number; a name or a password it is all the same.
-fn text<'de, D: Deserializer<'de>>(given: D) -> Result<String, D::Error> {
-    match serde_json::Value::deserialize(given)? {
-        serde_json::Value::String(text) => Ok(text),
-        serde_json::Value::Number(number) => Ok(number.to_string()),
-        other => Err(D::Error::custom(format!("{other} is no text"))),
-    }
-}
-
-fn some_text<'de, D: Deserializer<'de>>(given: D) -> Result<Option<String>, D::Error> {
-    match serde_json::Value::deserialize(given)? {
-        serde_json::Value::Null => Ok(None),
-        other => text(other).map(Some).map_err(D::Error::custom),
-    }
 }
 
 /// `true` and `false`, and `1` and `0`.
 fn flag<'de, D: Deserializer<'de>>(given: D) -> Result<Option<bool>, D::Error> {
-    match serde_json::Value::deserialize(given)? {
-        serde_json::Value::Null => Ok(None),
-        serde_json::Value::Bool(flag) => Ok(Some(flag)),
-        serde_json::Value::Number(number) if number == 0.into() || number == 1.into() => Ok(Some(number == 1.into())),
+    match Value::deserialize(given)? {
+        Value::Null => Ok(None),
+        Value::Bool(flag) => Ok(Some(flag)),
+        Value::Number(number) if number == 0.into() || number == 1.into() => Ok(Some(number == 1.into())),
         other => Err(D::Error::custom(format!("active is true or false, and not {other}"))),
     }
 }
 
+/// Reads a text on a thread where nothing else waits: a large one takes seconds.
+///
+/// # Errors
+/// As [`read_configuration`].
+pub async fn read_configuration_in_background(text: String) -> Result<Configuration, Vec<RowProblem>> {
+    let read = tokio::task::spawn_blocking(move || read_configuration(&text)).await;
+    read.unwrap_or_else(|error| {
+        Err(vec![RowProblem { place: "line 1".to_owned(), message: format!("reading it failed: {error}") }])
+    })
+}
+
+/// Problems that are listed; the rest is counted.
+const MOST_PROBLEMS: usize = 200;
+
 /// Reads a text.
 ///
 /// # Errors
-/// Everything that is wrong with it, each with its line.
+/// What is wrong with it, each with its line: the first few hundred problems, and how many more there are.
 pub fn read_configuration(text: &str) -> Result<Configuration, Vec<RowProblem>> {
+    read_all(text).map_err(|mut problems| {
+        if problems.len() > MOST_PROBLEMS {
+            let more = problems.len() - MOST_PROBLEMS;
+            problems.truncate(MOST_PROBLEMS);
+            problems.push(RowProblem { place: "and".to_owned(), message: format!("{more} more problems") });
+        }
+        problems
+    })
+}
+
+fn read_all(text: &str) -> Result<Configuration, Vec<RowProblem>> {
     let problem = |line: u32, message: String| RowProblem { place: format!("line {line}"), message };
     let document = yaml::parse(text).map_err(|error| vec![problem(error.place.line, error.message)])?;
     if !matches!(document.content, Content::Mapping(_)) {
@@ -174,12 +179,13 @@ fn twice(configuration: &Configuration) -> Vec<RowProblem> {
     let roles = configuration.roles.iter().map(|one| ("role", &one.name));
     let systems = configuration.external_systems.iter().map(|one| ("external system", &one.system_name));
     let scantypes = configuration.scantypes.iter().map(|one| ("scantype", &one.protocol));
+    // A user name may be the address too.
+    let both: BTreeSet<&str> =
+        configuration.users.iter().filter(|one| one.username == one.email).map(|one| one.username.as_str()).collect();
     let mut seen = BTreeSet::new();
     let mut problems = Vec::new();
     for (kind, name) in users.chain(roles).chain(systems).chain(scantypes) {
-        // A user name may be the address too.
-        let own =
-            configuration.users.iter().any(|one| kind == "user" && one.username == one.email && one.email == *name);
+        let own = kind == "user" && both.contains(name.as_str());
         if !seen.insert((kind, name.trim().to_lowercase())) && !own {
             problems.push(RowProblem { place: format!("{kind} {name}"), message: "stands here twice".to_owned() });
         }
@@ -211,13 +217,19 @@ fn too_long(configuration: &Configuration) -> Vec<RowProblem> {
 /// The entries of one list of the text.
 fn entries<T: DeserializeOwned>(document: &Node, key: &str, problems: &mut Vec<RowProblem>) -> Vec<T> {
     let Some(list) = document.get(key) else { return Vec::new() };
-    if !matches!(list.content, Content::Sequence(_)) && list.to_json() != serde_json::Value::Null {
+    if !matches!(list.content, Content::Sequence(_)) && list.to_json() != Value::Null {
         let message = format!("{key} must be a list");
         problems.push(RowProblem { place: format!("line {}", list.place.line), message });
     }
     let mut read = Vec::new();
     for item in list.items() {
-        match serde_json::from_value(item.to_json()) {
+        let before = problems.len();
+        let value = entry(item, problems);
+        // What is said already is not said once more in the words of the reader.
+        if problems.len() > before {
+            continue;
+        }
+        match serde_json::from_value(value) {
             Ok(entry) => read.push(entry),
             Err(error) => problems.push(RowProblem {
                 place: format!("line {}", item.place.line),
@@ -226,4 +238,47 @@ fn entries<T: DeserializeOwned>(document: &Node, key: &str, problems: &mut Vec<R
         }
     }
     read
+}
+
+/// Keys whose values are texts, whatever YAML takes them for: a user may be called `007` and a protocol `2026`.
+const TEXTS: [&str; 9] =
+    ["description", "email", "modality", "name", "password", "protocol", "system_name", "url", "username"];
+
+/// Keys whose values are a text or a list of texts.
+const LISTS: [&str; 2] = ["permissions", "roles"];
+
+/// An entry as JSON, with texts where texts are wanted. A number that would become another text than was written is a problem:
+/// with a password nobody could log in.
+fn entry(item: &Node, problems: &mut Vec<RowProblem>) -> Value {
+    let Content::Mapping(fields) = &item.content else { return item.to_json() };
+    let mut read = serde_json::Map::new();
+    for (key, value) in fields {
+        let name = key.text.as_str();
+        let value = match &value.content {
+            Content::Sequence(items) if LISTS.contains(&name) => {
+                items.iter().map(|item| text_of(name, item, problems)).collect()
+            }
+            _ if TEXTS.contains(&name) || LISTS.contains(&name) => text_of(name, value, problems),
+            _ => value.to_json(),
+        };
+        read.insert(name.to_owned(), value);
+    }
+    Value::Object(read)
+}
+
+fn text_of(name: &str, node: &Node, problems: &mut Vec<RowProblem>) -> Value {
+    match node.meant_text() {
+        Ok(Some(text)) => text.into(),
+        Ok(None) => node.to_json(),
+        Err(problem) => {
+            // A password stands in no message.
+            let problem = match name {
+                "password" => "without quotes YAML reads another value than is written; put it in quotes".to_owned(),
+                _ => problem,
+            };
+            problems
+                .push(RowProblem { place: format!("line {}", node.place.line), message: format!("{name}: {problem}") });
+            Value::Null
+        }
+    }
 }

@@ -17,7 +17,7 @@ use chrono::{NaiveDate, NaiveDateTime};
 
 use crate::study::{Label, VariableValue};
 
-pub use configuration::{Configuration, read_configuration};
+pub use configuration::{Configuration, read_configuration, read_configuration_in_background};
 pub use configure::{Change, Configured, Existing, configure, plan_configuration};
 pub use write::{Outcome, Summary, register_session, register_subject, write};
 

@@ -127,3 +127,13 @@ fn write_script(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+/// Arguments without quotes reach the program as PyYAML would have read them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_gets_numbers_as_pyyaml_reads_them() {
+    let study = running_study().await;
+    let arguments = "binary: echo, args: [08, 019, 1e3, 12e5, 0o17, 010, 0x1F, 1_000, 12:30, 1.50, 12345678901234567890123, 2024-01-01, y], kwargs: {--ses: 09}";
+    let ended = run(&study, &format!("function: command, callback_arguments: {{{arguments}}}")).await;
+    let wanted = "08 019 1e3 12e5 0o17 8 31 1000 750 1.5 12345678901234567890123 2024-01-01 y --ses 09\n";
+    assert_eq!(values(&ended)["stdout"], wanted);
+}

@@ -206,3 +206,66 @@ fn every_bad_row_is_told_with_its_line() {
     let without_cohort = read_table("subject,date_of_birth,experiment,scan_date\ns,1950-01-01,e,2024-01-01\n", None);
     assert!(without_cohort.unwrap().problems[0].message.contains("--cohort"));
 }
+
+/// Names, protocols and passwords of a configuration are texts; what YAML reads differently than it is written is refused.
+#[test]
+fn a_configuration_says_texts_as_they_are_written() {
+    let text = "
+users:
+- {username: 2026, email: a@example.com, password: 012345678901, name: 08, roles: [007x, 12]}
+- {username: b, email: b@example.com, password: 1e3}
+scantypes:
+- {modality: MR, protocol: 08}
+- {modality: MR, protocol: 1e3}
+- {modality: MR, protocol: 2024-01-01}
+external_systems:
+- {system_name: 3, url: http://x}
+roles:
+- {name: 12, description: 1.5, permissions: user_read}
+";
+    let read = import::read_configuration(text).unwrap();
+    let [ada, bob] = &read.users[..] else { panic!("{:?}", read.users) };
+    assert_eq!(
+        (ada.username.as_str(), ada.password.as_str(), ada.name.as_deref()),
+        ("2026", "012345678901", Some("08"))
+    );
+    assert_eq!((bob.password.as_str(), ada.roles.clone().unwrap()), ("1e3", vec!["007x".to_owned(), "12".to_owned()]));
+    let protocols: Vec<&str> = read.scantypes.iter().map(|one| one.protocol.as_str()).collect();
+    assert_eq!(protocols, ["08", "1e3", "2024-01-01"]);
+    assert_eq!((read.external_systems[0].system_name.as_str(), read.roles[0].name.as_str()), ("3", "12"));
+
+    let wrong = "
+users:
+- {username: 0755, email: a@example.com, password: 01234567}
+- {username: b, email: b@example.com, password: yes}
+scantypes:
+- {modality: MR, protocol: 1_000}
+- {modality: on, protocol: x}
+";
+    let problems: Vec<String> =
+        import::read_configuration(wrong).unwrap_err().iter().map(ToString::to_string).collect();
+    for words in [
+        "line 3: username: 0755 without quotes is the number 493; write '0755' or '493' in quotes",
+        "line 3: password: without quotes YAML reads another value than is written; put it in quotes",
+        "line 4: password: without quotes",
+        "line 6: protocol: 1_000 without quotes is the number 1000",
+        "line 7: modality: on without quotes means true",
+    ] {
+        assert!(problems.iter().any(|problem| problem.starts_with(words)), "{words}\n{problems:#?}");
+    }
+    assert!(
+        problems.iter().all(|problem| !problem.contains("01234567")),
+        "a password stands in no message: {problems:?}"
+    );
+
+    // Thousands of problems are counted, and the first ones listed.
+    let many: String =
+        (0..5_000).map(|number| format!("- {{modality: MR, protocol: {number}, x: [1], x-{number}: 0}}\n")).collect();
+    let many = format!("scantypes:\n- {{modality: [MR], protocol: x}}\n{many}{}", "- 3\n".repeat(5_000));
+    let problems = import::read_configuration(&many).unwrap_err();
+    assert!(
+        problems.len() <= 201 && problems.last().unwrap().to_string().contains("more problems"),
+        "{}",
+        problems.len()
+    );
+}
