@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::callback::FUNCTIONS;
 use crate::study::overview;
 use crate::view::Templates;
-use crate::workflow::{self, Definition, Severity, check, upgrade};
+use crate::workflow::{self, Definition, check, check_file, upgrade};
 
 use super::console::{err, out};
 use super::{Failure, settings, started_app};
@@ -97,14 +97,14 @@ impl Workflow {
 
 /// The workflow in a file; every problem is told.
 fn read(file: &Path) -> Result<Definition, Failure> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
-    let checked = check(&text, &FUNCTIONS);
+    let bytes =
+        std::fs::read(file).map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
+    let checked = check_file(&bytes, &FUNCTIONS);
     for problem in &checked.problems {
         err(&format!("{}: {problem}", file.display()));
     }
     checked.definition.ok_or_else(|| {
-        let errors = checked.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+        let errors = checked.errors;
         Failure::Failed(format!("{} has {errors} {}", file.display(), if errors == 1 { "error" } else { "errors" }))
     })
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::AccountError;
 use crate::app::App;
 use crate::http::{HttpError, LoggedIn};
-use crate::import::{Existing, configure, plan_configuration, read_configuration};
+use crate::import::{Existing, configure, plan_configuration, read_configuration_in_background};
 
 use super::page::{page, with_status};
 
@@ -48,7 +48,7 @@ pub(super) async fn apply_configuration(
     let overwrite = !form.overwrite.is_empty();
     let existing = Existing::overwritten(overwrite);
     let typed = ConfigurationPage { text: form.text.clone(), overwrite, ..ConfigurationPage::default() };
-    let configuration = match read_configuration(&form.text) {
+    let configuration = match read_configuration_in_background(form.text).await {
         Ok(configuration) => configuration,
         Err(problems) => {
             let problems = problems.iter().map(ToString::to_string).collect();

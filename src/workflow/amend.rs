@@ -83,10 +83,12 @@ pub async fn amend_callback(
     database: &Database,
     id: i32,
     changes: CallbackChanges,
-    functions: &[&str],
+    functions: &'static [&'static str],
     seen: impl AsyncFnOnce(&database::WriteTransaction, &callback::Model) -> Result<bool, sea_orm::DbErr>,
 ) -> Result<callback::Model, AmendError> {
-    changes.check(functions)?;
+    // Arguments may be long, and reading YAML keeps a thread busy.
+    let checked = tokio::task::spawn_blocking(move || changes.check(functions).map(|()| changes)).await;
+    let changes = checked.map_err(|error| database_error(&error))??;
     let transaction = database.begin().await?;
     let row = callback::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
     let row = row.ok_or(AmendError::NotFound(id))?;
@@ -116,6 +118,10 @@ pub async fn amend_callback(
     }
     transaction.commit().await?;
     Ok(row)
+}
+
+fn database_error(error: &tokio::task::JoinError) -> AmendError {
+    AmendError::Database(sea_orm::DbErr::Custom(error.to_string()))
 }
 
 fn shown(row: &callback::Model) -> serde_json::Value {

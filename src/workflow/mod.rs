@@ -18,7 +18,7 @@ pub mod yaml;
 use sea_orm::DbErr;
 
 pub use amend::{AmendError, CallbackChanges, amend_callback};
-pub use check::{Checked, Problem, Severity, check};
+pub use check::{Checked, Problem, Severity, check, check_file, check_in_background};
 pub use definition::{CallbackDefinition, Definition, StateDefinition, TransitionDefinition};
 pub use dot::to_dot;
 pub use graph::{Graph, Graphs};

@@ -1,5 +1,7 @@
 //! Workflow files: checked, loaded, upgraded, drawn.
 
+mod yaml;
+
 use studygovernor::callback::FUNCTIONS;
 use studygovernor::workflow::{self, Severity, StateKind, WorkflowError, check, draw, to_dot, upgrade};
 
@@ -162,9 +164,9 @@ fn every_problem_has_its_place() {
         (
             "label: x\nstates:\n  - {label: a, transitions: [{destination: b}]}\n  - label: b\n    callbacks:\n      - {label: c, function: sleep, callback_arguments: {queue: two words}}\n      - {label: d, function: sleep, callback_arguments: '{queue: \"\"}'}\n      - {label: e, function: sleep, callback_arguments: {queue: [gpu]}}\n      - {label: f, function: sleep, callback_arguments: {queue: gpu-2}}\n",
             &[
-                (6, 65, "queue is no name of a queue"),
-                (7, 57, "queue is no name of a queue"),
-                (8, 65, "queue is no name of a queue"),
+                (6, 65, "queue is not a valid name of a queue"),
+                (7, 57, "queue is not a valid name of a queue"),
+                (8, 65, "queue is not a valid name of a queue"),
             ],
         ),
         (&TOO_LONG, &[(1, 8, "longer than 100")]),
@@ -189,6 +191,89 @@ static TOO_LONG: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
         "x".repeat(101)
     )
 });
+
+/// Each of these took minutes while a message was written, or a name compared, for each pair of states.
+#[test]
+fn tens_of_thousands_of_errors_are_counted_and_the_first_are_listed() {
+    let states = |state: fn(usize) -> String| (0..20_000).map(state).collect::<String>();
+    let nowhere = states(|at| format!("- {{label: s{at}, transitions: [{{destination: nowhere{at}}}]}}\n"));
+    let roots = states(|at| format!("- {{label: s{at}}}\n"));
+    let mapped = states(|at| format!("      v{at}: {at}\n"));
+    let mapped = format!(
+        "- label: a\n  callbacks:\n  - label: c\n    function: sleep\n    variable_map:\n{mapped}  transitions: [{{destination: b}}]\n- label: b\n"
+    );
+    let one_line: String = (0..12_000)
+        .map(|at| format!("{{label: s{at}, transitions: [{{destination: s{}, condition: \"1 +* 2\"}}]}},", at + 1))
+        .collect();
+    let began = std::time::Instant::now();
+    for (text, least) in [
+        (format!("label: x\nstates:\n{nowhere}"), 20_000),
+        (format!("label: x\nstates:\n{roots}"), 19_999),
+        (format!("label: x\nstates:\n{mapped}"), 20_000),
+        (format!("label: x\nstates: [{one_line}{{label: s12000}}]\n"), 12_000),
+    ] {
+        let checked = check(&text, &FUNCTIONS);
+        assert!(checked.definition.is_none() && checked.errors >= least, "{}", checked.errors);
+        let listed = checked.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+        assert_eq!(listed, 201);
+        let last = checked.problems.iter().rfind(|problem| problem.severity == Severity::Error).unwrap();
+        assert_eq!(last.message, format!("and {} more errors", checked.errors - 200));
+    }
+    assert!(began.elapsed() < std::time::Duration::from_mins(2), "{:?}", began.elapsed());
+}
+
+#[test]
+fn conditions_that_the_sandbox_does_not_know_are_warnings_with_their_place() {
+    let text = "
+label: odd
+states:
+  - {label: a, transitions: [{destination: b}]}
+  - label: b
+    callbacks: [{label: c, function: sleep, condition: \"math.floor(1.5) == 1\"}]
+    transitions:
+      - {destination: c, condition: \"datetime.datetime.utcnow() - experiment.scandate > datetime.timedelta(days=30)\"}
+      - {destination: c, condition: type(experiment.label) == str}
+      - destination: c
+        condition: |
+          (experiment.label == 'x' and
+            experiment.id == 3)
+      - {destination: c, condition: 'experiment.subject.label == ''x'' '}
+  - {label: c}
+";
+    let checked = check(text, &FUNCTIONS);
+    assert!(checked.definition.is_some());
+    let told: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
+    for words in [
+        "line 6, column 57: warning: condition: the module 'math' is not available",
+        "line 13, column 24: warning: condition: 'experiment' has no 'id' here",
+        "line 14, column 49: warning: condition: 'experiment' has no 'subject' here",
+    ] {
+        assert!(told.iter().any(|line| line.starts_with(words)), "{words}\n{told:#?}");
+    }
+    assert_eq!(told.len(), 3, "{told:#?}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused_with_a_true_sentence() {
+    let said = |bytes: &[u8]| {
+        let checked = workflow::check_file(bytes, &FUNCTIONS);
+        assert_eq!((checked.errors, checked.problems.len()), (1, 1), "{checked:?}");
+        checked.problems[0].to_string()
+    };
+    assert!(said(b"").contains("line 1, column 1: error: the file is empty"));
+    assert!(said(b"\xef\xbb\xbf\n").contains("the file is empty"));
+    assert!(said(b"# only a remark\n").contains("the file is empty: it has comments only, or no value"));
+    assert!(
+        said(b"---\nlabel: a\n---\nlabel: b\n")
+            .contains("line 3, column 1: error: not readable as YAML: the text has more than one document")
+    );
+    assert!(said(b"label: caf\xe9\n").contains("line 1, column 11: error: the byte 0xe9 is not UTF-8"));
+    let sound = "label: x\nstates: [{label: a, transitions: [{destination: 08}]}, {label: 08}]\n";
+    let utf16: Vec<u8> = format!("\u{feff}{sound}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let checked = workflow::check_file(&utf16, &FUNCTIONS);
+    assert_eq!(checked.definition.unwrap().states[1].label, "08");
+    assert_eq!(checked.problems, []);
+}
 
 #[test]
 fn what_is_odd_is_a_warning() {

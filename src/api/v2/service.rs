@@ -16,7 +16,7 @@ use crate::callback::FUNCTIONS;
 use crate::engine::EngineError;
 use crate::http::HttpError;
 use crate::http::needs::ActionUpdate;
-use crate::import::{Configured, Existing, configure, read_configuration};
+use crate::import::{Configured, Existing, configure, read_configuration_in_background};
 use crate::study::listing::Named;
 use crate::workflow;
 
@@ -58,7 +58,7 @@ async fn set_config(
     let mut problems = Problems::default();
     let text = problems.required("config_definition", body.config_definition);
     let text = problems.all(text)?;
-    let configuration = read_configuration(&text).map_err(|problems| {
+    let configuration = read_configuration_in_background(text).await.map_err(|problems| {
         let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
         invalid("config_definition", problems.join("; "))
     })?;
@@ -132,7 +132,7 @@ pub(super) async fn import_workflow(
 
 /// Loads a workflow from the text of its file.
 async fn load_workflow(app: &App, text: &str) -> Result<crate::entity::workflow::Model, HttpError> {
-    let checked = workflow::check(text, &FUNCTIONS);
+    let checked = workflow::check_in_background(text.to_owned(), &FUNCTIONS).await;
     let Some(definition) = checked.definition else {
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
         return Err(invalid("workflow_definition", problems.join("; ")));
