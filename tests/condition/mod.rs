@@ -1,5 +1,6 @@
 //! The tables that any interpreter behind this module has to pass.
 
+mod answers;
 mod expressions;
 mod hostile;
 
@@ -9,7 +10,7 @@ use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use serde_json::json;
 
 use studygovernor::workflow::condition::{
-    CallbackFacts, EvaluationError, ExperimentFacts, Facts, Value, check, evaluate,
+    CallbackFacts, EvaluationError, ExperimentFacts, Facts, Value, check, evaluate, review,
 };
 
 fn at(year: i32, month: u32, day: u32, hour: u32) -> NaiveDateTime {
@@ -19,6 +20,10 @@ fn at(year: i32, month: u32, day: u32, hour: u32) -> NaiveDateTime {
 /// The one experiment that all tables are about: scanned on a Thursday, 31 days before now.
 fn facts() -> Facts {
     crate::support::use_condition_worker();
+    bare_facts()
+}
+
+fn bare_facts() -> Facts {
     let callback =
         |result: &str, result_values| CallbackFacts { status: "done".into(), result: result.into(), result_values };
     let values = json!({"n": 12, "big": u64::MAX, "ratio": 0.75, "series": [{"name": "t1", "scans": [1, 2, 3]}], "deep": {"a": {"b": null}}});

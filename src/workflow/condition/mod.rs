@@ -9,14 +9,19 @@
 //!
 //! - `syntax` decides what may be compiled at all, before anything runs.
 //! - `values` turns facts into Python values; they are copies, so a condition cannot change a fact.
-//! - `process` keeps the one worker process and asks it; it ends a worker that is late.
+//! - `process` keeps the one worker process and asks it, again when there was no answer.
 //! - `worker` is what runs over there: [`serve`], with `sandbox` that compiles, runs and answers what monty asks.
+//! - `rewrite`, with `percent`, says what Python has and monty has not in other words.
+//! - `review` says what the sandbox does not know, when a workflow is checked.
 //! - `cache` keeps what was learnt about a text, here and there.
 //!
 //! Nothing outside this module knows `monty`; the tables in the tests are what a replacement would have to pass.
 
 mod cache;
+mod percent;
 mod process;
+mod review;
+mod rewrite;
 mod sandbox;
 mod syntax;
 mod values;
@@ -25,13 +30,15 @@ mod worker;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime};
 use serde::{Deserialize, Serialize};
 
 use cache::Cache;
-pub use process::use_worker;
+pub use process::{use_worker, worker_id};
+pub use review::{Finding, review};
 use syntax::Reads;
 pub use syntax::SyntaxError;
 pub use worker::serve;
@@ -112,8 +119,8 @@ pub enum EvaluationError {
     /// The interpreter itself failed. This is a bug there; the condition is answered with an error all the same.
     #[error("the interpreter failed: {0}")]
     Broken(String),
-    /// There is no worker to ask: this says nothing about the condition, and may be tried again.
-    #[error("no worker for conditions: {0}")]
+    /// There was no answer: this says nothing about the condition, which has to be evaluated again.
+    #[error("a condition could not be evaluated now: {0}")]
     Unavailable(String),
 }
 
@@ -128,21 +135,47 @@ pub fn check(text: &str) -> Result<(), SyntaxError> {
     if is_blank(text) { Ok(()) } else { known(text).map(drop) }
 }
 
+/// How long [`evaluate`] waits for an answer.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An evaluation that took place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluated {
+    /// The truth of the condition's value, or its own error.
+    pub outcome: Result<bool, EvaluationError>,
+    /// Processor time that it took.
+    pub spent: Duration,
+}
+
 /// The truth of the condition's value. A blank text is true.
 ///
-/// Bounded in time and memory, but it blocks: call it in `spawn_blocking`. Evaluations wait for each other.
+/// Bounded in processor time and memory, but it blocks: call it in `spawn_blocking`. Evaluations wait for each other.
 ///
 /// # Errors
-/// Whatever kept the condition from having an answer; its text is one line, fit for people.
+/// The condition's own error, or [`EvaluationError::Unavailable`] when there was no answer within [`PATIENCE`]; the text is
+/// one line, fit for people.
 pub fn evaluate(text: &str, facts: &Facts) -> Result<bool, EvaluationError> {
+    evaluate_within(text, facts, PATIENCE)?.outcome
+}
+
+/// The same with the time that it took, within `patience`.
+///
+/// # Errors
+/// [`EvaluationError::Unavailable`] when there was no answer: nothing may be decided then.
+pub fn evaluate_within(text: &str, facts: &Facts, patience: Duration) -> Result<Evaluated, EvaluationError> {
+    let at_once = |outcome| Ok(Evaluated { outcome, spent: Duration::ZERO });
     if is_blank(text) {
-        return Ok(true);
+        return at_once(Ok(true));
     }
-    let reads = known(text)?;
+    let reads = match known(text) {
+        Ok(reads) => reads,
+        Err(error) => return at_once(Err(error.into())),
+    };
     if let Some(refused) = &reads.refused {
-        return Err(EvaluationError::Raised(refused.clone()));
+        return at_once(Err(EvaluationError::Raised(refused.clone())));
     }
-    process::ask(&worker::Question { text: text.into(), inputs: values::inputs(facts, &reads), now: facts.now })?
+    let question = worker::Question { text: text.into(), inputs: values::inputs(facts, &reads), now: facts.now };
+    process::ask(&question, patience)
 }
 
 /// Checks a text, or remembers that it was checked.

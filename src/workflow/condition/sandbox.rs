@@ -5,6 +5,7 @@
 
 use std::{
     any::Any,
+    borrow::Cow,
     panic::{AssertUnwindSafe, catch_unwind},
     time::Duration,
 };
@@ -17,17 +18,21 @@ use monty_types::{
 };
 
 use super::{
-    EvaluationError,
+    EvaluationError, rewrite,
     syntax::{self, Reads, SyntaxError, error_at, one_line},
     values,
+    worker::{Verdict, processor_time},
 };
 
-/// Time on the clock for running. A usual condition takes a few microseconds.
+/// Processor time for running. A usual condition takes a few microseconds.
 pub(super) const MAX_DURATION: Duration = Duration::from_millis(50);
 
-/// Runs before [`EvaluationError::TooSlow`]. The limit is on the clock, not on the processor, so a machine that is
-/// busy elsewhere can make an innocent condition late; it will hardly do so twice.
-const ATTEMPTS: usize = 2;
+/// monty's own limit is on the clock, so a machine that is busy elsewhere, or a signal that stops the process, can end an
+/// innocent run. Such a run does not count; the next one gets twice the time on the clock, up to this.
+const MAX_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How often a limit has to be reached until it counts as the condition's own error.
+pub(super) const REACHED: u32 = 2;
 
 /// Bytes of one large result (`'x' * n`, `10 ** n`), refused before it is made: the least that monty looks at. Most of
 /// what wants too much ends here, in an ordinary error; the rest ends with the worker.
@@ -51,7 +56,10 @@ pub(super) struct Program {
 /// It is asked for its truth in there: the value itself could be large, and would be copied out.
 pub(super) fn compile(text: &str) -> Result<Program, SyntaxError> {
     let reads = syntax::read(text)?;
-    let code = format!("import datetime\nTrue if (\n{}\n) else False", text.trim());
+    let parsed = syntax::parse_body(text)?;
+    let body = text.trim();
+    let body = syntax::expression(&parsed).map_or(Cow::Borrowed(body), |parsed| rewrite::supported(body, parsed));
+    let code = format!("import datetime\nTrue if (\n{body}\n) else False");
     let names = vec!["experiment".to_owned(), "callbacks".to_owned()];
     let compiled = catch_unwind(|| MontyRun::new(code, "condition", names, CompileOptions::default()));
     let run = compiled
@@ -77,26 +85,42 @@ fn error_in(text: &str, exception: &MontyException) -> SyntaxError {
 }
 
 /// Runs a condition on the values of its two names.
-pub(super) fn run(program: &Program, inputs: &[MontyObject], now: NaiveDateTime) -> Result<bool, EvaluationError> {
-    let mut outcome = Err(EvaluationError::TooSlow);
-    for _ in 0..ATTEMPTS {
-        outcome = attempt(program, inputs.to_vec(), now);
-        if outcome != Err(EvaluationError::TooSlow) {
-            break;
+pub(super) fn run(program: &Program, inputs: &[MontyObject], now: NaiveDateTime) -> Verdict {
+    let mut patience = MAX_DURATION;
+    let mut reached = 0;
+    loop {
+        let began = processor_time();
+        let outcome = attempt(program, inputs.to_vec(), now, patience);
+        match outcome {
+            Err(EvaluationError::TooLarge) => reached += 1,
+            // Nearly all of the limit: the clocks do not agree to the microsecond.
+            Err(EvaluationError::TooSlow) if processor_time().saturating_sub(began) * 10 >= MAX_DURATION * 9 => {
+                reached += 1;
+            }
+            Err(EvaluationError::TooSlow) if patience >= MAX_PATIENCE => return Verdict::Starved,
+            Err(EvaluationError::TooSlow) => patience *= 2,
+            outcome => return Verdict::Evaluated(outcome),
+        }
+        if reached >= REACHED {
+            return Verdict::Evaluated(outcome);
         }
     }
-    outcome
 }
 
 /// One run. A panic in the interpreter becomes an answer: the worker can go on, for nothing of the run outlives it.
-fn attempt(program: &Program, inputs: Vec<MontyObject>, now: NaiveDateTime) -> Result<bool, EvaluationError> {
+fn attempt(
+    program: &Program,
+    inputs: Vec<MontyObject>,
+    now: NaiveDateTime,
+    patience: Duration,
+) -> Result<bool, EvaluationError> {
     let run = &program.run;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         // Asking for the time means suspending, for which monty wants the program for itself; others need no copy.
         if program.reads.clock {
-            answering(run.clone(), inputs, now)
+            answering(run.clone(), inputs, now, patience)
         } else {
-            run.run(inputs, tracker(), PrintWriter::Disabled)
+            run.run(inputs, tracker(patience), PrintWriter::Disabled)
         }
     }));
     match outcome {
@@ -108,8 +132,13 @@ fn attempt(program: &Program, inputs: Vec<MontyObject>, now: NaiveDateTime) -> R
 }
 
 /// Runs and answers what the host is asked.
-fn answering(run: MontyRun, inputs: Vec<MontyObject>, now: NaiveDateTime) -> Result<MontyObject, MontyException> {
-    let mut progress = run.start(inputs, tracker(), PrintWriter::Disabled)?;
+fn answering(
+    run: MontyRun,
+    inputs: Vec<MontyObject>,
+    now: NaiveDateTime,
+    patience: Duration,
+) -> Result<MontyObject, MontyException> {
+    let mut progress = run.start(inputs, tracker(patience), PrintWriter::Disabled)?;
     for _ in 0..MAX_QUESTIONS {
         progress = match progress {
             RunProgress::Complete(value) => return Ok(value),
@@ -132,6 +161,7 @@ fn answering(run: MontyRun, inputs: Vec<MontyObject>, now: NaiveDateTime) -> Res
 fn answer(call: &OsFunctionCall, now: NaiveDateTime) -> ExtFunctionResult {
     match call {
         OsFunctionCall::DateTimeNow(None) => values::date_time(now).into(),
+        OsFunctionCall::DateTimeNow(Some(zone)) => values::date_time_in(now, zone).into(),
         OsFunctionCall::DateToday => values::date(now.date()).into(),
         other => denied(other.name()).into(),
     }
@@ -141,9 +171,9 @@ fn denied(name: &str) -> MontyException {
     MontyException::new(ExcType::PermissionError, Some(format!("'{name}' is not available in a condition")))
 }
 
-fn tracker() -> ResourceTracker {
+fn tracker(patience: Duration) -> ResourceTracker {
     let limits =
-        ResourceLimits::default().max_duration(MAX_DURATION).max_memory(MAX_RESULT).max_recursion_depth(MAX_RECURSION);
+        ResourceLimits::default().max_duration(patience).max_memory(MAX_RESULT).max_recursion_depth(MAX_RECURSION);
     ResourceTracker::new(limits)
 }
 

@@ -11,9 +11,11 @@ use ruff_python_ast::{
     token::TokenKind,
     visitor::{Visitor, walk_expr, walk_parameter},
 };
-use ruff_python_parser::{Mode, ParseOptions, lexer, parse};
+use ruff_python_parser::{Mode, ParseOptions, Parsed, lexer, parse};
 use ruff_text_size::Ranged;
 use serde::{Deserialize, Serialize};
+
+use super::rewrite;
 
 /// Characters (bytes, in fact) of a text. The longest condition seen in use has about 200.
 pub(super) const MAX_TEXT: usize = 10_000;
@@ -29,7 +31,7 @@ const MAX_DEPTH: u16 = 64;
 /// Builtins of monty that a condition has no use for: they reach for the host, write, or go around the rule on
 /// names with two underscores. Everything that needs the host is refused by the sandbox once more.
 /// `pow` is here because with three arguments it can work for hours in one step, which no limit interrupts;
-/// `**` does the rest of it, under a limit.
+/// with two it is written as `**`, which has a limit.
 const DENIED: [&str; 10] = ["open", "print", "pow", "id", "getattr", "hasattr", "setattr", "type", "object", "input"];
 
 /// Builtins that monty keeps as types, besides those it lists in [`BuiltinsFunctions`].
@@ -80,21 +82,35 @@ pub(super) struct Reads {
 
 /// Parses the text and looks at every node once.
 pub(super) fn read(text: &str) -> Result<Reads, SyntaxError> {
-    refuse_size(text)?;
-    // Like `eval`, which strips blanks in front; YAML blocks bring them along.
-    let body = text.trim();
+    let parsed = parse_body(text)?;
     let start = text.len() - text.trim_start().len();
-    let options = ParseOptions::from(Mode::Expression).with_max_recursion_depth(MAX_DEPTH);
-    let parsed = parse(body, options)
-        .map_err(|e| error_at(text, start + usize::from(e.location.start()), &e.error.to_string()))?;
     let mut walk = Walk { reads: Reads::default(), depth: 0, error: None };
-    if let Mod::Expression(module) = parsed.syntax() {
-        walk.visit_expr(&module.body);
+    if let Some(expression) = expression(&parsed) {
+        walk.visit_expr(expression);
     }
     match walk.error {
         Some((offset, message)) => Err(error_at(text, start + offset, message)),
         None => Ok(walk.reads),
     }
+}
+
+/// Parses the text without the blanks around it: like `eval`, which strips them in front; YAML blocks bring them along.
+pub(super) fn parse_body(text: &str) -> Result<Parsed<Mod>, SyntaxError> {
+    refuse_size(text)?;
+    let start = text.len() - text.trim_start().len();
+    let options = ParseOptions::from(Mode::Expression).with_max_recursion_depth(MAX_DEPTH);
+    parse(text.trim(), options)
+        .map_err(|e| error_at(text, start + usize::from(e.location.start()), &e.error.to_string()))
+}
+
+/// The expression that was parsed.
+pub(super) fn expression(parsed: &Parsed<Mod>) -> Option<&Expr> {
+    if let Mod::Expression(module) = parsed.syntax() { Some(&module.body) } else { None }
+}
+
+/// Names that a condition cannot use, except in a few forms that lead nowhere ([`rewrite::is_harmless`]).
+pub(super) fn is_refused(name: &str) -> bool {
+    name.starts_with("__") || DENIED.contains(&name)
 }
 
 fn refuse_size(text: &str) -> Result<(), SyntaxError> {
@@ -137,7 +153,7 @@ impl Walk {
         match name {
             "experiment" => self.reads.experiment = true,
             "callbacks" => self.reads.all_callbacks = true,
-            _ if name.starts_with("__") || DENIED.contains(&name) => {
+            _ if is_refused(name) => {
                 self.reads.refused.get_or_insert_with(|| one_line(&format!("NameError: name '{name}' is not defined")));
             }
             _ => {}
@@ -152,7 +168,7 @@ impl Walk {
                     .refused
                     .get_or_insert_with(|| one_line(&format!("AttributeError: '{name}' is not available")));
             }
-            "now" | "today" => self.reads.clock = true,
+            "now" | "today" | "utcnow" => self.reads.clock = true,
             _ => {}
         }
     }
@@ -195,6 +211,18 @@ impl<'a> Visitor<'a> for Walk {
             Expr::Await(_) => return self.refuse(expr, "'await' is not allowed in a condition"),
             Expr::Yield(_) | Expr::YieldFrom(_) => return self.refuse(expr, "'yield' is not allowed in a condition"),
             Expr::Starred(_) if self.depth == 0 => return self.refuse(expr, "cannot use starred expression here"),
+            // What `type` gives is for comparing; called, it would make something.
+            Expr::Call(call) if matches!(&*call.func, Expr::Call(inner) if rewrite::is_harmless(inner)) => {
+                self.reads.refused.get_or_insert_with(|| "TypeError: this result cannot be called".to_owned());
+            }
+            Expr::Call(call) if rewrite::is_harmless(call) => {
+                self.depth += 1;
+                for argument in &*call.arguments.args {
+                    self.visit_expr(argument);
+                }
+                self.depth -= 1;
+                return;
+            }
             Expr::Name(name) if name.ctx == ExprContext::Load => self.name(&name.id),
             Expr::Name(name) => self.bind(&name.id, usize::from(name.start())),
             Expr::Attribute(attribute) => self.attribute(&attribute.attr),

@@ -2,7 +2,8 @@
 
 use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use monty_types::{
-    DictPairs, MontyClassInstance, MontyClassType, MontyDate, MontyDateTime, MontyObject, MontyTime, MontyUuid,
+    DictPairs, MontyClassInstance, MontyClassType, MontyDate, MontyDateTime, MontyObject, MontyTime, MontyTimeZone,
+    MontyUuid,
 };
 
 use super::{CallbackFacts, ExperimentFacts, Facts, Value, syntax::Reads};
@@ -121,6 +122,18 @@ pub(super) fn date_time(value: NaiveDateTime) -> MontyObject {
         offset_seconds: None,
         timezone_name: None,
     })
+}
+
+/// The answer to `datetime.datetime.now(zone)`; `value` is UTC.
+pub(super) fn date_time_in(value: NaiveDateTime, zone: &MontyTimeZone) -> MontyObject {
+    match date_time(value + chrono::TimeDelta::seconds(zone.offset_seconds.into())) {
+        MontyObject::DateTime(local) => MontyObject::DateTime(MontyDateTime {
+            offset_seconds: Some(zone.offset_seconds),
+            timezone_name: zone.name.clone(),
+            ..local
+        }),
+        other => other,
+    }
 }
 
 fn time(value: NaiveTime) -> MontyObject {
