@@ -63,7 +63,7 @@ impl App {
         Ok(Self {
             accounts: Accounts::new(database.clone(), passwords, clock.clone(), rules),
             totals: Totals::default(),
-            engine: Engine::new(database, clock),
+            engine: Engine::new(database, clock).with_transition_limit(settings.callback.transitions_per_minute),
             templates: Templates::new(&settings.web, &settings.security)?,
             broker: Arc::default(),
             settings: Arc::new(settings),

@@ -28,6 +28,8 @@ pub struct CallbackSettings {
     pub broker_prefix: String,
     /// How long nobody may claim what was published before it is published once more.
     pub republish: Duration,
+    /// Transitions that an experiment may make by itself within a minute before it is put on hold; 0 is no limit.
+    pub transitions_per_minute: u32,
 }
 
 impl CallbackSettings {
@@ -60,6 +62,11 @@ impl CallbackSettings {
             broker,
             broker_prefix: broker_prefix(environment)?,
             republish,
+            transitions_per_minute: environment.number(
+                "STUDYGOV_TRANSITIONS_PER_MINUTE",
+                100,
+                "a number of transitions (0 for no limit)",
+            )?,
         })
     }
 }

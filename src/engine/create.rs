@@ -13,6 +13,7 @@ use crate::study::variable::{VariableValue, set_variables};
 use crate::study::{Label, Visible};
 use crate::workflow::{self, Graph};
 
+use super::answers::Turn;
 use super::locked::{Entered, Locked};
 use super::{Actor, Engine, EngineError, retried};
 
@@ -42,7 +43,7 @@ impl Engine {
     ) -> Result<experiment::Model, EngineError> {
         retried(async || {
             let transaction = self.database.begin().await?;
-            let (transaction, experiment) = self.create_experiment_in(transaction, new, actor).await?;
+            let (transaction, experiment) = self.create(transaction, new, actor, Turn::default()).await?;
             transaction.commit().await?;
             self.dispatched.notify_one();
             Ok(experiment)
@@ -60,6 +61,16 @@ impl Engine {
         transaction: WriteTransaction,
         new: &NewExperiment,
         actor: &Actor,
+    ) -> Result<(WriteTransaction, experiment::Model), EngineError> {
+        self.create(transaction, new, actor, Turn::staying()).await
+    }
+
+    async fn create(
+        &self,
+        transaction: WriteTransaction,
+        new: &NewExperiment,
+        actor: &Actor,
+        turn: Turn,
     ) -> Result<(WriteTransaction, experiment::Model), EngineError> {
         let workflow = match &new.workflow {
             Some(reference) => workflow::find(&*transaction, reference).await?,
@@ -90,7 +101,7 @@ impl Engine {
         let after = json!({ "subject_id": new.subject_id, "scandate": new.scandate, "workflow": workflow.label });
         let event = Event::new("create", "experiment", experiment.id, &experiment.label).of_experiment(experiment.id);
         audit::record(&*transaction, event.after(after)).await?;
-        let mut locked = Locked { transaction, experiment, now, graph };
+        let mut locked = Locked { transaction, experiment, now, graph, turn };
         if self.enter(&mut locked, &transition, &destination, actor, None).await? == Entered::Skipped {
             self.settle(&mut locked, actor).await?;
         }

@@ -6,6 +6,8 @@ use crate::database;
 use crate::entity::kind::ExecutionStatus;
 use crate::workflow::WorkflowError;
 
+use super::answers::Pending;
+
 /// One error, one cause; the edges map it to a status and a sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -37,12 +39,18 @@ pub enum EngineError {
     Archived { kind: &'static str, id: i32 },
     #[error("{kind} {id} is not archived")]
     NotArchived { kind: &'static str, id: i32 },
+    #[error("experiment {0} is not on hold")]
+    NotHeld(i32),
     #[error("there is no workflow yet; load one first")]
     NoWorkflow,
     #[error("workflow '{0}' has not exactly one root with one exit")]
     NoRoot(String),
+    /// No condition was decided about, and nothing has changed: the same may be asked for again.
     #[error("conditions cannot be evaluated now: {0}")]
     NoInterpreter(String),
+    /// Never leaves the engine: conditions have to be evaluated without the lock, then the verb is done again.
+    #[error("conditions have to be evaluated first")]
+    Elsewhere(Box<Pending>),
     #[error(transparent)]
     Workflow(#[from] WorkflowError),
     #[error(transparent)]
@@ -59,7 +67,6 @@ impl EngineError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Database(error) => database::is_transient(error),
-            Self::NoInterpreter(_) => true,
             _ => false,
         }
     }

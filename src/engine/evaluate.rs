@@ -6,20 +6,22 @@ use serde_json::{Map, Value, json};
 
 use crate::database::Snapshot;
 use crate::entity::{experiment, state, transition};
-use crate::workflow::condition::{self, Facts};
+use crate::workflow::condition::Facts;
 use crate::workflow::yaml;
 
+use super::answers::{NOT_EVALUATED, Tried, Turn};
 use super::locked::executions_of;
 use super::{Engine, EngineError, facts};
 
-/// What came of trying one transition. `test_result` is none when an earlier one was taken.
+/// What came of trying one transition. `test_result` is none when an earlier one was taken, and when it was not evaluated,
+/// which `error` then says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evaluation {
     pub transition_id: i32,
     pub destination: String,
     pub condition: Option<String>,
     pub test_result: Option<bool>,
-    /// Why the condition could not be evaluated; it counts as false.
+    /// Why the condition could not be evaluated; it counts as false. With no `test_result`: why it was not evaluated.
     pub error: Option<String>,
 }
 
@@ -41,9 +43,6 @@ impl Evaluation {
     }
 }
 
-/// Whether a condition holds, or why that cannot be said.
-pub(super) type Answer = Result<bool, String>;
-
 /// A transition out of the current state, and whether it can be taken now.
 #[derive(Debug, Clone)]
 pub struct Possible {
@@ -60,6 +59,11 @@ impl Possible {
     }
 }
 
+/// The text of a condition that has to be evaluated.
+pub(super) fn condition_text(condition: Option<&str>) -> Option<&str> {
+    condition.filter(|text| !text.trim().is_empty())
+}
+
 /// The transitions out of a state at one moment, with what their conditions ask about.
 #[derive(Debug)]
 pub struct Exits {
@@ -69,44 +73,42 @@ pub struct Exits {
 
 /// Whether any of the conditions needs facts to be answered.
 pub(super) fn any_condition<'a>(mut conditions: impl Iterator<Item = Option<&'a str>>) -> bool {
-    conditions.any(|condition| condition.is_some_and(|text| !text.trim().is_empty()))
+    conditions.any(|condition| condition_text(condition).is_some())
 }
 
 impl Engine {
-    /// Whether a condition holds; no condition does. The inner error is the text of why it could not be evaluated.
+    /// Tries transitions in their order until one holds; with `all`, tries the rest too. Where the time for evaluating is used
+    /// up, nothing is decided about that transition and those behind it.
     ///
     /// # Errors
-    /// [`EngineError::NoInterpreter`] when there was nobody to ask: that says nothing about the condition, so nothing
-    /// may be decided.
-    pub(super) async fn holds(&self, condition: Option<&str>, facts: &Arc<Facts>) -> Result<Answer, EngineError> {
-        let Some(text) = condition.filter(|text| !text.trim().is_empty()) else { return Ok(Ok(true)) };
-        let failed = |error: &dyn std::fmt::Display| EngineError::NoInterpreter(error.to_string());
-        let _permit = self.evaluations.acquire().await.map_err(|error| failed(&error))?;
-        let (text, facts) = (text.to_owned(), Arc::clone(facts));
-        let outcome = tokio::task::spawn_blocking(move || condition::evaluate(&text, &facts)).await;
-        match outcome.map_err(|error| failed(&error))? {
-            Err(error @ condition::EvaluationError::Unavailable(_)) => Err(failed(&error)),
-            outcome => Ok(outcome.map_err(|error| error.to_string())),
-        }
-    }
-
-    /// Tries transitions in their order until one holds; with `all`, tries the rest too.
+    /// [`EngineError::NoInterpreter`] and [`EngineError::Elsewhere`] when there was no answer: that says nothing about the
+    /// condition, so nothing may be decided.
     pub(super) async fn try_transitions(
         &self,
         transitions: &[(transition::Model, state::Model)],
         facts: &Arc<Facts>,
         all: bool,
+        turn: &mut Turn,
     ) -> Result<Vec<Evaluation>, EngineError> {
-        let mut taken = false;
+        let (mut taken, mut over) = (false, false);
         let mut evaluations = Vec::with_capacity(transitions.len());
-        for (transition, destination) in transitions {
-            let (test_result, error) = if taken && !all {
-                (None, None)
-            } else {
-                match self.holds(transition.condition.as_deref(), facts).await? {
-                    Ok(holds) => (Some(holds), None),
-                    Err(error) => (Some(false), Some(error)),
-                }
+        for (at, (transition, destination)) in transitions.iter().enumerate() {
+            let (test_result, error) = match condition_text(transition.condition.as_deref()) {
+                _ if taken && !all => (None, None),
+                _ if over => (None, Some(NOT_EVALUATED.to_owned())),
+                None => (Some(true), None),
+                Some(text) => match self.answers.ask(turn, text, facts).await? {
+                    Tried::Answered(Ok(holds)) => (Some(holds), None),
+                    Tried::Answered(Err(error)) => (Some(false), Some(error)),
+                    Tried::OverBudget => {
+                        over = true;
+                        (None, Some(NOT_EVALUATED.to_owned()))
+                    }
+                    Tried::Elsewhere => {
+                        let left = transitions[at..].iter().map(|(transition, _)| transition.condition.as_deref());
+                        return Err(self.answers.pending(turn, left, facts, !all));
+                    }
+                },
             };
             taken |= test_result == Some(true);
             evaluations.push(Evaluation {
@@ -139,7 +141,7 @@ impl Engine {
     /// When the conditions cannot be evaluated now.
     pub async fn evaluate_exits(&self, exits: Exits) -> Result<Vec<Possible>, EngineError> {
         let _turn = self.views.acquire().await.map_err(|error| EngineError::NoInterpreter(error.to_string()))?;
-        let evaluations = self.try_transitions(&exits.transitions, &exits.facts, true).await?;
+        let evaluations = self.try_transitions(&exits.transitions, &exits.facts, true, &mut Turn::staying()).await?;
         let possible = evaluations.into_iter().zip(exits.transitions).map(|(evaluation, (_, destination))| Possible {
             evaluation,
             destination_id: destination.id,

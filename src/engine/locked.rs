@@ -18,7 +18,8 @@ use crate::study::Visible;
 use crate::workflow::condition::Facts;
 use crate::workflow::{self, Graph};
 
-use super::evaluate::{Answer, Evaluation, any_condition};
+use super::answers::{Answer, NOT_EVALUATED, Tried, Turn};
+use super::evaluate::{Evaluation, any_condition, condition_text};
 use super::{Actor, Engine, EngineError, facts};
 
 /// Attempts that a lost worker may cost, before an execution is given up. Retries after failures come on top.
@@ -35,6 +36,8 @@ pub(super) struct Locked {
     pub(super) now: NaiveDateTime,
     /// Of the experiment's workflow, read under the lock.
     pub(super) graph: Arc<Graph>,
+    /// What evaluating conditions has cost so far.
+    pub(super) turn: Turn,
 }
 
 /// What is to be done in a state that was entered.
@@ -67,7 +70,7 @@ impl Engine {
         }
         let graph = self.graphs.at(&*transaction, experiment.workflow_id, revision).await?;
         // Asked after the lock was had, so that times in the history go forward.
-        Ok(Locked { transaction, experiment, now: self.clock.now(), graph })
+        Ok(Locked { transaction, experiment, now: self.clock.now(), graph, turn: Turn::default() })
     }
 
     /// Makes everything permanent, then tells those who run callbacks.
@@ -88,7 +91,6 @@ impl Engine {
         actor: &Actor,
         note: Option<String>,
     ) -> Result<Entered, EngineError> {
-        let connection = &*locked.transaction;
         let graph = Arc::clone(&locked.graph);
         let callbacks = graph.callbacks(destination.id);
         let action = action::ActiveModel {
@@ -104,7 +106,7 @@ impl Engine {
             user_id: Set(actor.user_id),
             origin: Set(actor.origin),
         };
-        let action = action.insert(connection).await?;
+        let action = action.insert(&*locked.transaction).await?;
         let entered = self.ask_for_callbacks(locked, callbacks, action.id, &destination.label).await?;
         move_experiment(locked, destination.id, action.id).await?;
         Ok(entered)
@@ -113,7 +115,7 @@ impl Engine {
     /// Writes an execution for each callback: to be run, or skipped when its condition is false.
     async fn ask_for_callbacks(
         &self,
-        locked: &Locked,
+        locked: &mut Locked,
         callbacks: &[callback::Model],
         action_id: i32,
         state: &str,
@@ -121,31 +123,42 @@ impl Engine {
         if callbacks.is_empty() {
             return Ok(Entered::Manual);
         }
-        let connection = &*locked.transaction;
         let facts = match any_condition(callbacks.iter().map(|callback| callback.condition.as_deref())) {
-            true => Some(Arc::new(facts::collect(connection, &locked.experiment, state, &[], locked.now).await?)),
+            true => {
+                Some(Arc::new(facts::collect(&*locked.transaction, &locked.experiment, state, &[], locked.now).await?))
+            }
             false => None,
         };
         let mut rows = Vec::with_capacity(callbacks.len());
         let mut entered = Entered::Skipped;
-        for callback in callbacks {
-            let outcome = match &facts {
-                Some(facts) => self.holds(callback.condition.as_deref(), facts).await?,
-                None => Ok(true),
+        for (at, callback) in callbacks.iter().enumerate() {
+            let outcome = match (&facts, condition_text(callback.condition.as_deref())) {
+                (Some(facts), Some(text)) => match self.answers.ask(&mut locked.turn, text, facts).await? {
+                    Tried::Answered(answer) => answer,
+                    Tried::OverBudget => Err(NOT_EVALUATED.to_owned()),
+                    Tried::Elsewhere => {
+                        let left = callbacks[at..].iter().map(|callback| callback.condition.as_deref());
+                        return Err(self.answers.pending(&locked.turn, left, facts, false));
+                    }
+                },
+                _ => Ok(true),
             };
             if outcome == Ok(true) {
                 entered = Entered::Open;
             }
             rows.push(new_execution(callback, action_id, outcome, locked.now));
         }
-        callback_execution::Entity::insert_many(rows).exec_without_returning(connection).await?;
+        callback_execution::Entity::insert_many(rows).exec_without_returning(&*locked.transaction).await?;
         Ok(entered)
     }
 
     /// Lets everything follow that follows by itself (E3): as long as the last action's executions are all resolved,
-    /// ends it and takes the first transition whose condition holds.
+    /// ends it and takes the first transition whose condition holds. Not while the experiment is on hold (E12).
     pub(super) async fn settle(&self, locked: &mut Locked, actor: &Actor) -> Result<(), EngineError> {
         for step in 0.. {
+            if locked.experiment.held_since.is_some() {
+                return Ok(());
+            }
             let Some(action_id) = locked.experiment.last_action_id else { return Ok(()) };
             let executions = executions_of(&*locked.transaction, Some(action_id)).await?;
             // No executions: a state that waits for a person or a script.
@@ -154,10 +167,16 @@ impl Engine {
             }
             let transitions = locked.graph.exits(locked.experiment.state_id);
             let facts = self.facts_for(locked, &transitions, &executions).await?;
-            let evaluations = self.try_transitions(&transitions, &facts, false).await?;
+            let evaluations = self.try_transitions(&transitions, &facts, false, &mut locked.turn).await?;
             let stopped = step >= MOST_STEPS;
-            end_action(locked, action_id, &evaluations, stopped).await?;
             let taken = evaluations.iter().position(|evaluation| evaluation.test_result == Some(true));
+            // The action stays open then: its end is decided when a person releases the experiment.
+            if let Some(index) = taken
+                && self.hold_if_too_fast(locked, &transitions[index].1).await?
+            {
+                return Ok(());
+            }
+            end_action(locked, action_id, &evaluations, stopped).await?;
             let Some((transition, destination)) = taken.filter(|_| !stopped).map(|index| &transitions[index]) else {
                 return Ok(());
             };

@@ -6,12 +6,14 @@
 //! against another one through no fault of its own is done again; one that comes too late is refused.
 
 mod annotate;
+mod answers;
 mod archive;
 mod attempt;
 mod create;
 mod error;
 mod evaluate;
 mod facts;
+mod hold;
 mod intervene;
 mod lease;
 mod locked;
@@ -30,6 +32,8 @@ use crate::database::{Database, Snapshot};
 use crate::entity::experiment;
 use crate::entity::kind::Origin;
 use crate::workflow::Graphs;
+
+use answers::Answers;
 
 pub use annotate::Annotation;
 pub use create::NewExperiment;
@@ -64,14 +68,18 @@ impl Actor {
 pub struct Engine {
     database: Database,
     clock: Clock,
-    /// Conditions are evaluated two at a time: each may take memory and a whole core for a moment.
-    evaluations: Arc<Semaphore>,
-    /// The same for pages, which only look: many viewers do not keep a report waiting.
+    answers: Answers,
+    /// Pages evaluate conditions one at a time: many viewers do not keep a report waiting.
     views: Arc<Semaphore>,
     /// Rung after each commit that left something to dispatch.
     dispatched: Arc<Notify>,
     graphs: Graphs,
+    /// Transitions that an experiment may make by itself within a minute; 0 is no limit.
+    most_transitions: u32,
 }
+
+/// The default of the setting `STUDYGOV_TRANSITIONS_PER_MINUTE`.
+pub const TRANSITIONS_PER_MINUTE: u32 = 100;
 
 impl Engine {
     #[must_use]
@@ -79,10 +87,11 @@ impl Engine {
         Self {
             database,
             clock,
-            evaluations: Arc::new(Semaphore::new(2)),
+            answers: Answers::default(),
             views: Arc::new(Semaphore::new(1)),
             dispatched: Arc::new(Notify::new()),
             graphs: Graphs::default(),
+            most_transitions: TRANSITIONS_PER_MINUTE,
         }
     }
 
@@ -124,19 +133,31 @@ fn about(experiment: &experiment::Model, verb: &'static str) -> crate::audit::Ev
     crate::audit::Event::new(verb, "experiment", experiment.id, &experiment.label).of_experiment(experiment.id)
 }
 
-/// Does a verb, and does it again when it lost against another transaction through no fault of its own.
+/// Does a verb, and does it again when it lost against another transaction through no fault of its own, or when conditions had
+/// to be evaluated without its lock.
 async fn retried<T, F>(mut verb: impl FnMut() -> F) -> Result<T, EngineError>
 where
     F: Future<Output = Result<T, EngineError>>,
 {
     const MOST: u64 = 8;
+    /// States that follow one another in one transaction may each have conditions that take long.
+    const MOST_EVALUATIONS: u32 = 50;
     let mut tries = 1;
+    let mut evaluations = 0;
     loop {
         match verb().await {
             // 2 ms, 8 ms, 18 ms, …: those who met once should not meet again.
             Err(error) if error.is_transient() && tries < MOST => {
                 tokio::time::sleep(std::time::Duration::from_millis(2 * tries * tries)).await;
                 tries += 1;
+            }
+            Err(EngineError::Elsewhere(pending)) => {
+                evaluations += 1;
+                if evaluations > MOST_EVALUATIONS {
+                    let why = "what they are about changes faster than they can be evaluated".to_owned();
+                    return Err(EngineError::NoInterpreter(why));
+                }
+                pending.evaluate().await?;
             }
             outcome => return outcome,
         }

@@ -1,5 +1,7 @@
 //! Transitions by hand (E6): buttons, scripts, administrators.
 
+use std::sync::Arc;
+
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
@@ -11,6 +13,7 @@ use crate::entity::{action, callback, callback_execution, experiment, state, tra
 use crate::workflow::Graph;
 
 use super::evaluate::any_condition;
+use super::hold::end_hold;
 use super::locked::{Entered, Locked, executions_of};
 use super::run_log::{appended, storable};
 use super::{Actor, Engine, EngineError, about, retried};
@@ -54,11 +57,13 @@ impl Engine {
             if seen.is_some_and(|seen| seen != locked.experiment.version) {
                 return Err(EngineError::MovedOn);
             }
-            let (transition, destination) = self.choose(&locked, target).await?;
+            let (transition, destination) = self.choose(&mut locked, target).await?;
             let from = locked.graph.state(locked.experiment.state_id).map(|state| state.label.clone());
             let event = about(&locked.experiment, "transition").before(json!({ "state": from }));
             let event = event.after(json!({ "state": destination.label })).because(note.unwrap_or_default());
             audit::record(&*locked.transaction, event).await?;
+            // A person who moves it on has looked at it.
+            end_hold(&mut locked).await?;
             leave(&locked, actor, "the experiment was moved on by hand").await?;
             let note = note.map(str::trim).filter(|note| !note.is_empty());
             let note = note.map_or_else(|| format!("Set to {} by {}", destination.label, actor.name), storable);
@@ -73,9 +78,13 @@ impl Engine {
     }
 
     /// The first transition to the target whose condition holds.
-    async fn choose(&self, locked: &Locked, target: &Target) -> Result<(transition::Model, state::Model), EngineError> {
-        let (graph, here) = (&locked.graph, locked.experiment.state_id);
-        let wanted = find_state(graph, target)?;
+    async fn choose(
+        &self,
+        locked: &mut Locked,
+        target: &Target,
+    ) -> Result<(transition::Model, state::Model), EngineError> {
+        let (graph, here) = (Arc::clone(&locked.graph), locked.experiment.state_id);
+        let wanted = find_state(&graph, target)?;
         let mut ways = graph.exits(here);
         ways.retain(|(transition, _)| transition.destination_state_id == wanted.id);
         if ways.is_empty() {
@@ -91,7 +100,7 @@ impl Engine {
         }
         let executions = executions_of(&*locked.transaction, locked.experiment.last_action_id).await?;
         let facts = self.facts_for(locked, &ways, &executions).await?;
-        let evaluations = self.try_transitions(&ways, &facts, false).await?;
+        let evaluations = self.try_transitions(&ways, &facts, false, &mut locked.turn).await?;
         if let Some(index) = evaluations.iter().position(|one| one.test_result == Some(true)) {
             return Ok(ways.swap_remove(index));
         }

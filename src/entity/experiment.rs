@@ -21,6 +21,12 @@ pub struct Model {
     pub archived_at: Option<DateTime>,
     pub archived_by: Option<String>,
     pub archived_reason: Option<String>,
+    /// Since when it does not move by itself; none when it does.
+    pub held_since: Option<DateTime>,
+    #[sea_orm(column_type = "Text", nullable)]
+    pub held_reason: Option<String>,
+    /// Its last action when a person last released it: those up to there do not count as too many.
+    pub released_action_id: Option<i32>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

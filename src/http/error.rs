@@ -64,6 +64,9 @@ pub enum HttpError {
     View(#[from] ViewError),
     #[error("{0}")]
     Internal(String),
+    /// Nothing has changed, and the same may succeed in a moment.
+    #[error("{0}")]
+    Unavailable(String),
 }
 
 /// Travels with a response to the layer that renders it.
@@ -139,6 +142,7 @@ impl HttpError {
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Database(_) | Self::View(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -213,7 +217,7 @@ impl From<EngineError> for HttpError {
             EngineError::Database(error) | EngineError::Workflow(WorkflowError::Database(error)) => {
                 Self::Database(error)
             }
-            EngineError::NoInterpreter(_) => Self::Internal(error.to_string()),
+            EngineError::NoInterpreter(_) | EngineError::Elsewhere(_) => Self::Unavailable(error.to_string()),
             EngineError::NoTransition { .. }
             | EngineError::ConditionNotMet { .. }
             | EngineError::Resolved { .. }
@@ -224,6 +228,7 @@ impl From<EngineError> for HttpError {
             | EngineError::DuplicateSubject { .. }
             | EngineError::Archived { .. }
             | EngineError::NotArchived { .. }
+            | EngineError::NotHeld(_)
             | EngineError::NoWorkflow
             | EngineError::NoRoot(_)
             | EngineError::Workflow(WorkflowError::Exists(_) | WorkflowError::InUse(_)) => {
@@ -239,6 +244,9 @@ impl IntoResponse for HttpError {
         let mut response = status.into_response();
         // What went wrong inside is for the log, where it is handled, and not for the page.
         let message = if status.is_server_error() { String::new() } else { self.to_string() };
+        if matches!(self, Self::Unavailable(_)) {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
+        }
         if let Self::TooMany(seconds) = self {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
@@ -375,6 +383,7 @@ fn title(status: StatusCode) -> &'static str {
         StatusCode::TOO_MANY_REQUESTS => "Too many tries",
         StatusCode::PRECONDITION_FAILED => "It has changed since you read it",
         StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "That took too long",
+        StatusCode::SERVICE_UNAVAILABLE => "Not possible at this moment; please try again",
         status if status.is_server_error() => "Something went wrong here",
         _ => "That did not work",
     }

@@ -43,6 +43,8 @@ fn describe() {
     describe_counter!("studygovernor_claimed_total", "Attempts that were given to a worker");
     describe_counter!("studygovernor_finished_total", "Executions that were reported, by function and result");
     describe_counter!("studygovernor_lease_expiries_total", "Attempts whose worker was not heard of any more");
+    describe_counter!("studygovernor_holds_total", "Experiments that were put on hold because they moved too often");
+    describe_counter!("studygovernor_condition_retries_total", "Evaluations of conditions that had no answer at first");
     describe_counter!("studygovernor_timeouts_total", "Executions that were past their time");
     describe_counter!("studygovernor_dead_letters_total", "Messages that came to nothing");
     describe_counter!("studygovernor_runs_total", "Runs of the embedded worker, by function and how they ended");

@@ -43,6 +43,24 @@ pub struct Dossier {
     pub history: Vec<HistoryEntry>,
     /// Set when somebody took it out of sight.
     pub archived: Option<Archived>,
+    /// Set while it does not move by itself because it moved too often.
+    pub held: Option<Held>,
+}
+
+/// Since when and why an experiment is on hold.
+#[derive(Debug, Clone, Serialize)]
+pub struct Held {
+    pub since: chrono::NaiveDateTime,
+    pub reason: String,
+}
+
+impl Held {
+    /// The hold of an experiment, if it is on hold.
+    #[must_use]
+    pub fn of(experiment: &experiment::Model) -> Option<Self> {
+        let since = experiment.held_since?;
+        Some(Self { since, reason: experiment.held_reason.clone().unwrap_or_default() })
+    }
 }
 
 /// When, by whom and why something was archived.
@@ -102,12 +120,14 @@ pub struct ExecutionEntry {
 }
 
 impl Dossier {
-    /// Whether something may happen by itself: the last action has not ended, or has callbacks that are still open.
+    /// Whether something may happen by itself: the last action has not ended, or has callbacks that are still open. The last action
+    /// of an experiment on hold ends when a person releases it.
     #[must_use]
     pub fn is_moving(&self) -> bool {
         let last = self.history.iter().find(|entry| entry.is_last).filter(|_| self.archived.is_none());
         last.is_some_and(|entry| {
-            entry.end_time.is_none() || entry.executions.iter().any(|execution| !execution.is_resolved)
+            (entry.end_time.is_none() && self.held.is_none())
+                || entry.executions.iter().any(|execution| !execution.is_resolved)
         })
     }
 
@@ -140,6 +160,7 @@ impl Dossier {
                 by: experiment.archived_by.clone(),
                 reason: experiment.archived_reason.clone(),
             }),
+            held: Held::of(&experiment),
             scans: scans(connection, id).await?,
             external_ids: external_ids(connection, id).await?,
             variables: variables.into_iter().map(|(label, value)| (label, value.to_json())).collect(),

@@ -24,6 +24,8 @@ pub struct Totals {
     pub running: u64,
     /// Callback executions that wait for somebody outside.
     pub waiting: u64,
+    /// Experiments that were put on hold because they moved too often.
+    pub held: u64,
 }
 
 /// A state of a workflow with the number of experiments in it.
@@ -59,6 +61,7 @@ pub async fn totals(connection: &impl ConnectionTrait) -> Result<Totals, DbErr> 
         queued: executions(&ExecutionStatus::CLAIMABLE).count(connection).await?,
         running: executions(&[ExecutionStatus::Running]).count(connection).await?,
         waiting: executions(&[ExecutionStatus::Waiting]).count(connection).await?,
+        held: experiments_in_use().filter(experiment::Column::HeldSince.is_not_null()).count(connection).await?,
     })
 }
 

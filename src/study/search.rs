@@ -24,6 +24,8 @@ pub struct ExperimentFilter {
     pub subject: Option<i32>,
     pub workflow: Option<i32>,
     pub state: Option<i32>,
+    /// Only those that are on hold.
+    pub held: bool,
     /// Part of the experiment's label or of the subject's.
     pub text: Option<String>,
 }
@@ -128,6 +130,9 @@ fn experiment_condition(filter: &ExperimentFilter) -> Condition {
     if let Some(id) = filter.cohort {
         let of_cohort = subjects().and_where(subject::Column::CohortId.eq(id)).to_owned();
         condition = condition.add(experiment::Column::SubjectId.in_subquery(of_cohort));
+    }
+    if filter.held {
+        condition = condition.add(experiment::Column::HeldSince.is_not_null());
     }
     if let Some(text) = filter.text.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
         let named = subjects().and_where(contains(subject::Column::Label, text)).to_owned();

@@ -1,7 +1,9 @@
 //! The rules of the engine, each under its id.
 
 mod concurrency;
+mod conditions;
 mod defects;
+mod holds;
 mod model;
 mod rules;
 

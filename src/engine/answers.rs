@@ -1,0 +1,227 @@
+//! Answers to conditions that take long: found outside of the experiment's lock, then used under it.
+//!
+//! A usual condition takes microseconds and is evaluated where it is asked for. When evaluating has taken [`UNDER_LOCK`] in one
+//! transaction, or there is no answer at all, the verb gives up its transaction with a [`Pending`]; `retried` evaluates what
+//! is left without any lock and does the verb again. An answer is used only for exactly the facts that it was found for, so
+//! what changed in between is asked again.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use chrono::{NaiveDateTime, TimeDelta};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use crate::workflow::condition::{self, Evaluated, Facts};
+
+use super::EngineError;
+
+/// Time that evaluating may take while an experiment is locked, on SQLite with all other writers waiting.
+const UNDER_LOCK: Duration = Duration::from_millis(100);
+
+/// How long an answer is waited for under the lock. The machine may be busy; without the lock there is more patience.
+const PATIENCE_UNDER_LOCK: Duration = Duration::from_millis(300);
+
+/// Processor time that all conditions of one step may take together; of what one report brings about, when states follow one
+/// another without anything being run.
+const MOST_PROCESSOR: Duration = Duration::from_secs(2);
+
+/// What is said of a condition that was not evaluated because those before it took too long.
+pub(super) const NOT_EVALUATED: &str =
+    "not evaluated: the conditions of this step took longer than 2 s of processor time together";
+
+/// Answers kept, and for how long: until the verb that asked for them is done again.
+const MOST_KEPT: usize = 512;
+const KEPT_FOR: Duration = Duration::from_mins(1);
+
+/// Whether a condition holds, or why that cannot be said.
+pub(super) type Answer = Result<bool, String>;
+
+/// What evaluating has cost so far in a transaction.
+#[derive(Debug, Default)]
+pub(super) struct Turn {
+    /// Processor time of the conditions.
+    spent: Duration,
+    /// Time on the clock, with the lock held.
+    waited: Duration,
+    /// The transaction is the caller's and cannot be given up: everything is evaluated where it is asked for.
+    stays: bool,
+}
+
+impl Turn {
+    /// For a transaction that cannot be given up, and for reading without a lock.
+    pub(super) fn staying() -> Self {
+        Self { stays: true, ..Self::default() }
+    }
+}
+
+/// What came of asking for one condition.
+#[derive(Debug)]
+pub(super) enum Tried {
+    Answered(Answer),
+    /// Those before it took all the time that there is.
+    OverBudget,
+    /// It must be asked without the lock.
+    Elsewhere,
+}
+
+#[derive(Debug)]
+struct Kept {
+    text: String,
+    facts: [u8; 32],
+    now: NaiveDateTime,
+    evaluated: Evaluated,
+    since: Instant,
+}
+
+/// The answers that were found. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Answers {
+    kept: Arc<Mutex<VecDeque<Kept>>>,
+    /// Conditions are evaluated two at a time: each may take memory and a whole core for a moment.
+    evaluations: Arc<Semaphore>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self { kept: Arc::default(), evaluations: Arc::new(Semaphore::new(2)) }
+    }
+}
+
+impl Answers {
+    /// Asks for one condition that is not blank.
+    ///
+    /// # Errors
+    /// [`EngineError::NoInterpreter`] when there was no answer, and the transaction cannot be given up.
+    pub(super) async fn ask(&self, turn: &mut Turn, text: &str, facts: &Arc<Facts>) -> Result<Tried, EngineError> {
+        if turn.spent >= MOST_PROCESSOR {
+            return Ok(Tried::OverBudget);
+        }
+        if let Some(evaluated) = self.find(text, facts) {
+            turn.spent += evaluated.spent;
+            return Ok(Tried::Answered(answer(evaluated)));
+        }
+        if !turn.stays && turn.waited >= UNDER_LOCK {
+            return Ok(Tried::Elsewhere);
+        }
+        let patience = if turn.stays { condition::PATIENCE } else { PATIENCE_UNDER_LOCK };
+        let began = Instant::now();
+        let evaluated = self.evaluate(text, facts, patience).await;
+        turn.waited += began.elapsed();
+        match evaluated {
+            Ok(evaluated) => {
+                turn.spent += evaluated.spent;
+                if evaluated.spent * 20 >= UNDER_LOCK {
+                    self.keep(text, facts, &evaluated);
+                }
+                Ok(Tried::Answered(answer(evaluated)))
+            }
+            Err(_) if !turn.stays => Ok(Tried::Elsewhere),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is left to be evaluated without the lock.
+    pub(super) fn pending<'a>(
+        &self,
+        turn: &Turn,
+        texts: impl Iterator<Item = Option<&'a str>>,
+        facts: &Arc<Facts>,
+        until_true: bool,
+    ) -> EngineError {
+        let texts = texts.flatten().filter(|text| !text.trim().is_empty()).map(str::to_owned).collect();
+        EngineError::Elsewhere(Box::new(Pending {
+            answers: self.clone(),
+            texts,
+            facts: Arc::clone(facts),
+            until_true,
+            budget: MOST_PROCESSOR.saturating_sub(turn.spent),
+        }))
+    }
+
+    async fn evaluate(&self, text: &str, facts: &Arc<Facts>, patience: Duration) -> Result<Evaluated, EngineError> {
+        let failed = |error: &dyn std::fmt::Display| EngineError::NoInterpreter(error.to_string());
+        let _permit = self.evaluations.acquire().await.map_err(|error| failed(&error))?;
+        let (text, facts) = (text.to_owned(), Arc::clone(facts));
+        let work = move || condition::evaluate_within(&text, &facts, patience);
+        tokio::task::spawn_blocking(work).await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))
+    }
+
+    fn find(&self, text: &str, facts: &Facts) -> Option<Evaluated> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|one| one.since.elapsed() < KEPT_FOR);
+        if kept.iter().all(|one| one.text != text) {
+            return None;
+        }
+        let facts_hash = hash(facts);
+        // The time moves on while a condition is evaluated; a minute is no other time.
+        let is_near = |now: NaiveDateTime| (facts.now - now).abs() <= TimeDelta::minutes(1);
+        let found = kept.iter().find(|one| one.text == text && is_near(one.now) && one.facts == facts_hash);
+        found.map(|one| one.evaluated.clone())
+    }
+
+    fn keep(&self, text: &str, facts: &Facts, evaluated: &Evaluated) {
+        let one = Kept {
+            text: text.to_owned(),
+            facts: hash(facts),
+            now: facts.now,
+            evaluated: evaluated.clone(),
+            since: Instant::now(),
+        };
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_front(one);
+        kept.truncate(MOST_KEPT);
+    }
+}
+
+/// A fingerprint of the facts, which may be large. It is the same for the same facts, also when a number among them is not a
+/// number, which is never equal to itself.
+fn hash(facts: &Facts) -> [u8; 32] {
+    Sha256::digest(format!("{:?} {:?}", facts.experiment, facts.callbacks)).into()
+}
+
+fn answer(evaluated: Evaluated) -> Answer {
+    evaluated.outcome.map_err(|error| error.to_string())
+}
+
+/// Conditions that a verb needs, to be evaluated before it is done again.
+#[derive(Debug)]
+pub struct Pending {
+    answers: Answers,
+    texts: Vec<String>,
+    facts: Arc<Facts>,
+    /// Those behind one that holds are not asked for.
+    until_true: bool,
+    budget: Duration,
+}
+
+impl Pending {
+    /// Evaluates them, and keeps the answers.
+    ///
+    /// # Errors
+    /// [`EngineError::NoInterpreter`] when there was no answer in time: nothing may be decided then.
+    pub(super) async fn evaluate(&self) -> Result<(), EngineError> {
+        let until = Instant::now() + condition::PATIENCE;
+        let mut spent = Duration::ZERO;
+        for text in &self.texts {
+            if spent >= self.budget {
+                break;
+            }
+            let evaluated = match self.answers.find(text, &self.facts) {
+                Some(evaluated) => evaluated,
+                None => {
+                    let patience = until.saturating_duration_since(Instant::now());
+                    let evaluated = self.answers.evaluate(text, &self.facts, patience).await?;
+                    self.answers.keep(text, &self.facts, &evaluated);
+                    evaluated
+                }
+            };
+            spent += evaluated.spent;
+            if self.until_true && evaluated.outcome == Ok(true) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! Experiments that do not stop moving (E12): one that makes more transitions by itself within a minute than the setting allows
+//! is put on hold, with the reason. Reports on it are still accepted; the next step follows when a person releases it.
+
+use chrono::{NaiveDateTime, TimeDelta};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use serde_json::json;
+use tracing::warn;
+
+use crate::audit;
+use crate::entity::{action, experiment, state};
+use crate::study::Visible;
+
+use super::locked::Locked;
+use super::{Actor, Engine, EngineError, about, retried};
+
+impl Engine {
+    /// Sets how many transitions an experiment may make by itself within a minute; 0 is no limit.
+    #[must_use]
+    pub fn with_transition_limit(mut self, most: u32) -> Self {
+        self.most_transitions = most;
+        self
+    }
+
+    /// Puts the experiment on hold instead of taking the next transition by itself, when it made too many within the last
+    /// minute. Returns whether it did. Transitions by hand do not count: they say who made them.
+    pub(super) async fn hold_if_too_fast(
+        &self,
+        locked: &mut Locked,
+        destination: &state::Model,
+    ) -> Result<bool, EngineError> {
+        let most = self.most_transitions;
+        if most == 0 {
+            return Ok(false);
+        }
+        let made = action::Entity::visible()
+            .filter(action::Column::ExperimentId.eq(locked.experiment.id))
+            .filter(action::Column::StartTime.gt(locked.now - TimeDelta::minutes(1)))
+            .filter(action::Column::Id.gt(locked.experiment.released_action_id.unwrap_or(0)))
+            .filter(action::Column::Freetext.is_null())
+            .count(&*locked.transaction)
+            .await?;
+        if made < u64::from(most) {
+            return Ok(false);
+        }
+        let here = locked.graph.state(locked.experiment.state_id).map_or("", |state| state.label.as_str());
+        let reason = format!(
+            "It made {made} transitions by itself within a minute; the next would have led from '{here}' to '{}'. \
+             Does the workflow go round in a circle?",
+            destination.label
+        );
+        warn!(
+            experiment = locked.experiment.id,
+            label = locked.experiment.label,
+            reason,
+            "an experiment is put on hold"
+        );
+        metrics::counter!("studygovernor_holds_total").increment(1);
+        set_hold(locked, Some((locked.now, reason.as_str()))).await?;
+        let event = about(&locked.experiment, "hold").after(json!({ "state": here })).because(&reason);
+        audit::record(&*locked.transaction, event).await?;
+        locked.experiment.held_since = Some(locked.now);
+        locked.experiment.held_reason = Some(reason);
+        Ok(true)
+    }
+
+    /// Releases an experiment that is on hold: its next step follows at once.
+    ///
+    /// # Errors
+    /// [`EngineError::NotHeld`] when it is not on hold.
+    pub async fn release_experiment(&self, id: i32, actor: &Actor) -> Result<experiment::Model, EngineError> {
+        retried(async || {
+            let mut locked = self.lock(id).await?;
+            if !end_hold(&mut locked).await? {
+                return Err(EngineError::NotHeld(id));
+            }
+            self.settle(&mut locked, actor).await?;
+            let experiment = locked.experiment.clone();
+            self.commit(locked).await?;
+            Ok(experiment)
+        })
+        .await
+    }
+}
+
+/// Ends the hold of the experiment, if there is one; returns whether there was. What it did before no longer counts.
+pub(super) async fn end_hold(locked: &mut Locked) -> Result<bool, EngineError> {
+    let Some(since) = locked.experiment.held_since.take() else { return Ok(false) };
+    locked.experiment.held_reason = None;
+    locked.experiment.released_action_id = locked.experiment.last_action_id;
+    set_hold(locked, None).await?;
+    let event = about(&locked.experiment, "release").before(json!({ "held_since": since }));
+    audit::record(&*locked.transaction, event).await?;
+    Ok(true)
+}
+
+/// Writes the hold, or its end.
+async fn set_hold(locked: &Locked, hold: Option<(NaiveDateTime, &str)>) -> Result<(), EngineError> {
+    let mut update = experiment::Entity::update_many()
+        .col_expr(experiment::Column::HeldSince, Expr::value(hold.map(|(since, _)| since)))
+        .col_expr(experiment::Column::HeldReason, Expr::value(hold.map(|(_, reason)| reason)));
+    if hold.is_none() {
+        let last = locked.experiment.last_action_id;
+        update = update.col_expr(experiment::Column::ReleasedActionId, Expr::value(last));
+    }
+    update.filter(experiment::Column::Id.eq(locked.experiment.id)).exec(&*locked.transaction).await?;
+    Ok(())
+}
