@@ -30,6 +30,9 @@ pub(super) struct ExperimentQuery {
     workflow: Option<i32>,
     #[serde(default, deserialize_with = "maybe")]
     state: Option<i32>,
+    /// Anything: only those that are on hold.
+    #[serde(default)]
+    held: String,
     #[serde(default, deserialize_with = "maybe")]
     below: Option<i32>,
     #[serde(default, deserialize_with = "maybe")]
@@ -49,6 +52,7 @@ struct ExperimentList {
     cohort: Option<i32>,
     workflow: Option<i32>,
     state: Option<i32>,
+    held: bool,
     cohorts: Vec<Choice>,
     workflows: Vec<WorkflowChoice>,
     experiments: Page<ExperimentRow>,
@@ -66,6 +70,7 @@ pub(super) async fn list_experiments(
         subject: None,
         workflow: query.workflow,
         state: query.state,
+        held: !query.held.is_empty(),
         text: Some(query.q.clone()),
     };
     let place = Paging { below: query.below, above: query.above }.place();
@@ -81,6 +86,7 @@ pub(super) async fn list_experiments(
         cohort: query.cohort,
         workflow: query.workflow,
         state: query.state,
+        held: !query.held.is_empty(),
         experiments,
         path: "/experiments",
     };
@@ -222,6 +228,25 @@ pub(super) async fn transition_experiment(
         Err(error @ (HttpError::Conflict(_) | HttpError::BadRequest(_))) => {
             let status = error.status();
             let page = experiment_page(&app, &user.0, wants.fragment, id, form.note, Some(error.to_string())).await?;
+            Ok((status, page).into_response())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) async fn release_experiment(
+    State(app): State<App>,
+    user: LoggedIn,
+    wants: Wants,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    match app.engine.release_experiment(id, &user.actor()).await.map_err(HttpError::from) {
+        Ok(_) if wants.fragment => experiment_page(&app, &user.0, true, id, String::new(), None).await,
+        Ok(_) => Ok(Redirect::to(&format!("{}/experiments/{id}", app.settings.web.prefix)).into_response()),
+        Err(error @ HttpError::Conflict(_)) => {
+            let status = error.status();
+            let problem = Some(error.to_string());
+            let page = experiment_page(&app, &user.0, wants.fragment, id, String::new(), problem).await?;
             Ok((status, page).into_response())
         }
         Err(error) => Err(error),

@@ -46,6 +46,7 @@ pub fn pages(app: &App) -> Pages {
         .get("/experiments", Login, experiment::list_experiments)
         .get("/experiments/{id}", Login, experiment::show_experiment)
         .post("/experiments/{id}/transition", May(SampleStateUpdate), experiment::transition_experiment)
+        .post("/experiments/{id}/release", May(SampleStateUpdate), experiment::release_experiment)
         .get("/actions/{id}", Login, experiment::show_action)
         .get("/workflows", Login, workflow::list_workflows)
         .get("/workflows/{id}", Login, workflow::show_workflow)

@@ -361,6 +361,7 @@ pub(super) fn changes_of_hidden_things() -> Vec<(Method, &'static str, Value)> {
         (Method::PUT, "experiments/1/state", json!({ "state": "manual_qc" })),
         (Method::DELETE, "experiments/1?reason=r", json!({})),
         (Method::POST, "experiments/2/restore", json!({})),
+        (Method::POST, "experiments/1/release", json!({})),
         (Method::POST, "experiments/1/external_ids", ids),
         (Method::PUT, "experiments/1/external_ids/XNAT", json!({ "external_id": "x" })),
         (Method::DELETE, "experiments/1/external_ids/XNAT", json!({})),

@@ -163,6 +163,20 @@ pub(super) async fn restore_experiment(
     show(&app, &addresses, id).await
 }
 
+/// Releases an experiment that was put on hold because it moved too often by itself. Its next step follows at once. Moving it
+/// on by hand releases it too.
+#[utoipa::path(post, path = "/experiments/{id}/release", tag = "experiments", params(("id" = i32, Path)),
+    security(("login" = ["sample_state_update"])), responses((status = 200, body = Experiment)))]
+pub(super) async fn release_experiment(
+    State(app): State<App>,
+    may: May<SampleStateUpdate>,
+    addresses: Addresses,
+    Number(id): Number,
+) -> Result<Single<Experiment>, HttpError> {
+    app.engine.release_experiment(id, &may.caller.actor()).await?;
+    show(&app, &addresses, id).await
+}
+
 /// The history of an experiment, the oldest first.
 #[utoipa::path(get, path = "/experiments/{id}/actions", tag = "experiments", params(("id" = i32, Path), WindowQuery),
     security(("login" = [])), responses((status = 200, body = ActionList)))]

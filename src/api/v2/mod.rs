@@ -42,6 +42,7 @@ fn samples() -> OpenApiRouter<App> {
         .routes(routes!(many::bulk_transition))
         .routes(routes!(experiment::get_experiment, experiment::archive_experiment))
         .routes(routes!(experiment::restore_experiment))
+        .routes(routes!(experiment::release_experiment))
         .routes(routes!(experiment::list_actions_of_experiment))
         .routes(routes!(experiment::get_experiment_state, experiment::set_experiment_state))
         .routes(routes!(experiment::explain_experiment))

@@ -10,6 +10,7 @@ use crate::account::RoleRecord;
 use crate::api::lookup::moment;
 use crate::api::output::{Addresses, list_of};
 use crate::entity::{callback, external_system, role, scantype, user};
+use crate::study::dossier;
 use crate::study::listing::{ActionRow, Named};
 use crate::study::record::{
     ActionRecord, CallbackRecord, CohortRecord, ExecutionRecord, ExperimentRecord, LinkRecord, ScanRecord, StateRecord,
@@ -165,6 +166,17 @@ pub(super) struct Experiment {
     pub variable_map: BTreeMap<String, Value>,
     /// When, by whom and why it was archived; null in use.
     pub archived: Option<Archived>,
+    /// Since when and why it does not move by itself: it made too many transitions within a minute. Null when it is not on hold.
+    pub held: Option<Held>,
+}
+
+/// A hold of an experiment.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Held {
+    #[schema(example = "2024-03-02T08:00:00")]
+    pub since: String,
+    #[schema(example = "It made 100 transitions by itself within a minute.")]
+    pub reason: String,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -442,6 +454,7 @@ impl Addresses {
         let id = row.id;
         Experiment {
             id,
+            held: dossier::Held::of(&row).map(|held| Held { since: moment(held.since), reason: held.reason }),
             uri: self.v2("experiments", id),
             api_uri: self.absolute(&format!("/api/v2/experiments/{id}")),
             web_uri: self.absolute(&format!("/experiments/{id}")),
