@@ -1,8 +1,9 @@
-//! `send_mail`: tells people something about an experiment.
+//! `send_mail`: a mail about an experiment.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::config::mail_addresses;
 use crate::mail::{Letter, Posted};
 
 use super::{Failure, Outcome, Run, read_arguments};
@@ -30,14 +31,12 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     let mail = &run.workplace.mail;
     let to: Vec<String> = match arguments.to {
         None => mail.settings().to.clone(),
-        Some(Recipients::One(text)) => {
-            text.split([',', ';']).map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect()
-        }
-        Some(Recipients::Several(list)) => list,
+        Some(Recipients::One(text)) => mail_addresses(&text),
+        Some(Recipients::Several(list)) => list.iter().flat_map(|text| mail_addresses(text)).collect(),
     };
     if to.is_empty() {
         return Err(Failure(
-            "nobody is to get the mail: give 'to', or set STUDYGOV_EMAIL_TO for the worker".to_owned(),
+            "the mail has no recipient: give 'to', or set STUDYGOV_EMAIL_TO for the worker".to_owned(),
         ));
     }
     let subject = fill(&arguments.subject, run)?;

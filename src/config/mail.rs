@@ -57,13 +57,37 @@ impl MailSettings {
         let to = environment.get("STUDYGOV_EMAIL_TO").unwrap_or_default();
         Ok(Self {
             from: from.to_owned(),
-            to: to.split([',', ';']).map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect(),
+            to: mail_addresses(to),
             prefix: environment.text("STUDYGOV_EMAIL_PREFIX", "[study governor]"),
             server: server(environment)?,
             patience: PATIENCE,
             folder: home.join("mails"),
         })
     }
+}
+
+/// The addresses of a list with commas, semicolons or line breaks between them. Those in a name in quotes, in angle brackets or in a
+/// comment belong to an address.
+#[must_use]
+pub fn mail_addresses(text: &str) -> Vec<String> {
+    let mut addresses = vec![String::new()];
+    let (mut in_quotes, mut is_escaped, mut depth) = (false, false, 0_u32);
+    for character in text.chars() {
+        let separates = matches!(character, ',' | ';' | '\n' | '\r') && !in_quotes && depth == 0;
+        match character {
+            _ if is_escaped => {}
+            '"' => in_quotes = !in_quotes,
+            '<' | '(' if !in_quotes => depth += 1,
+            '>' | ')' if !in_quotes => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        is_escaped = character == '\\' && in_quotes && !is_escaped;
+        match addresses.last_mut() {
+            Some(last) if !separates => last.push(character),
+            _ => addresses.push(String::new()),
+        }
+    }
+    addresses.iter().map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect()
 }
 
 /// A large mail to a slow server; well below the time after which another of our servers would take it for not sent.
@@ -105,6 +129,22 @@ mod tests {
 
     fn read(entries: &[(&str, &str)]) -> Result<MailSettings, SettingError> {
         MailSettings::read(&entries.iter().copied().collect(), Path::new("/home/study"))
+    }
+
+    #[test]
+    fn a_list_is_split_between_its_addresses_only() {
+        for (text, wanted) in [
+            ("a@x.org, b@x.org;c@x.org\nd@x.org", &["a@x.org", "b@x.org", "c@x.org", "d@x.org"][..]),
+            (
+                "\"Doe, Ann\" <ann@x.org>, \"Roe; \\\"B, ob\\\"\" <bob@x.org>",
+                &["\"Doe, Ann\" <ann@x.org>", "\"Roe; \\\"B, ob\\\"\" <bob@x.org>"],
+            ),
+            ("a@x.org (A, the first), <b@x.org>", &["a@x.org (A, the first)", "<b@x.org>"]),
+            (" ,; ", &[]),
+            ("", &[]),
+        ] {
+            assert_eq!(mail_addresses(text), wanted, "{text}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! What the server says to people lies in the outbox of the database ([`post`]) until the [`Courier`] has sent it;
 //! callbacks send theirs themselves, through the [`Mailer`].
 
+mod address;
 mod courier;
 pub mod link;
 mod outbox;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use chrono::{NaiveDateTime, TimeDelta};
 use lettre::message::header::ContentType;
-use lettre::message::{Mailbox, MultiPart, SinglePart};
+use lettre::message::{MultiPart, SinglePart};
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
@@ -81,7 +82,8 @@ pub async fn forget_old(database: &Database, now: NaiveDateTime) -> Result<(), D
 /// Whether a mail can go there: `name@host`, and nothing that a header could be made of.
 #[must_use]
 pub fn is_address(text: &str) -> bool {
-    text.trim().parse::<Mailbox>().is_ok_and(|mailbox| mailbox.name.is_none())
+    // As it is typed: without a name and without brackets.
+    !text.contains(['<', '>']) && address::mailbox(text).is_some_and(|mailbox| mailbox.name.is_none())
 }
 
 impl MailError {
@@ -145,7 +147,7 @@ impl Mailer {
     }
 
     fn message(&self, letter: &Letter) -> Result<Message, MailError> {
-        let address = |text: &str| text.parse::<Mailbox>().map_err(|_| MailError::Address(text.to_owned()));
+        let address = |text: &str| address::mailbox(text).ok_or_else(|| MailError::Address(text.to_owned()));
         if letter.to.is_empty() {
             return Err(MailError::NoRecipient);
         }
