@@ -28,8 +28,10 @@ pub(super) fn from_parts(environment: &Environment) -> Result<Option<String>, Se
         .ok_or_else(|| unusable(NAME, host, "a host name or an address"))?;
     let password = Some(environment.exact("STUDYGOV_BROKER_PASSWORD")).filter(|password| !password.is_empty());
     let vhost = environment.text("STUDYGOV_BROKER_VHOST", "/");
-    let set = url.set_username(&environment.text("STUDYGOV_BROKER_USER", "guest")).is_ok()
-        && url.set_password(Some(password.unwrap_or("guest"))).is_ok();
+    // A percent sign would be taken for the beginning of an escaped character.
+    let escaped = |text: &str| text.replace('%', "%25");
+    let set = url.set_username(&escaped(&environment.text("STUDYGOV_BROKER_USER", "guest"))).is_ok()
+        && url.set_password(Some(&escaped(password.unwrap_or("guest")))).is_ok();
     match url.path_segments_mut() {
         Ok(mut path) if set => path.clear().push(&vhost),
         _ => return Err(unusable(NAME, host, "a host name or an address")),

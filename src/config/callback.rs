@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::broker::parse as parse_broker;
 use super::broker_parts::from_parts;
 use super::environment::{Environment, SettingError, unusable};
 
@@ -84,22 +85,17 @@ pub fn broker_prefix(environment: &Environment) -> Result<String, SettingError> 
     Ok(prefix)
 }
 
-/// The address of the broker, under its old name or its new one, or from its parts (`STUDYGOV_BROKER_HOST` and its companions).
+/// The address of the broker, under its old name or its new one, or from its parts (`STUDYGOV_BROKER_HOST` and its companions);
+/// several have semicolons between them.
 ///
 /// # Errors
-/// When it is no address of a broker. The address itself is not told: there is a password in it.
+/// When it is no address of a broker. The address itself is not shown: there is a password in it.
 pub fn broker(environment: &Environment) -> Result<Option<String>, SettingError> {
     let Some((name, value)) = environment.first(&["STUDYGOV_BROKER", "STUDYGOV_CELERY_BROKER"]) else {
-        return from_parts(environment);
+        // A semicolon stands between addresses.
+        return Ok(from_parts(environment)?.map(|address| address.replace(';', "%3B")));
     };
-    // Of the words that Celery knows; `pyamqp` is its own driver for the same protocol.
-    let address = value.strip_prefix("py").filter(|rest| rest.starts_with("amqp")).unwrap_or(value);
-    match url::Url::parse(address) {
-        Ok(url) if matches!(url.scheme(), "amqp" | "amqps") => Ok(Some(address.to_owned())),
-        _ => {
-            Err(SettingError::new(name, "is not the address of a RabbitMQ, like amqp://user:password@host:5672/vhost"))
-        }
-    }
+    parse_broker(name, value).map(Some)
 }
 
 fn method(environment: &Environment) -> Result<CallbackMethod, SettingError> {

@@ -39,7 +39,7 @@ impl DatabaseSettings {
     /// When the address cannot be read or names another kind of database.
     pub fn read(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
         if let Some((name, value)) = environment.first(&["SQLALCHEMY_DATABASE_URI", "DATABASE_URL"]) {
-            return Self::parse(name, value);
+            return Self::parse(name, value).map(|found| found.with_password(environment));
         }
         if environment.get("DB_SCHEMA").is_some() || environment.get("DB_HOST").is_some() {
             return Self::from_parts(environment);
@@ -78,6 +78,19 @@ impl DatabaseSettings {
         Ok(Self { kind, url: url.into(), file: None, is_default: false })
     }
 
+    /// With the password of `PGPASSWORD`, when the address has none. The driver would look for it in the environment of the process,
+    /// where programs could read it too.
+    fn with_password(mut self, environment: &Environment) -> Self {
+        if let (DatabaseKind::Postgres, Some(password), Ok(mut url)) =
+            (self.kind, environment.get("PGPASSWORD"), Url::parse(&self.url))
+            && url.password().is_none()
+            && url.set_password(Some(password)).is_ok()
+        {
+            self.url = url.into();
+        }
+        self
+    }
+
     fn from_parts(environment: &Environment) -> Result<Self, SettingError> {
         let scheme = environment.text("DB_SCHEMA", "postgresql");
         let host = environment.text("DB_HOST", "localhost");
@@ -100,7 +113,7 @@ impl DatabaseSettings {
             let port = environment.number::<u16>("DB_PORT", 0, "a port number (1 to 65535)")?;
             url.set_port(Some(port)).map_err(|()| refused("DB_PORT"))?;
         }
-        Ok(Self { url: url.into(), ..parsed })
+        Ok(Self { url: url.into(), ..parsed }.with_password(environment))
     }
 
     /// `rest` as in SQLAlchemy: nothing is memory, one slash a relative path, two an absolute one.
@@ -129,6 +142,12 @@ impl DatabaseSettings {
         let Ok(mut url) = Url::parse(&self.url) else { return "SQLite in memory".to_owned() };
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
             return format!("{}://…", url.scheme());
+        }
+        // The driver takes a password there too.
+        let query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
+        if query.iter().any(|(name, _)| name.contains("pass")) {
+            let shown = query.iter().map(|(name, value)| (name, if name.contains("pass") { "***" } else { value }));
+            url.query_pairs_mut().clear().extend_pairs(shown);
         }
         url.into()
     }
@@ -176,6 +195,21 @@ mod tests {
         assert_eq!(read(&parts).unwrap().url, "postgres://governor:p%40ss%2Fword@db:5433/study");
         assert!(!read(&parts).unwrap().shown().contains("ss%2F"));
         assert_eq!(read(&[("DB_SCHEMA", "postgresql")]).unwrap_err().variable, "DB_NAME");
+    }
+
+    #[test]
+    fn a_password_is_never_shown_wherever_it_is_given() {
+        for entries in [
+            &[("DATABASE_URL", "postgres://u:SECRET@db/study")][..],
+            &[("DATABASE_URL", "postgres://u@db/study?password=SECRET&sslmode=disable")],
+            &[("DATABASE_URL", "mysql://u:SECRET@db/study")],
+            &[("DATABASE_URL", "postgres://u@db/study"), ("PGPASSWORD", "SECRET")],
+            &[("DB_HOST", "db"), ("DB_NAME", "study"), ("DB_USER", "u"), ("PGPASSWORD", "SECRET")],
+        ] {
+            let settings = read(entries).unwrap();
+            assert!(settings.url.contains("SECRET"), "{entries:?}");
+            assert!(!settings.shown().contains("SECRET"), "{}", settings.shown());
+        }
     }
 
     #[test]

@@ -50,20 +50,62 @@ impl QueueNames {
     }
 }
 
-/// Connects; `name` is shown in the broker's own pages. Without a heartbeat in the address it is ten seconds.
+/// Connects to the first of the addresses (with semicolons between them) that answers; `name` is shown in the broker's own pages.
+/// Without a heartbeat in the address it is ten seconds.
 ///
 /// # Errors
-/// When the broker cannot be reached, or does not let us in; the text has no password in it.
-pub async fn connect(address: &str, name: &str) -> Result<Connection, String> {
-    const PATIENCE: Duration = Duration::from_secs(15);
-    let mut uri: AMQPUri =
-        address.parse().map_err(|_| "the address of the broker is not of the form amqp://…".to_owned())?;
-    uri.query.heartbeat.get_or_insert(10);
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    match timeout(PATIENCE, Connection::connect_uri(uri, properties)).await {
-        Ok(connected) => connected.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer".to_owned()),
+/// When none of them can be reached, or lets us in, with the reason of each. There is no password in the text: it is shown to callers
+/// who are not logged in.
+pub async fn connect(addresses: &str, name: &str) -> Result<Connection, String> {
+    let mut reasons = Vec::new();
+    let addresses: Vec<&str> = addresses.split(';').collect();
+    for address in &addresses {
+        match connect_to(address, name).await {
+            Ok(connection) => return Ok(connection),
+            Err(Refused { place, reason }) if addresses.len() > 1 => reasons.push(format!("{place}: {reason}")),
+            Err(Refused { reason, .. }) => reasons.push(reason),
+        }
     }
+    Err(reasons.join("; "))
+}
+
+/// Why one of several addresses cannot be used.
+struct Refused {
+    /// Host and port.
+    place: String,
+    reason: String,
+}
+
+async fn connect_to(address: &str, name: &str) -> Result<Connection, Refused> {
+    const PATIENCE: Duration = Duration::from_secs(15);
+    let malformed = || Refused {
+        place: "an address".to_owned(),
+        reason: "the address of the broker is not of the form amqp://…".to_owned(),
+    };
+    let mut uri: AMQPUri = address.parse().map_err(|_| malformed())?;
+    uri.query.heartbeat.get_or_insert(10);
+    let (place, password) =
+        (format!("{}:{}", uri.authority.host, uri.authority.port), uri.authority.userinfo.password.clone());
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let reason = match timeout(PATIENCE, Connection::connect_uri(uri, properties)).await {
+        Ok(Ok(connection)) => return Ok(connection),
+        Ok(Err(error)) => without_password(&error.to_string(), address, &password),
+        Err(_) => "no answer".to_owned(),
+    };
+    Err(Refused { place, reason })
+}
+
+/// A text of the broker or of its driver, which may quote what it was given.
+fn without_password(text: &str, address: &str, password: &str) -> String {
+    let written = url::Url::parse(address).ok().and_then(|url| url.password().map(str::to_owned)).unwrap_or_default();
+    let mut text = text.replace(address, "amqp://…");
+    for secret in [password, &written] {
+        // The one that everybody knows (guest) is also a name.
+        if !secret.is_empty() && secret != "guest" {
+            text = text.replace(secret, "***");
+        }
+    }
+    text
 }
 
 /// How long to wait before the next attempt after so many failures in a row: 0.2 s, 0.4 s, 0.8 s, … at most 10 s.
@@ -120,4 +162,18 @@ pub async fn declare_presence_queue(channel: &Channel, names: &QueueNames) -> Re
         ("x-max-length", AMQPValue::LongInt(10_000)),
     ]);
     channel.queue_declare(names.workers().into(), QueueDeclareOptions::durable(), arguments).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_not_in_the_reason() {
+        let address = "amqp://u:p%40ss@host/v";
+        let said = "vhost v;amqp://u:p%40ss@host/v not found for p@ss at amqp://u:p%40ss@host/v";
+        let shown = without_password(said, address, "p@ss");
+        assert!(!shown.contains("p@ss") && !shown.contains("p%40ss"), "{shown}");
+        assert_eq!(without_password("guest was refused", "amqp://guest:guest@h", "guest"), "guest was refused");
+    }
 }

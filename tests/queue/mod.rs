@@ -1,5 +1,6 @@
 //! Callbacks on workers elsewhere, with the real broker: what holds whatever is killed, lost or sent twice (Q1 to Q7).
 
+mod brokers;
 mod secrets;
 
 use std::time::Duration;
