@@ -2,8 +2,13 @@
 
 use std::process::ExitCode;
 
+use studygovernor::callback::{GUARD_ARGUMENT, serve_guard};
 use studygovernor::cli;
+use studygovernor::config::seal_environment;
 use studygovernor::workflow::condition;
+
+/// Commands that run callbacks, or may.
+const RUNS_CALLBACKS: [&str; 4] = ["serve", "worker", "demo", "callback"];
 
 fn main() -> ExitCode {
     // The interpreter of conditions is a process of its own, with hard limits: this program under another argument.
@@ -11,5 +16,11 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "condition-worker") {
         return if condition::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
-    cli::main()
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == GUARD_ARGUMENT) {
+        // Its output is that of the program that it guards: nothing of its own is written there.
+        return if serve_guard(std::env::args_os().len() > 2).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    let runs_callbacks = std::env::args_os().nth(1).is_some_and(|name| RUNS_CALLBACKS.iter().any(|one| name == *one));
+    let sealed = if runs_callbacks { seal_environment() } else { Ok(()) };
+    cli::main(sealed.err().as_ref())
 }

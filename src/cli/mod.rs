@@ -95,11 +95,14 @@ impl Failure {
     }
 }
 
-/// Does what the arguments say.
+/// Does what the arguments say. `unsealed` is why the secrets of the environment could not be taken out of it.
 #[must_use]
-pub fn main() -> ExitCode {
+pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
     let arguments = Arguments::parse();
     start_log();
+    if let Some(error) = unsealed {
+        tracing::warn!(%error, "the secrets of the environment stay where programs of the same user can read them");
+    }
     // One TLS provider for all of the program; a second start of it would be the only error.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::dotenv::{self, Dotenv};
+use super::sealed;
 use super::secret_file;
 
 /// A setting that cannot be used; the start ends with it.
@@ -43,7 +44,10 @@ impl Environment {
         // Not `vars()`: that panics on a value that is no Unicode, even of a variable nobody asked for.
         let process =
             std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        let mut process: BTreeMap<String, String> = process.collect();
+        // What was in the environment when this program was started, and is not there any longer.
+        let sealed = sealed::secrets().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut process: BTreeMap<String, String> =
+            process.chain(sealed).filter(|(key, _)| key != sealed::MARK).collect();
         let file = directory.join(".env");
         if !file.is_file() {
             secret_file::read(&mut process, directory)?;
@@ -126,6 +130,14 @@ impl Environment {
             Some(value) if value.trim().is_empty() => Ok(false),
             _ => self.flag(name, default),
         }
+    }
+
+    /// All variables that are set to something.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.variables
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .filter(|(_, value)| !value.is_empty())
     }
 
     /// All names that are set.

@@ -4,6 +4,7 @@
 //! an unknown `STUDYGOV_*` name gives a warning.
 
 mod account;
+mod broker;
 mod broker_parts;
 mod callback;
 mod database;
@@ -12,8 +13,11 @@ mod environment;
 mod known;
 mod mail;
 mod migrate;
+mod programs;
 mod project;
+mod sealed;
 mod secret_file;
+mod secret_names;
 mod security;
 mod web;
 mod work;
@@ -24,9 +28,11 @@ pub use account::AdminSettings;
 pub use callback::{CallbackMethod, CallbackSettings, broker as broker_address, broker_prefix};
 pub use database::{DatabaseKind, DatabaseSettings};
 pub use environment::{Environment, SettingError};
-pub use mail::{MailSecurity, MailServer, MailSettings};
+pub use mail::{MailSecurity, MailServer, MailSettings, mail_addresses};
 pub use migrate::MigrateMode;
+pub use programs::{ProgramSettings, ProgramUser};
 pub use project::{ProjectSettings, Secrets};
+pub use sealed::{seal_environment, sealed};
 pub use secret_file::SECRETS;
 pub use security::SecuritySettings;
 pub use web::WebSettings;

@@ -3,13 +3,15 @@
 use std::path::Path;
 
 use super::environment::{Environment, SettingError};
-use super::{MailSettings, ProjectSettings};
+use super::{MailSettings, ProgramSettings, ProjectSettings};
 
 /// See the module. None of the server's secrets are in it: a worker elsewhere reads the same.
 #[derive(Debug, Clone)]
 pub struct WorkSettings {
     pub project: ProjectSettings,
     pub mail: MailSettings,
+    /// The environment and the user of programs.
+    pub programs: ProgramSettings,
     /// The Python of `python_function` and `fastr`.
     pub python: String,
     /// The file with logins that was named, and the home directory with the usual one.
@@ -26,6 +28,7 @@ impl WorkSettings {
         let project = ProjectSettings::read(environment, working_directory);
         Ok(Self {
             mail: MailSettings::read(environment, &project.home)?,
+            programs: ProgramSettings::read(environment)?,
             project,
             python: environment.text("STUDYGOV_PYTHON", "python3"),
             netrc: environment.get("NETRC").map(str::to_owned),
