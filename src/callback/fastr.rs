@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::web::Web;
+use super::process::Program;
+use super::web::{Web, segment, segments};
 use super::workplace::direct_file;
 use super::xnat::{Dated, newest_file};
 use super::{Failure, Outcome, Run, process, read_arguments};
@@ -54,7 +55,9 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     let python = if is_on_path("fastr_python_launcher") { "fastr_python_launcher" } else { &run.workplace.python };
     let argv = [python.to_owned(), files.code.display().to_string(), files.asked.display().to_string()];
     run.log.line(&format!("Running network {}: {argv:?}", arguments.network_id));
-    let ended = process::run(&argv, None, &variables(&arguments, &files, run), run).await?;
+    let variables = variables(&arguments, &files, run);
+    let program = Program { argv: argv.to_vec(), variables, ..Program::default() };
+    let ended = process::run(program, run).await?;
     files.keep("_stdout.txt", &ended.stdout);
     files.keep("_stderr.txt", &ended.stderr);
     let is_clean = ended.return_code == 0 && std::fs::remove_dir_all(&files.scratch).is_ok();
@@ -91,7 +94,8 @@ fn addresses(arguments: &Arguments, run: &Run<'_>) -> Result<(String, String), F
     let name = &arguments.xnat_external_system_name;
     let base = run.system(name)?;
     let (subject, experiment) = (run.external_id("subject", name)?, run.external_id("experiment", name)?);
-    let project = &run.workplace.xnat_project;
+    let (subject, experiment) = (segment(subject)?, segment(experiment)?);
+    let project = segment(&run.workplace.xnat_project)?;
     let plain = format!("{base}/data/archive/projects/{project}/subjects/{subject}/experiments/{experiment}");
     if !(base.starts_with("http://") || base.starts_with("https://")) {
         return Err(Failure(format!("the external system '{name}' has the address {base}, which is not of the web")));
@@ -132,7 +136,7 @@ async fn uri(arguments: &Arguments, name: &str, path: &Value, run: &Run<'_>) -> 
     let dated = Dated::new(file, NEWEST).ok_or_else(wrong)?;
     let web = Web::new(run, Duration::from_mins(1))?;
     let newest = newest_file(&web, &format!("{plain}{resource}"), dated).await?;
-    Ok(format!("{for_fastr}{resource}/files/{newest}"))
+    Ok(format!("{for_fastr}{resource}/files/{}", segments(&newest)?))
 }
 
 /// The files of one run, in the scratch space of the worker.
@@ -189,6 +193,7 @@ impl Files {
         std::fs::write(&self.code, SCRIPT).map_err(failed)?;
         std::fs::write(&self.asked, asked.to_string()).map_err(failed)?;
         std::fs::copy(network, &self.network).map_err(failed)?;
+        run.workplace.hand_over(&self.scratch).map_err(failed)?;
         Ok(())
     }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{Method, Response};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::substitution::Substitution;
-use super::web::{Web, beginning, send, text};
-use super::{Failure, Outcome, Run, read_arguments};
+use super::web::{Web, beginning, redirect_of, send, shown, text};
+use super::{Failure, Outcome, Run, RunLog, python_json, read_arguments};
 
 #[derive(Deserialize)]
 struct Arguments {
@@ -76,9 +76,10 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     if let Some(body) = &arguments.body {
         request = request.body(substitution.text(body.clone())?);
     }
-    run.log.line(&format!("{method} {url}"));
-    let what = format!("{method} {url}");
+    let what = format!("{method} {}", shown(&url));
+    run.log.line(&what);
     let answer = send(request, &what).await?;
+    let answer = follow(answer, &method, arguments.expected_status.as_ref(), &web, run.log).await?;
     let status = answer.status().as_u16();
     let headers: Map<String, Value> = answer
         .headers()
@@ -87,13 +88,54 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
         .collect();
     let body = text(answer, &what).await?;
     run.log.line(&format!("answered with status {status}, {} bytes", body.len()));
-    let is_expected = match &arguments.expected_status {
+    let is_expected = is_expected(arguments.expected_status.as_ref(), status);
+    let reason = format!("{what} was answered with status {status}: {}", beginning(&body));
+    let body =
+        python_json::read(&body, "body", run.log).unwrap_or_else(|_| Value::String(body.replace('\0', "\u{fffd}")));
+    let outcome = Outcome::success(json!({ "status": status, "headers": headers, "body": body }));
+    Ok(if is_expected { outcome } else { outcome.but_failed(reason, None) })
+}
+
+fn is_expected(wanted: Option<&Statuses>, status: u16) -> bool {
+    match wanted {
         None => (200..300).contains(&status),
         Some(Statuses::One(one)) => *one == status,
         Some(Statuses::Several(several)) => several.contains(&status),
-    };
-    let reason = format!("{what} was answered with status {status}: {}", beginning(&body));
-    let body = serde_json::from_str(&body).unwrap_or(Value::String(body.replace('\0', "\u{fffd}")));
-    let outcome = Outcome::success(json!({ "status": status, "headers": headers, "body": body }));
-    Ok(if is_expected { outcome } else { outcome.but_failed(reason, None) })
+    }
+}
+
+/// Follows redirects to other origins, where neither the headers of the workflow nor a login nor a body is sent. A redirect that the
+/// workflow expects is its answer.
+///
+/// # Errors
+/// When the body would have to be sent there, and when there are too many.
+async fn follow(
+    mut answer: Response,
+    method: &Method,
+    wanted: Option<&Statuses>,
+    web: &Web<'_>,
+    log: &RunLog,
+) -> Result<Response, Failure> {
+    const MOST: usize = 10;
+    let mut method = method.clone();
+    for _ in 0..MOST {
+        let status = answer.status().as_u16();
+        let Some(target) = redirect_of(&answer).filter(|_| wanted.is_none() || !is_expected(wanted, status)) else {
+            return Ok(answer);
+        };
+        let origin = target.origin().ascii_serialization();
+        // As browsers do: these two ask for the same request again, the others for what is there.
+        let is_again = matches!(status, 307 | 308);
+        if is_again && !matches!(method, Method::GET | Method::HEAD) {
+            let reason = format!("the answer points to {origin}, another origin, and what is sent is not for that");
+            return Err(Failure(format!("{method}: {reason} (status {status})")));
+        }
+        if method != Method::HEAD {
+            method = Method::GET;
+        }
+        log.line(&format!("redirected to {origin}, another origin: {method} without headers, login and body"));
+        let target = target.to_string();
+        answer = send(web.plain(method.clone(), &target)?, &format!("{method} {}", shown(&target))).await?;
+    }
+    Err(Failure(format!("more than {MOST} redirects to other origins")))
 }

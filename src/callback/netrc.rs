@@ -1,12 +1,15 @@
 //! Logins at other systems, from the file that curl, Python and others read too: `$NETRC`, or `.netrc` in the home
-//! directory. Read anew for each run, so that a new password needs no restart.
+//! directory. Read for each run, so that a new password needs no restart.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where the logins are. Not the logins: they are no state of a worker.
 #[derive(Debug, Clone, Default)]
 pub struct Logins {
-    files: Vec<PathBuf>,
+    /// The file that the settings name.
+    named: Option<PathBuf>,
+    /// The usual one.
+    at_home: Option<PathBuf>,
 }
 
 /// A name and a password.
@@ -22,68 +25,206 @@ impl std::fmt::Debug for Login {
     }
 }
 
+/// The logins of one machine name in a file, or the default ones.
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    /// Nothing is the default entry.
+    machine: Option<String>,
+    login: Option<Login>,
+}
+
 impl Logins {
     /// `netrc` is the file that was named, `home` the home directory.
     #[must_use]
     pub fn find(netrc: Option<&str>, home: Option<&str>) -> Self {
-        let in_home = home.map(|home| PathBuf::from(home).join(".netrc"));
-        Self { files: netrc.map(PathBuf::from).into_iter().chain(in_home).collect() }
+        Self { named: netrc.map(PathBuf::from), at_home: home.map(|home| PathBuf::from(home).join(".netrc")) }
     }
 
-    /// The login for an address: that of its host with its port, of its host, or the default one.
-    pub(super) fn at(&self, url: &url::Url) -> Option<Login> {
-        let host = url.host_str()?;
+    /// The login for an address: that of its host with its port, of its host, or the default one. The sentences say what is wrong
+    /// with the files.
+    pub(super) fn at(&self, url: &url::Url) -> (Option<Login>, Vec<String>) {
+        let mut problems = Vec::new();
+        let files = [(self.named.as_deref(), true), (self.at_home.as_deref(), false)];
+        let files = files.into_iter().filter_map(|(file, is_named)| Some((file?, is_named)));
+        let files: Vec<Vec<Entry>> = files.map(|(file, is_named)| entries_of(file, is_named, &mut problems)).collect();
+        let Some(host) = url.host_str().map(machine_name) else { return (None, problems) };
         let with_port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
-        let texts: Vec<String> = self.files.iter().filter_map(|file| std::fs::read_to_string(file).ok()).collect();
-        let names = [with_port.as_deref(), Some(host), None];
+        let names = [with_port.as_deref(), Some(&host), None];
         // A name that is nearer counts more than a file that is.
-        names.iter().enumerate().find_map(|(rank, name)| {
+        let login = names.iter().enumerate().find_map(|(rank, name)| {
             if name.is_none() && rank == 0 {
                 return None;
             }
-            texts.iter().find_map(|text| entry(text, *name))
-        })
+            files.iter().find_map(|entries| {
+                entries.iter().find(|entry| entry.machine.as_deref() == *name).and_then(|entry| entry.login.clone())
+            })
+        });
+        (login, problems)
     }
 }
 
-/// The entry of `machine`, or the default one.
-fn entry(text: &str, machine: Option<&str>) -> Option<Login> {
-    let mut words = words(text).into_iter();
-    let mut is_wanted = false;
+fn entries_of(file: &Path, is_named: bool, problems: &mut Vec<String>) -> Vec<Entry> {
+    let shown = file.display();
+    match std::fs::read(file) {
+        Ok(bytes) => {
+            let (entries, mistakes) = parse(&text_of(&bytes));
+            problems.extend(mistakes.into_iter().map(|mistake| format!("The file of logins {shown}: {mistake}")));
+            entries
+        }
+        Err(error) => {
+            if is_named || error.kind() != std::io::ErrorKind::NotFound {
+                problems
+                    .push(format!("The file of logins {shown} cannot be read, so its logins are not used: {error}"));
+            }
+            Vec::new()
+        }
+    }
+}
+
+/// UTF-8 with or without a byte order mark, UTF-16 with one, and otherwise Latin-1.
+fn text_of(bytes: &[u8]) -> String {
+    let units = |bytes: &[u8], unit: fn([u8; 2]) -> u16| -> String {
+        let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+        String::from_utf16_lossy(&units)
+    };
+    match bytes {
+        [0xef, 0xbb, 0xbf, rest @ ..] => text_of(rest),
+        [0xff, 0xfe, rest @ ..] => units(rest, u16::from_le_bytes),
+        [0xfe, 0xff, rest @ ..] => units(rest, u16::from_be_bytes),
+        _ => match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => bytes.iter().copied().map(char::from).collect(),
+        },
+    }
+}
+
+/// The name of a machine as it is compared: in small letters, an international one as it is sent, without the brackets of IPv6.
+fn machine_name(text: &str) -> String {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port))
+            if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(':') =>
+        {
+            // An address of IPv6 without brackets has colons of its own.
+            if host.contains(':') && !host.ends_with(']') { (text, None) } else { (host, Some(port)) }
+        }
+        _ => (text, None),
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = url::Host::parse(host).map_or_else(|_| host.to_lowercase(), |host| host.to_string());
+    port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
+}
+
+/// Reads the text of a file: its entries in their order, and what is wrong with it.
+fn parse(text: &str) -> (Vec<Entry>, Vec<String>) {
+    let mut reader = Reader { rest: text, whole: text, problems: Vec::new() };
+    let mut entries: Vec<Entry> = Vec::new();
     let (mut name, mut password) = (None, None);
-    while let Some(word) = words.next() {
+    let finish = |entries: &mut Vec<Entry>, name: &mut Option<String>, password: &mut Option<String>| {
+        let (name, password) = (name.take(), password.take().unwrap_or_default());
+        if let Some(entry) = entries.last_mut() {
+            entry.login = name.map(|name| Login { name, password });
+        }
+    };
+    while let Some(word) = reader.keyword() {
         match word.as_str() {
             "machine" | "default" => {
-                if is_wanted {
-                    break;
-                }
-                let named = if word == "machine" { words.next() } else { None };
-                is_wanted = named.as_deref() == machine;
+                finish(&mut entries, &mut name, &mut password);
+                let machine = if word == "machine" { reader.word().map(|name| machine_name(&name)) } else { None };
+                entries.push(Entry { machine, login: None });
             }
-            "login" if is_wanted => name = words.next(),
-            "password" if is_wanted => password = words.next(),
-            "login" | "password" | "account" | "macdef" => _ = words.next(),
-            _ => {}
+            "login" | "user" => name = reader.word(),
+            "password" => password = reader.word(),
+            "account" => _ = reader.word(),
+            "macdef" => reader.skip_macro(),
+            other => {
+                // Not the word itself: it may be a part of a password.
+                let line = reader.line();
+                let hint = if other.len() > 3 { "a password with spaces needs quotes" } else { "it is left out" };
+                reader.problems.push(format!("line {line} has a word that means nothing there; {hint}"));
+            }
         }
     }
-    Some(Login { name: name?, password: password.unwrap_or_default() })
+    finish(&mut entries, &mut name, &mut password);
+    (entries, reader.problems)
 }
 
-/// Words between spaces; in quotes they may have some. What follows a # at the beginning of a word is a comment.
-fn words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    for line in text.lines() {
-        let mut rest = line.trim_start();
-        while !rest.is_empty() && !rest.starts_with('#') {
-            let (word, after) = match rest.strip_prefix('"') {
-                Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-                None => rest.split_once(char::is_whitespace).unwrap_or((rest, "")),
-            };
-            words.push(word.to_owned());
-            rest = after.trim_start();
+/// What is left of a file.
+struct Reader<'a> {
+    rest: &'a str,
+    whole: &'a str,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    /// The number of the line that is read.
+    fn line(&self) -> usize {
+        let read = &self.whole[..self.whole.len() - self.rest.len()];
+        read.trim_end().matches('\n').count() + 1
+    }
+
+    /// The next word where a keyword is expected; comments are passed over there, and there only: a password may begin with `#`.
+    fn keyword(&mut self) -> Option<String> {
+        loop {
+            self.rest = self.rest.trim_start();
+            if !self.rest.starts_with('#') {
+                return self.word();
+            }
+            self.skip_line();
         }
     }
-    words
+
+    fn skip_line(&mut self) {
+        self.rest = self.rest.split_once('\n').map_or("", |(_, after)| after);
+    }
+
+    /// The next word; in quotes it may have spaces, and quotes with a backslash before them.
+    fn word(&mut self) -> Option<String> {
+        self.rest = self.rest.trim_start();
+        if self.rest.is_empty() {
+            return None;
+        }
+        let Some(quoted) = self.rest.strip_prefix('"') else {
+            let end = self.rest.find(char::is_whitespace).unwrap_or(self.rest.len());
+            let (word, after) = self.rest.split_at(end);
+            self.rest = after;
+            return Some(word.to_owned());
+        };
+        let mut word = String::new();
+        let mut characters = quoted.char_indices();
+        while let Some((at, character)) = characters.next() {
+            match character {
+                '"' => {
+                    self.rest = &quoted[at + 1..];
+                    return Some(word);
+                }
+                '\\' => word.extend(characters.next().map(|(_, escaped)| escaped)),
+                // A password has no line break: the quote was forgotten, and not all that follows is meant.
+                '\n' | '\r' => {
+                    let line = self.line();
+                    self.problems.push(format!("line {line} has a quote that is not closed"));
+                    self.rest = &quoted[at..];
+                    return Some(word);
+                }
+                other => word.push(other),
+            }
+        }
+        let line = self.line();
+        self.problems.push(format!("line {line} has a quote that is not closed"));
+        self.rest = "";
+        Some(word)
+    }
+
+    /// A macro goes to the next empty line; nothing in it is an entry.
+    fn skip_macro(&mut self) {
+        self.skip_line();
+        while !self.rest.is_empty() {
+            let is_empty = self.rest.starts_with('\n') || self.rest.starts_with("\r\n");
+            self.skip_line();
+            if is_empty {
+                return;
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -94,16 +235,26 @@ mod tests {
                         machine xnat.example.org:8443\n  login writer\n  password w#1\n\
                         machine castor.example.org login id password secret account x\n";
 
-    fn at(text: &str, url: &str) -> Option<(String, String)> {
+    fn told(bytes: &[u8], url: &str) -> (Option<(String, String)>, Vec<String>) {
         let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join(".netrc"), text).unwrap();
+        std::fs::write(home.path().join(".netrc"), bytes).unwrap();
         let logins = Logins::find(None, home.path().to_str());
-        logins.at(&url.parse().unwrap()).map(|login| (login.name, login.password))
+        let (login, problems) = logins.at(&url.parse().unwrap());
+        (login.map(|login| (login.name, login.password)), problems)
+    }
+
+    fn at(text: &str, url: &str) -> Option<(String, String)> {
+        let (login, problems) = told(text.as_bytes(), url);
+        assert!(problems.is_empty(), "{text}: {problems:?}");
+        login
+    }
+
+    fn login(name: &str, password: &str) -> Option<(String, String)> {
+        Some((name.to_owned(), password.to_owned()))
     }
 
     #[test]
     fn the_nearest_entry_is_the_login() {
-        let login = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
         assert_eq!(at(FILE, "https://xnat.example.org/a"), login("reader", "two words"));
         assert_eq!(at(FILE, "https://xnat.example.org:8443/a"), login("writer", "w#1"));
         assert_eq!(at(FILE, "https://castor.example.org"), login("id", "secret"));
@@ -113,14 +264,82 @@ mod tests {
     }
 
     #[test]
+    fn forms_that_python_and_curl_read_are_read() {
+        for (text, wanted) in [
+            (
+                "macdef init\nmachine a.org login wrong password wrong\n\nmachine a.org login u password #p1\n",
+                login("u", "#p1"),
+            ),
+            (
+                "macdef init\r\nmachine a.org login wrong password wrong\r\n\r\nmachine a.org login u password p\r\n",
+                login("u", "p"),
+            ),
+            ("machine a.org login u password p\nmacdef init\ncd /x\nlogin wrong\n", login("u", "p")),
+            (
+                "machine b.org login x password y macdef m\nmachine a.org login no\n\nmachine a.org user u password p",
+                login("u", "p"),
+            ),
+            (r#"machine a.org login "u v" password "a\"b\\c""#, login("u v", "a\"b\\c")),
+            (r#"machine a.org login u password a"b\c"#, login("u", "a\"b\\c")),
+            ("machine a.org # the first\n # login no\n login u # name\n password p#q\n#password no", login("u", "p#q")),
+            ("#machine a.org login no password no\nmachine a.org login u password \"#p q\"", login("u", "#p q")),
+            ("machine\ta.org\n\tlogin\n\tu\n\tpassword\n\tp", login("u", "p")),
+            ("machine A.Org login u password p\nmachine a.org login second password no", login("u", "p")),
+            ("machine a.org password p login u account machine", login("u", "p")),
+            ("machine a.org login u password \"\"", login("u", "")),
+            ("machine a.org login u password pässwörd", login("u", "pässwörd")),
+        ] {
+            assert_eq!(at(text, "https://a.org/x"), wanted, "{text}");
+        }
+        assert_eq!(at("machine bücher.example login u password p", "https://xn--bcher-kva.example"), login("u", "p"));
+        assert_eq!(at("machine ::1 login u password p", "http://[::1]:8080/"), login("u", "p"));
+        assert_eq!(at("machine [::1]:8080 login u password p", "http://[::1]:8080/"), login("u", "p"));
+        assert_eq!(at("machine 127.0.0.1:81 login u password p", "http://127.0.0.1:81/"), login("u", "p"));
+    }
+
+    #[test]
+    fn encodings_are_told_apart() {
+        let text = "machine a.org login u password ü";
+        let wide = |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
+        for bytes in [
+            [&b"\xef\xbb\xbf"[..], text.as_bytes()].concat(),
+            b"machine a.org login u password \xfc".to_vec(),
+            [&b"\xff\xfe"[..], &wide(u16::to_le_bytes)].concat(),
+            [&b"\xfe\xff"[..], &wide(u16::to_be_bytes)].concat(),
+        ] {
+            assert_eq!(told(&bytes, "https://a.org"), (login("u", "ü"), Vec::new()));
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_without_what_is_in_it() {
+        let (found, problems) =
+            told(b"machine a.org login u password \"open\nmachine b.org login v password p", "https://b.org");
+        assert_eq!(found, login("v", "p"));
+        assert!(problems.len() == 1 && problems[0].contains("line 1 has a quote that is not closed"), "{problems:?}");
+        let (_, problems) = told(b"\nmachine a.org login u password two words", "https://a.org");
+        assert!(
+            problems.len() == 1 && problems[0].contains("line 2") && !problems[0].contains("words"),
+            "{problems:?}"
+        );
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".netrc")).unwrap();
+        let problems = |netrc| Logins::find(netrc, home.path().to_str()).at(&"https://a.org".parse().unwrap()).1;
+        assert!(problems(None)[0].contains("cannot be read"), "{:?}", problems(None));
+        assert_eq!(problems(Some("/no/such/file")).len(), 2);
+        let empty = tempfile::tempdir().unwrap();
+        assert!(Logins::find(None, empty.path().to_str()).at(&"https://a.org".parse().unwrap()).1.is_empty());
+    }
+
+    #[test]
     fn a_named_file_comes_before_the_one_at_home_and_shows_no_password() {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join(".netrc"), FILE).unwrap();
         let named = home.path().join("other");
         std::fs::write(&named, "machine castor.example.org login other password p").unwrap();
         let logins = Logins::find(named.to_str(), home.path().to_str());
-        let login = logins.at(&"https://castor.example.org".parse().unwrap()).unwrap();
+        let login = logins.at(&"https://castor.example.org".parse().unwrap()).0.unwrap();
         assert_eq!(format!("{login:?}"), "Login(other, …)");
-        assert!(logins.at(&"https://xnat.example.org".parse().unwrap()).is_some());
+        assert!(logins.at(&"https://xnat.example.org".parse().unwrap()).0.is_some());
     }
 }

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::web::{Web, beginning, send, text};
+use super::web::{Web, beginning, hint_of, send, shown, text};
 use super::workplace::direct_file;
 use super::{Failure, Outcome, Run, read_arguments};
 
@@ -224,11 +224,11 @@ fn extra_tags(variable: Option<&str>, run: &Run<'_>) -> Vec<Value> {
 
 async fn post(kind: &str, body: Value, system: &str, run: &Run<'_>) -> Result<Outcome, Failure> {
     let url = format!("{}/api/v1/{kind}", run.system(system)?);
-    run.log.line(&format!("POST {url}"));
     let web = Web::new(run, Duration::from_mins(1))?;
-    let what = format!("POST {url}");
+    let what = format!("POST {}", shown(&url));
+    run.log.line(&what);
     let answer = send(web.request(Method::POST, &url)?.json(&body), &what).await?;
-    let status = answer.status().as_u16();
+    let (status, hint) = (answer.status().as_u16(), hint_of(&answer));
     let answered = text(answer, &what).await?;
     run.log.line(&format!("answered with status {status}"));
     let read: Value = serde_json::from_str(&answered).unwrap_or_default();
@@ -241,7 +241,7 @@ async fn post(kind: &str, body: Value, system: &str, run: &Run<'_>) -> Result<Ou
         "task_uri": uri,
     }));
     if status != 200 && status != 201 {
-        let reason = format!("{what} was answered with status {status}: {}", beginning(&answered));
+        let reason = format!("{what} was answered with status {status}{hint}: {}", beginning(&answered));
         return Ok(outcome.but_failed(reason, None));
     }
     if uri.is_null() {

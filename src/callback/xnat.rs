@@ -3,8 +3,8 @@
 use reqwest::Method;
 use serde_json::Value;
 
-use super::Failure;
-use super::web::{Web, beginning, send, text};
+use super::web::{Web, beginning, hint_of, send, shown, text};
+use super::{Failure, python_json};
 
 /// A name with a place for a moment in it: what stands before and behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,12 +53,12 @@ pub(super) async fn newest_file(web: &Web<'_>, resource: &str, name: Dated<'_>) 
     let url = format!("{resource}/files?format=json");
     let list = json(web, &url).await?;
     let rows = list.pointer("/ResultSet/Result").and_then(Value::as_array);
-    let rows = rows.ok_or_else(|| Failure(format!("GET {url}: the answer is no list of files")))?;
+    let rows = rows.ok_or_else(|| Failure(format!("GET {}: the answer is no list of files", shown(&url))))?;
     let names: Vec<&str> = rows.iter().filter_map(|row| row.get("Name")?.as_str()).collect();
     let newest = name.newest(names.iter().copied()).map(str::to_owned);
     newest.ok_or_else(|| {
         let there = if names.is_empty() { "no files".to_owned() } else { beginning(&names.join(", ")) };
-        Failure(format!("{resource} has no file {}<moment>{}: there are {there}", name.before, name.behind))
+        Failure(format!("{} has no file {}<moment>{}: there are {there}", shown(resource), name.before, name.behind))
     })
 }
 
@@ -67,14 +67,16 @@ pub(super) async fn newest_file(web: &Web<'_>, resource: &str, name: Dated<'_>) 
 /// # Errors
 /// When there is no answer with status 200 that is JSON.
 pub(super) async fn json(web: &Web<'_>, url: &str) -> Result<Value, Failure> {
-    let what = format!("GET {url}");
+    let what = format!("GET {}", shown(url));
     let answer = send(web.request(Method::GET, url)?, &what).await?;
-    let status = answer.status().as_u16();
+    let (status, hint) = (answer.status().as_u16(), hint_of(&answer));
     let body = text(answer, &what).await?;
     if status != 200 {
-        return Err(Failure(format!("{what} was answered with status {status}: {}", beginning(&body))));
+        return Err(Failure(format!("{what} was answered with status {status}{hint}: {}", beginning(&body))));
     }
-    serde_json::from_str(&body).map_err(|error| Failure(format!("{what}: the answer is no JSON: {error}")))
+    // Files of raters' forms are written by Python.
+    python_json::read(&body, &what, web.log())
+        .map_err(|error| Failure(format!("{what}: the answer is no JSON: {error}")))
 }
 
 #[cfg(test)]

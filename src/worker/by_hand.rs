@@ -19,10 +19,16 @@ pub async fn run_by_hand(
     secret: Option<&str>,
     workplace: &Workplace,
 ) -> Result<(Outcome, String), String> {
-    let client = Client::builder().timeout(Duration::from_mins(1)).build().map_err(|error| error.to_string())?;
+    // The secret goes to the server that was named, and not where that points to.
+    let client = Client::builder().timeout(Duration::from_mins(1)).redirect(callback::within_origin());
+    let client = client.build().map_err(|error| error.to_string())?;
+    let (login, problems) = workplace.login(address);
+    for problem in &problems {
+        tracing::warn!("{problem}");
+    }
     let request = |method: Method, body: Value| -> RequestBuilder {
         let request = client.request(method, address.clone());
-        match (secret, workplace.login(address)) {
+        match (secret, login.clone()) {
             (Some(secret), _) => {
                 let mut body = body;
                 body["secret"] = secret.into();

@@ -5,12 +5,19 @@ use std::collections::BTreeMap;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::callback::web::{Web, beginning, parse, send, text};
-use crate::callback::{Failure, Run};
+use crate::callback::Failure;
+use crate::callback::web::{Web, beginning, hint_of, parse, segment, send, shown, text};
 
 /// A study by its id.
 pub(super) struct Study {
     pub(super) id: String,
+}
+
+impl Study {
+    /// The path of the study in the API.
+    fn path(&self) -> Result<String, Failure> {
+        Ok(format!("study/{}", segment(&self.id)?))
+    }
 }
 
 /// A field of the study.
@@ -37,30 +44,25 @@ const PAGE_SIZE: u64 = 500;
 
 impl<'a> Castor<'a> {
     /// With the id and the secret of a client, from the logins of the worker.
-    pub(super) async fn log_in(
-        web: &'a Web<'a>,
-        address: &str,
-        run: &Run<'_>,
-        reason: String,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn log_in(web: &'a Web<'a>, address: &str, reason: String) -> Result<Self, Failure> {
         let url = format!("{address}/oauth/token");
-        let login = run.workplace.logins.at(&parse(&url)?);
-        let login = login.ok_or_else(|| Failure(format!("there is no login for {address} in .netrc")))?;
+        let login = web.login(&parse(&url)?);
+        let login = login.ok_or_else(|| Failure(format!("there is no login for {} in .netrc", shown(address))))?;
         let body = json!({
             "grant_type": "client_credentials",
             "client_id": login.name,
             "client_secret": login.password,
         });
-        let what = format!("POST {url}");
+        let what = format!("POST {}", shown(&url));
         let answer = send(web.plain(Method::POST, &url)?.json(&body), &what).await?;
-        let status = answer.status().as_u16();
+        let (status, hint) = (answer.status().as_u16(), hint_of(&answer));
         let text = text(answer, &what).await?;
         let read: Value = serde_json::from_str(&text).unwrap_or_default();
         match read.get("access_token").and_then(Value::as_str).filter(|_| status == 200) {
             Some(token) => Ok(Self { web, base: format!("{address}/api"), token: token.to_owned(), reason }),
             None => {
                 let why = read.get("error_description").and_then(Value::as_str).unwrap_or("no access_token");
-                Err(Failure(format!("{what}: no login, status {status}: {why}")))
+                Err(Failure(format!("{what}: no login, status {status}{hint}: {why}")))
             }
         }
     }
@@ -70,12 +72,12 @@ impl<'a> Castor<'a> {
     }
 
     async fn post(&self, path: &str, body: &Value, expected: &[u16]) -> Result<(u16, Value), Failure> {
-        let what = format!("POST {}/{path}", self.base);
+        let what = format!("POST {}/{path}", shown(&self.base));
         let answer = send(self.request(Method::POST, path)?.json(body), &what).await?;
-        let status = answer.status().as_u16();
+        let (status, hint) = (answer.status().as_u16(), hint_of(&answer));
         let text = text(answer, &what).await?;
         if !expected.contains(&status) {
-            return Err(Failure(format!("{what} was answered with status {status}: {}", beginning(&text))));
+            return Err(Failure(format!("{what} was answered with status {status}{hint}: {}", beginning(&text))));
         }
         Ok((status, serde_json::from_str(&text).unwrap_or_default()))
     }
@@ -85,15 +87,15 @@ impl<'a> Castor<'a> {
         let mut rows = Vec::new();
         for page in 1.. {
             let address = format!("{path}?page_size={PAGE_SIZE}&page={page}");
-            let what = format!("GET {}/{address}", self.base);
+            let what = format!("GET {}/{address}", shown(&self.base));
             let answer = send(self.request(Method::GET, &address)?, &what).await?;
-            let status = answer.status().as_u16();
+            let (status, hint) = (answer.status().as_u16(), hint_of(&answer));
             if status == 404 && page == 1 {
                 return Ok(None);
             }
             let text = text(answer, &what).await?;
             if status != 200 {
-                return Err(Failure(format!("{what} was answered with status {status}: {}", beginning(&text))));
+                return Err(Failure(format!("{what} was answered with status {status}{hint}: {}", beginning(&text))));
             }
             let body: Value = serde_json::from_str(&text)
                 .map_err(|error| Failure(format!("{what}: the answer is no JSON: {error}")))?;
@@ -125,17 +127,17 @@ impl<'a> Castor<'a> {
 
     /// The id of a site.
     pub(super) async fn site(&self, study: &Study, name: &str) -> Result<String, Failure> {
-        self.named(&format!("study/{}/site", study.id), "sites", "name", name, "id").await
+        self.named(&format!("{}/site", study.path()?), "sites", "name", name, "id").await
     }
 
     /// The id of a visit.
     pub(super) async fn visit(&self, study: &Study, name: &str) -> Result<String, Failure> {
-        self.named(&format!("study/{}/visit", study.id), "visits", "visit_name", name, "id").await
+        self.named(&format!("{}/visit", study.path()?), "visits", "visit_name", name, "id").await
     }
 
     /// The fields by their variable name, or else by their label in lower case with underscores.
     pub(super) async fn fields(&self, study: &Study) -> Result<BTreeMap<String, Field>, Failure> {
-        let rows = self.list(&format!("study/{}/field", study.id), "fields").await?.unwrap_or_default();
+        let rows = self.list(&format!("{}/field", study.path()?), "fields").await?.unwrap_or_default();
         let mut fields = BTreeMap::new();
         // What has a name of its own comes before what is only labelled so.
         for by_label in [true, false] {
@@ -164,7 +166,7 @@ impl<'a> Castor<'a> {
     /// Whether it was there before.
     pub(super) async fn create_participant(&self, study: &Study, label: &str, site: &str) -> Result<bool, Failure> {
         let body = json!({ "participant_id": label, "site_id": site });
-        let (status, _) = self.post(&format!("study/{}/participant", study.id), &body, &[201, 422]).await?;
+        let (status, _) = self.post(&format!("{}/participant", study.path()?), &body, &[201, 422]).await?;
         Ok(status == 422)
     }
 
@@ -174,7 +176,7 @@ impl<'a> Castor<'a> {
         study: &Study,
         participant: &str,
     ) -> Result<BTreeMap<String, String>, Failure> {
-        let path = format!("{}/data-points/study", of(study, participant));
+        let path = format!("{}/data-points/study", of(study, participant)?);
         let rows = self.list(&path, "items").await?.unwrap_or_default();
         Ok(rows
             .iter()
@@ -188,7 +190,7 @@ impl<'a> Castor<'a> {
         participant: &str,
         points: &[(String, String)],
     ) -> Result<(), Failure> {
-        self.add_points(&format!("{}/data-points/study", of(study, participant)), points, None).await
+        self.add_points(&format!("{}/data-points/study", of(study, participant)?), points, None).await
     }
 
     /// The instances of repeated measurements: id by name.
@@ -197,7 +199,7 @@ impl<'a> Castor<'a> {
         study: &Study,
         participant: &str,
     ) -> Result<BTreeMap<String, String>, Failure> {
-        let path = format!("{}/repeating-data-instance", of(study, participant));
+        let path = format!("{}/repeating-data-instance", of(study, participant)?);
         let rows = self.list(&path, "repeatingDataInstance").await?.unwrap_or_default();
         Ok(rows.iter().filter_map(|row| Some((plain(row.get("name")?)?, plain(row.get("id")?)?))).collect())
     }
@@ -209,7 +211,7 @@ impl<'a> Castor<'a> {
         participant: &str,
         instance: &str,
     ) -> Result<BTreeMap<String, String>, Failure> {
-        let path = format!("{}/data-point/repeating-data/{instance}", of(study, participant));
+        let path = format!("{}/data-point/repeating-data/{}", of(study, participant)?, segment(instance)?);
         let rows = self.list(&path, "RepeatingDataDataPoints").await?.unwrap_or_default();
         let mut points = BTreeMap::new();
         for row in &rows {
@@ -233,7 +235,7 @@ impl<'a> Castor<'a> {
         visit: &str,
     ) -> Result<String, Failure> {
         let body = json!({ "repeating_data_id": report_id, "repeating_data_name_custom": name, "parent_id": visit });
-        let path = format!("{}/repeating-data-instance", of(study, participant));
+        let path = format!("{}/repeating-data-instance", of(study, participant)?);
         let (_, answer) = self.post(&path, &body, &[201]).await?;
         let id = answer.get("id").and_then(plain);
         id.ok_or_else(|| Failure(format!("the answer about the new instance {name} names no id")))
@@ -249,7 +251,7 @@ impl<'a> Castor<'a> {
         if points.is_empty() {
             return Ok(());
         }
-        let path = format!("{}/data-points/repeating-data-instance/{instance}", of(study, participant));
+        let path = format!("{}/data-points/repeating-data-instance/{}", of(study, participant)?, segment(instance)?);
         self.add_points(&path, points, Some(instance)).await
     }
 
@@ -283,16 +285,8 @@ impl<'a> Castor<'a> {
 }
 
 /// The path of a participant; a label may have any characters.
-fn of(study: &Study, participant: &str) -> String {
-    let mut quoted = String::new();
-    for byte in participant.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            quoted.push(char::from(byte));
-        } else {
-            quoted.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    format!("study/{}/participant/{quoted}", study.id)
+fn of(study: &Study, participant: &str) -> Result<String, Failure> {
+    Ok(format!("{}/participant/{}", study.path()?, segment(participant)?))
 }
 
 fn plain(value: &Value) -> Option<String> {
@@ -338,6 +332,8 @@ mod tests {
             assert_eq!(text_of(&value).as_deref(), text);
         }
         assert!(same("7", "7.0") && same("a", "a") && !same("7", "8") && !same("", "0"));
-        assert_eq!(of(&Study { id: "S".to_owned() }, "sub 01/x"), "study/S/participant/sub%2001%2Fx");
+        let study = Study { id: "S/../T".to_owned() };
+        assert_eq!(of(&study, "sub 01/x").unwrap(), "study/S%2F..%2FT/participant/sub%2001%2Fx");
+        assert!(of(&study, "..").is_err());
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::workflow::yaml;
 
-use super::web::Web;
+use super::web::{Web, segment, segments};
 use super::xnat::{Dated, json as get_json, newest_file};
 use super::{Failure, Outcome, Run, read_arguments};
 use api::{Castor, Field, Study, same, text_of};
@@ -97,7 +97,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     let web = Web::new(run, Duration::from_mins(1))?;
     let forms = read_forms(&arguments, &web, run).await?;
     let reason = format!("Imported via StudyGovernor callback {}", run.text("/web_uri"));
-    let castor = Castor::log_in(&web, run.system(&arguments.castor_external_system_name)?, run, reason).await?;
+    let castor = Castor::log_in(&web, run.system(&arguments.castor_external_system_name)?, reason).await?;
     let study = castor.study(&arguments.castor_study_name).await?;
     let site = castor.site(&study, &arguments.castor_site_name).await?;
     let visit = castor.visit(&study, &arguments.castor_visit_name).await?;
@@ -190,6 +190,7 @@ async fn field_file(arguments: &Arguments, web: &Web<'_>, path: &str, run: &Run<
     const MOMENT: &str = "{timestamp}";
     let system = &arguments.xnat_external_system;
     let (subject, experiment) = (run.external_id("subject", system)?, run.external_id("experiment", system)?);
+    let (subject, experiment) = (segment(subject)?, segment(experiment)?);
     let base = format!("{}/data/archive/subjects/{subject}/experiments/{experiment}", run.system(system)?);
     let wrong = |what: &str| Failure(format!("callback_arguments: field_files: {path}: {what}"));
     let (resource, name) =
@@ -197,7 +198,7 @@ async fn field_file(arguments: &Arguments, web: &Web<'_>, path: &str, run: &Run<
     let resource = format!("{base}/{resource}");
     let name = if name.contains(MOMENT) {
         let dated = Dated::new(name, MOMENT).ok_or_else(|| wrong("{timestamp} is in it more than once"))?;
-        newest_file(web, &resource, dated).await?
+        segments(&newest_file(web, &resource, dated).await?)?
     } else {
         name.to_owned()
     };
@@ -212,7 +213,7 @@ async fn qa_fields(
     run: &Run<'_>,
 ) -> Result<Map<String, Value>, Failure> {
     let task_manager = run.system(&arguments.taskmanager_external_system_name)?;
-    let answer = get_json(web, &format!("{task_manager}/api/v1/task_templates/{template}")).await?;
+    let answer = get_json(web, &format!("{task_manager}/api/v1/task_templates/{}", segment(template)?)).await?;
     let wrong = |what: &str| Failure(format!("template {template}: {what}"));
     let content = answer.get("content").and_then(Value::as_str).ok_or_else(|| wrong("it has no content"))?;
     let content = yaml::parse_value(content).map_err(|error| wrong(&format!("its content is no YAML: {error}")))?;
