@@ -3,9 +3,12 @@
 //! Created and started in two steps, because then the container's own output and exit code come back unmixed with those of
 //! Docker; removed whatever happens, because a client that is killed leaves its container running.
 
+use std::ffi::OsString;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::process::Program;
 use super::substitution::Substitution;
 use super::{Failure, Outcome, Run, process, read_arguments};
 
@@ -53,8 +56,17 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     let arguments: Arguments = read_arguments(arguments, &KNOWN, run.log)?;
     let substitution = Substitution::new(run, &arguments.xnat_external_system_name);
     let command = command_of(&arguments, &substitution)?;
-    let mut create: Vec<String> = ["docker", "create", "--init", "--label"].map(str::to_owned).to_vec();
-    create.push(format!("studygovernor.execution={}", run.assignment.execution_id));
+    let address = run.text("/api_uri");
+    remove_earlier(address, run).await;
+    let (id, attempt) = (run.assignment.execution_id, run.assignment.attempt);
+    // A name of ours: it can be removed before Docker has said its id.
+    let name = format!("studygovernor-{id}-{attempt}-{:08x}", rand::random::<u32>());
+    let mut create: Vec<String> = ["docker", "create", "--init", "--name", &name].map(str::to_owned).to_vec();
+    for (label, value) in [("execution", id.to_string()), ("attempt", attempt.to_string()), ("address", address.into())]
+    {
+        create.push("--label".to_owned());
+        create.push(format!("studygovernor.{label}={value}"));
+    }
     for (host, volume) in arguments.volumes.iter().flatten() {
         create.push("--mount".to_owned());
         create.push(mount(&substitution.text(host.clone())?, volume)?);
@@ -63,21 +75,24 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
         create.push("--env".to_owned());
         create.push(format!("{name}={}", substitution.apply(value)?));
     }
+    if arguments.image.starts_with('-') {
+        return Err(Failure(format!("callback_arguments: image: '{}' is not the name of an image", arguments.image)));
+    }
     create.push(arguments.image.clone());
     create.extend(command.iter().cloned());
     run.log.line(&format!("Creating a container of {}: {command:?}", arguments.image));
-    let created = process::run(&create, None, &[], run).await?;
+    let created = process::run(tool(create, &name), run).await?;
     if created.return_code != 0 {
         let reason = created.stderr.trim().lines().last().unwrap_or("docker said nothing").to_owned();
         return Err(Failure(format!("no container of {} can be made: {reason}", arguments.image)));
     }
     let id = created.stdout.trim().to_owned();
-    let container = Container { id: Some(id.clone()) };
-    let start = ["docker", "start", "--attach", id.as_str()].map(str::to_owned);
-    let ended = process::run(&start, None, &[], run).await?;
+    let container = Container { name: Some(name.clone()), environment: run.workplace.environment.clone() };
+    let start = ["docker", "start", "--attach", id.as_str()].map(str::to_owned).to_vec();
+    let ended = process::run(tool(start, &name), run).await?;
     let inspect = ["docker", "inspect", "--format", "{{.State.ExitCode}} {{.State.Error}}", id.as_str()];
-    let state = process::quietly(&inspect).await;
-    container.remove().await;
+    let state = process::quietly(&inspect, run).await;
+    container.remove(run).await;
     // What the client says is its own trouble too; the state is the container's.
     let (code, trouble) = state.as_deref().and_then(|state| state.trim().split_once(' ')).unwrap_or(("", ""));
     let return_code = code.parse().unwrap_or(ended.return_code);
@@ -94,6 +109,29 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
         (code, "") => outcome.but_failed(format!("the container ended with return code {code}"), None),
         (_, trouble) => outcome.but_failed(format!("the container could not be started: {trouble}"), None),
     })
+}
+
+/// A call of Docker whose container its guard removes when the call has to be ended: because the run is cancelled, and because the
+/// worker was killed (Q8).
+fn tool(argv: Vec<String>, container: &str) -> Program {
+    Program { argv, cleanup: remove(container), is_own_tool: true, ..Program::default() }
+}
+
+fn remove(container: &str) -> Vec<String> {
+    ["docker", "rm", "--force", "--volumes", container].map(str::to_owned).to_vec()
+}
+
+/// Removes the containers of earlier attempts: a machine that lost its power, or a guard that was killed too, left them behind.
+async fn remove_earlier(address: &str, run: &Run<'_>) {
+    if run.assignment.attempt <= 1 || address.is_empty() {
+        return;
+    }
+    let filter = format!("label=studygovernor.address={address}");
+    let found = process::quietly(&["docker", "ps", "--all", "--quiet", "--filter", &filter], run).await;
+    for id in found.iter().flat_map(|ids| ids.split_whitespace()) {
+        run.log.line(&format!("The container {id} of an earlier attempt is removed"));
+        process::quietly(&["docker", "rm", "--force", "--volumes", id], run).await;
+    }
 }
 
 /// `cmd`, then `args`: a list as it is, a mapping as each name with its value.
@@ -142,27 +180,29 @@ fn mount(host: &str, volume: &Value) -> Result<String, Failure> {
 
 /// A container that is removed when this is dropped, running or not (Q7).
 struct Container {
-    id: Option<String>,
+    name: Option<String>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Container {
-    async fn remove(mut self) {
-        if let Some(id) = self.id.take() {
-            process::quietly(&["docker", "rm", "--force", "--volumes", &id]).await;
+    async fn remove(mut self, run: &Run<'_>) {
+        if let Some(name) = self.name.take() {
+            process::quietly(&["docker", "rm", "--force", "--volumes", &name], run).await;
         }
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let Some(id) = self.id.take() else { return };
-        // The run was cancelled: there is nobody left to wait, so a thread does.
+        let Some(name) = self.name.take() else { return };
+        let environment = std::mem::take(&mut self.environment);
+        // The run was cancelled, so there is no task left that could wait. The guard does the same; between two calls there is none.
         std::thread::spawn(move || {
             let mut command = std::process::Command::new("docker");
-            command.args(["rm", "--force", "--volumes", &id]);
+            command.args(["rm", "--force", "--volumes", &name]).env_clear().envs(environment);
             command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
             if !command.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success()) {
-                tracing::warn!(container = id, "a container cannot be removed");
+                tracing::warn!(container = name, "a container cannot be removed");
             }
         });
     }

@@ -1,14 +1,17 @@
-//! Running a program: no shell, no standard input unless it is given one, a process group of its own that dies with the run (Q7).
+//! Running a program: no shell, no standard input unless it is given one, an environment of its own, and a guard that ends it
+//! with the run and with the worker (Q7, Q8).
 
-use std::process::{ExitStatus, Stdio};
+use std::ffi::OsString;
+use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::log::{Kept, MOST, clean};
+use super::guard::{Guarded, MARK, Order, Unguarded, end_strays, hint};
+use super::log::{Kept, MOST};
 use super::{Failure, Run, RunLog};
 
 /// How a program ended.
@@ -17,81 +20,116 @@ pub(super) struct Ended {
     pub(super) return_code: i32,
     pub(super) stdout: String,
     pub(super) stderr: String,
-    /// What follows `__VALUES__ = ` at the beginning of a line of its standard output, however long that was.
-    pub(super) values: Option<String>,
+    /// What follows `__VALUES__ = ` at the beginning of a line of its standard output.
+    pub(super) values: Option<Values>,
 }
 
-/// A running process group; dropped, it is killed. So a cancelled run leaves nothing behind.
-struct Group {
-    child: Child,
-    id: Option<rustix::process::Pid>,
+/// The line of values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Values {
+    Text(String),
+    /// Longer than is kept of a log.
+    TooLong,
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            // It may have ended by itself; then there is nothing to kill, which is what we want.
-            let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
-        }
-    }
+/// A program that is to be run.
+#[derive(Debug, Default)]
+pub(super) struct Program {
+    pub(super) argv: Vec<String>,
+    /// Its standard input.
+    pub(super) input: Option<String>,
+    /// Environment variables besides those that every program gets.
+    pub(super) variables: Vec<(String, String)>,
+    /// Run by the guard when the program had to be ended: for what the program started and is not its descendant.
+    pub(super) cleanup: Vec<String>,
+    /// A tool of ours, which runs as the user of the worker whatever the settings say.
+    pub(super) is_own_tool: bool,
 }
 
-/// Runs `argv` to its end, with `input` on its standard input and these `variables` besides those of the worker; what it
-/// writes goes to the log at once. It finds the labels of what it is about in
+/// Runs a program to its end; what it writes goes to the log at once. It finds the labels of what it is about in
 /// `STUDYGOV_EXPERIMENT_LABEL`, `STUDYGOV_SUBJECT_LABEL` and `STUDYGOV_COHORT_LABEL`, and which run it is in
 /// `STUDYGOV_EXECUTION_ID` and `STUDYGOV_ATTEMPT`.
 ///
 /// # Errors
-/// When it cannot be started.
-pub(super) async fn run(
-    argv: &[String],
-    input: Option<Vec<u8>>,
-    variables: &[(String, String)],
-    run: &Run<'_>,
-) -> Result<Ended, Failure> {
+/// When it cannot be started, and when its guard was killed.
+pub(super) async fn run(program: Program, run: &Run<'_>) -> Result<Ended, Failure> {
     let Run { assignment, workplace, secret, log } = *run;
-    let Some((binary, arguments)) = argv.split_first() else { return Err(Failure("nothing to run".to_owned())) };
-    let mut command = Command::new(binary);
-    command.args(arguments).stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.process_group(0).kill_on_drop(true);
-    for name in &workplace.hidden_variables {
-        command.env_remove(name);
+    let Some(binary) = program.argv.first().cloned() else { return Err(Failure("nothing to run".to_owned())) };
+    let address = run.text("/api_uri").to_owned();
+    let attempt = assignment.attempt;
+    if attempt > 1 {
+        end_strays_of(address.clone(), attempt - 1).await;
     }
-    command.envs(workplace.variables.iter().map(|(name, value)| (name, value)));
-    for kind in ["experiment", "subject", "cohort"] {
-        let label = assignment.data.get(kind).and_then(|one| one.get("label")).and_then(|label| label.as_str());
-        command.env(format!("STUDYGOV_{}_LABEL", kind.to_uppercase()), label.unwrap_or_default());
-    }
-    command.env("STUDYGOV_EXECUTION_ID", assignment.execution_id.to_string());
-    command.env("STUDYGOV_ATTEMPT", assignment.attempt.to_string());
-    command.envs(variables.iter().map(|(name, value)| (name, value)));
-    let child = command.spawn().map_err(|error| Failure(format!("cannot run {binary}: {error}")))?;
-    let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
-    let mut group = Group { child, id };
-    let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
+    let environment = environment(&program, run);
+    let order = Order {
+        argv: program.argv,
+        input: program.input,
+        user: workplace.user.filter(|_| !program.is_own_tool),
+        cleanup: program.cleanup,
+    };
+    let key = (assignment.execution_id, attempt);
+    let mut guarded = Guarded::start(&order, &environment, &workplace.programs, key).await?;
+    let (stdout, stderr) = (guarded.stdout.take(), guarded.stderr.take());
     let (out, error_output) = (Arc::new(Mutex::new(Output::default())), Arc::new(Mutex::new(Output::default())));
-    let writing = write(group.child.stdin.take(), input);
-    let reading = async { tokio::join!(read(stdout, &out, log), read(stderr, &error_output, log), writing) };
+    let reading = async { tokio::join!(read(stdout, &out, log), read(stderr, &error_output, log)) };
     tokio::pin!(reading);
-    let status = tokio::select! {
-        status = group.child.wait() => {
+    let ended = tokio::select! {
+        ended = guarded.ended() => {
             // What it wrote last is on its way. What it left in the background may hold its output open for ever.
             if timeout(LAST_WORDS, &mut reading).await.is_err() {
                 log.line("The program has ended and left something running that still has its output; not waited for.");
             }
-            status
+            ended
         }
-        _ = &mut reading => group.child.wait().await,
+        _ = &mut reading => guarded.ended().await,
     };
-    let status = status.map_err(|error| Failure(format!("lost sight of {binary}: {error}")))?;
+    let return_code = match ended {
+        Ok(code) => code,
+        Err(Unguarded::Refused(reason)) => return Err(Failure(reason)),
+        Err(Unguarded::Lost) => {
+            end_strays_of(address, attempt).await;
+            let reason = "the process that guards it was killed, and it was ended with it";
+            return Err(Failure(format!("lost sight of {binary}: {reason}")));
+        }
+    };
+    if let Some(hint) = hint(&binary, return_code) {
+        log.line(&hint);
+    }
     let (out, error_output) = (taken(&out), taken(&error_output));
     Ok(Ended {
-        return_code: return_code(status),
-        stdout: clean(&out.kept.text(), secret),
-        stderr: clean(&error_output.kept.text(), secret),
+        return_code,
+        stdout: out.kept.text(secret),
+        stderr: error_output.kept.text(secret),
         values: out.values.found,
     })
+}
+
+async fn end_strays_of(address: String, last: i32) {
+    if !address.is_empty() {
+        // A panic in there is no reason not to run.
+        let _ = tokio::task::spawn_blocking(move || end_strays(&address, last)).await;
+    }
+}
+
+/// What a program finds in its environment, and nothing else: what the settings let through, where the project is, which run it is.
+fn environment(program: &Program, run: &Run<'_>) -> Vec<(OsString, OsString)> {
+    let Run { assignment, workplace, .. } = *run;
+    let mut environment = workplace.environment.clone();
+    let mut set = |name: &str, value: &str| environment.push((name.into(), value.into()));
+    for (name, value) in &workplace.variables {
+        set(name, value);
+    }
+    for kind in ["experiment", "subject", "cohort"] {
+        let label = assignment.data.get(kind).and_then(|one| one.get("label")).and_then(|label| label.as_str());
+        set(&format!("STUDYGOV_{}_LABEL", kind.to_uppercase()), label.unwrap_or_default());
+    }
+    set("STUDYGOV_EXECUTION_ID", &assignment.execution_id.to_string());
+    set("STUDYGOV_ATTEMPT", &assignment.attempt.to_string());
+    set(MARK, &format!("{}#{}", run.text("/api_uri"), assignment.attempt));
+    for (name, value) in &program.variables {
+        set(name, value);
+    }
+    environment
 }
 
 /// How long the output of a program that has ended is waited for.
@@ -114,7 +152,8 @@ fn taken(output: &Mutex<Output>) -> Output {
 #[derive(Default)]
 struct ValuesLine {
     line: Vec<u8>,
-    found: Option<String>,
+    is_too_long: bool,
+    found: Option<Values>,
 }
 
 impl ValuesLine {
@@ -124,8 +163,10 @@ impl ValuesLine {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             // A line that begins differently is not kept; one of values may be as long as a log.
             let begins = self.line.len().min(Self::BEGINNING.len());
-            if self.line[..begins] == Self::BEGINNING[..begins] && self.line.len() < MOST {
-                self.line.extend_from_slice(part);
+            if self.line[..begins] == Self::BEGINNING[..begins] {
+                let room = (MOST + Self::BEGINNING.len()).saturating_sub(self.line.len());
+                self.is_too_long |= part.trim_ascii_end().len() > room;
+                self.line.extend_from_slice(&part[..part.len().min(room)]);
             }
             if part.ends_with(b"\n") {
                 self.end_line();
@@ -137,16 +178,11 @@ impl ValuesLine {
         if self.found.is_none()
             && let Some(values) = self.line.strip_prefix(Self::BEGINNING)
         {
-            self.found = Some(String::from_utf8_lossy(values).into_owned());
+            let text = || Values::Text(String::from_utf8_lossy(values).into_owned());
+            self.found = Some(if self.is_too_long { Values::TooLong } else { text() });
         }
         self.line.clear();
-    }
-}
-
-/// A program that does not read its input to the end has not failed for that.
-async fn write(stream: Option<ChildStdin>, input: Option<Vec<u8>>) {
-    if let (Some(mut stream), Some(input)) = (stream, input) {
-        let _ = stream.write_all(&input).await;
+        self.is_too_long = false;
     }
 }
 
@@ -165,16 +201,42 @@ async fn read(stream: Option<impl AsyncRead + Unpin>, output: &Mutex<Output>, lo
     }
 }
 
-fn return_code(status: ExitStatus) -> i32 {
-    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-    status.code().or_else(|| signal.map(|number| -number)).unwrap_or(-1)
-}
-
 /// What a small command of our own says, when it ends well; for what belongs to a run and is none of its output.
-pub(super) async fn quietly(argv: &[&str]) -> Option<String> {
+pub(super) async fn quietly(argv: &[&str], run: &Run<'_>) -> Option<String> {
     let (binary, arguments) = argv.split_first()?;
     let mut command = Command::new(binary);
     command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    command.env_clear().envs(run.workplace.environment.iter().map(|(name, value)| (name, value)));
     let output = timeout(Duration::from_secs(30), command.output()).await.ok()?.ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(output: &str, at_once: usize) -> Option<Values> {
+        let mut line = ValuesLine::default();
+        output.as_bytes().chunks(at_once).for_each(|part| line.push(part));
+        line.end_line();
+        line.found
+    }
+
+    #[test]
+    fn the_line_of_values_is_found_whole_or_known_to_be_too_long() {
+        let text = |text: &str| Some(Values::Text(text.to_owned()));
+        for at_once in [1, 7, 4096] {
+            assert_eq!(found("a\n__VALUES__ = {\"n\": 1}\n__VALUES__ = 2\n", at_once), text("{\"n\": 1}\n"));
+            assert_eq!(found("__VALUES__ = 1", at_once), text("1"));
+            assert_eq!(found(" __VALUES__ = 1\n__VALUES__=2\n", at_once), None);
+        }
+        let longest = format!("\"{}\"", "x".repeat(MOST - 2));
+        for end in ["\n", "\r\n", ""] {
+            let line = format!("__VALUES__ = {longest}{end}");
+            assert!(matches!(found(&line, 16 * 1024), Some(Values::Text(text)) if text.trim_end() == longest));
+            let line = format!("__VALUES__ = {longest}x{end}");
+            assert_eq!(found(&line, 16 * 1024), Some(Values::TooLong));
+        }
+        assert_eq!(found(&format!("__VALUES__ = {longest}xx\nnoise\n"), 1000), Some(Values::TooLong));
+    }
 }

@@ -1,5 +1,6 @@
 //! What the worker's machine offers to a run.
 
+use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
@@ -8,6 +9,7 @@ use crate::config::WorkSettings;
 use crate::mail::Mailer;
 
 use super::Failure;
+use super::guard::{As, Programs};
 use super::netrc::Logins;
 
 /// See the module.
@@ -27,29 +29,17 @@ pub struct Workplace {
     pub python: String,
     /// Environment variables that programs get: where the project's files are.
     pub variables: Vec<(String, String)>,
-    /// Names of environment variables that programs do not get to see: the secrets of the server.
-    pub hidden_variables: Vec<String>,
+    /// Those of the machine that the settings let programs have.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The user that programs run as, when it is another one than that of the worker.
+    pub(super) user: Option<As>,
+    /// The programs that run.
+    pub programs: Programs,
     /// Subject and recipients of `send_mail`, and how mail leaves.
     pub mail: Mailer,
     /// Logins at other systems.
     pub logins: Logins,
 }
-
-/// Secrets of the server, and of the worker itself.
-const HIDDEN: [&str; 12] = [
-    "DATABASE_URL",
-    "DB_PASSWORD",
-    "MAIL_PASSWORD",
-    "SECRET_KEY",
-    "SECURITY_PASSWORD_SALT",
-    "SQLALCHEMY_DATABASE_URI",
-    "STUDYGOV_ADMIN_PASSWORD",
-    "STUDYGOV_BROKER",
-    "STUDYGOV_CALLBACK_SECRET",
-    "STUDYGOV_CELERY_BACKEND",
-    "STUDYGOV_CELERY_BROKER",
-    "STUDYGOV_EMAIL_PASSWORD",
-];
 
 impl Workplace {
     /// The workplace that the settings describe.
@@ -71,7 +61,9 @@ impl Workplace {
         variables.push(("STUDYGOV_XNAT_PROJECT".to_owned(), project.xnat_project.clone()));
         Self {
             variables,
-            hidden_variables: HIDDEN.map(str::to_owned).to_vec(),
+            environment: settings.programs.variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            user: settings.programs.user.as_ref().map(|user| As { uid: user.uid, gid: user.gid }),
+            programs: Programs::default(),
             python: settings.python.clone(),
             mail: Mailer::new(settings.mail.clone()),
             logins: Logins::find(settings.netrc.as_deref(), settings.home.as_deref()),
@@ -83,10 +75,23 @@ impl Workplace {
         }
     }
 
-    /// The name and the password that this machine has for an address.
+    /// The name and the password that this machine has for an address, and what could not be read about it.
     #[must_use]
-    pub fn login(&self, address: &url::Url) -> Option<(String, String)> {
-        self.logins.at(address).map(|login| (login.name, login.password))
+    pub fn login(&self, address: &url::Url) -> (Option<(String, String)>, Vec<String>) {
+        let (login, problems) = self.logins.at(address);
+        (login.map(|login| (login.name, login.password)), problems)
+    }
+
+    /// Gives a folder that was made for a program, with everything in it, to the user of the program.
+    pub(super) fn hand_over(&self, folder: &Path) -> std::io::Result<()> {
+        let Some(user) = self.user else { return Ok(()) };
+        std::os::unix::fs::lchown(folder, Some(user.uid), Some(user.gid))?;
+        if folder.symlink_metadata()?.is_dir() {
+            for entry in folder.read_dir()? {
+                self.hand_over(&entry?.path())?;
+            }
+        }
+        Ok(())
     }
 
     /// The settings that Python functions get: nothing of the server's secrets.

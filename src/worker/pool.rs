@@ -31,6 +31,9 @@ pub struct Pool<D> {
     pulse: Arc<Pulse>,
 }
 
+/// How long the end of programs that were killed is waited for: the removal of a container takes a while.
+const END_OF_PROGRAMS: Duration = Duration::from_secs(10);
+
 /// How a run came to its end.
 enum End {
     Done(Outcome),
@@ -169,8 +172,10 @@ impl<D: Desk> Pool<D> {
                 },
                 end = self.keep(ticket, assignment, &log) => end,
             }
-            // Here the run is dropped, and with it its process group is gone.
+            // Here the run is dropped, and with it its programs are ended.
         };
+        // Before anything is said about it: the next attempt, or the next state, must not begin beside them (Q8).
+        self.wait_for_programs(ticket, assignment).await;
         fault::point("after-run");
         let result = match end {
             End::Done(outcome) => {
@@ -193,6 +198,20 @@ impl<D: Desk> Pool<D> {
         };
         counter!("studygovernor_runs_total", "function" => function, "result" => result).increment(1);
         histogram!("studygovernor_run_seconds", "function" => function).record(began.elapsed().as_secs_f64());
+    }
+
+    /// Waits until nothing is left of the programs of an attempt. The claim is kept meanwhile, as far as it is this worker's.
+    async fn wait_for_programs(&self, ticket: &Ticket, assignment: &Assignment) {
+        let gone = self.workplace.programs.gone(ticket.execution_id, ticket.attempt);
+        tokio::pin!(gone);
+        let began = Instant::now();
+        while timeout(beats_of(assignment), &mut gone).await.is_err() {
+            if began.elapsed() > END_OF_PROGRAMS {
+                error!(execution = ticket.execution_id, attempt = ticket.attempt, "a program cannot be ended");
+                return;
+            }
+            let _ = timeout(beats_of(assignment), self.desk.beat(ticket, &self.name, None)).await;
+        }
     }
 
     /// Sends heartbeats until the run is not wanted any more. A desk that cannot be asked is asked again: the run goes

@@ -23,6 +23,9 @@ pub fn use_condition_worker() {
     rustls::crypto::ring::default_provider().install_default().ok();
     studygovernor::audit::use_key("a key of the tests");
     condition::use_worker(env!("CARGO_BIN_EXE_studygovernor"), vec!["condition-worker".into()]);
+    // And so are the guards of programs.
+    let guard = studygovernor::callback::GUARD_ARGUMENT;
+    studygovernor::callback::use_guard(env!("CARGO_BIN_EXE_studygovernor"), vec![guard.into()]);
 }
 
 /// Waits until `check` gives something; a test never just sleeps and hopes.

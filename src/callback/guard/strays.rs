@@ -1,0 +1,61 @@
+//! Programs of an attempt that is over, whose guards were both killed: found by the mark in their environment.
+//!
+//! A last resort: a program that has emptied its environment, or runs as another user, is not found.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::tree::{Process, kill, processes};
+use super::{ARGUMENT, MARK};
+
+/// How long the end of strays is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Kills the programs of attempts of this execution that are not later than `last` and have no guard. `address` is the address
+/// of the execution in the API. Reads `/proc`: call it where it may block.
+pub(in crate::callback) fn end_strays(address: &str, last: i32) {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let all = processes();
+        let strays: Vec<i32> = all
+            .keys()
+            .copied()
+            .filter(|id| attempt_of(*id, address).is_some_and(|attempt| attempt <= last) && !is_guarded(*id, &all))
+            .collect();
+        if strays.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            address,
+            count = strays.len(),
+            "programs of an earlier attempt are left without a guard; killed"
+        );
+        for id in strays {
+            kill(id);
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// The attempt that a process belongs to, when it is one of this execution. An environment that cannot be read is that of another
+/// user's process, or of one that has ended.
+fn attempt_of(id: i32, address: &str) -> Option<i32> {
+    let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
+    let wanted = format!("{MARK}={address}#");
+    environment
+        .split(|byte| *byte == 0)
+        .filter_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix(&wanted)?.parse().ok())
+        .next()
+}
+
+/// Whether a process is a guard, or descends from one.
+fn is_guarded(mut id: i32, all: &std::collections::HashMap<i32, Process>) -> bool {
+    for _ in 0..all.len() {
+        match all.get(&id) {
+            Some(process) if process.name == ARGUMENT => return true,
+            Some(process) if process.parent > 1 => id = process.parent,
+            _ => return false,
+        }
+    }
+    false
+}
