@@ -3,9 +3,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::process::{Program, Values};
 use super::substitution::Substitution;
 use super::workplace::direct_file;
-use super::{Failure, Outcome, Run, process, read_arguments};
+use super::{Failure, Outcome, Run, RunLog, process, python_json, read_arguments};
 
 #[derive(Deserialize)]
 struct Arguments {
@@ -65,32 +66,38 @@ async fn call(binary: String, arguments: &Arguments, run: &Run<'_>) -> Result<Ou
         argv.push(substitution.apply(value)?);
     }
     log.line(&format!("Calling command: {argv:?}"));
-    let ended = process::run(&argv, None, &[], run).await?;
+    let program = Program { argv: argv.clone(), ..Program::default() };
+    let ended = process::run(program, run).await?;
     log.line(&format!("Return code: {}", ended.return_code));
     let is_success = match &arguments.expected_return_code {
         None => true,
         Some(ReturnCodes::One(code)) => *code == ended.return_code,
         Some(ReturnCodes::Several(codes)) => codes.is_empty() || codes.contains(&ended.return_code),
     };
-    let values = read_values(ended.values.as_deref())?;
+    let values = read_values(ended.values, log);
     let outcome = Outcome::success(json!({
         "command": argv,
         "stdout": ended.stdout,
         "stderr": ended.stderr,
         "return_code": ended.return_code,
-        "values": values,
+        "values": values.as_ref().unwrap_or(&Value::Null),
     }));
-    if is_success {
-        return Ok(outcome);
+    match values {
+        Err(failure) => {
+            log.line(&format!("failed: {failure}"));
+            Ok(outcome.but_failed(failure.0, None))
+        }
+        Ok(_) if is_success => Ok(outcome),
+        Ok(_) => Ok(outcome.but_failed(format!("the program ended with return code {}", ended.return_code), None)),
     }
-    Ok(outcome.but_failed(format!("the program ended with return code {}", ended.return_code), None))
 }
 
 /// The values that a program handed back.
-fn read_values(line: Option<&str>) -> Result<Value, Failure> {
+fn read_values(line: Option<Values>, log: &RunLog) -> Result<Value, Failure> {
     match line {
         None => Ok(Value::Null),
-        Some(text) => serde_json::from_str(text.trim())
+        Some(Values::TooLong) => Err(Failure("the line __VALUES__ = … is longer than 1 MiB".to_owned())),
+        Some(Values::Text(text)) => python_json::read(text.trim(), "__VALUES__", log)
             .map_err(|error| Failure(format!("the line __VALUES__ = … is not one line of JSON: {error}"))),
     }
 }

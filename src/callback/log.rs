@@ -1,9 +1,15 @@
-//! What a run says, gathered while it says it (Q6).
+//! The log of a run, gathered while the run writes it (Q6).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::redact::{redacted, without_beginning, without_end};
+
 /// Bytes that are kept of a log; beyond that it is cut in the middle, for the beginning and the end say most.
 pub const MOST: usize = 1024 * 1024;
+
+/// Bytes that a text may have when it is sent. It is sent as JSON, in which a control character has six bytes: a log full of them
+/// would be refused as a whole.
+pub const MOST_SENT: usize = 2 * MOST;
 
 /// The log of a run. Cheap to clone; clones write to the same log.
 #[derive(Debug, Clone, Default)]
@@ -37,17 +43,58 @@ impl Kept {
         }
     }
 
-    pub(super) fn text(&self) -> String {
+    /// What is kept, without `secret` and without characters that a database does not take.
+    pub(super) fn text(&self, secret: &str) -> String {
         let surplus = self.tail.len().saturating_sub(MOST / 2);
         let dropped = self.dropped + surplus;
-        if dropped == 0 {
-            let mut all = self.head.clone();
-            all.extend_from_slice(&self.tail);
-            return String::from_utf8_lossy(&all).into_owned();
+        if dropped > 0 {
+            let head = without_beginning(&clean(&String::from_utf8_lossy(&self.head), secret), secret);
+            let tail = without_end(&clean(&String::from_utf8_lossy(&self.tail[surplus..]), secret), secret);
+            return joined(&head, dropped, &without_beginning(&tail, secret));
         }
-        let (head, tail) = (String::from_utf8_lossy(&self.head), String::from_utf8_lossy(&self.tail[surplus..]));
-        format!("{head}\n[… {dropped} bytes left out …]\n{tail}")
+        let mut all = self.head.clone();
+        all.extend_from_slice(&self.tail);
+        cut(without_beginning(&clean(&String::from_utf8_lossy(&all), secret), secret))
     }
+}
+
+/// Bytes that a character has as JSON.
+fn sent_size(character: char) -> usize {
+    match character {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        other => other.len_utf8(),
+    }
+}
+
+/// A text that is cut in the middle when it is too long as JSON.
+pub(super) fn cut(text: String) -> String {
+    // No character has more than six bytes.
+    if text.len() * 6 <= MOST_SENT || text.chars().map(sent_size).sum::<usize>() <= MOST_SENT {
+        return text;
+    }
+    let middle = text.floor_char_boundary(text.len() / 2);
+    let (head, tail) = text.split_at(middle);
+    joined(head, 0, tail)
+}
+
+/// The beginning of `head` and the end of `tail`, with a note of the `dropped` bytes that were between them and of what is left
+/// out now.
+fn joined(head: &str, dropped: usize, tail: &str) -> String {
+    let fits = |sizes: &mut dyn Iterator<Item = char>| {
+        let (mut kept, mut sent) = (0, 0);
+        for character in sizes {
+            sent += sent_size(character);
+            if sent > MOST_SENT / 2 {
+                break;
+            }
+            kept += character.len_utf8();
+        }
+        kept
+    };
+    let (first, last) = (fits(&mut head.chars()), fits(&mut tail.chars().rev()));
+    let dropped = dropped + (head.len() - first) + (tail.len() - last);
+    format!("{}\n[… {dropped} bytes left out …]\n{}", &head[..first], &tail[tail.len() - last..])
 }
 
 impl RunLog {
@@ -89,15 +136,13 @@ impl RunLog {
     /// The log so far. Null characters, which PostgreSQL does not take, are shown as �.
     #[must_use]
     pub fn text(&self) -> String {
-        let text = self.kept.lock().unwrap_or_else(PoisonError::into_inner).text();
-        clean(&text, &self.secret)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).text(&self.secret)
     }
 }
 
 /// A text that every database takes, without the secret.
-pub(super) fn clean(text: &str, secret: &str) -> String {
-    let text = text.replace('\0', "\u{fffd}");
-    if secret.is_empty() { text } else { text.replace(secret, "***") }
+fn clean(text: &str, secret: &str) -> String {
+    redacted(&text.replace('\0', "\u{fffd}"), secret).into_owned()
 }
 
 #[cfg(test)]
@@ -124,5 +169,43 @@ mod tests {
         let log = RunLog::hiding("s3cret");
         log.line("calling with s3cret");
         assert_eq!(log.text(), "calling with ***\n");
+        // Nor is a part of it, where the log is cut through it or has not got all of it yet.
+        let secret = "0123456789abcdefghijklmnopqrstuvwxyz-_ABCDE";
+        for before in 0..secret.len() {
+            let log = RunLog::hiding(secret);
+            log.push(&vec![b'.'; MOST / 2 - before]);
+            log.push(secret.as_bytes());
+            log.push(&vec![b'.'; MOST]);
+            let text = log.text();
+            let parts = (0..=secret.len() - 8).map(|at| &secret[at..at + 8]);
+            assert!(parts.into_iter().all(|part| !text.contains(part)), "cut after {before} characters");
+        }
+        let log = RunLog::hiding(secret);
+        log.push(&secret.as_bytes()[..30]);
+        assert_eq!(log.text(), "***");
+        log.push(&secret.as_bytes()[30..]);
+        assert_eq!(log.text(), "***");
+    }
+
+    #[test]
+    fn q6_a_log_is_cut_by_the_bytes_that_are_sent() {
+        let sent = |text: &str| serde_json::to_string(text).unwrap().len();
+        for unit in ["\u{1}", "\u{1b}[0m\u{8}", "\"\\", "\0", "a\n", "ü\u{2}", "\u{fffd}"] {
+            for size in [MOST / 2, MOST, MOST + 1, 3 * MOST] {
+                let log = RunLog::default();
+                log.line("first");
+                unit.repeat(size / unit.len()).as_bytes().chunks(10_007).for_each(|part| log.push(part));
+                log.line("last");
+                let text = log.text();
+                assert!(sent(&text) <= MOST_SENT + 100, "{unit:?}, {size}: {}", sent(&text));
+                assert!(text.starts_with("first\n") && text.ends_with("last\n"));
+                let whole = "first\n".len() + (size / unit.len()) * unit.len() + "last\n".len();
+                assert!(text.contains("bytes left out") || text.len() >= whole, "nothing is lost without a note");
+            }
+        }
+        // Bytes that are no text have three as a replacement.
+        let log = RunLog::default();
+        (0..64).for_each(|_| log.push(&[0xff; 16 * 1024]));
+        assert!(sent(&log.text()) <= MOST_SENT + 100);
     }
 }

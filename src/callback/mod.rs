@@ -7,12 +7,16 @@ mod castor;
 mod command;
 mod docker_run;
 mod fastr;
+mod guard;
 mod http_request;
 mod log;
 mod netrc;
 mod process;
 mod python_function;
+mod python_json;
+mod redact;
 mod send_mail;
+mod size;
 mod sleep;
 mod substitution;
 mod task;
@@ -29,7 +33,9 @@ use serde_json::{Map, Value};
 use crate::queue::Assignment;
 use crate::workflow::yaml;
 
+pub use guard::{ARGUMENT as GUARD_ARGUMENT, Programs, serve as serve_guard, use_guard};
 pub use log::RunLog;
+pub use web::within_origin;
 pub use workplace::Workplace;
 
 /// The functions that a workflow may name: those of the existing product and `http_request`.
@@ -122,10 +128,11 @@ impl Run<'_> {
     }
 }
 
-/// Runs one assignment to its end. Cancelled by dropping: whatever was started is killed with its process group.
+/// Runs one assignment to its end. Cancelled by dropping: everything that was started is killed; [`Programs::gone`] waits until
+/// nothing is left of it.
 ///
-/// `secret` is the secret of the attempt; it is handed to the program when asked for, and blotted out of whatever
-/// comes back.
+/// `secret` is the secret of the attempt; it is handed to the program when asked for, and taken out of everything that comes
+/// back.
 pub async fn run(assignment: &Assignment, secret: &str, workplace: &Workplace, log: &RunLog) -> Outcome {
     if assignment.initial_delay > 0 {
         tokio::time::sleep(std::time::Duration::from_secs(assignment.initial_delay.into())).await;
@@ -140,10 +147,9 @@ pub async fn run(assignment: &Assignment, secret: &str, workplace: &Workplace, l
             Outcome::failed(&failure.0)
         }
     };
+    outcome = size::fitted(outcome, log);
     outcome.values.insert("__success__".to_owned(), outcome.is_success.into());
-    let mut values = Value::Object(outcome.values);
-    blot_out(&mut values, secret);
-    outcome.values = if let Value::Object(values) = values { values } else { Map::new() };
+    redact::redact_entries(&mut outcome.values, secret);
     outcome
 }
 
@@ -186,14 +192,4 @@ fn read_arguments<T: DeserializeOwned>(
         known.contains(&name.as_str())
     });
     serde_json::from_value(Value::Object(arguments)).map_err(|error| Failure(format!("callback_arguments: {error}")))
-}
-
-/// Puts stars in the place of the secret, wherever it stands in a text of the value.
-fn blot_out(value: &mut Value, secret: &str) {
-    match value {
-        Value::String(text) if text.contains(secret) => *text = text.replace(secret, "***"),
-        Value::Array(items) => items.iter_mut().for_each(|item| blot_out(item, secret)),
-        Value::Object(entries) => entries.values_mut().for_each(|entry| blot_out(entry, secret)),
-        _ => {}
-    }
 }

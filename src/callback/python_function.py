@@ -19,7 +19,7 @@ def main():
             error = RuntimeError("the function ended the program")
         return {"exception": "{}: {}".format(type(error).__name__, error), "traceback": traceback.format_exc()}
     try:
-        json.dumps(value, allow_nan=False)
+        json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
         reason = "the function returned {}, which is no JSON: {}".format(type(value).__name__, error)
         return {"exception": reason, "traceback": None}
@@ -28,5 +28,5 @@ def main():
 
 outcome = main()
 with open(sys.argv[1], "w", encoding="utf-8") as file:
-    json.dump(outcome, file, allow_nan=False)
+    json.dump(outcome, file)
 sys.stdout.flush()

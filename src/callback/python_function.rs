@@ -1,10 +1,14 @@
 //! `python_function`: a function of the study's own Python code, in a process of its own.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::process::Program;
 use super::substitution::Substitution;
-use super::{Failure, Outcome, Run, process, read_arguments};
+use super::{Failure, Outcome, Run, process, python_json, read_arguments};
 
 #[derive(Deserialize)]
 struct Arguments {
@@ -63,14 +67,17 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
         "args": all,
         "kwargs": kwargs,
     });
-    let folder = tempdir()?;
+    let folder = tempdir(run)?;
     let answer = folder.path().join("answer.json");
     let argv = [run.workplace.python.clone(), "-u".into(), "-c".into(), SCRIPT.into(), answer.display().to_string()];
     let name = [arguments.package.as_deref(), Some(&arguments.module), Some(&arguments.function)];
     let name = name.into_iter().flatten().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".");
     run.log.line(&format!("Calling Python function: {name}"));
-    let ended = process::run(&argv, Some(asked.to_string().into_bytes()), &[], run).await?;
-    let said = std::fs::read_to_string(&answer).ok().and_then(|text| serde_json::from_str::<Said>(&text).ok());
+    let program = Program { argv: argv.to_vec(), input: Some(asked.to_string()), ..Program::default() };
+    let ended = process::run(program, run).await?;
+    let said = std::fs::read_to_string(&answer).ok().filter(|text| !text.is_empty());
+    let said =
+        said.map(|text| python_json::read(&text, "return_value", run.log).and_then(serde_json::from_value::<Said>));
     let outcome = |value: Value| {
         Outcome::success(json!({
             "package": arguments.package,
@@ -84,18 +91,25 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     Ok(match said {
         None => outcome(Value::Null)
             .but_failed(format!("Python ended with return code {} and without an answer", ended.return_code), None),
-        Some(Said { exception: Some(exception), traceback, .. }) => {
+        Some(Err(error)) => {
+            outcome(Value::Null).but_failed(format!("the answer of the function cannot be read: {error}"), None)
+        }
+        Some(Ok(Said { exception: Some(exception), traceback, .. })) => {
             run.log.line(traceback.as_deref().unwrap_or(&exception));
             outcome(Value::Null).but_failed(exception, traceback.as_deref())
         }
-        Some(Said { value, .. }) => outcome(value),
+        Some(Ok(Said { value, .. })) => outcome(value),
     })
 }
 
-/// A folder of this run alone, gone with it.
-pub(super) fn tempdir() -> Result<tempfile::TempDir, Failure> {
-    tempfile::Builder::new()
+/// A folder of this run alone, of the user that its program runs as; gone with the run.
+fn tempdir(run: &Run<'_>) -> Result<tempfile::TempDir, Failure> {
+    let failed = |error: std::io::Error| Failure(format!("no temporary folder can be made: {error}"));
+    let folder = tempfile::Builder::new()
         .prefix("studygovernor-run-")
+        .permissions(Permissions::from_mode(0o700))
         .tempdir()
-        .map_err(|error| Failure(format!("no temporary folder can be made: {error}")))
+        .map_err(failed)?;
+    run.workplace.hand_over(folder.path()).map_err(failed)?;
+    Ok(folder)
 }

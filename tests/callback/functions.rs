@@ -48,6 +48,46 @@ async fn command_runs_a_program_with_substitutions_and_values() {
     assert!(!row.contains(&secret));
 }
 
+/// Q2: as a name in the values, broken into lines, escaped.
+#[tokio::test(flavor = "multi_thread")]
+async fn q2_the_secret_is_taken_out_however_a_program_shows_it() {
+    let study = running_study().await;
+    let script = r#"printf '__VALUES__ = {"%s": {"x%s": ["%s"]}, "n": 1}\n' $1 $1 $1; echo $1 | fold -w 9; echo $1 | fold -w 5 | tr '\n' ' '
+        echo $1 | sed 's/./&\n/20'; printf '"%s\\n%s"\n' $(echo $1 | cut -c-10) $(echo $1 | cut -c11-); echo $1 | od -An -tx1 | tr -d '\n' | sed 's/ /\\u00/g'"#;
+    let callback = format!(
+        "function: command, variable_map: {{kept: /values}}, callback_arguments: {{binary: sh, args: [-c, {}, sh, $CALLBACK_SECRET]}}",
+        json!(script)
+    );
+    let ended = run(&study, &callback).await;
+    let shown = values(&ended);
+    assert_eq!(shown["values"], json!({ "***": { "x***": ["***"] }, "n": 1 }), "{shown}");
+    let secret = queue::execution_secret("key", 1, 1);
+    let codes: String = secret.bytes().map(|byte| format!("\\u00{byte:02x}")).collect();
+    let row = format!("{:?} {}", ended, ended.run_log.as_deref().unwrap()).replace("\\n", "").replace(['\n', ' '], "");
+    for part in [&secret[..20], &secret[12..], &codes[..60]] {
+        assert!(!row.contains(part) && !row.contains(&part.replace('\\', "\\\\")), "{part} in {row}");
+    }
+}
+
+/// What Python's `json` writes and JSON does not have.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_python_writes_are_kept() {
+    let study = running_study().await;
+    let line = r#"{"n": 3, "snr": NaN, "most": [Infinity, -Infinity], "half": "\ud800", "uid": 123456789012345678901234567890}"#;
+    let callback = format!(
+        "function: command, variable_map: {{n: /values/n, snr: /values/snr}}, callback_arguments: {{binary: echo, args: [{}]}}",
+        json!(format!("__VALUES__ = {line}"))
+    );
+    let ended = run(&study, &callback).await;
+    let kept = &values(&ended)["values"];
+    let wanted = json!({ "n": 3, "snr": null, "most": [null, null], "half": "\u{fffd}", "uid": "123456789012345678901234567890" });
+    assert_eq!(*kept, wanted, "{ended:?}");
+    assert_eq!(ended.result, ExecutionResult::Success);
+    let log = ended.run_log.unwrap();
+    assert!(log.contains("__VALUES__: NaN is stored as null") && log.contains("-Infinity is stored as null"), "{log}");
+    assert!(log.contains("needs more than 64 bits and is stored as a text"), "{log}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_that_fails_is_a_failed_run_with_the_reason() {
     for (callback, result, words) in [
@@ -64,6 +104,19 @@ async fn a_program_that_fails_is_a_failed_run_with_the_reason() {
             "failed",
             "not one line of JSON",
         ),
+        (
+            "function: command, callback_arguments: {binary: sh, args: [-c, \"printf '__VALUES__ = '; head -c 1048577 /dev/zero | tr '\\\\0' 1\"]}",
+            "failed",
+            "is longer than 1 MiB",
+        ),
+        ("function: external_program, callback_arguments: {binary: windows.sh}", "failed", "it has Windows line ends"),
+        (
+            "function: external_program, callback_arguments: {binary: lost.sh}",
+            "failed",
+            "/no/such/sh, which is not on this",
+        ),
+        ("function: external_program, callback_arguments: {binary: plain.sh}", "failed", "is not executable"),
+        ("function: external_program, callback_arguments: {binary: bare.sh}", "failed", "names no interpreter"),
         ("function: sleep, callback_arguments: {seconds: long}", "failed", "'long' is not a number"),
         (
             "function: external_program, callback_arguments: {binary: ../outside}",
@@ -74,7 +127,12 @@ async fn a_program_that_fails_is_a_failed_run_with_the_reason() {
         ("function: castor, callback_arguments: {}", "failed", "missing field `field_files`"),
     ] {
         let study = running_study().await;
-        std::fs::create_dir(study.home.path().join("bin")).unwrap();
+        let bin = study.home.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        write_script(&bin.join("windows.sh"), "#!/bin/sh\r\necho hi\r\n");
+        write_script(&bin.join("lost.sh"), "#!/no/such/sh\necho hi\n");
+        write_script(&bin.join("bare.sh"), "echo hi\n");
+        std::fs::write(bin.join("plain.sh"), "#!/bin/sh\necho hi\n").unwrap();
         let ended = run(&study, callback).await;
         assert_eq!(ended.result.to_string(), result, "{callback}: {ended:?}");
         let values = values(&ended);

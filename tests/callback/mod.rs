@@ -2,8 +2,11 @@
 
 mod castor;
 mod functions;
+mod guard;
 mod outside;
 mod pool;
+mod programs;
+mod redirects;
 
 use std::time::Duration;
 

@@ -41,7 +41,7 @@ async fn python_function_calls_a_function_of_the_study() {
     let package = study.home.path().join("ourstudy");
     std::fs::create_dir(&package).unwrap();
     std::fs::write(package.join("__init__.py"), "").unwrap();
-    let code = "def check(data, config, number, where=None):\n    print('checking', data['experiment']['label'])\n    return {'label': data['subject']['label'], 'home': 'STUDYGOV_PROJECT_HOME' in config, 'secrets': [n for n in config if 'SECRET' in n or 'PASSWORD' in n], 'number': number, 'where': where}\n\ndef wrong():\n    raise ValueError('no such scan')\n\ndef unsuitable():\n    return {1, 2}\n\ndef leaves():\n    import os\n    os._exit(7)\n";
+    let code = "def check(data, config, number, where=None):\n    print('checking', data['experiment']['label'])\n    return {'label': data['subject']['label'], 'home': 'STUDYGOV_PROJECT_HOME' in config, 'secrets': [n for n in config if 'SECRET' in n or 'PASSWORD' in n], 'number': number, 'where': where}\n\ndef wrong():\n    raise ValueError('no such scan')\n\ndef unsuitable():\n    return {1, 2}\n\ndef leaves():\n    import os\n    os._exit(7)\n\ndef odd():\n    return {'snr': float('nan'), 'half': '\\ud800', 'big': 10**30, 3: [float('-inf')]}\n\ndef odd_error():\n    raise ValueError('half \\udc00')\n";
     std::fs::write(package.join("checks.py"), code).unwrap();
     let python = needed("TEST_PYTHON");
     // As a worker that was told where the code is.
@@ -84,8 +84,17 @@ async fn python_function_calls_a_function_of_the_study() {
         assert!(said.contains(reason), "{said}");
     }
     let study = running_study().await;
+    let ended = run_with(&study, &call("odd", ", pass_callback_data: false"), &settings).await;
+    assert_eq!(ended.result, ExecutionResult::Success, "{ended:?}");
+    let wanted = json!({ "snr": null, "half": "\u{fffd}", "big": format!("1{}", "0".repeat(30)), "3": [null] });
+    assert_eq!(super::values(&ended)["return_value"], wanted);
+    assert!(ended.run_log.unwrap().contains("return_value: NaN is stored as null"));
+    let study = running_study().await;
+    let said = failed(&study, &call("odd_error", ", pass_callback_data: false"), &settings).await;
+    assert_eq!(said, "ValueError: half \u{fffd}");
+    let study = running_study().await;
     let said = failed(&study, &call("check", ""), &[("STUDYGOV_PYTHON", "/nowhere/python9")]).await;
-    assert!(said.contains("cannot run /nowhere/python9"), "{said}");
+    assert!(said.contains("cannot run /nowhere/python9: there is no such file"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,8 +198,28 @@ async fn send_mail_reaches_a_mail_server() {
     let log = ended.run_log.unwrap();
     let file = log.lines().find_map(|line| line.split_once("the mail lies in ")).unwrap().1;
     assert!(std::fs::read_to_string(file).unwrap().contains("To: a@example.org, b@example.org"));
+    // Names with commas, several in one text, a domain of another script.
+    let study = running_study().await;
+    let to = "'\"Doe, Ann\" <ann@example.org>; \"Roe; Bob\" <bob@example.org>, Müller <m@bücher.example>'";
+    let mark = uuid::Uuid::new_v4().to_string();
+    let from = [server[0], server[1], ("STUDYGOV_EMAIL_FROM", "\"Study, the first\" <study@example.org>")];
+    let callback = format!("function: send_mail, callback_arguments: {{subject: s, body: {mark}, to: {to}}}");
+    let ended = run_with(&study, &callback, &from).await;
+    assert_eq!(ended.result, ExecutionResult::Success, "{ended:?}");
+    let received = eventually("the mail", async || {
+        let mails = std::fs::read_dir(format!("{folder}/new")).ok()?;
+        mails.flatten().find_map(|mail| std::fs::read_to_string(mail.path()).ok().filter(|text| text.contains(&mark)))
+    })
+    .await;
+    let mail = mail_parser::MessageParser::default().parse(&received).unwrap();
+    let to: Vec<_> = mail.to().unwrap().iter().map(|one| (one.name().unwrap(), one.address().unwrap())).collect();
+    let wanted =
+        [("Doe, Ann", "ann@example.org"), ("Roe; Bob", "bob@example.org"), ("Müller", "m@xn--bcher-kva.example")];
+    assert_eq!(to, wanted, "{received}");
+    assert_eq!(mail.from().unwrap().first().unwrap().name(), Some("Study, the first"));
+
     for (arguments, settings, reason) in [
-        ("subject: s, body: b", &[][..], "nobody is to get the mail"),
+        ("subject: s, body: b", &[][..], "the mail has no recipient"),
         ("subject: s, body: \"{colour}\", to: a@example.org", &[], "asks for {colour}, which is no field"),
         ("subject: s, body: b, to: nobody", &[], "'nobody' is no mail address"),
         (
@@ -347,6 +376,9 @@ async fn docker_run_runs_a_container_and_leaves_none_behind() {
         let said = failed(&study, &format!("function: docker_run, callback_arguments: {{{arguments}}}"), &[]).await;
         assert!(said.contains(reason), "{said}");
     }
+    let study = running_study().await;
+    let said = failed(&study, "function: docker_run, callback_arguments: {image: '--privileged'}", &[]).await;
+    assert!(said.contains("'--privileged' is not the name of an image"), "{said}");
     // Q7: what is left by hand stops the container.
     let study = running_study().await;
     study
@@ -358,6 +390,42 @@ async fn docker_run_runs_a_container_and_leaves_none_behind() {
     study.move_to(experiment.id, "bad").await.unwrap();
     eventually("the container to be gone", async || containers().is_empty().then_some(())).await;
     pool.stop().await;
+    q8_the_container_of_a_killed_server_is_removed().await;
+}
+
+/// The second attempt looks whether there is another container, and there is none. Here and not beside the other test: both count
+/// all containers of the engine.
+async fn q8_the_container_of_a_killed_server_is_removed() {
+    let station = Station::new(Backend::Sqlite).await;
+    let host = std::env::var("DOCKER_HOST").unwrap();
+    let local =
+        [("STUDYGOV_LEASE_SECONDS", "2"), ("STUDYGOV_CALLBACK_METHOD", "local"), ("DOCKER_HOST", host.as_str())];
+    let server = station.server(&local);
+    let callback = "function: docker_run, callback_arguments: {image: 'busybox:test', cmd: [sleep, 1000]}";
+    station.load(&server, &super::workflow(callback)).await;
+    station.create(&server, "session").await;
+    let first = eventually("the container", async || Some(containers()).filter(|ids| !ids.is_empty())).await;
+    server.kill();
+    eventually("the container to be gone", async || containers().is_empty().then_some(())).await;
+    // One that no guard could remove, as after a power cut: the next attempt does.
+    let address = "http://127.0.0.1/api/v2/callback_executions/1";
+    let base = [("STUDYGOV_EXTERNAL_HOSTNAME", "127.0.0.1"), ("STUDYGOV_EXTERNAL_PROTO", "http")];
+    let label = format!("studygovernor.address={address}");
+    let left = std::process::Command::new("docker")
+        .args(["run", "--detach", "--label", &label, "busybox:test", "sleep", "1000"])
+        .output()
+        .unwrap();
+    assert!(left.status.success(), "{left:?}");
+    let second = station.server(&local.into_iter().chain(base).collect::<Vec<_>>());
+    eventually("the second container alone", async || {
+        let log = station.execution(1).await.run_log?;
+        let ids = containers();
+        (log.contains("of an earlier attempt is removed") && ids.lines().count() == 1 && ids != first).then_some(())
+    })
+    .await;
+    let admin = Caller::admin_at(&second.url);
+    admin.put("/api/v2/experiments/1/state", json!({ "state": "bad" })).await.expect(200);
+    eventually("no container", async || containers().is_empty().then_some(())).await;
 }
 
 fn containers() -> String {

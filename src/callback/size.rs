@@ -1,0 +1,66 @@
+//! Result values that a server takes: measured as the JSON that is sent.
+
+use serde_json::Value;
+
+use super::log::cut;
+use super::{Outcome, RunLog};
+
+/// Bytes of JSON that result values may have. A report also carries the log (2 MiB), and a server takes 16 MiB.
+const MOST: usize = 12 * 1024 * 1024;
+
+/// Texts that were printed or answered: of one that is too long, its beginning and its end say most. All others are data, of which
+/// nothing is cut.
+const TEXTS: [&str; 6] = ["stdout", "stderr", "body", "response_text", "__exception__", "__traceback__"];
+
+/// The outcome, when its values are small enough; otherwise with its texts cut in the middle; and when that is not enough, a
+/// failure with the reason.
+pub(super) fn fitted(mut outcome: Outcome, log: &RunLog) -> Outcome {
+    let size = |outcome: &Outcome| serde_json::to_string(&outcome.values).map_or(0, |text| text.len());
+    if size(&outcome) <= MOST {
+        return outcome;
+    }
+    for name in TEXTS {
+        if let Some(Value::String(text)) = outcome.values.get_mut(name) {
+            let (before, shorter) = (text.len(), cut(std::mem::take(text)));
+            if shorter.len() < before {
+                log.line(&format!("{name} is too long for a report ({before} bytes) and is cut in the middle"));
+            }
+            *text = shorter;
+        }
+    }
+    let size = size(&outcome);
+    if size <= MOST {
+        return outcome;
+    }
+    let (mebibytes, most) = (size.div_ceil(1 << 20), MOST >> 20);
+    let reason = format!("the result values have {mebibytes} MiB as JSON, and at most {most} MiB are kept");
+    log.line(&format!("failed: {reason}"));
+    Outcome::failed(&reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn fitted_values(values: Value) -> (Outcome, String) {
+        let log = RunLog::default();
+        (fitted(Outcome::success(values), &log), log.text())
+    }
+
+    #[test]
+    fn texts_are_cut_and_data_is_not() {
+        let long = "\u{1}".repeat(3 * 1024 * 1024);
+        let (kept, log) = fitted_values(json!({ "body": long, "status": 200 }));
+        assert!(kept.is_success && kept.values["status"] == 200);
+        assert!(kept.values["body"].as_str().unwrap().contains("bytes left out"));
+        assert!(log.contains("body is too long"), "{log}");
+        assert!(serde_json::to_string(&kept.values).unwrap().len() < MOST);
+        let (failed, log) = fitted_values(json!({ "return_value": long }));
+        assert!(!failed.is_success);
+        assert!(log.contains("19 MiB as JSON, and at most 12 MiB"), "{log}");
+        let (kept, log) = fitted_values(json!({ "return_value": "x".repeat(MOST - 100) }));
+        assert!(kept.is_success && log.is_empty());
+    }
+}
