@@ -1,124 +1,98 @@
 //! The connection to the database, alike on SQLite, PostgreSQL and MariaDB/MySQL.
 //!
-//! Reads take any connection of the pool. Writes that belong together begin with [`Database::begin`]; on SQLite,
-//! which has one writer, they queue up fairly inside the process instead of failing when the file is busy.
+//! Reads and writes have pools of their own ([`pool`]), and every wait has a limit (E14). Writes that belong together begin with
+//! [`Database::begin`]; on SQLite, which has one writer, they queue up fairly inside the process instead of failing when the file
+//! is busy. A connection whose transaction failed is not used again (E15). What an error means for the caller is its [`Failure`].
 
+mod failure;
+mod health;
 mod migrate;
+mod pool;
 mod snapshot;
+mod transaction;
+mod watch;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, ExprTrait, Func, LikeExpr, SimpleExpr};
-use sea_orm::{
-    ColumnTrait, ConnectOptions, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr,
-    TransactionOptions, TransactionTrait,
-};
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseConnection, DbBackend, DbErr, Statement, TransactionOptions};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::timeout;
 
-use crate::config::{DatabaseKind, DatabaseSettings};
+use crate::config::{DatabaseKind, DatabaseLimits, DatabaseSettings};
 
+use transaction::Turn;
+use watch::Watch;
+
+pub use failure::{Failure, is_duplicate, is_transient, is_unwritable};
+pub use health::Unready;
 pub use snapshot::{Reader, Snapshot};
+pub use transaction::{Connections, Transaction, WriteTransaction};
 
 /// Shared by everything that reads or writes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
+    /// The pool for reading, without the time limits of [`Connections`].
     connection: DatabaseConnection,
     reader: Reader,
+    writer: Connections,
+    health: DatabaseConnection,
     /// Held by the one writer of an SQLite file.
     gate: Option<Arc<Mutex<()>>>,
-    /// Goes up with each commit of this process.
-    changes: Arc<AtomicU64>,
+    /// Connections of the other databases that requests may hold for writing; a few more are kept for maintenance.
+    slots: Arc<Semaphore>,
+    watch: Watch,
+    settings: Arc<DatabaseSettings>,
+    /// Whether the server can leave out rows that are locked.
+    skips_locked: bool,
+    /// One test of writing at a time.
+    testing: Arc<Mutex<()>>,
 }
 
-/// A transaction that writes. Dropped without [`WriteTransaction::commit`] it changes nothing.
-pub struct WriteTransaction {
-    transaction: DatabaseTransaction,
-    // After `transaction`: a dropped transaction rolls back before the next writer is let in.
-    _turn: Option<OwnedMutexGuard<()>>,
-    changes: Arc<AtomicU64>,
-}
-
-impl std::ops::Deref for WriteTransaction {
-    type Target = DatabaseTransaction;
-
-    fn deref(&self) -> &DatabaseTransaction {
-        &self.transaction
-    }
-}
-
-impl WriteTransaction {
-    /// Makes the changes permanent and visible.
-    ///
-    /// # Errors
-    /// When the database cannot; nothing has changed then.
-    pub async fn commit(self) -> Result<(), DbErr> {
-        let outcome = self.transaction.commit().await;
-        self.changes.fetch_add(1, Ordering::Release);
-        outcome
-    }
-}
+/// Connections for writing that requests leave to maintenance: sweeps, heartbeats and the test of writing.
+const RESERVE: u32 = 3;
 
 impl Database {
-    /// Opens the pool; the database must be there, its tables need not.
+    /// Opens the pools; the database must exist, its tables need not.
     ///
     /// # Errors
     /// When it cannot be reached.
     pub async fn connect(settings: &DatabaseSettings) -> Result<Self, DbErr> {
-        let mut options = ConnectOptions::new(&settings.url);
-        options
-            .sqlx_logging(false)
-            .connect_timeout(Duration::from_secs(5))
-            .acquire_timeout(Duration::from_secs(10))
-            // One that was used a moment ago is there; asking each time costs a round trip a statement.
-            .test_before_acquire_if_idle_for(Duration::from_secs(1))
-            .max_connections(16);
-        match settings.kind {
-            DatabaseKind::Sqlite => {
-                if settings.file.is_none() {
-                    // Each connection to `:memory:` is a database of its own.
-                    options
-                        .max_connections(1)
-                        .min_connections(1)
-                        .idle_timeout(None::<Duration>)
-                        .max_lifetime(None::<Duration>);
-                }
-                if let Some(file) = &settings.file {
-                    keep_private(file);
-                }
-                options.map_sqlx_sqlite_opts(|options| {
-                    options
-                        .foreign_keys(true)
-                        .journal_mode(sea_orm::sqlx::sqlite::SqliteJournalMode::Wal)
-                        .synchronous(sea_orm::sqlx::sqlite::SqliteSynchronous::Normal)
-                        .busy_timeout(Duration::from_secs(30))
-                });
-            }
-            // Every transaction begins with a lock; what it reads afterwards must be what is there after the wait,
-            // not what was there before it.
-            DatabaseKind::Mysql => {
-                options.after_connect(|connection| {
-                    Box::pin(async move {
-                        connection
-                            .execute_unprepared("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED")
-                            .await
-                            .map(|_| ())
-                    })
-                });
-            }
-            DatabaseKind::Postgres => {}
+        if let Some(file) = &settings.file {
+            keep_private(file);
         }
+        let watch = Watch::default();
+        let pools = pool::open(settings, &watch).await?;
         let gate = (settings.kind == DatabaseKind::Sqlite).then(|| Arc::new(Mutex::new(())));
-        let connection = sea_orm::Database::connect(options).await?;
-        Ok(Self { reader: Reader::Pool(connection.clone()), connection, gate, changes: Arc::default() })
+        let writers = pool::writers(&settings.limits);
+        let slots = Ord::max(writers.saturating_sub(RESERVE), 1);
+        let patience = patience(settings);
+        Ok(Self {
+            reader: Reader::Pool(Connections::new(pools.reading.clone(), watch.clone(), patience)),
+            writer: Connections::new(pools.writing, watch.clone(), patience),
+            skips_locked: skips_locked(&pools.reading).await?,
+            connection: pools.reading,
+            health: pools.health,
+            gate,
+            slots: Arc::new(Semaphore::new(usize::try_from(slots).unwrap_or(1))),
+            watch,
+            settings: Arc::new(settings.clone()),
+            testing: Arc::default(),
+        })
     }
 
-    /// For single statements that stand alone. What is read with several and shown together is read with
+    /// For single statements that read and stand alone. What is read with several and shown together is read with
     /// [`Database::snapshot`].
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// For single statements that write and stand alone.
+    #[must_use]
+    pub fn writer(&self) -> &Connections {
+        &self.writer
     }
 
     /// Which of the three it is.
@@ -127,29 +101,61 @@ impl Database {
         self.connection.get_database_backend()
     }
 
+    /// How long one waits for a lock; no limit is an hour.
+    #[must_use]
+    pub fn lock_limit(&self) -> Duration {
+        let lock = self.settings.limits.lock;
+        if lock.is_zero() { Duration::from_hours(1) } else { lock }
+    }
+
+    /// Whether `SKIP LOCKED` is understood. SQLite, which locks no rows, never waits for one.
+    #[must_use]
+    pub fn skips_locked(&self) -> bool {
+        self.skips_locked
+    }
+
     /// Begins a transaction that will write.
     ///
     /// # Errors
-    /// When the database cannot be reached, or this is a snapshot.
+    /// When this is a snapshot, when the database cannot be reached, or when too many other transactions are open for longer than
+    /// [`Self::lock_limit`].
     pub async fn begin(&self) -> Result<WriteTransaction, DbErr> {
         self.check_writable()?;
-        let turn = match &self.gate {
-            Some(gate) => Some(Arc::clone(gate).lock_owned().await),
-            None => None,
+        let turn = match self.gate {
+            Some(_) => self.file_turn().await?,
+            None => {
+                let slot = timeout(self.lock_limit(), Arc::clone(&self.slots).acquire_owned()).await;
+                let slot = slot.map_err(|_| failure::waited(self.lock_limit().as_secs()))?;
+                Turn::Slot { _permit: slot.map_err(|error| DbErr::Custom(error.to_string()))? }
+            }
         };
+        self.begin_with(turn).await
+    }
+
+    /// As [`Self::begin`], on one of the connections that are kept for maintenance.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub async fn begin_maintenance(&self) -> Result<WriteTransaction, DbErr> {
+        let turn = if self.gate.is_some() { self.file_turn().await? } else { Turn::Reserve };
+        self.begin_with(turn).await
+    }
+
+    async fn file_turn(&self) -> Result<Turn, DbErr> {
+        let Some(gate) = &self.gate else { return Ok(Turn::Reserve) };
+        // Those that are before this one in the queue may each wait for another process.
+        let limit = self.lock_limit() * 2;
+        let guard = timeout(limit, Arc::clone(gate).lock_owned()).await;
+        guard.map(|guard| Turn::File { _guard: guard }).map_err(|_| failure::waited(limit.as_secs()))
+    }
+
+    async fn begin_with(&self, turn: Turn) -> Result<WriteTransaction, DbErr> {
         let options = TransactionOptions {
             // A transaction that reads first and writes later could not be upgraded while another one writes.
             sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        let transaction = self.connection.begin_with_options(options).await?;
-        Ok(WriteTransaction { transaction, _turn: turn, changes: Arc::clone(&self.changes) })
-    }
-
-    /// A number that is another one after anything was written through [`Self::begin`] in this process.
-    #[must_use]
-    pub fn change(&self) -> u64 {
-        self.changes.load(Ordering::Acquire)
+        Ok(WriteTransaction::new(self.writer.begin(options).await?, turn))
     }
 
     /// Whether the database answers.
@@ -157,7 +163,29 @@ impl Database {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), DbErr> {
-        self.connection.execute_unprepared("SELECT 1").await.map(|_| ())
+        self.reader.execute_unprepared("SELECT 1").await.map(|_| ())
+    }
+
+    /// A number that is another one after anything was written through [`Self::begin`] in this process.
+    #[must_use]
+    pub fn change(&self) -> u64 {
+        self.watch.changes()
+    }
+
+    /// The same database on connections of its own, which wait for as long as it takes.
+    async fn without_limits(&self) -> Result<Self, DbErr> {
+        let none = Duration::ZERO;
+        let limits = DatabaseLimits { lock: none, idle: none, statement: none, ..self.settings.limits };
+        Self::connect(&DatabaseSettings { limits, ..(*self.settings).clone() }).await
+    }
+
+    /// Closes the pools. Connections in use are closed when they are released.
+    async fn close(self) {
+        self.writer.close().await;
+        for pool in [self.connection, self.health] {
+            // It only fails for connections of other kinds.
+            let _ = pool.close().await;
+        }
     }
 }
 
@@ -172,24 +200,31 @@ fn keep_private(file: &std::path::Path) {
     }
 }
 
-/// Whether a transaction lost against another one through no fault of its own and may simply be done again:
-/// a deadlock or a lock that was not had in time.
-#[must_use]
-pub fn is_transient(error: &DbErr) -> bool {
-    // What it referred to was taken away meanwhile: what is there now may do.
-    if matches!(error.sql_err(), Some(sea_orm::SqlErr::ForeignKeyConstraintViolation(_))) {
-        return true;
-    }
-    let text = error.to_string();
-    ["deadlock", "Deadlock", "could not serialize", "Lock wait timeout", "database is locked", "Record has changed"]
-        .iter()
-        .any(|sign| text.contains(sign))
+/// How long this end waits for the answer to a statement: somewhat longer than the server works on it, so that the server says why.
+fn patience(settings: &DatabaseSettings) -> Option<Duration> {
+    const MARGIN: Duration = Duration::from_secs(15);
+    let statement = settings.limits.statement;
+    (!statement.is_zero() && settings.kind != DatabaseKind::Sqlite).then(|| statement + MARGIN)
 }
 
-/// Whether a unique constraint refused the row.
-#[must_use]
-pub fn is_duplicate(error: &DbErr) -> bool {
-    matches!(error.sql_err(), Some(sea_orm::SqlErr::UniqueConstraintViolation(_)))
+/// Whether the server understands `SKIP LOCKED`: PostgreSQL, MySQL 8 and MariaDB 10.6 do.
+async fn skips_locked(connection: &DatabaseConnection) -> Result<bool, DbErr> {
+    match connection.get_database_backend() {
+        DbBackend::Sqlite => return Ok(false),
+        DbBackend::MySql => {}
+        _ => return Ok(true),
+    }
+    let query = Statement::from_string(DbBackend::MySql, "SELECT VERSION() AS version");
+    let row = connection.query_one_raw(query).await?;
+    let version: String = row.map(|row| row.try_get("", "version")).transpose()?.unwrap_or_default();
+    Ok(is_new_enough(&version))
+}
+
+/// `8.0.36`, `10.11.6-MariaDB-0+deb12u1`.
+fn is_new_enough(version: &str) -> bool {
+    let mut numbers = version.split(|sign: char| !sign.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
+    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version.contains("MariaDB") { found >= (10, 6) } else { found >= (8, 0) }
 }
 
 /// A text as `lower()` of a database may give it: in PostgreSQL and MariaDB of all letters, in SQLite of a to z only. What is the same
@@ -212,4 +247,18 @@ pub fn contains(column: impl ColumnTrait, text: &str) -> SimpleExpr {
     let text = text.replace('\0', "\u{fffd}");
     let (small, kept) = (text.to_lowercase(), text.to_ascii_lowercase());
     if small == kept { like(&small) } else { like(&small).or(like(&kept)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_skip_locked_rows_are_known_by_their_version() {
+        for (version, wanted) in
+            [("8.0.36", true), ("5.7.44-log", false), ("10.11.6-MariaDB-0+deb12u1", true), ("10.5.23-MariaDB", false)]
+        {
+            assert_eq!(is_new_enough(version), wanted, "{version}");
+        }
+    }
 }

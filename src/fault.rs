@@ -1,7 +1,8 @@
 //! Named points at which a test stops the process, as a power cut would, and reads that a test makes slow or holds. Only
 //! in debug builds: in a release there is nothing of it.
 
-/// Ends the process at once when `STUDYGOV_FAULT` is `name:n` and this is the n-th time that it passes here.
+/// Ends the process at once when `STUDYGOV_FAULT` is `name:n` and this is the n-th time that it passes here; stops it, as SIGSTOP
+/// does, when it is `freeze-name:n`.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
     use std::sync::OnceLock;
@@ -15,11 +16,16 @@ pub fn point(name: &str) {
         Some((name.to_owned(), times.parse().ok()?))
     });
     if let Some((wanted, times)) = wanted
-        && wanted == name
+        && wanted.strip_prefix("freeze-").unwrap_or(wanted) == name
         && PASSED.fetch_add(1, Ordering::SeqCst) + 1 == *times
     {
         tracing::error!("stopped at {name}");
-        std::process::abort();
+        if !wanted.starts_with("freeze-") {
+            std::process::abort();
+        }
+        let own = std::process::id().to_string();
+        // It takes effect before the command has ended.
+        drop(std::process::Command::new("kill").args(["-STOP", own.as_str()]).status());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which database, from any of the forms that existing `.env` files use.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use url::Url;
 
@@ -14,6 +15,60 @@ pub enum DatabaseKind {
     Mysql,
 }
 
+/// How long this server waits for the database and the database for this server, and how many connections it opens. A limit of zero
+/// is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatabaseLimits {
+    /// For a lock that another transaction holds, and for a free connection.
+    pub lock: Duration,
+    /// A transaction of this server that sends nothing for this long is ended by the database server, which releases its locks.
+    pub idle: Duration,
+    /// For one statement.
+    pub statement: Duration,
+    /// For a sign of life of the other end of the connection.
+    pub network: Duration,
+    /// Connections at most, of all uses together.
+    pub connections: u32,
+}
+
+impl DatabaseLimits {
+    /// Fewer connections could not be divided between reading and writing.
+    const LEAST_CONNECTIONS: u32 = 4;
+
+    fn of(kind: DatabaseKind) -> Self {
+        // A command that imports holds the one lock of an SQLite file for longer than the lock of a row is held.
+        let lock = if kind == DatabaseKind::Sqlite { 10 } else { 5 };
+        Self {
+            lock: Duration::from_secs(lock),
+            idle: Duration::from_secs(15),
+            statement: Duration::from_mins(1),
+            network: Duration::from_secs(30),
+            connections: 24,
+        }
+    }
+
+    fn read(environment: &Environment, kind: DatabaseKind) -> Result<Self, SettingError> {
+        let default = Self::of(kind);
+        let seconds = |name: &str, default: Duration| -> Result<Duration, SettingError> {
+            let wanted = "a number of seconds (0 for no limit)";
+            environment.number(name, default.as_secs(), wanted).map(Duration::from_secs)
+        };
+        let name = "STUDYGOV_DATABASE_CONNECTIONS";
+        let wanted = "a number of connections (4 to 1000)";
+        let connections = environment.number(name, default.connections, wanted)?;
+        if !(Self::LEAST_CONNECTIONS..=1000).contains(&connections) {
+            return Err(unusable(name, connections, wanted));
+        }
+        Ok(Self {
+            lock: seconds("STUDYGOV_DATABASE_LOCK_SECONDS", default.lock)?,
+            idle: seconds("STUDYGOV_DATABASE_IDLE_SECONDS", default.idle)?,
+            statement: seconds("STUDYGOV_DATABASE_STATEMENT_SECONDS", default.statement)?,
+            network: seconds("STUDYGOV_DATABASE_NETWORK_SECONDS", default.network)?,
+            connections,
+        })
+    }
+}
+
 /// Where the database is.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseSettings {
@@ -24,6 +79,7 @@ pub struct DatabaseSettings {
     pub file: Option<PathBuf>,
     /// Whether nobody named a database, so that the one in the project home is used.
     pub is_default: bool,
+    pub limits: DatabaseLimits,
 }
 
 impl std::fmt::Debug for DatabaseSettings {
@@ -38,6 +94,11 @@ impl DatabaseSettings {
     /// # Errors
     /// When the address cannot be read or names another kind of database.
     pub fn read(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
+        let found = Self::address(environment, home)?;
+        Ok(Self { limits: DatabaseLimits::read(environment, found.kind)?, ..found })
+    }
+
+    fn address(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
         if let Some((name, value)) = environment.first(&["SQLALCHEMY_DATABASE_URI", "DATABASE_URL"]) {
             return Self::parse(name, value).map(|found| found.with_password(environment));
         }
@@ -75,7 +136,7 @@ impl DatabaseSettings {
             // `?charset=utf8mb4` and the like of PyMySQL mean nothing to the driver here, which always speaks utf8mb4.
             url.set_query(None);
         }
-        Ok(Self { kind, url: url.into(), file: None, is_default: false })
+        Ok(Self { kind, url: url.into(), file: None, is_default: false, limits: DatabaseLimits::of(kind) })
     }
 
     /// With the password of `PGPASSWORD`, when the address has none. The driver would look for it in the environment of the process,
@@ -121,7 +182,8 @@ impl DatabaseSettings {
         let path = rest.split('?').next().unwrap_or(rest);
         match path.strip_prefix('/') {
             None | Some("" | ":memory:") if !path.contains('.') || path == "/:memory:" => {
-                Self { kind: DatabaseKind::Sqlite, url: "sqlite::memory:".to_owned(), file: None, is_default: false }
+                let (kind, url) = (DatabaseKind::Sqlite, "sqlite::memory:".to_owned());
+                Self { kind, url, file: None, is_default: false, limits: DatabaseLimits::of(kind) }
             }
             None => Self::sqlite_file(PathBuf::from(path)),
             Some(path) => Self::sqlite_file(PathBuf::from(path)),
@@ -130,7 +192,8 @@ impl DatabaseSettings {
 
     fn sqlite_file(file: PathBuf) -> Self {
         let url = format!("sqlite://{}?mode=rwc", file.display());
-        Self { kind: DatabaseKind::Sqlite, url, file: Some(file), is_default: false }
+        let kind = DatabaseKind::Sqlite;
+        Self { kind, url, file: Some(file), is_default: false, limits: DatabaseLimits::of(kind) }
     }
 
     /// The address for people: without the password.
@@ -217,6 +280,19 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert!(settings.is_default);
         assert_eq!(settings.file.as_deref(), Some(Path::new("/home/study/studygovernor.db")));
+    }
+
+    #[test]
+    fn e14_every_wait_has_a_limit_unless_it_is_set_to_zero() {
+        let postgres = ("DATABASE_URL", "postgres://h/d");
+        let limits = read(&[postgres]).unwrap().limits;
+        assert_eq!((limits.lock, limits.idle), (Duration::from_secs(5), Duration::from_secs(15)));
+        let given = read(&[postgres, ("STUDYGOV_DATABASE_LOCK_SECONDS", "2"), ("STUDYGOV_DATABASE_IDLE_SECONDS", "0")]);
+        let limits = given.unwrap().limits;
+        assert_eq!((limits.lock, limits.idle), (Duration::from_secs(2), Duration::ZERO));
+        for (name, value) in [("STUDYGOV_DATABASE_CONNECTIONS", "3"), ("STUDYGOV_DATABASE_STATEMENT_SECONDS", "-1")] {
+            assert_eq!(read(&[postgres, (name, value)]).unwrap_err().variable, name);
+        }
     }
 
     #[test]

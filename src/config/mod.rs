@@ -26,7 +26,7 @@ use std::path::Path;
 
 pub use account::AdminSettings;
 pub use callback::{CallbackMethod, CallbackSettings, broker as broker_address, broker_prefix};
-pub use database::{DatabaseKind, DatabaseSettings};
+pub use database::{DatabaseKind, DatabaseLimits, DatabaseSettings};
 pub use environment::{Environment, SettingError};
 pub use mail::{MailSecurity, MailServer, MailSettings, mail_addresses};
 pub use migrate::MigrateMode;

@@ -29,11 +29,16 @@ impl Database {
             Some(gate) => Some(gate.lock().await),
             None => None,
         };
-        match self.backend() {
-            DbBackend::Postgres => self.migrate_postgres().await,
-            DbBackend::MySql => self.migrate_mysql().await,
-            _ => self.migrate_sqlite().await,
+        if self.backend() == DbBackend::Sqlite {
+            return self.migrate_sqlite().await;
         }
+        let unlimited = self.without_limits().await?;
+        let outcome = match self.backend() {
+            DbBackend::Postgres => unlimited.migrate_postgres().await,
+            _ => unlimited.migrate_mysql().await,
+        };
+        unlimited.close().await;
+        outcome
     }
 
     /// Version 8.1 and other programs have tables of the same names, and a migration must not put ours among them.
@@ -110,18 +115,25 @@ impl Database {
     /// # Errors
     /// When the database cannot.
     pub async fn clean(&self) -> Result<(), DbErr> {
+        if self.backend() == DbBackend::Sqlite {
+            // On one connection: another one of the pool would still know a dropped index, and refuse to create one of that name.
+            let transaction = self.begin().await?;
+            Migrator::down(&transaction.inner, None).await?;
+            return transaction.commit().await;
+        }
+        let unlimited = self.without_limits().await?;
+        let outcome = unlimited.clean_server().await;
+        unlimited.close().await;
+        outcome
+    }
+
+    async fn clean_server(&self) -> Result<(), DbErr> {
         match self.backend() {
             DbBackend::Postgres => Migrator::down(&self.connection, None).await,
-            DbBackend::MySql => {
+            _ => {
                 let session = self.lock_mysql().await?;
                 let outcome = Migrator::down(&session, None).await;
                 finish_mysql(session, outcome).await
-            }
-            // On one connection: another one of the pool would still know a dropped index, and refuse to create one of that name.
-            _ => {
-                let transaction = self.begin().await?;
-                Migrator::down(&*transaction, None).await?;
-                transaction.commit().await
             }
         }
     }

@@ -13,19 +13,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sea_orm::{
-    AccessMode, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, IsolationLevel,
-    QueryResult, Statement, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectionTrait, DbBackend, DbErr, ExecResult, IsolationLevel, QueryResult, Statement,
+    TransactionOptions,
 };
 
 use crate::fault;
 
-use super::Database;
+use super::{Connections, Database, Transaction};
 
 /// What reads: any connection of the pool, another one for each statement, or the one of a snapshot.
 #[derive(Clone, Debug)]
 pub enum Reader {
-    Pool(DatabaseConnection),
-    Snapshot(Arc<DatabaseTransaction>),
+    Pool(Connections),
+    Snapshot(Arc<Transaction>),
 }
 
 /// Runs an expression on whichever connection it is.
@@ -117,13 +117,13 @@ impl Database {
     /// When the database cannot be reached.
     pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
         let change = self.change();
-        let connection = match self.reader() {
-            Reader::Pool(connection) => connection.clone(),
+        let connections = match self.reader() {
+            Reader::Pool(connections) => connections.clone(),
             Reader::Snapshot(_) => return Ok(Snapshot { database: self.clone(), change }),
         };
         // In a task of its own: a caller that goes away between the statements of the beginning would leave a connection
         // whose next transaction, of whatever request, is read-only.
-        let begun = tokio::spawn(async move { begin(&connection).await }).await;
+        let begun = tokio::spawn(async move { begin(&connections).await }).await;
         let transaction = begun.map_err(|error| DbErr::Custom(format!("a snapshot was not begun: {error}")))??;
         let database = Self { reader: Reader::Snapshot(Arc::new(transaction)), ..self.clone() };
         Ok(Snapshot { database, change })
@@ -139,11 +139,11 @@ impl Database {
     }
 }
 
-async fn begin(connection: &DatabaseConnection) -> Result<DatabaseTransaction, DbErr> {
-    match connection.get_database_backend() {
+async fn begin(connections: &Connections) -> Result<Transaction, DbErr> {
+    match connections.get_database_backend() {
         // Both in one statement; the driver would send two.
         DbBackend::Postgres => {
-            let transaction = connection.begin().await?;
+            let transaction = connections.begin(TransactionOptions::default()).await?;
             transaction.execute_unprepared("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
             Ok(transaction)
         }
@@ -153,9 +153,9 @@ async fn begin(connection: &DatabaseConnection) -> Result<DatabaseTransaction, D
                 access_mode: Some(AccessMode::ReadOnly),
                 ..TransactionOptions::default()
             };
-            connection.begin_with_options(options).await
+            connections.begin(options).await
         }
         // Deferred, as SQLite begins them: it takes no lock of a writer.
-        _ => connection.begin().await,
+        _ => connections.begin(TransactionOptions::default()).await,
     }
 }

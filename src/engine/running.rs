@@ -86,8 +86,7 @@ impl Engine {
         // One statement that compares and sets: a transaction around it would be two round trips for nothing.
         retried(async || {
             let (now, lease) = (self.clock.now(), lease_of(lease));
-            let connection = self.database.reader();
-            Ok(queue::claim(connection, held.available(), held.worker, now, lease, run_timeout).await?)
+            Ok(queue::claim(self.database.writer(), held.available(), held.worker, now, lease, run_timeout).await?)
         })
         .await
     }
@@ -108,7 +107,7 @@ impl Engine {
         };
         retried(async || {
             let until = self.clock.now() + lease_of(lease);
-            Ok(queue::beat(self.database.reader(), held.available(), held.worker, until, log.clone()).await?)
+            Ok(queue::beat(self.database.writer(), held.available(), held.worker, until, log.clone()).await?)
         })
         .await
     }

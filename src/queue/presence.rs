@@ -56,7 +56,7 @@ pub async fn note(database: &Database, presence: &Presence, now: NaiveDateTime) 
         stopped_at: Set(presence.is_stopping.then_some(now)),
     };
     let changed = [Column::Kind, Column::Queues, Column::Concurrency, Column::SeenAt, Column::StoppedAt];
-    let transaction = database.begin().await?;
+    let transaction = database.begin_maintenance().await?;
     let insert = Entity::insert(row).on_conflict(OnConflict::column(Column::Name).update_columns(changed).to_owned());
     insert.exec_without_returning(&*transaction).await?;
     transaction.commit().await

@@ -51,7 +51,7 @@ pub async fn take_due(database: &Database, now: NaiveDateTime, limit: u64) -> Re
     if any.is_none() {
         return Ok(Turn { due: Vec::new(), until });
     }
-    let transaction = database.begin().await?;
+    let transaction = database.begin_maintenance().await?;
     let taken = due()
         .select_only()
         .columns(columns)
@@ -155,7 +155,7 @@ pub async fn send_again(database: &Database, queue: &str, now: NaiveDateTime) ->
 /// One statement; done again when it met another one.
 async fn alone(database: &Database, statement: sea_orm::UpdateMany<Entity>) -> Result<(), DbErr> {
     for _ in 0..5 {
-        let transaction = database.begin().await?;
+        let transaction = database.begin_maintenance().await?;
         match statement.clone().exec(&*transaction).await {
             Err(error) if crate::database::is_transient(&error) => {}
             outcome => {

@@ -8,7 +8,10 @@ use studygovernor::entity::{cohort, workflow};
 
 use crate::support::{Backend, Study, on_every_database};
 
+mod frozen;
+mod full;
 mod interrupted;
+mod trust;
 
 on_every_database! {
     migrations_go_up_and_down_and_up_again;

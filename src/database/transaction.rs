@@ -1,0 +1,223 @@
+//! Statements with a time limit: those that stand alone, and those of a transaction that writes.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sea_orm::{
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, Statement,
+    TransactionOptions, TransactionTrait,
+};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
+use tokio::time::timeout;
+
+use super::failure::{Failure, is_constraint, is_unanswered, no_answer, uncertain};
+use super::watch::Watch;
+
+/// Does `work`, at most for `patience`. The server ends a statement earlier; this limit is for a server that does not answer at all.
+pub(super) async fn answered<T>(
+    patience: Option<Duration>,
+    work: impl Future<Output = Result<T, DbErr>>,
+) -> Result<T, DbErr> {
+    let Some(patience) = patience else { return work.await };
+    timeout(patience, work).await.unwrap_or_else(|_| Err(no_answer(patience.as_secs())))
+}
+
+/// A pool of connections for statements that stand alone.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    pool: DatabaseConnection,
+    watch: Watch,
+    patience: Option<Duration>,
+}
+
+impl Connections {
+    pub(super) fn new(pool: DatabaseConnection, watch: Watch, patience: Option<Duration>) -> Self {
+        Self { pool, watch, patience }
+    }
+
+    /// Begins a transaction. When the connection was broken, as after a restart of the server, another one is tried.
+    pub(super) async fn begin(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
+        let mut tries = 1;
+        loop {
+            match answered(self.patience, self.pool.begin_with_options(options)).await {
+                Ok(inner) => return Ok(Transaction::new(inner, self.watch.clone(), self.patience)),
+                Err(error) => {
+                    self.watch.note(&error);
+                    if Failure::of(&error) != Some(Failure::Lost) || tries == 3 {
+                        return Err(error);
+                    }
+                    tries += 1;
+                }
+            }
+        }
+    }
+
+    /// Closes the pool; a connection in use is closed when it is released.
+    pub(super) async fn close(self) {
+        // It only fails for connections of other kinds.
+        let _ = self.pool.close().await;
+    }
+
+    /// Runs a statement. One that only reads is repeated once when its connection was broken, as after a restart of the server.
+    async fn run<T, F>(&self, only_reads: bool, mut statement: impl FnMut() -> F) -> Result<T, DbErr>
+    where
+        F: Future<Output = Result<T, DbErr>>,
+    {
+        let mut outcome = answered(self.patience, statement()).await;
+        if let Err(error) = &outcome {
+            self.watch.note(error);
+            if only_reads && Failure::of(error) == Some(Failure::Lost) {
+                outcome = answered(self.patience, statement()).await;
+                outcome.as_ref().err().inspect(|error| self.watch.note(error));
+            }
+        }
+        outcome
+    }
+}
+
+/// Whether a statement changes nothing, so that it may be repeated.
+fn only_reads(statement: &Statement) -> bool {
+    let start = statement.sql.trim_start().get(..6).unwrap_or_default();
+    start.eq_ignore_ascii_case("select")
+}
+
+#[async_trait]
+impl ConnectionTrait for Connections {
+    fn get_database_backend(&self) -> DbBackend {
+        self.pool.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.run(false, || self.pool.execute_raw(statement.clone())).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.run(false, || self.pool.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.run(only_reads(&statement), || self.pool.query_one_raw(statement.clone())).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.run(only_reads(&statement), || self.pool.query_all_raw(statement.clone())).await
+    }
+}
+
+/// The statements of a transaction.
+#[derive(Debug)]
+pub struct Transaction {
+    pub(super) inner: DatabaseTransaction,
+    watch: Watch,
+    patience: Option<Duration>,
+    /// Of a statement after which the database has undone the transaction.
+    failed: Mutex<Option<DbErr>>,
+}
+
+impl Transaction {
+    fn new(inner: DatabaseTransaction, watch: Watch, patience: Option<Duration>) -> Self {
+        Self { inner, watch, patience, failed: Mutex::default() }
+    }
+
+    async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        // MariaDB and SQLite would make each further statement permanent by itself.
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
+        let outcome = answered(self.patience, statement).await;
+        if let Err(error) = &outcome {
+            self.watch.note(error);
+            // PostgreSQL goes on only after a rollback; the others do after a row that a constraint refused.
+            let goes_on = is_constraint(error) && self.inner.get_database_backend() != DbBackend::Postgres;
+            if !goes_on {
+                *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+            }
+        }
+        outcome
+    }
+
+    fn failure(&self) -> Option<DbErr> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[async_trait]
+impl ConnectionTrait for Transaction {
+    fn get_database_backend(&self) -> DbBackend {
+        self.inner.get_database_backend()
+    }
+
+    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+        self.run(self.inner.execute_raw(statement)).await
+    }
+
+    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+        self.run(self.inner.execute_unprepared(sql)).await
+    }
+
+    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+        self.run(self.inner.query_one_raw(statement)).await
+    }
+
+    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+        self.run(self.inner.query_all_raw(statement)).await
+    }
+}
+
+/// The right to write, which ends with the transaction.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// The one writer of an SQLite file.
+    File { _guard: OwnedMutexGuard<()> },
+    /// One of the connections for requests.
+    Slot { _permit: OwnedSemaphorePermit },
+    /// One of the connections that are kept for maintenance.
+    Reserve,
+}
+
+/// A transaction that writes. Dropped without [`WriteTransaction::commit`] it changes nothing.
+#[derive(Debug)]
+pub struct WriteTransaction {
+    statements: Transaction,
+    // After `statements`: a dropped transaction begins to roll back before the next writer starts.
+    _turn: Turn,
+}
+
+impl std::ops::Deref for WriteTransaction {
+    type Target = Transaction;
+
+    fn deref(&self) -> &Transaction {
+        &self.statements
+    }
+}
+
+impl WriteTransaction {
+    pub(super) fn new(statements: Transaction, turn: Turn) -> Self {
+        Self { statements, _turn: turn }
+    }
+
+    /// Makes the changes permanent and visible.
+    ///
+    /// # Errors
+    /// When the database cannot. Nothing has changed then, except after [`Failure::Uncertain`].
+    pub async fn commit(self) -> Result<(), DbErr> {
+        // PostgreSQL answers a commit after a failed statement with success, and rolls back.
+        if let Some(error) = self.statements.failure() {
+            return Err(error);
+        }
+        let Transaction { inner, watch, patience, .. } = self.statements;
+        let Err(error) = answered(patience, inner.commit()).await else {
+            watch.committed();
+            return Ok(());
+        };
+        let is_unknown = Failure::of(&error) == Some(Failure::Lost) || is_unanswered(&error);
+        let error = if is_unknown { uncertain(&error) } else { error };
+        watch.distrust();
+        watch.note(&error);
+        if is_unknown {
+            watch.may_have_changed();
+        }
+        Err(error)
+    }
+}
