@@ -101,7 +101,7 @@ impl Engine {
         let after = json!({ "subject_id": new.subject_id, "scandate": new.scandate, "workflow": workflow.label });
         let event = Event::new("create", "experiment", experiment.id, &experiment.label).of_experiment(experiment.id);
         audit::record(&*transaction, event.after(after)).await?;
-        let mut locked = Locked { transaction, experiment, now, graph, turn };
+        let mut locked = Locked { transaction, experiment, now, graph, turn, _row_turn: None };
         if self.enter(&mut locked, &transition, &destination, actor, None).await? == Entered::Skipped {
             self.settle(&mut locked, actor).await?;
         }

@@ -1,8 +1,8 @@
 //! Why the engine did not do something. Nothing has changed then.
 
-use sea_orm::DbErr;
+use sea_orm::{DbBackend, DbErr};
 
-use crate::database;
+use crate::database::{self, Failure};
 use crate::entity::kind::ExecutionStatus;
 use crate::workflow::WorkflowError;
 
@@ -30,6 +30,9 @@ pub enum EngineError {
     /// Somebody was faster: what was decided about is not there any more.
     #[error("the experiment has moved on since; look again")]
     MovedOn,
+    /// E14: it is locked for longer than one waits, or too many wait for it already.
+    #[error("experiment {experiment_id} is being changed by another request or server; nothing was changed")]
+    Busy { experiment_id: i32 },
     #[error("the subject has an experiment '{label}' already")]
     Duplicate { label: String },
     #[error("the cohort '{cohort}' has a subject '{label}' already")]
@@ -61,6 +64,17 @@ impl EngineError {
     /// Something changed while it was being decided about; doing it again decides about what is there now.
     pub(super) fn changed(what: &str) -> Self {
         Self::Database(DbErr::Custom(format!("Record has changed: {what}")))
+    }
+
+    /// Whether the database as a whole is the reason, so that the same verb fails for any other experiment too.
+    pub(super) fn is_of_all(&self, backend: DbBackend) -> bool {
+        let Self::Database(error) = self else { return false };
+        match Failure::of(error) {
+            None | Some(Failure::Conflict | Failure::TooLong) => false,
+            // A row, but of SQLite the file.
+            Some(Failure::Locked) => backend == DbBackend::Sqlite,
+            Some(_) => true,
+        }
     }
 
     /// Whether doing the same again may well succeed.

@@ -2,7 +2,7 @@
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::entity::callback_execution::{Column, Entity, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
@@ -11,11 +11,11 @@ use super::attempt::requeue;
 use super::locked::Locked;
 use super::report::{load, resolve};
 use super::run_log::next_attempt_log;
-use super::{Actor, Engine, EngineError, retried};
+use super::{Actor, Engine, EngineError, Swept, retried};
 
 impl Engine {
-    /// Dispatches again what was claimed by workers that are not heard of any more; what used all its attempts
-    /// has failed. Gives how many there were.
+    /// Dispatches again the executions whose lease has run out; one that used all its attempts has failed. An execution whose
+    /// experiment is locked is left to the next sweep (E14). Gives how many there were.
     ///
     /// # Errors
     /// When the database cannot be asked. What cannot be given back is logged, and tried again the next time.
@@ -29,17 +29,24 @@ impl Engine {
             .into_tuple()
             .all(self.database.reader())
             .await?;
-        let mut count = 0;
+        let (mut count, mut held) = (0, 0);
         for (id, attempt, worker) in lost {
             let line = format!("nothing was heard of worker {} any more", worker.as_deref().unwrap_or("unknown"));
             match self.give_back(id, attempt, true, &line).await {
-                Ok(given) => {
-                    count += usize::from(given);
-                    metrics::counter!("studygovernor_lease_expiries_total").increment(u64::from(given));
+                Ok(Swept::Done(())) => {
+                    count += 1;
+                    metrics::counter!("studygovernor_lease_expiries_total").increment(1);
                 }
-                // The others are not to suffer from one.
+                Ok(Swept::Held) => held += 1,
+                Ok(Swept::Over) => {}
+                // Without a database, or on a full disk, the others would fail too, each after a wait.
+                Err(error) if error.is_of_all(self.database.backend()) => return Err(error),
+                // One that fails does not keep the others waiting.
                 Err(error) => warn!(execution = id, %error, "cannot be dispatched again"),
             }
+        }
+        if held > 0 {
+            debug!(held, "lost by their workers and locked by other transactions; they are tried again");
         }
         Ok(count)
     }
@@ -49,19 +56,24 @@ impl Engine {
     /// # Errors
     /// When the database fails. One that is not the worker's any more is left alone.
     pub async fn release(&self, execution: &Model, why: &str) -> Result<bool, EngineError> {
-        self.give_back(execution.id, execution.attempt, false, why).await
+        let given = self.give_back(execution.id, execution.attempt, false, why).await?;
+        Ok(matches!(given, Swept::Done(())))
     }
 
-    /// `expired`: only if the lease is still run out.
-    async fn give_back(&self, id: i32, attempt: i32, expired: bool, why: &str) -> Result<bool, EngineError> {
+    /// `expired`: only if the lease has still run out, and without waiting for a lock.
+    async fn give_back(&self, id: i32, attempt: i32, expired: bool, why: &str) -> Result<Swept<()>, EngineError> {
         let experiment_id = self.experiment_of(id).await?;
         retried(async || {
-            let mut locked = self.lock(experiment_id).await?;
+            let locked = match expired {
+                true => self.lock_if_free(experiment_id).await?,
+                false => Some(self.lock(experiment_id).await?),
+            };
+            let Some(mut locked) = locked else { return Ok(Swept::Held) };
             let (execution, _) = load(&*locked.transaction, id).await?;
             let same = execution.status == ExecutionStatus::Running && execution.attempt == attempt;
             let run_out = execution.leased_until.is_some_and(|until| until < locked.now);
             if !same || (expired && !run_out) {
-                return Ok(false);
+                return Ok(Swept::Over);
             }
             let line = format!("{} UTC: {why}", locked.now.format("%Y-%m-%d %H:%M:%S"));
             if !expired || execution.attempt < execution.max_attempts {
@@ -74,7 +86,7 @@ impl Engine {
                 self.give_up(&mut locked, &execution, &line).await?;
             }
             self.commit(locked).await?;
-            Ok(true)
+            Ok(Swept::Done(()))
         })
         .await
     }

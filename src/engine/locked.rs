@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::sea_query::{Expr, ExprTrait, Query, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, Query, SimpleExpr};
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait,
 };
 
-use crate::database::WriteTransaction;
+use crate::database::{Failure, WriteTransaction};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow as workflow_table};
 use crate::fault;
@@ -20,6 +20,7 @@ use crate::workflow::{self, Graph};
 
 use super::answers::{Answer, NOT_EVALUATED, Tried, Turn};
 use super::evaluate::{Evaluation, any_condition, condition_text};
+use super::turns;
 use super::{Actor, Engine, EngineError, facts};
 
 /// Attempts that a lost worker may cost, before an execution is given up. Retries after failures come on top.
@@ -38,6 +39,8 @@ pub(super) struct Locked {
     pub(super) graph: Arc<Graph>,
     /// What evaluating conditions has cost so far.
     pub(super) turn: Turn,
+    /// Until the transaction has ended: the others in this process wait without a connection.
+    pub(super) _row_turn: Option<turns::Turn>,
 }
 
 /// What is to be done in a state that was entered.
@@ -53,9 +56,34 @@ pub(super) enum Entered {
 
 impl Engine {
     /// Begins a transaction and locks the experiment in it.
+    ///
+    /// # Errors
+    /// [`EngineError::Busy`] when others have it for too long.
     pub(super) async fn lock(&self, experiment_id: i32) -> Result<Locked, EngineError> {
+        let turn = self.turns.wait(experiment_id, self.database.lock_limit()).await?;
         let transaction = self.database.begin().await?;
-        self.lock_in(transaction, experiment_id).await
+        let locked = self.lock_in(transaction, experiment_id).await?;
+        Ok(Locked { _row_turn: Some(turn), ..locked })
+    }
+
+    /// As [`Self::lock`], for maintenance: none when the experiment is locked by another transaction, which is not waited for.
+    pub(super) async fn lock_if_free(&self, experiment_id: i32) -> Result<Option<Locked>, EngineError> {
+        let Some(turn) = self.turns.take_free(experiment_id) else { return Ok(None) };
+        let transaction = self.database.begin_maintenance().await?;
+        let behavior = if self.database.skips_locked() { LockBehavior::SkipLocked } else { LockBehavior::Nowait };
+        match lock_row(&transaction, experiment_id, Some(behavior)).await {
+            Ok((experiment, revision)) => {
+                let locked = self.locked(transaction, experiment, revision).await?;
+                Ok(Some(Locked { _row_turn: Some(turn), ..locked }))
+            }
+            Err(EngineError::Database(error)) if Failure::of(&error) == Some(Failure::Locked) => Ok(None),
+            // A row that was left out because it is locked looks like one that does not exist.
+            Err(EngineError::NotFound { kind, id }) => {
+                let exists = experiment::Entity::visible_by_id(experiment_id).one(&*transaction).await?.is_some();
+                if exists { Ok(None) } else { Err(EngineError::NotFound { kind, id }) }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Locks the experiment in a transaction that has begun.
@@ -64,16 +92,25 @@ impl Engine {
         transaction: WriteTransaction,
         experiment_id: i32,
     ) -> Result<Locked, EngineError> {
-        let (experiment, revision) = lock_row(&transaction, experiment_id).await?;
+        let (experiment, revision) = lock_row(&transaction, experiment_id, None).await?;
+        self.locked(transaction, experiment, revision).await
+    }
+
+    async fn locked(
+        &self,
+        transaction: WriteTransaction,
+        experiment: experiment::Model,
+        revision: i32,
+    ) -> Result<Locked, EngineError> {
         if experiment.archive_id != 0 {
-            return Err(EngineError::Archived { kind: "experiment", id: experiment_id });
+            return Err(EngineError::Archived { kind: "experiment", id: experiment.id });
         }
         let graph = self.graphs.at(&*transaction, experiment.workflow_id, revision).await?;
         // Asked after the lock was had, so that times in the history go forward.
-        Ok(Locked { transaction, experiment, now: self.clock.now(), graph, turn: Turn::default() })
+        Ok(Locked { transaction, experiment, now: self.clock.now(), graph, turn: Turn::default(), _row_turn: None })
     }
 
-    /// Makes everything permanent, then tells those who run callbacks.
+    /// Makes everything permanent, then notifies those who run callbacks.
     pub(super) async fn commit(&self, locked: Locked) -> Result<(), EngineError> {
         fault::point("before-commit");
         locked.transaction.commit().await?;
@@ -208,7 +245,11 @@ impl Engine {
 /// When the lock has to be waited for, the revision may be that of before the wait. A workflow that was changed in that time is
 /// then followed as it was, as if the transition had come first; if it leads along a transition that is not there any more,
 /// the database refuses the action, and the verb is done again ([`crate::database::is_transient`]).
-async fn lock_row(transaction: &WriteTransaction, experiment_id: i32) -> Result<(experiment::Model, i32), EngineError> {
+async fn lock_row(
+    transaction: &WriteTransaction,
+    experiment_id: i32,
+    behavior: Option<LockBehavior>,
+) -> Result<(experiment::Model, i32), EngineError> {
     let own = (experiment::Entity, experiment::Column::WorkflowId);
     let revision = Query::select()
         .column((workflow_table::Entity, workflow_table::Column::Revision))
@@ -216,9 +257,12 @@ async fn lock_row(transaction: &WriteTransaction, experiment_id: i32) -> Result<
         .and_where(Expr::col((workflow_table::Entity, workflow_table::Column::Id)).equals(own))
         .to_owned();
     let query = experiment::Entity::visible_by_id(experiment_id)
-        .expr_as(SimpleExpr::SubQuery(None, Box::new(revision.into())), "revision")
-        .lock_exclusive()
-        .build(transaction.get_database_backend());
+        .expr_as(SimpleExpr::SubQuery(None, Box::new(revision.into())), "revision");
+    let query = match behavior {
+        None => query.lock_exclusive(),
+        Some(behavior) => query.lock_with_behavior(LockType::Update, behavior),
+    };
+    let query = query.build(transaction.get_database_backend());
     let row = transaction.query_one_raw(query).await?;
     let row = row.ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;
     Ok((experiment::Model::from_query_result(&row, "")?, row.try_get("", "revision")?))

@@ -22,6 +22,7 @@ mod run_log;
 mod running;
 mod timeout;
 mod transition;
+mod turns;
 
 use std::sync::Arc;
 
@@ -44,6 +45,8 @@ pub use report::Report;
 pub use running::{Ended, Held};
 pub use timeout::TimeoutCounts;
 pub use transition::Target;
+
+use turns::Turns;
 
 /// Who does something, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +79,7 @@ pub struct Engine {
     graphs: Graphs,
     /// Transitions that an experiment may make by itself within a minute; 0 is no limit.
     most_transitions: u32,
+    turns: Turns,
 }
 
 /// The default of the setting `STUDYGOV_TRANSITIONS_PER_MINUTE`.
@@ -92,6 +96,7 @@ impl Engine {
             dispatched: Arc::new(Notify::new()),
             graphs: Graphs::default(),
             most_transitions: TRANSITIONS_PER_MINUTE,
+            turns: Turns::default(),
         }
     }
 
@@ -131,6 +136,15 @@ impl Engine {
 /// Something that is done to an experiment, for the audit trail.
 fn about(experiment: &experiment::Model, verb: &'static str) -> crate::audit::Event {
     crate::audit::Event::new(verb, "experiment", experiment.id, &experiment.label).of_experiment(experiment.id)
+}
+
+/// What a sweep did about one execution.
+enum Swept<T> {
+    Done(T),
+    /// Its experiment is locked by another transaction; the next sweep tries it again.
+    Held,
+    /// There was nothing left to do.
+    Over,
 }
 
 /// Does a verb, and does it again when it lost against another transaction through no fault of its own, or when conditions had

@@ -1,13 +1,13 @@
 //! Timeouts (E8): a stage past its time ends, and the next step follows.
 
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::entity::callback_execution::{Column, Entity};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 
 use super::report::{load, resolve};
-use super::{Actor, Engine, EngineError, retried};
+use super::{Actor, Engine, EngineError, Swept, retried};
 
 /// How many executions were past their time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -32,33 +32,41 @@ impl Engine {
             .into_tuple()
             .all(self.database.reader())
             .await?;
+        let mut held = 0;
         for id in late {
-            let ended = self.time_out(id).await;
-            if matches!(ended, Ok(Some(_))) {
-                metrics::counter!("studygovernor_timeouts_total").increment(1);
-            }
-            match ended {
-                Ok(Some(ExecutionStatus::Running)) => counts.run_timeouts += 1,
-                Ok(Some(_)) => counts.wait_timeouts += 1,
+            match self.time_out(id).await {
+                Ok(Swept::Done(status)) => {
+                    metrics::counter!("studygovernor_timeouts_total").increment(1);
+                    match status {
+                        ExecutionStatus::Running => counts.run_timeouts += 1,
+                        _ => counts.wait_timeouts += 1,
+                    }
+                }
+                Ok(Swept::Held) => held += 1,
                 // Another server ended it meanwhile.
-                Ok(None) => {}
-                // The others are not to suffer from one.
+                Ok(Swept::Over) => {}
+                // Without a database, or on a full disk, the others would fail too, each after a wait.
+                Err(error) if error.is_of_all(self.database.backend()) => return Err(error),
+                // One that fails does not keep the others waiting.
                 Err(error) => warn!(execution = id, %error, "cannot be timed out"),
             }
+        }
+        if held > 0 {
+            debug!(held, "past their time and locked by other transactions; they are tried again");
         }
         Ok(counts)
     }
 
-    /// Ends one execution if it is still past its time; gives the status it was in.
-    async fn time_out(&self, execution_id: i32) -> Result<Option<ExecutionStatus>, EngineError> {
+    /// Ends one execution if it is still past its time; gives the status it was in. A locked experiment is not waited for (E14).
+    async fn time_out(&self, execution_id: i32) -> Result<Swept<ExecutionStatus>, EngineError> {
         let actor = Actor::without_account("timeout", Origin::Timeout);
         let experiment_id = self.experiment_of(execution_id).await?;
         retried(async || {
-            let mut locked = self.lock(experiment_id).await?;
+            let Some(mut locked) = self.lock_if_free(experiment_id).await? else { return Ok(Swept::Held) };
             let (execution, callback) = load(&*locked.transaction, execution_id).await?;
             let is_late = execution.deadline.is_some_and(|deadline| deadline <= locked.now);
             if execution.status.is_resolved() || !is_late {
-                return Ok(None);
+                return Ok(Swept::Over);
             }
             let (stage, minutes) = match execution.status {
                 ExecutionStatus::Waiting => ("waiting", callback.wait_timeout),
@@ -72,7 +80,7 @@ impl Engine {
             resolve(&locked, &execution, ExecutionStatus::Finished, ExecutionResult::Timeout, &line).await?;
             self.follow(&mut locked, &execution, Some(ExecutionStatus::Finished), &actor).await?;
             self.commit(locked).await?;
-            Ok(Some(execution.status))
+            Ok(Swept::Done(execution.status))
         })
         .await
     }

@@ -8,41 +8,59 @@ use tracing::{info, warn};
 
 use crate::engine::Engine;
 
+/// Between two sweeps.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A process or a database that stood still for longer than this kept heartbeats from being stored.
+const STALL: Duration = Duration::from_secs(4);
+
 /// Looks for late and lost executions every second until `stop`. Any number of servers may do this.
 ///
-/// After a time in which the database could not be asked, or the machine slept, no worker is taken for lost before it
-/// had a `lease` to be heard of again: it could not send its heartbeats either.
+/// After a time in which the database did not answer, or this process stood still, no worker is taken for lost before it had a
+/// `lease` to send a heartbeat: it could not be stored before. A sweep that has much to do is not such a time.
 pub async fn sweep(engine: Engine, lease: Duration, mut stop: watch::Receiver<bool>) {
-    let mut last = Instant::now();
-    // As a server that was away: whoever ran something could not say so.
-    let mut leases_from = last + lease;
+    let (stalled, was_stalled) = watch::channel(Instant::now());
+    tokio::select! {
+        () = watch_for_stalls(stalled) => {}
+        () = sweep_until_stopped(&engine, lease, &was_stalled) => {}
+        _ = stop.wait_for(|stop| *stop) => {}
+    }
+}
+
+/// Notes when this process stood still, as a stopped process and a sleeping machine do.
+async fn watch_for_stalls(stalled: watch::Sender<Instant>) {
     loop {
-        if last.elapsed() > Duration::from_secs(4) {
-            leases_from = Instant::now() + lease;
+        let before = Instant::now();
+        tokio::time::sleep(PAUSE).await;
+        if before.elapsed() > STALL {
+            stalled.send_replace(Instant::now());
         }
-        last = Instant::now();
+    }
+}
+
+/// `stalled` is when workers could not be heard of for the last time; at first, the start of this server.
+async fn sweep_until_stopped(engine: &Engine, lease: Duration, stalled: &watch::Receiver<Instant>) {
+    // When the database did not answer for the last time.
+    let mut silent = Instant::now();
+    loop {
+        let asked = Instant::now();
+        if engine.database().ping().await.is_err() || asked.elapsed() > STALL {
+            silent = Instant::now();
+        }
         match engine.check_timeouts().await {
             Ok(counts) if counts.run_timeouts + counts.wait_timeouts > 0 => {
                 info!(run = counts.run_timeouts, wait = counts.wait_timeouts, "timeouts");
             }
             Ok(_) => {}
-            Err(error) => {
-                warn!(%error, "cannot check timeouts");
-                leases_from = Instant::now() + lease;
-            }
+            Err(error) => warn!(%error, "cannot check timeouts"),
         }
-        let checked = if Instant::now() < leases_from { Ok(0) } else { engine.check_leases().await };
+        let heard_since = silent.max(*stalled.borrow());
+        let checked = if heard_since.elapsed() < lease { Ok(0) } else { engine.check_leases().await };
         match checked {
             Ok(0) => {}
             Ok(count) => warn!(count, "workers were lost; their callbacks are dispatched again"),
-            Err(error) => {
-                warn!(%error, "cannot check leases");
-                leases_from = Instant::now() + lease;
-            }
+            Err(error) => warn!(%error, "cannot check leases"),
         }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
-        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
