@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use crate::account::{AccountError, FormError, LoginError};
 use crate::app::App;
 use crate::audit::{NobodyActs, Who};
+use crate::database::Failure;
 use crate::engine::EngineError;
 use crate::study::revise::ReviseError;
 use crate::study::visible::sees_all;
@@ -58,6 +59,9 @@ pub enum HttpError {
     /// Try again after so many seconds.
     #[error("Too many tries; please try again in {}.", in_words(*.0))]
     TooMany(u64),
+    /// Something else has what is to be changed; try again after so many seconds.
+    #[error("{0}")]
+    Busy(String),
     #[error(transparent)]
     Database(#[from] sea_orm::DbErr),
     #[error(transparent)]
@@ -142,8 +146,43 @@ impl HttpError {
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Database(_) | Self::View(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable(_) | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Database(error) => match Failure::of(error) {
+                Some(Failure::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
+                Some(_) => StatusCode::SERVICE_UNAVAILABLE,
+                None => StatusCode::INTERNAL_SERVER_ERROR,
+            },
+            Self::View(_) | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the user reads; nothing about a fault of the program, which stays in the log.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Database(error) => {
+                Failure::of(error).map_or_else(String::new, |failure| failure.message().to_owned())
+            }
+            Self::Unavailable(_) | Self::View(_) | Self::Internal(_) => String::new(),
+            error => error.to_string(),
+        }
+    }
+
+    /// After how many seconds the same request may succeed.
+    fn retry_after(&self) -> Option<u64> {
+        /// A lock is released, or the server is back, within seconds; a person makes room on a disk.
+        const SOON: u64 = 5;
+        const LATER: u64 = 60;
+        match self {
+            Self::TooMany(seconds) => Some(*seconds),
+            Self::Unavailable(_) | Self::Busy(_) => Some(SOON),
+            Self::Database(error) => match Failure::of(error)? {
+                // Only a person can see whether it is to be repeated.
+                Failure::Uncertain => None,
+                failure if failure.is_of_writing() => Some(LATER),
+                _ => Some(SOON),
+            },
+            _ => None,
         }
     }
 }
@@ -217,6 +256,10 @@ impl From<EngineError> for HttpError {
             EngineError::Database(error) | EngineError::Workflow(WorkflowError::Database(error)) => {
                 Self::Database(error)
             }
+            EngineError::Busy { experiment_id } => Self::Busy(format!(
+                "Experiment {experiment_id} is being changed by another request or server, so nothing was changed. Please try \
+                 again in a few seconds."
+            )),
             EngineError::NoInterpreter(_) | EngineError::Elsewhere(_) => Self::Unavailable(error.to_string()),
             EngineError::NoTransition { .. }
             | EngineError::ConditionNotMet { .. }
@@ -242,12 +285,8 @@ impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut response = status.into_response();
-        // What went wrong inside is for the log, where it is handled, and not for the page.
-        let message = if status.is_server_error() { String::new() } else { self.to_string() };
-        if matches!(self, Self::Unavailable(_)) {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
-        }
-        if let Self::TooMany(seconds) = self {
+        let message = self.message();
+        if let Some(seconds) = self.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         let errors = if let Self::Invalid(errors) = &self { errors.clone() } else { BTreeMap::new() };
@@ -278,9 +317,11 @@ pub async fn json_error(response: Response, request_id: Option<String>) -> Respo
     let (mut parts, body) = response.into_parts();
     let (message, errors) = match parts.extensions.remove::<Told>() {
         Some(told) => (told.message, told.errors),
+        // The text of a layer may show internals.
+        None if status.is_server_error() => (String::new(), BTreeMap::new()),
         None => (plain_text(body).await, BTreeMap::new()),
     };
-    let message = if status.is_server_error() || message.is_empty() { title(status).to_owned() } else { message };
+    let message = if message.is_empty() { title(status).to_owned() } else { message };
     let like_before = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
     let body = ErrorBody {
         meta: like_before.then(|| ErrorMeta { code: status.as_u16() }),
@@ -334,13 +375,14 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
     let message = match parts.extensions.get::<Told>() {
         Some(told) => told.message.clone(),
         None if status == StatusCode::PAYLOAD_TOO_LARGE => "What you sent is larger than may be sent here.".to_owned(),
+        None if status.is_server_error() => String::new(),
         // The extractors say in plain text which part of the address or the form they could not read.
         None => plain_text(body).await,
     };
     let context = Context {
         status: status.as_u16(),
         title: title(status).to_owned(),
-        message: if status.is_server_error() { String::new() } else { message },
+        message,
         request_id: id.unwrap_or_default(),
         is_fragment,
     };
@@ -384,6 +426,7 @@ fn title(status: StatusCode) -> &'static str {
         StatusCode::PRECONDITION_FAILED => "It has changed since you read it",
         StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "That took too long",
         StatusCode::SERVICE_UNAVAILABLE => "Not possible at this moment; please try again",
+        StatusCode::INSUFFICIENT_STORAGE => "The disk is full",
         status if status.is_server_error() => "Something went wrong here",
         _ => "That did not work",
     }

@@ -15,17 +15,17 @@ pub(super) async fn get_healthy() -> &'static str {
     ""
 }
 
-/// The database answers too.
+/// The database answers too, and accepts changes as far as is known.
 pub(super) async fn get_ready(State(app): State<App>) -> Response {
-    match app.engine.database().ping().await {
-        // Pages go on without the broker, and what is to be run waits; who looks shall see it.
+    match app.engine.database().ready(app.engine.clock().now()).await {
+        // Pages go on without the broker, and what is to be run waits; the body reports it.
         Ok(()) => match broker_problem(&app) {
             Some(problem) => Json(json!({ "database": "ok", "broker": problem })).into_response(),
             None => StatusCode::OK.into_response(),
         },
-        Err(error) => {
-            error!(%error, "the database cannot be reached");
-            let body = Json(json!({ "database": "cannot be reached" }));
+        Err(unready) => {
+            error!(%unready, "not ready: the database");
+            let body = Json(json!({ "database": unready.to_string() }));
             (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
         }
     }

@@ -176,7 +176,9 @@ pub(super) async fn intervene_many(
             Ok(_) => done.count += 1,
             Err(error) if error.status().is_server_error() => {
                 tracing::error!(execution = id, %error, "one of many could not be done");
-                done.refused.push((id, "something went wrong here; try this one again".to_owned()));
+                let message = error.message();
+                let unknown = "something went wrong here; try this one again".to_owned();
+                done.refused.push((id, if message.is_empty() { unknown } else { message }));
             }
             Err(error) => done.refused.push((id, error.to_string())),
         }

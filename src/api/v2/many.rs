@@ -34,7 +34,8 @@ const MOST: usize = 1000;
 fn told(error: &HttpError) -> String {
     if error.status().is_server_error() {
         tracing::error!(%error, "one of many could not be done");
-        return "something went wrong here; try this one again".to_owned();
+        let message = error.message();
+        return if message.is_empty() { "something went wrong here; try this one again".to_owned() } else { message };
     }
     error.to_string()
 }
