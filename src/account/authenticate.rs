@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::{Expr, ExprTrait, Func};
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, UpdateMany};
+use tracing::warn;
 
 use crate::config::SecuritySettings;
-use crate::database::{Database, folded};
+use crate::database::{Database, folded, is_unwritable};
 use crate::entity::user;
 
 use super::password::Checked;
@@ -90,6 +91,16 @@ impl Accounts {
     }
 }
 
+/// Writes what a login changes about the account. False when its password is another one by now.
+async fn note_login(database: &Database, changes: UpdateMany<user::Entity>) -> Result<bool, DbErr> {
+    let transaction = database.begin().await?;
+    if changes.exec(&*transaction).await?.rows_affected != 1 {
+        return Ok(false);
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
 async fn try_once(
     database: &Database,
     passwords: &Passwords,
@@ -119,12 +130,14 @@ async fn try_once(
     if checked == Checked::RightButOld {
         statement = statement.col_expr(user::Column::Password, Expr::value(passwords.hash(password).await?));
     }
-    let transaction = database.begin().await?;
-    // Only if it is still this password: one that was set anew meanwhile is not undone.
+    // Only if it is still this password: one that was set meanwhile is not undone.
     let same = statement.filter(user::Column::Id.eq(row.id)).filter(user::Column::Password.eq(&row.password));
-    if same.exec(&*transaction).await?.rows_affected != 1 {
-        return Ok(Outcome::Replaced);
+    match note_login(database, same).await {
+        Ok(true) => {}
+        Ok(false) => return Ok(Outcome::Replaced),
+        // The password is right; only the time of the login is not noted.
+        Err(error) if is_unwritable(&error) => warn!(user = %row.username, %error, "a login cannot be noted"),
+        Err(error) => return Err(error.into()),
     }
-    transaction.commit().await?;
     Ok(Outcome::In(Box::new(with_permissions(database.reader(), row.clone()).await?)))
 }

@@ -2,9 +2,10 @@
 //! there is such an account or not. And how often codes of a second factor are tried for an account, from wherever: of a
 //! million codes three are right at a time.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -38,6 +39,8 @@ pub(super) struct Limits {
     mistakes: Arc<DefaultKeyedRateLimiter<i32>>,
     /// Accounts whose owners were told of wrong codes.
     told: Arc<DefaultKeyedRateLimiter<i32>>,
+    /// By account the time of the last code that was used, for when it cannot be written.
+    steps: Arc<Mutex<HashMap<i32, i32>>>,
 }
 
 impl std::fmt::Debug for Limits {
@@ -54,6 +57,7 @@ impl Default for Limits {
             codes: Arc::new(RateLimiter::keyed(Quota::per_hour(CODES_AN_HOUR).allow_burst(CODES))),
             mistakes: Arc::new(RateLimiter::keyed(Quota::per_hour(MISTAKES))),
             told: Arc::new(RateLimiter::keyed(Quota::with_period(QUIET).unwrap_or(Quota::per_hour(NonZeroU32::MIN)))),
+            steps: Arc::default(),
         }
     }
 }
@@ -79,6 +83,22 @@ impl Limits {
     pub(super) fn try_code(&self, user_id: i32) -> Result<(), LoginError> {
         let now = DefaultClock::default().now();
         self.codes.check_key(&user_id).map_err(|not| too_many(not.wait_time_from(now)))
+    }
+
+    /// Whether no code of this time or a later one was used for the account in this process.
+    pub(super) fn is_new_step(&self, user_id: i32, step: i32) -> bool {
+        let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        steps.get(&user_id).is_none_or(|last| *last < step)
+    }
+
+    /// Notes that the code of this time is used. False when another request was first.
+    pub(super) fn use_step(&self, user_id: i32, step: i32) -> bool {
+        let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = steps.get(&user_id).is_none_or(|last| *last < step);
+        if is_new {
+            steps.insert(user_id, step);
+        }
+        is_new
     }
 
     /// Counts a wrong code. Says whether the owner is to be told: once a day, when these are more than mistakes.

@@ -17,9 +17,11 @@ use sea_orm::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use totp_rs::{Builder, Secret, Totp};
+use tracing::warn;
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
+use crate::database::is_unwritable;
 use crate::entity::{recovery_code, user};
 
 use super::registration::{FormError, Problems};
@@ -133,7 +135,12 @@ impl Accounts {
         if is_right {
             self.logins.tries.take_back(&causes);
         } else if self.limits.is_alarming(id) {
-            self.tell_of_wrong_codes(&row, address).await.map_err(AccountError::from)?;
+            match self.tell_of_wrong_codes(&row, address).await {
+                Err(error) if is_unwritable(&error) => {
+                    warn!(%error, "the owner of an account is not warned of wrong codes")
+                }
+                outcome => outcome.map_err(AccountError::from)?,
+            }
         }
         Ok(is_right)
     }
@@ -227,10 +234,24 @@ impl Accounts {
         let time = u64::try_from(self.clock.now().and_utc().timestamp()).unwrap_or_default();
         let step = self.totp(row).and_then(|totp| totp.check(&code, time));
         let Some(step) = step.and_then(|step| i32::try_from(step).ok()) else { return Ok(false) };
+        if !self.limits.is_new_step(row.id, step) {
+            return Ok(false);
+        }
+        let is_used_now = match self.note_step(row.id, step).await {
+            // The process remembers that the code was used.
+            Err(error) if is_unwritable(&error) => row.last_code_step < step,
+            outcome => outcome?,
+        };
+        // Of several requests with one code, one gets here first.
+        Ok(is_used_now && self.limits.use_step(row.id, step))
+    }
+
+    /// Writes the time of a code that is used. False when one of this time or a later one was used before.
+    async fn note_step(&self, user_id: i32, step: i32) -> Result<bool, DbErr> {
         let transaction = self.database.begin().await?;
         let used = user::Entity::update_many()
             .col_expr(user::Column::LastCodeStep, Expr::value(step))
-            .filter(user::Column::Id.eq(row.id))
+            .filter(user::Column::Id.eq(user_id))
             .filter(user::Column::LastCodeStep.lt(step))
             .exec(&*transaction)
             .await?;

@@ -3,8 +3,10 @@
 use chrono::NaiveDateTime;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 use serde_json::json;
+use tracing::warn;
 
 use crate::audit::{self, Event};
+use crate::database::is_unwritable;
 use crate::entity::session::{Column, Entity};
 use crate::entity::user;
 
@@ -27,11 +29,10 @@ pub struct Session {
 }
 
 impl Accounts {
-    /// Somebody has logged in with a browser. With a second factor the login counts from here on: the password alone was
-    /// none.
+    /// Records a login with a browser. With a second factor the login counts from here on: the password alone was none.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// When the database fails, except that it cannot be written at present.
     pub async fn record_login(
         &self,
         user: &User,
@@ -39,6 +40,17 @@ impl Accounts {
         is_remembered: bool,
     ) -> Result<(), AccountError> {
         user.acts()?;
+        match self.write_login(user, address.clone(), is_remembered).await {
+            // Reading goes on while nothing can be written; the log has what the audit trail lacks.
+            Err(AccountError::Database(error)) if is_unwritable(&error) => {
+                warn!(user = %user.username, ?address, %error, "a login is not in the audit trail");
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn write_login(&self, user: &User, address: Option<String>, is_remembered: bool) -> Result<(), AccountError> {
         let after = json!({ "second_factor": user.has_second_factor, "remembered": is_remembered });
         let transaction = self.database.begin().await?;
         if user.has_second_factor {
@@ -51,15 +63,25 @@ impl Accounts {
         Ok(transaction.commit().await?)
     }
 
-    /// Somebody has logged out.
+    /// Records a logout.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// As [`Self::record_login`].
     pub async fn record_logout(&self, user: &User) -> Result<(), AccountError> {
         user.acts()?;
+        match self.write_logout(user).await {
+            Err(error) if is_unwritable(&error) => {
+                warn!(user = %user.username, %error, "a logout is not in the audit trail");
+                Ok(())
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    async fn write_logout(&self, user: &User) -> Result<(), DbErr> {
         let transaction = self.database.begin().await?;
         audit::record(&*transaction, Event::new("log_out", "user", user.id, &user.username)).await?;
-        Ok(transaction.commit().await?)
+        transaction.commit().await
     }
 
     /// The sessions of a user, the one that was used last first.

@@ -9,8 +9,10 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, QueryFilter, Qu
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
+use tracing::debug;
 
 use crate::audit::{self, Event};
+use crate::database::is_unwritable;
 use crate::entity::api_token::{ActiveModel, Column, Entity, Model};
 
 use super::{Accounts, Permission, User};
@@ -139,14 +141,22 @@ impl Accounts {
             user.roles.clear();
         }
         if row.last_used_at.is_none_or(|last| now - last >= TimeDelta::minutes(1)) {
-            let transaction = self.database.begin().await?;
-            Entity::update_many()
-                .col_expr(Column::LastUsedAt, Expr::value(now))
-                .filter(Column::Id.eq(row.id))
-                .exec(&*transaction)
-                .await?;
-            transaction.commit().await?;
+            match self.note_use(row.id, now).await {
+                // It is only noted that the token was used.
+                Err(error) if is_unwritable(&error) => debug!(%error, "the use of a token is not noted"),
+                outcome => outcome?,
+            }
         }
         Ok(Some((user, row.id)))
+    }
+
+    async fn note_use(&self, token_id: i32, now: NaiveDateTime) -> Result<(), DbErr> {
+        let transaction = self.database.begin().await?;
+        Entity::update_many()
+            .col_expr(Column::LastUsedAt, Expr::value(now))
+            .filter(Column::Id.eq(token_id))
+            .exec(&*transaction)
+            .await?;
+        transaction.commit().await
     }
 }

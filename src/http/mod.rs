@@ -4,6 +4,7 @@ mod assets;
 mod error;
 mod graph;
 mod health;
+mod kept_sessions;
 mod login;
 mod metrics;
 mod queues;

@@ -1,21 +1,25 @@
 //! Browser sessions in the database, for tower-sessions: who, where and since when, and their two ends. One comes when
 //! nobody has used the session for a while, the other however much it is used. Who wants to be remembered has only the
-//! other, later. A page that looks for news by itself is not somebody who uses it.
+//! other, later. A page that looks for news by itself is not somebody who uses it. While the database cannot be written, sessions
+//! are kept in memory ([`KeptSessions`]).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{NaiveDateTime, TimeDelta};
-use sea_orm::ActiveValue::{NotSet, Set};
+use sea_orm::ActiveValue::NotSet;
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnAcquireErr, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
 use sha2::{Digest, Sha256};
 use tower_sessions::session::{Id, Record};
 use tower_sessions::session_store::{Error, Result, SessionStore};
+use tracing::debug;
 
 use crate::clock::Clock;
 use crate::config::SecuritySettings;
-use crate::database::{self, Database};
+use crate::database::{self, Database, is_unwritable};
 use crate::entity::session::{ActiveModel, Column, Entity, Model};
+
+use super::kept_sessions::KeptSessions;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub(super) struct DatabaseSessions {
     database: Database,
     clock: Clock,
     limits: Limits,
+    /// Those that could not be written.
+    kept: KeptSessions,
 }
 
 /// How long sessions last.
@@ -66,10 +72,10 @@ impl DatabaseSessions {
     pub(super) fn new(database: Database, clock: Clock, security: &SecuritySettings) -> Self {
         let limits =
             Limits { idle: security.session_idle, longest: security.session_longest, remembered: security.remembered };
-        Self { database, clock, limits }
+        Self { database, clock, limits, kept: KeptSessions::default() }
     }
 
-    fn row(&self, record: &Record) -> Result<ActiveModel> {
+    fn row(&self, record: &Record) -> Result<Model> {
         let data = serde_json::to_string(&record.data).map_err(|error| Error::Encode(error.to_string()))?;
         let text = |name: &str, most: usize| {
             record
@@ -83,34 +89,116 @@ impl DatabaseSessions {
         let user_id = user_id.and_then(|id| i32::try_from(id).ok());
         let is_remembered = record.data.get(REMEMBERED).and_then(serde_json::Value::as_bool).unwrap_or_default();
         let now = self.clock.now();
-        Ok(ActiveModel {
-            id: Set(key(&record.id)),
-            data: Set(data),
-            expires_at: Set(self.limits.end(user_id.is_some(), is_remembered, now, now)),
-            user_id: Set(user_id),
-            created: Set(Some(now)),
-            last_seen: Set(Some(now)),
-            address: Set(text(ADDRESS, 64)),
-            agent: Set(text(AGENT, 255)),
-            remembered: Set(is_remembered),
+        Ok(Model {
+            id: key(&record.id),
+            data,
+            expires_at: self.limits.end(user_id.is_some(), is_remembered, now, now),
+            user_id,
+            created: Some(now),
+            last_seen: Some(now),
+            address: text(ADDRESS, 64),
+            agent: text(AGENT, 255),
+            remembered: is_remembered,
         })
     }
 
     /// It is used: to the minute, or finer where it ends soon.
     async fn touch(&self, row: &Model) -> std::result::Result<(), DbErr> {
-        let now = self.clock.now();
-        let Some(created) = row.created.filter(|_| row.user_id.is_some()) else { return Ok(()) };
-        let step = TimeDelta::minutes(1).min(self.limits.idle / 10);
-        if BY_ITSELF.try_with(|()| ()).is_ok() || row.last_seen.is_some_and(|last| now - last < step) {
-            return Ok(());
-        }
+        let Some(end) = self.end_if_used_now(row) else { return Ok(()) };
         let transaction = self.database.begin().await?;
         Entity::update_many()
-            .col_expr(Column::LastSeen, Expr::value(now))
-            .col_expr(Column::ExpiresAt, Expr::value(self.limits.end(true, row.remembered, created, now)))
+            .col_expr(Column::LastSeen, Expr::value(self.clock.now()))
+            .col_expr(Column::ExpiresAt, Expr::value(end))
             .filter(Column::Id.eq(&row.id))
             .exec(&*transaction)
             .await?;
+        transaction.commit().await
+    }
+
+    /// When a session ends that is used now; none when that is not noted.
+    fn end_if_used_now(&self, row: &Model) -> Option<NaiveDateTime> {
+        let now = self.clock.now();
+        let created = row.created.filter(|_| row.user_id.is_some())?;
+        let step = TimeDelta::minutes(1).min(self.limits.idle / 10);
+        let is_use = BY_ITSELF.try_with(|()| ()).is_err() && row.last_seen.is_none_or(|last| now - last >= step);
+        is_use.then(|| self.limits.end(true, row.remembered, created, now))
+    }
+
+    /// The session with this key, from memory or from the table.
+    async fn find(&self, key: String) -> std::result::Result<Option<Model>, DbErr> {
+        if self.kept.is_ended(&key) {
+            return Ok(None);
+        }
+        let now = self.clock.now();
+        let kept = self.kept.find(&key);
+        if let Some((row, false)) = kept {
+            if row.expires_at <= now {
+                return Ok(None);
+            }
+            if let Some(end) = self.end_if_used_now(&row) {
+                let used = Model { last_seen: Some(now), expires_at: end, ..row.clone() };
+                self.kept.keep(used, false, DbErr::RecordNotUpdated)?;
+            }
+            return Ok(Some(row));
+        }
+        let found = Entity::find_by_id(key).filter(Column::ExpiresAt.gt(now)).one(self.database.reader()).await?;
+        let Some(found) = found else { return Ok(None) };
+        match self.touch(&found).await {
+            // It is only noted that it was used.
+            Err(error) if is_unwritable(&error) => debug!(%error, "the use of a session is not noted"),
+            outcome => outcome?,
+        }
+        // What was changed in it is newer than the table.
+        Ok(Some(kept.map_or(found, |(row, _)| row)))
+    }
+
+    /// Keeps a change in memory when `error` says that the database cannot be written.
+    async fn keep(&self, row: Model, is_new: bool, error: DbErr) -> std::result::Result<(), DbErr> {
+        if !is_unwritable(&error) {
+            return Err(error);
+        }
+        if is_new {
+            self.kept.keep(row, false, error)?;
+        } else {
+            let known = match self.kept.find(&row.id) {
+                Some((known, _)) => Some(known),
+                None => Entity::find_by_id(row.id.as_str()).one(self.database.reader()).await?,
+            };
+            // One that was ended since the request began stays ended.
+            let Some(known) = known.filter(|known| !self.kept.is_ended(&known.id)) else { return Ok(()) };
+            let is_in_table = !matches!(self.kept.find(&row.id), Some((_, false)));
+            let (created, last_seen, expires_at) = (known.created, known.last_seen, known.expires_at);
+            self.kept.keep(Model { created, last_seen, expires_at, ..row }, is_in_table, error)?;
+        }
+        self.kept.write_later(&self.database, &self.clock);
+        Ok(())
+    }
+
+    async fn insert(&self, row: Model) -> std::result::Result<(), DbErr> {
+        let transaction = self.database.begin().await?;
+        Entity::insert(row.into_active_model()).exec_without_returning(&*transaction).await?;
+        transaction.commit().await
+    }
+
+    async fn update(&self, row: Model) -> std::result::Result<(), DbErr> {
+        let transaction = self.database.begin().await?;
+        let own = Column::Id.eq(&row.id);
+        // It began when it began, and ends as it would have.
+        let changes = ActiveModel {
+            id: NotSet,
+            created: NotSet,
+            last_seen: NotSet,
+            expires_at: NotSet,
+            ..row.into_active_model().reset_all()
+        };
+        // Only what exists: one that was ended since this request began stays ended, whatever the request has noted in it.
+        Entity::update_many().set(changes).filter(own).exec(&*transaction).await?;
+        transaction.commit().await
+    }
+
+    async fn remove(&self, key: &str) -> std::result::Result<(), DbErr> {
+        let transaction = self.database.begin().await?;
+        Entity::delete_by_id(key).exec(&*transaction).await?;
         transaction.commit().await
     }
 
@@ -136,33 +224,32 @@ fn failed(error: DbErr) -> Error {
 impl SessionStore for DatabaseSessions {
     async fn create(&self, record: &mut Record) -> Result<()> {
         loop {
-            let transaction = self.database.begin().await.map_err(failed)?;
-            match Entity::insert(self.row(record)?).exec_without_returning(&*transaction).await {
-                Ok(_) => return transaction.commit().await.map_err(failed),
+            let row = self.row(record)?;
+            match self.insert(row.clone()).await {
+                Ok(()) => return Ok(()),
                 Err(error) if database::is_duplicate(&error) => record.id = Id::default(),
-                Err(error) => return Err(failed(error)),
+                Err(error) => return self.keep(row, true, error).await.map_err(failed),
             }
         }
     }
 
     async fn save(&self, record: &Record) -> Result<()> {
-        let transaction = self.database.begin().await.map_err(failed)?;
-        // Only what is there: one that was ended since this request began stays ended, whatever the request has noted in it. It began
-        // when it began, and ends as it would have.
-        let row = ActiveModel { created: NotSet, last_seen: NotSet, expires_at: NotSet, ..self.row(record)? };
-        let own = Column::Id.eq(key(&record.id));
-        Entity::update_many().set(row).filter(own).exec(&*transaction).await.map_err(failed)?;
-        transaction.commit().await.map_err(failed)
+        let row = self.row(record)?;
+        // One that is in memory is written from there, or the older change would follow the newer one.
+        let is_kept = self.kept.find(&row.id).is_some();
+        let outcome = if is_kept {
+            Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))
+        } else {
+            self.update(row.clone()).await
+        };
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) => self.keep(row, false, error).await.map_err(failed),
+        }
     }
 
     async fn load(&self, id: &Id) -> Result<Option<Record>> {
-        let found = Entity::find_by_id(key(id))
-            .filter(Column::ExpiresAt.gt(self.clock.now()))
-            .one(self.database.reader())
-            .await
-            .map_err(failed)?;
-        let Some(found) = found else { return Ok(None) };
-        self.touch(&found).await.map_err(failed)?;
+        let Some(found) = self.find(key(id)).await.map_err(failed)? else { return Ok(None) };
         let data = serde_json::from_str(&found.data).map_err(|error| Error::Decode(error.to_string()))?;
         let seconds = found.expires_at.and_utc().timestamp();
         let expiry_date =
@@ -171,8 +258,18 @@ impl SessionStore for DatabaseSessions {
     }
 
     async fn delete(&self, id: &Id) -> Result<()> {
-        let transaction = self.database.begin().await.map_err(failed)?;
-        Entity::delete_by_id(key(id)).exec(&*transaction).await.map_err(failed)?;
-        transaction.commit().await.map_err(failed)
+        let key = key(id);
+        if self.kept.remove(&key) {
+            return Ok(());
+        }
+        match self.remove(&key).await {
+            Err(error) if is_unwritable(&error) => {
+                let until = self.clock.now() + self.limits.remembered.max(self.limits.longest);
+                self.kept.end(key, until, error).map_err(failed)?;
+                self.kept.write_later(&self.database, &self.clock);
+                Ok(())
+            }
+            outcome => outcome.map_err(failed),
+        }
     }
 }

@@ -1,0 +1,147 @@
+//! Sessions of a time in which the database cannot be written: a full disk, a standby server. They are kept in the memory of this
+//! process and written as soon as that is possible, so that users log in and read meanwhile. A session that was ended in that time is
+//! refused from here on, and deleted later.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::NaiveDateTime;
+use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter};
+use tracing::{info, warn};
+
+use crate::clock::Clock;
+use crate::database::{Database, is_unwritable};
+use crate::entity::session::{Column, Entity, Model};
+
+/// Sessions at most, and ended ones at most. Further logins are refused.
+const MOST: usize = 10_000;
+
+/// Between two attempts to write them.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// See the module. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeptSessions(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By the key in the table.
+    rows: HashMap<String, Kept>,
+    /// Keys of sessions that were ended, with the time after which they have ended anyway.
+    ended: HashMap<String, NaiveDateTime>,
+    is_writing: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    row: Model,
+    /// Whether the table has an older state of it. It ends when that is deleted, as by an administrator.
+    is_in_table: bool,
+}
+
+impl KeptSessions {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a session, new or changed.
+    ///
+    /// # Errors
+    /// `refused`, when there are too many.
+    pub(super) fn keep(&self, row: Model, is_in_table: bool, refused: DbErr) -> Result<(), DbErr> {
+        let mut inner = self.inner();
+        if inner.rows.len() >= MOST && !inner.rows.contains_key(&row.id) {
+            return Err(refused);
+        }
+        let is_in_table = is_in_table || inner.rows.get(&row.id).is_some_and(|kept| kept.is_in_table);
+        inner.rows.insert(row.id.clone(), Kept { row, is_in_table });
+        Ok(())
+    }
+
+    /// Notes that a session was ended until `until`.
+    ///
+    /// # Errors
+    /// `refused`, when there are too many.
+    pub(super) fn end(&self, key: String, until: NaiveDateTime, refused: DbErr) -> Result<(), DbErr> {
+        let mut inner = self.inner();
+        if inner.ended.len() >= MOST {
+            return Err(refused);
+        }
+        inner.ended.insert(key, until);
+        Ok(())
+    }
+
+    /// Removes a session from memory. Says whether the table never had it.
+    pub(super) fn remove(&self, key: &str) -> bool {
+        self.inner().rows.remove(key).is_some_and(|kept| !kept.is_in_table)
+    }
+
+    pub(super) fn is_ended(&self, key: &str) -> bool {
+        self.inner().ended.contains_key(key)
+    }
+
+    /// The session with this key, and whether the table has it too.
+    pub(super) fn find(&self, key: &str) -> Option<(Model, bool)> {
+        self.inner().rows.get(key).map(|kept| (kept.row.clone(), kept.is_in_table))
+    }
+
+    /// Tries from now on to write what is kept, until nothing is left.
+    pub(super) fn write_later(&self, database: &Database, clock: &Clock) {
+        if std::mem::replace(&mut self.inner().is_writing, true) {
+            return;
+        }
+        warn!("sessions are kept in memory until the database can be written again");
+        let (kept, database, clock) = (self.clone(), database.clone(), clock.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(PAUSE).await;
+                match kept.write(&database, clock.now()).await {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(error) if is_unwritable(&error) => {}
+                    Err(error) => warn!(%error, "sessions that are kept in memory cannot be written yet"),
+                }
+            }
+            info!("sessions are written to the database again");
+        });
+    }
+
+    /// Writes what is kept. Says whether nothing is left.
+    async fn write(&self, database: &Database, now: NaiveDateTime) -> Result<bool, DbErr> {
+        let (rows, ended) = {
+            let mut inner = self.inner();
+            inner.rows.retain(|_, kept| kept.row.expires_at > now);
+            inner.ended.retain(|_, until| *until > now);
+            (inner.rows.clone(), inner.ended.clone())
+        };
+        let transaction = database.begin().await?;
+        for kept in rows.values() {
+            let row = kept.row.clone().into_active_model();
+            if kept.is_in_table {
+                let own = Column::Id.eq(&kept.row.id);
+                Entity::update_many().set(row.reset_all()).filter(own).exec(&*transaction).await?;
+            } else {
+                Entity::insert(row).exec_without_returning(&*transaction).await?;
+            }
+        }
+        for key in ended.keys() {
+            Entity::delete_by_id(key.as_str()).exec(&*transaction).await?;
+        }
+        transaction.commit().await?;
+        let mut inner = self.inner();
+        for (key, written) in rows {
+            // One that was changed meanwhile stays, and is in the table now.
+            match inner.rows.get_mut(&key) {
+                Some(kept) if kept.row == written.row => drop(inner.rows.remove(&key)),
+                Some(kept) => kept.is_in_table = true,
+                // Ended while it was being written.
+                None => drop(inner.ended.insert(key, written.row.expires_at)),
+            }
+        }
+        inner.ended.retain(|key, _| !ended.contains_key(key));
+        let is_empty = inner.rows.is_empty() && inner.ended.is_empty();
+        inner.is_writing = !is_empty;
+        Ok(is_empty)
+    }
+}
