@@ -128,6 +128,8 @@ impl Night {
             ("STUDYGOV_PORT", self.ports[which].as_str()),
             ("STUDYGOV_LEASE_SECONDS", "2"),
             ("STUDYGOV_REPUBLISH_SECONDS", "2"),
+            ("STUDYGOV_DATABASE_LOCK_SECONDS", "1"),
+            ("STUDYGOV_DATABASE_IDLE_SECONDS", "3"),
             ("STUDYGOV_FAULT", fault.as_str()),
         ];
         self.servers[which].program = Some(self.station.server(&environment));
@@ -171,7 +173,7 @@ impl Night {
     /// One thing that goes wrong. Gives how long to wait before the next.
     async fn go_wrong(&mut self, random: &mut StdRng) -> Duration {
         let which = random.random_range(0..2);
-        let what = match random.random_range(0..100) {
+        let what = match random.random_range(0..115) {
             0..20 => {
                 self.kill(true, which, None);
                 "server killed"
@@ -206,6 +208,13 @@ impl Night {
                 proxy.delay(Duration::ZERO);
                 "connections slow"
             }
+            // It keeps its connections and what is locked on them, as a paused machine does.
+            100..115 => {
+                if let Some(server) = &self.servers[which].program {
+                    pause(server.id(), Duration::from_millis(random.random_range(500..6000)));
+                }
+                "server stopped and continued"
+            }
             90..95 if !self.done.contains_key("broker killed") => {
                 restart("TEST_RABBITMQ", "KILL");
                 "broker killed"
@@ -228,6 +237,18 @@ impl Night {
         let all = experiment::Entity::find().all(connection).await.ok()?;
         Some(all.iter().filter(|one| one.state_id != end).count())
     }
+}
+
+/// Stops a process with SIGSTOP and lets it continue after this time.
+fn pause(id: u32, time: Duration) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let process = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
+    kill_process(process, Signal::STOP).ok();
+    tokio::spawn(async move {
+        tokio::time::sleep(time).await;
+        // It may have been killed meanwhile.
+        kill_process(process, Signal::CONT).ok();
+    });
 }
 
 /// Stops a server as `signal` does and starts it again by its launcher, on the same port and data.
