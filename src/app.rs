@@ -92,6 +92,15 @@ impl App {
                 tables @ Tables::Older { .. } => return Err(StartError::Tables(tables)),
             },
         }
+        if let Some(clock) = app.engine.clock().of_study() {
+            // A server tries again every few seconds.
+            if let Err(error) = database.reset_time().await {
+                warn!(%error, "the time of the study cannot be compared with the clock of the database");
+            }
+            if let Err(error) = database.read_time(clock).await {
+                warn!(%error, "the time of the study cannot be read; the clock of this machine is used until then");
+            }
+        }
         let now = app.engine.clock().now();
         account::ensure_roles(database, now).await.map_err(account::AccountError::Database)?;
         if let Some(admin) = &app.settings.admin {

@@ -4,11 +4,13 @@
 //! [`Database::begin`]; on SQLite, which has one writer, they queue up fairly inside the process instead of failing when the file
 //! is busy. A connection whose transaction failed is not used again (E15). What an error means for the caller is its [`Failure`].
 
+mod clock_reset;
 mod failure;
 mod health;
 mod migrate;
 mod pool;
 mod snapshot;
+mod time;
 mod transaction;
 mod watch;
 
@@ -28,6 +30,7 @@ use watch::Watch;
 pub use failure::{Failure, is_duplicate, is_transient, is_unwritable};
 pub use health::Unready;
 pub use snapshot::{Reader, Snapshot};
+pub use time::{clock_problems, keep_time};
 pub use transaction::{Connections, Transaction, WriteTransaction};
 
 /// Shared by everything that reads or writes. Cheap to clone.

@@ -3,10 +3,6 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
-// For migrations that are being written.
-#[allow(unused_imports)]
-pub use crate::steps::{create_table, drop_tables, index};
-
 /// Auto-incremented integer primary key `id`.
 pub fn id() -> ColumnDef {
     let mut column = ColumnDef::new("id");

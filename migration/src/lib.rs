@@ -23,6 +23,7 @@ mod m20261124_000012_role_scope;
 mod m20261126_000013_declined;
 mod m20261126_000014_result;
 mod m20261130_000015_signature;
+mod m20261130_000016_study_clock;
 mod m20261130_000020_hold;
 mod ownership;
 mod steps;
@@ -49,6 +50,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261126_000013_declined::Migration),
             Box::new(m20261126_000014_result::Migration),
             Box::new(m20261130_000015_signature::Migration),
+            Box::new(m20261130_000016_study_clock::Migration),
             Box::new(m20261130_000020_hold::Migration),
         ]
     }

@@ -45,6 +45,7 @@ pub const TABLES: &[&str] = &[
     "recovery_code",
     "mailing",
     "role_scope",
+    "study_clock",
 ];
 
 /// The name of a table that another program created under one of our names; none when there is no such table.

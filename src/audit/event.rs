@@ -171,7 +171,7 @@ pub async fn record(connection: &impl ConnectionTrait, event: Event) -> Result<(
     }
     let (user_id, who, origin, address) = Who::now().parts();
     let json = |value: Option<Value>| value.map(|value| value.to_string());
-    let now = Clock::System.now();
+    let now = Clock::study().now();
     let mut row = Model {
         id: 0,
         // Databases keep microseconds, and what is signed must be what is read.

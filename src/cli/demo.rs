@@ -111,7 +111,7 @@ fn place(home: &Path, name: &str) -> Option<PathBuf> {
 
 /// Loads the workflow and brings the data set in, unless that was done before.
 async fn prepare(settings: &Settings, home: &Path) -> Result<(), Failure> {
-    let app = App::start(settings.clone(), Clock::System).await?;
+    let app = App::start(settings.clone(), Clock::study()).await?;
     let file = home.join("workflows/workflow.yaml");
     let text = std::fs::read_to_string(&file)
         .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;

@@ -180,10 +180,10 @@ fn warn_about(settings: &Settings) {
 
 /// For commands that work on the study: connected, with tables that are up to date.
 async fn started_app() -> Result<App, Failure> {
-    Ok(App::start(settings()?, Clock::System).await?)
+    Ok(App::start(settings()?, Clock::study()).await?)
 }
 
 /// For commands that look after the database itself.
 async fn connected_app() -> Result<App, Failure> {
-    Ok(App::connect(settings()?, Clock::System).await?)
+    Ok(App::connect(settings()?, Clock::study()).await?)
 }

@@ -15,6 +15,7 @@ use crate::audit::{self, Head, Sealed};
 use crate::callback::Workplace;
 use crate::clock::Clock;
 use crate::config::{CallbackMethod, MigrateMode, Settings};
+use crate::database::keep_time;
 use crate::entity::user;
 use crate::http::{self, Layers};
 use crate::mail::{Courier, Mailer};
@@ -44,7 +45,7 @@ impl Serve {
 pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     warn_about(&settings);
     http::install_metrics();
-    let app = App::connect(settings, Clock::System).await?;
+    let app = App::connect(settings, Clock::study()).await?;
     let listener = http::bind(&app).await.map_err(Failure::Failed)?;
     let address = listener.local_addr().map_err(Failure::because)?;
     if app.settings.migrate == MigrateMode::Wait {
@@ -69,6 +70,8 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
         _ => tokio::spawn(run_pool(app.clone(), "embedded", GRACE, None, stopped.clone())),
     };
     let sweeper = tokio::spawn(sweep(app.engine.clone(), app.settings.callback.lease, stopped.clone()));
+    let (database, clock) = (app.engine.database().clone(), app.engine.clock().clone());
+    let timekeeper = tokio::spawn(keep_time(database, clock, stopped.clone()));
     let (mails, stop_mails) = (courier(&app), stopped.clone());
     let courier = tokio::spawn(async move { mails.run(stop_mails).await });
     let sealer = tokio::spawn(seal_events(app.clone(), stopped.clone()));
@@ -92,6 +95,7 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let _ = callbacks.await;
     let _ = sweeper.await;
     let _ = sealer.await;
+    let _ = timekeeper.await;
     let _ = courier.await;
     Ok(())
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::callback::Workplace;
 use crate::clock::Clock;
 use crate::config::{Environment, MigrateMode, WorkSettings, broker_address, broker_prefix};
+use crate::database::keep_time;
 use crate::http;
 use crate::queue::QueueNames;
 use crate::worker::{BrokerIntake, BrokerSettings, Desk, Pool, RemoteDesk, presence, say_worker, worker_name};
@@ -125,11 +126,14 @@ impl Worker {
             settings.callback.concurrency = concurrency.into();
         }
         warn_about(&settings);
-        let app = App::connect(settings, Clock::System).await?;
+        let app = App::connect(settings, Clock::study()).await?;
         if app.settings.migrate == MigrateMode::Wait && !wait_for_tables(&app, stop.clone()).await? {
             return Ok(());
         }
-        serve::run_pool(app.prepare().await?, "database", grace, listener, stop).await;
+        let app = app.prepare().await?;
+        let (database, clock) = (app.engine.database().clone(), app.engine.clock().clone());
+        tokio::spawn(keep_time(database, clock, stop.clone()));
+        serve::run_pool(app, "database", grace, listener, stop).await;
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Where the server listens and how it is seen from outside.
 
+use std::time::Duration;
+
 use super::environment::{Environment, SettingError, unusable};
 
 /// The listen address, the limits, and the address that people use.
@@ -17,6 +19,8 @@ pub struct WebSettings {
     pub connections: usize,
     pub instance_name: String,
     pub project_name: String,
+    /// A server whose clock differs from the database's by more than this is not ready.
+    pub clock_limit: Duration,
 }
 
 impl WebSettings {
@@ -32,6 +36,7 @@ impl WebSettings {
             connections: environment.number("GUNICORN_WORKER_CONNECTIONS", 1000, "a number of connections")?,
             instance_name: environment.text("STUDYGOV_INSTANCE_NAME", "Study Governor"),
             project_name: environment.text("STUDYGOV_PROJECT_NAME", "default_project"),
+            clock_limit: clock_limit(environment)?,
         })
     }
 
@@ -49,6 +54,13 @@ impl WebSettings {
     pub fn is_secure(&self) -> bool {
         self.external.as_deref().is_some_and(|external| external.starts_with("https://"))
     }
+}
+
+fn clock_limit(environment: &Environment) -> Result<Duration, SettingError> {
+    const NAME: &str = "STUDYGOV_CLOCK_LIMIT_SECONDS";
+    const WANTED: &str = "a number of seconds (5 or more)";
+    let seconds: u64 = environment.number(NAME, 60, WANTED)?;
+    if seconds < 5 { Err(unusable(NAME, seconds, WANTED)) } else { Ok(Duration::from_secs(seconds)) }
 }
 
 fn prefix(environment: &Environment) -> Result<String, SettingError> {

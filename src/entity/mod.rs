@@ -29,6 +29,7 @@ pub mod scan;
 pub mod scantype;
 pub mod session;
 pub mod state;
+pub mod study_clock;
 pub mod subject;
 pub mod transition;
 pub mod user;

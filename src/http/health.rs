@@ -4,11 +4,13 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 use tracing::error;
 
 use crate::app::App;
 use crate::config::CallbackMethod;
+use crate::database::clock_problems;
 
 /// The process answers.
 pub(super) async fn get_healthy() -> &'static str {
@@ -18,10 +20,14 @@ pub(super) async fn get_healthy() -> &'static str {
 /// The database answers too, and accepts changes as far as is known.
 pub(super) async fn get_ready(State(app): State<App>) -> Response {
     match app.engine.database().ready(app.engine.clock().now()).await {
-        // Pages go on without the broker, and what is to be run waits; the body reports it.
-        Ok(()) => match broker_problem(&app) {
-            Some(problem) => Json(json!({ "database": "ok", "broker": problem })).into_response(),
-            None => StatusCode::OK.into_response(),
+        Ok(()) => match (clock_problem(&app), broker_problem(&app)) {
+            (Some(problem), _) => {
+                let body = Json(json!({ "database": "ok", "clock": problem }));
+                (StatusCode::SERVICE_UNAVAILABLE, body).into_response()
+            }
+            // Pages go on without the broker, and what is to be run waits; the body reports it.
+            (None, Some(problem)) => Json(json!({ "database": "ok", "broker": problem })).into_response(),
+            (None, None) => StatusCode::OK.into_response(),
         },
         Err(unready) => {
             error!(%unready, "not ready: the database");
@@ -29,6 +35,14 @@ pub(super) async fn get_ready(State(app): State<App>) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
         }
     }
+}
+
+/// How far the clock of this machine is from the database's, when that is more than the limit.
+fn clock_problem(app: &App) -> Option<String> {
+    let clock = app.engine.clock().of_study()?;
+    let limit = TimeDelta::from_std(app.settings.web.clock_limit).unwrap_or(TimeDelta::MAX);
+    let is_far = clock.difference().is_some_and(|difference| difference.abs() > limit);
+    if is_far { clock_problems(clock).into_iter().next() } else { None }
 }
 
 /// What is wrong with the broker; nothing where there is none.

@@ -57,6 +57,16 @@ fn describe() {
         "studygovernor_audit_problems",
         "Events of the audit trail that cannot be sealed, and missing seals"
     );
+    describe_gauge!(
+        "studygovernor_clock_difference_seconds",
+        Unit::Seconds,
+        "How far the clock of this server is ahead of the database's"
+    );
+    describe_gauge!(
+        "studygovernor_clock_ahead_seconds",
+        Unit::Seconds,
+        "How far the time of the study is ahead of the database's clock, because that was set"
+    );
     describe_gauge!("studygovernor_broker_up", "Whether this server has the broker; not there without one");
     describe_histogram!(
         "studygovernor_relay_lag_seconds",
@@ -88,6 +98,11 @@ pub(super) async fn get_metrics(State(app): State<App>) -> Result<Response, Http
     }
     if app.settings.callback.broker.is_some() {
         gauge!("studygovernor_broker_up").set(if broker_problem(&app).is_none() { 1.0 } else { 0.0 });
+    }
+    if let Some(clock) = app.engine.clock().of_study() {
+        let seconds = |span: chrono::TimeDelta| span.num_milliseconds() as f64 / 1000.0;
+        gauge!("studygovernor_clock_difference_seconds").set(clock.difference().map_or(0.0, seconds));
+        gauge!("studygovernor_clock_ahead_seconds").set(seconds(clock.ahead()));
     }
     recorder.run_upkeep();
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], recorder.render()).into_response())

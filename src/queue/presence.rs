@@ -51,7 +51,8 @@ pub async fn note(database: &Database, presence: &Presence, now: NaiveDateTime) 
         queues: Set(cut(&presence.queues.join(", "), 4000)),
         concurrency: Set(i32::try_from(presence.concurrency).unwrap_or(i32::MAX)),
         version: Set(cut(&presence.version, 32)),
-        started_at: Set(presence.started_at),
+        // By the clock of the worker's machine, which may be ahead.
+        started_at: Set(presence.started_at.min(now)),
         seen_at: Set(now),
         stopped_at: Set(presence.is_stopping.then_some(now)),
     };

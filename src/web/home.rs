@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use crate::account::{Accounts, Permission};
 use crate::app::App;
+use crate::clock::Clock;
+use crate::database::clock_problems;
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::mail::Of;
 use crate::study::overview::{self, Totals, WorkflowCounts};
@@ -32,9 +34,11 @@ struct People {
     weak: Vec<(i32, String)>,
     /// Who looks is one of them.
     is_own_weak: bool,
+    /// Clocks that differ, in sentences.
+    clocks: Vec<String>,
 }
 
-async fn people(accounts: &Accounts, user: &LoggedIn) -> Result<Option<People>, HttpError> {
+async fn people(accounts: &Accounts, clock: &Clock, user: &LoggedIn) -> Result<Option<People>, HttpError> {
     if !user.0.may(Permission::UserReadAll) {
         return Ok(None);
     }
@@ -42,6 +46,7 @@ async fn people(accounts: &Accounts, user: &LoggedIn) -> Result<Option<People>, 
     let failed = accounts.failures(Of::StillTried, 1).await?.into_iter().next();
     Ok(Some(People {
         waiting: accounts.waiting().await?,
+        clocks: clock.of_study().map(clock_problems).unwrap_or_default(),
         mails: failed.map(|one| one.reason),
         is_own_weak: accounts.has_weak_password(user.0.id).await?,
         weak: weak.into_iter().filter(|row| row.id != user.0.id).map(|row| (row.id, row.username)).collect(),
@@ -55,7 +60,7 @@ pub(super) async fn show_home(State(app): State<App>, user: LoggedIn, wants: Wan
         workflows: overview::workflows(&snapshot, None).await?,
         events: recent::events(&snapshot, 12).await?,
         trouble: recent::trouble(&snapshot, 6).await?,
-        people: people(&app.at(&snapshot).accounts, &user).await?,
+        people: people(&app.at(&snapshot).accounts, app.engine.clock(), &user).await?,
     };
     drop(snapshot);
     page_or_block(&app, "home.html", "home", &user.0, home, wants.fragment.then_some("live"))

@@ -6,6 +6,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::clock::StudyClock;
 use crate::engine::Engine;
 
 /// Between two sweeps.
@@ -16,7 +17,7 @@ const STALL: Duration = Duration::from_secs(4);
 
 /// Looks for late and lost executions every second until `stop`. Any number of servers may do this.
 ///
-/// After a time in which the database did not answer, or this process stood still, no worker is taken for lost before it had a
+/// After a time in which the database did not answer, this process stood still, or its time was moved, no worker is taken for lost before it had a
 /// `lease` to send a heartbeat: it could not be stored before. A sweep that has much to do is not such a time.
 pub async fn sweep(engine: Engine, lease: Duration, mut stop: watch::Receiver<bool>) {
     let (stalled, was_stalled) = watch::channel(Instant::now());
@@ -42,9 +43,13 @@ async fn watch_for_stalls(stalled: watch::Sender<Instant>) {
 async fn sweep_until_stopped(engine: &Engine, lease: Duration, stalled: &watch::Receiver<Instant>) {
     // When the database did not answer for the last time.
     let mut silent = Instant::now();
+    let moves = || engine.clock().of_study().map_or(0, StudyClock::moves);
+    let mut moves_before = moves();
     loop {
         let asked = Instant::now();
-        if engine.database().ping().await.is_err() || asked.elapsed() > STALL {
+        let answers = engine.database().ping().await.is_ok();
+        let was_moved = std::mem::replace(&mut moves_before, moves()) != moves_before;
+        if !answers || was_moved || asked.elapsed() > STALL {
             silent = Instant::now();
         }
         match engine.check_timeouts().await {

@@ -41,7 +41,7 @@ async fn every_entity_fits_its_table(study: Study) {
     read!(workflow, state, transition, callback, cohort, subject, experiment, variable, scantype, scan);
     read!(external_system, external_system_history, external_cohort_urls, external_subject_links);
     read!(external_experiment_links, action, callback_execution, user, role, roles_users, session);
-    read!(api_token, audit_event, audit_seal, outbox, mailing, mail_link, recovery_code, role_scope);
+    read!(api_token, audit_event, audit_seal, outbox, mailing, mail_link, recovery_code, role_scope, study_clock);
 }
 
 async fn foreign_keys_are_kept(study: Study) {

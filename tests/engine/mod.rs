@@ -5,6 +5,7 @@ mod conditions;
 mod defects;
 mod holds;
 mod model;
+mod one_clock;
 mod rules;
 
 /// Root → check (two callbacks) → review (by hand) or broken; review → work (a callback) → done or broken.

@@ -30,7 +30,7 @@ use studygovernor::queue::{QueueNames, declare_queue};
 use studygovernor::study::Label;
 use tokio::sync::Mutex;
 
-use support::{Backend, Program, Proxy, Station, ledger_problems, moment};
+use support::{Backend, Program, Proxy, SetClock, Station, ledger_problems, moment};
 
 /// The tests of this binary stop servers that they share.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -87,6 +87,8 @@ struct Night {
     ports: [String; 2],
     servers: Vec<Kept>,
     workers: Vec<Kept>,
+    /// The clocks of the servers' machines.
+    clocks: [SetClock; 2],
     /// Servers to broker, workers to broker, first worker to the first server.
     proxies: [Proxy; 3],
     done: BTreeMap<&'static str, usize>,
@@ -114,7 +116,8 @@ impl Night {
         let kept = |name: &str| Kept { name: name.to_owned(), program: None, fault: None, deaths: 0 };
         let servers = vec![kept("server 0"), kept("server 1")];
         let workers = vec![kept("worker 0"), kept("worker 1")];
-        let mut night = Self { station, ports, servers, workers, proxies, done: BTreeMap::new() };
+        let clocks = [0, 1].map(|_| SetClock::new(station.home.path()));
+        let mut night = Self { station, ports, servers, workers, clocks, proxies, done: BTreeMap::new() };
         for which in 0..2 {
             night.start_server(which);
             night.start_worker(which);
@@ -124,7 +127,7 @@ impl Night {
 
     fn start_server(&mut self, which: usize) {
         let fault = self.servers[which].fault.take().unwrap_or_default();
-        let environment = [
+        let mut environment = vec![
             ("STUDYGOV_PORT", self.ports[which].as_str()),
             ("STUDYGOV_LEASE_SECONDS", "2"),
             ("STUDYGOV_REPUBLISH_SECONDS", "2"),
@@ -132,6 +135,7 @@ impl Night {
             ("STUDYGOV_DATABASE_IDLE_SECONDS", "3"),
             ("STUDYGOV_FAULT", fault.as_str()),
         ];
+        environment.extend(self.clocks[which].environment());
         self.servers[which].program = Some(self.station.server(&environment));
     }
 
@@ -173,7 +177,7 @@ impl Night {
     /// One thing that goes wrong. Gives how long to wait before the next.
     async fn go_wrong(&mut self, random: &mut StdRng) -> Duration {
         let which = random.random_range(0..2);
-        let what = match random.random_range(0..115) {
+        let what = match random.random_range(0..125) {
             0..20 => {
                 self.kill(true, which, None);
                 "server killed"
@@ -214,6 +218,11 @@ impl Night {
                     pause(server.id(), Duration::from_millis(random.random_range(500..6000)));
                 }
                 "server stopped and continued"
+            }
+            115..125 => {
+                let hours = random.random_range(-2..=2);
+                self.clocks[which].set(hours * 3600);
+                "clock set"
             }
             90..95 if !self.done.contains_key("broker killed") => {
                 restart("TEST_RABBITMQ", "KILL");

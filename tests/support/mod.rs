@@ -3,12 +3,14 @@
 mod caller;
 mod process;
 mod proxy;
+mod set_clock;
 mod station;
 mod study;
 
 pub use caller::{Caller, Login};
 pub use process::{Program, Said, studygovernor};
 pub use proxy::Proxy;
+pub use set_clock::SetClock;
 pub use station::{KEY, Station};
 pub(crate) use study::on_every_database;
 pub use study::{Backend, Study, create_database, ledger_problems, moment};

@@ -1,0 +1,42 @@
+//! A clock of the machine that can be set, for one process of the program.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// See the module. The clocks that cannot be set (`CLOCK_MONOTONIC`, `CLOCK_BOOTTIME`) stay what they are.
+pub struct SetClock(PathBuf);
+
+impl SetClock {
+    /// A clock that is right; its file is put into `folder`.
+    pub fn new(folder: &Path) -> Self {
+        let clock = Self(folder.join(format!("clock-{}", uuid::Uuid::new_v4().simple())));
+        clock.set(0);
+        clock
+    }
+
+    /// Sets it so many seconds ahead of the right time, or behind it.
+    pub fn set(&self, seconds: i64) {
+        // Never half a number in the file, which is read all the time.
+        let new = self.0.with_extension("new");
+        std::fs::write(&new, seconds.to_string()).unwrap();
+        std::fs::rename(new, &self.0).unwrap();
+    }
+
+    /// What a process needs to have this clock.
+    pub fn environment(&self) -> [(&'static str, &str); 2] {
+        [("LD_PRELOAD", library().to_str().unwrap()), ("FT_FILE", self.0.to_str().unwrap())]
+    }
+}
+
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock.c");
+        let library = std::env::temp_dir().join(format!("studygovernor-clock-{}.so", std::process::id()));
+        let mut compiler = Command::new("cc");
+        compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl");
+        assert!(compiler.status().expect("the tests need a C compiler").success());
+        library
+    })
+}
