@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
 use crate::http::HttpError;
-use crate::study::{Label, variable};
+use crate::study::{Label, limits};
 
 /// A field of a body or of an address.
 #[derive(Debug, Clone, Default)]
@@ -97,34 +97,15 @@ impl Readable for bool {
     }
 }
 
-/// Years that every database keeps.
-fn in_range(year: i32) -> Result<(), String> {
-    if (1000..=9999).contains(&year) { Ok(()) } else { Err("must be in a year from 1000 to 9999".to_owned()) }
-}
-
 impl Readable for NaiveDate {
     fn read(value: &Value) -> Result<Self, String> {
-        let text = value.as_str().ok_or("must be a text like 1980-12-31")?;
-        let date: Self =
-            text.trim().parse().map_err(|_| format!("'{text}' is not a date; wanted is one like 1980-12-31"))?;
-        in_range(chrono::Datelike::year(&date))?;
-        Ok(date)
+        limits::date(value.as_str().ok_or("must be a text like 1980-12-31")?)
     }
 }
 
 impl Readable for NaiveDateTime {
     fn read(value: &Value) -> Result<Self, String> {
-        let text = value.as_str().ok_or("must be a text like 2024-03-01T10:00:00")?;
-        let day = || text.trim().parse::<NaiveDate>().ok().map(|day| day.and_time(chrono::NaiveTime::MIN));
-        let moment = variable::parse_moment(text)
-            .or_else(day)
-            .ok_or_else(|| format!("'{text}' is not a date and time; wanted is one like 2024-03-01T10:00:00"))?;
-        in_range(chrono::Datelike::year(&moment))?;
-        // A leap second: no database keeps it, and few programs read it.
-        if chrono::Timelike::nanosecond(&moment) >= 1_000_000_000 {
-            return Err("must have seconds from 0 to 59".to_owned());
-        }
-        Ok(moment)
+        limits::moment(value.as_str().ok_or("must be a text like 2024-03-01T10:00:00")?)
     }
 }
 

@@ -4,12 +4,12 @@ use std::sync::{Mutex, PoisonError};
 
 use chrono::Timelike;
 use sea_orm::ActiveValue::NotSet;
-use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr, IntoActiveModel};
+use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
 use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
-use crate::entity::audit_event::{ActiveModel, Model};
+use crate::entity::audit_event::{ActiveModel, Entity, Model};
 
 use super::seal::last;
 use super::{Who, key};
@@ -147,6 +147,42 @@ impl Event {
     }
 }
 
+impl Event {
+    /// The row of the event, signed. `head` is that of the chain at this moment.
+    fn row(self, who: &Who, head: String) -> Result<ActiveModel, DbErr> {
+        let (user_id, name, origin, address) = who.parts();
+        let json = |value: Option<Value>| value.map(|value| value.to_string());
+        let now = Clock::study().now();
+        let mut row = Model {
+            id: 0,
+            // Databases keep microseconds, and what is signed must be what is read.
+            at: now.with_nanosecond(now.nanosecond() / 1000 * 1000).unwrap_or(now),
+            user_id,
+            who: fit(&name, 64),
+            origin,
+            address: address.map(|address| fit(&address, 64)),
+            verb: self.verb.to_owned(),
+            subject_type: self.kind.to_owned(),
+            subject_id: self.id,
+            subject_name: fit(&self.name, 255),
+            experiment_id: self.experiment_id,
+            before: json(self.before),
+            after: json(self.after),
+            reason: self.reason.map(|reason| fit(&reason, 10_000)),
+            // What is removed from the chain later is missed by what was written after it.
+            head: Some(head),
+            // Not none: the signature covers `head` when there is one.
+            signature: Some(String::new()),
+        };
+        row.signature = Some(key::current()?.sign(&row));
+        Ok(ActiveModel { id: NotSet, ..row.into_active_model().reset_all() })
+    }
+}
+
+async fn head(connection: &impl ConnectionTrait) -> Result<String, DbErr> {
+    Ok(last(connection).await?.map(|head| head.to_string()).unwrap_or_default())
+}
+
 /// At most `most` characters, and none that PostgreSQL does not keep.
 fn fit(text: &str, most: usize) -> String {
     text.replace('\0', "\u{fffd}").chars().take(most).collect()
@@ -169,35 +205,36 @@ pub async fn record(connection: &impl ConnectionTrait, event: Event) -> Result<(
     if event.is_nothing() {
         return Ok(());
     }
-    let (user_id, who, origin, address) = Who::now().parts();
-    let json = |value: Option<Value>| value.map(|value| value.to_string());
-    let now = Clock::study().now();
-    let mut row = Model {
-        id: 0,
-        // Databases keep microseconds, and what is signed must be what is read.
-        at: now.with_nanosecond(now.nanosecond() / 1000 * 1000).unwrap_or(now),
-        user_id,
-        who: fit(&who, 64),
-        origin,
-        address: address.map(|address| fit(&address, 64)),
-        verb: event.verb.to_owned(),
-        subject_type: event.kind.to_owned(),
-        subject_id: event.id,
-        subject_name: fit(&event.name, 255),
-        experiment_id: event.experiment_id,
-        before: json(event.before),
-        after: json(event.after),
-        reason: event.reason.map(|reason| fit(&reason, 10_000)),
-        // What is removed from the chain later is missed by what was written after it.
-        head: Some(last(connection).await?.map(|head| head.to_string()).unwrap_or_default()),
-        // Not none: the signature covers `head` when there is one.
-        signature: Some(String::new()),
-    };
-    row.signature = Some(key::current()?.sign(&row));
-    let row = ActiveModel { id: NotSet, ..row.into_active_model().reset_all() };
+    let head = head(connection).await?;
+    let row = event.row(&Who::now(), head)?;
     let row = row.insert(connection).await?;
     RECORDED.notify_one();
     let _ = WATCHED.try_with(|events| events.lock().unwrap_or_else(PoisonError::into_inner).push(row));
+    Ok(())
+}
+
+/// Events in one statement: databases take only so many values.
+const CHUNK: usize = 1000;
+
+/// Records many events, as [`record`] does, with a statement for each thousand.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn record_many(connection: &impl ConnectionTrait, events: Vec<Event>) -> Result<(), DbErr> {
+    // A watcher wants the rows with their ids.
+    if events.len() < 2 || WATCHED.try_with(|_| ()).is_ok() {
+        for event in events {
+            record(connection, event).await?;
+        }
+        return Ok(());
+    }
+    let (who, head) = (Who::now(), head(connection).await?);
+    let rows = events.into_iter().filter(|event| !event.is_nothing()).map(|event| event.row(&who, head.clone()));
+    let rows = rows.collect::<Result<Vec<ActiveModel>, DbErr>>()?;
+    for chunk in rows.chunks(CHUNK) {
+        Entity::insert_many(chunk.to_vec()).exec_without_returning(connection).await?;
+    }
+    RECORDED.notify_one();
     Ok(())
 }
 

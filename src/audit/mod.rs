@@ -12,7 +12,7 @@ mod search;
 mod verify;
 mod who;
 
-pub use event::{Event, KINDS, VERBS, record, recorded, watching};
+pub use event::{Event, KINDS, VERBS, record, record_many, recorded, watching};
 pub use key::{Key, use_key};
 pub use seal::{Head, Sealed, seal, seal_again};
 pub use search::{Filter, Found, by_experiment, by_user, of_user, search};

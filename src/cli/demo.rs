@@ -135,7 +135,7 @@ async fn prepare(settings: &Settings, home: &Path) -> Result<(), Failure> {
     let intake = bids::read(&home.join("data/ds000117"), &options).map_err(Failure::because)?;
     let actor = Actor::without_account("import", Origin::Import);
     let bar = progress(intake.sessions.len(), "experiments");
-    let summary = import::write(&app.engine, &intake.sessions, &actor, false, || bar.inc(1)).await;
+    let summary = import::write(&app.engine, &intake.sessions, &actor, false, |count| bar.inc(count as u64)).await;
     bar.finish_and_clear();
     let summary = summary.map_err(Failure::because)?;
     err(&format!(

@@ -7,8 +7,8 @@ use clap::{Args, Subcommand};
 
 use crate::engine::Actor;
 use crate::entity::kind::Origin;
-use crate::import::{self, Intake, bids, table};
-use crate::study::Label;
+use crate::import::{self, Intake, Summary, bids, table};
+use crate::study::{Label, limits};
 use crate::workflow::yaml;
 
 use super::console::{err, out, progress};
@@ -78,9 +78,9 @@ struct Common {
     #[arg(long, value_name = "LABEL")]
     workflow: Option<String>,
     /// Date of birth of subjects whose own is not known (YYYY-MM-DD)
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = limits::date)]
     date_of_birth_default: Option<NaiveDate>,
-    /// Say what would be done, and write nothing
+    /// Say what would be done, and keep nothing of it
     #[arg(long)]
     dry_run: bool,
     /// Bring in the good rows although there are bad ones
@@ -92,7 +92,8 @@ struct Common {
 ///
 /// The scan date is the earliest acq_time of the session; without one, the earliest date of the subject's other
 /// sessions. The date of birth is 1 January of the year of the first scan minus the age. Columns of
-/// participants.tsv and sessions.tsv become variables. What is there already is left as it is.
+/// participants.tsv and sessions.tsv become variables. Experiments that are stored already are left as they are, and
+/// differences are reported.
 #[derive(Args)]
 pub(super) struct Bids {
     /// The folder of the data set
@@ -101,7 +102,7 @@ pub(super) struct Bids {
     #[arg(long, value_name = "LABEL", value_parser = label)]
     cohort: Label,
     /// Scan date of sessions for which none can be found (YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS)
-    #[arg(long, value_name = "DATE", value_parser = moment)]
+    #[arg(long, value_name = "DATE", value_parser = limits::moment)]
     scan_date_default: Option<NaiveDateTime>,
     #[command(flatten)]
     common: Common,
@@ -111,9 +112,10 @@ pub(super) struct Bids {
 ///
 /// Columns: subject, date_of_birth, experiment, scan_date; optional cohort, workflow; any number of var:NAME
 /// (variables) and id:SYSTEM (ids of the experiment in external systems). Nothing is written when a row is bad.
+/// Experiments that are stored already are left as they are, and differences are reported.
 #[derive(Args)]
 pub(super) struct Csv {
-    /// The table; commas, semicolons and tabs are told apart by the header
+    /// The table, in UTF-8 or UTF-16; commas, semicolons and tabs are recognised in the header, or named by a line sep=;
     file: PathBuf,
     /// Label of the cohort of rows that do not name one
     #[arg(long, value_name = "LABEL", value_parser = label)]
@@ -127,11 +129,6 @@ pub(super) struct Csv {
 
 fn label(text: &str) -> Result<Label, String> {
     Label::parse(text).map_err(|error| format!("the label {error}"))
-}
-
-fn moment(text: &str) -> Result<NaiveDateTime, String> {
-    let midnight = || text.parse::<NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0));
-    crate::study::variable::parse_moment(text).or_else(midnight).ok_or_else(|| "this is not a date".to_owned())
 }
 
 fn delimiter(text: &str) -> Result<u8, String> {
@@ -175,22 +172,56 @@ async fn bring_in(intake: Intake, common: &Common) -> Result<(), Failure> {
     for problem in &intake.problems {
         err(&problem.to_string());
     }
-    if !intake.problems.is_empty() && !common.skip_bad_rows {
-        let count = intake.problems.len();
-        return Err(Failure::Failed(format!(
-            "{count} rows are bad, so nothing was written (--skip-bad-rows leaves them out)"
-        )));
-    }
+    refuse(intake.problems.len(), common)?;
     let app = started_app().await?;
+    let mut sessions = intake.sessions;
+    let problems = import::check(&app.engine, &sessions).await.map_err(Failure::because)?;
+    for (_, problem) in &problems {
+        err(&problem.to_string());
+    }
+    refuse(problems.len(), common)?;
+    // From the last one on, so that the other indices stay.
+    problems.iter().rev().for_each(|(index, _)| drop(sessions.remove(*index)));
     let actor = Actor::without_account("import", Origin::Import);
-    let bar = progress(intake.sessions.len(), "experiments");
-    let written = import::write(&app.engine, &intake.sessions, &actor, common.dry_run, || bar.inc(1)).await;
+    let bar = progress(sessions.len(), "experiments");
+    let advance = |count: usize| bar.inc(u64::try_from(count).unwrap_or_default());
+    let written = import::write(&app.engine, &sessions, &actor, common.dry_run, advance).await;
     bar.finish_and_clear();
-    let summary = written.map_err(Failure::because)?;
-    let verb = if common.dry_run { "would be added" } else { "added" };
+    report(&written.map_err(Failure::because)?, common.dry_run)
+}
+
+fn refuse(problems: usize, common: &Common) -> Result<(), Failure> {
+    if problems == 0 || common.skip_bad_rows {
+        return Ok(());
+    }
+    let are = if problems == 1 { "There is 1 problem".to_owned() } else { format!("There are {problems} problems") };
+    Err(Failure::Failed(format!("{are}, so nothing was written (--skip-bad-rows leaves these rows out)")))
+}
+
+/// Says what was written and what was not.
+fn report(summary: &Summary, dry_run: bool) -> Result<(), Failure> {
+    for difference in &summary.differences {
+        err(&difference.to_string());
+    }
+    if !summary.differences.is_empty() {
+        let count = summary.differences.len();
+        err(&format!("note: {count} values differ from what is stored; an import leaves what is stored as it is"));
+    }
+    for problem in &summary.failed {
+        err(&problem.to_string());
+    }
+    let verb = if dry_run { "would be added" } else { "added" };
     out(&format!(
         "{verb}: {} cohorts, {} subjects, {} experiments, {} scans; {} experiments were there already",
         summary.cohorts, summary.subjects, summary.experiments, summary.scans, summary.known
     ));
-    Ok(())
+    match &summary.stopped {
+        Some(problem) => {
+            Err(Failure::Failed(format!("stopped at {problem}; the same import again goes on from there")))
+        }
+        None if !summary.failed.is_empty() => {
+            Err(Failure::Failed(format!("the database refused {} experiments", summary.failed.len())))
+        }
+        None => Ok(()),
+    }
 }

@@ -1,19 +1,25 @@
 //! Creating experiments (E5).
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::{NotSet, Set};
-use sea_orm::{ActiveModelTrait, QuerySelect};
-
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 use serde_json::json;
 
 use crate::audit::{self, Event};
 use crate::database::{self, WriteTransaction};
 use crate::entity::{experiment, state, subject, transition, workflow as workflow_table};
-use crate::study::variable::{VariableValue, set_variables};
+use crate::study::variable::{VariableValue, set_variables, set_variables_of_many};
 use crate::study::{Label, Visible};
 use crate::workflow::{self, Graph};
 
 use super::answers::Turn;
+use super::arrive::{First, enter_many};
+use super::evaluate::any_condition;
 use super::locked::{Entered, Locked};
 use super::{Actor, Engine, EngineError, retried};
 
@@ -72,51 +78,202 @@ impl Engine {
         actor: &Actor,
         turn: Turn,
     ) -> Result<(WriteTransaction, experiment::Model), EngineError> {
-        let workflow = match &new.workflow {
-            Some(reference) => workflow::find(&*transaction, reference).await?,
-            None => workflow::newest(&*transaction).await?.ok_or(EngineError::NoWorkflow)?,
-        };
-        let graph = self.graphs.of(&*transaction, workflow.id).await?;
-        let (root, transition, destination) = root(&graph, &workflow)?;
-        check_subject(&transaction, new.subject_id).await?;
+        let start = self.start(&*transaction, new.workflow.as_deref()).await?;
+        check_subjects(&transaction, [new.subject_id]).await?;
         let now = self.clock.now();
-        let row = experiment::ActiveModel {
-            id: NotSet,
-            label: Set(new.label.to_string()),
-            scandate: Set(new.scandate),
-            subject_id: Set(new.subject_id),
-            workflow_id: Set(workflow.id),
-            state_id: Set(root.id),
-            last_action_id: Set(None),
-            state_since: Set(now),
-            version: Set(0),
-            archive_id: Set(0),
-            ..Default::default()
-        };
-        let experiment = row.insert(&*transaction).await.map_err(|error| match database::is_duplicate(&error) {
-            true => EngineError::Duplicate { label: new.label.to_string() },
-            false => error.into(),
-        })?;
+        let experiment = row(new, &start, now).insert(&*transaction).await.map_err(|error| refused(new, error))?;
         set_variables(&*transaction, experiment.id, &new.variables).await?;
-        let after = json!({ "subject_id": new.subject_id, "scandate": new.scandate, "workflow": workflow.label });
-        let event = Event::new("create", "experiment", experiment.id, &experiment.label).of_experiment(experiment.id);
-        audit::record(&*transaction, event.after(after)).await?;
-        let mut locked = Locked { transaction, experiment, now, graph, turn, _row_turn: None };
-        if self.enter(&mut locked, &transition, &destination, actor, None).await? == Entered::Skipped {
+        audit::record(&*transaction, created(new, &start, experiment.id)).await?;
+        self.enter_first(transaction, experiment, &start, now, actor, turn).await
+    }
+
+    /// Creates many experiments, with statements for a thousand at a time: each as [`Self::create_experiment_in`] does, and in the
+    /// order of `new`.
+    ///
+    /// # Errors
+    /// As [`Self::create_experiment`] of any of them; the transaction is gone then.
+    pub async fn create_experiments_in(
+        &self,
+        transaction: WriteTransaction,
+        new: &[NewExperiment],
+        actor: &Actor,
+    ) -> Result<(WriteTransaction, Vec<experiment::Model>), EngineError> {
+        if let [one] = new {
+            let (transaction, experiment) = self.create_experiment_in(transaction, one, actor).await?;
+            return Ok((transaction, vec![experiment]));
+        }
+        let mut starts: HashMap<Option<&str>, Start> = HashMap::new();
+        for one in new {
+            let reference = one.workflow.as_deref();
+            if !starts.contains_key(&reference) {
+                starts.insert(reference, self.start(&*transaction, reference).await?);
+            }
+        }
+        check_subjects(&transaction, new.iter().map(|one| one.subject_id)).await?;
+        let now = self.clock.now();
+        let of_each: Vec<&Start> = new.iter().map(|one| &starts[&one.workflow.as_deref()]).collect();
+        let mut experiments = Vec::with_capacity(new.len());
+        for (chunk, starts) in new.chunks(CHUNK).zip(of_each.chunks(CHUNK)) {
+            let rows = chunk.iter().zip(starts).map(|(one, start)| row(one, start, now));
+            let inserted = experiment::Entity::insert_many(rows).exec_without_returning(&*transaction).await;
+            inserted.map_err(|error| refused(&chunk[0], error))?;
+            experiments.extend(read_back(&transaction, chunk).await?);
+        }
+        let variables = experiments.iter().zip(new).map(|(row, one)| (row.id, one.variables.as_slice()));
+        set_variables_of_many(&*transaction, variables).await?;
+        let events = experiments.iter().zip(new.iter().zip(&of_each));
+        let events = events.map(|(row, (one, start))| created(one, start, row.id));
+        audit::record_many(&*transaction, events.collect()).await?;
+        let mut transaction = transaction;
+        for (reference, start) in &starts {
+            let theirs: Vec<usize> =
+                (0..new.len()).filter(|index| new[*index].workflow.as_deref() == *reference).collect();
+            if start.has_conditions() {
+                // Each may have another answer.
+                for index in theirs {
+                    let experiment = experiments[index].clone();
+                    (transaction, experiments[index]) =
+                        self.enter_first(transaction, experiment, start, now, actor, Turn::staying()).await?;
+                }
+                continue;
+            }
+            for chunk in theirs.chunks(CHUNK) {
+                let ids: Vec<i32> = chunk.iter().map(|index| experiments[*index].id).collect();
+                let first =
+                    First { transition: &start.transition, destination: &start.destination, graph: &start.graph };
+                let actions = enter_many(&transaction, &ids, &first, now, actor).await?;
+                for index in chunk {
+                    let experiment = &mut experiments[*index];
+                    experiment.state_id = start.destination.id;
+                    experiment.last_action_id = actions.get(&experiment.id).copied();
+                    experiment.version += 1;
+                }
+            }
+        }
+        Ok((transaction, experiments))
+    }
+
+    /// Takes the root's only transition, and lets everything follow that follows by itself.
+    async fn enter_first(
+        &self,
+        transaction: WriteTransaction,
+        experiment: experiment::Model,
+        start: &Start,
+        now: NaiveDateTime,
+        actor: &Actor,
+        turn: Turn,
+    ) -> Result<(WriteTransaction, experiment::Model), EngineError> {
+        let mut locked =
+            Locked { transaction, experiment, now, graph: Arc::clone(&start.graph), turn, _row_turn: None };
+        if self.enter(&mut locked, &start.transition, &start.destination, actor, None).await? == Entered::Skipped {
             self.settle(&mut locked, actor).await?;
         }
         Ok((locked.transaction, locked.experiment))
     }
+
+    /// Whether conditions are evaluated when an experiment begins in this workflow (label or id; none: the newest).
+    ///
+    /// # Errors
+    /// [`EngineError::NoWorkflow`], [`EngineError::Workflow`] and [`EngineError::NoRoot`] when there is no workflow to follow.
+    pub async fn begins_with_conditions(&self, workflow: Option<&str>) -> Result<bool, EngineError> {
+        Ok(self.start(self.database.reader(), workflow).await?.has_conditions())
+    }
+
+    /// Where experiments of a workflow begin.
+    async fn start(&self, connection: &impl ConnectionTrait, reference: Option<&str>) -> Result<Start, EngineError> {
+        let workflow = match reference {
+            Some(reference) => workflow::find(connection, reference).await?,
+            None => workflow::newest(connection).await?.ok_or(EngineError::NoWorkflow)?,
+        };
+        let graph = self.graphs.of(connection, workflow.id).await?;
+        let (root, transition, destination) = root(&graph, &workflow)?;
+        Ok(Start { workflow, graph, root, transition, destination })
+    }
 }
 
-/// The subject is there and not archived, and is not archived before the experiment is there.
-async fn check_subject(transaction: &WriteTransaction, id: i32) -> Result<(), EngineError> {
-    let subject = subject::Entity::visible_by_id(id).lock_shared().one(&**transaction).await?;
-    match subject {
-        None => Err(EngineError::NotFound { kind: "subject", id }),
-        Some(subject) if subject.archive_id != 0 => Err(EngineError::Archived { kind: "subject", id }),
-        Some(_) => Ok(()),
+/// Experiments in one statement: databases take only so many values.
+const CHUNK: usize = 1000;
+
+/// Where experiments of a workflow begin: the root, and the transition that is taken out of it at once.
+struct Start {
+    workflow: workflow_table::Model,
+    graph: Arc<Graph>,
+    root: state::Model,
+    transition: transition::Model,
+    destination: state::Model,
+}
+
+impl Start {
+    /// Whether it depends on the experiment which callbacks of the first state are run.
+    fn has_conditions(&self) -> bool {
+        any_condition(self.graph.callbacks(self.destination.id).iter().map(|callback| callback.condition.as_deref()))
     }
+}
+
+fn row(new: &NewExperiment, start: &Start, now: NaiveDateTime) -> experiment::ActiveModel {
+    experiment::ActiveModel {
+        id: NotSet,
+        label: Set(new.label.to_string()),
+        scandate: Set(new.scandate),
+        subject_id: Set(new.subject_id),
+        workflow_id: Set(start.workflow.id),
+        state_id: Set(start.root.id),
+        last_action_id: Set(None),
+        state_since: Set(now),
+        version: Set(0),
+        archive_id: Set(0),
+        ..Default::default()
+    }
+}
+
+fn refused(new: &NewExperiment, error: DbErr) -> EngineError {
+    match database::is_duplicate(&error) {
+        true => EngineError::Duplicate { label: new.label.to_string() },
+        false => error.into(),
+    }
+}
+
+fn created(new: &NewExperiment, start: &Start, id: i32) -> Event {
+    let after = json!({ "subject_id": new.subject_id, "scandate": new.scandate, "workflow": start.workflow.label });
+    Event::new("create", "experiment", id, new.label.as_str()).of_experiment(id).after(after)
+}
+
+/// The rows that were just inserted, in the order of `new`.
+async fn read_back(
+    transaction: &WriteTransaction,
+    new: &[NewExperiment],
+) -> Result<Vec<experiment::Model>, EngineError> {
+    use experiment::Column;
+    let rows = experiment::Entity::visible()
+        .filter(Column::ArchiveId.eq(0))
+        .filter(Column::SubjectId.is_in(new.iter().map(|one| one.subject_id)))
+        .filter(Column::Label.is_in(new.iter().map(|one| one.label.as_str())))
+        .all(&**transaction)
+        .await?;
+    let mut found: HashMap<(i32, String), experiment::Model> =
+        rows.into_iter().map(|row| ((row.subject_id, row.label.clone()), row)).collect();
+    let taken = new.iter().map(|one| found.remove(&(one.subject_id, one.label.to_string())));
+    taken.collect::<Option<Vec<_>>>().ok_or_else(|| EngineError::changed("new experiments"))
+}
+
+/// The subjects are there and not archived, and are not archived before the experiments are there.
+async fn check_subjects(transaction: &WriteTransaction, ids: impl IntoIterator<Item = i32>) -> Result<(), EngineError> {
+    let ids: BTreeSet<i32> = ids.into_iter().collect();
+    let ids: Vec<i32> = ids.into_iter().collect();
+    for chunk in ids.chunks(CHUNK) {
+        // In their order, as all who lock many subjects do.
+        let all = subject::Entity::visible().filter(subject::Column::Id.is_in(chunk.iter().copied()));
+        let rows = all.order_by_asc(subject::Column::Id).lock_shared().all(&**transaction).await?;
+        let found: HashMap<i32, i32> = rows.into_iter().map(|row| (row.id, row.archive_id)).collect();
+        for id in chunk.iter().copied() {
+            match found.get(&id) {
+                None => return Err(EngineError::NotFound { kind: "subject", id }),
+                Some(0) => {}
+                Some(_) => return Err(EngineError::Archived { kind: "subject", id }),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The only state of a workflow without incoming transitions, its only transition, and where that leads.

@@ -37,6 +37,9 @@ pub enum EngineError {
     Duplicate { label: String },
     #[error("the cohort '{cohort}' has a subject '{label}' already")]
     DuplicateSubject { label: String, cohort: String },
+    /// Protocols are unique, so a scan of this protocol has the modality of its scantype.
+    #[error("the protocol '{protocol}' is of the modality {stored} here, not {given}; protocols are unique")]
+    OtherModality { protocol: String, stored: String, given: String },
     /// What is archived does not move any more.
     #[error("{kind} {id} is archived")]
     Archived { kind: &'static str, id: i32 },

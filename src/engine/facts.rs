@@ -55,6 +55,7 @@ fn python(value: VariableValue) -> Value {
         VariableValue::None => Value::None,
         VariableValue::Bool(value) => Value::Bool(value),
         VariableValue::Int(value) => Value::Int(value),
+        VariableValue::BigInt(value) => Value::Json(value.into()),
         VariableValue::Float(value) => Value::Float(value),
         VariableValue::Str(value) => Value::Str(value),
         VariableValue::Date(value) => Value::Date(value),

@@ -130,19 +130,8 @@ impl Engine {
     ) -> Result<Entered, EngineError> {
         let graph = Arc::clone(&locked.graph);
         let callbacks = graph.callbacks(destination.id);
-        let action = action::ActiveModel {
-            id: NotSet,
-            success: Set(false),
-            return_value: Set(None),
-            freetext: Set(note),
-            start_time: Set(locked.now),
-            // Into a state without callbacks there is nothing to wait for: the action is over as it begins.
-            end_time: Set(callbacks.is_empty().then_some(locked.now)),
-            transition_id: Set(transition.id),
-            experiment_id: Set(locked.experiment.id),
-            user_id: Set(actor.user_id),
-            origin: Set(actor.origin),
-        };
+        let is_manual = callbacks.is_empty();
+        let action = new_action(locked.experiment.id, transition.id, is_manual, actor, locked.now, note);
         let action = action.insert(&*locked.transaction).await?;
         let entered = self.ask_for_callbacks(locked, callbacks, action.id, &destination.label).await?;
         move_experiment(locked, destination.id, action.id).await?;
@@ -283,8 +272,31 @@ pub(super) async fn executions_of(
     Ok(rows.into_iter().filter_map(|(execution, callback)| Some((execution, callback?))).collect())
 }
 
+/// An action that begins now. Into a state without callbacks there is nothing to wait for: the action is over as it begins.
+pub(super) fn new_action(
+    experiment_id: i32,
+    transition_id: i32,
+    is_manual: bool,
+    actor: &Actor,
+    now: NaiveDateTime,
+    note: Option<String>,
+) -> action::ActiveModel {
+    action::ActiveModel {
+        id: NotSet,
+        success: Set(false),
+        return_value: Set(None),
+        freetext: Set(note),
+        start_time: Set(now),
+        end_time: Set(is_manual.then_some(now)),
+        transition_id: Set(transition_id),
+        experiment_id: Set(experiment_id),
+        user_id: Set(actor.user_id),
+        origin: Set(actor.origin),
+    }
+}
+
 /// `outcome` is what the callback's condition came to.
-fn new_execution(
+pub(super) fn new_execution(
     callback: &callback::Model,
     action_id: i32,
     outcome: Answer,

@@ -8,6 +8,7 @@
 mod annotate;
 mod answers;
 mod archive;
+mod arrive;
 mod attempt;
 mod create;
 mod error;

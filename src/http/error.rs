@@ -269,6 +269,7 @@ impl From<EngineError> for HttpError {
             | EngineError::MovedOn
             | EngineError::Duplicate { .. }
             | EngineError::DuplicateSubject { .. }
+            | EngineError::OtherModality { .. }
             | EngineError::Archived { .. }
             | EngineError::NotArchived { .. }
             | EngineError::NotHeld(_)

@@ -1,4 +1,4 @@
-//! Reading a BIDS data set (Brain Imaging Data Structure 1.8, bids-specification.readthedocs.io).
+//! Reading a BIDS data set (Brain Imaging Data Structure, bids-specification.readthedocs.io).
 //!
 //! A subject for each `sub-` folder, an experiment for each `ses-` folder in it, or one when there are none.
 //!
@@ -7,18 +7,22 @@
 //!   `sessions.tsv`; else the earliest date of the subject's other sessions; else the default that was given.
 //! - **date of birth**: `date_of_birth` of `participants.tsv`; else 1 January of the year of the subject's first scan
 //!   minus `age`; else the default that was given.
+//!
+//! What it says and cannot be read is a problem, and never counts as not said: the session or the subject is left out.
+//! `docs/reference/bids.md` has all rules.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use chrono::{NaiveDate, NaiveDateTime};
 
-use crate::study::variable::parse_moment;
-use crate::study::{Label, VariableValue};
+use crate::study::Label;
 
-use super::scans::scans_of;
-use super::tsv::{self, Row, Table};
-use super::{Intake, RowProblem, Session, SourceError, year_of_birth};
+use super::bidsignore::Ignored;
+use super::participants::Participants;
+use super::scans::{self, scans_of};
+use super::sessions::{self, FoundSession};
+use super::{Intake, Session, SourceError, bids_files};
 
 /// What the data set does not say.
 #[derive(Debug, Clone)]
@@ -35,24 +39,66 @@ pub struct Options {
 /// # Errors
 /// When the folder cannot be read or holds no subjects.
 pub fn read(folder: &Path, options: &Options) -> Result<Intake, SourceError> {
-    let participants_file = folder.join("participants.tsv");
-    let participants = match participants_file.is_file() {
-        true => tsv::read(&participants_file, b'\t')?,
-        false => Table::default(),
-    };
-    let subjects = folders(folder, "sub-")?;
-    if subjects.is_empty() {
+    let mut intake = Intake::default();
+    let ignored = read_ignored(folder, &mut intake);
+    let subjects = folders(folder, "", "sub-", &ignored, &mut intake)?;
+    if subjects.is_empty() && intake.problems.is_empty() {
         return Err(SourceError(format!("{} holds no BIDS data set: there is no folder sub-…", folder.display())));
     }
-    let mut reader = Reader { options, intake: Intake::default(), assumed: Assumed::default() };
-    reader.check_participants(&participants, &subjects);
-    let by_id: HashMap<&str, &Row> =
-        participants.rows.iter().filter_map(|row| Some((row.get("participant_id")?, row))).collect();
+    let has_scans = note_parts_that_are_not_read(folder, &mut intake);
+    let participants = Participants::read(folder, &subjects, &mut intake);
+    let mut reader = Reader {
+        root: folder,
+        options,
+        participants,
+        ignored,
+        has_scans,
+        intake,
+        assumed: Assumed::default(),
+        left_out: LeftOut::default(),
+    };
     for subject in &subjects {
-        reader.read_subject(subject, by_id.get(name(subject).as_str()).copied(), &participants.columns)?;
+        reader.read_subject(subject)?;
     }
-    reader.tell_assumptions();
+    reader.note_what_was_left_out();
+    reader.note_assumptions();
     Ok(reader.intake)
+}
+
+fn read_ignored(folder: &Path, intake: &mut Intake) -> Ignored {
+    match bids_files::text(folder, ".bidsignore") {
+        Ok(text) => {
+            let (ignored, problems) = Ignored::parse(&text.unwrap_or_default());
+            intake.notes.extend(problems);
+            ignored
+        }
+        Err(problem) => {
+            intake.problem(".bidsignore", problem);
+            Ignored::default()
+        }
+    }
+}
+
+/// Says which parts of the data set are not read. Gives whether its files are recordings at all.
+fn note_parts_that_are_not_read(folder: &Path, intake: &mut Intake) -> bool {
+    if folder.join("phenotype").is_dir() {
+        intake.notes.push("phenotype/ is not read".to_owned());
+    }
+    let kind = match bids_files::json(folder, "dataset_description.json") {
+        Ok(description) => {
+            description.and_then(|description| Some(description.get("DatasetType")?.as_str()?.to_owned()))
+        }
+        Err(problem) => {
+            intake.notes.push(format!("dataset_description.json {problem}"));
+            None
+        }
+    };
+    let is_derivative = kind.is_some_and(|kind| kind.eq_ignore_ascii_case("derivative"));
+    if is_derivative {
+        let note = "dataset_description.json says that this is a derivative data set: its files are results, so no scans are counted";
+        intake.notes.push(note.to_owned());
+    }
+    !is_derivative
 }
 
 /// How often something was filled in.
@@ -64,91 +110,97 @@ struct Assumed {
     dated_by_default: usize,
 }
 
-struct Reader<'a> {
-    options: &'a Options,
-    intake: Intake,
-    assumed: Assumed,
+/// What was there and is not counted.
+#[derive(Default)]
+struct LeftOut {
+    ignored_recordings: usize,
+    /// Folders of each data type that is not known: the first, and their number.
+    data_types: BTreeMap<String, (String, usize)>,
 }
 
-/// A session before the rest of its subject is known.
-struct Found {
-    label: String,
-    folder: PathBuf,
-    date: Option<NaiveDateTime>,
-    listed: Vec<String>,
-    variables: Vec<(String, VariableValue)>,
+struct Reader<'a> {
+    root: &'a Path,
+    options: &'a Options,
+    participants: Participants,
+    ignored: Ignored,
+    has_scans: bool,
+    intake: Intake,
+    assumed: Assumed,
+    left_out: LeftOut,
 }
 
 impl Reader<'_> {
-    fn check_participants(&mut self, participants: &Table, subjects: &[PathBuf]) {
-        for (line, message) in &participants.broken {
-            self.problem(format!("participants.tsv line {line}"), message);
-        }
-        for row in &participants.rows {
-            match row.get("participant_id") {
-                None => self.problem(format!("participants.tsv line {}", row.line), "participant_id is empty"),
-                Some(id) if !subjects.iter().any(|folder| name(folder) == id) => {
-                    self.intake.notes.push(format!("{id} of participants.tsv has no folder and is left out"));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-
-    fn problem(&mut self, place: String, message: &str) {
-        self.intake.problems.push(RowProblem { place, message: message.to_owned() });
-    }
-
-    fn read_subject(&mut self, folder: &Path, row: Option<&Row>, columns: &[String]) -> Result<(), SourceError> {
-        let id = name(folder);
+    fn read_subject(&mut self, id: &str) -> Result<(), SourceError> {
         if id == "sub-emptyroom" {
-            // BIDS 1.8, MEG: recordings of the empty room are filed under a subject of this name.
-            self.intake
-                .notes
-                .push("sub-emptyroom holds recordings of the empty room, not of a person: left out".to_owned());
+            // MEG: recordings of the empty room are filed under a subject of this name.
+            let note = "sub-emptyroom holds recordings of the empty room, not of a person: left out";
+            self.intake.notes.push(note.to_owned());
             return Ok(());
         }
-        let subject = match Label::parse(&id) {
+        let subject = match Label::parse(id) {
             Ok(subject) => subject,
             Err(error) => {
-                self.problem(folder.display().to_string(), &format!("the subject's label {error}"));
+                self.intake.problem(id, format!("the subject's label {error}"));
                 return Ok(());
             }
         };
-        let sessions = find_sessions(folder, &id)?;
-        let first = sessions.iter().filter_map(|session| session.date).min();
-        let Some(dated) = self.date_sessions(sessions, first) else { return Ok(()) };
+        let folders = folders(self.root, id, "ses-", &self.ignored, &mut self.intake)?;
+        if !folders.is_empty() {
+            self.note_files_beside_sessions(id);
+        }
+        let mut sessions = sessions::find(self.root, id, &folders, &mut self.intake);
+        // Problems are all reported, also those of sessions whose subject is left out.
+        sessions.retain(|session| !session.is_bad);
+        if self.participants.is_bad(id) || sessions.is_empty() {
+            return Ok(());
+        }
+        let Some(dated) = self.date_sessions(sessions) else { return Ok(()) };
         let first = dated.iter().map(|(date, _)| *date).min();
-        let Some(date_of_birth) = first.and_then(|first| self.date_of_birth(folder, row, first)) else { return Ok(()) };
-        let known = participant_variables(row, columns);
+        let Some(date_of_birth) = first.and_then(|first| self.date_of_birth(id, first)) else { return Ok(()) };
         for (scandate, session) in dated {
-            let Ok(experiment) = Label::parse(&session.label) else {
-                self.problem(session.folder.display().to_string(), "the name of the session is no label");
-                continue;
-            };
-            let mut variables = known.clone();
-            variables.extend(session.variables);
-            self.intake.sessions.push(Session {
-                cohort: self.options.cohort.clone(),
-                subject: subject.clone(),
-                date_of_birth: Some(date_of_birth),
-                experiment,
-                scandate,
-                workflow: self.options.workflow.clone(),
-                variables,
-                scans: scans_of(&session.folder, &session.listed),
-                external_ids: Vec::new(),
-            });
+            self.add(&subject, date_of_birth, scandate, session);
         }
         Ok(())
     }
 
+    fn add(&mut self, subject: &Label, date_of_birth: NaiveDate, scandate: NaiveDateTime, session: FoundSession) {
+        let experiment = match Label::parse(&session.label) {
+            Ok(experiment) => experiment,
+            Err(error) => return self.intake.problem(&session.path, format!("the experiment's label {error}")),
+        };
+        let found = match self.has_scans {
+            true => scans_of(self.root, &session.path, &session.listed, &self.ignored),
+            false => Ok(scans::Found::default()),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err((place, problem)) => return self.intake.problem(&place, problem),
+        };
+        self.left_out.ignored_recordings += found.ignored;
+        for data_type in found.unknown {
+            let folder = format!("{}/{data_type}", session.path);
+            self.left_out.data_types.entry(data_type).or_insert((folder, 0)).1 += 1;
+        }
+        let mut variables = self.participants.variables(subject.as_str());
+        // Of a column that both tables have the session's value counts: it is set last.
+        variables.extend(session.variables);
+        self.intake.sessions.push(Session {
+            place: session.path,
+            cohort: self.options.cohort.clone(),
+            subject: subject.clone(),
+            date_of_birth: Some(date_of_birth),
+            experiment,
+            scandate,
+            workflow: self.options.workflow.clone(),
+            variables,
+            scans: found.scans,
+            external_ids: Vec::new(),
+        });
+    }
+
     /// Every session with its date, or nothing and a problem.
-    fn date_sessions(
-        &mut self,
-        sessions: Vec<Found>,
-        first: Option<NaiveDateTime>,
-    ) -> Option<Vec<(NaiveDateTime, Found)>> {
+    fn date_sessions(&mut self, sessions: Vec<FoundSession>) -> Option<Vec<(NaiveDateTime, FoundSession)>> {
+        let first = sessions.iter().filter_map(|session| session.date).min();
         let mut dated = Vec::with_capacity(sessions.len());
         for session in sessions {
             let date = match (session.date, first, self.options.scan_date_default) {
@@ -163,7 +215,7 @@ impl Reader<'_> {
                 }
                 (None, None, None) => {
                     let message = "no scan date: there is no acq_time; give --scan-date-default";
-                    self.problem(session.folder.display().to_string(), message);
+                    self.intake.problem(&session.path, message.to_owned());
                     return None;
                 }
             };
@@ -172,109 +224,110 @@ impl Reader<'_> {
         Some(dated)
     }
 
-    fn date_of_birth(&mut self, folder: &Path, row: Option<&Row>, first_scan: NaiveDateTime) -> Option<NaiveDate> {
-        if let Some(text) = row.and_then(|row| row.get("date_of_birth")) {
-            let date = text.parse().ok();
-            if date.is_none() {
-                let line = row.map_or(0, |row| row.line);
-                let message = format!("date_of_birth: '{text}' is not a date like 1980-12-31");
-                self.problem(format!("participants.tsv line {line}"), &message);
+    fn date_of_birth(&mut self, subject: &str, first_scan: NaiveDateTime) -> Option<NaiveDate> {
+        match self.participants.born(subject, first_scan) {
+            Err(problem) => {
+                self.intake.problems.push(problem);
+                return None;
             }
-            return date;
+            Ok(Some((date, is_by_age))) => {
+                self.assumed.born_by_age += usize::from(is_by_age);
+                return Some(date);
+            }
+            Ok(None) => {}
         }
-        // "89+" stands for everybody older, to protect who they are.
-        let age = row.and_then(|row| row.get("age")).and_then(|age| age.trim_end_matches('+').parse().ok());
-        if let Some(date) = age.and_then(|age| year_of_birth(first_scan, age)) {
-            self.assumed.born_by_age += 1;
-            return Some(date);
-        }
-        if self.options.date_of_birth_default.is_some() {
-            self.assumed.born_by_default += 1;
-        } else {
+        let Some(default) = self.options.date_of_birth_default else {
             let message = "no date of birth and no age in participants.tsv; give --date-of-birth-default";
-            self.problem(folder.display().to_string(), message);
+            self.intake.problem(subject, message.to_owned());
+            return None;
+        };
+        if default > first_scan.date() {
+            let message = format!("--date-of-birth-default: {default} is after the scan date {}", first_scan.date());
+            self.intake.problem(subject, message);
+            return None;
         }
-        self.options.date_of_birth_default
+        self.assumed.born_by_default += 1;
+        Some(default)
     }
 
-    fn tell_assumptions(&mut self) {
+    /// A subject has either sessions or recordings; of both, the recordings belong to no experiment.
+    fn note_files_beside_sessions(&mut self, id: &str) {
+        let beside = scans_of(self.root, id, &[], &self.ignored).unwrap_or_default();
+        if !beside.scans.is_empty() {
+            let note = format!("{id}: {} recordings beside its session folders are left out", beside.scans.len());
+            self.intake.notes.push(note);
+        }
+        let scans = format!("{id}/{id}_scans.tsv");
+        if self.root.join(&scans).symlink_metadata().is_ok() {
+            self.intake.notes.push(format!("{scans} is beside session folders and is left out"));
+        }
+    }
+
+    fn note_what_was_left_out(&mut self) {
+        for (data_type, (first, count)) in std::mem::take(&mut self.left_out.data_types) {
+            let folders = if count == 1 { String::new() } else { format!(" and {} more folders", count - 1) };
+            self.intake
+                .notes
+                .push(format!("{first}{folders}: the data type {data_type} is not known, so nothing in it is counted"));
+        }
+        if self.left_out.ignored_recordings > 0 {
+            let note = format!("{} recordings are left out as .bidsignore says", self.left_out.ignored_recordings);
+            self.intake.notes.push(note);
+        }
+    }
+
+    fn note_assumptions(&mut self) {
         let Assumed { born_by_age, born_by_default, dated_by_other_session, dated_by_default } = self.assumed;
-        let mut tell = |count: usize, sentence: String| {
+        let mut note = |count: usize, sentence: String| {
             if count > 0 {
                 self.intake.notes.push(sentence);
             }
         };
-        tell(
+        note(
             born_by_age,
             format!("{born_by_age} dates of birth: 1 January of the year of the first scan minus the age"),
         );
         if let Some(date) = self.options.date_of_birth_default {
-            tell(born_by_default, format!("{born_by_default} dates of birth: {date}, the given default"));
+            note(born_by_default, format!("{born_by_default} dates of birth: {date}, the given default"));
         }
-        tell(
+        note(
             dated_by_other_session,
             format!("{dated_by_other_session} scan dates: the earliest date of the subject's other sessions"),
         );
         if let Some(date) = self.options.scan_date_default {
-            tell(dated_by_default, format!("{dated_by_default} scan dates: {date}, the given default"));
+            note(dated_by_default, format!("{dated_by_default} scan dates: {date}, the given default"));
         }
     }
 }
 
-fn find_sessions(subject: &Path, id: &str) -> Result<Vec<Found>, SourceError> {
-    let table = subject.join(format!("{id}_sessions.tsv"));
-    let table = if table.is_file() { tsv::read(&table, b'\t')? } else { Table::default() };
+/// The names of the folders in `parent` (within the data set) that begin with `prefix`, in their order.
+fn folders(
+    root: &Path,
+    parent: &str,
+    prefix: &str,
+    ignored: &Ignored,
+    intake: &mut Intake,
+) -> Result<Vec<String>, SourceError> {
+    let folder = root.join(parent);
+    let failed = |error: std::io::Error| SourceError(format!("cannot read {}: {error}", folder.display()));
     let mut found = Vec::new();
-    let folders = folders(subject, "ses-")?;
-    if folders.is_empty() {
-        found.push(find_session(subject.to_owned(), id.to_owned(), None, &table.columns)?);
+    for entry in folder.read_dir().map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if !name.starts_with(prefix) {
+            continue;
+        }
+        let within = if parent.is_empty() { name.clone() } else { format!("{parent}/{name}") };
+        match bids_files::dangling(&path) {
+            // The link of a file that is not fetched: its name says all that is asked.
+            Some(problem) if !name.contains('.') && !name.contains('_') => intake.problem(&within, problem),
+            None if path.is_dir() && ignored.matches(&within, true) => {
+                intake.notes.push(format!("{within} is left out as .bidsignore says"));
+            }
+            None if path.is_dir() => found.push(name),
+            _ => {}
+        }
     }
-    for folder in folders {
-        let session = name(&folder);
-        let row = table.rows.iter().find(|row| row.get("session_id") == Some(session.as_str()));
-        found.push(find_session(folder, format!("{id}_{session}"), row, &table.columns)?);
-    }
-    Ok(found)
-}
-
-fn find_session(folder: PathBuf, label: String, row: Option<&Row>, columns: &[String]) -> Result<Found, SourceError> {
-    let scans = folder.join(format!("{label}_scans.tsv"));
-    let scans = if scans.is_file() { tsv::read(&scans, b'\t')? } else { Table::default() };
-    let earliest = scans.rows.iter().filter_map(|scan| parse_moment(scan.get("acq_time")?)).min();
-    let session_date = || row.and_then(|row| parse_moment(row.get("acq_time")?));
-    Ok(Found {
-        date: earliest.or_else(session_date),
-        listed: scans.rows.iter().filter_map(|scan| scan.get("filename").map(str::to_owned)).collect(),
-        variables: variables(row, columns, &["session_id", "acq_time"]),
-        folder,
-        label,
-    })
-}
-
-fn participant_variables(row: Option<&Row>, columns: &[String]) -> Vec<(String, VariableValue)> {
-    variables(row, columns, &["participant_id", "date_of_birth"])
-}
-
-/// The columns that are not `taken` otherwise.
-fn variables(row: Option<&Row>, columns: &[String], taken: &[&str]) -> Vec<(String, VariableValue)> {
-    let Some(row) = row else { return Vec::new() };
-    let free = columns.iter().filter(|column| !column.is_empty() && !taken.contains(&column.as_str()));
-    free.map(|column| (column.clone(), VariableValue::from_cell(row.get(column).unwrap_or_default()))).collect()
-}
-
-/// The folders in `parent` whose names begin with `prefix`, in the order of their names.
-fn folders(parent: &Path, prefix: &str) -> Result<Vec<PathBuf>, SourceError> {
-    let entries =
-        parent.read_dir().map_err(|error| SourceError(format!("cannot read {}: {error}", parent.display())))?;
-    let mut found: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.is_dir() && name(path).starts_with(prefix))
-        .collect();
     found.sort();
     Ok(found)
-}
-
-fn name(path: &Path) -> String {
-    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -1,25 +1,37 @@
 //! Data sets and tables → subjects and experiments.
 //!
 //! A source ([`bids`], [`table`]) is read whole into an [`Intake`] before anything is written, so that a mistake in
-//! its last row is known before the first one is stored. [`write()`] then registers one session after the other, each
-//! with all that belongs to it in one transaction. What is there already is left as it is.
+//! its last row is known before the first one is stored. [`write()`] then registers the sessions in batches, each batch with all that
+//! belongs to it in one transaction. What is stored already is left as it is, and differences are reported.
 
+mod batch;
 pub mod bids;
+mod bids_files;
+mod bidsignore;
+mod check;
 mod configuration;
 mod configure;
+mod decode;
+mod difference;
+mod participants;
 mod people;
+mod records;
 mod scans;
+mod sessions;
 pub mod table;
-mod tsv;
+mod text_table;
 mod write;
 
 use chrono::{NaiveDate, NaiveDateTime};
 
 use crate::study::{Label, VariableValue};
 
+pub use batch::Outcome;
+pub use check::check;
 pub use configuration::{Configuration, read_configuration, read_configuration_in_background};
 pub use configure::{Change, Configured, Existing, configure, plan_configuration};
-pub use write::{Outcome, Summary, register_session, register_subject, write};
+pub use difference::Difference;
+pub use write::{Summary, register_session, register_subject, write};
 
 /// What a source holds.
 #[derive(Debug, Clone, Default)]
@@ -31,9 +43,17 @@ pub struct Intake {
     pub notes: Vec<String>,
 }
 
+impl Intake {
+    fn problem(&mut self, place: &str, message: String) {
+        self.problems.push(RowProblem { place: place.to_owned(), message });
+    }
+}
+
 /// One experiment to be, with its subject.
 #[derive(Debug, Clone)]
 pub struct Session {
+    /// Where the source says it: a line or a folder.
+    pub place: String,
     pub cohort: Label,
     pub subject: Label,
     pub date_of_birth: Option<NaiveDate>,
@@ -72,14 +92,3 @@ impl std::fmt::Display for RowProblem {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SourceError(pub String);
-
-/// `1 January` of the year in which somebody of `age` years at the time of the scan was probably born.
-fn year_of_birth(scandate: NaiveDateTime, age: f64) -> Option<NaiveDate> {
-    use chrono::Datelike;
-    if !(0.0..=130.0).contains(&age) {
-        return None;
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "checked to be at most 130")]
-    let years = age.floor() as i32;
-    NaiveDate::from_ymd_opt(scandate.year() - years, 1, 1)
-}

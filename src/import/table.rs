@@ -1,6 +1,6 @@
 //! Reading a table with a row for each experiment.
 //!
-//! Columns: `subject`, `date_of_birth`, `experiment`, `scan_date`; optional `cohort`, `workflow`; any number of
+//! Columns, in any case: `subject`, `date_of_birth`, `experiment`, `scan_date`; optional `cohort`, `workflow`; any number of
 //! `var:NAME` (variables) and `id:SYSTEM` (ids of the experiment in external systems).
 
 use std::collections::{HashMap, HashSet};
@@ -8,10 +8,9 @@ use std::path::Path;
 
 use chrono::{NaiveDate, NaiveDateTime};
 
-use crate::study::variable::parse_moment;
-use crate::study::{Label, VariableValue};
+use crate::study::{Label, VariableValue, limits};
 
-use super::tsv::{self, Row, Table};
+use super::text_table::{self, Row, Table};
 use super::{Intake, RowProblem, Session, SourceError};
 
 /// What the table does not say.
@@ -25,144 +24,131 @@ pub struct Options {
     pub delimiter: Option<u8>,
 }
 
-const SUBJECT: [&str; 3] = ["subject", "subject_label", "participant_id"];
-const DATE_OF_BIRTH: [&str; 3] = ["date_of_birth", "dob", "birth_date"];
-const EXPERIMENT: [&str; 4] = ["experiment", "experiment_label", "session", "session_id"];
-const SCAN_DATE: [&str; 4] = ["scan_date", "scandate", "scan date", "acq_time"];
+const SUBJECT: &[&str] = &["subject", "subject_label", "participant_id"];
+const DATE_OF_BIRTH: &[&str] = &["date_of_birth", "dob", "birth_date"];
+const EXPERIMENT: &[&str] = &["experiment", "experiment_label", "session", "session_id"];
+const SCAN_DATE: &[&str] = &["scan_date", "scandate", "scan date", "acq_time"];
 
 /// Reads the table in `file`.
 ///
 /// # Errors
 /// When the file cannot be read, or a column is missing without which nothing can be done.
 pub fn read(file: &Path, options: &Options) -> Result<Intake, SourceError> {
-    let delimiter = match options.delimiter {
-        Some(delimiter) => delimiter,
-        None => guess_delimiter(file)?,
-    };
-    let table = tsv::read(file, delimiter)?;
-    let columns = Columns::find(&table, file)?;
-    let mut intake = Intake::default();
-    for name in columns.unknown(&table) {
-        intake.notes.push(format!("column '{name}' is not known and is left out (variables are named var:{name})"));
-    }
-    for (line, message) in &table.broken {
-        intake.problems.push(RowProblem { place: format!("line {line}"), message: message.clone() });
-    }
+    let table = text_table::read(file, options.delimiter)?;
+    let columns = Columns::find(&table).map_err(|problem| SourceError(format!("{}: {problem}", file.display())))?;
+    let mut intake = Intake { notes: columns.notes(&table), ..Intake::default() };
+    let mut problems: Vec<(u64, String)> =
+        table.broken.iter().map(|broken| (broken.line, broken.message.clone())).collect();
     let mut seen = Seen::default();
     for row in &table.rows {
         match columns.session(row, options).and_then(|session| seen.check(session, row.line)) {
             Ok(session) => intake.sessions.push(session),
-            Err(message) => intake.problems.push(RowProblem { place: format!("line {}", row.line), message }),
+            Err(message) => problems.push((row.line, message)),
         }
     }
-    intake.problems.sort_by_key(|problem| problem.place.trim_start_matches("line ").parse::<u64>().unwrap_or(0));
+    problems.sort_by_key(|(line, _)| *line);
+    let problem = |(line, message)| RowProblem { place: format!("line {line}"), message };
+    intake.problems = problems.into_iter().map(problem).collect();
     Ok(intake)
 }
 
-/// The first of tab, semicolon and comma that is in the header.
-fn guess_delimiter(file: &Path) -> Result<u8, SourceError> {
-    let text = std::fs::read(file).map_err(|error| SourceError(format!("cannot read {}: {error}", file.display())))?;
-    let header = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    Ok([b'\t', b';'].into_iter().find(|delimiter| header.contains(delimiter)).unwrap_or(b','))
-}
-
+/// Where the columns are. Their names count in any case, those of variables and systems as they are written.
 struct Columns {
-    subject: String,
-    date_of_birth: Option<String>,
-    experiment: String,
-    scan_date: String,
-    variables: Vec<(String, String)>,
-    systems: Vec<(String, Label)>,
+    subject: usize,
+    date_of_birth: Option<usize>,
+    experiment: usize,
+    scan_date: usize,
+    cohort: Option<usize>,
+    workflow: Option<usize>,
+    variables: Vec<(usize, String)>,
+    systems: Vec<(usize, Label)>,
 }
 
 impl Columns {
-    fn find(table: &Table, file: &Path) -> Result<Self, SourceError> {
-        let column = |names: &[&str]| {
-            table.columns.iter().find(|column| names.contains(&column.to_ascii_lowercase().as_str())).cloned()
-        };
-        let missing = |name: &str| {
-            SourceError(format!(
-                "{}: there is no column '{name}' (columns: {})",
-                file.display(),
-                table.columns.join(", ")
-            ))
-        };
-        let too_long = |column: &&String| column.strip_prefix("var:").is_some_and(|name| name.chars().count() > 255);
-        if table.columns.iter().any(|column| too_long(&column)) {
-            return Err(SourceError(format!("{}: a variable has a name of more than 255 characters", file.display())));
+    fn find(table: &Table) -> Result<Self, String> {
+        let missing = |name: &str| format!("there is no column '{name}' (columns: {})", table.names());
+        check_names(table)?;
+        let variables: Vec<(usize, String)> = prefixed(table, "var:").collect();
+        for (_, name) in &variables {
+            limits::variable_name(name)?;
         }
-        let mut seen = HashSet::new();
-        if let Some(twice) = table.columns.iter().find(|column| !seen.insert(column.as_str())) {
-            return Err(SourceError(format!("{}: there are two columns '{twice}'", file.display())));
-        }
-        let prefixed = |prefix: &'static str| {
-            table
-                .columns
-                .iter()
-                .filter_map(move |column| Some((column.clone(), column.strip_prefix(prefix)?.trim().to_owned())))
-        };
-        let systems = prefixed("id:").map(|(column, system)| match Label::parse(&system) {
+        let systems = prefixed(table, "id:").map(|(column, system)| match Label::parse(&system) {
             Ok(label) => Ok((column, label)),
-            Err(error) => Err(SourceError(format!("{}: column '{column}': the system {error}", file.display()))),
+            Err(error) => Err(format!("column '{}': the system {error}", table.columns[column])),
         });
         Ok(Self {
-            subject: column(&SUBJECT).ok_or_else(|| missing("subject"))?,
-            date_of_birth: column(&DATE_OF_BIRTH),
-            experiment: column(&EXPERIMENT).ok_or_else(|| missing("experiment"))?,
-            scan_date: column(&SCAN_DATE).ok_or_else(|| missing("scan_date"))?,
-            variables: prefixed("var:").collect(),
+            subject: one_of(table, SUBJECT).ok_or_else(|| missing("subject"))?,
+            date_of_birth: one_of(table, DATE_OF_BIRTH),
+            experiment: one_of(table, EXPERIMENT).ok_or_else(|| missing("experiment"))?,
+            scan_date: one_of(table, SCAN_DATE).ok_or_else(|| missing("scan_date"))?,
+            cohort: one_of(table, &["cohort"]),
+            workflow: one_of(table, &["workflow"]),
+            variables,
             systems: systems.collect::<Result<_, _>>()?,
         })
     }
 
-    fn unknown<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = &'a String> {
-        table.columns.iter().filter(|column| {
-            let known = [&self.subject, &self.experiment, &self.scan_date];
-            !known.contains(column)
-                && self.date_of_birth.as_ref() != Some(column)
-                && !["cohort", "workflow"].contains(&column.as_str())
-                && !column.starts_with("var:")
-                && !column.starts_with("id:")
-        })
+    /// A sentence for each column that is not read.
+    fn notes(&self, table: &Table) -> Vec<String> {
+        let read: HashSet<usize> = [self.subject, self.experiment, self.scan_date]
+            .into_iter()
+            .chain([self.date_of_birth, self.cohort, self.workflow].into_iter().flatten())
+            .chain(self.variables.iter().map(|(column, _)| *column))
+            .chain(self.systems.iter().map(|(column, _)| *column))
+            .collect();
+        let left_out =
+            table.columns.iter().enumerate().filter(|(index, name)| !name.is_empty() && !read.contains(index));
+        let note = |(_, name): (usize, &String)| match alias_group(name) {
+            Some(group) => {
+                let taken = one_of(table, group).map_or("", |column| table.columns[column].as_str());
+                format!("column '{name}' is left out: '{taken}' is read for it")
+            }
+            None => {
+                format!("column '{name}' is not known and is left out (to store it as a variable, name it var:{name})")
+            }
+        };
+        left_out.map(note).collect()
     }
 
     fn session(&self, row: &Row, options: &Options) -> Result<Session, String> {
-        let external_ids =
-            self.systems.iter().filter_map(|(column, system)| Some((system.clone(), row.get(column)?.to_owned())));
-        for (column, _) in &self.systems {
-            let length = row.get(column).map_or(0, |id| id.chars().count());
-            if length > 1024 {
-                return Err(format!("{column}: has {length} characters; at most 1,024 are kept"));
-            }
+        let mut external_ids = Vec::new();
+        for (column, system) in &self.systems {
+            let Some(id) = row.get(*column) else { continue };
+            limits::external_id(id).map_err(|problem| format!("id:{system}: {problem}"))?;
+            external_ids.push((system.clone(), id.to_owned()));
         }
-        let cohort = match row.get("cohort") {
+        let mut variables = Vec::with_capacity(self.variables.len());
+        for (column, name) in &self.variables {
+            let cell = row.get(*column).unwrap_or_default();
+            limits::variable_value(cell).map_err(|problem| format!("var:{name}: {problem}"))?;
+            variables.push((name.clone(), VariableValue::from_cell(cell)));
+        }
+        let cohort = match self.cohort.and_then(|column| row.get(column)) {
             Some(text) => Label::parse(text).map_err(|error| format!("cohort: {error}"))?,
             None => options.cohort.clone().ok_or("cohort: is empty; give --cohort or a column cohort")?,
         };
-        let (date_of_birth, scandate) = (self.date_of_birth(row, options)?, scandate(row, &self.scan_date)?);
+        let (date_of_birth, scandate) = (self.date_of_birth(row, options)?, scandate(row, self.scan_date)?);
         if date_of_birth > scandate.date() {
             return Err(format!("date_of_birth: {date_of_birth} is after the scan date {}", scandate.date()));
         }
+        let workflow = self.workflow.and_then(|column| row.get(column)).map(str::to_owned);
         Ok(Session {
+            place: format!("line {}", row.line),
             cohort,
-            subject: label(row, &self.subject, "subject")?,
-            experiment: label(row, &self.experiment, "experiment")?,
+            subject: label(row, self.subject, "subject")?,
+            experiment: label(row, self.experiment, "experiment")?,
             date_of_birth: Some(date_of_birth),
             scandate,
-            workflow: row.get("workflow").map(str::to_owned).or_else(|| options.workflow.clone()),
-            variables: self
-                .variables
-                .iter()
-                .map(|(column, name)| (name.clone(), VariableValue::from_cell(row.get(column).unwrap_or_default())))
-                .collect(),
+            workflow: workflow.or_else(|| options.workflow.clone()),
+            variables,
             scans: Vec::new(),
-            external_ids: external_ids.collect(),
+            external_ids,
         })
     }
 
     fn date_of_birth(&self, row: &Row, options: &Options) -> Result<NaiveDate, String> {
-        match self.date_of_birth.as_ref().and_then(|column| row.get(column)) {
-            Some(text) => text.parse().map_err(|_| format!("date_of_birth: '{text}' is not a date like 1980-12-31")),
+        match self.date_of_birth.and_then(|column| row.get(column)) {
+            Some(text) => limits::date(text).map_err(|problem| format!("date_of_birth: {problem}")),
             None => options
                 .date_of_birth_default
                 .ok_or_else(|| "date_of_birth: is empty; give --date-of-birth-default to fill it in".to_owned()),
@@ -170,16 +156,57 @@ impl Columns {
     }
 }
 
-fn label(row: &Row, column: &str, name: &str) -> Result<Label, String> {
+/// The first column of the table that has one of these names.
+fn one_of(table: &Table, names: &[&str]) -> Option<usize> {
+    table.columns.iter().position(|column| names.iter().any(|name| column.eq_ignore_ascii_case(name)))
+}
+
+fn alias_group(name: &str) -> Option<&'static [&'static str]> {
+    let groups = [SUBJECT, DATE_OF_BIRTH, EXPERIMENT, SCAN_DATE];
+    groups.into_iter().find(|group| group.iter().any(|alias| name.eq_ignore_ascii_case(alias)))
+}
+
+/// Whether a column has a meaning of its own.
+fn is_special(name: &str) -> bool {
+    alias_group(name).is_some() || ["cohort", "workflow"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// The columns whose name begins so, in any case, with the rest of it.
+fn prefixed(table: &Table, prefix: &'static str) -> impl Iterator<Item = (usize, String)> {
+    table.columns.iter().enumerate().filter_map(move |(index, column)| {
+        let start = column.get(..prefix.len())?;
+        start.eq_ignore_ascii_case(prefix).then(|| (index, column[prefix.len()..].trim().to_owned()))
+    })
+}
+
+/// Two columns that mean the same contradict each other.
+fn check_names(table: &Table) -> Result<(), String> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for column in table.columns.iter().filter(|column| !column.is_empty()) {
+        let meaning = match column.split_once(':') {
+            // A variable or a system: its own name counts as it is written.
+            Some((prefix, name)) if ["var", "id"].iter().any(|known| prefix.eq_ignore_ascii_case(known)) => {
+                format!("{}:{}", prefix.to_ascii_lowercase(), name.trim())
+            }
+            _ if is_special(column) => column.to_ascii_lowercase(),
+            _ => column.clone(),
+        };
+        match seen.insert(meaning, column) {
+            Some(first) if first == column => return Err(format!("there are two columns '{column}'")),
+            Some(first) => return Err(format!("there are two columns '{first}' and '{column}' that mean the same")),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+fn label(row: &Row, column: usize, name: &str) -> Result<Label, String> {
     Label::parse(row.get(column).unwrap_or_default()).map_err(|error| format!("{name}: {error}"))
 }
 
-fn scandate(row: &Row, column: &str) -> Result<NaiveDateTime, String> {
-    let Some(text) = row.get(column) else { return Err("scan_date: is empty".to_owned()) };
-    let date = || text.parse::<NaiveDate>().ok().and_then(|date| date.and_hms_opt(0, 0, 0));
-    parse_moment(text)
-        .or_else(date)
-        .ok_or_else(|| format!("scan_date: '{text}' is not a date like 2024-12-31 or 2024-12-31T09:30:00"))
+fn scandate(row: &Row, column: usize) -> Result<NaiveDateTime, String> {
+    let text = row.get(column).ok_or("scan_date: is empty")?;
+    limits::moment(text).map_err(|problem| format!("scan_date: {problem}"))
 }
 
 /// What earlier rows said, to find rows that contradict them.

@@ -1,20 +1,24 @@
-//! Registering what was read.
+//! Writing what was read, batch by batch.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashSet;
 
 use chrono::NaiveDate;
-use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{DbErr, RuntimeErr};
 
-use crate::audit::{self, Event};
-use crate::database::{self, WriteTransaction};
-use crate::engine::{Actor, Engine, EngineError, NewExperiment};
-use crate::entity::{cohort, subject};
+use crate::database;
+use crate::engine::{Actor, Engine, EngineError};
 use crate::study::Label;
 use crate::study::link::{Linked, set_link};
-use crate::study::register::{self, Registered};
-use crate::workflow;
+use crate::study::register::{self, RegisteredSubject};
 
-use super::Session;
+use super::batch::{Outcome, write_batch};
+use super::difference::{DATE_OF_BIRTH, Difference};
+use super::{RowProblem, Session};
+
+/// Sessions in one transaction. Enough that beginning and committing cost little, few enough that others do not wait long.
+const BATCH: usize = 1000;
+/// Each condition may take long, with the transaction open and others waiting.
+const BATCH_WITH_CONDITIONS: usize = 10;
 
 /// What was added, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,76 +29,137 @@ pub struct Summary {
     pub scans: usize,
     /// Experiments that were there already and were left as they are.
     pub known: usize,
+    /// Where those differ from what was read.
+    pub differences: Vec<Difference>,
+    /// Sessions that the database refused.
+    pub failed: Vec<RowProblem>,
+    /// Why the rest was not written, with the place where it begins. What is before it is written.
+    pub stopped: Option<RowProblem>,
 }
 
-/// Registers the sessions, each with everything that belongs to it in one transaction; with `dry_run` only says what
-/// would be added. `progress` is called after each session.
+/// Registers the sessions, each batch in a transaction of its own; with `dry_run` each is undone again, and only says what would be
+/// added. `progress` is called with the number of sessions after each batch.
+///
+/// A batch that the database refuses is written session by session, so that one that is wrong keeps no other out; those are
+/// reported. When nothing of a batch can be written, or the database is gone, writing stops; doing it again goes on from there.
 ///
 /// # Errors
-/// When a workflow that a session names does not exist (nothing is written then), or the database fails (the sessions
-/// before are written; doing it again goes on from there).
+/// When a workflow that a session names does not exist; nothing is written then.
 pub async fn write(
     engine: &Engine,
     sessions: &[Session],
     actor: &Actor,
     dry_run: bool,
-    mut progress: impl FnMut(),
+    mut progress: impl FnMut(usize),
 ) -> Result<Summary, EngineError> {
-    check_workflows(engine, sessions).await?;
-    let mut summary = Summary::default();
-    let mut planned = Planned::default();
-    for session in sessions {
-        if dry_run {
-            planned.add(engine, session, &mut summary).await?;
-        } else {
-            summary.add(&register_session(engine, session, actor).await?);
+    let size = check_workflows(engine, sessions).await?;
+    let mut tally = Tally::default();
+    for batch in sessions.chunks(size) {
+        if let Err((place, error)) = tally.write(engine, batch, actor, !dry_run).await {
+            tally.summary.stopped = Some(RowProblem { place, message: error.to_string() });
+            break;
         }
-        progress();
+        progress(batch.len());
     }
-    Ok(summary)
+    Ok(tally.summary)
 }
 
-async fn check_workflows(engine: &Engine, sessions: &[Session]) -> Result<(), EngineError> {
-    let connection = engine.database().reader();
-    let mut checked = std::collections::HashSet::new();
-    for session in sessions {
-        if !checked.insert(session.workflow.as_deref()) {
-            continue;
-        }
-        match &session.workflow {
-            Some(reference) => drop(workflow::find(connection, reference).await?),
-            None => drop(workflow::newest(connection).await?.ok_or(EngineError::NoWorkflow)?),
+/// Checks that there is each workflow that is named. Gives the size of batches.
+async fn check_workflows(engine: &Engine, sessions: &[Session]) -> Result<usize, EngineError> {
+    let workflows: HashSet<Option<&str>> = sessions.iter().map(|session| session.workflow.as_deref()).collect();
+    let mut size = BATCH;
+    for workflow in workflows {
+        if engine.begins_with_conditions(workflow).await? {
+            size = BATCH_WITH_CONDITIONS;
         }
     }
-    Ok(())
+    Ok(size)
 }
 
-/// What became of one session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
-    pub cohort: Registered,
-    pub subject: Registered,
-    /// None when it was left out with its subject, which is archived.
-    pub experiment: Option<Registered>,
-    /// Series that were added.
-    pub scans: usize,
+/// Counts what batches did. A dry run makes a subject in each batch that speaks of it; it counts once.
+#[derive(Default)]
+struct Tally {
+    summary: Summary,
+    cohorts: HashSet<String>,
+    subjects: HashSet<(String, String)>,
+    /// Subjects whose difference was reported with an earlier session.
+    compared: HashSet<(String, String)>,
 }
 
-impl Summary {
-    fn add(&mut self, outcome: &Outcome) {
+impl Tally {
+    /// Writes a batch. On an error nothing more can be written; it says from where on.
+    async fn write(
+        &mut self,
+        engine: &Engine,
+        batch: &[Session],
+        actor: &Actor,
+        keep: bool,
+    ) -> Result<(), (String, EngineError)> {
+        let stopped = |session: &Session, error: EngineError| (session.place.clone(), error);
+        let Some(first) = batch.first() else { return Ok(()) };
+        match retried(async || write_batch(engine, batch, actor, keep).await).await {
+            Ok(outcomes) => {
+                batch.iter().zip(outcomes).for_each(|(session, outcome)| self.add(session, outcome));
+                return Ok(());
+            }
+            Err(error) if is_of_a_session(&error) => tracing::warn!(%error, "a batch is written session by session"),
+            Err(error) => return Err(stopped(first, error)),
+        }
+        let mut failed = Vec::new();
+        for session in batch {
+            let one = std::slice::from_ref(session);
+            match retried(async || write_batch(engine, one, actor, keep).await).await {
+                Ok(outcomes) => outcomes.into_iter().for_each(|outcome| self.add(session, outcome)),
+                Err(error) if is_of_a_session(&error) => failed.push((session, error)),
+                Err(error) => return Err(stopped(session, error)),
+            }
+        }
+        // It is not the sessions then.
+        if failed.len() == batch.len() && batch.len() > 1 {
+            let (session, error) = failed.swap_remove(0);
+            return Err(stopped(session, error));
+        }
+        let problem = |(session, error): (&Session, EngineError)| RowProblem {
+            place: session.place.clone(),
+            message: error.to_string(),
+        };
+        self.summary.failed.extend(failed.into_iter().map(problem));
+        Ok(())
+    }
+
+    fn add(&mut self, session: &Session, outcome: Outcome) {
+        let summary = &mut self.summary;
+        let subject = (session.cohort.to_string(), session.subject.to_string());
+        for difference in outcome.differences {
+            if difference.field != DATE_OF_BIRTH || self.compared.insert(subject.clone()) {
+                summary.differences.push(difference);
+            }
+        }
         if !outcome.experiment.is_some_and(|experiment| experiment.is_new) {
-            self.known += 1;
+            summary.known += 1;
             return;
         }
-        self.cohorts += usize::from(outcome.cohort.is_new);
-        self.subjects += usize::from(outcome.subject.is_new);
-        self.experiments += 1;
-        self.scans += outcome.scans;
+        summary.cohorts += usize::from(outcome.cohort.is_new && self.cohorts.insert(subject.0.clone()));
+        summary.subjects += usize::from(outcome.subject.is_new && self.subjects.insert(subject));
+        summary.experiments += 1;
+        summary.scans += outcome.scans;
+    }
+}
+
+/// Whether one session may be at fault, and others can be written: the database refused what a statement says.
+fn is_of_a_session(error: &EngineError) -> bool {
+    match error {
+        EngineError::Database(
+            DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)),
+        ) => {
+            matches!(**error, sea_orm::SqlxError::Database(_) | sea_orm::SqlxError::Encode(_))
+        }
+        error => !matches!(error, EngineError::Database(_) | EngineError::NoInterpreter(_)) && !error.is_transient(),
     }
 }
 
 /// Registers a subject without experiments, with its cohort, and gives the ids that external systems have for it where
-/// there are none yet.
+/// it is new. One that is there is left as it is, with what differs.
 ///
 /// # Errors
 /// When the database fails.
@@ -104,55 +169,8 @@ pub async fn register_subject(
     subject: &Label,
     date_of_birth: Option<NaiveDate>,
     external_ids: &[(Label, String)],
-) -> Result<Registered, EngineError> {
-    let mut tries = 1;
-    loop {
-        match try_subject(engine, cohort, subject, date_of_birth, external_ids).await {
-            Err(error) if may_try_again(&error, tries).await => tries += 1,
-            outcome => return outcome,
-        }
-    }
-}
-
-/// Tries before giving up.
-const MOST_TRIES: u64 = 8;
-
-/// Whether doing it again may succeed: somebody else registered the same at the same moment, or it lost against another
-/// transaction. Waits a little before it says yes.
-async fn may_try_again(error: &EngineError, tries: u64) -> bool {
-    let again = match error {
-        EngineError::Duplicate { .. } => true,
-        EngineError::Database(error) if database::is_duplicate(error) => true,
-        error => error.is_transient(),
-    };
-    if again && tries < MOST_TRIES {
-        tokio::time::sleep(std::time::Duration::from_millis(2 * tries * tries)).await;
-    }
-    again && tries < MOST_TRIES
-}
-
-async fn try_subject(
-    engine: &Engine,
-    cohort: &Label,
-    subject: &Label,
-    date_of_birth: Option<NaiveDate>,
-    external_ids: &[(Label, String)],
-) -> Result<Registered, EngineError> {
-    let transaction = engine.database().begin().await?;
-    let cohort = register::cohort(&*transaction, cohort).await?;
-    if let Some(id) = register::archived_subject(&*transaction, cohort.id, subject).await? {
-        return Ok(Registered { id, is_new: false });
-    }
-    let subject = register::subject(&*transaction, cohort.id, subject, date_of_birth).await?;
-    if subject.is_new {
-        for (system, external_id) in external_ids {
-            let known = register::external_system(&*transaction, system, engine.clock().now()).await?;
-            let linked = Linked::Subject(subject.id);
-            set_link(&*transaction, linked, known.id, system.as_str(), external_id).await?;
-        }
-    }
-    transaction.commit().await?;
-    Ok(subject)
+) -> Result<(RegisteredSubject, Vec<Difference>), EngineError> {
+    retried(async || try_subject(engine, cohort, subject, date_of_birth, external_ids).await).await
 }
 
 /// Registers one session with everything that belongs to it, in one transaction. One that is there already is left as
@@ -161,124 +179,74 @@ async fn try_subject(
 /// # Errors
 /// When its workflow does not exist, or the database fails; nothing is written then.
 pub async fn register_session(engine: &Engine, session: &Session, actor: &Actor) -> Result<Outcome, EngineError> {
+    let outcomes = retried(async || write_batch(engine, std::slice::from_ref(session), actor, true).await).await?;
+    outcomes.into_iter().next().ok_or(EngineError::MovedOn)
+}
+
+/// Tries before giving up.
+const MOST_TRIES: u64 = 8;
+
+/// Does it, and does it again when another caller registered the same at the same moment, or when it lost against another
+/// transaction.
+async fn retried<T, F>(mut verb: impl FnMut() -> F) -> Result<T, EngineError>
+where
+    F: Future<Output = Result<T, EngineError>>,
+{
     let mut tries = 1;
     loop {
-        match try_session(engine, session, actor).await {
-            Err(error) if may_try_again(&error, tries).await => tries += 1,
+        match verb().await {
+            Err(error) if may_succeed_again(&error) && tries < MOST_TRIES => {
+                tokio::time::sleep(std::time::Duration::from_millis(2 * tries * tries)).await;
+                tries += 1;
+            }
             outcome => return outcome,
         }
     }
 }
 
-async fn try_session(engine: &Engine, session: &Session, actor: &Actor) -> Result<Outcome, EngineError> {
-    let transaction = engine.database().begin().await?;
-    let cohort = register::cohort(&*transaction, &session.cohort).await?;
-    // What was archived does not come back with the next reading of the same list.
-    if let Some(id) = register::archived_subject(&*transaction, cohort.id, &session.subject).await? {
-        return Ok(Outcome { cohort, subject: Registered { id, is_new: false }, experiment: None, scans: 0 });
+fn may_succeed_again(error: &EngineError) -> bool {
+    match error {
+        EngineError::Duplicate { .. } => true,
+        EngineError::Database(error) if database::is_duplicate(error) => true,
+        error => error.is_transient(),
     }
-    let subject = register::subject(&*transaction, cohort.id, &session.subject, session.date_of_birth).await?;
-    if let Some(id) = register::known_experiment(&*transaction, subject.id, &session.experiment).await? {
-        let experiment = Some(Registered { id, is_new: false });
-        return Ok(Outcome { cohort, subject, experiment, scans: 0 });
-    }
-    let new = NewExperiment {
-        subject_id: subject.id,
-        label: session.experiment.clone(),
-        scandate: session.scandate,
-        workflow: session.workflow.clone(),
-        variables: session.variables.clone(),
-    };
-    let (transaction, experiment) = engine.create_experiment_in(transaction, &new, actor).await?;
-    let scans = register_parts(engine, &transaction, session, experiment.id).await?;
-    transaction.commit().await?;
-    engine.dispatched().notify_one();
-    Ok(Outcome { cohort, subject, experiment: Some(Registered { id: experiment.id, is_new: true }), scans })
 }
 
-async fn register_parts(
+async fn try_subject(
     engine: &Engine,
-    transaction: &WriteTransaction,
-    session: &Session,
-    experiment_id: i32,
-) -> Result<usize, EngineError> {
-    let mut wanted: BTreeMap<i32, usize> = BTreeMap::new();
-    for scan in &session.scans {
-        let scantype = register::scantype(&**transaction, &scan.modality, &scan.protocol).await?;
-        *wanted.entry(scantype.id).or_default() += 1;
-    }
-    let scans = register::scans(&**transaction, experiment_id, &wanted).await?;
-    if scans > 0 {
-        let event = Event::new("add_scan", "experiment", experiment_id, session.experiment.as_str())
-            .of_experiment(experiment_id);
-        audit::record(&**transaction, event.after(serde_json::json!({ "scans": scans }))).await?;
-    }
-    for (system, external_id) in &session.external_ids {
-        let known = register::external_system(&**transaction, system, engine.clock().now()).await?;
-        let linked = Linked::Experiment(experiment_id);
-        set_link(&**transaction, linked, known.id, system.as_str(), external_id).await?;
-    }
-    Ok(scans)
-}
-
-/// What a dry run has counted as added so far.
-#[derive(Default)]
-struct Planned {
-    cohorts: HashMap<String, Option<i32>>,
-    subjects: HashMap<(String, String), PlannedSubject>,
-}
-
-/// What a dry run found of a subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PlannedSubject {
-    New,
-    Known(i32),
-    Archived,
-}
-
-async fn planned_subject(
-    connection: &impl ConnectionTrait,
-    cohort_id: Option<i32>,
+    cohort: &Label,
     label: &Label,
-) -> Result<PlannedSubject, DbErr> {
-    let Some(cohort_id) = cohort_id else { return Ok(PlannedSubject::New) };
-    if register::archived_subject(connection, cohort_id, label).await?.is_some() {
-        return Ok(PlannedSubject::Archived);
-    }
-    let subjects = subject::Entity::in_use().filter(subject::Column::CohortId.eq(cohort_id));
-    let found = subjects.filter(subject::Column::Label.eq(label.as_str())).one(connection).await?;
-    Ok(found.map_or(PlannedSubject::New, |subject| PlannedSubject::Known(subject.id)))
-}
-
-impl Planned {
-    async fn add(&mut self, engine: &Engine, session: &Session, summary: &mut Summary) -> Result<(), EngineError> {
-        let connection = engine.database().reader();
-        let cohort = session.cohort.to_string();
-        if !self.cohorts.contains_key(&cohort) {
-            let found = cohort::Entity::find().filter(cohort::Column::Label.eq(&cohort)).one(connection).await?;
-            summary.cohorts += usize::from(found.is_none());
-            self.cohorts.insert(cohort.clone(), found.map(|cohort| cohort.id));
+    date_of_birth: Option<NaiveDate>,
+    external_ids: &[(Label, String)],
+) -> Result<(RegisteredSubject, Vec<Difference>), EngineError> {
+    let transaction = engine.database().begin().await?;
+    let cohort = register::cohort(&*transaction, cohort).await?;
+    let key = (cohort.id, label.to_string());
+    let mut subjects = register::subjects(&*transaction, &[(key.clone(), date_of_birth)].into()).await?;
+    let subject = subjects.remove(&key).ok_or(EngineError::MovedOn)?;
+    let mut differences = Vec::new();
+    let linked = Linked::Subject(subject.id);
+    if subject.is_new {
+        for (system, external_id) in external_ids {
+            let known = register::external_system(&*transaction, system, engine.clock().now()).await?;
+            set_link(&*transaction, linked, known.id, system.as_str(), external_id).await?;
         }
-        let cohort_id = self.cohorts[&cohort];
-        let key = (cohort, session.subject.to_string());
-        if !self.subjects.contains_key(&key) {
-            let found = planned_subject(connection, cohort_id, &session.subject).await?;
-            summary.subjects += usize::from(found == PlannedSubject::New);
-            self.subjects.insert(key.clone(), found);
-        }
-        let known = match self.subjects[&key] {
-            PlannedSubject::New => false,
-            PlannedSubject::Archived => true,
-            PlannedSubject::Known(id) => {
-                register::known_experiment(connection, id, &session.experiment).await?.is_some()
+    } else if !subject.is_archived {
+        let mut compare = |field: String, stored: Option<String>, given: &str| {
+            if stored.as_deref() != Some(given) {
+                let (of, stored) = (label.to_string(), stored.unwrap_or_else(|| "nothing".to_owned()));
+                differences.push(Difference { place: String::new(), of, field, stored, given: given.to_owned() });
             }
         };
-        if known {
-            summary.known += 1;
-        } else {
-            summary.experiments += 1;
-            summary.scans += session.scans.len();
+        if let Some(given) = date_of_birth {
+            compare(DATE_OF_BIRTH.to_owned(), subject.date_of_birth.map(|date| date.to_string()), &given.to_string());
         }
-        Ok(())
+        for (system, given) in external_ids {
+            let known = register::external_system(&*transaction, system, engine.clock().now()).await?;
+            let stored = crate::study::link::link_of(&*transaction, linked, known.id).await?;
+            compare(format!("external_ids.{system}"), stored, given);
+        }
     }
+    transaction.commit().await?;
+    Ok((subject, differences))
 }

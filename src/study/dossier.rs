@@ -36,6 +36,7 @@ pub struct Dossier {
     pub date_of_birth: Option<chrono::NaiveDate>,
     pub cohort_id: i32,
     pub cohort: String,
+    #[serde(serialize_with = "super::json::plain_pairs")]
     pub variables: Vec<(String, serde_json::Value)>,
     pub scans: Vec<ScanCount>,
     pub external_ids: BTreeMap<String, String>,

@@ -69,6 +69,38 @@ pub async fn set_link(
     audit::record(connection, link_event("link", linked, system).changed(&before, &after)).await
 }
 
+/// Sets the ids that external systems have for experiments that have none yet. A helper as [`set_link`], with a statement for each
+/// thousand.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn add_experiment_links(connection: &impl ConnectionTrait, links: &[NewLink<'_>]) -> Result<(), DbErr> {
+    use external_experiment_links::{ActiveModel, Entity};
+    for chunk in links.chunks(1000) {
+        let rows = chunk.iter().map(|link| ActiveModel {
+            id: NotSet,
+            external_id: Set(link.external_id.to_owned()),
+            experiment_id: Set(link.experiment_id),
+            external_system_id: Set(link.system_id),
+        });
+        Entity::insert_many(rows).exec_without_returning(connection).await?;
+    }
+    let events = links.iter().map(|link| {
+        let (before, after) = (json!({ "external_id": null }), json!({ "external_id": link.external_id }));
+        link_event("link", Linked::Experiment(link.experiment_id), link.system).changed(&before, &after)
+    });
+    audit::record_many(connection, events.collect()).await
+}
+
+/// The id that an external system has for an experiment.
+#[derive(Debug, Clone, Copy)]
+pub struct NewLink<'a> {
+    pub experiment_id: i32,
+    pub system_id: i32,
+    pub system: &'a str,
+    pub external_id: &'a str,
+}
+
 fn link_event(verb: &'static str, linked: Linked, system: &str) -> Event {
     match linked {
         Linked::Cohort(id) => Event::new(verb, "cohort", id, system),
@@ -78,7 +110,11 @@ fn link_event(verb: &'static str, linked: Linked, system: &str) -> Event {
 }
 
 /// The address or id that a system has for it now.
-async fn link_of(connection: &impl ConnectionTrait, linked: Linked, system_id: i32) -> Result<Option<String>, DbErr> {
+pub async fn link_of(
+    connection: &impl ConnectionTrait,
+    linked: Linked,
+    system_id: i32,
+) -> Result<Option<String>, DbErr> {
     Ok(match linked {
         Linked::Cohort(id) => {
             use external_cohort_urls::{Column, Entity};

@@ -5,7 +5,9 @@
 pub mod board;
 pub mod dossier;
 pub mod files;
+pub mod json;
 pub mod label;
+pub mod limits;
 pub mod link;
 pub mod listing;
 pub mod overview;

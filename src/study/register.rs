@@ -74,6 +74,103 @@ pub async fn subject(
     Ok(Registered { id: row.id, is_new: true })
 }
 
+/// A subject, found or made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RegisteredSubject {
+    pub id: i32,
+    pub is_new: bool,
+    /// Archived ones are found when none in use has the label.
+    pub is_archived: bool,
+    /// As it is stored.
+    pub date_of_birth: Option<NaiveDate>,
+}
+
+/// Subjects by cohort and label. Those that are not there are made with the date of birth that is given; that of others is left alone.
+/// A statement for each thousand.
+///
+/// # Errors
+/// When the database cannot be written.
+pub async fn subjects(
+    connection: &impl ConnectionTrait,
+    wanted: &BTreeMap<(i32, String), Option<NaiveDate>>,
+) -> Result<HashMap<(i32, String), RegisteredSubject>, DbErr> {
+    let mut found = find_subjects(connection, wanted.keys()).await?;
+    let missing: Vec<(&(i32, String), &Option<NaiveDate>)> =
+        wanted.iter().filter(|(key, _)| !found.contains_key(*key)).collect();
+    let row = |((cohort_id, label), born): &(&(i32, String), &Option<NaiveDate>)| subject::ActiveModel {
+        id: NotSet,
+        label: Set(label.clone()),
+        date_of_birth: Set(**born),
+        cohort_id: Set(*cohort_id),
+        ..Default::default()
+    };
+    let rows: Vec<subject::ActiveModel> = missing.iter().map(row).collect();
+    for chunk in rows.chunks(CHUNK) {
+        subject::Entity::insert_many(chunk.to_vec()).exec_without_returning(connection).await?;
+    }
+    let mut made = find_subjects(connection, missing.iter().map(|(key, _)| *key)).await?;
+    let event = |((cohort_id, label), born): &(&(i32, String), &Option<NaiveDate>)| {
+        let id = made.get(&(*cohort_id, label.clone()))?.id;
+        let after = serde_json::json!({ "cohort_id": cohort_id, "date_of_birth": born });
+        Some(Event::new("create", "subject", id, label).after(after))
+    };
+    let events: Vec<Event> = missing.iter().filter_map(event).collect();
+    audit::record_many(connection, events).await?;
+    made.values_mut().for_each(|subject| subject.is_new = true);
+    found.extend(made);
+    Ok(found)
+}
+
+async fn find_subjects<'a>(
+    connection: &impl ConnectionTrait,
+    keys: impl Iterator<Item = &'a (i32, String)>,
+) -> Result<HashMap<(i32, String), RegisteredSubject>, DbErr> {
+    use subject::Column;
+    let mut found = HashMap::new();
+    let mut by_cohort: BTreeMap<i32, Vec<&str>> = BTreeMap::new();
+    for (cohort_id, label) in keys {
+        by_cohort.entry(*cohort_id).or_default().push(label);
+    }
+    for (cohort_id, labels) in by_cohort {
+        for labels in labels.chunks(CHUNK) {
+            let all = subject::Entity::visible().filter(Column::CohortId.eq(cohort_id));
+            let all = all.filter(Column::Label.is_in(labels.iter().copied()));
+            // The one in use has the lowest: 0.
+            for row in all.order_by_asc(Column::ArchiveId).all(connection).await? {
+                let known = RegisteredSubject {
+                    id: row.id,
+                    is_new: false,
+                    is_archived: row.archive_id != 0,
+                    date_of_birth: row.date_of_birth,
+                };
+                found.entry((cohort_id, row.label)).or_insert(known);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Experiments by subject and label, those in use before archived ones; only those that are there.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn known_experiments(
+    connection: &impl ConnectionTrait,
+    wanted: &[(i32, &str)],
+) -> Result<HashMap<(i32, String), experiment::Model>, DbErr> {
+    use experiment::Column;
+    let mut found = HashMap::new();
+    for chunk in wanted.chunks(CHUNK) {
+        let all = experiment::Entity::visible()
+            .filter(Column::SubjectId.is_in(chunk.iter().map(|(subject_id, _)| *subject_id)))
+            .filter(Column::Label.is_in(chunk.iter().map(|(_, label)| *label)));
+        for row in all.order_by_asc(Column::ArchiveId).all(connection).await? {
+            found.entry((row.subject_id, row.label.clone())).or_insert(row);
+        }
+    }
+    Ok(found)
+}
+
 /// The experiment with this label of the subject, when there is one.
 ///
 /// # Errors
@@ -89,38 +186,6 @@ pub async fn find_experiment(
         .filter(experiment::Column::ArchiveId.eq(0))
         .one(connection)
         .await
-}
-
-/// The archived subject with this label, when there is none in use.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn archived_subject(
-    connection: &impl ConnectionTrait,
-    cohort_id: i32,
-    label: &Label,
-) -> Result<Option<i32>, DbErr> {
-    use subject::Column;
-    let all =
-        subject::Entity::visible().filter(Column::CohortId.eq(cohort_id)).filter(Column::Label.eq(label.as_str()));
-    // The one in use has the lowest: 0.
-    let found = all.order_by_asc(Column::ArchiveId).one(connection).await?;
-    Ok(found.filter(|row| row.archive_id != 0).map(|row| row.id))
-}
-
-/// The experiment with this label, the one in use before an archived one.
-///
-/// # Errors
-/// When the database cannot be read.
-pub async fn known_experiment(
-    connection: &impl ConnectionTrait,
-    subject_id: i32,
-    label: &Label,
-) -> Result<Option<i32>, DbErr> {
-    use experiment::Column;
-    let all = experiment::Entity::visible().filter(Column::SubjectId.eq(subject_id));
-    let all = all.filter(Column::Label.eq(label.as_str())).order_by_asc(Column::ArchiveId);
-    Ok(all.one(connection).await?.map(|row| row.id))
 }
 
 /// The scantype with this protocol. The modality of one that is there is left alone: protocols are unique.
@@ -140,35 +205,37 @@ pub async fn scantype(connection: &impl ConnectionTrait, modality: &str, protoco
     Ok(Registered { id: row.id, is_new: true })
 }
 
-/// Adds what is missing so that the experiment has `wanted` scans of each type. Gives the number added.
+/// The scantypes with these protocols: id and modality by protocol, only those that are there.
+///
+/// # Errors
+/// When the database cannot be read.
+pub async fn known_scantypes(
+    connection: &impl ConnectionTrait,
+    protocols: impl Iterator<Item = &str>,
+) -> Result<HashMap<String, (i32, String)>, DbErr> {
+    let protocols: Vec<&str> = protocols.collect();
+    let mut found = HashMap::new();
+    for chunk in protocols.chunks(CHUNK) {
+        let all = scantype::Entity::find().filter(scantype::Column::Protocol.is_in(chunk.iter().copied()));
+        found.extend(all.all(connection).await?.into_iter().map(|row| (row.protocol, (row.id, row.modality))));
+    }
+    Ok(found)
+}
+
+/// Adds scans to new experiments: ids of the experiment and of the scantype.
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn scans(
-    connection: &impl ConnectionTrait,
-    experiment_id: i32,
-    wanted: &BTreeMap<i32, usize>,
-) -> Result<usize, DbErr> {
-    let mut there: HashMap<i32, usize> = HashMap::new();
-    for scan in scan::Entity::visible().filter(scan::Column::ExperimentId.eq(experiment_id)).all(connection).await? {
-        *there.entry(scan.scantype_id).or_default() += 1;
-    }
-    let mut rows = Vec::new();
-    for (scantype_id, count) in wanted {
-        let missing = count.saturating_sub(there.get(scantype_id).copied().unwrap_or(0));
-        rows.extend((0..missing).map(|_| scan::ActiveModel {
+pub async fn add_scans(connection: &impl ConnectionTrait, scans: &[(i32, i32)]) -> Result<(), DbErr> {
+    for chunk in scans.chunks(CHUNK) {
+        let rows = chunk.iter().map(|(experiment_id, scantype_id)| scan::ActiveModel {
             id: NotSet,
-            experiment_id: Set(experiment_id),
+            experiment_id: Set(*experiment_id),
             scantype_id: Set(*scantype_id),
-        }));
+        });
+        scan::Entity::insert_many(rows).exec_without_returning(connection).await?;
     }
-    let added = rows.len();
-    if added > 0 {
-        for chunk in rows.chunks(CHUNK) {
-            scan::Entity::insert_many(chunk.to_vec()).exec_without_returning(connection).await?;
-        }
-    }
-    Ok(added)
+    Ok(())
 }
 
 /// The external system with this name; a new one has no address until somebody gives it.

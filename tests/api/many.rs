@@ -159,3 +159,43 @@ async fn work_goes_on_when_the_caller_goes_away_and_its_answer_waits() {
     assert_eq!(answer.header("idempotency-replayed"), "true");
     assert_eq!(answer.expect(200)["subjects"], 1000);
 }
+
+/// Whole numbers of any size come back as they were, on every way in; a protocol has one modality; what differs is reported.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_keeps_whole_numbers_whole_and_says_what_differs() {
+    for backend in [Backend::Sqlite, Backend::Postgres, Backend::Mariadb] {
+        let server = Server::study(backend).await;
+        let admin = server.admin();
+        // As text: macros of Rust know no numbers of this size.
+        let list = |scandate: &str, uid: &str| -> Value {
+            let text = r#"[{"cohort": "c", "label": "p1", "date_of_birth": "1950-01-01", "experiments": [
+                {"label": "ct1", "scandate": "2024-01-01", "scans": [{"modality": "CT", "protocol": "Head"}]},
+                {"label": "mr1", "scandate": "2024-01-02", "scans": [{"modality": "MR", "protocol": "Head"}]},
+                {"label": "e1", "scandate": "DATE", "variables": {"uid": UID, "deep": {"list": [UID, -UID]}, "half": 0.5}}]}]"#;
+            serde_json::from_str(&text.replace("DATE", scandate).replace("UID", uid)).unwrap()
+        };
+        let uid = "12345678901234567890123";
+        let first = admin.post("/api/v2/import", list("2024-01-01", uid)).await.expect(200);
+        assert_eq!((&first["experiments"], &first["errors"]), (&json!(2), &json!(1)), "{first}");
+        let refused = first["results"][0]["experiments"][1]["error"].as_str().unwrap();
+        assert!(refused.contains("'Head' is of the modality CT here, not MR"), "{refused}");
+        let kept = admin.get("/api/v2/cohorts/c/subjects/p1/experiments/e1").await.expect(200);
+        let wanted = format!(r#"{{"deep":{{"list":[{uid},-{uid}]}},"half":0.5,"uid":{uid}}}"#);
+        assert_eq!(kept["variable_map"].to_string(), wanted);
+
+        let again = admin.post("/api/v2/import", list("2024-01-01", uid)).await.expect(200);
+        assert_eq!(again["results"][0]["experiments"][2]["differences"], json!([]));
+        let changed = list("2024-02-02", "98765432109876543210987");
+        for _ in 0..2 {
+            let again = admin.post("/api/v2/import", changed.clone()).await.expect(200);
+            let told = again["results"][0]["experiments"][2]["differences"].as_array().unwrap();
+            let fields: Vec<&str> = told.iter().map(|one| one["field"].as_str().unwrap()).collect();
+            assert_eq!(fields, ["scan_date", "var:deep", "var:uid"], "{again}");
+            assert_eq!((&told[2]["stored"], &told[2]["given"]), (&json!(uid), &json!("98765432109876543210987")));
+        }
+        let born = json!([{ "cohort": "c", "label": "p1", "date_of_birth": "1951-01-01" }]);
+        let again = admin.post("/api/v2/import", born).await.expect(200);
+        let wanted = json!([{ "field": "date_of_birth", "stored": "1950-01-01", "given": "1951-01-01" }]);
+        assert_eq!(again["results"][0]["differences"], wanted);
+    }
+}

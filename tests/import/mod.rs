@@ -1,5 +1,9 @@
 //! Bringing in data sets and tables.
 
+mod batches;
+mod data_sets;
+mod tables;
+
 use std::path::{Path, PathBuf};
 
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -31,7 +35,7 @@ fn read_bids(folder: &Path) -> Intake {
 }
 
 async fn write(study: &Study, intake: &Intake, dry_run: bool) -> Summary {
-    import::write(&study.engine, &intake.sessions, &study.actor(), dry_run, || {}).await.unwrap()
+    import::write(&study.engine, &intake.sessions, &study.actor(), dry_run, |_| {}).await.unwrap()
 }
 
 async fn the_faces_come_in_once(study: Study) {
@@ -42,7 +46,10 @@ async fn the_faces_come_in_once(study: Study) {
     assert!(intake.notes.iter().any(|note| note.starts_with("16 dates of birth: 1 January")), "{:?}", intake.notes);
     assert!(intake.notes.iter().any(|note| note.starts_with("16 scan dates: the earliest date")), "{:?}", intake.notes);
     let planned = write(&study, &intake, true).await;
-    assert_eq!(planned, Summary { cohorts: 1, subjects: 16, experiments: 32, scans: planned.scans, known: 0 });
+    assert_eq!(
+        planned,
+        Summary { cohorts: 1, subjects: 16, experiments: 32, scans: planned.scans, ..Summary::default() }
+    );
     let connection = study.engine.database().reader();
     assert!(experiment::Entity::find().all(connection).await.unwrap().is_empty(), "a dry run writes nothing");
 
@@ -107,7 +114,7 @@ async fn the_synthetic_set_comes_in_with_the_columns_of_its_sessions() {
     let intake = read_bids(&folder("tests/data/bids-synthetic"));
     assert_eq!(intake.problems, []);
     let summary = write(&study, &intake, false).await;
-    assert_eq!(summary, Summary { cohorts: 1, subjects: 5, experiments: 10, scans: 40, known: 0 });
+    assert_eq!(summary, Summary { cohorts: 1, subjects: 5, experiments: 10, scans: 40, ..Summary::default() });
     let connection = study.engine.database().reader();
     let experiments = experiment::Entity::find().all(connection).await.unwrap();
     let first = experiments.iter().find(|row| row.label == "sub-01_ses-01").unwrap();
@@ -166,7 +173,7 @@ async fn a_table_comes_in_with_variables_and_ids() {
     assert_eq!(intake.problems, []);
     assert!(intake.notes[0].contains("'colour'"), "{:?}", intake.notes);
     let summary = write(&study, &intake, false).await;
-    assert_eq!(summary, Summary { cohorts: 1, subjects: 2, experiments: 3, scans: 0, known: 0 });
+    assert_eq!(summary, Summary { cohorts: 1, subjects: 2, experiments: 3, scans: 0, ..Summary::default() });
     assert_eq!(write(&study, &intake, false).await.known, 3);
     let connection = study.engine.database().reader();
     let links = external_experiment_links::Entity::find().all(connection).await.unwrap();
@@ -192,8 +199,8 @@ fn every_bad_row_is_told_with_its_line() {
     let told: Vec<String> = intake.problems.iter().map(ToString::to_string).collect();
     let wanted = [
         "line 3: subject: is empty",
-        "line 4: date_of_birth: 'soon' is not a date like 1980-12-31",
-        "line 5: scan_date: 'someday' is not a date like 2024-12-31 or 2024-12-31T09:30:00",
+        "line 4: date_of_birth: 'soon' is not a date; wanted is one like 1980-12-31",
+        "line 5: scan_date: 'someday' is not a date and time; wanted is one like 2024-03-01T10:00:00",
         "line 6: date_of_birth: line 2 says 1950-02-03 for s1",
         "line 7: experiment: a of s1 is in line 2 already",
         "line 8: has 2 cells, the header has 4",

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use axum::extract::State;
 use chrono::{NaiveDate, NaiveDateTime};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::EntityTrait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -18,14 +18,14 @@ use crate::api::output::Addresses;
 use crate::api::state::{self, StateBody};
 use crate::app::App;
 use crate::engine::Actor;
-use crate::entity::{external_system, scantype};
+use crate::entity::external_system;
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleStateUpdate};
-use crate::import::{ScanKind, Session, register_session, register_subject};
+use crate::import::{Difference, ScanKind, Session, register_session, register_subject};
 use crate::study::listing::Named;
-use crate::study::register::Registered;
+use crate::study::register::{self, Registered};
 use crate::study::visible::sees_all;
-use crate::study::{Label, Reference, VariableValue};
+use crate::study::{Label, Reference, VariableValue, limits};
 
 /// Things in one request at most, so that it ends in time.
 const MOST: usize = 1000;
@@ -164,6 +164,8 @@ pub(super) struct ImportResult {
     /// Whether the subject was added.
     is_new: bool,
     experiments: Vec<ImportedExperimentResult>,
+    /// Where the subject that is stored differs from the one that was sent; it is left as it is.
+    differences: Vec<ImportDifference>,
     /// Why the subject was not taken.
     error: Option<String>,
 }
@@ -174,8 +176,39 @@ pub(super) struct ImportedExperimentResult {
     experiment: Option<Summary>,
     /// Whether the experiment was added; one that was there already is left as it is.
     is_new: bool,
+    /// Where the experiment that is stored differs from the one that was sent; it is left as it is.
+    differences: Vec<ImportDifference>,
     /// Why the experiment was not taken.
     error: Option<String>,
+}
+
+impl ImportedExperimentResult {
+    fn wrong(error: String) -> Self {
+        Self { experiment: None, is_new: false, differences: Vec::new(), error: Some(error) }
+    }
+}
+
+/// A field of something that is stored, with another value in the request. To change it, use the resource itself.
+#[derive(Serialize, ToSchema)]
+pub(super) struct ImportDifference {
+    /// `date_of_birth`, `scan_date`, `workflow`, `var:NAME`, `id:SYSTEM`, `external_ids.SYSTEM`, `scans of PROTOCOL`.
+    #[schema(example = "scan_date")]
+    field: String,
+    #[schema(example = "2024-01-02T10:00:00")]
+    stored: String,
+    #[schema(example = "2024-01-03T10:00:00")]
+    given: String,
+}
+
+impl ImportDifference {
+    fn new(difference: &Difference) -> Self {
+        let Difference { field, stored, given, .. } = difference;
+        Self { field: field.clone(), stored: stored.clone(), given: given.clone() }
+    }
+}
+
+fn shown(differences: &[Difference]) -> Vec<ImportDifference> {
+    differences.iter().map(ImportDifference::new).collect()
 }
 
 #[derive(Serialize, ToSchema)]
@@ -190,9 +223,9 @@ pub(super) struct ImportAnswer {
     errors: usize,
 }
 
-/// Takes in a list of subjects with their experiments. What is there already, by its labels, is left as it is, so that
-/// the same list may come again; what is wrong is told by item and keeps nothing else out. At most 1000 subjects and
-/// 1000 experiments. What was archived stays archived.
+/// Takes in a list of subjects with their experiments. What is stored already, by its labels, is left as it is, so that
+/// the same list may be sent again; where it differs from the list is reported in `differences`. Errors are reported by item and keep
+/// no other item out. At most 1000 subjects and 1000 experiments. Archived subjects and experiments stay archived.
 #[utoipa::path(post, path = "/import", tag = "service", request_body = Vec<ImportedSubject>,
     security(("login" = ["sample_add"])), responses((status = 200, body = ImportAnswer)))]
 pub(super) async fn import_subjects(
@@ -254,9 +287,7 @@ fn read_external_ids(item: &Value, systems: &BTreeSet<String>) -> Result<Vec<(La
             return Err(format!("external_ids: there is no external system '{name}'"));
         }
         let id = String::read(value).map_err(|problem| format!("external_ids: {name} {problem}"))?;
-        if id.chars().count() > 1024 {
-            return Err(format!("external_ids: {name} has more than 1024 characters"));
-        }
+        limits::external_id(&id).map_err(|problem| format!("external_ids: {name} {problem}"))?;
         Ok((name, id))
     };
     entries.iter().map(entry).collect()
@@ -270,9 +301,7 @@ fn read_session(subject: &ReadSubject, item: &Value, systems: &BTreeSet<String>)
     let mut variables = Vec::new();
     if let Some(given) = given("variables") {
         for (name, value) in given.as_object().ok_or("variables must be an object")? {
-            if name.is_empty() || name.chars().count() > 255 || name.contains('\0') {
-                return Err(format!("variables: '{name}' is no name"));
-            }
+            limits::variable_name(name).map_err(|problem| format!("variables: {problem}"))?;
             variables.push((name.clone(), VariableValue::from_json(value.clone())));
         }
     }
@@ -287,6 +316,7 @@ fn read_session(subject: &ReadSubject, item: &Value, systems: &BTreeSet<String>)
     }
     let workflow = given("workflow").map(String::read).transpose().map_err(|problem| format!("workflow {problem}"))?;
     Ok(Session {
+        place: format!("experiment {label}"),
         cohort: subject.cohort.clone(),
         subject: subject.label.clone(),
         date_of_birth: subject.date_of_birth,
@@ -306,8 +336,13 @@ async fn import_subject(
     systems: &BTreeSet<String>,
     item: &Value,
 ) -> Result<ImportResult, HttpError> {
-    let wrong =
-        |error: String| ImportResult { subject: None, is_new: false, experiments: Vec::new(), error: Some(error) };
+    let wrong = |error: String| ImportResult {
+        subject: None,
+        is_new: false,
+        experiments: Vec::new(),
+        differences: Vec::new(),
+        error: Some(error),
+    };
     let subject = match read_subject(item, systems) {
         Ok(subject) => subject,
         Err(error) => return Ok(wrong(error)),
@@ -327,7 +362,7 @@ async fn import_subject(
     let registered =
         register_subject(&app.engine, &subject.cohort, &subject.label, subject.date_of_birth, &subject.external_ids)
             .await;
-    let registered = match registered.map_err(HttpError::from) {
+    let (registered, differences) = match registered.map_err(HttpError::from) {
         Ok(registered) => registered,
         Err(error) => return Ok(wrong(told(&error))),
     };
@@ -340,12 +375,13 @@ async fn import_subject(
         };
         experiments.push(match session {
             Ok(session) => import_session(app, addresses, actor, &session).await?,
-            Err(error) => ImportedExperimentResult { experiment: None, is_new: false, error: Some(error) },
+            Err(error) => ImportedExperimentResult::wrong(error),
         });
     }
     let named = Named { id: registered.id, label: subject.label.to_string() };
     let subject = Some(addresses.summary("subjects", named));
-    Ok(ImportResult { subject, is_new: registered.is_new, experiments, error: None })
+    let differences = shown(&differences);
+    Ok(ImportResult { subject, is_new: registered.is_new, experiments, differences, error: None })
 }
 
 /// Who sees certain cohorts only makes no scantypes, which are everybody's.
@@ -353,11 +389,10 @@ async fn with_known_scantypes(app: &App, session: Session) -> Result<Result<Sess
     if sees_all() {
         return Ok(Ok(session));
     }
-    for scan in &session.scans {
-        let found = scantype::Entity::find().filter(scantype::Column::Protocol.eq(&scan.protocol));
-        if found.one(app.statement()).await?.is_none() {
-            return Ok(Err(format!("there is no scantype '{}', and it is not for you to make one", scan.protocol)));
-        }
+    let protocols = session.scans.iter().map(|scan| scan.protocol.as_str());
+    let known = register::known_scantypes(app.statement(), protocols).await?;
+    if let Some(scan) = session.scans.iter().find(|scan| !known.contains_key(&scan.protocol)) {
+        return Ok(Err(format!("there is no scantype '{}', and it is not for you to make one", scan.protocol)));
     }
     Ok(Ok(session))
 }
@@ -371,11 +406,19 @@ async fn import_session(
     match register_session(&app.engine, session, actor).await.map_err(HttpError::from) {
         Ok(outcome) => {
             let label = session.experiment.to_string();
-            let shown = |one: Registered| addresses.summary("experiments", Named { id: one.id, label });
+            let summary = |one: Registered| addresses.summary("experiments", Named { id: one.id, label });
             let is_new = outcome.experiment.is_some_and(|experiment| experiment.is_new);
-            Ok(ImportedExperimentResult { experiment: outcome.experiment.map(shown), is_new, error: None })
+            // That of the subject is reported with the subject.
+            let differences = outcome.differences.iter().filter(|one| one.field != "date_of_birth");
+            let differences = differences.map(ImportDifference::new).collect();
+            Ok(ImportedExperimentResult {
+                experiment: outcome.experiment.map(summary),
+                is_new,
+                differences,
+                error: None,
+            })
         }
-        Err(error) => Ok(ImportedExperimentResult { experiment: None, is_new: false, error: Some(told(&error)) }),
+        Err(error) => Ok(ImportedExperimentResult::wrong(told(&error))),
     }
 }
 

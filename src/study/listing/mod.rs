@@ -204,12 +204,11 @@ fn filtered(query: &ExperimentQuery) -> Select<experiment::Entity> {
 /// Experiments whose variable has this value, however its type writes it: `true` finds `True`, `3.50` finds `3.5`.
 fn with_variable(name: &str, value: &str) -> sea_orm::sea_query::SelectStatement {
     let plain = |text: &str| text.replace('\0', "\u{fffd}");
-    let (_, typed) = VariableValue::from_cell(value).pack();
     Query::select()
         .column(variable::Column::ExperimentId)
         .from(variable::Entity)
         .and_where(variable::Column::Label.eq(plain(name)))
-        .and_where(Expr::col((variable::Entity, variable::Column::Value)).is_in([plain(value), plain(&typed)]))
+        .and_where(Expr::col((variable::Entity, variable::Column::Value)).is_in(VariableValue::stored_texts(value)))
         .to_owned()
 }
 

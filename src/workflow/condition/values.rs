@@ -90,11 +90,21 @@ fn json(value: &serde_json::Value, depth: usize) -> MontyObject {
     }
 }
 
+/// Digits of a whole number, as `sys.get_int_max_str_digits()` of Python.
+const MAX_DIGITS: usize = 4300;
+
 fn number(value: &serde_json::Number) -> MontyObject {
     if let Some(value) = value.as_i64() {
         MontyObject::Int(value)
     } else if let Some(value) = value.as_u64() {
         MontyObject::BigInt(value.into())
+    } else if !value.is_f64() {
+        let digits = value.to_string();
+        // Python refuses to read longer ones too: the time it takes grows with the square of the length.
+        match digits.len() <= MAX_DIGITS {
+            true => digits.parse().map_or_else(|_| text(&digits), MontyObject::BigInt),
+            false => text(&digits),
+        }
     } else {
         MontyObject::Float(value.as_f64().unwrap_or(f64::NAN))
     }

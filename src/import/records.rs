@@ -1,0 +1,280 @@
+//! The records of a table of text, read strictly.
+//!
+//! Quotes work as in RFC 4180, in tables of tabs too: programs that write those quote as well. A record whose quoting is broken is
+//! reported with the line that it begins in, and reading goes on in the next line, so that a quote that is never closed does not take
+//! the rows after it along. Lines end with LF, CRLF or CR alone.
+
+/// A record, or a place where none can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Record {
+    Cells {
+        line: u64,
+        cells: Vec<String>,
+    },
+    /// Cells are those that could be read before the problem.
+    Broken {
+        line: u64,
+        message: String,
+        cells: Vec<String>,
+    },
+}
+
+/// Reads one record after the other.
+pub(super) struct Records<'a> {
+    text: &'a [u8],
+    delimiter: u8,
+    at: usize,
+    line: u64,
+    /// Cells of a record, once the header is known.
+    width: Option<usize>,
+}
+
+impl<'a> Records<'a> {
+    /// Reads from the line numbered `line`, which `text` begins with.
+    pub(super) fn new(text: &'a [u8], delimiter: u8, line: u64) -> Self {
+        Self { text, delimiter, at: 0, line, width: None }
+    }
+
+    /// From here on a record of several lines must have `width` cells to be one.
+    pub(super) fn expect(&mut self, width: usize) {
+        self.width = Some(width);
+    }
+
+    /// Reads the cells up to the end of the record. On an error the cells before it are in `cells`.
+    fn cells(&mut self, cells: &mut Vec<String>) -> Result<(), String> {
+        loop {
+            let cell = self.cell()?;
+            cells.push(text_of(&cell)?);
+            if self.at < self.text.len() && self.text[self.at] == self.delimiter {
+                self.at += 1;
+                continue;
+            }
+            self.end_line();
+            return Ok(());
+        }
+    }
+
+    fn cell(&mut self) -> Result<Vec<u8>, String> {
+        // Cells are read without blanks at their ends, so a quote may have some before it.
+        let quote = self.after_blanks(self.at);
+        if self.text.get(quote) == Some(&b'"') {
+            return self.quoted(quote + 1);
+        }
+        let rest = &self.text[self.at..];
+        let length = rest.iter().position(|byte| self.ends_cell(*byte)).unwrap_or(rest.len());
+        self.at += length;
+        Ok(rest[..length].to_vec())
+    }
+
+    fn quoted(&mut self, start: usize) -> Result<Vec<u8>, String> {
+        let mut cell = Vec::new();
+        self.at = start;
+        loop {
+            match self.text.get(self.at) {
+                None => return Err("a quote is opened and never closed".to_owned()),
+                Some(b'"') if self.text.get(self.at + 1) == Some(&b'"') => {
+                    cell.push(b'"');
+                    self.at += 2;
+                }
+                Some(b'"') => break,
+                Some(b'\r' | b'\n') => {
+                    cell.push(b'\n');
+                    self.end_line();
+                }
+                Some(byte) => {
+                    cell.push(*byte);
+                    self.at += 1;
+                }
+            }
+        }
+        self.at = self.after_blanks(self.at + 1);
+        match self.text.get(self.at) {
+            Some(byte) if !self.ends_cell(*byte) => {
+                Err("there is text after a closing quote (a quote inside of a quoted cell is written twice)".to_owned())
+            }
+            _ => Ok(cell),
+        }
+    }
+
+    fn ends_cell(&self, byte: u8) -> bool {
+        byte == self.delimiter || byte == b'\n' || byte == b'\r'
+    }
+
+    fn after_blanks(&self, from: usize) -> usize {
+        let is_blank = |byte: &u8| (*byte == b' ' || *byte == b'\t') && *byte != self.delimiter;
+        from + self.text.get(from..).unwrap_or_default().iter().take_while(|byte| is_blank(byte)).count()
+    }
+
+    /// Goes past the end of a line, if this is one.
+    fn end_line(&mut self) {
+        match self.text.get(self.at..).unwrap_or_default() {
+            [b'\r', b'\n', ..] => self.at += 2,
+            [b'\r' | b'\n', ..] => self.at += 1,
+            _ => return,
+        }
+        self.line += 1;
+    }
+
+    /// Goes to the line after the one that begins at `start`.
+    fn skip_line(&mut self, start: usize, line: u64) {
+        let rest = &self.text[start..];
+        self.at = start + rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+        self.line = line;
+        self.end_line();
+    }
+
+    /// Why a record of several lines cannot be meant: a quote that was opened by mistake ends at the next one, and what is between
+    /// them are other rows.
+    fn swallows(&self, start: usize, first: u64, cells: usize) -> Option<String> {
+        let width = self.width?;
+        // A record of one line: the usual one.
+        if self.line <= first + 1 && self.at < self.text.len() {
+            return None;
+        }
+        let lines: Vec<&[u8]> = lines_of(&self.text[start..self.at]).collect();
+        if lines.len() < 2 {
+            return None;
+        }
+        let end = first + u64::try_from(lines.len()).unwrap_or_default() - 1;
+        if cells != width {
+            return Some(format!(
+                "a quote is opened that ends in line {end}; the row then has {cells} cells, the header has {width}"
+            ));
+        }
+        let looks_like_row = |line: &&[u8]| line.split(|byte| *byte == self.delimiter).count() == width;
+        (width > 2 && lines[1..].iter().all(looks_like_row)).then(|| {
+            format!("a quote is opened that ends in line {end}; the lines between look like rows of their own")
+        })
+    }
+}
+
+impl Iterator for Records<'_> {
+    type Item = Record;
+
+    fn next(&mut self) -> Option<Record> {
+        if self.at >= self.text.len() {
+            return None;
+        }
+        let (start, line) = (self.at, self.line);
+        let mut cells = Vec::new();
+        let read = self.cells(&mut cells);
+        let problem = match read {
+            Err(problem) => Some(problem),
+            Ok(()) => self.swallows(start, line, cells.len()),
+        };
+        match problem {
+            None => Some(Record::Cells { line, cells }),
+            Some(message) => {
+                self.skip_line(start, line);
+                Some(Record::Broken { line, message, cells })
+            }
+        }
+    }
+}
+
+/// The lines of a text, without their ends and without an empty one after the last end.
+fn lines_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let length = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
+        let (line, after) = rest.split_at(length);
+        rest = match after {
+            [b'\r', b'\n', after @ ..] | [b'\r' | b'\n', after @ ..] => after,
+            _ => after,
+        };
+        Some(line)
+    })
+}
+
+fn text_of(cell: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(cell).map_err(|error| {
+        let byte = cell.get(error.valid_up_to()).copied().unwrap_or_default();
+        format!("is not UTF-8 text (byte 0x{byte:02X}); save the table as UTF-8")
+    })?;
+    if text.contains('\0') { Err("has a null character".to_owned()) } else { Ok(text.to_owned()) }
+}
+
+/// The character that separates the most cells of the first line, outside of quotes; of tab, semicolon and comma.
+pub(super) fn guess_delimiter(text: &[u8]) -> u8 {
+    let cells = |delimiter: u8| match Records::new(text, delimiter, 1).next() {
+        Some(Record::Cells { cells, .. } | Record::Broken { cells, .. }) => cells.len(),
+        None => 0,
+    };
+    // Of equals the first: a comma is in texts more often than the others.
+    [b'\t', b';', b','].into_iter().rev().max_by_key(|delimiter| cells(*delimiter)).unwrap_or(b',')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Vec<Record> {
+        let mut records = Records::new(text.as_bytes(), b',', 1);
+        records.expect(3);
+        records.collect()
+    }
+
+    fn cells(line: u64, cells: [&str; 3]) -> Record {
+        Record::Cells { line, cells: cells.map(str::to_owned).to_vec() }
+    }
+
+    fn broken(record: &Record) -> Option<(u64, &str)> {
+        if let Record::Broken { line, message, .. } = record { Some((*line, message)) } else { None }
+    }
+
+    #[test]
+    fn quotes_and_line_ends_are_read_as_programs_write_them() {
+        for end in ["\n", "\r\n", "\r"] {
+            let text = ["a,\"b \"\"c\"\", d\",e", "\"two", "lines\", x , \"y\" ", "5\" coil,,z"].join(end);
+            assert_eq!(
+                read(&text),
+                [
+                    cells(1, ["a", "b \"c\", d", "e"]),
+                    cells(2, ["two\nlines", " x ", "y"]),
+                    cells(4, ["5\" coil", "", "z"])
+                ],
+                "{end:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn broken_quoting_is_reported_and_takes_no_row_along() {
+        for (text, wanted) in [
+            ("a,b,\"c\nd,e,f\ng,h,i\n", "never closed"),
+            ("a,\"b,c\nd,e,f\ng,h,i\n", "never closed"),
+            ("a,b,\"c\" x\nd,e,f\ng,h,i\n", "after a closing quote"),
+            // The next quote closes it, and what follows that does not fit.
+            ("a,b,\"c\nd,e,f\ng,h,i\n\"x\",y,z", "after a closing quote"),
+            // It closes at an inch sign: the record has too few cells, or swallows rows.
+            ("a,\"b,c\nd,e,f\ng,h,i\nx\",y,z\n", "ends in line 4"),
+            ("a,b,\"c\nd,e,f\ng,h,i\nx,y,z\"\n", "look like rows"),
+        ] {
+            let records = read(text);
+            let (line, message) = broken(&records[0]).unwrap_or_else(|| panic!("{text:?}: {records:?}"));
+            assert!(line == 1 && message.contains(wanted), "{text:?}: {message}");
+            assert_eq!(records[1..3], [cells(2, ["d", "e", "f"]), cells(3, ["g", "h", "i"])], "{text:?}");
+        }
+        assert_eq!(read("a,b,\"one, two\nthree\"\n"), [cells(1, ["a", "b", "one, two\nthree"])]);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_reported() {
+        let records: Vec<Record> = Records::new(b"a,caf\xe9,c\nd\0,e,f\ng,h,i\n", b',', 1).collect();
+        assert!(broken(&records[0]).unwrap().1.contains("byte 0xE9"));
+        assert!(broken(&records[1]).unwrap().1.contains("null character"));
+        assert_eq!(records[2], cells(3, ["g", "h", "i"]));
+    }
+
+    #[test]
+    fn the_delimiter_is_found_outside_of_quotes() {
+        assert_eq!(guess_delimiter(b"a,b,\"c;d;e;f\"\n1;2;3;4;5;6"), b',');
+        assert_eq!(guess_delimiter(b"a,b,c;d\n"), b',');
+        assert_eq!(guess_delimiter(b"\"a,b,c,d\";e;f\n"), b';');
+        assert_eq!(guess_delimiter(b"a\tb\r1\t2"), b'\t');
+        assert_eq!(guess_delimiter(b"a"), b',');
+    }
+}
