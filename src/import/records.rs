@@ -78,8 +78,9 @@ impl<'a> Records<'a> {
                 }
                 Some(b'"') => break,
                 Some(b'\r' | b'\n') => {
-                    cell.push(b'\n');
+                    let start = self.at;
                     self.end_line();
+                    cell.extend_from_slice(&self.text[start..self.at]);
                 }
                 Some(byte) => {
                     cell.push(*byte);
@@ -197,11 +198,13 @@ fn text_of(cell: &[u8]) -> Result<String, String> {
     if text.contains('\0') { Err("has a null character".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The character that separates the most cells of the first line, outside of quotes; of tab, semicolon and comma.
+/// The character that separates the most cells of the first line that has any, outside of quotes; of tab, semicolon and comma.
 pub(super) fn guess_delimiter(text: &[u8]) -> u8 {
-    let cells = |delimiter: u8| match Records::new(text, delimiter, 1).next() {
-        Some(Record::Cells { cells, .. } | Record::Broken { cells, .. }) => cells.len(),
-        None => 0,
+    let cells = |delimiter: u8| {
+        let mut records = Records::new(text, delimiter, 1).map(|record| match record {
+            Record::Cells { cells, .. } | Record::Broken { cells, .. } => cells,
+        });
+        records.find(|cells| cells.iter().any(|cell| !cell.trim().is_empty())).map_or(0, |cells| cells.len())
     };
     // Of equals the first: a comma is in texts more often than the others.
     [b'\t', b';', b','].into_iter().rev().max_by_key(|delimiter| cells(*delimiter)).unwrap_or(b',')
@@ -233,7 +236,7 @@ mod tests {
                 read(&text),
                 [
                     cells(1, ["a", "b \"c\", d", "e"]),
-                    cells(2, ["two\nlines", " x ", "y"]),
+                    cells(2, [&format!("two{end}lines"), " x ", "y"]),
                     cells(4, ["5\" coil", "", "z"])
                 ],
                 "{end:?}"

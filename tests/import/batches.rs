@@ -140,7 +140,7 @@ async fn e5_many_experiments_begin_as_one_would(study: Study) {
     let events = |verb: &str, kind: &str| {
         let of = audit_event::Entity::find().filter(audit_event::Column::Verb.eq(verb));
         of.filter(audit_event::Column::SubjectType.eq(kind))
-            .filter(audit_event::Column::SubjectName.not_like("e200%"))
+            .filter(audit_event::Column::SubjectName.not_like("e200_"))
             .count(connection)
     };
     for (verb, kind, wanted) in [
@@ -231,12 +231,10 @@ async fn a_protocol_has_one_modality(study: Study) {
         ["1 line 3: a scan is MR Head, but this protocol is of the modality CT in line 2; protocols are unique"]
     );
     // … and whoever writes them all the same gets the ones that fit.
-    for dry_run in [true, false] {
-        let summary = write(&study, &intake(sessions.clone()), dry_run).await;
-        assert_eq!((summary.experiments, summary.failed.len()), (2, 1), "{summary:?}");
-        assert_eq!(summary.failed[0].place, "line 3");
-        assert!(summary.failed[0].message.contains("'Head' is of the modality CT here, not MR"), "{summary:?}");
-    }
+    let summary = write(&study, &intake(sessions.clone()), false).await;
+    assert_eq!((summary.experiments, summary.failed.len()), (2, 1), "{summary:?}");
+    assert_eq!(summary.failed[0].place, "line 3");
+    assert!(summary.failed[0].message.contains("'Head' is of the modality CT here, not MR"), "{summary:?}");
     let connection = study.engine.database().reader();
     let kinds = scantype::Entity::find().all(connection).await.unwrap();
     assert_eq!(kinds.len(), 1);
@@ -256,22 +254,24 @@ async fn a_row_that_the_database_refuses_keeps_no_other_out() {
         )
     };
     let connection = study.engine.database().reader();
-    connection.execute_unprepared(&refuse("NEW.label IN ('e7', 'e1100')")).await.unwrap();
-    let all = intake((0..1200).map(|number| session(number, "w")).collect());
-    for dry_run in [true, false] {
-        let summary = write(&study, &all, dry_run).await;
+    connection.execute_unprepared(&refuse("NEW.label IN ('e7', 'e1005')")).await.unwrap();
+    let all = intake((0..1010).map(|number| session(number, "w")).collect());
+    let few = intake(all.sessions[..20].to_vec());
+    for (intake, dry_run, wanted) in [(&few, true, &["line 9"][..]), (&all, false, &["line 9", "line 1007"])] {
+        let summary = write(&study, intake, dry_run).await;
         let failed: Vec<&str> = summary.failed.iter().map(|problem| problem.place.as_str()).collect();
-        assert_eq!((summary.experiments, failed), (1198, vec!["line 9", "line 1102"]), "{:?}", summary.stopped);
+        assert_eq!(failed, wanted, "{:?}", summary.stopped);
+        assert_eq!(summary.experiments, intake.sessions.len() - wanted.len());
         assert!(summary.failed[0].message.contains("no room for it"), "{:?}", summary.failed);
     }
-    assert_eq!(experiment::Entity::find().count(connection).await.unwrap(), 1198);
+    assert_eq!(experiment::Entity::find().count(connection).await.unwrap(), 1008);
     connection.execute_unprepared("DROP TRIGGER refuse").await.unwrap();
     let again = write(&study, &all, false).await;
-    assert_eq!((again.experiments, again.known), (2, 1198));
+    assert_eq!((again.experiments, again.known), (2, 1008));
 
     // When nothing can be written it is not the rows.
     connection.execute_unprepared(&refuse("NEW.label > 'f'")).await.unwrap();
-    let mut more = intake((2000..3100).map(|number| session(number, "w")).collect());
+    let mut more = intake((2000..3010).map(|number| session(number, "w")).collect());
     for one in more.sessions.iter_mut().skip(1000) {
         one.experiment = Label::parse(&format!("g{}", one.experiment)).unwrap();
     }

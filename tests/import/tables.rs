@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use studygovernor::entity::kind::VariableKind;
+use studygovernor::engine::Report;
+use studygovernor::entity::kind::{ExecutionResult, VariableKind};
 use studygovernor::entity::variable;
 use studygovernor::import::{Intake, SourceError, Summary, table};
 use studygovernor::study::Label;
@@ -11,7 +12,7 @@ use studygovernor::study::variable::{VariableValue, variables_of};
 use sea_orm::{EntityTrait, QueryOrder};
 
 use super::{WORKFLOW, write};
-use crate::support::{Said, Study, on_every_database, studygovernor};
+use crate::support::{Backend, Said, Study, on_every_database, studygovernor};
 
 on_every_database! {
     cells_come_back_as_they_were;
@@ -109,7 +110,7 @@ fn tables_of_spreadsheets_are_read_as_they_are_meant() {
         "subject,date_of_birth,experiment,scan_date,var:note\r\ns1,1950-02-03,e1,2024-01-02,\"two\r\nlines\"\r\ns2,soon,e2,2024-01-02,x\r\n",
     );
     assert_problems(&lines, &[(4, "'soon' is not a date")]);
-    assert_eq!(lines.sessions[0].variables[0].1, VariableValue::Str("two\nlines".to_owned()));
+    assert_eq!(lines.sessions[0].variables[0].1, VariableValue::Str("two\r\nlines".to_owned()));
 }
 
 #[test]
@@ -117,14 +118,14 @@ fn encodings_are_read_or_named() {
     let text = "subject\tdate_of_birth\texperiment\tscan_date\tvar:site\ns1\t1950-02-03\te1\t2024-01-02\tRenée\n";
     let wide: Vec<u8> = [0xff, 0xfe].into_iter().chain(text.encode_utf16().flat_map(u16::to_le_bytes)).collect();
     let with_mark = format!("\u{feff}{text}");
-    for bytes in [text.as_bytes(), with_mark.as_bytes(), &wide] {
+    for bytes in [text.as_bytes(), with_mark.as_bytes(), &wide[..]] {
         let intake = read_bytes(bytes).unwrap();
         assert_eq!(intake.sessions[0].variables[0].1, VariableValue::Str("Renée".to_owned()));
     }
     let latin: Vec<u8> = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
     assert_problems(&read_bytes(&latin).unwrap(), &[(2, "is not UTF-8 text (byte 0xE9); save the table as UTF-8")]);
     assert_problems(&read(&text.replace("Ren", "R\0n")), &[(2, "null character")]);
-    for (bytes, words) in [(&wide[2..], "UTF-16"), (b"PK\x03\x04....", "workbook"), (b"", "is empty")] {
+    for (bytes, words) in [(&wide[2..], "UTF-16"), (&b"PK\x03\x04...."[..], "workbook"), (&b""[..], "is empty")] {
         let error = read_bytes(bytes).unwrap_err().0;
         assert!(error.contains(words) && error.contains("t.csv"), "{error}");
     }
@@ -251,4 +252,24 @@ fn the_program_writes_nothing_of_a_broken_table_and_the_sound_rows_on_request() 
             "{said}"
         );
     }
+}
+
+/// A number that a callback reports reaches variables and conditions with all its digits.
+#[tokio::test]
+async fn e7_whole_numbers_of_reports_stay_whole() {
+    let study = Study::new(Backend::Sqlite).await;
+    let digits = "12345678901234567890123";
+    let workflow = r#"{label: v, states: [{label: r, transitions: [{destination: s}]},
+        {label: s, callbacks: [{label: a, function: sleep, variable_map: {uid: uid}}],
+         transitions: [{destination: t, condition: "experiment.variables['uid'] % 1000 == 123"}]}, {label: t}]}"#;
+    study.load(workflow).await;
+    let experiment = study.create("e").await;
+    let execution = study.executions(experiment.id).await["a"].id;
+    let values = serde_json::from_str(&format!("{{\"uid\": {digits}}}")).unwrap();
+    let report = Report { result_values: Some(values), ..Report::finished(ExecutionResult::Success) };
+    study.report(execution, &report).await.unwrap();
+    assert_eq!(study.state(experiment.id).await, "t");
+    assert!(study.execution(execution).await.result_values.unwrap().contains(digits));
+    let variables = variables_of(study.engine.database().reader(), experiment.id).await.unwrap();
+    assert_eq!(variables[0].1.to_json().to_string(), digits);
 }

@@ -128,9 +128,6 @@ const FOR_THE_PROGRAM: &[(&str, &str)] = &[
     ("src/study/listing/cursor.rs", "action::Entity::find()"),
     // Names of cohorts for those who give roles for them: that is about the whole study.
     ("src/account/scope.rs", "cohort::Entity::find()"),
-    // Names and ids of cohorts in imports from the command line; the API asks for the cohort before.
-    ("src/import/write.rs", "cohort::Entity::find()"),
-    ("src/import/write.rs", "subject::Entity::in_use()"),
     // What a workflow cannot lose, whoever upgrades it.
     ("src/workflow/upgrade.rs", "experiment::Entity::find()"),
     // What runs, for the program; and the run of a worker that has shown its secret.
