@@ -198,16 +198,24 @@ fn text_of(cell: &[u8]) -> Result<String, String> {
     if text.contains('\0') { Err("has a null character".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The character that separates the most cells of the first line that has any, outside of quotes; of tab, semicolon and comma.
+/// The character of tab, semicolon and comma that is most often in the first line that has any names, outside of quotes.
 pub(super) fn guess_delimiter(text: &[u8]) -> u8 {
-    let cells = |delimiter: u8| {
-        let mut records = Records::new(text, delimiter, 1).map(|record| match record {
-            Record::Cells { cells, .. } | Record::Broken { cells, .. } => cells,
-        });
-        records.find(|cells| cells.iter().any(|cell| !cell.trim().is_empty())).map_or(0, |cells| cells.len())
-    };
+    const KNOWN: [u8; 3] = [b'\t', b';', b','];
+    let (mut counts, mut is_quoted, mut has_names) = ([0; 3], false, false);
+    for byte in text {
+        match (byte, KNOWN.iter().position(|known| known == byte)) {
+            (b'"', _) => is_quoted = !is_quoted,
+            (_, Some(index)) if !is_quoted => counts[index] += 1,
+            (b'\n' | b'\r', _) if !is_quoted && has_names => break,
+            (b'\n' | b'\r', _) if !is_quoted => counts = [0; 3],
+            _ => has_names |= !byte.is_ascii_whitespace(),
+        }
+    }
     // Of equals the first: a comma is in texts more often than the others.
-    [b'\t', b';', b','].into_iter().rev().max_by_key(|delimiter| cells(*delimiter)).unwrap_or(b',')
+    match counts.iter().max() {
+        Some(most) if *most > 0 => counts.iter().position(|count| count == most).map_or(b',', |index| KNOWN[index]),
+        _ => b',',
+    }
 }
 
 #[cfg(test)]
