@@ -283,6 +283,8 @@ mod tests {
     #[test]
     fn the_delimiter_is_found_outside_of_quotes() {
         assert_eq!(guess_delimiter(b"a,b,\"c;d;e;f\"\n1;2;3;4;5;6"), b',');
+        assert_eq!(guess_delimiter(b"a,b,c,d,\"var:a;b;c;d;e\"\n1,2,3,4,5\n"), b',');
+        assert_eq!(guess_delimiter(b"\n;;;;\na;b;c,d,e,f,g\n"), b',');
         assert_eq!(guess_delimiter(b"a,b,c;d\n"), b',');
         assert_eq!(guess_delimiter(b"\"a,b,c,d\";e;f\n"), b';');
         assert_eq!(guess_delimiter(b"a\tb\r1\t2"), b'\t');
