@@ -143,7 +143,7 @@ impl<'a> Records<'a> {
             ));
         }
         let looks_like_row = |line: &&[u8]| line.split(|byte| *byte == self.delimiter).count() == width;
-        (width > 2 && lines[1..].iter().all(looks_like_row)).then(|| {
+        (width > 2 && lines.iter().all(looks_like_row)).then(|| {
             format!("a quote is opened that ends in line {end}; the lines between look like rows of their own")
         })
     }
