@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use chrono::NaiveDate;
-use sea_orm::{DbErr, RuntimeErr};
+use sea_orm::DbErr;
 
-use crate::database;
+use crate::database::{self, Failure};
 use crate::engine::{Actor, Engine, EngineError};
 use crate::study::Label;
 use crate::study::link::{Linked, set_link};
@@ -146,15 +146,13 @@ impl Tally {
     }
 }
 
-/// Whether one session may be at fault, and others can be written: the database refused what a statement says.
+/// Whether one session may be at fault, and others can be written: the database works, and refused what a statement says.
 fn is_of_a_session(error: &EngineError) -> bool {
     match error {
-        EngineError::Database(
-            DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)),
-        ) => {
-            matches!(**error, sea_orm::SqlxError::Database(_) | sea_orm::SqlxError::Encode(_))
+        EngineError::Database(error) => {
+            Failure::of(error).is_none() && matches!(error, DbErr::Exec(_) | DbErr::Query(_))
         }
-        error => !matches!(error, EngineError::Database(_) | EngineError::NoInterpreter(_)) && !error.is_transient(),
+        error => !matches!(error, EngineError::NoInterpreter(_) | EngineError::Busy { .. }) && !error.is_transient(),
     }
 }
 
