@@ -679,6 +679,16 @@ def test_sqlite_is_one_server_that_is_replaced_as_a_whole():
     assert settings["STUDYGOV_CALLBACK_METHOD"] == "local" and workers_of(manifests) == []
 
 
+def test_what_the_broker_writes_is_in_volumes_and_its_cookie_in_none_that_is_kept():
+    """Tried with RabbitMQ under these restrictions: it writes to /var/log/rabbitmq though it logs to the console."""
+    [container] = pod_of(named(rendered(), "StatefulSet", "sg-studygovernor-rabbitmq"))["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert mounts["/var/log/rabbitmq"] == "log" and mounts["/tmp"] == "tmp"
+    assert (mounts["/var/lib/rabbitmq"], mounts["/var/lib/rabbitmq/mnesia"]) == ("home", "data")
+    environment = {one["name"]: one.get("value") for one in container["env"]}
+    assert (environment["HOME"], environment["RABBITMQ_MNESIA_BASE"]) == ("/var/lib/rabbitmq", "/var/lib/rabbitmq/mnesia")
+
+
 @pytest.mark.parametrize(("found", "refused"), [(None, False), ("17", False), ("16", True), ("9.6", True), ("18", True)])
 def test_postgresql_refuses_the_data_of_another_major_version(found, refused, tmp_path):
     """Its init container, run here with a PostgreSQL that says its version only."""
