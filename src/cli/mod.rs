@@ -11,6 +11,7 @@ mod demo;
 mod health;
 mod import;
 mod kubernetes;
+mod log;
 mod secrets;
 mod serve;
 mod user;
@@ -21,7 +22,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::app::{App, StartError};
 use crate::audit::{Who, acting};
@@ -99,7 +99,7 @@ impl Failure {
 #[must_use]
 pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
     let arguments = Arguments::parse();
-    start_log();
+    let log = log::start();
     if let Some(error) = unsealed {
         tracing::warn!(%error, "the secrets of the environment stay where programs of the same user can read them");
     }
@@ -114,8 +114,17 @@ pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
     };
     let person =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "the command line".to_owned());
-    match runtime.block_on(acting(Who::new(Origin::Cli, &person, None), run(arguments.command))) {
-        Ok(()) => ExitCode::SUCCESS,
+    let outcome = runtime.block_on(acting(Who::new(Origin::Cli, &person, None), run(arguments.command)));
+    // Before the last word: what led to it comes first.
+    log.finish();
+    match outcome {
+        Ok(()) => match console::lost() {
+            None => ExitCode::SUCCESS,
+            Some(reason) => {
+                err(&format!("error: the standard output cannot be written: {reason}"));
+                ExitCode::FAILURE
+            }
+        },
         Err(Failure::Told) => ExitCode::FAILURE,
         Err(Failure::Failed(message)) => {
             err(&format!("error: {message}"));
@@ -145,20 +154,6 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Completions(command) => command.run(),
         Command::Manual(command) => command.run(),
     }
-}
-
-/// `STUDYGOV_LOG` takes the words of `RUST_LOG`: `debug`, `studygovernor=debug`, …
-///
-/// The library of the sessions warns of each request with the cookie of a session that has ended, as they all do.
-fn start_log() {
-    let filter = EnvFilter::try_from_env("STUDYGOV_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm_migration=warn,tower_sessions_core=error"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-        .init();
 }
 
 fn working_directory() -> Result<PathBuf, Failure> {

@@ -1,0 +1,165 @@
+//! The log on the standard error. It never holds up the program: a thread writes the lines, and a line that cannot be written,
+//! or for which there is no room while nothing is read, is lost and nothing else.
+
+use std::io::{IsTerminal, Result, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Lines that wait for a reader.
+const WAITING: usize = 4096;
+
+/// How long the end of the program waits for the last lines to be written.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+enum Piece {
+    Line(Vec<u8>),
+    /// Everything before it is written when this is answered.
+    End(SyncSender<()>),
+}
+
+/// Where the lines go.
+#[derive(Clone)]
+pub(super) struct Log {
+    pieces: SyncSender<Piece>,
+    /// Lines for which there was no room.
+    lost: Arc<AtomicU64>,
+}
+
+/// Starts the log. `STUDYGOV_LOG` takes the words of `RUST_LOG`: `debug`, `studygovernor=debug`, …
+///
+/// The library of the sessions warns of each request with the cookie of a session that has ended, as they all do.
+pub(super) fn start() -> Log {
+    let filter = EnvFilter::try_from_env("STUDYGOV_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm_migration=warn,tower_sessions_core=error"));
+    let log = Log::to(std::io::stderr());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(log.clone())
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
+        // It would print that it cannot print, and panic.
+        .log_internal_errors(false)
+        .init();
+    log
+}
+
+impl Log {
+    fn to(output: impl Write + Send + 'static) -> Self {
+        let (pieces, waiting) = sync_channel(WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&lost);
+        // Without the thread all lines are lost, and the program works.
+        let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&waiting, &counted, output));
+        Self { pieces, lost }
+    }
+
+    /// Waits a moment until what was logged is written.
+    pub(super) fn finish(&self) {
+        let end = Instant::now() + LAST_WORDS;
+        let (done, written) = sync_channel(1);
+        let mut piece = Piece::End(done);
+        while let Err(TrySendError::Full(back)) = self.pieces.try_send(piece) {
+            if Instant::now() > end {
+                return;
+            }
+            piece = back;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = written.recv_timeout(LAST_WORDS);
+    }
+}
+
+fn write(waiting: &Receiver<Piece>, lost: &AtomicU64, mut output: impl Write) {
+    for piece in waiting {
+        match piece {
+            Piece::Line(line) => {
+                let count = lost.swap(0, Ordering::Relaxed);
+                if count > 0 {
+                    let said = format!("{count} lines of the log are lost: they were not read in time\n");
+                    let _ = output.write_all(said.as_bytes());
+                }
+                let _ = output.write_all(&line);
+            }
+            Piece::End(done) => {
+                let _ = output.flush();
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+/// One line that is being written.
+pub(super) struct Line<'a>(&'a Log);
+
+impl Write for Line<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        if let Err(TrySendError::Full(_)) = self.0.pieces.try_send(Piece::Line(bytes.to_vec())) {
+            self.0.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Line<'a>;
+
+    fn make_writer(&'a self) -> Line<'a> {
+        Line(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, mpsc};
+
+    use super::*;
+
+    /// Waits for the word of a test before each write: to fail, or, when the test has no more to say, to work.
+    struct Slow {
+        gate: Receiver<()>,
+        written: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Slow {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+            if self.gate.recv().is_ok() {
+                return Err(std::io::ErrorKind::BrokenPipe.into());
+            }
+            self.written.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_are_not_read_or_cannot_be_written_are_lost_and_nothing_else() {
+        let (fail, gate) = mpsc::channel();
+        let written = Arc::default();
+        let log = Log::to(Slow { gate, written: Arc::clone(&written) });
+        for number in 0..WAITING + 100 {
+            // Never waits, whether or not anything is read.
+            log.make_writer().write_all(format!("line {number}\n").as_bytes()).unwrap();
+        }
+        fail.send(()).unwrap();
+        drop(fail);
+        log.finish();
+        let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+        assert!(!text.contains("line 0\n") && text.contains("line 9\n"), "the first line met the error");
+        assert!(
+            text.contains("lines of the log are lost") && !text.contains("line 4195\n"),
+            "the last ones had no room"
+        );
+    }
+}
