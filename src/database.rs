@@ -6,6 +6,7 @@
 
 mod clock_reset;
 mod failure;
+mod file;
 mod health;
 mod migrate;
 mod pool;
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 
 use crate::config::{DatabaseKind, DatabaseLimits, DatabaseSettings};
 
+use file::DatabaseFile;
 use transaction::Turn;
 use watch::Watch;
 
@@ -67,6 +69,9 @@ impl Database {
         }
         let watch = Watch::default();
         let pools = pool::open(settings, &watch).await?;
+        if let Some(file) = settings.file.as_deref().and_then(DatabaseFile::new) {
+            watch.look_at(file);
+        }
         let gate = (settings.kind == DatabaseKind::Sqlite).then(|| Arc::new(Mutex::new(())));
         let writers = pool::writers(&settings.limits);
         let slots = Ord::max(writers.saturating_sub(RESERVE), 1);
@@ -153,6 +158,7 @@ impl Database {
     }
 
     async fn begin_with(&self, turn: Turn) -> Result<WriteTransaction, DbErr> {
+        self.watch.check_file()?;
         let options = TransactionOptions {
             // A transaction that reads first and writes later could not be upgraded while another one writes.
             sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),

@@ -6,6 +6,8 @@ use sea_orm::sqlx::postgres::PgDatabaseError;
 use sea_orm::sqlx::sqlite::SqliteError;
 use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, sqlx};
 
+use super::file::REPLACED;
+
 /// The kinds of failure that callers distinguish. All other errors are faults of the program or of its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
@@ -25,6 +27,8 @@ pub enum Failure {
     TooLong,
     /// There is no connection to the database, or it ended before the commit. Nothing has changed.
     Lost,
+    /// The file of an SQLite database was replaced or removed while the server runs.
+    Replaced,
     /// The connection ended during the commit: it is not known whether the changes were made.
     Uncertain,
 }
@@ -51,6 +55,7 @@ impl Failure {
             DbErr::Conn(RuntimeErr::SqlxError(error))
             | DbErr::Exec(RuntimeErr::SqlxError(error))
             | DbErr::Query(RuntimeErr::SqlxError(error)) => of_driver(error),
+            DbErr::Custom(text) if text.starts_with(REPLACED) => Some(Self::Replaced),
             DbErr::Custom(text) if text.starts_with(UNCERTAIN) => Some(Self::Uncertain),
             DbErr::Custom(text) if text.starts_with(NO_ANSWER) => Some(Self::TooLong),
             DbErr::Custom(text) if text.starts_with(WAITED) => Some(Self::Locked),
@@ -92,6 +97,10 @@ impl Failure {
             Self::Conflict => "Other changes were made at the same moment, so nothing was changed. Please try again.",
             Self::TooLong => "The database took too long, so nothing was changed. Please try again later.",
             Self::Lost => "The database cannot be reached, so nothing was changed. Please try again in a few seconds.",
+            Self::Replaced => {
+                "The file of the database was replaced while the server runs, so nothing was changed. The administrator has to \
+                 restart the server."
+            }
             Self::Uncertain => {
                 "The connection to the database ended while the change was being saved. Please check whether it was saved \
                  before you try again."

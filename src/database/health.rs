@@ -28,6 +28,8 @@ const TEST: &str = "test-of-writing-";
 pub enum Unready {
     #[error("cannot be reached")]
     Unreachable,
+    #[error("its file was replaced while the server runs; restart the server")]
+    Replaced,
     #[error("the disk is full")]
     DiskFull,
     #[error("the disk cannot be written")]
@@ -56,6 +58,9 @@ impl Database {
     /// # Errors
     /// The reason why this server cannot work.
     pub async fn ready(&self, now: NaiveDateTime) -> Result<(), Unready> {
+        if self.watch.check_file().is_err() {
+            return Err(Unready::Replaced);
+        }
         let ping = timeout(PATIENCE, self.health.execute_unprepared("SELECT 1")).await;
         match ping {
             Ok(Ok(_)) => {}

@@ -1,13 +1,14 @@
 //! What the program knows about its connections: from when on they are trusted, and whether the database can be written.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use sea_orm::DbErr;
 use tracing::{info, warn};
 
 use super::failure::{Failure, is_unanswered};
+use super::file::DatabaseFile;
 
 /// Shared by all pools of a [`super::Database`]. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ struct Inner {
     problem: Mutex<Option<Failure>>,
     /// Goes up with each commit of this process.
     changes: AtomicU64,
+    /// Of an SQLite database on disk.
+    file: OnceLock<DatabaseFile>,
 }
 
 impl Watch {
@@ -52,6 +55,17 @@ impl Watch {
         }
     }
 
+    /// From now on this file is looked at.
+    pub(super) fn look_at(&self, file: DatabaseFile) {
+        let _ = self.0.file.set(file);
+    }
+
+    /// # Errors
+    /// When another file has taken the place of the database: see [`Failure::Replaced`].
+    pub(super) fn check_file(&self) -> Result<(), DbErr> {
+        self.0.file.get().map_or(Ok(()), DatabaseFile::check)
+    }
+
     /// Why nothing can be written, as far as is known.
     pub(super) fn problem(&self) -> Option<Failure> {
         *self.0.problem.lock().unwrap_or_else(PoisonError::into_inner)
@@ -61,6 +75,8 @@ impl Watch {
     /// noted until [`Self::is_writable`].
     pub(super) fn committed(&self) {
         self.0.changes.fetch_add(1, Ordering::Release);
+        // SQLite may have changed the file with it. What is wrong with the file the next transaction says.
+        let _ = self.check_file();
         let mut problem = self.0.problem.lock().unwrap_or_else(PoisonError::into_inner);
         if *problem == Some(Failure::ReadOnly) {
             *problem = None;
