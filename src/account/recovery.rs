@@ -96,6 +96,32 @@ impl Accounts {
         Ok(row)
     }
 
+    /// The account of a user who shows its password once more, for a change that outlives the session: an open browser alone
+    /// must not be enough. `field` is where the form has it.
+    ///
+    /// # Errors
+    /// [`FormError::Problems`] with the field, [`LoginError::TooMany`] after many wrong ones.
+    pub async fn ask_password_again(
+        &self,
+        user: &User,
+        field: &'static str,
+        password: &str,
+        address: Option<IpAddr>,
+    ) -> Result<user::Model, FormError> {
+        let problem = |text: &str| FormError::Problems(Problems::from([(field, text.to_owned())]));
+        if password.is_empty() {
+            return Err(problem("is missing: type the password of this account"));
+        }
+        let causes = self.logins.tries.causes(&user.username, address);
+        self.logins.tries.try_one(&causes)?;
+        let row = user::Entity::find_by_id(user.id).one(self.database.reader()).await?.ok_or(AccountError::Unknown)?;
+        if self.passwords.check(password, Some(&row.password)).await == Checked::Wrong {
+            return Err(problem("is not the password of this account"));
+        }
+        self.logins.tries.take_back(&causes);
+        Ok(row)
+    }
+
     /// Changes the own password for who knows it. All sessions and tokens end; the caller begins a new session.
     ///
     /// # Errors
@@ -107,14 +133,7 @@ impl Accounts {
         chosen: &Chosen,
         address: Option<IpAddr>,
     ) -> Result<User, FormError> {
-        let causes = self.logins.tries.causes(&user.username, address);
-        self.logins.tries.try_one(&causes)?;
-        let row = user::Entity::find_by_id(user.id).one(self.database.reader()).await?.ok_or(AccountError::Unknown)?;
-        if self.passwords.check(current, Some(&row.password)).await == Checked::Wrong {
-            let problem = "is not the password of this account".to_owned();
-            return Err(FormError::Problems(Problems::from([("current", problem)])));
-        }
-        self.logins.tries.take_back(&causes);
+        let row = self.ask_password_again(user, "current", current, address).await?;
         let problems = self.check_chosen(chosen, &[&row.username, &row.name, &row.email]);
         if !problems.is_empty() {
             return Err(FormError::Problems(problems));

@@ -90,6 +90,9 @@ pub(super) async fn show_factor(
 pub(super) struct CodeForm {
     #[serde(default)]
     code: String,
+    /// Asked for when the second factor is set up; later a code is asked for instead.
+    #[serde(default)]
+    password: String,
 }
 
 pub(super) async fn confirm_factor(
@@ -99,6 +102,10 @@ pub(super) async fn confirm_factor(
     Address(address): Address,
     Form(form): Form<CodeForm>,
 ) -> Result<Response, HttpError> {
+    // An open browser alone must not lock its owner out.
+    if let Err(error) = app.accounts.ask_password_again(&user.0, "password", &form.password, address).await {
+        return refuse(&app, &user, &session, error).await;
+    }
     match app.accounts.confirm_second_factor(user.0.id, &form.code, address).await {
         Ok(codes) => {
             // Those that were begun with the password alone.

@@ -230,17 +230,21 @@ pub(super) struct TokenForm {
     label: String,
     days: String,
     permissions: String,
+    /// The user's own, once more.
+    password: String,
 }
 
 impl Default for TokenForm {
     fn default() -> Self {
-        Self { label: String::new(), days: "90".to_owned(), permissions: "read".to_owned() }
+        let (days, permissions) = ("90".to_owned(), "read".to_owned());
+        Self { label: String::new(), days, permissions, password: String::new() }
     }
 }
 
 pub(super) async fn create_token(
     State(app): State<App>,
     user: LoggedIn,
+    Address(address): Address,
     session: AuthSession,
     Form(form): Form<TokenForm>,
 ) -> Result<Response, HttpError> {
@@ -263,6 +267,12 @@ pub(super) async fn create_token(
     };
     if !problems.is_empty() {
         return account_page(&app, &user, &session, Shown { problems, token: form, ..Shown::default() }).await;
+    }
+    // A token outlives the session: an open browser alone must not be enough.
+    if let Err(error) = app.accounts.ask_password_again(&user.0, "password", &form.password, address).await {
+        let (problems, wait) = Refusal::of(error)?.split();
+        let page = account_page(&app, &user, &session, Shown { problems, token: form, ..Shown::default() }).await?;
+        return Ok(Refusal::answer(wait, page));
     }
     let expires_at = app.engine.clock().now() + TimeDelta::days(days.unwrap_or(1));
     let new = NewToken { label, permissions, expires_at };

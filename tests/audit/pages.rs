@@ -52,7 +52,9 @@ async fn what_is_done_to_accounts_on_pages_is_recorded() {
     );
     let ida = Visitor::logged_in(house.url(), "ida", GOOD).await;
     assert!(newest().await.starts_with("ida log_in user ida"));
-    ida.post("/account/tokens", &[("label", "mine"), ("days", "1")]).await.shows(200, "The new token");
+    ida.post("/account/tokens", &[("label", "mine"), ("days", "1"), ("password", GOOD)])
+        .await
+        .shows(200, "The new token");
     admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
     // What went with it is told too, before it.
     let ended = admin.get("/audit.csv?verb=end_access").await.shows(200, "ida");

@@ -22,7 +22,10 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
 pub async fn set_up(visitor: &Visitor) -> String {
     let page = visitor.get("/account/second_factor").await.shows(200, "<svg");
     let secret = between(&page.text, "user-select-all\">", "</code>").replace(' ', "");
-    visitor.post("/account/second_factor", &[("code", &code(&secret, 0))]).await.shows(200, "recovery codes");
+    visitor
+        .post("/account/second_factor", &[("code", &code(&secret, 0)), ("password", GOOD)])
+        .await
+        .shows(200, "recovery codes");
     secret
 }
 
@@ -41,10 +44,21 @@ async fn a_code_is_asked_for_and_is_good_once() {
     assert_ne!(seen, secret);
     // Who is at it may open the page again, after a look at the phone.
     assert_eq!(shown(&paul.get("/account/second_factor").await.text), secret);
-    paul.post("/account/second_factor", &[("code", &code(&seen, 0))]).await.shows(422, "is not what the app shows");
-    paul.post("/account/second_factor", &[("code", "000000")]).await.shows(422, "is not what the app shows");
+    paul.post("/account/second_factor", &[("code", &code(&seen, 0)), ("password", GOOD)])
+        .await
+        .shows(422, "is not what the app shows");
+    // Who finds an open browser does not lock its owner out.
+    for (password, problem) in [("", "is missing"), ("not the password", "is not the password of this account")] {
+        let form = [("code", &*code(&secret, 0)), ("password", password)];
+        paul.post("/account/second_factor", &form).await.shows(422, problem);
+    }
+    paul.get("/account/second_factor").await.shows(200, "<svg");
+    paul.post("/account/second_factor", &[("code", "000000"), ("password", GOOD)])
+        .await
+        .shows(422, "is not what the app shows");
     let first = code(&secret, 0);
-    let page = paul.post("/account/second_factor", &[("code", &first)]).await.shows(200, "recovery codes");
+    let page =
+        paul.post("/account/second_factor", &[("code", &first), ("password", GOOD)]).await.shows(200, "recovery codes");
     let recovery: Vec<&str> =
         page.text.split("<li class=\"col\">").skip(1).map(|part| part.split_once('<').unwrap().0).collect();
     assert_eq!(recovery.len(), 10);
@@ -126,7 +140,9 @@ async fn a_role_can_ask_for_it() {
     assert_eq!(part.headers()["hx-redirect"], "/account/second_factor");
     let page = rita.get("/account/second_factor").await.shows(200, "One of your roles asks for a second factor");
     let secret = between(&page.text, "user-select-all\">", "</code>").replace(' ', "");
-    rita.post("/account/second_factor", &[("code", &code(&secret, 0))]).await.shows(200, "recovery codes");
+    rita.post("/account/second_factor", &[("code", &code(&secret, 0)), ("password", GOOD)])
+        .await
+        .shows(200, "recovery codes");
     rita.get("/experiments").await.shows(200, "Experiments");
     token.get("/api/v2/cohorts").await.expect(200);
     // Guessing has a limit.

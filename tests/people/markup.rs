@@ -21,7 +21,10 @@ async fn markup_in_any_field_is_only_shown() {
     let form = [("name", "plain"), ("description", MARKUP), ("permission", "sample_add")];
     admin.post("/roles/new", &form).await.leads("/roles");
     admin.post("/users/2/role", &[("role", "4"), ("on", "1")]).await.leads("/users/2?told=saved");
-    admin.post("/account/tokens", &[("label", MARKUP), ("days", "1")]).await.shows(200, "The new token");
+    admin
+        .post("/account/tokens", &[("label", MARKUP), ("days", "1"), ("password", "admin")])
+        .await
+        .shows(200, "The new token");
     let form = [("name", MARKUP), ("username", MARKUP), ("email", MARKUP), ("password", GOOD), ("again", GOOD)];
     let refused = [
         visitor.post("/register", &form).await,

@@ -91,7 +91,23 @@ async fn a_token_is_for_reading_unless_more_is_asked_for() {
     assert!(page.text.contains("value=\"all\" selected"));
     let odd = [("label", "mine"), ("days", "1"), ("permissions", "odd")];
     assert_eq!(admin.post("/account/tokens", &odd).await.status, 422);
-    let page = admin.post("/account/tokens", &[("label", "mine"), ("days", "1")]).await.shows(200, "The new token");
+    // An open browser is not enough.
+    for (password, problem) in [("", "is missing"), ("guess", "is not the password of this account")] {
+        let form = [("label", "kept"), ("days", "1"), ("permissions", "all"), ("password", password)];
+        let page = admin.post("/account/tokens", &form).await.shows(422, problem);
+        assert!(page.text.contains("value=\"kept\"") && !page.text.contains("value=\"guess\""), "{}", page.text);
+    }
+    let request = admin.request(reqwest::Method::POST, "/api/v2/tokens");
+    for (body, status) in [
+        (serde_json::json!({ "label": "api" }), 400),
+        (serde_json::json!({ "label": "api", "password": "guess" }), 400),
+        (serde_json::json!({ "label": "api", "password": "admin" }), 201),
+    ] {
+        let answer = request.try_clone().unwrap().json(&body).send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{body}");
+    }
+    let form = [("label", "mine"), ("days", "1"), ("password", "admin")];
+    let page = admin.post("/account/tokens", &form).await.shows(200, "The new token");
     let secret = page.text.split_once("sgov_").unwrap().1.split_once('<').unwrap().0;
     let token = house.server.bearer(&format!("sgov_{secret}"));
     token.get("/api/v2/cohorts").await.expect(200);

@@ -18,8 +18,8 @@ use crate::api::people::{self, RoleCohortsBody, UserBody, open_user};
 use crate::app::App;
 use crate::database::Snapshot;
 use crate::entity::{cohort, role, user};
-use crate::http::HttpError;
 use crate::http::needs::{RolesManage, UserAdd, UserDelete, UserReadAll, UserUpdateAll};
+use crate::http::{Address, HttpError};
 use crate::study::{Reference, Visible, listing};
 
 /// Users.
@@ -283,6 +283,9 @@ pub(super) struct TokenBody {
     /// When it ends; in 90 days when it is left out, in two years at most.
     #[schema(value_type = Option<String>, example = "2027-01-01")]
     expires_at: Given<NaiveDateTime>,
+    /// The caller's own, when the request comes with the session of a browser.
+    #[schema(value_type = Option<String>, example = "a password")]
+    password: Given<String>,
 }
 
 fn show_token(addresses: &Addresses, token: crate::account::Token) -> Token {
@@ -322,12 +325,13 @@ pub(super) async fn list_tokens(
     Ok(axum::Json(TokenList { count: tokens.len() as u64, tokens }))
 }
 
-/// Makes a token.
+/// Makes a token. With a password: that of the login, or, in the session of a browser, the one in the body.
 #[utoipa::path(post, path = "/tokens", tag = "people", request_body = TokenBody, security(("login" = [])),
     responses((status = 201, body = NewTokenAnswer)))]
 pub(super) async fn create_token(
     State(app): State<App>,
     caller: Caller,
+    Address(address): Address,
     addresses: Addresses,
     Body(body): Body<TokenBody>,
 ) -> Result<(axum::http::StatusCode, axum::Json<NewTokenAnswer>), HttpError> {
@@ -347,7 +351,12 @@ pub(super) async fn create_token(
             problems.add("permissions", format!("'{name}' is no permission of yours"));
         }
     }
+    let password = problems.optional("password", body.password);
     let label = problems.all(label)?.to_string();
+    if caller.by == By::Session {
+        let password = password.unwrap_or_default();
+        app.accounts.ask_password_again(&caller.user, "password", &password, address).await?;
+    }
     let permissions = names.map(|names| Permission::parse_all(&names.join(",")));
     let (token, secret) =
         app.accounts.create_token(caller.user.id, &NewToken { label, permissions, expires_at }).await?;
