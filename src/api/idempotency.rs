@@ -5,12 +5,18 @@
 //! When the server dies in between, the key is free again after some minutes; what was done then was done in one
 //! transaction or not at all, and its labels tell.
 //!
+//! Who may not do it any more gets 403, and not the answer of the time when it was permitted.
+//!
 //! Secrets do not get into the table: answers with tokens are not kept, and requests are recognised by a hash with the
 //! server's key.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{FromRequestParts, Request, State};
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -21,14 +27,16 @@ use hmac::{Hmac, KeyInit, Mac};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, QueryFilter};
+use serde_json::Value;
 use sha2::Sha256;
 use tracing::error;
 
+use crate::account::Permission;
 use crate::app::App;
 use crate::audit::{Who, acting};
 use crate::database;
 use crate::entity::idempotency_key::{self, ActiveModel, Column, Entity, Model};
-use crate::http::HttpError;
+use crate::http::{HttpError, read_body};
 use crate::study::visible;
 
 use super::access::{By, Caller};
@@ -52,8 +60,49 @@ fn digest(app: &App, parts: &[&[u8]]) -> String {
     URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
 }
 
+/// The permissions that the operations of POST need, by path, as the description has them.
+#[derive(Debug, Clone)]
+pub(super) struct Rights(Arc<HashMap<String, Vec<String>>>);
+
+impl Rights {
+    /// Of version `number` with this description.
+    pub(super) fn of(number: &str, document: &Value) -> Self {
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let needs = paths.filter_map(|(path, item)| {
+            let ways = item["post"]["security"].as_array()?;
+            let scopes = ways.iter().find_map(|way| way["basic"].as_array())?;
+            let scopes = scopes.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
+            Some((format!("/api/v{number}{path}"), scopes))
+        });
+        Self(Arc::new(needs.collect()))
+    }
+
+    /// # Errors
+    /// 403 when the caller has no longer what the operation needs.
+    fn check(&self, parts: &Parts, caller: &Caller) -> Result<(), HttpError> {
+        let Some(path) = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str) else { return Ok(()) };
+        let path = path.find("/api/v").map_or(path, |start| &path[start..]);
+        let Some(scopes) = self.0.get(path) else { return Ok(()) };
+        let named = |scope: &String| Permission::ALL.iter().find(|(_, name)| name == scope).map(|(one, _)| *one);
+        match scopes.as_slice() {
+            [] => Ok(()),
+            [scope] if scope.starts_with("role:") => match caller.user.is_admin() {
+                true => Ok(()),
+                false => Err(HttpError::NotYours("This needs the role 'admin'.".to_owned())),
+            },
+            // From here on only the cohorts are there in which it is permitted, so that the answer is not repeated when
+            // these are others.
+            [scope] => named(scope).map_or(Ok(()), |permission| caller.check(permission)),
+            many => match many.iter().filter_map(named).any(|permission| caller.user.may(permission)) {
+                true => Ok(()),
+                false => Err(HttpError::NotYours(format!("This needs one of the permissions {}.", many.join(", ")))),
+            },
+        }
+    }
+}
+
 /// See the module.
-pub(super) async fn once(State(app): State<App>, request: Request, next: Next) -> Response {
+pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Request, next: Next) -> Response {
     let Some(key) = request.headers().get(KEY).filter(|_| request.method() == Method::POST).cloned() else {
         return next.run(request).await;
     };
@@ -70,8 +119,13 @@ pub(super) async fn once(State(app): State<App>, request: Request, next: Next) -
         Ok(caller) => caller,
         Err(refused) => return refused,
     };
-    let Ok(bytes) = to_bytes(body, usize::MAX).await else {
-        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    // An answer that the caller may not get any more is not repeated; and it is only read then.
+    if let Err(error) = rights.check(&parts, &caller) {
+        return error.into_response();
+    }
+    let bytes = match read_body(&parts, body).await {
+        Ok(bytes) => bytes,
+        Err(error) => return error.into_response(),
     };
     let path = parts.uri.to_string();
     let noted = Noted {
@@ -183,7 +237,7 @@ impl Noted {
             return HttpError::Conflict(problem).into_response();
         };
         let body = row.body.unwrap_or_default();
-        let location = serde_json::from_str::<serde_json::Value>(&body).ok();
+        let location = serde_json::from_str::<Value>(&body).ok();
         let location = location.as_ref().and_then(|body| body.get("uri")?.as_str());
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

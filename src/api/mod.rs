@@ -37,7 +37,7 @@ use tower_http::request_id::RequestId;
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::app::App;
-use crate::http::{HttpError, MOST_BYTES, json_error};
+use crate::http::{HttpError, MOST_BYTES, SMALL_BYTES, json_error};
 
 /// Both versions, with their descriptions and their explorers.
 pub fn routes(app: &App) -> Router<App> {
@@ -57,13 +57,14 @@ pub fn description(version: &str, prefix: &str) -> Value {
 fn version(app: &App, number: &'static str, routes: OpenApiRouter<App>) -> Router<App> {
     let (routes, description) = routes.split_for_parts();
     let document = document::finish(description, number, &app.settings.web.prefix);
+    let rights = idempotency::Rights::of(number, &document);
     let explorer = explorer::routes(app, number, &document);
     Router::new()
         .nest(&format!("/api/v{number}"), routes)
         .merge(explorer)
         // From the inside: errors get their body, keys see it, masks come last.
         .layer(from_fn(errors_as_json))
-        .layer(from_fn_with_state(app.clone(), idempotency::once))
+        .layer(from_fn_with_state((app.clone(), rights), idempotency::once))
         .layer(from_fn(not_modified))
         .layer(from_fn(mask::mask_fields))
         .layer(from_fn(errors_as_json))
@@ -74,9 +75,8 @@ fn version(app: &App, number: &'static str, routes: OpenApiRouter<App>) -> Route
 /// Takes a small body in before anything is decided. A refusal that leaves it on the wire would close the connection, and
 /// the next request of a script on it would fail for no reason that it could see.
 async fn read_small_bodies(request: Request, next: Next) -> Response {
-    const SMALL: u64 = 64 * 1024;
-    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if length.is_none_or(|length| length == 0 || length > SMALL) {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if length.is_none_or(|length| length == 0 || length > SMALL_BYTES) {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();

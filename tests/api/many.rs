@@ -199,3 +199,50 @@ async fn a_list_keeps_whole_numbers_whole_and_says_what_differs() {
         assert_eq!(again["results"][0]["differences"], wanted);
     }
 }
+
+/// What was permitted when it was answered first is not answered again when it is not permitted any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_not_repeated_to_who_may_not_do_it_any_more() {
+    let server = Server::study(Backend::Sqlite).await;
+    let (admin, alice) = (server.admin(), server.alice());
+    let ask = async |caller: &crate::support::Caller, path: &str, body: &Value| {
+        caller.send(caller.request(Method::POST, path).header("idempotency-key", format!("k {path}")).json(body)).await
+    };
+    let experiment = json!({ "label": "e", "scandate": "2024-03-01", "subject_id": 1 });
+    let requests = [("/api/v2/experiments", experiment), ("/api/v1/cohorts", json!({ "label": "second" }))];
+    for (path, body) in &requests {
+        let key = |caller: &crate::support::Caller| {
+            caller.request(Method::POST, path).header("idempotency-key", *path).json(body)
+        };
+        let first = alice.send(key(&alice)).await.expect(201);
+        let again = alice.send(key(&alice)).await;
+        assert_eq!(again.header("idempotency-replayed"), "true");
+        assert_eq!(again.expect(201), first);
+        // The key of another caller is another one.
+        assert_ne!(admin.send(key(&admin)).await.header("idempotency-replayed"), "true");
+    }
+    admin.delete("/api/v2/users/alice/roles/superuser").await.expect(200);
+    admin.put("/api/v2/users/alice/roles/user", json!({})).await.expect(200);
+    for (path, body) in &requests {
+        let key = alice.request(Method::POST, path).header("idempotency-key", *path).json(body);
+        let refused = alice.send(key).await;
+        assert_eq!(refused.header("idempotency-replayed"), "");
+        refused.expect(403);
+    }
+    // Nor what was not asked before, and that is not kept either.
+    ask(&alice, "/api/v2/cohorts", &json!({ "label": "third" })).await.expect(403);
+    admin.put("/api/v2/users/alice/roles/superuser", json!({})).await.expect(200);
+    ask(&alice, "/api/v2/cohorts", &json!({ "label": "third" })).await.expect(201);
+    for (path, body) in &requests {
+        let key = alice.request(Method::POST, path).header("idempotency-key", *path).json(body);
+        assert_eq!(alice.send(key).await.header("idempotency-replayed"), "true");
+    }
+    // For administrators only.
+    let workflow = json!({ "config_definition": "scantypes: [{modality: MR, protocol: T9}]" });
+    let import = "/api/v2/service/config/import-config";
+    ask(&alice, import, &workflow).await.expect(403);
+    admin.put("/api/v2/users/alice/roles/admin", json!({})).await.expect(200);
+    ask(&alice, import, &workflow).await.expect(201);
+    admin.delete("/api/v2/users/alice/roles/admin").await.expect(200);
+    ask(&alice, import, &workflow).await.expect(403);
+}
