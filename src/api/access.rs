@@ -14,7 +14,7 @@ use crate::account::{Permission, User};
 use crate::app::App;
 use crate::engine::Actor;
 use crate::entity::kind::Origin;
-use crate::http::{Address, AuthSession, HttpError, Needs, WHOLE_STUDY};
+use crate::http::{Address, AuthSession, HttpError, Meter, Needs, WHOLE_STUDY};
 
 /// How somebody showed who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +83,9 @@ impl FromRequestParts<App> for MaybeCaller {
                 caller.user.acts().map_err(|error| HttpError::from(error).into_response())?;
                 // So that a layer and the handler ask once.
                 parts.extensions.insert(caller.clone());
+                if let Some(meter) = parts.extensions.get::<Meter>() {
+                    meter.know();
+                }
                 Ok(Self(Some(caller)))
             }
             None => Err(unauthenticated(app)),
@@ -97,13 +100,17 @@ fn scheme(value: &HeaderValue) -> Option<(&'static str, &str)> {
 }
 
 async fn basic(parts: &mut Parts, app: &App, encoded: &str) -> Result<Option<Caller>, HttpError> {
-    let Some(decoded) = STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok()) else {
-        return Ok(None);
-    };
+    let Ok(bytes) = STANDARD.decode(encoded) else { return Ok(None) };
+    let decoded = text_of(bytes);
     let Some((login, password)) = decoded.split_once(':') else { return Ok(None) };
     let Ok(Address(address)) = Address::from_request_parts(parts, app).await;
     let user = app.accounts.verify(login, password, address).await?;
     Ok(user.map(|user| Caller { user, by: By::Password }))
+}
+
+/// A login in UTF-8, or in Latin-1, as Python's requests and curl on old systems send it.
+fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect())
 }
 
 /// 401, with what the Python client and browsers want to know.
@@ -121,7 +128,7 @@ fn refused(app: &App, error: HttpError) -> Response {
     let named = format!("{} {}", web.instance_name, web.project_name);
     let realm: String =
         named.chars().filter(|c| c.is_ascii_graphic() && *c != '"' && *c != '\\' || *c == ' ').collect();
-    if let Ok(value) = HeaderValue::from_str(&format!("Basic realm=\"{realm}\"")) {
+    if let Ok(value) = HeaderValue::from_str(&format!("Basic realm=\"{realm}\", charset=\"UTF-8\"")) {
         response.headers_mut().insert(WWW_AUTHENTICATE, value);
     }
     response
@@ -181,5 +188,17 @@ impl<N: Needs> FromRequestParts<App> for Everywhere<N> {
             None => Ok(Self { needs: PhantomData }),
             Some(_) => Err(HttpError::NotYours(WHOLE_STUDY.to_owned()).into_response()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_read_in_either_encoding() {
+        assert_eq!(text_of("ada:Grüße".as_bytes().to_vec()), "ada:Grüße");
+        assert_eq!(text_of(b"ada:Gr\xfc\xdfe".to_vec()), "ada:Grüße");
+        assert_eq!(text_of(b"ada:plain".to_vec()), "ada:plain");
     }
 }

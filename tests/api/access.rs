@@ -107,7 +107,10 @@ async fn a_refusal_says_how_to_log_in_in_the_words_of_before() {
         [server.nobody(), server.basic("admin", "wrong"), server.basic("nobody", "x"), server.bearer("sgov_no")]
     {
         let answer = caller.get("/api/v2/subjects").await;
-        assert_eq!(answer.header("www-authenticate"), "Basic realm=\"Study Governor default_project\"");
+        assert_eq!(
+            answer.header("www-authenticate"),
+            "Basic realm=\"Study Governor default_project\", charset=\"UTF-8\""
+        );
         let body = answer.expect(401);
         assert_eq!(body["meta"]["code"], 401);
         assert_eq!(body["response"]["error"], "You are not authenticated. Please supply the correct credentials.");
@@ -351,4 +354,31 @@ async fn a_token_changes_no_credentials() {
     token.put(PATH, json!({ "config_definition": other })).await.expect(200);
     // With a password it is allowed.
     server.admin().put(PATH, user("dora", "another password", "mallory@example.org")).await.expect(200);
+}
+
+/// As Python's requests, curl and .netrc files in Latin-1 send it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_is_read_in_utf_8_and_in_latin_1() {
+    use base64::Engine;
+    let server = Server::empty(Backend::Sqlite).await;
+    let user = |name: &str, password: &str| {
+        json!({ "username": name, "password": password, "name": name,
+        "email": format!("u{}@example.com", name.len()), "active": true, "roles": ["user"] })
+    };
+    let users = json!({ "users": [user("ada", "Grüße an alle"), user("Zoë", "naïve café"), user("plain", "a:b:ÿ")] });
+    let body = json!({ "config_definition": users.to_string() });
+    server.admin().post("/api/v2/service/config/import-config", body).await.expect(201);
+    let nobody = server.nobody();
+    for login in ["ada:Grüße an alle", "Zoë:naïve café", "plain:a:b:ÿ"] {
+        let latin: Vec<u8> = login.chars().map(|c| u8::try_from(u32::from(c)).unwrap()).collect();
+        for bytes in [login.as_bytes().to_vec(), latin] {
+            let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
+            let request =
+                nobody.request(Method::GET, "/api/v2/cohorts").header("authorization", format!("Basic {encoded}"));
+            nobody.send(request).await.expect(200);
+        }
+    }
+    let wrong = base64::engine::general_purpose::STANDARD.encode(b"ada:Gr\xfc\xdfe an allen");
+    let request = nobody.request(Method::GET, "/api/v2/cohorts").header("authorization", format!("Basic {wrong}"));
+    nobody.send(request).await.expect(401);
 }
