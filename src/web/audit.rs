@@ -5,7 +5,7 @@ use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use chrono::{Datelike, NaiveDate, NaiveDateTime, TimeDelta};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -220,7 +220,8 @@ pub(super) async fn download_events(
         (CONTENT_DISPOSITION, "attachment; filename=\"audit.csv\""),
         (CACHE_CONTROL, "no-store"),
     ];
-    Ok((headers, Body::from_stream(batches)).into_response())
+    // Asked again after its end, as compression does, it would panic.
+    Ok((headers, Body::from_stream(batches.fuse())).into_response())
 }
 
 const HEADER: [&str; 14] = [
