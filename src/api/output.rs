@@ -1,6 +1,8 @@
 //! What answers have in common: entity tags of single resources, totals and links of lists, addresses.
 
-use axum::extract::{FromRequestParts, OriginalUri};
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts, OriginalUri};
 use axum::http::header::{CONTENT_TYPE, ETAG, HOST, HeaderName, HeaderValue, IF_MATCH, LINK, LOCATION};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -13,7 +15,7 @@ use tracing::error;
 use utoipa::IntoParams;
 
 use crate::app::App;
-use crate::http::HttpError;
+use crate::http::{HttpError, SeenAs};
 use crate::study::listing::{Cursor, ExperimentPage, Listed, Window};
 
 use super::input::{Given, Problems, Query};
@@ -105,11 +107,13 @@ impl FromRequestParts<App> for Addresses {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
         let web = &app.settings.web;
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+        let seen = SeenAs::of(&parts.headers, peer, &web.proxies);
         let asked = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
         let plain = |host: &&str| host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]_".contains(c));
-        let host = match (&web.external, asked.filter(plain)) {
+        let host = match (&web.external, seen.host.as_deref().or(asked).filter(plain)) {
             (Some(external), _) => external.clone(),
-            (None, Some(host)) => format!("http://{host}"),
+            (None, Some(host)) => format!("{}://{host}", seen.proto.unwrap_or("http")),
             (None, None) => format!("http://{}:{}", web.host, web.port),
         };
         Ok(Self { prefix: web.prefix.clone(), host })

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::TrustedProxies;
 use super::environment::{Environment, SettingError, unusable};
 
 /// The listen address, the limits, and the address that people use.
@@ -13,10 +14,16 @@ pub struct WebSettings {
     pub prefix: String,
     /// `https://host:port` as people see it; none: taken from the request.
     pub external: Option<String>,
+    /// Proxies whose word on where a request comes from is believed.
+    pub proxies: TrustedProxies,
+    /// Whether these proxies speak the PROXY protocol.
+    pub proxy_protocol: bool,
     /// Seconds that a request may take.
     pub request_timeout: u64,
-    /// Requests that are answered at once; more wait.
+    /// Requests that are answered at the same time; more wait. A few more connections than that may be open.
     pub connections: usize,
+    /// How long requests that have begun may take to end when the server stops.
+    pub drain: Duration,
     pub instance_name: String,
     pub project_name: String,
     /// A server whose clock differs from the database's by more than this is not ready.
@@ -27,11 +34,16 @@ impl WebSettings {
     /// # Errors
     /// When a value is set and cannot be used.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
+        let external = external(environment)?;
+        let drain = environment.number("STUDYGOV_DRAIN_SECONDS", 25, "a number of seconds")?;
         Ok(Self {
             host: environment.text("STUDYGOV_HOST", "127.0.0.1"),
             port: environment.number("STUDYGOV_PORT", 8000, "a port number (0 to 65535)")?,
             prefix: prefix(environment)?,
-            external: external(environment)?,
+            proxies: TrustedProxies::read(environment, external.is_some())?,
+            proxy_protocol: environment.flag("STUDYGOV_PROXY_PROTOCOL", false)?,
+            external,
+            drain: Duration::from_secs(drain),
             request_timeout: environment.number("GUNICORN_TIMEOUT", 30, "a number of seconds")?,
             connections: environment.number("GUNICORN_WORKER_CONNECTIONS", 1000, "a number of connections")?,
             instance_name: environment.text("STUDYGOV_INSTANCE_NAME", "Study Governor"),

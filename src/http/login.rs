@@ -1,18 +1,18 @@
 //! Who asks: the browser session (axum-login), and extractors that have checked before a handler begins.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
-use axum::extract::{ConnectInfo, FromRequestParts, OriginalUri};
-use axum::http::header::{REFERER, USER_AGENT};
+use axum::extract::{FromRequestParts, OriginalUri};
+use axum::http::header::{HOST, REFERER, USER_AGENT};
 use axum::http::request::Parts;
-use axum::http::uri::PathAndQuery;
+use axum::http::uri::{Authority, PathAndQuery};
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_login::{AuthUser, AuthnBackend};
 use tower_sessions::Expiry;
 
 use super::error::is_fragment;
-use super::{HttpError, session};
+use super::{Address, HttpError, session};
 use crate::account::{AccountError, Accounts, LoginError, Permission, User};
 use crate::app::App;
 use crate::engine::Actor;
@@ -166,44 +166,52 @@ impl FromRequestParts<App> for Origins {
 /// Of a form (`…/experiments/1/transition`), back to the page that it stands on, which browsers tell of their own pages: an
 /// address like that is not for looking.
 pub fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Response {
+    let login = |path: &str| {
+        let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", path).finish();
+        format!("{}/login?{query}", app.settings.web.prefix)
+    };
+    if is_fragment(headers) {
+        // The page in which the part stands; a redirect would put the login page into a part of it.
+        let page = shown_page(app, headers);
+        let to = page.map_or_else(|| format!("{}/login", app.settings.web.prefix), |page| login(page.as_str()));
+        return (StatusCode::UNAUTHORIZED, [(HeaderName::from_static("hx-redirect"), to)]).into_response();
+    }
     let stands_on = stands_on(headers);
     let path = match (&stands_on, uri.path().rsplit_once('/')) {
         (Some(page), _) if is_form => page.as_str(),
         (None, Some((page, _))) if is_form => page,
         _ => uri.path_and_query().map_or("/", |path| path.as_str()),
     };
-    let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", path).finish();
-    let login = format!("{}/login?{query}", app.settings.web.prefix);
-    if is_fragment(headers) {
-        // A redirect would put the login page into a part of this page.
-        let login = format!("{}/login", app.settings.web.prefix);
-        return (StatusCode::UNAUTHORIZED, [(HeaderName::from_static("hx-redirect"), login)]).into_response();
-    }
-    Redirect::to(&login).into_response()
+    Redirect::to(&login(path)).into_response()
+}
+
+/// The page that a browser shows while htmx asks for a part of it: path and query. Only a page of this server, and none
+/// that has a secret in its address.
+fn shown_page(app: &App, headers: &HeaderMap) -> Option<PathAndQuery> {
+    let shown = headers.get("hx-current-url")?.to_str().ok()?.parse::<Uri>().ok()?;
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok());
+    let external = app.settings.web.external.as_deref().and_then(|address| address.parse::<Uri>().ok());
+    let authority = shown.authority().map(Authority::as_str);
+    // A client that names the page without its host means this one.
+    let is_ours = authority.is_none_or(|authority| {
+        host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
+            || external
+                .as_ref()
+                .and_then(Uri::authority)
+                .is_some_and(|own| own.as_str().eq_ignore_ascii_case(authority))
+    });
+    let page = shown.path_and_query().filter(|_| is_ours)?;
+    let start = format!("{}/", app.settings.web.prefix);
+    // What begins with two slashes is the address of another host.
+    let is_page = page.path().starts_with(&start) && !page.path().starts_with("//");
+    let is_entrance = page.path().strip_prefix(&start).is_some_and(|path| path.starts_with("login"));
+    (is_page && !is_entrance).then(|| page.clone())
 }
 
 /// The page that a form or a link stands on, as browsers tell of their own pages: path and query.
 pub fn stands_on(headers: &HeaderMap) -> Option<PathAndQuery> {
     let referrer = headers.get(REFERER)?.to_str().ok()?.parse::<Uri>().ok()?;
     referrer.path_and_query().cloned()
-}
-
-/// Where a request comes from: the other end of the connection, or, behind a proxy (when the external address is set),
-/// what the proxy nearest to us says about it. What stands further left in that header anybody may have written.
-pub struct Address(pub Option<IpAddr>);
-
-impl FromRequestParts<App> for Address {
-    type Rejection = std::convert::Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Self::Rejection> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
-        if app.settings.web.external.is_none() {
-            return Ok(Self(peer));
-        }
-        let told = parts.headers.get_all("x-forwarded-for").iter().next_back();
-        let nearest = told.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
-        Ok(Self(nearest.or(peer)))
-    }
 }
 
 /// A permission as a type.

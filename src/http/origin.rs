@@ -1,0 +1,59 @@
+//! Requests that a page of another origin sends in the name of a user are refused.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::header::{HOST, ORIGIN};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tower_http::csrf::{CsrfLayer, ProtectionError};
+use tracing::warn;
+
+use super::HttpError;
+use super::address::SeenAs;
+use crate::app::App;
+
+/// Compares the origin of a request with its host. Behind a proxy the external address is an origin of ours too.
+pub(super) fn layer(external: Option<&str>) -> CsrfLayer {
+    let Some(external) = external else { return CsrfLayer::new() };
+    CsrfLayer::new().add_trusted_origin(external).unwrap_or_else(|error| {
+        warn!(%error, "the external address cannot be an origin");
+        CsrfLayer::new()
+    })
+}
+
+/// Refuses the origin `http://…` where users come by https: [`layer`] compares the hosts, and a page without TLS can be
+/// changed by anyone on the network. Explains a refusal: it may be an attack, and a proxy that is not in the settings.
+pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (origin, host) = (request.headers().get(ORIGIN).cloned(), request.headers().get(HOST).cloned());
+    let is_plain = origin
+        .as_ref()
+        .is_some_and(|origin| origin.as_bytes().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"http://")));
+    if is_plain && !request.method().is_safe() && is_https(&app, &request) {
+        warn!(?origin, ?host, "a request from an origin without TLS was refused: users come by https");
+        return refusal();
+    }
+    let response = next.run(request).await;
+    if response.extensions().get::<ProtectionError>().is_none() {
+        return response;
+    }
+    warn!(
+        ?origin,
+        ?host,
+        "a request from another origin was refused; behind a proxy, STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT say under which address people come"
+    );
+    refusal()
+}
+
+/// Whether users reach the server by https, as the settings or a trusted proxy say.
+fn is_https(app: &App, request: &Request) -> bool {
+    let web = &app.settings.web;
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    web.is_secure() || SeenAs::of(request.headers(), peer, &web.proxies).proto == Some("https")
+}
+
+fn refusal() -> Response {
+    let message = "This was sent from a page of another address. If it was one of Study Governor, its operator has to set \
+                   STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT to the address in your browser.";
+    HttpError::NotYours(message.to_owned()).into_response()
+}
