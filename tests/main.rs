@@ -11,6 +11,7 @@ mod condition;
 mod database;
 mod deployment;
 mod engine;
+mod http;
 mod import;
 mod people;
 mod queue;

@@ -25,6 +25,7 @@ use super::access::{Caller, MaybeCaller};
 use super::input::{Given, Problems, Readable, invalid};
 use super::lookup::{by_id, reread};
 use super::output::IfMatch;
+use super::worker::HeaderSecret;
 
 /// What came of an action.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -142,7 +143,8 @@ pub(super) async fn update_callback(
     })
 }
 
-/// The secret of an execution, from workers of the existing product: they send it in the body of a GET.
+/// The secret of an execution, from clients of version 8.1, which send it in the body of a GET; others send the header
+/// `X-Callback-Secret`.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct SecretBody {
@@ -155,8 +157,8 @@ pub(super) struct SecretBody {
 }
 
 impl SecretBody {
-    pub(super) fn secret(self) -> Option<String> {
-        self.secret.or(self.secret_key).value()
+    pub(super) fn secret(self, header: HeaderSecret) -> Option<String> {
+        header.0.or_else(|| self.secret.or(self.secret_key).value())
     }
 }
 
@@ -254,15 +256,25 @@ pub(super) async fn open_execution(
         }
     }
     let Some(secret) = secret else { return Err(refused) };
-    // A secret is good for its execution, in whichever cohort.
-    let found = everywhere(async { callback_execution::Entity::visible_by_id(id).one(connection).await }).await?;
-    let Some(row) = found else { return Err(refused) };
-    let key = &app.settings.secrets.secret_key;
-    // The newest first; of how many there were says nothing who does not know one.
-    let attempt = (1..=row.attempt).rev().find(|attempt| is_execution_secret(key, id, *attempt, &secret));
-    let Some(attempt) = attempt else { return Err(refused) };
+    let Some((row, attempt)) = attempt_of(app, connection, id, &secret).await? else { return Err(refused) };
     audit::widened();
     Ok((row, Reporter::Worker(attempt)))
+}
+
+/// The execution and its attempt that the secret is of.
+pub(super) async fn attempt_of(
+    app: &App,
+    connection: &impl ConnectionTrait,
+    id: i32,
+    secret: &str,
+) -> Result<Option<(callback_execution::Model, i32)>, HttpError> {
+    // A secret is good for its execution, in whichever cohort.
+    let found = everywhere(async { callback_execution::Entity::visible_by_id(id).one(connection).await }).await?;
+    let Some(row) = found else { return Ok(None) };
+    let key = &app.settings.secrets.secret_key;
+    // The newest first; of how many there were says nothing who does not know one.
+    let attempt = (1..=row.attempt).rev().find(|attempt| is_execution_secret(key, id, *attempt, secret));
+    Ok(attempt.map(|attempt| (row, attempt)))
 }
 
 /// Takes a report in, if the execution is as `if_match` wants it; `shown` is what a GET would give.
@@ -272,12 +284,12 @@ pub(super) async fn open_execution(
 pub(super) async fn report<T: Serialize>(
     app: &App,
     id: i32,
-    caller: MaybeCaller,
+    (caller, secret): (MaybeCaller, HeaderSecret),
     body: ExecutionBody,
     if_match: &IfMatch,
     shown: impl Fn(ExecutionRecord) -> T,
 ) -> Result<callback_execution::Model, HttpError> {
-    let secret = body.secret.or(body.secret_key).value();
+    let secret = secret.0.or_else(|| body.secret.or(body.secret_key).value());
     let (row, reporter) = open_execution(app, app.statement(), id, caller, secret).await?;
     let mut problems = Problems::default();
     let status: Option<ExecutionStatus> = word(&mut problems, "status", body.status);

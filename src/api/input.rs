@@ -4,18 +4,19 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use chrono::{NaiveDate, NaiveDateTime};
 use serde::de::DeserializeOwned;
+use serde::de::value::MapDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::app::App;
-use crate::http::HttpError;
+use crate::http::{self, HttpError, Meter, SMALL_BYTES};
 use crate::study::{Label, limits};
 
 /// A field of a body or of an address.
@@ -266,23 +267,39 @@ impl ReasonBody {
 /// A body of JSON, whatever its declared type; nothing at all is an empty object.
 pub(super) struct Body<T>(pub T);
 
-impl<T: DeserializeOwned> FromRequest<App> for Body<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Body<T> {
     type Rejection = Response;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
-        let bytes = Bytes::from_request(request, app).await.map_err(IntoResponse::into_response)?;
-        read_body(&bytes).map(Self).map_err(IntoResponse::into_response)
+    async fn from_request(request: Request, _: &App) -> Result<Self, Response> {
+        parsed(request, read_body).await.map(Self).map_err(IntoResponse::into_response)
     }
 }
 
+/// Reads the body within the limits of its sender and parses it; a large one beside the threads that answer requests.
+async fn parsed<T: Send + 'static>(request: Request, parse: fn(&[u8]) -> Result<T, HttpError>) -> Result<T, HttpError> {
+    let (parts, body) = request.into_parts();
+    let bytes = http::read_body(&parts, body).await?;
+    if bytes.len() <= SMALL_BYTES {
+        return parse(&bytes);
+    }
+    http::hold_values(parts.extensions.get::<Meter>(), &bytes).await?;
+    let parsing = tokio::task::spawn_blocking(move || parse(&bytes)).await;
+    parsing.map_err(|error| HttpError::Internal(error.to_string()))?
+}
+
+/// The fields that `T` has are read one by one: what else the object holds costs no memory. Of a field that is there twice
+/// the last one counts, as in Python.
 fn read_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
     let text = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
-    let value: Value = serde_json::from_slice(text)
-        .map_err(|error| HttpError::BadRequest(format!("The body is not JSON: {error}.")))?;
-    if !value.is_object() {
-        return Err(HttpError::BadRequest("The body must be a JSON object.".to_owned()));
-    }
-    serde_json::from_value(value).map_err(|error| HttpError::BadRequest(format!("The body cannot be read: {error}.")))
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(text).map_err(|error| {
+        HttpError::BadRequest(match error.is_data() {
+            true => "The body must be a JSON object.".to_owned(),
+            false => format!("The body is not JSON: {error}."),
+        })
+    })?;
+    let fields = MapDeserializer::new(fields.into_iter());
+    T::deserialize(fields)
+        .map_err(|error: serde_json::Error| HttpError::BadRequest(format!("The body cannot be read: {error}.")))
 }
 
 /// A body that is a list.
@@ -291,11 +308,12 @@ pub(super) struct ListBody(pub Vec<Value>);
 impl FromRequest<App> for ListBody {
     type Rejection = Response;
 
-    async fn from_request(request: Request, app: &App) -> Result<Self, Response> {
-        let bytes = Bytes::from_request(request, app).await.map_err(IntoResponse::into_response)?;
-        serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            HttpError::BadRequest(format!("The body must be a list in JSON: {error}.")).into_response()
-        })
+    async fn from_request(request: Request, _: &App) -> Result<Self, Response> {
+        let read = |bytes: &[u8]| {
+            serde_json::from_slice(bytes)
+                .map_err(|error| HttpError::BadRequest(format!("The body must be a list in JSON: {error}.")))
+        };
+        parsed(request, read).await.map(Self).map_err(IntoResponse::into_response)
     }
 }
 
@@ -374,6 +392,8 @@ mod tests {
         assert!(read_body::<Fields>(b"[]").is_err());
         assert!(read_body::<Fields>(b"{").is_err());
         assert!(read_body::<Fields>(b"").is_ok());
+        let twice: Fields = read_body(br#"{"label": "a", "other": [[{}]], "label": "b"}"#).unwrap();
+        assert_eq!(twice.label.value().as_deref(), Some("b"));
         assert!(String::read(&json!("a\0b")).is_err());
         assert!(i32::read(&json!(3_000_000_000_i64)).is_err());
         assert!(NaiveDate::read(&json!("0001-01-01")).is_err());

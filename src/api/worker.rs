@@ -1,15 +1,21 @@
 //! What workers on other machines say of an attempt, and that they may: each request shows the secret of the attempt.
+//!
+//! In the headers `X-Callback-Secret` and `X-Callback-Attempt` it is seen before the body is read. In the body, where clients
+//! of version 8.1 have it, it is accepted too; such a body must be small.
 
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
 use crate::engine::{Ended, Held};
-use crate::http::HttpError;
+use crate::http::{HttpError, Meter};
 use crate::queue::is_execution_secret;
 
-use super::history::{Values, forbidden};
-use super::input::{Given, Problems, invalid};
+use super::history::{Values, attempt_of, forbidden};
+use super::input::{Given, Number, Problems, invalid};
 
 /// Which attempt, and who has it: what each of the bodies begins with.
 struct Credentials {
@@ -31,16 +37,85 @@ impl Worker {
     }
 }
 
+const SECRET: &str = "x-callback-secret";
+const ATTEMPT: &str = "x-callback-attempt";
+
+fn header(parts: &Parts, name: &str) -> Option<String> {
+    parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// The body may be read: all of it from a sender that showed a secret, and a small one that might show it.
+fn allow_body(parts: &Parts, has_shown: bool) {
+    match parts.extensions.get::<Meter>() {
+        Some(meter) if has_shown => meter.know(),
+        Some(meter) => meter.expect_secret(),
+        None => {}
+    }
+}
+
+/// The attempt whose secret the headers show, checked before the body is read; none when they show none.
+pub(super) struct HeaderAttempt(Option<i32>);
+
+impl FromRequestParts<App> for HeaderAttempt {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let shown = match header(parts, SECRET) {
+            None => None,
+            Some(secret) => {
+                let Number(id) = Number::from_request_parts(parts, app).await?;
+                let attempt = header(parts, ATTEMPT).and_then(|attempt| attempt.trim().parse().ok());
+                let key = &app.settings.secrets.secret_key;
+                let attempt = attempt.filter(|attempt| is_execution_secret(key, id, *attempt, &secret));
+                Some(attempt.ok_or_else(|| forbidden().into_response())?)
+            }
+        };
+        allow_body(parts, shown.is_some());
+        Ok(Self(shown))
+    }
+}
+
+/// The secret of one of the attempts of an execution in the header, checked before the body is read; none when there is
+/// no such header.
+pub(super) struct HeaderSecret(pub Option<String>);
+
+impl FromRequestParts<App> for HeaderSecret {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let secret = header(parts, SECRET);
+        if let Some(secret) = &secret {
+            let Number(id) = Number::from_request_parts(parts, app).await?;
+            let found = attempt_of(app, app.statement(), id, secret).await.map_err(IntoResponse::into_response)?;
+            // With a login, which was looked at before, the secret does not matter.
+            if found.is_none() && !parts.extensions.get::<Meter>().is_some_and(Meter::is_known) {
+                return Err(forbidden().into_response());
+            }
+        }
+        allow_body(parts, secret.is_some());
+        Ok(Self(secret))
+    }
+}
+
 impl Credentials {
     /// Needs no look into the database: the secret says that there is such an execution. Without the right one nothing else
     /// is said.
-    fn read(self, app: &App, execution_id: i32) -> Result<Worker, HttpError> {
-        let Some(secret) = self.secret.value() else { return Err(forbidden()) };
+    fn read(self, app: &App, execution_id: i32, shown: &HeaderAttempt) -> Result<Worker, HttpError> {
+        let secret = self.secret.value();
+        if shown.0.is_none() && secret.is_none() {
+            return Err(forbidden());
+        }
         let mut problems = Problems::default();
-        let attempt = problems.required("attempt", self.attempt);
+        let attempt = match shown.0 {
+            Some(attempt) => Some(attempt),
+            None => problems.required("attempt", self.attempt),
+        };
         let worker = problems.required("worker", self.worker);
         let (attempt, worker) = problems.all(attempt.zip(worker))?;
-        if !is_execution_secret(&app.settings.secrets.secret_key, execution_id, attempt, &secret) {
+        let key = &app.settings.secrets.secret_key;
+        let is_shown =
+            shown.0.is_some() || secret.is_some_and(|secret| is_execution_secret(key, execution_id, attempt, &secret));
+        if !is_shown {
             return Err(forbidden());
         }
         let name: String = worker.trim().chars().filter(|c| !c.is_control()).take(128).collect();
@@ -71,9 +146,14 @@ pub(super) struct WorkerBody {
 
 impl WorkerBody {
     /// Who it is, and the log so far.
-    pub(super) fn read(self, app: &App, execution_id: i32) -> Result<(Worker, Option<String>), HttpError> {
+    pub(super) fn read(
+        self,
+        app: &App,
+        execution_id: i32,
+        shown: &HeaderAttempt,
+    ) -> Result<(Worker, Option<String>), HttpError> {
         let Self { attempt, secret, worker, .. } = self;
-        let worker = Credentials { attempt, secret, worker }.read(app, execution_id)?;
+        let worker = Credentials { attempt, secret, worker }.read(app, execution_id, shown)?;
         let mut problems = Problems::default();
         let run_log = problems.optional("run_log", self.run_log);
         problems.check()?;
@@ -106,9 +186,14 @@ pub(super) struct EndBody {
 }
 
 impl EndBody {
-    pub(super) fn read(self, app: &App, execution_id: i32) -> Result<(Worker, Ended), HttpError> {
+    pub(super) fn read(
+        self,
+        app: &App,
+        execution_id: i32,
+        shown: &HeaderAttempt,
+    ) -> Result<(Worker, Ended), HttpError> {
         let Self { attempt, secret, worker, .. } = self;
-        let worker = Credentials { attempt, secret, worker }.read(app, execution_id)?;
+        let worker = Credentials { attempt, secret, worker }.read(app, execution_id, shown)?;
         let mut problems = Problems::default();
         let is_success = problems.required("success", self.success);
         let waits = problems.optional("waits", self.waits).unwrap_or_default();
@@ -139,9 +224,14 @@ pub(super) struct ReleaseBody {
 }
 
 impl ReleaseBody {
-    pub(super) fn read(self, app: &App, execution_id: i32) -> Result<(Worker, String), HttpError> {
+    pub(super) fn read(
+        self,
+        app: &App,
+        execution_id: i32,
+        shown: &HeaderAttempt,
+    ) -> Result<(Worker, String), HttpError> {
         let Self { attempt, secret, worker, .. } = self;
-        let worker = Credentials { attempt, secret, worker }.read(app, execution_id)?;
+        let worker = Credentials { attempt, secret, worker }.read(app, execution_id, shown)?;
         let mut problems = Problems::default();
         let reason = problems.optional("reason", self.reason);
         problems.check()?;

@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::config::{CallbackMethod, MigrateMode, Settings};
 use crate::database::keep_time;
 use crate::entity::user;
-use crate::http::{self, Layers};
+use crate::http::{self, Layers, Serving};
 use crate::mail::{Courier, Mailer};
 use crate::queue::{self, QueueNames};
 use crate::web;
@@ -75,23 +75,17 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let (mails, stop_mails) = (courier(&app), stopped.clone());
     let courier = tokio::spawn(async move { mails.run(stop_mails).await });
     let sealer = tokio::spawn(seal_events(app.clone(), stopped.clone()));
+    // Before it says that it is there: a signal right after that is one to stop, not to die.
+    let signal = http::shutdown_signal();
     info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
     let (pages, uploads) = web::pages(&app).into_routers();
     let service = pages.merge(api::routes(&app)).with_layers(uploads, &app);
     let told = async move {
-        http::shutdown_signal().await;
+        signal.await;
         // Nobody listens any more only when everything has ended already.
         let _ = stop.send(true);
     };
-    let mut after = stopped.clone();
-    tokio::select! {
-        served = http::serve(listener, service, told) => served.map_err(Failure::because)?,
-        // A browser that keeps its connection open does not keep the server from stopping.
-        () = async {
-            let _ = after.wait_for(|stop| *stop).await;
-            tokio::time::sleep(GRACE).await;
-        } => {}
-    }
+    http::serve(listener, service, Serving::from(&app.settings.web), told).await;
     let _ = callbacks.await;
     let _ = sweeper.await;
     let _ = sealer.await;

@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tower_http::request_id::RequestId;
-use tracing::error;
+use tracing::{error, warn};
 use utoipa::ToSchema;
 
 use crate::account::{AccountError, FormError, LoginError};
@@ -62,6 +62,12 @@ pub enum HttpError {
     /// Something else has what is to be changed; try again after so many seconds.
     #[error("{0}")]
     Busy(String),
+    /// The request did not arrive in time.
+    #[error("The request did not arrive in time.")]
+    TooSlow,
+    /// The server has as much to do as it can.
+    #[error("The server is busy; please try again in a moment.")]
+    Overloaded,
     #[error(transparent)]
     Database(#[from] sea_orm::DbErr),
     #[error(transparent)]
@@ -146,7 +152,8 @@ impl HttpError {
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) | Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Unavailable(_) | Self::Busy(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Database(error) => match Failure::of(error) {
                 Some(Failure::DiskFull) => StatusCode::INSUFFICIENT_STORAGE,
                 Some(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -175,10 +182,10 @@ impl HttpError {
         const LATER: u64 = 60;
         match self {
             Self::TooMany(seconds) => Some(*seconds),
-            Self::Unavailable(_) | Self::Busy(_) => Some(SOON),
+            Self::Unavailable(_) | Self::Busy(_) | Self::Overloaded => Some(SOON),
             Self::Database(error) => match Failure::of(error)? {
                 // Only a person can see whether it is to be repeated.
-                Failure::Uncertain => None,
+                Failure::Uncertain | Failure::Replaced => None,
                 failure if failure.is_of_writing() => Some(LATER),
                 _ => Some(SOON),
             },
@@ -292,7 +299,9 @@ impl IntoResponse for HttpError {
         }
         let errors = if let Self::Invalid(errors) = &self { errors.clone() } else { BTreeMap::new() };
         response.extensions_mut().insert(Told { message, errors });
-        if status.is_server_error() {
+        if matches!(self, Self::Overloaded) {
+            warn!("a request was refused: the server has as much to do as it can");
+        } else if status.is_server_error() {
             error!(error = %self, "a request failed");
         }
         response

@@ -1,12 +1,17 @@
 //! What the edges share: errors, login, assets, health, and the layers around all requests.
 
+mod address;
 mod assets;
+mod body;
+mod connection;
 mod error;
 mod graph;
 mod health;
 mod kept_sessions;
+mod limit;
 mod login;
 mod metrics;
+mod origin;
 mod queues;
 mod refused;
 mod server;
@@ -14,13 +19,16 @@ mod session;
 mod waiting;
 mod worker;
 
+pub use address::{Address, SeenAs};
+pub use body::{MOST_BYTES, Meter, SMALL_BYTES, hold_values, read as read_body};
+pub use connection::{Serving, serve};
 pub use error::{ErrorBody, HttpError, WHOLE_STUDY, json_error, render_errors};
 pub use graph::{Drawn, draw_workflow};
 pub use login::{
-    Address, AuthSession, Backend, Credentials, LoggedIn, Needs, Origins, Wants, begin_session, keep_remembered, needs,
+    AuthSession, Backend, Credentials, LoggedIn, Needs, Origins, Wants, begin_session, keep_remembered, needs,
     session_key, stands_on, to_login,
 };
 pub use metrics::install as install_metrics;
-pub use server::{Layers, MOST_BYTES, bind, serve, shutdown_signal};
+pub use server::{Layers, bind, shutdown_signal};
 pub use waiting::wait_for_tables;
 pub use worker::{bind_worker, serve_worker};

@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// A body for the one who answers, and what remains of it when that one has dropped it.
 pub(super) fn lend(body: Body) -> (Body, Remains) {
     let remains = Remains(Arc::new(Mutex::new(body.into_data_stream())));
-    (Body::from_stream(remains.clone()), remains)
+    (Body::from_stream(remains.clone().fuse()), remains)
 }
 
 /// See [`lend`].

@@ -1,27 +1,27 @@
 //! The layers around all requests, and the listening.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::{
-    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HOST, HeaderName, HeaderValue, ORIGIN,
-    REFERRER_POLICY, TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY,
+    TRANSFER_ENCODING, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse, Response};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
+use axum::response::Response;
 use axum::routing::get;
 use axum_login::AuthManagerLayerBuilder;
+use http_body_util::BodyExt;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
-use tokio::net::TcpListener;
-use tower::limit::GlobalConcurrencyLimitLayer;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tower_http::CompressionLevel;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
-use tower_http::csrf::{CsrfLayer, ProtectionError};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
@@ -37,13 +37,12 @@ use crate::entity::idempotency_key;
 use crate::entity::kind::Origin;
 use crate::mail;
 
+use super::body::{self, Budgets, MOST_BYTES, Meter};
 use super::error::is_api;
+use super::limit::{Places, wait_for_place};
 use super::refused::lend;
 use super::session::{DatabaseSessions, by_itself};
-use super::{Address, Backend, HttpError, assets, health, metrics, queues, render_errors};
-
-/// Bytes that a request may have: a report with its logs, a long list. Forms have axum's own limit of 2 MiB.
-pub const MOST_BYTES: usize = 16 * 1024 * 1024;
+use super::{Address, AuthSession, Backend, assets, health, metrics, origin, queues, render_errors};
 
 /// Nothing is loaded from elsewhere, and no text that somebody typed can run.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
@@ -71,8 +70,9 @@ impl Layers for Router<App> {
             .with_expiry(Expiry::OnSessionEnd);
         let auth_layer = AuthManagerLayerBuilder::new(Backend(app.accounts.clone()), session_layer).build();
         let guarded = |router: Self| {
-            let known = router.layer(auth_layer.clone()).layer(from_fn_with_state(app.clone(), name_actor));
-            known.layer(csrf(web.external.as_deref())).layer(from_fn(tell_of_other_origin))
+            let known = router.layer(from_fn(know_user)).layer(auth_layer.clone());
+            let known = known.layer(from_fn_with_state(app.clone(), name_actor));
+            known.layer(origin::layer(web.external.as_deref())).layer(from_fn_with_state(app.clone(), origin::check))
         };
         let service = guarded(self)
             .route("/-/healthy", get(health::get_healthy))
@@ -100,8 +100,11 @@ impl Layers for Router<App> {
         let request_id = HeaderName::from_static("x-request-id");
         service
             .layer(CatchPanicLayer::new())
+            .layer(from_fn_with_state(Budgets::default(), body::measure))
             .layer(from_fn_with_state(app.clone(), render_errors))
             .layer(from_fn(close_after_refusal))
+            // A body may be asked again after its end: some layers do, and some streams do not bear it.
+            .layer(map_response(|response: Response| async { response.map(|body| Body::new(body.fuse())) }))
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it))
             .layer(header(CONTENT_SECURITY_POLICY, POLICY))
             .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -112,9 +115,18 @@ impl Layers for Router<App> {
             .layer(PropagateRequestIdLayer::new(request_id.clone()))
             .layer(TraceLayer::new_for_http().make_span_with(span))
             .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
-            .layer(GlobalConcurrencyLimitLayer::new(web.connections.max(1)))
+            .layer(from_fn_with_state(Places::new(web), wait_for_place))
+            .layer(from_fn_with_state(app.clone(), render_errors))
             .with_state(app.clone())
     }
+}
+
+/// The limits of a known user hold for the body of the request.
+async fn know_user(session: AuthSession, request: Request, next: Next) -> Response {
+    if let Some(meter) = request.extensions().get::<Meter>().filter(|_| session.user.is_some()) {
+        meter.know();
+    }
+    next.run(request).await
 }
 
 /// What a request changes is changed in the name of who sent it, from where it came.
@@ -165,32 +177,6 @@ fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
     SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
 }
 
-/// Says why a form from another origin was refused: it may be an attack, and a proxy that nobody told us of.
-async fn tell_of_other_origin(request: Request, next: Next) -> Response {
-    let (origin, host) = (request.headers().get(ORIGIN).cloned(), request.headers().get(HOST).cloned());
-    let response = next.run(request).await;
-    if response.extensions().get::<ProtectionError>().is_none() {
-        return response;
-    }
-    warn!(
-        ?origin,
-        ?host,
-        "a request from another origin was refused; behind a proxy, STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT say under which address people come"
-    );
-    let message = "This was sent from a page of another address. If it was one of Study Governor, its operator has to set \
-                   STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT to the address in your browser.";
-    HttpError::NotYours(message.to_owned()).into_response()
-}
-
-/// Behind a proxy the address that people use is an origin of ours too.
-fn csrf(external: Option<&str>) -> CsrfLayer {
-    let Some(external) = external else { return CsrfLayer::new() };
-    CsrfLayer::new().add_trusted_origin(external).unwrap_or_else(|error| {
-        warn!(%error, "the external address is no origin");
-        CsrfLayer::new()
-    })
-}
-
 /// One cookie an instance and project, so that two studies on one host do not log each other out.
 fn cookie_name(instance: &str, project: &str) -> String {
     let plain =
@@ -219,7 +205,7 @@ async fn clean_up(app: App, sessions: DatabaseSessions) {
 /// A sentence with the address when somebody else has it.
 pub async fn bind(app: &App) -> Result<TcpListener, String> {
     let web = &app.settings.web;
-    TcpListener::bind((web.host.as_str(), web.port)).await.map_err(|error| {
+    listen(&web.host, web.port).await.map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => " (another program has this port: set STUDYGOV_PORT to a free one)",
             _ => "",
@@ -228,33 +214,45 @@ pub async fn bind(app: &App) -> Result<TcpListener, String> {
     })
 }
 
-/// Answers requests until `stop` resolves, then those that have begun.
-///
-/// # Errors
-/// When listening fails.
-pub async fn serve(
-    listener: TcpListener,
-    service: Router,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
-    let service = service.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await
-}
-
-/// Resolves when the process is told to stop: Ctrl-C, or SIGTERM from an orchestrator.
-pub async fn shutdown_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = interrupt => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        Err(error) => {
-            warn!(%error, "cannot listen for SIGTERM");
-            let _ = interrupt.await;
+/// Listens on the first address of `host` that can be used.
+async fn listen(host: &str, port: u16) -> std::io::Result<TcpListener> {
+    /// Connections that wait to be accepted; where there is no room, clients try again only after a second.
+    const WAITING: u32 = 4096;
+    let mut outcome = Err(std::io::Error::new(std::io::ErrorKind::NotFound, "the host has no address"));
+    for address in tokio::net::lookup_host((host, port)).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        outcome = socket.bind(address).and_then(|()| socket.listen(WAITING));
+        if outcome.is_ok() {
+            break;
         }
     }
-    info!("stopping");
+    outcome
+}
+
+/// Resolves when the process is told to stop: Ctrl-C, or SIGTERM from an orchestrator. From this call on, and not only when it
+/// is awaited, the signals do not end the process.
+pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| {
+        let listening = signal(kind);
+        listening.inspect_err(|error| warn!(%error, "cannot listen for a signal")).ok()
+    });
+    async move {
+        let [interrupt, terminate] = signals.map(received);
+        tokio::select! {
+            () = interrupt => {}
+            () = terminate => {}
+        }
+        info!("stopping");
+    }
+}
+
+/// Resolves when the signal arrives; never where it cannot be listened for.
+async fn received(signal: Option<Signal>) {
+    match signal {
+        Some(mut signal) => {
+            let _ = signal.recv().await;
+        }
+        None => std::future::pending().await,
+    }
 }

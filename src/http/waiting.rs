@@ -17,6 +17,8 @@ use tracing::{info, warn};
 
 use crate::app::{App, Tables};
 
+use super::{Serving, serve};
+
 /// How often it looks.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -33,7 +35,7 @@ pub async fn wait_for_tables(
     // The same socket: who connects during the change is answered by one or the other.
     let own = std::os::fd::AsFd::as_fd(listener).try_clone_to_owned()?;
     let own = TcpListener::from_std(std::net::TcpListener::from(own))?;
-    let answering = axum::serve(own, routes(app));
+    let answering = serve(own, routes(app), Serving::from(&app.settings.web), std::future::pending());
     let looking = async {
         loop {
             match app.tables().await {
@@ -53,7 +55,7 @@ pub async fn wait_for_tables(
     tokio::select! {
         () = looking => Ok(true),
         () = stop => Ok(false),
-        served = answering => served.map(|()| false),
+        () = answering => Ok(false),
     }
 }
 

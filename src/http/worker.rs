@@ -10,6 +10,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::metrics::RECORDER;
+use super::{Serving, serve};
 
 /// A worker whose main loop has not turned for this long is not healthy.
 const LONGEST: Duration = Duration::from_mins(1);
@@ -39,8 +40,7 @@ pub async fn serve_worker(listener: TcpListener, age: impl Fn() -> Duration + Cl
         .route("/-/healthy", get(healthy.clone()))
         .route("/-/ready", get(healthy))
         .route("/-/metrics", get(get_metrics));
-    // It ends with an error only when the listener is gone, and then there is nothing to do.
-    let _ = axum::serve(listener, routes).await;
+    serve(listener, routes, Serving::default(), std::future::pending()).await;
 }
 
 async fn get_metrics() -> Response {

@@ -32,7 +32,7 @@ pub async fn run_by_hand(
             (Some(secret), _) => {
                 let mut body = body;
                 body["secret"] = secret.into();
-                request.json(&body)
+                request.header("X-Callback-Secret", secret).json(&body)
             }
             (None, Some((name, password))) => request.basic_auth(name, Some(password)).json(&body),
             (None, None) => request.json(&body),

@@ -44,7 +44,10 @@ impl RemoteDesk {
             entries.insert("attempt".to_owned(), ticket.attempt.into());
             entries.insert("secret".to_owned(), ticket.secret.clone().into());
         }
-        let sent = self.client.post(format!("{base}/{verb}")).json(&body).send().await;
+        // In the headers the server sees it before it reads the body.
+        let request = self.client.post(format!("{base}/{verb}")).json(&body);
+        let request = request.header("X-Callback-Secret", &ticket.secret).header("X-Callback-Attempt", ticket.attempt);
+        let sent = request.send().await;
         sent.map_err(|error| DeskError::Unreachable(with_cause(&error)))
     }
 }

@@ -12,6 +12,7 @@ use crate::api::history::{self, ActionBody, CallbackBody, ExecutionBody, Reporte
 use crate::api::input::{Body, Number};
 use crate::api::lookup::{self, by_id, reread};
 use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
+use crate::api::worker::HeaderSecret;
 use crate::app::App;
 use crate::database::WriteTransaction;
 use crate::entity::{action, callback, callback_execution, state, transition, workflow};
@@ -287,12 +288,13 @@ pub(super) async fn update_callback(
 pub(super) async fn get_callback_execution(
     State(app): State<App>,
     caller: MaybeCaller,
+    secret: HeaderSecret,
     addresses: Addresses,
     Number(id): Number,
     Body(body): Body<SecretBody>,
 ) -> Result<Single<Execution>, HttpError> {
     let snapshot = app.snapshot().await?;
-    let (row, reporter) = open_execution(&app, &snapshot, id, caller, body.secret()).await?;
+    let (row, reporter) = open_execution(&app, &snapshot, id, caller, body.secret(secret)).await?;
     // The secret of an earlier attempt says nothing about the present one.
     if matches!(reporter, Reporter::Worker(attempt) if attempt != row.attempt) {
         return Err(HttpError::NotYours("Cannot access specified callback_execution".to_owned()));
@@ -308,13 +310,14 @@ pub(super) async fn get_callback_execution(
 pub(super) async fn update_callback_execution(
     State(app): State<App>,
     caller: MaybeCaller,
+    secret: HeaderSecret,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
     Body(body): Body<ExecutionBody>,
 ) -> Result<Single<Execution>, HttpError> {
     let shown = V1(addresses);
-    let row = history::report(&app, id, caller, body, &if_match, |record| shown.execution(record)).await?;
+    let row = history::report(&app, id, (caller, secret), body, &if_match, |record| shown.execution(record)).await?;
     let (snapshot, row) = reread::<callback_execution::Entity>(&app, row.id, row).await?;
     Ok(Single(shown.execution(record::execution(&snapshot, row).await?)))
 }

@@ -14,6 +14,7 @@ use crate::api::input::{Body, Given, Number, Problems, Query, ReasonBody};
 use crate::api::lookup::{by_id, moment, reread};
 use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed, list_of};
 
+use crate::api::worker::HeaderSecret;
 use crate::app::App;
 use crate::engine::Intervention;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
@@ -229,12 +230,13 @@ async fn show(
 pub(super) async fn get_callback_execution(
     State(app): State<App>,
     caller: MaybeCaller,
+    secret: HeaderSecret,
     addresses: Addresses,
     Number(id): Number,
     Body(body): Body<SecretBody>,
 ) -> Result<Single<Execution>, HttpError> {
     let snapshot = app.snapshot().await?;
-    let (row, reporter) = open_execution(&app, &snapshot, id, caller, body.secret()).await?;
+    let (row, reporter) = open_execution(&app, &snapshot, id, caller, body.secret(secret)).await?;
     // The secret of an earlier attempt says nothing about the present one.
     if matches!(reporter, Reporter::Worker(attempt) if attempt != row.attempt) {
         return Err(HttpError::NotYours("Cannot access specified callback_execution".to_owned()));
@@ -250,12 +252,14 @@ pub(super) async fn get_callback_execution(
 pub(super) async fn update_callback_execution(
     State(app): State<App>,
     caller: MaybeCaller,
+    secret: HeaderSecret,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
     Body(body): Body<ExecutionBody>,
 ) -> Result<Single<Execution>, HttpError> {
-    let row = history::report(&app, id, caller, body, &if_match, |record| addresses.execution(record)).await?;
+    let row =
+        history::report(&app, id, (caller, secret), body, &if_match, |record| addresses.execution(record)).await?;
     show(&app, &addresses, row).await
 }
 

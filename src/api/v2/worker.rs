@@ -11,7 +11,7 @@ use crate::api::access::{Everywhere, May};
 use crate::api::input::{Body, Number};
 use crate::api::lookup::moment;
 use crate::api::output::{Addresses, Extent, ListAddress, ListAnswer, WindowQuery, Windowed, list_of};
-use crate::api::worker::{EndBody, ReleaseBody, WorkerBody};
+use crate::api::worker::{EndBody, HeaderAttempt, ReleaseBody, WorkerBody};
 use crate::app::App;
 use crate::entity::dead_letter;
 use crate::http::HttpError;
@@ -32,9 +32,10 @@ fn not_yours() -> HttpError {
 pub(super) async fn claim_callback_execution(
     State(app): State<App>,
     Number(id): Number,
+    shown: HeaderAttempt,
     Body(body): Body<WorkerBody>,
 ) -> Result<axum::Json<Assignment>, HttpError> {
-    let (worker, _) = body.read(&app, id)?;
+    let (worker, _) = body.read(&app, id, &shown)?;
     let claimed = app.engine.claim(worker.held(), app.settings.callback.lease, &app.settings.web.base_url()).await?;
     claimed.map(axum::Json).ok_or_else(not_yours)
 }
@@ -45,9 +46,10 @@ pub(super) async fn claim_callback_execution(
 pub(super) async fn keep_callback_execution(
     State(app): State<App>,
     Number(id): Number,
+    shown: HeaderAttempt,
     Body(body): Body<WorkerBody>,
 ) -> Result<StatusCode, HttpError> {
-    let (worker, log) = body.read(&app, id)?;
+    let (worker, log) = body.read(&app, id, &shown)?;
     let kept = app.engine.keep(worker.held(), app.settings.callback.lease, log.as_deref()).await?;
     kept.then_some(StatusCode::NO_CONTENT).ok_or_else(not_yours)
 }
@@ -58,9 +60,10 @@ pub(super) async fn keep_callback_execution(
 pub(super) async fn conclude_callback_execution(
     State(app): State<App>,
     Number(id): Number,
+    shown: HeaderAttempt,
     Body(body): Body<EndBody>,
 ) -> Result<StatusCode, HttpError> {
-    let (worker, ended) = body.read(&app, id)?;
+    let (worker, ended) = body.read(&app, id, &shown)?;
     let taken = app.engine.conclude(worker.held(), ended).await?;
     taken.then_some(StatusCode::NO_CONTENT).ok_or_else(not_yours)
 }
@@ -71,9 +74,10 @@ pub(super) async fn conclude_callback_execution(
 pub(super) async fn release_callback_execution(
     State(app): State<App>,
     Number(id): Number,
+    shown: HeaderAttempt,
     Body(body): Body<ReleaseBody>,
 ) -> Result<StatusCode, HttpError> {
-    let (worker, reason) = body.read(&app, id)?;
+    let (worker, reason) = body.read(&app, id, &shown)?;
     app.engine.hand_back(worker.held(), &reason).await?;
     Ok(StatusCode::NO_CONTENT)
 }
