@@ -210,7 +210,7 @@ def test_servers_know_how_tables_are_brought_up_to_date(mode):
 # Secrets
 
 
-def test_no_template_looks_into_the_cluster_or_draws_lots():
+def test_no_template_asks_the_cluster_or_uses_random_values():
     for path in (CHART / "templates").rglob("*.*"):
         text = re.sub(r"\{\{-? /\*.*?\*/ -?\}\}", "", path.read_text(), flags=re.S)
         found = re.search(r"\b(lookup|rand[A-Z]\w+|gen(CA|PrivateKey|Signed\w+|SelfSigned\w+)|uuidv4|now|htpasswd|bcrypt|derivePassword)\b", text)

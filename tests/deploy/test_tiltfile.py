@@ -221,7 +221,7 @@ def test_restart_runs_the_program_again_and_a_stop_ends_both(tmp_path):
         running.kill()
 
 
-def test_a_program_that_ends_by_itself_ends_the_container(tmp_path):
+def test_a_program_that_ends_ends_the_container(tmp_path):
     environment = {**os.environ, "DEV_FOLDER": str(tmp_path), "DEV_PROGRAM": "/bin/false"}
     assert subprocess.run([ROOT / "charts" / "dev" / "run", "serve"], env=environment, timeout=60, check=False).returncode == 1
 
