@@ -89,7 +89,11 @@ fn idle_time(idle: Duration) -> Duration {
 
 async fn open_sqlite(settings: &DatabaseSettings, watch: &Watch, reading: u32) -> Result<Pools, DbErr> {
     let lock = if settings.limits.lock.is_zero() { Duration::from_hours(1) } else { settings.limits.lock };
-    let options: SqliteConnectOptions = settings.url.parse().map_err(failed)?;
+    let options = match &settings.file {
+        // Not by an address: there `?` and `%` mean something, and in the name of a file they do not.
+        Some(file) => SqliteConnectOptions::new().filename(file).create_if_missing(true),
+        None => settings.url.parse().map_err(failed)?,
+    };
     let options = options
         .disable_statement_logging()
         .foreign_keys(true)

@@ -348,3 +348,23 @@ fn a_misspelled_setting_is_pointed_out() {
     assert!(server.log().contains("did you mean STUDYGOV_INSTANCE_NAME?"), "{}", server.log());
     assert!(server.log().contains("GUNICORN_WORKER_CLASS=gevent is accepted"), "{}", server.log());
 }
+
+/// A name of a file is not an address: blanks, `?`, `%` and `#` are characters like others.
+#[test]
+fn a_database_lies_in_a_file_of_any_name() {
+    let home = tempfile::tempdir().unwrap();
+    for name in ["sub dir", "a?b", "a%20b", "ü#1", "a&b=c"] {
+        let folder = home.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        let mut command = studygovernor(home.path(), &["db", "migrate"]);
+        let output = command.env("STUDYGOV_PROJECT_HOME", name).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name}: {}", output.err());
+        assert!(folder.join("studygovernor.db").metadata().unwrap().len() > 100_000, "{name}");
+        assert_eq!(run(home.path(), &["workflow", "list"]).status.code(), Some(0));
+    }
+    let mut command = studygovernor(home.path(), &["db", "migrate"]);
+    command.env("DATABASE_URL", "sqlite:///sub dir/x%41.db").env("SECRET_KEY", "k").env("SECURITY_PASSWORD_SALT", "s");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", output.err());
+    assert!(home.path().join("sub dir/x%41.db").is_file());
+}
