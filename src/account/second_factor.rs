@@ -137,7 +137,7 @@ impl Accounts {
         } else if self.limits.is_alarming(id) {
             match self.tell_of_wrong_codes(&row, address).await {
                 Err(error) if is_unwritable(&error) => {
-                    warn!(%error, "the owner of an account is not warned of wrong codes")
+                    warn!(%error, "the owner of an account is not warned of wrong codes");
                 }
                 outcome => outcome.map_err(AccountError::from)?,
             }

@@ -249,6 +249,7 @@ mod tests {
         login
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "compared with what may be none")]
     fn login(name: &str, password: &str) -> Option<(String, String)> {
         Some((name.to_owned(), password.to_owned()))
     }

@@ -81,7 +81,10 @@ fn write(waiting: &Receiver<Piece>, lost: &AtomicU64, mut output: impl Write) {
                 let count = lost.swap(0, Ordering::Relaxed);
                 if count > 0 {
                     let said = format!("{count} lines of the log are lost: they were not read in time\n");
-                    let _ = output.write_all(said.as_bytes());
+                    if output.write_all(said.as_bytes()).is_err() {
+                        // It is said with the next line.
+                        lost.fetch_add(count, Ordering::Relaxed);
+                    }
                 }
                 let _ = output.write_all(&line);
             }
@@ -125,12 +128,15 @@ mod tests {
 
     /// Waits for the word of a test before each write: to fail, or, when the test has no more to say, to work.
     struct Slow {
+        began: mpsc::Sender<()>,
         gate: Receiver<()>,
         written: Arc<Mutex<Vec<u8>>>,
     }
 
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+            // Not read after the first time.
+            let _ = self.began.send(());
             if self.gate.recv().is_ok() {
                 return Err(std::io::ErrorKind::BrokenPipe.into());
             }
@@ -146,9 +152,12 @@ mod tests {
     #[test]
     fn lines_that_are_not_read_or_cannot_be_written_are_lost_and_nothing_else() {
         let (fail, gate) = mpsc::channel();
+        let (began, first) = mpsc::channel();
         let written = Arc::default();
-        let log = Log::to(Slow { gate, written: Arc::clone(&written) });
-        for number in 0..WAITING + 100 {
+        let log = Log::to(Slow { began, gate, written: Arc::clone(&written) });
+        log.make_writer().write_all(b"line 0\n").unwrap();
+        first.recv().unwrap();
+        for number in 1..WAITING + 100 {
             // Never waits, whether or not anything is read.
             log.make_writer().write_all(format!("line {number}\n").as_bytes()).unwrap();
         }

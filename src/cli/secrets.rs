@@ -45,14 +45,14 @@ impl Make {
         if let Some(wrong) = self.names.iter().find(|name| !SECRETS.contains(&name.as_str())) {
             return Err(Failure::Usage(format!("'{wrong}' is not the name of a secret: {}", SECRETS.join(", "))));
         }
-        std::fs::create_dir_all(&self.folder).map_err(|error| self.failed(&self.folder, &error))?;
+        std::fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
         let environment = Environment::load(&working_directory()?)?;
         for name in &self.names {
             let path = self.folder.join(name);
             let kept = match std::fs::read_to_string(&path) {
                 Ok(kept) => Some(kept),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) => return Err(self.failed(&path, &error)),
+                Err(error) => return Err(failed(&path, &error)),
             };
             let set = environment.get(name).map(|_| environment.exact(name).to_owned());
             match (kept, set) {
@@ -89,10 +89,10 @@ impl Make {
                 _ => Ok(()),
             }
         };
-        write().map_err(|error| self.failed(path, &error))
+        write().map_err(|error| failed(path, &error))
     }
+}
 
-    fn failed(&self, path: &Path, error: &std::io::Error) -> Failure {
-        Failure::Failed(format!("cannot use {}: {error}", path.display()))
-    }
+fn failed(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::Failed(format!("cannot use {}: {error}", path.display()))
 }

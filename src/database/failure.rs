@@ -243,8 +243,8 @@ mod tests {
     fn errors_of_the_three_databases_have_the_same_kinds() {
         for (postgres, mysql, sqlite, kind) in [
             ("53100", 1114, 13, Failure::DiskFull),
-            ("58030", 1026, 10 | (3 << 8), Failure::DiskFailed),
-            ("25006", 1290, 8 | (4 << 8), Failure::ReadOnly),
+            ("58030", 1026, 0x30a, Failure::DiskFailed),
+            ("25006", 1290, 0x408, Failure::ReadOnly),
             ("55P03", 1205, 5, Failure::Locked),
             ("40P01", 1213, 517, Failure::Conflict),
         ] {

@@ -105,8 +105,8 @@ impl Engine {
         let mut starts: HashMap<Option<&str>, Start> = HashMap::new();
         for one in new {
             let reference = one.workflow.as_deref();
-            if !starts.contains_key(&reference) {
-                starts.insert(reference, self.start(&*transaction, reference).await?);
+            if let std::collections::hash_map::Entry::Vacant(e) = starts.entry(reference) {
+                e.insert(self.start(&*transaction, reference).await?);
             }
         }
         check_subjects(&transaction, new.iter().map(|one| one.subject_id)).await?;

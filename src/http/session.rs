@@ -168,7 +168,7 @@ impl DatabaseSessions {
             let Some(known) = known.filter(|known| !self.kept.is_ended(&known.id)) else { return Ok(()) };
             let is_in_table = !matches!(self.kept.find(&row.id), Some((_, false)));
             let (created, last_seen, expires_at) = (known.created, known.last_seen, known.expires_at);
-            self.kept.keep(Model { created, last_seen, expires_at, ..row }, is_in_table, error)?;
+            self.kept.keep(Model { expires_at, created, last_seen, ..row }, is_in_table, error)?;
         }
         self.kept.write_later(&self.database, &self.clock);
         Ok(())

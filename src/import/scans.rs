@@ -105,7 +105,9 @@ fn recording(data_type: &str, file: &str) -> Option<String> {
     // Echoes, magnitude and phase, and the files that a long recording was cut into; the inversions of MP2RAGE, which are one sequence.
     let numbers = ["echo-", "part-", "split-"];
     parts.retain(|part| {
-        !numbers.iter().any(|entity| part.starts_with(entity)) && !(suffix == "MP2RAGE" && part.starts_with("inv-"))
+        let is_number = numbers.iter().any(|entity| part.starts_with(entity));
+        let is_inversion = suffix == "MP2RAGE" && part.starts_with("inv-");
+        !is_number && !is_inversion
     });
     Some(parts.join("_"))
 }

@@ -328,6 +328,7 @@ async fn a_name_or_address_belongs_to_one_account_however_it_is_written() {
 /// One rule for all ways: a token, also an administrator's, changes no passwords and no e-mail addresses of accounts that exist.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_changes_no_credentials() {
+    const PATH: &str = "/api/v2/service/config/import-config";
     let server = Server::study(Backend::Sqlite).await;
     let made = server.admin().post("/api/v2/tokens", json!({ "label": "all" })).await.expect(201);
     let token = server.bearer(made["token"].as_str().unwrap());
@@ -336,7 +337,6 @@ async fn a_token_changes_no_credentials() {
             format!("users: [{{username: {name}, name: N, password: {password}, email: {email}, active: true}}]");
         json!({ "config_definition": text })
     };
-    const PATH: &str = "/api/v2/service/config/import-config";
     // A new account may be created, as with POST /users.
     token.post(PATH, user("dora", "a long password", "dora@example.org")).await.expect(201);
     let stays = json!({ "username": "dora", "password": "another password" });

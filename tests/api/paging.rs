@@ -34,7 +34,7 @@ async fn study(backend: Backend) -> Server {
     admin.post("/api/v2/service/config/import-workflow", body).await.expect(201);
     for subject in ["s", "S"] {
         let session = |number: usize| {
-            let label = if number % 2 == 0 { format!("e{number:02}") } else { format!("E{:02}", number - 1) };
+            let label = if number.is_multiple_of(2) { format!("e{number:02}") } else { format!("E{:02}", number - 1) };
             json!({ "label": format!("{subject}{label}"), "scandate": format!("2024-01-0{}", number % 3 + 1) })
         };
         let sessions: Vec<Value> = (0..30).map(session).collect();
@@ -255,7 +255,7 @@ async fn e13_no_account_is_lost_or_doubled_in_the_list() {
         // New ones come in at the front of both groups, and one behind.
         let pages = account_pages(&server, "next", "/users?q=name", async || {
             let number = added.fetch_add(1, Ordering::Relaxed);
-            add(format!("a name {number}"), number % 2 == 0).await;
+            add(format!("a name {number}"), number.is_multiple_of(2)).await;
             add(format!("z name {number}"), false).await;
         });
         let pages = pages.await;

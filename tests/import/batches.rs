@@ -54,6 +54,7 @@ fn intake(sessions: Vec<Session>) -> Intake {
     Intake { sessions, ..Intake::default() }
 }
 
+#[expect(clippy::too_many_lines, reason = "one story, or one table of cases")]
 async fn e5_many_experiments_begin_as_one_would(study: Study) {
     for workflow in [WORKFLOW, WITH_CALLBACKS, WITH_CONDITIONS] {
         study.load(workflow).await;

@@ -8,6 +8,7 @@ use crate::support::Backend;
 
 const MARKUP: &str = "\"'><img src=x onerror=alert(1)><script>alert(2)</script>";
 
+#[expect(clippy::too_many_lines, reason = "one story, or one table of cases")]
 #[tokio::test(flavor = "multi_thread")]
 async fn markup_in_any_field_is_only_shown() {
     let house = House::new(Backend::Sqlite, &[]).await;

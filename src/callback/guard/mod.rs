@@ -82,8 +82,11 @@ enum Message {
 /// The programs of a worker that are not gone yet, by execution and attempt.
 #[derive(Debug, Clone, Default)]
 pub struct Programs {
-    shared: Arc<(Mutex<HashMap<(i32, i32), usize>>, Notify)>,
+    shared: Arc<(Mutex<Counts>, Notify)>,
 }
+
+/// How many programs each attempt has.
+type Counts = HashMap<(i32, i32), usize>;
 
 impl Programs {
     fn count(&self, attempt: (i32, i32)) -> usize {

@@ -50,7 +50,7 @@ pub fn serve(is_inner: bool) -> io::Result<()> {
     if is_inner {
         guard.run(&order)
     } else {
-        guard.relay(&text)?
+        guard.relay(&text)?;
     }
     guard.end()
 }

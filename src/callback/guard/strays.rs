@@ -44,8 +44,7 @@ fn attempt_of(id: i32, address: &str) -> Option<i32> {
     let wanted = format!("{MARK}={address}#");
     environment
         .split(|byte| *byte == 0)
-        .filter_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix(&wanted)?.parse().ok())
-        .next()
+        .find_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix(&wanted)?.parse().ok())
 }
 
 /// Whether a process is a guard, or descends from one.

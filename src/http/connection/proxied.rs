@@ -86,8 +86,6 @@ async fn take_second(stream: &mut TcpStream) -> Result<Option<SocketAddr>> {
 /// `command` is version and command, `family` address family and protocol.
 fn second(command: u8, family: u8, addresses: &[u8]) -> Result<Option<SocketAddr>> {
     match (command, family >> 4) {
-        // LOCAL: the proxy itself asks.
-        (0x20, _) => Ok(None),
         (0x21, 1) => match addresses {
             [a, b, c, d, _, _, _, _, high, low, ..] => {
                 let ip = Ipv4Addr::new(*a, *b, *c, *d);
@@ -100,7 +98,8 @@ fn second(command: u8, family: u8, addresses: &[u8]) -> Result<Option<SocketAddr
             let (ip, port) = source.ok_or_else(|| wrong("a header of the PROXY protocol is too short"))?;
             Ok(Some(SocketAddr::new(Ipv6Addr::from(*ip).into(), u16::from_be_bytes([port[0], port[1]]))))
         }
-        (0x21, _) => Ok(None),
+        // LOCAL (0x20): the proxy itself asks. Or a client without an address of the internet.
+        (0x20 | 0x21, _) => Ok(None),
         _ => Err(wrong("a header of the PROXY protocol is of another version")),
     }
 }

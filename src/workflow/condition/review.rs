@@ -276,11 +276,13 @@ impl Walk {
 
     fn operation(&mut self, expr: &Expr) {
         match expr {
-            Expr::BinOp(operation) if operation.op == Operator::Mod && operation.left.is_string_literal_expr() => {
-                if percent::as_format(operation).is_none() {
-                    let message = "this form of '%' on a text is not available in a condition; use an f-string";
-                    self.say(expr.start(), message.to_owned());
-                }
+            Expr::BinOp(operation)
+                if operation.op == Operator::Mod
+                    && operation.left.is_string_literal_expr()
+                    && percent::as_format(operation).is_none() =>
+            {
+                let message = "this form of '%' on a text is not available in a condition; use an f-string";
+                self.say(expr.start(), message.to_owned());
             }
             Expr::BinOp(operation)
                 if operation.op == Operator::BitOr

@@ -93,7 +93,8 @@ impl Composer {
             Event::Scalar(text, style, anchor, tag) => {
                 // In the place of a key, `<<` is no text.
                 if style == ScalarStyle::Plain && text == "<<" && tag.is_none() && self.expects_key() {
-                    return self.set_key(PendingKey::Merge(place));
+                    self.set_key(PendingKey::Merge(place));
+                    return Ok(());
                 }
                 let node = scalar_node(place, &text, style, tag.as_deref())?;
                 self.count(place)?;
@@ -191,11 +192,10 @@ impl Composer {
         Ok(())
     }
 
-    fn set_key(&mut self, pending: PendingKey) -> Result<(), YamlError> {
+    fn set_key(&mut self, pending: PendingKey) {
         if let Some(Open { parts: Parts::Mapping { key, .. }, .. }) = self.open.last_mut() {
             *key = Some(pending);
         }
-        Ok(())
     }
 }
 

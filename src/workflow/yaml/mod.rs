@@ -69,7 +69,7 @@ pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, YamlError> {
     let utf16 = |read: fn([u8; 2]) -> u16| {
         let units = bytes[2..].chunks_exact(2).map(|pair| read([pair[0], pair[1]]));
         let text: Option<String> = char::decode_utf16(units).collect::<Result<_, _>>().ok();
-        text.filter(|_| bytes.len() % 2 == 0).map(Cow::Owned).ok_or_else(|| YamlError {
+        text.filter(|_| bytes.len().is_multiple_of(2)).map(Cow::Owned).ok_or_else(|| YamlError {
             place: Place::FIRST,
             message: "the file begins like UTF-16 and is not; save it as UTF-8".to_owned(),
         })
