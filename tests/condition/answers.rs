@@ -68,14 +68,16 @@ fn mistreated() {
                 }
             }
         });
-        for number in 0..1_500 {
+        // At least so many of both, however fast the machine is.
+        let mut number = 0;
+        while number < 1_500 || sent.load(Ordering::Relaxed) < 100 {
             let text = format!("sum(range(200)) == {}", 19_900 + number % 2);
             let answer = evaluate_within(&text, &facts, Duration::from_mins(2)).map(|evaluated| evaluated.outcome);
             assert_eq!(answer, Ok(Ok(number % 2 == 0)), "evaluation {number}");
+            number += 1;
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert!(sent.load(Ordering::Relaxed) > 100, "{sent:?} signals were sent");
 }
 
 /// What stops a service, by the terminal, the group or the control group, does not end it.

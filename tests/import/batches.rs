@@ -249,13 +249,13 @@ async fn a_protocol_has_one_modality(study: Study) {
 async fn a_row_that_the_database_refuses_keeps_no_other_out() {
     let study = Study::new(Backend::Sqlite).await;
     study.load(WORKFLOW).await;
-    let refuse = |when: &str| {
+    let refuse = |name: &str, when: &str| {
         format!(
-            "CREATE TRIGGER refuse BEFORE INSERT ON experiment WHEN {when} BEGIN SELECT RAISE(ABORT, 'no room for it'); END"
+            "CREATE TRIGGER {name} BEFORE INSERT ON experiment WHEN {when} BEGIN SELECT RAISE(ABORT, 'no room for it'); END"
         )
     };
     let connection = study.engine.database().reader();
-    connection.execute_unprepared(&refuse("NEW.label IN ('e7', 'e1005')")).await.unwrap();
+    connection.execute_unprepared(&refuse("refuse_two", "NEW.label IN ('e7', 'e1005')")).await.unwrap();
     let all = intake((0..1010).map(|number| session(number, "w")).collect());
     let few = intake(all.sessions[..20].to_vec());
     for (intake, dry_run, wanted) in [(&few, true, &["line 9"][..]), (&all, false, &["line 9", "line 1007"])] {
@@ -266,12 +266,12 @@ async fn a_row_that_the_database_refuses_keeps_no_other_out() {
         assert!(summary.failed[0].message.contains("no room for it"), "{:?}", summary.failed);
     }
     assert_eq!(experiment::Entity::find().count(connection).await.unwrap(), 1008);
-    connection.execute_unprepared("DROP TRIGGER refuse").await.unwrap();
+    connection.execute_unprepared("DROP TRIGGER refuse_two").await.unwrap();
     let again = write(&study, &all, false).await;
     assert_eq!((again.experiments, again.known), (2, 1008));
 
     // When nothing can be written it is not the rows.
-    connection.execute_unprepared(&refuse("NEW.label > 'f'")).await.unwrap();
+    connection.execute_unprepared(&refuse("refuse_all", "NEW.label > 'f'")).await.unwrap();
     let mut more = intake((2000..3010).map(|number| session(number, "w")).collect());
     for one in more.sessions.iter_mut().skip(1000) {
         one.experiment = Label::parse(&format!("g{}", one.experiment)).unwrap();

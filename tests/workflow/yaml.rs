@@ -149,6 +149,19 @@ fn what_is_written_reads_back_as_the_same_by_pyyaml() {
     let output = child.wait_with_output().unwrap();
     let back: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     for ((value, text), back) in values().iter().zip(&texts).zip(&back) {
-        assert_eq!(value, back, "{text}");
+        assert_eq!(plain(value), plain(back), "{text}");
+    }
+}
+
+/// With numbers as they are and not as they are written: `1e22` is `1e+22`.
+fn plain(value: &Value) -> Value {
+    match value {
+        Value::Number(number) if number.as_i64().is_none() && number.as_u64().is_none() => {
+            // Beyond 64 bits only the digits tell.
+            if number.to_string().contains(['.', 'e', 'E']) { json!(number.as_f64()) } else { value.clone() }
+        }
+        Value::Array(items) => items.iter().map(plain).collect(),
+        Value::Object(entries) => entries.iter().map(|(name, value)| (name.clone(), plain(value))).collect(),
+        _ => value.clone(),
     }
 }
