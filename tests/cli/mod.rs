@@ -359,8 +359,9 @@ fn a_database_lies_in_a_file_of_any_name() {
         let mut command = studygovernor(home.path(), &["db", "migrate"]);
         let output = command.env("STUDYGOV_PROJECT_HOME", name).output().unwrap();
         assert_eq!(output.status.code(), Some(0), "{name}: {}", output.err());
-        assert!(folder.join("studygovernor.db").metadata().unwrap().len() > 100_000, "{name}");
-        assert_eq!(run(home.path(), &["workflow", "list"]).status.code(), Some(0));
+        assert!(folder.join("studygovernor.db").is_file(), "{name}");
+        let mut command = studygovernor(home.path(), &["db", "status"]);
+        assert_eq!(command.env("STUDYGOV_PROJECT_HOME", name).output().unwrap().status.code(), Some(0), "{name}");
     }
     let mut command = studygovernor(home.path(), &["db", "migrate"]);
     command.env("DATABASE_URL", "sqlite:///sub dir/x%41.db").env("SECRET_KEY", "k").env("SECURITY_PASSWORD_SALT", "s");
