@@ -417,7 +417,7 @@ async fn q4_queues_that_the_broker_cannot_use_any_more_are_declared_anew() {
 async fn e4_q1_q3_q4_in_the_morning_every_experiment_is_where_it_should_be() {
     let _alone = ALONE.lock().await;
     let number = |name: &str, default: u64| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (first, rounds) = (number("SOAK_SEED", rand::random::<u32>().into()), number("SOAK_ROUNDS", 20));
+    let (first, rounds) = (number("SOAK_SEED", rand::random::<u32>().into()), number("SOAK_ROUNDS", 10));
     let ends =
         std::env::var("SOAK_SECONDS").ok().map(|text| Instant::now() + Duration::from_secs(text.parse().unwrap()));
     let mut sums: BTreeMap<&'static str, usize> = BTreeMap::new();
