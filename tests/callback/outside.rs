@@ -406,7 +406,8 @@ async fn q8_the_container_of_a_killed_server_is_removed() {
     let callback = "function: docker_run, callback_arguments: {image: 'busybox:test', cmd: [sleep, 1000]}";
     station.load(&server, &super::workflow(callback)).await;
     station.create(&server, "session").await;
-    let first = eventually("the container", async || Some(containers()).filter(|ids| !ids.is_empty())).await;
+    // Running, not only created: between the two calls of Docker no guard knows the container.
+    let first = eventually("the container", async || Some(running_containers()).filter(|ids| !ids.is_empty())).await;
     server.kill();
     eventually("the container to be gone", async || containers().is_empty().then_some(())).await;
     // One that no guard could remove, as after a power cut: the next attempt does.
@@ -430,8 +431,16 @@ async fn q8_the_container_of_a_killed_server_is_removed() {
     eventually("no container", async || containers().is_empty().then_some(())).await;
 }
 
+fn running_containers() -> String {
+    listed(&["ps", "--quiet"])
+}
+
 fn containers() -> String {
-    let output = std::process::Command::new("docker").args(["ps", "--all", "--quiet"]).output().unwrap();
+    listed(&["ps", "--all", "--quiet"])
+}
+
+fn listed(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("docker").args(arguments).output().unwrap();
     assert!(output.status.success());
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }

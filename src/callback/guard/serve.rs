@@ -194,14 +194,22 @@ fn return_code(status: WaitStatus) -> i32 {
     status.exit_status().or_else(|| status.terminating_signal().map(|number| -number)).unwrap_or(-1)
 }
 
+/// Runs the command, and again a little later while it fails: a container that Docker is starting at this moment cannot be removed yet.
 fn clean_up(command: &[String]) {
     let Some((binary, arguments)) = command.split_first() else { return };
-    let mut command = Command::new(binary);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let Ok(mut child) = command.spawn() else { return };
-    let begun = Instant::now();
-    // An error: another thread of this process has waited for it.
-    while matches!(child.try_wait(), Ok(None)) && begun.elapsed() < CLEANUP {
-        std::thread::sleep(Duration::from_millis(20));
+    for pause in [0, 500, 2_000] {
+        std::thread::sleep(Duration::from_millis(pause));
+        let mut command = Command::new(binary);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let Ok(mut child) = command.spawn() else { return };
+        let begun = Instant::now();
+        loop {
+            match child.try_wait() {
+                Ok(Some(status)) if status.success() => return,
+                Ok(None) if begun.elapsed() < CLEANUP => std::thread::sleep(Duration::from_millis(20)),
+                // An error: another thread of this process has waited for it.
+                _ => break,
+            }
+        }
     }
 }
