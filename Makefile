@@ -1,4 +1,4 @@
-.PHONY: run test soak bench clean up down
+.PHONY: run test docs soak bench clean up down
 
 ## Build and start the product on its embedded database with the example study, on http://127.0.0.1:8000
 run:
@@ -7,6 +7,10 @@ run:
 ## Install what the tests need, start private servers, run every check, stop them
 test:
 	bash tests/run
+
+## Build the documents as a site into target/docs; open target/docs/index.html
+docs:
+	bash .ci/site/build
 
 ## Nights in which everything goes wrong, for SOAK_SECONDS (an hour) or SOAK_ROUNDS, from SOAK_SEED
 soak:

@@ -6,6 +6,7 @@ names no old word that the code no longer has. Nothing is fetched.
 """
 
 import argparse
+import os
 import re
 import sys
 import unicodedata
@@ -61,7 +62,7 @@ def problems(root):
         reached[path] = set()
         for line, target, anchor in links(path, text):
             if not target.exists():
-                yield f"{where}:{line}: the link leads to {target.relative_to(root, walk_up=True) if sys.version_info >= (3, 12) else target}, which does not exist"
+                yield f"{where}:{line}: the link leads to {os.path.relpath(target, root)}, which does not exist"
             elif anchor and anchor not in anchors(texts.get(target, "")):
                 yield f"{where}:{line}: {target.name} has no heading with the anchor #{anchor}"
             reached[path].add(target)
