@@ -31,7 +31,7 @@ HABITS = [
     ("by itself", r"\bby (?:it|them)sel(?:f|ves)\b", "automatically"),
     ("all the same", r"\ball the same\b(?! \w+s\b)", "anyway"),
     ("so often, for so long", r"\bso often\b|\b(?:for|after) so (?:long|many)\b", "that many times, for that time"),
-    ("is none", r"\b(?:is|are|that is|which is) none\b(?! of)", "is not a valid …"),
+    ("is none", r"(?<!there )\b(?:is|are) none\b(?! of)", "is not a valid …"),
     ("is no thing", r"\b(?:that|which|it) (?:is|are) no (?!longer|more\b|less\b|other\b)\w+", "is not a …"),
     ("is good for", r"\b(?:is|are) good (?:for|until|no more|once)\b", "is valid for"),
     ("is told", r"\b(?:is|are|was|were|be|been|gets?) told\b", "is reported, is notified"),
