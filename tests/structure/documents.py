@@ -9,7 +9,6 @@ import argparse
 import os
 import re
 import sys
-import unicodedata
 from pathlib import Path
 
 from tree import ROOT
@@ -31,16 +30,11 @@ def prose(text):
 
 
 def anchors(text):
-    """Anchors as GitHub and as MkDocs make them; a link may use those in which both agree."""
-    seen, found = {}, set()
+    """Anchors as GitHub and the site make them. Of equal headings only the first one counts."""
+    found = set()
     for heading in re.findall(r"^#{1,6} +(.+?)\s*#*$", prose(text), re.M):
-        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").replace("*", "")
-        github = re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-")
-        ascii_only = unicodedata.normalize("NFKD", plain).encode("ascii", "ignore").decode()
-        mkdocs = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", ascii_only).strip().lower())
-        if github == mkdocs and github not in seen:
-            found.add(github)
-        seen[github] = True
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        found.add(re.sub(r"[^\w\- ]", "", plain.lower()).replace(" ", "-"))
     return found
 
 

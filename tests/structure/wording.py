@@ -28,7 +28,7 @@ HABITS = [
     ("any more", r"\b(?:not?|never|cannot|nothing|n't)\b[^.;¶]{0,60}\bany ?more\b|\bany more\b(?= *[.,;:)¶]|$)|\bno more\b(?= *[.,;¶]|$)", "no longer"),
     ("of before", r"\bof before\b", "previous"),
     ("for good", r"\bfor good\b", "permanently"),
-    ("by itself", r"\bby (?:it|them)sel(?:f|ves)\b", "automatically"),
+    ("by itself", r"\bby (?:it|them)sel(?:f|ves)\b", "automatically, separately"),
     ("all the same", r"\ball the same\b(?! \w+s\b)", "anyway"),
     ("so often, for so long", r"\bso often\b|\b(?:for|after) so (?:long|many)\b", "that many times, for that time"),
     ("is none", r"(?<!there )\b(?:is|are) none\b(?! of)", "is not a valid …"),
