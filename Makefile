@@ -28,5 +28,25 @@ up:
 down:
 	@charts/dev/down
 
+.PHONY: install uninstall deb release
+
+## Install the program, manual pages, completions and documents below PREFIX; with SYSTEMD=yes the units too. BINARY names one that is built.
+## Run `make release` as yourself before `sudo make install`
+install:
+	@test -n "$(BINARY)" || ! command -v cargo >/dev/null || $(MAKE) --no-print-directory release
+	@BINARY="$(BINARY)" PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSTEMD="$(SYSTEMD)" .ci/install install
+
+## Remove what `make install` put there, with the same PREFIX and DESTDIR; the study and its settings stay
+uninstall:
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" .ci/install uninstall
+
+## A Debian package in target/debian (docs/guide/deploy-debian.md); BINARY names a program that is built
+deb:
+	@test -n "$(BINARY)" || $(MAKE) --no-print-directory release
+	@BINARY="$(BINARY)" .ci/debian/build
+
+release:
+	cargo build --locked --release --bin studygovernor
+
 clean:
 	cargo clean

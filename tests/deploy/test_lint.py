@@ -27,7 +27,7 @@ def test_yaml_is_clean():
 
 def shell_scripts():
     found = []
-    for folder in ("charts", "tests/deploy", ".docker"):
+    for folder in ("charts", "tests/deploy", ".docker", ".ci"):
         for path in sorted((ROOT / folder).rglob("*")):
             if path.is_file() and path.suffix not in (".py", ".pyc", ".md", ".yaml", ".json", ".tpl", ".txt"):
                 first = path.read_bytes().split(b"\n", 1)[0]
