@@ -47,6 +47,16 @@ def debian(tmp_path):
         yield one
 
 
+def later(package, folder):
+    """The same package with a higher version."""
+    tree, version = folder / "later", field(package, "Version")
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    control = tree / "DEBIAN" / "control"
+    control.write_text(control.read_text().replace(f"Version: {version}\n", f"Version: {version}+later\n"))
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, folder / "later.deb"], capture_output=True, check=True)
+    return folder / "later.deb"
+
+
 def field(package, name):
     return subprocess.run(["dpkg-deb", "--field", package, name], capture_output=True, text=True, check=True).stdout.strip()
 
@@ -199,7 +209,7 @@ def test_installed_started_asked_upgraded_removed_and_purged(debian, package, tm
 
     # Callbacks run under the hardening, of the example and of a study of one's own.
     debian.run("studygovernor-admin", "demo", "--load")
-    until_done(debian, 5)
+    until_done(debian, 1)
     debian.write("/run/workflow.yaml", WORKFLOW)
     debian.run("studygovernor-admin", "workflow", "load", "/run/workflow.yaml")
     debian.run("install", "-d", "-m", "1777", "/srv/study")
@@ -210,8 +220,8 @@ def test_installed_started_asked_upgraded_removed_and_purged(debian, package, tm
 
     # An upgrade keeps the study, the changed settings and the secrets, and runs the new program.
     debian.run("sed", "-i", "s/^#STUDYGOV_INSTANCE_NAME=.*/STUDYGOV_INSTANCE_NAME='The changed name'/", SETTINGS)
-    done = build(tmp_path, VERSION=f"{field(package, 'Version')}+later")
-    debian.install(done.stdout.strip())
+    debian.install(later(package, tmp_path))
+    assert debian.says("dpkg-query", "--show", "studygovernor").endswith("+later")
     until_ready(debian)
     [now] = state(debian, "studygovernor", "MainPID")
     answers = ask(debian)
