@@ -1,6 +1,7 @@
 //! The direction of dependencies, read from the imports.
 
 mod moment;
+mod scripts;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
