@@ -14,7 +14,7 @@ fn run(script: &str, root: &Path) -> (bool, String) {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("python3 runs the checks");
-    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     (output.status.success(), text)
 }
 
