@@ -1,8 +1,26 @@
-.PHONY: run test docs soak bench clean up down
+.DEFAULT_GOAL := run
+.PHONY: run check fmt watch test docs soak bench clean up down help
+
+## Show what can be made
+help:
+	@awk '/^## /{if (!text) text = substr($$0, 4)} /^[a-z][a-z-]*:/{if (text) {sub(":.*", ""); printf "make %-10s %s\n", $$0, text} text = ""}' $(MAKEFILE_LIST)
 
 ## Build and start the product on its embedded database with the example study, on http://127.0.0.1:8000
 run:
 	cargo run --locked -- demo
+
+## Check format and lints of the program, without tests; under a minute when only a few files have changed
+check:
+	cargo fmt --all -- --check
+	cargo clippy --workspace --locked -- -D warnings
+
+## Format all Rust code
+fmt:
+	cargo fmt --all
+
+## Check again after each change of a file, until Ctrl-C
+watch:
+	@bash .ci/watch
 
 ## Install what the tests need, start private servers, run every check, stop them
 test:
@@ -45,8 +63,10 @@ deb:
 	@test -n "$(BINARY)" || $(MAKE) --no-print-directory release
 	@BINARY="$(BINARY)" .ci/debian/build
 
+## Build the program with optimization
 release:
 	cargo build --locked --release --bin studygovernor
 
+## Delete everything that was built
 clean:
 	cargo clean
