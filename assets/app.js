@@ -1,10 +1,10 @@
-// A page that updates itself leaves alone what a person has opened or is writing.
+// Automatic updates of a page keep opened details and text that the user is typing.
 if (window.Idiomorph) {
   Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => !(name === "open" && node.tagName === "DETAILS");
   Idiomorph.defaults.callbacks.beforeNodeMorphed = (old) => !(old.tagName === "TEXTAREA" || (old.tagName === "INPUT" && old.type === "text"));
 }
 
-// One box for all boxes of its form with this name.
+// A checkbox that selects all checkboxes of its form with the given name.
 document.addEventListener("change", (event) => {
   const all = event.target.closest("[data-check-all]");
   if (!all) return;
@@ -13,7 +13,7 @@ document.addEventListener("change", (event) => {
   }
 });
 
-// How much of a file has gone.
+// Progress of an upload.
 document.addEventListener("htmx:xhr:progress", (event) => {
   const bar = event.target.closest("[data-upload]")?.querySelector("progress");
   if (!bar || !event.detail.lengthComputable) return;
@@ -21,7 +21,7 @@ document.addEventListener("htmx:xhr:progress", (event) => {
   bar.value = (100 * event.detail.loaded) / event.detail.total;
 });
 
-// What was refused or did not come through is said: beside the file that was sent, or above the page.
+// Shows why a request failed: next to the upload form, or at the top of the page.
 const say = (element, text) => {
   const beside = element?.closest?.("[data-upload]")?.querySelector("[role=alert]");
   const place = beside ?? document.getElementById("trouble");
@@ -31,10 +31,10 @@ const say = (element, text) => {
   place.scrollIntoView({ block: "nearest" });
 };
 document.addEventListener("htmx:responseError", (event) => {
-  // A page that looks for news by itself tries again by itself.
+  // Automatic updates retry automatically.
   if (event.target.id === "live" || event.detail.xhr.getResponseHeader("HX-Redirect")) return;
   const answer = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html").body.textContent.trim();
-  say(event.target, answer || "That did not work. Please try again, or ask your administrator.");
+  say(event.target, answer || "The request failed. Please try again, or ask your administrator.");
 });
 for (const name of ["htmx:sendError", "htmx:timeout"]) {
   document.addEventListener(name, (event) => event.target.id === "live" || say(event.target, "The server could not be reached. Please try again."));
@@ -47,16 +47,16 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.target.id !== "live") document.querySelector("[data-told]")?.remove();
 });
 
-// A file that is too large is not sent first.
+// Rejects a file that is too large before it is sent.
 document.addEventListener("htmx:confirm", (event) => {
   const form = event.target.closest?.("[data-upload]");
   const file = form?.querySelector("input[type=file]")?.files[0];
   if (!file || file.size <= Number(form.dataset.upload)) return;
   event.preventDefault();
-  say(form, `Not taken: ${file.name} is larger than ${form.dataset.largest}.`);
+  say(form, `Upload failed: ${file.name} is larger than ${form.dataset.largest}.`);
 });
 
-// What was shown before it is done is not what stands in the form any more.
+// Removes a preview as soon as the form that it was made from is edited.
 document.addEventListener("input", (event) => {
   const form = event.target.closest("form");
   for (const shown of document.querySelectorAll("form[data-shown]")) {
@@ -64,13 +64,13 @@ document.addEventListener("input", (event) => {
   }
 });
 
-// Who chooses a role or ticks a person means that.
+// Choosing a role or a user also selects the corresponding radio button.
 document.addEventListener("change", (event) => {
   const radio = document.getElementById(event.target.closest("[data-means]")?.dataset.means);
   if (radio) radio.checked = true;
 });
 
-// A second click a moment after something was done would meet the button that is there now, which does the next thing.
+// Ignores a second click shortly after an action: it would hit the button of the next action, which has taken the place of the first.
 let done = -Infinity;
 const hasJustBeenDone = () => performance.now() - done < 1000;
 document.addEventListener("htmx:beforeRequest", (event) => {
@@ -79,7 +79,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 document.addEventListener("htmx:afterSettle", (event) => {
   if (event.detail.requestConfig?.verb !== "post" || done !== Infinity) return;
   done = performance.now();
-  // Nor does Enter, with the focus on what has taken the place of the button.
+  // The focus moves too, so that Enter does not press the new button.
   const live = document.getElementById("live");
   if (!live) return;
   live.tabIndex = -1;

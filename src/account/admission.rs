@@ -48,7 +48,7 @@ impl Accounts {
     pub async fn decline(&self, id: i32, reason: &str) -> Result<user::Model, AccountError> {
         let reason = reason.trim();
         if reason.chars().count() > 500 || reason.chars().any(char::is_control) {
-            let problem = "must be at most 500 plain characters".to_owned();
+            let problem = "must be at most 500 characters without control characters".to_owned();
             return Err(AccountError::Invalid { field: "reason", problem });
         }
         let now = self.clock.now();

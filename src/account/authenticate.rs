@@ -136,7 +136,7 @@ async fn try_once(
         Ok(true) => {}
         Ok(false) => return Ok(Outcome::Replaced),
         // The password is right; only the time of the login is not noted.
-        Err(error) if is_unwritable(&error) => warn!(user = %row.username, %error, "a login cannot be noted"),
+        Err(error) if is_unwritable(&error) => warn!(user = %row.username, %error, "recording a login failed"),
         Err(error) => return Err(error.into()),
     }
     Ok(Outcome::In(Box::new(with_permissions(database.reader(), row.clone()).await?)))

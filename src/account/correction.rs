@@ -67,7 +67,7 @@ impl Accounts {
             post(&*transaction, &[note], now).await?;
         }
         let event = Event::new("update", "user", row.id, &row.username).changed(&before, &shown(&row));
-        audit::record(&*transaction, event.because("registered again with another address")).await?;
+        audit::record(&*transaction, event.because("registration repeated with another address")).await?;
         transaction.commit().await?;
         Ok(is_free)
     }

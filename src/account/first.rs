@@ -128,7 +128,11 @@ pub async fn ensure_admin(
                     Some(_) => Ok(()),
                     None => Err(AccountError::Invalid {
                         field: "STUDYGOV_ADMIN_USERNAME",
-                        problem: format!("{} (or {}) is what somebody else logs in with", admin.username, admin.email),
+                        problem: format!(
+                            "{} (or {}) is already the user name or e-mail address of another \
+                            account",
+                            admin.username, admin.email
+                        ),
                     }),
                 }
             }

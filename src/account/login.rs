@@ -34,13 +34,13 @@ const MOST_KEPT: usize = 10_000;
 /// Why somebody was not let in, besides a wrong name or password.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    #[error("too many tries; try again in {0} seconds")]
+    #[error("too many attempts; try again in {0} seconds")]
     TooMany(u64),
     /// Of somebody who has confirmed the address and given the right password.
-    #[error("the account waits for an administrator")]
+    #[error("the account is pending approval")]
     Waiting,
     /// Of a script that brings the right password of somebody who has a second factor, or whose role asks for one.
-    #[error("the password alone does not do for this account")]
+    #[error("this account requires a second factor")]
     TokenWanted,
     #[error(transparent)]
     Account(#[from] AccountError),

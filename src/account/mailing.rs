@@ -74,7 +74,7 @@ impl Written {
             return invalid("subject", "must be one line of 1 to 200 characters".to_owned());
         }
         if self.body.trim().is_empty() || self.body.len() > 100_000 {
-            return invalid("body", "must have something in it, and at most 100,000 characters".to_owned());
+            return invalid("body", "must have 1 to 100,000 characters".to_owned());
         }
         for (field, text) in [("subject", &self.subject), ("body", &self.body)] {
             for part in text.split("{user").skip(1) {
@@ -82,7 +82,13 @@ impl Written {
                 if !place.as_deref().is_some_and(|place| PLACES.contains(&place)) {
                     let rest: String = part.chars().take(20).collect();
                     let known = PLACES.map(|place| format!("{{{place}}}")).join(", ");
-                    return invalid(field, format!("has '{{user{rest}', which stands for nothing; there are {known}"));
+                    return invalid(
+                        field,
+                        format!(
+                            "contains '{{user{rest}', which is not a known placeholder; known \
+                        placeholders: {known}"
+                        ),
+                    );
                 }
             }
         }
@@ -152,7 +158,12 @@ impl Accounts {
         written.check()?;
         let people = self.recipients(wanted).await?;
         if people.is_empty() {
-            return Err(AccountError::Invalid { field: "recipients", problem: "are none".to_owned() });
+            return Err(AccountError::Invalid {
+                field: "recipients",
+                problem: "must include at least one active \
+                user"
+                    .to_owned(),
+            });
         }
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
@@ -259,7 +270,7 @@ impl Accounts {
                     let row = mailing::Entity::find_by_id(id).one(&*transaction).await?;
                     Event::new("send", "mailing", id, row.map(|row| row.mail_subject).unwrap_or_default())
                 }
-                mail::Of::ToOne | mail::Of::StillTried => Event::of("send", "mailing", "mails to single people"),
+                mail::Of::ToOne | mail::Of::StillTried => Event::of("send", "mailing", "account e-mails"),
             };
             audit::record(&*transaction, event.after(json!({ "again": count }))).await?;
         }

@@ -211,7 +211,7 @@ impl Accounts {
     /// Says in the log that the password of an account is easily guessed, when it is and was set just now.
     pub fn warn_if_weak(&self, row: &user::Model) {
         if row.weak_password {
-            tracing::warn!(user = %row.username, "the password of this account is easily guessed");
+            tracing::warn!(user = %row.username, "account has a weak password");
         }
     }
 

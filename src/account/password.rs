@@ -14,7 +14,7 @@ use unicode_normalization::UnicodeNormalization;
 
 /// A password that cannot be hashed or checked.
 #[derive(Debug, thiserror::Error)]
-#[error("the password cannot be hashed: {0}")]
+#[error("cannot hash the password: {0}")]
 pub struct PasswordError(String);
 
 /// Hashes with Argon2id; checks those hashes and the ones of the existing product: bcrypt over the base64 of
@@ -97,7 +97,7 @@ impl Passwords {
     pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
         let password = password.to_owned();
         let hashed = self.threads.run(move || hash(&password)).await;
-        hashed.unwrap_or_else(|| Err(PasswordError("the program is stopping".to_owned())))
+        hashed.unwrap_or_else(|| Err(PasswordError("the server is shutting down".to_owned())))
     }
 
     /// Whether a password is the one that this stored hash was made of.

@@ -55,7 +55,7 @@ impl Accounts {
         let transaction = self.database.begin().await?;
         let context = json!({ "name": row.name, "username": row.username, "by": by });
         self.tell(&*transaction, "reset", &row, context).await?;
-        let event = Event::new("send", "user", id, &row.username).after(json!({ "mail": "link for a new password" }));
+        let event = Event::new("send", "user", id, &row.username).after(json!({ "mail": "password reset link" }));
         audit::record(&*transaction, event).await?;
         Ok(transaction.commit().await?)
     }
@@ -110,7 +110,7 @@ impl Accounts {
     ) -> Result<user::Model, FormError> {
         let problem = |text: &str| FormError::Problems(Problems::from([(field, text.to_owned())]));
         if password.is_empty() {
-            return Err(problem("is missing: type the password of this account"));
+            return Err(problem("is missing; enter the password of this account"));
         }
         let causes = self.logins.tries.causes(&user.username, address);
         self.logins.tries.try_one(&causes)?;

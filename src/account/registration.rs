@@ -44,10 +44,10 @@ pub type Problems = BTreeMap<&'static str, String>;
 /// Why a form was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum FormError {
-    #[error("the form cannot be taken as it is")]
+    #[error("the form has errors")]
     Problems(Problems),
     /// The link was used, has expired, or never was.
-    #[error("this link is good no more")]
+    #[error("the link has expired")]
     Link,
     #[error(transparent)]
     Login(#[from] LoginError),
@@ -82,7 +82,7 @@ pub(super) async fn apart(work: impl Future<Output = Result<(), sea_orm::DbErr>>
     let who = audit::Who::now();
     tokio::spawn(async move {
         if let Err(error) = audit::acting(who, work).await {
-            tracing::error!(%error, "a mail that somebody asked for cannot be written");
+            tracing::error!(%error, "creating a requested e-mail failed");
         }
     });
     tokio::time::sleep(ANSWERED_AFTER).await;
@@ -100,7 +100,7 @@ impl Accounts {
         if let Some(problem) = self.judge(&chosen.password, own).problem {
             problems.insert("password", problem);
         } else if chosen.password != chosen.again {
-            problems.insert("again", "is not the same as the one above".to_owned());
+            problems.insert("again", "does not match the password above".to_owned());
         }
         problems
     }
@@ -123,13 +123,22 @@ impl Accounts {
             }
         }
         if form.username.contains('@') {
-            problems.insert("username", "must not contain an @: people log in with their address too".to_owned());
+            problems.insert(
+                "username",
+                "must not contain '@', because e-mail addresses are also used to log \
+                in"
+                .to_owned(),
+            );
         } else if !form.username.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
             // Nobody who is not looked at by anybody gets a name that looks like somebody else's.
-            problems.entry("username").or_insert_with(|| "must be of letters a to z, digits and . _ - only".to_owned());
+            problems.entry("username").or_insert_with(|| {
+                "may only contain the letters a to z, digits and . _ \
+                -"
+                .to_owned()
+            });
         }
         if !crate::mail::is_address(&form.email) {
-            problems.entry("email").or_insert_with(|| "is not an e-mail address".to_owned());
+            problems.entry("email").or_insert_with(|| "is not a valid e-mail address".to_owned());
         }
         problems.extend(self.check_chosen(chosen, &[&form.username, &form.name, &form.email]));
         if !problems.is_empty() {
@@ -257,7 +266,7 @@ impl Accounts {
         let causes = self.logins.tries.causes(&owner.username, address);
         self.logins.tries.try_one(&causes)?;
         if self.passwords.check(password, Some(&owner.password)).await == Checked::Wrong {
-            let problem = "is not the one that was chosen for this account".to_owned();
+            let problem = "does not match the password chosen for this account".to_owned();
             return Err(FormError::Problems(Problems::from([("password", problem)])));
         }
         self.logins.tries.take_back(&causes);
@@ -288,7 +297,7 @@ impl Accounts {
         by: &str,
     ) -> Result<user::Model, AccountError> {
         if !crate::mail::is_address(&form.email) {
-            let problem = "is not an e-mail address".to_owned();
+            let problem = "is not a valid e-mail address".to_owned();
             return Err(AccountError::Invalid { field: "email", problem });
         }
         let new = NewUser {

@@ -40,7 +40,7 @@ impl RoleForm {
             return invalid("name", "must be 1 to 80 letters, digits, spaces or one of _-.");
         }
         if self.description.chars().count() > 255 || self.description.chars().any(char::is_control) {
-            return invalid("description", "must be at most 255 plain characters");
+            return invalid("description", "must be at most 255 characters without control characters");
         }
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Accounts {
 
 fn taken(error: sea_orm::DbErr) -> AccountError {
     match database::is_duplicate(&error) {
-        true => AccountError::Invalid { field: "name", problem: "is the name of another role".to_owned() },
+        true => AccountError::Invalid { field: "name", problem: "is already the name of another role".to_owned() },
         false => error.into(),
     }
 }

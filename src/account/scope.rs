@@ -178,11 +178,11 @@ pub(super) async fn give_for(
 ) -> Result<(), AccountError> {
     let invalid = |problem: &str| Err(AccountError::Invalid { field: "cohorts", problem: problem.to_owned() });
     if role.name == "admin" && !cohorts.is_empty() {
-        return invalid("cannot be chosen for the role 'admin', which is for the whole study");
+        return invalid("cannot be selected for the role 'admin', which is for the whole study");
     }
     let labels = named(connection, cohorts).await?;
     if labels.len() != cohorts.len() {
-        return invalid("has one that does not exist");
+        return invalid("include a cohort that does not exist");
     }
     let was_held = roles_users::Entity::find_by_id((user.id, role.id)).one(connection).await?.is_some();
     let of_role = || role_scope::Column::UserId.eq(user.id).and(role_scope::Column::RoleId.eq(role.id));

@@ -95,7 +95,7 @@ impl Accounts {
         self.logins.tries.try_one(&causes)?;
         self.limits.try_code(id)?;
         if !self.use_app_code(&row, code).await? {
-            let problem = "is not what the app shows now; look whether the clock of your phone is right".to_owned();
+            let problem = "does not match; check that your phone's clock is correct".to_owned();
             return Err(FormError::Problems(Problems::from([("code", problem)])));
         }
         self.logins.tries.take_back(&causes);
@@ -137,7 +137,7 @@ impl Accounts {
         } else if self.limits.is_alarming(id) {
             match self.tell_of_wrong_codes(&row, address).await {
                 Err(error) if is_unwritable(&error) => {
-                    warn!(%error, "the owner of an account is not warned of wrong codes");
+                    warn!(%error, "warning the account owner of wrong codes failed");
                 }
                 outcome => outcome.map_err(AccountError::from)?,
             }

@@ -43,7 +43,7 @@ impl Accounts {
         match self.write_login(user, address.clone(), is_remembered).await {
             // Reading goes on while nothing can be written; the log has what the audit trail lacks.
             Err(AccountError::Database(error)) if is_unwritable(&error) => {
-                warn!(user = %user.username, ?address, %error, "a login is not in the audit trail");
+                warn!(user = %user.username, ?address, %error, "recording a login in the audit log failed");
                 Ok(())
             }
             outcome => outcome,
@@ -71,7 +71,7 @@ impl Accounts {
         user.acts()?;
         match self.write_logout(user).await {
             Err(error) if is_unwritable(&error) => {
-                warn!(user = %user.username, %error, "a logout is not in the audit trail");
+                warn!(user = %user.username, %error, "recording a logout in the audit log failed");
                 Ok(())
             }
             outcome => Ok(outcome?),

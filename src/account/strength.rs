@@ -1,4 +1,4 @@
-//! How good a password is that somebody chooses: long enough, and not one that is guessed first.
+//! How good a password is that somebody chooses: long enough, and not one that is too easy to guess.
 //!
 //! How often it would have to be guessed is estimated by zxcvbn (Wheeler, "zxcvbn: Low-Budget Password Strength
 //! Estimation", USENIX Security 2016), whose lists hold the commonest passwords, names and words; no rules about digits
@@ -40,11 +40,11 @@ pub fn judge(password: &str, own: &[&str], least: usize) -> Strength {
     let score = u8::from(zxcvbn(beginning(&password, LOOKED_AT), &parts).score());
     let length = password.chars().count();
     let problem = if length < least {
-        Some(format!("must have at least {least} characters; several words are easy to remember"))
+        Some(format!("must have at least {least} characters; several unrelated words are easy to remember"))
     } else if length > MOST {
         Some(format!("must have at most {MOST} characters"))
     } else if score < 2 {
-        Some("is one of those that are guessed first; several words that do not belong together are better".to_owned())
+        Some("is too easy to guess; try several unrelated words".to_owned())
     } else {
         None
     };
@@ -67,14 +67,14 @@ mod tests {
         assert!(problem("Tr0ub4dor&3").unwrap().contains("12 characters"));
         for common in ["password1234", "123456789012", "qwertyuiop12", "aaaaaaaaaaaaaa", "erin.example", "hospital.org"]
         {
-            assert!(problem(common).unwrap().contains("guessed first"), "{common}");
+            assert!(problem(common).unwrap().contains("too easy to guess"), "{common}");
         }
-        assert!(problem("ｐａｓｓｗｏｒｄ１２３４").unwrap().contains("guessed first"));
+        assert!(problem("ｐａｓｓｗｏｒｄ１２３４").unwrap().contains("too easy to guess"));
         assert_eq!(problem("a long password of mine"), None);
         assert_eq!(problem("correct horse battery"), None);
         assert!(problem(&"ab c".repeat(100)).unwrap().contains("at most"));
         // The name is still found in it, and a long one is as good as its beginning.
-        assert!(problem(&"erin".repeat(10)).unwrap().contains("guessed first"));
+        assert!(problem(&"erin".repeat(10)).unwrap().contains("too easy to guess"));
         assert_eq!(problem(&"cart violet lamp sonata ".repeat(5)), None);
         assert!(judge("cart violet lamp 9 sonata", &[], 12).score > judge("password", &[], 12).score);
     }

@@ -143,7 +143,7 @@ impl Accounts {
         if row.last_used_at.is_none_or(|last| now - last >= TimeDelta::minutes(1)) {
             match self.note_use(row.id, now).await {
                 // It is only noted that the token was used.
-                Err(error) if is_unwritable(&error) => debug!(%error, "the use of a token is not noted"),
+                Err(error) if is_unwritable(&error) => debug!(%error, "recording the use of a token failed"),
                 outcome => outcome?,
             }
         }

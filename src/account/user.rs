@@ -95,24 +95,24 @@ pub struct NewUser {
 pub enum AccountError {
     #[error("{field}: {problem}")]
     Invalid { field: &'static str, problem: String },
-    #[error("there is a user with this name or e-mail address already")]
+    #[error("this user name or e-mail address is already in use")]
     Exists,
-    #[error("this is the last active account with the role 'admin': nobody could let others in any more")]
+    #[error("this is the last active administrator account")]
     LastAdmin,
     #[error(
-        "this is the last role that is for certain cohorts only: without it the whole study could be seen. Give it for the \
-         whole study first, if that is meant, or deactivate the account"
+        "removing the last cohort-limited role would give access to the whole study. If that is intended, first \
+        assign the role for the whole study; otherwise deactivate the account"
     )]
     LastScope,
-    #[error("there is no such user")]
+    #[error("this user does not exist")]
     Unknown,
     /// It is not what the caller had seen any more.
     #[error("the account has changed since it was read")]
     Changed,
     /// Whoever finds a token could make permanent what it opens.
-    #[error("Passwords and e-mail addresses of accounts cannot be changed with a token; log in with a password.")]
+    #[error("API tokens cannot change passwords or e-mail addresses; log in with a password.")]
     NotWithToken,
-    #[error("there is no role '{0}'")]
+    #[error("unknown role '{0}'")]
     UnknownRole(String),
     #[error(transparent)]
     NobodyActs(#[from] audit::NobodyActs),
@@ -201,7 +201,7 @@ pub(super) fn check_field(field: &'static str, value: &str) -> Result<(), Accoun
     }
     // Two names that look alike would be two people.
     if value.chars().count() > most || value.chars().any(|c| c.is_control() || is_invisible(c)) {
-        return invalid(&format!("must be at most {most} plain characters"));
+        return invalid(&format!("must be at most {most} characters without control characters"));
     }
     Ok(())
 }
@@ -210,7 +210,7 @@ pub(super) fn check_field(field: &'static str, value: &str) -> Result<(), Accoun
 pub(super) fn check_email(email: &str, username: &str) -> Result<(), AccountError> {
     match email.contains('@') || email.trim() == username.trim() {
         true => Ok(()),
-        false => Err(AccountError::Invalid { field: "email", problem: "is not an e-mail address".to_owned() }),
+        false => Err(AccountError::Invalid { field: "email", problem: "is not a valid e-mail address".to_owned() }),
     }
 }
 
@@ -266,7 +266,7 @@ pub(super) async fn insert(
         false => error.into(),
     })?;
     if !new.cohorts.is_empty() && new.roles.is_empty() {
-        let problem = "needs a role: without one the whole study can be seen".to_owned();
+        let problem = "requires a role: without a role, an account cannot be limited to cohorts".to_owned();
         return Err(AccountError::Invalid { field: "cohorts", problem });
     }
     add_roles(connection, &user, &new.roles, &new.cohorts).await?;

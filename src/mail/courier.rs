@@ -69,7 +69,7 @@ impl Courier {
                     }
                 }
                 Err(error) => {
-                    warn!(%error, "cannot look after the outgoing mail");
+                    warn!(%error, "processing the outbox failed");
                     tokio::time::sleep(Duration::from_secs(5)).await;
                 }
             }
@@ -88,7 +88,7 @@ impl Courier {
         let Some(mail) = outbox::take(&self.database, now).await? else { return Ok(false) };
         match self.deliver(&mail).await? {
             Ok(()) => {
-                info!(template = %mail.template, mail = mail.id, "a mail was sent");
+                info!(template = %mail.template, mail = mail.id, "e-mail sent");
                 outbox::sent(&self.database, &mail, self.clock.now()).await?;
             }
             // It is not there any more.
@@ -97,8 +97,8 @@ impl Courier {
                 let told = error.to_string();
                 let now = self.clock.now();
                 match outbox::not_sent(&self.database, &mail, &told, error.is_final(), now).await? {
-                    true => warn!(%error, mail = mail.id, "a mail was not sent; it is tried again later"),
-                    false => warn!(%error, mail = mail.id, "a mail was not sent and is given up"),
+                    true => warn!(%error, mail = mail.id, "sending an e-mail failed; will retry"),
+                    false => warn!(%error, mail = mail.id, "sending an e-mail failed permanently"),
                 }
             }
         }

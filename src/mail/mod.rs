@@ -54,17 +54,17 @@ pub enum Posted {
 /// Why a mail was not sent.
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
-    #[error("'{0}' is no mail address")]
+    #[error("'{0}' is not a valid e-mail address")]
     Address(String),
-    #[error("a mail needs somebody to go to")]
+    #[error("no recipients")]
     NoRecipient,
-    #[error("it is not wanted any more")]
+    #[error("the e-mail was cancelled")]
     Withdrawn,
-    #[error("the mail cannot be written: {0}")]
+    #[error("cannot compose the e-mail: {0}")]
     Written(String),
-    #[error("the mail server {server} does not take it: {reason}")]
+    #[error("mail server {server} rejected the message: {reason}")]
     Server { server: String, reason: String, is_final: bool },
-    #[error("the mail cannot be kept in {folder}: {reason}")]
+    #[error("cannot write the e-mail to {folder}: {reason}")]
     Kept { folder: PathBuf, reason: std::io::Error },
 }
 
@@ -176,7 +176,7 @@ impl Mailer {
         let file = folder.join(format!("{}.eml", uuid::Uuid::now_v7()));
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
         opened.and_then(|mut opened| opened.write_all(&message.formatted())).map_err(failed)?;
-        info!("there is no mail server (MAIL_SERVER): the mail lies in {}", file.display());
+        info!("no mail server is configured (MAIL_SERVER); the e-mail was written to {}", file.display());
         Ok(Posted::Kept(file))
     }
 }

@@ -13,7 +13,7 @@ pub(super) fn add(environment: &mut Environment<'static>) {
 
 fn parse(value: &str) -> Result<NaiveDateTime, Error> {
     let parsed = NaiveDateTime::parse_from_str(value, "%Y-%m-%dT%H:%M:%S%.f");
-    parsed.map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("'{value}' is not a moment")))
+    parsed.map_err(|_| Error::new(ErrorKind::InvalidOperation, format!("'{value}' is not a date and time")))
 }
 
 /// `2026-11-23 14:05`, in UTC.

@@ -55,10 +55,10 @@ struct Pending {
     remember: bool,
 }
 
-const REFUSED: &str = "This name and password do not fit together, or the account is not active or not confirmed: then look into \
-                       your mails.";
+const REFUSED: &str = "Wrong user name or password, or the account is not active or not yet confirmed (check your \
+    e-mail).";
 const WAITING: &str =
-    "Your account is not active yet: it waits for an administrator. You get a mail when you are let in.";
+    "Your account is waiting for approval by an administrator. You will get an e-mail when it is activated.";
 
 const PENDING: &str = "pending";
 
@@ -71,10 +71,10 @@ pub(super) async fn show_login(
         return Ok(Redirect::to(&own_path(&app, &query.next)).into_response());
     }
     let told = match query.told.as_str() {
-        "password" => Some("Your password is set. Please log in with it."),
+        "password" => Some("Your password has been set. You can log in with it now."),
         // Whoever just opens the program needs no such word.
         _ if own_path(&app, &query.next) != own_path(&app, "") => {
-            Some("Please log in to go on: you are not logged in, or your session has ended.")
+            Some("You are not logged in, or your session has expired. Please log in to continue.")
         }
         _ => None,
     };
@@ -105,7 +105,7 @@ pub(super) async fn log_in(
         Ok(user) => user,
         Err((error, notice)) => {
             let shown: String = form.login.chars().take(64).collect();
-            warn!(login = ?shown, "a login was refused");
+            warn!(login = ?shown, "login failed");
             let error = error.map(str::to_owned);
             let context = LoginPage { login: form.login, next: form.next, remember, error, notice, told: None };
             return open_page(&app, "login.html", StatusCode::UNPROCESSABLE_ENTITY, &context);
@@ -153,7 +153,7 @@ pub(super) async fn show_code(State(app): State<App>, session: AuthSession) -> R
 
 /// Told beside the field of a code.
 pub(super) fn wrong_code() -> FormError {
-    FormError::Problems(Problems::from([("code", "is not right, or was used already".to_owned())]))
+    FormError::Problems(Problems::from([("code", "is invalid or has already been used".to_owned())]))
 }
 
 #[derive(Deserialize)]
@@ -179,7 +179,7 @@ pub(super) async fn give_code(
         Err(error) => Err(error.into()),
     };
     if let Err(error) = checked {
-        warn!(user = %user.username, "a code was refused");
+        warn!(user = %user.username, "second-factor code rejected");
         let (problems, wait) = Refusal::of(error)?.split();
         let page = open_page(&app, "entrance/code.html", StatusCode::OK, &CodePage { problems })?;
         return Ok(Refusal::answer(wait, page));

@@ -43,7 +43,12 @@ impl AuditQuery {
         let day = |name: &str, value: &str| match value.trim() {
             "" => Ok(None),
             value => {
-                let problem = || HttpError::BadRequest(format!("{name}: '{value}' is not a day (YYYY-MM-DD)"));
+                let problem = || {
+                    HttpError::BadRequest(format!(
+                        "{name}: '{value}' is not a date (expected \
+                    YYYY-MM-DD)"
+                    ))
+                };
                 let day = value.parse::<NaiveDate>().map_err(|_| problem())?;
                 // What the databases can compare with.
                 if (1000..=9998).contains(&day.year()) { Ok(Some(day)) } else { Err(problem()) }
@@ -53,7 +58,7 @@ impl AuditQuery {
             "" => None,
             text => {
                 let parsed = serde_json::from_value::<Origin>(text.into());
-                Some(parsed.map_err(|_| HttpError::BadRequest(format!("origin: '{text}' is none")))?)
+                Some(parsed.map_err(|_| HttpError::BadRequest(format!("unknown origin '{text}'")))?)
             }
         };
         let midnight = |day: NaiveDate| day.and_hms_opt(0, 0, 0);

@@ -78,16 +78,16 @@ pub(super) async fn register(
     let chosen = Chosen { password: form.password, again: form.again };
     match app.accounts.register(&new, &chosen, address).await {
         Ok(()) if app.settings.security.confirmable => {
-            let sent = format!("A mail is on its way to {}.", new.email);
-            let then = "Please open the link in it: it confirms that the address is yours. If the name or the address is \
-                        somebody's already, the mail says so.";
-            let last = "After that an administrator lets you in, and you get another mail.";
-            let astray = "Is there a mistake in the address? Register once more, with the same user name and password.";
-            told(&app, StatusCode::OK, "Nearly there", &[&sent, then, last, astray])
+            let sent = format!("We sent an e-mail to {}.", new.email);
+            let then = "Open the link in it to confirm your address. If the user name or address is already taken, \
+                the e-mail tells you so.";
+            let last = "An administrator then approves your account, and you get another e-mail.";
+            let astray = "Mistyped your address? Register again with the same user name and password.";
+            told(&app, StatusCode::OK, "Almost done", &[&sent, then, last, astray])
         }
         Ok(()) => {
-            let text = "An administrator has to let you in. You get a mail when that is done, or if the name or the \
-                        address is somebody's already.";
+            let text = "An administrator has to approve your account. You will get an e-mail when it is approved, or \
+                if the user name or address is already taken.";
             told(&app, StatusCode::OK, "Thank you", &[text])
         }
         Err(error) => {
@@ -108,16 +108,16 @@ struct Ask {
 }
 
 const RESEND: Ask = Ask {
-    heading: "Confirmation once more",
-    text: "If the mail with the link did not come or its time is over, another one is sent.",
+    heading: "Resend confirmation",
+    text: "If the link did not arrive or has expired, we will send you a new one.",
     path: "confirm",
     email: String::new(),
     problems: Problems::new(),
 };
 
 const FORGOTTEN: Ask = Ask {
-    heading: "Forgotten your password?",
-    text: "A mail with a link to set a new one goes to the address of your account.",
+    heading: "Forgot your password?",
+    text: "We will e-mail you a link to set a new password.",
     path: "reset",
     email: String::new(),
     problems: Problems::new(),
@@ -136,7 +136,7 @@ fn ask_again(app: &App, mut page: Ask, email: String, refusal: Refusal) -> Resul
 }
 
 fn no_address() -> FormError {
-    FormError::Problems(Problems::from([("email", "is not an e-mail address".to_owned())]))
+    FormError::Problems(Problems::from([("email", "is not a valid e-mail address".to_owned())]))
 }
 
 pub(super) async fn show_resend(State(app): State<App>) -> Result<Response, HttpError> {
@@ -155,8 +155,8 @@ pub(super) async fn resend(
     if let Err(error) = asked {
         return ask_again(&app, RESEND, form.email, Refusal::of(error)?);
     }
-    let text = "If an account with this address waits for its confirmation, a mail is on its way.";
-    told(&app, StatusCode::OK, "Look into your mails", &[text])
+    let text = "If an account with this address is waiting for confirmation, we have sent it an e-mail.";
+    told(&app, StatusCode::OK, "Check your e-mail", &[text])
 }
 
 pub(super) async fn show_forgotten(State(app): State<App>) -> Result<Response, HttpError> {
@@ -175,8 +175,8 @@ pub(super) async fn forgotten(
     if let Err(error) = asked {
         return ask_again(&app, FORGOTTEN, form.email, Refusal::of(error)?);
     }
-    let text = "If there is an account with this address, a mail with a link is on its way.";
-    told(&app, StatusCode::OK, "Look into your mails", &[text])
+    let text = "If there is an account with this address, we have sent it an e-mail with a link.";
+    told(&app, StatusCode::OK, "Check your e-mail", &[text])
 }
 
 /// The link was used, has had its time, or never was: how somebody gets another one.
@@ -228,8 +228,8 @@ pub(super) async fn confirm(
             told(&app, StatusCode::OK, "Thank you", &["Your address is confirmed. You can log in now."])
         }
         Ok(_) => {
-            let text = "Your address is confirmed. The administrators know that you wait; you get a mail when one of them \
-                        has let you in.";
+            let text = "Your address is confirmed. The administrators have been notified. You will get an e-mail when \
+                your account is approved.";
             told(&app, StatusCode::OK, "Thank you", &[text])
         }
         Err(FormError::Link) => link_over(&app, Purpose::Confirm),

@@ -88,7 +88,7 @@ pub(super) fn intervention(word: &str) -> Result<Intervention, HttpError> {
         "skip" => Intervention::Skip,
         "success" => Intervention::Mark(ExecutionResult::Success),
         "failed" => Intervention::Mark(ExecutionResult::Failed),
-        other => return Err(HttpError::BadRequest(format!("'{other}' is nothing that can be done"))),
+        other => return Err(HttpError::BadRequest(format!("unknown action '{other}'"))),
     })
 }
 
@@ -101,7 +101,7 @@ pub(super) async fn intervene(
     let what = intervention(&form.what)?;
     let reason = form.reason.trim();
     if reason.is_empty() {
-        let problem = Some("Please say why: the reason is kept in the log.".to_owned());
+        let problem = Some("Please give a reason; it is recorded in the log.".to_owned());
         let page = execution_page(&app, &user.0, false, id, String::new(), problem).await?;
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }

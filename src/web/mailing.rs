@@ -186,7 +186,7 @@ pub(super) async fn write(
         problems.insert(field, problem);
     }
     if people.is_empty() {
-        problems.insert("recipients", "are none: choose somebody who is active and has an e-mail address".to_owned());
+        problems.insert("recipients", "must include at least one active user with an e-mail address".to_owned());
     }
     if !problems.is_empty() {
         return write_page(&app, &user, letter, problems, false).await;
@@ -211,17 +211,17 @@ struct Failed {
 impl From<Failure> for Failed {
     fn from(one: Failure) -> Self {
         let about = match one.template.as_str() {
-            "confirm" => "the link that confirms the address",
-            "reset" => "the link for a new password",
-            "invite" => "the invitation",
-            "waiting" => "somebody waits to be let in",
-            "activated" => "the account is active",
-            "address_changed" => "the address was changed",
-            "declined" => "the account was declined",
-            "known" | "name_taken" => "the name or the address is taken",
-            "password_changed" => "the password was changed",
-            "second_factor" => "the second factor was changed",
-            "wrong_codes" => "wrong codes were tried",
+            "confirm" => "confirmation link",
+            "reset" => "password reset link",
+            "invite" => "invitation",
+            "waiting" => "new registration",
+            "activated" => "account activated",
+            "address_changed" => "address changed",
+            "declined" => "registration declined",
+            "known" | "name_taken" => "name or address taken",
+            "password_changed" => "password changed",
+            "second_factor" => "second factor changed",
+            "wrong_codes" => "wrong second-factor codes",
             _ => "",
         };
         Self { recipient: one.recipient, about, reason: one.reason, again: one.again }

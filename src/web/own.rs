@@ -251,7 +251,7 @@ pub(super) async fn create_token(
     let label = form.label.trim().to_owned();
     let mut problems = Problems::new();
     if label.is_empty() || label.chars().count() > 100 || label.chars().any(char::is_control) {
-        problems.insert("label", "must be 1 to 100 plain characters".to_owned());
+        problems.insert("label", "must be 1 to 100 characters without control characters".to_owned());
     }
     let days = form.days.trim().parse::<i64>().ok().filter(|days| (1..=366).contains(days));
     if days.is_none() {

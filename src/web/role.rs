@@ -42,17 +42,17 @@ pub(super) async fn list_roles(State(app): State<App>, user: LoggedIn) -> Result
 /// What a permission allows, for people.
 fn meaning(permission: Permission) -> &'static str {
     match permission {
-        Permission::ActionUpdate => "look after callbacks: retry, skip, mark; correct the history",
+        Permission::ActionUpdate => "manage callbacks: retry, skip or mark runs; correct the history",
         Permission::SampleStateUpdate => "move experiments to another state",
         Permission::SampleAdd => "add cohorts, subjects, experiments and scans",
         Permission::SampleUpdate => "change cohorts, subjects, experiments, workflows and links",
-        Permission::SampleDelete => "take cohorts, subjects and experiments out of sight, and bring them back",
-        Permission::UserRead => "see the own account",
-        Permission::UserReadAll => "see all accounts, roles and the audit trail; write mails to people",
-        Permission::UserUpdateAll => "change, activate and deactivate accounts, end their sessions",
-        Permission::UserAdd => "make accounts and invite people",
-        Permission::UserDelete => "deactivate accounts over the API",
-        Permission::RolesManage => "give and take roles, say what they permit",
+        Permission::SampleDelete => "archive and restore cohorts, subjects and experiments",
+        Permission::UserRead => "see their own account",
+        Permission::UserReadAll => "see all accounts, all roles and the audit log; send bulk mail",
+        Permission::UserUpdateAll => "change, activate and deactivate accounts; end their sessions",
+        Permission::UserAdd => "create accounts and invite users",
+        Permission::UserDelete => "deactivate accounts through the API",
+        Permission::RolesManage => "assign and remove roles; define their permissions",
         Permission::UploadData => "upload files",
     }
 }
@@ -149,7 +149,7 @@ pub(super) async fn show_role(
 fn check_reach(looks: &User, is_admin: bool, form: &RoleForm) -> Result<(), HttpError> {
     match looks.reaches(is_admin, &form.permissions) {
         true => Ok(()),
-        false => Err(HttpError::NotYours("This role permits more than you may.".to_owned())),
+        false => Err(HttpError::NotYours("You cannot change a role that has more permissions than yours.".to_owned())),
     }
 }
 
@@ -195,7 +195,11 @@ pub(super) async fn update_role(
         // It would shut out whoever has the role and no second factor yet.
         for holder in app.accounts.holders(id).await? {
             if !user.0.reaches_account(&holder) {
-                let told = format!("{} has this role and may do more than you may.", holder.username);
+                let told = format!(
+                    "You cannot change this role: {} has it and has more permissions than \
+                    you.",
+                    holder.username
+                );
                 return Err(HttpError::NotYours(told));
             }
         }

@@ -147,7 +147,7 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
         };
     }
     if need == Need::Admin && !user.is_admin() {
-        return HttpError::NotYours("This needs the role 'admin'.".to_owned()).into_response();
+        return HttpError::NotYours("This requires the role 'admin'.".to_owned()).into_response();
     }
     if let Need::May(permission) | Need::Everywhere(permission) = need {
         if !user.may(permission) {

@@ -186,7 +186,7 @@ async fn take(app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<
     let mut brought = None;
     while let Some(field) = quickly(form.next_field()).await? {
         if brought.is_some() && matches!(field.name(), Some("replace" | "folder" | "file" | "file_field")) {
-            let wanted = "One file at a time, and after it nothing: nothing was kept.";
+            let wanted = "Upload one file at a time. Nothing was saved.";
             return Err(HttpError::BadRequest(wanted.to_owned()));
         }
         match field.name() {
@@ -201,7 +201,7 @@ async fn take(app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<
             Some("file" | "file_field") => {
                 let given = field.file_name().unwrap_or_default().to_owned();
                 if given.is_empty() {
-                    return Err(HttpError::BadRequest("Please choose a file.".to_owned()));
+                    return Err(HttpError::BadRequest("Choose a file.".to_owned()));
                 }
                 let arriving = folder(app).begin(&into.folder, &given, into.replaces).await?;
                 brought = Some(arrive(arriving, field).await?);
@@ -211,7 +211,7 @@ async fn take(app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<
     }
     match brought {
         Some(arriving) => keep(app, arriving, &into.folder).await,
-        None => Err(HttpError::BadRequest("Please choose a file.".to_owned())),
+        None => Err(HttpError::BadRequest("Choose a file.".to_owned())),
     }
 }
 
@@ -222,10 +222,10 @@ async fn short(mut field: Field<'_>, most: usize) -> Result<String, HttpError> {
     while let Some(more) = quickly(field.chunk()).await? {
         bytes.extend_from_slice(&more);
         if bytes.len() > most {
-            return Err(HttpError::BadRequest(format!("{name}: is longer than {most} bytes.")));
+            return Err(HttpError::BadRequest(format!("{name} is longer than {most} bytes.")));
         }
     }
-    String::from_utf8(bytes).map_err(|_| HttpError::BadRequest(format!("{name}: is no text.")))
+    String::from_utf8(bytes).map_err(|_| HttpError::BadRequest(format!("{name} is not valid UTF-8 text.")))
 }
 
 async fn arrive(mut arriving: Arriving, mut field: Field<'_>) -> Result<Arriving, HttpError> {
@@ -257,7 +257,7 @@ async fn keep(app: &App, mut arriving: Arriving, folder: &str) -> Result<String,
 async fn quickly<T>(work: impl Future<Output = Result<T, MultipartError>>) -> Result<T, HttpError> {
     match tokio::time::timeout(SILENCE, work).await {
         Ok(outcome) => outcome.map_err(broken),
-        Err(_) => Err(HttpError::BadRequest("The file stopped coming; nothing was kept.".to_owned())),
+        Err(_) => Err(HttpError::BadRequest("The upload stalled and was discarded.".to_owned())),
     }
 }
 
@@ -265,6 +265,6 @@ async fn quickly<T>(work: impl Future<Output = Result<T, MultipartError>>) -> Re
 fn broken(error: MultipartError) -> HttpError {
     match error.status() {
         StatusCode::PAYLOAD_TOO_LARGE => HttpError::TooLarge("The file is too large.".to_owned()),
-        _ => HttpError::BadRequest(format!("The file did not come as a whole: {error}")),
+        _ => HttpError::BadRequest(format!("The upload was incomplete: {error}")),
     }
 }

@@ -160,8 +160,8 @@ pub(super) async fn intervene_many(
     let form = read_many(&bytes);
     let what = intervention(&form.what)?;
     let problem = match (form.ids.is_empty(), form.reason.is_empty()) {
-        (true, _) => Some("Please choose at least one execution."),
-        (_, true) => Some("Please say why: the reason is kept in the log of each."),
+        (true, _) => Some("Select at least one callback."),
+        (_, true) => Some("Please give a reason; it is recorded in each log."),
         _ => None,
     };
     if let Some(problem) = problem {
@@ -175,9 +175,9 @@ pub(super) async fn intervene_many(
         match app.engine.intervene(id, what, &form.reason, &actor).await.map_err(HttpError::from) {
             Ok(_) => done.count += 1,
             Err(error) if error.status().is_server_error() => {
-                tracing::error!(execution = id, %error, "one of many could not be done");
+                tracing::error!(execution = id, %error, "intervention failed for one of the selected executions");
                 let message = error.message();
-                let unknown = "something went wrong here; try this one again".to_owned();
+                let unknown = "internal server error; try again".to_owned();
                 done.refused.push((id, if message.is_empty() { unknown } else { message }));
             }
             Err(error) => done.refused.push((id, error.to_string())),

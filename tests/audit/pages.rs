@@ -54,7 +54,7 @@ async fn what_is_done_to_accounts_on_pages_is_recorded() {
     assert!(newest().await.starts_with("ida log_in user ida"));
     ida.post("/account/tokens", &[("label", "mine"), ("days", "1"), ("password", GOOD)])
         .await
-        .shows(200, "The new token");
+        .shows(200, "Your new token");
     admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
     // What went with it is told too, before it.
     let ended = admin.get("/audit.csv?verb=end_access").await.shows(200, "ida");
@@ -65,7 +65,7 @@ async fn what_is_done_to_accounts_on_pages_is_recorded() {
     admin.post("/logout", &[]).await.leads("/login");
     assert_eq!(newest().await, "admin log_out user admin: ");
     // All verbs and kinds can be looked for.
-    let page = house.admin().await.get("/audit").await.shows(200, "Audit trail");
+    let page = house.admin().await.get("/audit").await.shows(200, "Audit log");
     for word in ["log_in", "end_access", "invite", "decline", "upload", "send", "confirm", "report", "mailing", "file"]
     {
         assert!(page.text.contains(&format!("value=\"{word}\"")), "{word}");

@@ -110,7 +110,7 @@ async fn a_rater_finds_an_experiment_and_moves_it_on() {
     let buttons = browser.find_all(By::Css("button[name=state]")).await.unwrap();
     let mut clicked = false;
     for button in buttons {
-        if button.text().await.unwrap() == "To preprocessing" {
+        if button.text().await.unwrap() == "Move to preprocessing" {
             button.click().await.unwrap();
             clicked = true;
             break;
@@ -149,7 +149,10 @@ async fn a_double_click_moves_an_experiment_once() {
     browser.execute(twice, vec![]).await.unwrap();
     eventually("the pipeline to end by itself", async || (state_of(&browser).await? == "done").then_some(())).await;
     let met: Vec<Option<String>> = browser.execute("return window.met", vec![]).await.unwrap().convert().unwrap();
-    assert!(met.iter().flatten().any(|text| text.contains("Move on to")), "no other button was met: {met:?}");
+    assert!(
+        met.iter().flatten().any(|text| text.contains("Move to") && !text.contains("preprocessing")),
+        "no other button was met: {met:?}"
+    );
     browser.quit().await.unwrap();
 }
 
@@ -172,7 +175,7 @@ async fn everything_works_without_javascript() {
     .await;
     browser.find(By::LinkText("sub-02_ses-mri")).await.unwrap().click().await.unwrap();
     for button in browser.find_all(By::Css("button[name=state]")).await.unwrap() {
-        if button.text().await.unwrap() == "To excluded" {
+        if button.text().await.unwrap() == "Move to excluded" {
             button.click().await.unwrap();
             break;
         }

@@ -41,34 +41,34 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
     let (browser, boss) = (driver.open(1280, false, true).await, driver.open(1280, false, false).await);
     let (url, email) = (house.url(), address());
     browser.goto(format!("{url}/login")).await.unwrap();
-    browser.find(By::LinkText("Register")).await.unwrap().click().await.unwrap();
+    browser.find(By::LinkText("Create an account")).await.unwrap().click().await.unwrap();
     fill(&browser, &[("username", "yara"), ("name", "Yara"), ("email", &email), ("password", "aaaaaaaaaaaaaa")]).await;
     // The strength is told while it is typed.
     eventually("the strength", async || {
         let told = browser.find(By::Id("password-strength")).await.ok()?.text().await.ok()?;
-        told.contains("guessed first").then_some(())
+        told.contains("too easy to guess").then_some(())
     })
     .await;
     // Refused: the cursor stands where something is to be mended, and what was typed is there.
     fill(&browser, &[("again", "aaaaaaaaaaaaaa")]).await;
     submit(&browser).await;
-    shows(&browser, "Please look at the fields").await;
+    shows(&browser, "Please correct the highlighted fields").await;
     let focused = browser.active_element().await.unwrap().attr("id").await.unwrap();
     assert_eq!(focused.as_deref(), Some("password"));
     fill(&browser, &[("password", GOOD), ("again", GOOD)]).await;
     submit(&browser).await;
-    shows(&browser, "A mail is on its way").await;
+    shows(&browser, "We sent an e-mail").await;
     let link = house.mail(&email, "confirm").await.link(url);
     browser.goto(format!("{url}{link}")).await.unwrap();
     fill(&browser, &[("password", GOOD)]).await;
     submit(&browser).await;
     shows(&browser, "Your address is confirmed").await;
     // The administrator, without scripts, follows the mail too.
-    let told = house.mail(&house.admin_email, "yara waits").await.link(url);
+    let told = house.mail(&house.admin_email, "yara is waiting").await.link(url);
     log_in(&boss, url, "admin", "admin").await;
-    shows(&boss, "1 person waits").await;
+    shows(&boss, "1 account is").await;
     boss.goto(format!("{url}{told}")).await.unwrap();
-    shows(&boss, "waits to be let in").await;
+    shows(&boss, "pending approval").await;
     boss.find(By::Css("button.btn-success")).await.unwrap().send_keys(Key::Enter).await.unwrap();
     shows(&boss, "Saved").await;
     house.mail(&email, "is active").await;
@@ -77,14 +77,14 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
     browser.find(By::Css("form[action$='/logout'] button")).await.unwrap().click().await.unwrap();
 
     // Forgotten; with the keyboard alone.
-    eventually("the login", async || browser.find(By::LinkText("Forgotten your password?")).await.ok())
+    eventually("the login", async || browser.find(By::LinkText("Forgot your password?")).await.ok())
         .await
         .send_keys(Key::Enter)
         .await
         .unwrap();
     fill(&browser, &[("email", &email)]).await;
     browser.find(By::Id("email")).await.unwrap().send_keys(Key::Enter).await.unwrap();
-    shows(&browser, "Look into your mails").await;
+    shows(&browser, "Check your e-mail").await;
     eventually("the login link", async || {
         let ways = browser.find_all(By::Css("nav a")).await.ok()?;
         (ways.len() == 1).then_some(())
@@ -95,10 +95,10 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
     let other = "seven lamps behind a kite";
     fill(&browser, &[("password", other), ("again", "something else")]).await;
     submit(&browser).await;
-    shows(&browser, "is not the same as the one above").await;
+    shows(&browser, "does not match the password above").await;
     fill(&browser, &[("password", other), ("again", other)]).await;
     submit(&browser).await;
-    shows(&browser, "Your password is set").await;
+    shows(&browser, "Your password has been set").await;
     log_in(&browser, url, &email.to_uppercase(), other).await;
     eventually("the start page", async || browser.find(By::Css("nav.navbar")).await.ok()).await;
     browser.quit().await.unwrap();
@@ -114,7 +114,7 @@ async fn with_people() -> House {
     let visitor = house.visitor();
     let form =
         [("username", "waits"), ("name", "Who Waits"), ("email", "w@example.org"), ("password", GOOD), ("again", GOOD)];
-    visitor.post("/register", &form).await.shows(200, "A mail is on its way");
+    visitor.post("/register", &form).await.shows(200, "We sent an e-mail");
     let link = house.mail("w@example.org", "confirm").await.link(house.url());
     visitor.post(&link, &[("password", GOOD)]).await.shows(200, "Your address is confirmed");
     house
@@ -128,7 +128,7 @@ async fn people_are_looked_after_without_leaving_the_page() {
     let driver = Driver::start().await;
     let browser = driver.open(1280, false, true).await;
     log_in(&browser, url, "admin", "admin").await;
-    shows(&browser, "1 person waits").await;
+    shows(&browser, "1 account is").await;
     browser.goto(format!("{url}/users")).await.unwrap();
     let switch = browser.find(By::Css("#switches-2 button[title*='superuser']")).await.unwrap();
     switch.click().await.unwrap();
@@ -139,11 +139,11 @@ async fn people_are_looked_after_without_leaving_the_page() {
     assert!(browser.current_url().await.unwrap().path() == "/users", "in place");
     // A switch that cannot be turned says why, and is still there.
     browser.find(By::Id("switch-1-1")).await.unwrap().click().await.unwrap();
-    shows(&browser, "last active account").await;
+    shows(&browser, "last active administrator account").await;
     assert_eq!(browser.find_all(By::Css("#switches-1 button")).await.unwrap().len(), 3);
     let file = house.server.home.path().join("T1w.nii.gz");
     std::fs::write(&file, vec![7; 100_000]).unwrap();
-    for (words, found) in [("T1w.nii.gz is there now", true), ("there is a file 'T1w.nii.gz' already", false)] {
+    for (words, found) in [("T1w.nii.gz uploaded", true), ("file 'T1w.nii.gz' already exists", false)] {
         browser.goto(format!("{url}/upload_data")).await.unwrap();
         browser.find(By::Id("file")).await.unwrap().send_keys(file.to_str().unwrap()).await.unwrap();
         submit(&browser).await;
@@ -154,7 +154,7 @@ async fn people_are_looked_after_without_leaving_the_page() {
     let watch = "window.seen = []; document.addEventListener('htmx:xhr:progress', () => { \
                  const bar = document.querySelector('[data-upload] progress'); if (!bar.hidden) window.seen.push(bar.value); }); \
                  document.addEventListener('htmx:beforeRequest', () => window.seen.push('asked'));";
-    for (bytes, words) in [(1_900_000, "already, and it stays"), (2_100_000, "larger than 2.0 MB")] {
+    for (bytes, words) in [(1_900_000, "already exists"), (2_100_000, "larger than 2.0 MB")] {
         std::fs::write(&file, vec![7; bytes]).unwrap();
         browser.goto(format!("{url}/upload_data")).await.unwrap();
         browser.execute(watch, vec![]).await.unwrap();
@@ -173,7 +173,7 @@ async fn people_are_looked_after_without_leaving_the_page() {
     browser.find(By::Id("whom-all")).await.unwrap().click().await.unwrap();
     fill(&browser, &[("subject", "s"), ("body", "b")]).await;
     browser.find(By::Css("button[value=preview]")).await.unwrap().send_keys(Key::Enter).await.unwrap();
-    shows(&browser, "This goes to").await;
+    shows(&browser, "Preview for").await;
     browser.find(By::Id("body")).await.unwrap().send_keys("!").await.unwrap();
     eventually("the preview to go", async || browser.find(By::Css("button[value=send]")).await.is_err().then_some(()))
         .await;

@@ -8,7 +8,7 @@ async fn somebody_is_invited_and_comes() {
     let house = House::with_mail_server(Backend::Sqlite).await;
     let admin = house.admin().await;
     let email = address();
-    admin.get("/users/new").await.shows(200, "Invite by mail");
+    admin.get("/users/new").await.shows(200, "Send an invitation");
     let form =
         [("username", "sven"), ("name", "Sven"), ("email", email.as_str()), ("how", "mail"), ("role", "superuser")];
     admin.post("/users/new", &form).await.leads("/users/2?told=invited");
@@ -16,7 +16,7 @@ async fn somebody_is_invited_and_comes() {
     let sven = house.visitor();
     let link = mail.link(house.url());
     sven.get(&link).await.shows(200, "sven");
-    sven.post("/login", &[("login", "sven"), ("password", "!")]).await.shows(422, "do not fit");
+    sven.post("/login", &[("login", "sven"), ("password", "!")]).await.shows(422, "Wrong user name or password");
     admin.get("/users").await.shows(200, ">invited<");
     // Once more: the newer link is good, the older one is not.
     admin.post("/users/2/invite", &[]).await.leads("/users/2?told=invited");
@@ -24,9 +24,9 @@ async fn somebody_is_invited_and_comes() {
         house.mails_to(&email).iter().map(|mail| mail.link(house.url())).find(|one| *one != link)
     })
     .await;
-    sven.post(&link, &[("password", GOOD), ("again", GOOD)]).await.shows(410, "good no more");
+    sven.post(&link, &[("password", GOOD), ("again", GOOD)]).await.shows(410, "This link has expired");
     sven.post(&newer, &[("password", GOOD), ("again", GOOD)]).await.leads("/login?told=password");
-    sven.get("/login?told=password").await.shows(200, "Your password is set");
+    sven.get("/login?told=password").await.shows(200, "Your password has been set");
     let sven = Visitor::logged_in(house.url(), "sven", GOOD).await;
     sven.get("/account").await.shows(200, "superuser");
     // By hand the password has to be good; nothing that was typed is lost.
@@ -35,21 +35,21 @@ async fn somebody_is_invited_and_comes() {
     let page = admin.post("/users/new", &form).await.shows(422, "12 characters");
     assert!(page.text.contains("tina@example.com"));
     let form = [("username", "sven"), ("name", "S"), ("email", "s@example.com"), ("how", "hand"), ("password", GOOD)];
-    admin.post("/users/new", &form).await.shows(422, "belongs to an account already");
+    admin.post("/users/new", &form).await.shows(422, "is already in use");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_are_switched_with_a_click_and_nobody_reaches_above_themselves() {
     let house = House::new(Backend::Postgres, &[]).await;
     let admin = house.admin().await;
-    admin.get("/roles/new").await.shows(200, "make accounts and invite people");
+    admin.get("/roles/new").await.shows(200, "create accounts and invite users");
     let form = [("name", "warden"), ("description", "looks after raters"), ("permission", "user_read_all")];
     let form: Vec<_> = form
         .into_iter()
         .chain(["roles_manage", "user_update_all", "user_add"].map(|one| ("permission", one)))
         .collect();
     admin.post("/roles/new", &form).await.leads("/roles");
-    admin.post("/roles/new", &form).await.shows(422, "is the name of another role");
+    admin.post("/roles/new", &form).await.shows(422, "is already the name of another role");
     admin.get("/roles").await.shows(200, "looks after raters");
     // Two names mean something.
     for (path, name) in [("/roles/new", "Admin "), ("/roles/4", "admin"), ("/roles/3", "reader")] {
@@ -58,15 +58,15 @@ async fn roles_are_switched_with_a_click_and_nobody_reaches_above_themselves() {
     house.add("wilma", &["warden"]).await;
     house.add("xaver", &[]).await;
     let wilma = Visitor::logged_in(house.url(), "wilma", GOOD).await;
-    let has_role = async || admin.get("/users/3").await.text.contains("Take the role from xaver: looks after raters");
+    let has_role = async || admin.get("/users/3").await.text.contains("Remove the role from xaver: looks after raters");
     // Her own role and less; not one that permits what she may not.
     let switch = |role: &'static str, on: &'static str| [("role", role), ("on", on)];
     wilma.post("/users/3/role", &switch("4", "1")).await.leads("/users/3?told=saved");
     assert!(has_role().await);
     for role in ["1", "2"] {
-        wilma.post("/users/3/role", &switch(role, "1")).await.shows(403, "permits more than you may");
+        wilma.post("/users/3/role", &switch(role, "1")).await.shows(403, "has more permissions than");
     }
-    wilma.post("/users/1/role", &switch("1", "0")).await.shows(403, "may do more than you may");
+    wilma.post("/users/1/role", &switch("1", "0")).await.shows(403, "more permissions than");
     for (path, form) in [
         ("/users/1", vec![("username", "admin"), ("name", "x"), ("email", "wilma2@example.com")]),
         ("/users/1/active", vec![("active", "0")]),
@@ -90,7 +90,7 @@ async fn roles_are_switched_with_a_click_and_nobody_reaches_above_themselves() {
     assert!(!page.text.contains("<html") && page.text.contains("aria-pressed=\"false\""));
     assert!(!has_role().await);
     // Somebody must be left who can let others in.
-    admin.post("/users/1/role", &switch("1", "0")).await.shows(409, "last active account");
+    admin.post("/users/1/role", &switch("1", "0")).await.shows(409, "last active administrator account");
     // What was done is told.
     admin.get("/users/2").await.shows(200, "give role").shows(200, "xaver");
 }
@@ -111,7 +111,7 @@ async fn accounts_are_found_changed_and_put_out() {
     assert_eq!(list("role=3").await, [false, true, false, true]);
     assert_eq!(list("state=inactive").await, [false; 4]);
     assert_eq!(list("q=%25").await, [false; 4]);
-    admin.get("/users?state=odd").await.shows(400, "none of active, waiting, inactive");
+    admin.get("/users?state=odd").await.shows(400, "not one of active, waiting, inactive");
     let uma = Visitor::logged_in(house.url(), "uma", GOOD).await;
     let made =
         house.server.basic("uma", GOOD).post("/api/v2/tokens", serde_json::json!({ "label": "t" })).await.expect(201);
@@ -131,11 +131,11 @@ async fn accounts_are_found_changed_and_put_out() {
         house.server.admin().put("/api/v2/users/2", serde_json::json!({ "active": active })).await.expect(200);
     }
     uma.get("/").await.leads("/login?next=%2F");
-    admin.post("/users/1/active", &[("active", "0")]).await.shows(409, "last active account");
+    admin.post("/users/1/active", &[("active", "0")]).await.shows(409, "last active administrator account");
     let form = [("username", "uma"), ("name", "Uma U."), ("email", "not an address")];
     admin.post("/users/2", &form).await.shows(422, "email-problem");
     let form = [("username", "viktor"), ("name", "Uma U."), ("email", "uma@example.com")];
-    admin.post("/users/2", &form).await.shows(422, "belongs to an account already");
+    admin.post("/users/2", &form).await.shows(422, "is already in use");
     let form = [("username", "uma2"), ("name", "Uma U."), ("email", "uma2@example.com")];
     admin.post("/users/2", &form).await.leads("/users/2?told=saved");
     admin.get("/users/2").await.shows(200, "uma2@example.com");
@@ -148,7 +148,7 @@ async fn accounts_are_found_changed_and_put_out() {
         let form =
             [("username", "evil"), ("name", "e"), ("email", "e@example.com"), ("how", "hand"), ("password", GOOD)];
         let form: Vec<_> = form.into_iter().chain([("role", role)]).collect();
-        let page = zoe.post("/users/new", &form).await.shows(422, "which is none");
+        let page = zoe.post("/users/new", &form).await.shows(422, "unknown role");
         assert!(page.text.contains("e@example.com"), "nothing that was typed is lost");
     }
     let user = r#"{"users": [{"username": "evil", "password": "p", "email": "e@example.com", "roles": ["admin "]}]}"#;
@@ -158,7 +158,7 @@ async fn accounts_are_found_changed_and_put_out() {
     assert!(!admin.get("/users?q=evil").await.text.contains("e@example.com"));
     // `Admin` beside `admin` would be taken for each other.
     let form = [("username", "Viktor"), ("name", "x"), ("email", "x@example.com"), ("how", "mail")];
-    admin.post("/users/new", &form).await.shows(422, "belongs to an account already");
-    admin.get("/users/1").await.shows(200, "Did lately").shows(200, "username: uma2");
+    admin.post("/users/new", &form).await.shows(422, "is already in use");
+    admin.get("/users/1").await.shows(200, "Recent activity").shows(200, "username: uma2");
     admin.get("/users/4711").await.shows(404, "user 4711");
 }

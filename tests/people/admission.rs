@@ -16,7 +16,7 @@ impl House {
     async fn register(&self, name: &'static str) {
         let email = format!("{name}@example.com");
         let form = [("username", name), ("name", name), ("email", &email), ("password", GOOD), ("again", GOOD)];
-        self.visitor().post("/register", &form).await.shows(200, "A mail is on its way");
+        self.visitor().post("/register", &form).await.shows(200, "We sent an e-mail");
     }
 
     async fn confirm(&self, name: &str) {
@@ -40,31 +40,31 @@ impl House {
 async fn who_waits_can_be_declined_and_be_let_in_after_all() {
     let house = House::new(Backend::Mariadb, &[]).await;
     house.register("xenia").await;
-    house.log_in("xenia", GOOD).await.shows(422, "do not fit together");
+    house.log_in("xenia", GOOD).await.shows(422, "Wrong user name or password");
     house.confirm("xenia").await;
     // Only who gives the right password learns what is the matter.
-    house.log_in("xenia", GOOD).await.shows(422, "waits for an administrator");
-    house.log_in("xenia", OTHER).await.shows(422, "do not fit together");
+    house.log_in("xenia", GOOD).await.shows(422, "waiting for approval by an administrator");
+    house.log_in("xenia", OTHER).await.shows(422, "Wrong user name or password");
     house.server.basic("xenia", GOOD).get("/api/v2/cohorts").await.expect(401);
 
     let admin = house.admin().await;
-    admin.get("/users/2").await.shows(200, "Not let in").shows(200, "waits to be let in");
+    admin.get("/users/2").await.shows(200, "Decline registration").shows(200, "pending approval");
     let long = "x".repeat(501);
     let page = admin.post("/users/2/decline", &[("reason", &long)]).await.shows(422, "at most 500");
     assert!(page.text.contains(&long) && page.text.contains("id=\"reason-problem\""), "{}", page.text);
-    admin.get("/").await.shows(200, "1 person waits");
+    admin.get("/").await.shows(200, "1 account is");
     let reason = "We know nobody of this name.";
     admin.post("/users/2/decline", &[("reason", reason)]).await.leads("/users/2?told=declined");
-    let mail = house.mail("xenia@example.com", "was not accepted").await;
+    let mail = house.mail("xenia@example.com", "was declined").await;
     assert!(mail.text.contains(reason), "{}", mail.text);
-    let page = admin.get("/users/2").await.shows(200, ">not let in<");
+    let page = admin.get("/users/2").await.shows(200, ">declined<");
     assert!(!page.text.contains("/decline\"") && page.text.contains(reason), "{}", page.text);
     assert!(!admin.get("/").await.text.contains("waits"));
     admin.get("/users?state=inactive").await.shows(200, "xenia@example.com");
     // Not twice, and nothing comes of asking for a new password; the account is told nothing more.
-    admin.post("/users/2/decline", &[]).await.shows(412, "has changed");
-    house.log_in("xenia", GOOD).await.shows(422, "do not fit together");
-    house.visitor().post("/reset", &[("email", "xenia@example.com")]).await.shows(200, "on its way");
+    admin.post("/users/2/decline", &[]).await.shows(412, "was modified");
+    house.log_in("xenia", GOOD).await.shows(422, "Wrong user name or password");
+    house.visitor().post("/reset", &[("email", "xenia@example.com")]).await.shows(200, "we have sent it an e-mail");
     // By mistake: she is let in.
     admin.post("/users/2/active", &[("active", "1")]).await.leads("/users/2?told=saved");
     house.mail("xenia@example.com", "is active").await;
@@ -74,9 +74,9 @@ async fn who_waits_can_be_declined_and_be_let_in_after_all() {
     // Who was made by hand and put out before the first login waits for nobody either.
     house.add("ynes", &["user"]).await;
     admin.post("/users/3/active", &[("active", "0")]).await.leads("/users/3?told=saved");
-    admin.get("/users/3").await.shows(200, ">not let in<");
-    house.log_in("ynes", GOOD).await.shows(422, "do not fit together");
-    assert!(!admin.get("/").await.text.contains("to be let in"));
+    admin.get("/users/3").await.shows(200, ">declined<");
+    house.log_in("ynes", GOOD).await.shows(422, "Wrong user name or password");
+    assert!(!admin.get("/").await.text.contains("pending approval"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,10 +85,10 @@ async fn an_address_is_confirmed_in_somebodys_stead_and_a_link_is_sent_for_someb
     house.register("yann").await;
     let link = house.mail("yann@example.com", "confirm").await.link(house.url());
     let admin = house.admin().await;
-    admin.get("/users/2").await.shows(200, "Take the address as confirmed");
+    admin.get("/users/2").await.shows(200, "Mark address as confirmed");
     admin.post("/users/2/confirm", &[]).await.leads("/users/2?told=confirmed");
-    house.visitor().get(&link).await.shows(410, "good no more").shows(410, "href=\"/confirm\"");
-    admin.post("/users/2/confirm", &[]).await.shows(412, "has changed");
+    house.visitor().get(&link).await.shows(410, "This link has expired").shows(410, "href=\"/confirm\"");
+    admin.post("/users/2/confirm", &[]).await.shows(412, "was modified");
     // Who looks at an address that only does something is led to the page above.
     admin.get("/users/2/confirm").await.leads("/users/2");
     admin.get("/users/2/role/cohorts").await.leads("/users/2/role");
@@ -107,13 +107,13 @@ async fn an_address_is_confirmed_in_somebodys_stead_and_a_link_is_sent_for_someb
     admin.page(request.send().await.unwrap()).await.leads("/users?state=waiting");
     house.log_in("yann", GOOD).await.leads("/");
     // He has forgotten the password, and the mail that he asks for does not come to him: an administrator sends it.
-    admin.get("/users/2").await.shows(200, "Send a link for a new password");
+    admin.get("/users/2").await.shows(200, "Send password reset link");
     admin.post("/users/2/reset", &[]).await.leads("/users/2?told=reset");
     let link = house.mail("yann@example.com", "new password").await.link(house.url());
     house.visitor().post(&link, &[("password", OTHER), ("again", OTHER)]).await.leads("/login?told=password");
     house.log_in("yann", OTHER).await.leads("/");
-    let page = admin.get("/users/2").await.shows(200, "Done to this account by others");
-    assert!(page.text.contains("link for a new password") && page.text.contains("/audit?who=yann"), "{}", page.text);
+    let page = admin.get("/users/2").await.shows(200, "Changes made to this account by others");
+    assert!(page.text.contains("password reset link") && page.text.contains("/audit?who=yann"), "{}", page.text);
     // Another address: who has the old one is told, and a link that went there opens nothing any more.
     admin.post("/users/2/reset", &[]).await.leads("/users/2?told=reset");
     let link = eventually("the second link", async || {
@@ -134,24 +134,28 @@ async fn an_address_is_confirmed_in_somebodys_stead_and_a_link_is_sent_for_someb
     .await;
     let form = [("username", "yann"), ("name", "yann"), ("email", "yann@example.net")];
     admin.post("/users/2", &form).await.leads("/users/2?told=saved");
-    let told = house.mail("yann@example.com", "has another address").await;
+    let told = house.mail("yann@example.com", "e-mail address of").await;
     assert!(!told.text.contains("example.net"), "who lost it need not learn where it went: {}", told.text);
-    house.visitor().get(&link).await.shows(410, "good no more");
+    house.visitor().get(&link).await.shows(410, "This link has expired");
     // Not to who was put out.
     admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
-    assert!(!admin.get("/users/2").await.text.contains("Send a link"));
-    admin.post("/users/2/reset", &[]).await.shows(412, "has changed");
+    assert!(!admin.get("/users/2").await.text.contains("Send password reset link"));
+    admin.post("/users/2/reset", &[]).await.shows(412, "was modified");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_state_of_an_account_forbids_is_told_where_it_was_asked_for() {
     let house = House::new(Backend::Sqlite, &[]).await;
     let admin = house.admin().await;
-    admin.post("/users/1/active", &[("active", "0")]).await.shows(409, "last active account").shows(409, "Logged in");
-    admin.post("/users/1/role", &[("role", "1"), ("on", "0")]).await.shows(409, "last active account");
+    admin
+        .post("/users/1/active", &[("active", "0")])
+        .await
+        .shows(409, "last active administrator account")
+        .shows(409, "Active sessions");
+    admin.post("/users/1/role", &[("role", "1"), ("on", "0")]).await.shows(409, "last active administrator account");
     let request = admin.request(reqwest::Method::POST, "/users/1/role").header("hx-request", "true");
     let request = request.header("content-type", "application/x-www-form-urlencoded").body("role=1&on=0");
-    let part = admin.page(request.send().await.unwrap()).await.shows(409, "last active account");
+    let part = admin.page(request.send().await.unwrap()).await.shows(409, "last active administrator account");
     // In the place of the switches: with the switches.
     assert!(part.text.contains("id=\"switches-1\"") && part.text.contains("id=\"switch-1-1\""), "{}", part.text);
 }
@@ -171,12 +175,12 @@ async fn nobody_is_shut_out_from_below() {
     let form = [("name", "trap"), ("permission", "user_read"), ("requires_second_factor", "1")];
     mia.post("/roles/new", &form).await.leads("/roles");
     // `user` is role 3, `manager` 4, `trap` 5.
-    mia.post("/users/1/role", &[("role", "5"), ("on", "1")]).await.shows(403, "may do more than you may");
+    mia.post("/users/1/role", &[("role", "5"), ("on", "1")]).await.shows(403, "more permissions than");
     house.server.basic("mia", GOOD).put("/api/v2/users/admin/roles/trap", serde_json::json!({})).await.expect(403);
     house.server.basic("mia", GOOD).put("/api/v1/users/admin/roles/trap", serde_json::json!({})).await.expect(403);
     admin.post("/users/1/role", &[("role", "3"), ("on", "1")]).await.leads("/users/1?told=saved");
     let form = [("name", "user"), ("permission", "user_read"), ("requires_second_factor", "1")];
-    mia.post("/roles/3", &form).await.shows(403, "admin has this role");
+    mia.post("/roles/3", &form).await.shows(403, "admin has it");
     admin.get("/users").await.shows(200, "People");
     // Of her own people she may ask for it.
     mia.post("/users/3/role", &[("role", "5"), ("on", "1")]).await.leads("/users/3?told=saved");
@@ -186,11 +190,11 @@ async fn nobody_is_shut_out_from_below() {
     let form = |what| [("text", text), ("overwrite", "1"), ("what", what)];
     let plan = admin.post("/configuration", &form("plan")).await.shows(200, "ours");
     assert!(!plan.text.contains("permissions&quot;"), "{}", plan.text);
-    admin.post("/configuration", &form("apply")).await.shows(200, "Done");
-    admin.get("/audit").await.shows(200, "Audit trail");
+    admin.post("/configuration", &form("apply")).await.shows(200, "applied");
+    admin.get("/audit").await.shows(200, "Audit log");
     // Two of one name: neither is left out in silence.
     let text = "users:\n- {username: twin, password: x, email: a@example.com}\n- {username: Twin, password: y, email: b@example.com}\n";
-    admin.post("/configuration", &[("text", text), ("what", "plan")]).await.shows(422, "stands here twice");
+    admin.post("/configuration", &[("text", text), ("what", "plan")]).await.shows(422, "is listed twice");
 }
 
 /// Names that look like somebody else's are nobody's.
@@ -208,7 +212,7 @@ async fn names_that_look_alike_are_refused() {
     }
     for (username, name) in [("ad\u{200b}min", "A"), ("ok", "live\u{202e}evil")] {
         let form = [("username", username), ("name", name), ("email", "a@example.com"), ("how", "mail")];
-        admin.post("/users/new", &form).await.shows(422, "plain characters");
+        admin.post("/users/new", &form).await.shows(422, "control characters");
     }
     // Who is made by somebody may be called as people are called.
     let form = [("username", "Ægir Ólafur"), ("name", "Ægir"), ("email", "a@example.com"), ("how", "mail")];
@@ -221,7 +225,7 @@ async fn names_that_look_alike_are_refused() {
         ("password", GOOD),
         ("again", GOOD),
     ];
-    house.visitor().post("/register", &form).await.shows(200, "A mail is on its way");
+    house.visitor().post("/register", &form).await.shows(200, "We sent an e-mail");
     let mail = house.mail("v@example.com", "confirm").await;
     assert!(!format!("{}{}", mail.text, mail.html).contains("evil.example"), "{}", mail.text);
 }
@@ -246,15 +250,18 @@ async fn a_password_is_set_on_the_command_line() {
     let (code, said) = run(&["user", "password", "zoe"], "\n");
     assert!(code == Some(2) && said.contains("no password"), "{said}");
     let (code, said) = run(&["user", "password", "Zoe@example.com"], "short\n");
-    assert!(code == Some(0) && said.contains("at least 12 characters") && said.contains("zoe can log in"), "{said}");
+    assert!(
+        code == Some(0) && said.contains("at least 12 characters") && said.contains("zoe can now log in"),
+        "{said}"
+    );
     let (code, said) = run(&["user", "password", "zoe"], &format!("{OTHER}\n"));
     assert!(code == Some(0) && !said.contains("warning") && !said.contains(OTHER), "{said}");
     zoe.get("/").await.leads("/login?next=%2F");
-    house.log_in("zoe", GOOD).await.shows(422, "do not fit");
+    house.log_in("zoe", GOOD).await.shows(422, "Wrong user name or password");
     house.log_in("zoe", OTHER).await.leads("/");
     house.admin().await.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
     let (_, said) = run(&["user", "password", "zoe"], &format!("{GOOD}\n"));
-    assert!(said.contains("is not active: --activate"), "{said}");
+    assert!(said.contains("is not active; use --activate"), "{said}");
     run(&["user", "password", "zoe", "--activate"], &format!("{GOOD}\n"));
     house.log_in("zoe", GOOD).await.leads("/");
     house.admin().await.get("/audit?name=zoe&origin=cli").await.shows(200, "password: changed");
@@ -294,7 +301,7 @@ async fn the_administrator_of_the_settings_is_set_anew_only_when_asked_for() {
     assert_eq!((after.email.as_str(), after.id), ("other@example.com", 1));
     admin.get("/").await.leads("/login?next=%2F");
     house.server.bearer(token["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(401);
-    house.log_in("admin", "admin").await.shows(422, "do not fit");
+    house.log_in("admin", "admin").await.shows(422, "Wrong user name or password");
     let admin = Visitor::logged_in(house.url(), "admin", OTHER).await;
     // The role is back.
     admin.get("/configuration").await.shows(200, "Import a configuration");
@@ -320,7 +327,7 @@ async fn a_hash_of_the_existing_product_is_replaced_at_login() {
         let quote = if backend == Backend::Mariadb { "`user`" } else { "\"user\"" };
         let import = format!("UPDATE {quote} SET password = '{old}' WHERE username = 'heidi'");
         study.database().reader().execute_unprepared(&import).await.unwrap();
-        house.log_in("heidi", "wrong horse").await.shows(422, "do not fit");
+        house.log_in("heidi", "wrong horse").await.shows(422, "Wrong user name or password");
         assert_eq!(house.row("heidi").await.password, old);
         house.log_in("heidi", "correct horse").await.leads("/");
         assert!(house.row("heidi").await.password.starts_with("$argon2id$"));

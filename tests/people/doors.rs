@@ -45,7 +45,7 @@ async fn nothing_is_done_for_another_site() {
     // It may be a proxy that nobody told us of: people and the operator hear what is to be done.
     let request = admin.request(Method::POST, "/logout").header("origin", "https://study.example.org");
     admin.page(request.send().await.unwrap()).await.shows(403, "STUDYGOV_EXTERNAL_HOSTNAME");
-    let told = |log: &str| log.contains("from another origin was refused") && log.contains("https://study.example.org");
+    let told = |log: &str| log.contains("rejected a cross-origin request") && log.contains("https://study.example.org");
     eventually("the log", async || told(&house.server.program.log()).then_some(())).await;
     admin.get("/").await.shows(200, "Overview");
 }
@@ -126,7 +126,7 @@ async fn too_many_tries_lose_nothing_that_was_typed() {
         let (status, wait, text) = from("192.0.2.99", path, &form).await;
         assert_eq!(status, 429, "{path}: {text}");
         let seconds: u64 = wait.unwrap().parse().unwrap();
-        assert!((1..=721).contains(&seconds) && text.contains("please try again in"), "{path}: {text}");
+        assert!((1..=721).contains(&seconds) && text.contains("Try again in"), "{path}: {text}");
         for (name, value) in form.iter().filter(|(name, _)| *name != "password" && *name != "again") {
             assert!(text.contains(&format!("value=\"{value}\"")), "{path} {name}: {text}");
         }
@@ -169,7 +169,11 @@ async fn a_refused_login_tells_nothing_by_its_time() {
     Study::of(&house.server.database).await.database().reader().execute_unprepared(old).await.unwrap();
     for (login, password) in [("walt", "wrong"), ("nobody", "wrong"), ("wera", "wrong"), ("wilf", GOOD)] {
         let began = Instant::now();
-        house.visitor().post("/login", &[("login", login), ("password", password)]).await.shows(422, "do not fit");
+        house
+            .visitor()
+            .post("/login", &[("login", login), ("password", password)])
+            .await
+            .shows(422, "Wrong user name or password");
         assert!(began.elapsed() >= Duration::from_millis(600), "{login}");
         let began = Instant::now();
         house.server.basic(login, password).get("/api/v2/cohorts").await.expect(401);
@@ -185,7 +189,7 @@ async fn links_of_every_kind_end_and_are_nowhere_to_be_read() {
     let study = Study::of(&house.server.database).await;
     let form =
         [("username", "una"), ("name", "Una"), ("email", "una@example.com"), ("password", GOOD), ("again", GOOD)];
-    visitor.post("/register", &form).await.shows(200, "A mail is on its way");
+    visitor.post("/register", &form).await.shows(200, "We sent an e-mail");
     // Each is looked at as soon as it has come.
     let look = async |to: &str, words: &str| {
         let mail = house.mail(to, words).await;
@@ -204,10 +208,10 @@ async fn links_of_every_kind_end_and_are_nowhere_to_be_read() {
     admin.post("/users/new", &invited).await.leads("/users/3?told=invited");
     let links = [confirm, look("vic@example.com", "invites you").await];
     tokio::time::sleep(Duration::from_millis(10_100)).await;
-    visitor.get(&links[0]).await.shows(410, "Ask for another one");
-    visitor.post(&links[0], &[("password", GOOD)]).await.shows(410, "good no more");
-    visitor.get(&links[1]).await.shows(410, "good no more");
-    visitor.post(&links[1], &[("password", GOOD), ("again", GOOD)]).await.shows(410, "good no more");
+    visitor.get(&links[0]).await.shows(410, "Request a new link");
+    visitor.post(&links[0], &[("password", GOOD)]).await.shows(410, "This link has expired");
+    visitor.get(&links[1]).await.shows(410, "This link has expired");
+    visitor.post(&links[1], &[("password", GOOD), ("again", GOOD)]).await.shows(410, "This link has expired");
 }
 
 /// Each switch alone: the page is not there, and nothing leads to it.
@@ -242,7 +246,7 @@ async fn each_switch_takes_its_pages_and_all_links_to_them_away() {
             let form =
                 [("username", "x1"), ("name", "X"), ("email", "will@example.com"), ("password", GOOD), ("again", GOOD)];
             assert_eq!(visitor.post("/register", &form).await.status, 200);
-            let mail = house.mail("will@example.com", "an account at").await;
+            let mail = house.mail("will@example.com", "You already have").await;
             assert_eq!(mail.text.contains("/reset"), path != "/reset", "{}", mail.text);
         }
     }
@@ -296,7 +300,7 @@ async fn wrong_codes_are_told_to_the_owner() {
         last = thief.post("/login/code", &[("code", "000001")]).await.status.as_u16();
     }
     assert_eq!(last, 429);
-    let mail = house.mail("paul@example.com", "tries to get into").await;
+    let mail = house.mail("paul@example.com", "Failed login attempts").await;
     assert!(mail.text.contains("from 127.0.0.1") && mail.text.contains("/change"), "{}", mail.text);
     // Once a day: written with the code that is one too many, so that all of them are there now.
     let study = Study::of(&house.server.database).await;

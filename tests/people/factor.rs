@@ -46,16 +46,14 @@ async fn a_code_is_asked_for_and_is_good_once() {
     assert_eq!(shown(&paul.get("/account/second_factor").await.text), secret);
     paul.post("/account/second_factor", &[("code", &code(&seen, 0)), ("password", GOOD)])
         .await
-        .shows(422, "is not what the app shows");
+        .shows(422, "does not match");
     // Who finds an open browser does not lock its owner out.
     for (password, problem) in [("", "is missing"), ("not the password", "is not the password of this account")] {
         let form = [("code", &*code(&secret, 0)), ("password", password)];
         paul.post("/account/second_factor", &form).await.shows(422, problem);
     }
     paul.get("/account/second_factor").await.shows(200, "<svg");
-    paul.post("/account/second_factor", &[("code", "000000"), ("password", GOOD)])
-        .await
-        .shows(422, "is not what the app shows");
+    paul.post("/account/second_factor", &[("code", "000000"), ("password", GOOD)]).await.shows(422, "does not match");
     let first = code(&secret, 0);
     let page =
         paul.post("/account/second_factor", &[("code", &first), ("password", GOOD)]).await.shows(200, "recovery codes");
@@ -71,8 +69,8 @@ async fn a_code_is_asked_for_and_is_good_once() {
     again.post("/login", &login).await.leads("/login/code");
     again.get("/").await.leads("/login?next=%2F");
     // The very one: half a minute may have begun since, with a code of its own.
-    again.post("/login/code", &[("code", &first)]).await.shows(422, "was used already");
-    again.post("/login/code", &[("code", "123 456")]).await.shows(422, "is not right");
+    again.post("/login/code", &[("code", &first)]).await.shows(422, "already been used");
+    again.post("/login/code", &[("code", "123 456")]).await.shows(422, "is invalid");
     again.post("/login/code", &[("code", &code(&secret, 1))]).await.leads("/");
     again.get("/").await.shows(200, "Overview");
     let lost = house.visitor();
@@ -80,7 +78,7 @@ async fn a_code_is_asked_for_and_is_good_once() {
     lost.post("/login/code", &[("code", &recovery[0].to_uppercase())]).await.leads("/");
     let lost = house.visitor();
     lost.post("/login", &login).await.leads("/login/code");
-    lost.post("/login/code", &[("code", recovery[0])]).await.shows(422, "was used already");
+    lost.post("/login/code", &[("code", recovery[0])]).await.shows(422, "already been used");
     lost.post("/login/code", &[("code", recovery[1])]).await.leads("/");
     lost.get("/account/second_factor").await.shows(200, "8 recovery codes left");
     // Without the password there is nothing to give a code for.
@@ -89,7 +87,7 @@ async fn a_code_is_asked_for_and_is_good_once() {
     let refused = api.get("/api/v2/cohorts").await;
     assert!(refused.header("www-authenticate").starts_with("Basic "));
     let body = refused.expect(401).to_string();
-    assert!(body.contains("log in with a token") && body.contains("You are not authenticated"), "{body}");
+    assert!(body.contains("API token") && body.contains("You are not authenticated"), "{body}");
     let body = house.server.basic("paul", "not the password").get("/api/v2/cohorts").await.expect(401).to_string();
     assert!(!body.contains("token"), "{body}");
     house.server.bearer(token["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(200);
@@ -110,9 +108,9 @@ async fn a_code_is_asked_for_and_is_good_once() {
     assert!(!kept.contains(&secret) && !kept.contains(recovery[3]));
 
     // Giving it up needs a code; an administrator can take it away from who has lost everything.
-    lost.post("/account/second_factor/end", &[("code", "1")]).await.shows(422, "is not right");
+    lost.post("/account/second_factor/end", &[("code", "1")]).await.shows(422, "is invalid");
     house.admin().await.post("/users/2/second_factor/end", &[]).await.leads("/users/2?told=factor");
-    house.mail("paul@example.com", "taken away").await;
+    house.mail("paul@example.com", "was removed").await;
     Visitor::logged_in(house.url(), "paul", GOOD).await;
 }
 
@@ -134,11 +132,11 @@ async fn a_role_can_ask_for_it() {
         assert!(page.location == "/account/second_factor" || page.status == 401, "{path}: {}", page.status);
     }
     let refused = house.server.basic("rita", GOOD).get("/api/v2/cohorts").await.expect(401);
-    assert!(refused["message"].as_str().unwrap().contains("must set one up"), "{refused}");
+    assert!(refused["message"].as_str().unwrap().contains("requires a second factor"), "{refused}");
     token.get("/api/v2/cohorts").await.expect(401);
     let part = rita.request(reqwest::Method::GET, "/").header("hx-request", "true").send().await.unwrap();
     assert_eq!(part.headers()["hx-redirect"], "/account/second_factor");
-    let page = rita.get("/account/second_factor").await.shows(200, "One of your roles asks for a second factor");
+    let page = rita.get("/account/second_factor").await.shows(200, "One of your roles requires a second factor");
     let secret = between(&page.text, "user-select-all\">", "</code>").replace(' ', "");
     rita.post("/account/second_factor", &[("code", &code(&secret, 0)), ("password", GOOD)])
         .await

@@ -16,11 +16,11 @@ async fn a_mail_goes_to_whom_it_is_for_after_a_look_at_it() {
     let subject = ("subject", "For {user.name}");
     let body = ("body", "Dear {user.name} ({user.username}, {user.email}),\n\nwe meet. {this} <b>stays</b>");
     let form = [("whom", "users"), subject, body, ("what", "send")];
-    admin.post("/mail", &form).await.shows(422, "Recipients are none");
+    admin.post("/mail", &form).await.shows(422, "Recipients must include");
     let wrong = [("whom", "all"), subject, ("body", "Dear {user.nick}"), ("what", "send")];
-    admin.post("/mail", &wrong).await.shows(422, "which stands for nothing").shows(422, "Dear {user.nick}");
+    admin.post("/mail", &wrong).await.shows(422, "not a known placeholder").shows(422, "Dear {user.nick}");
     let look = [("whom", "role"), ("role", "3"), subject, body, ("what", "preview")];
-    let page = admin.post("/mail", &look).await.shows(200, "This goes to 2 people").shows(200, "For anna");
+    let page = admin.post("/mail", &look).await.shows(200, "Preview for 2 recipients").shows(200, "For anna");
     assert!(page.text.contains("Dear bert (bert, bert@example.com)") && !page.text.contains("<b>stays"));
     let send = [("whom", "role"), ("role", "3"), subject, body, ("what", "send")];
     let sent = admin.post("/mail", &send).await.leads("/mail/1");
@@ -57,7 +57,7 @@ async fn a_mail_that_does_not_go_out_is_listed_and_tried_again() {
         let page = admin.get("/mail/1").await.text;
         // Without scripts it looks again by itself.
         assert!(page.contains("<noscript><meta http-equiv=\"refresh\""), "{page}");
-        (page.contains("admin@example.com</strong>") && page.contains("tried again in")).then_some(())
+        (page.contains("admin@example.com</strong>") && page.contains("next attempt in")).then_some(())
     })
     .await;
     admin.post("/mail/1/again", &[]).await.leads("/mail/1");
@@ -74,7 +74,7 @@ async fn nobody_waits_for_a_mail_server() {
     let admin = house.admin().await;
     admin.post("/mail", &[("whom", "all"), ("subject", "s"), ("body", "b"), ("what", "send")]).await.leads("/mail/1");
     tokio::task::spawn_blocking(move || silent.accept().unwrap()).await.unwrap();
-    house.visitor().post("/reset", &[("email", "admin@example.com")]).await.shows(200, "on its way");
+    house.visitor().post("/reset", &[("email", "admin@example.com")]).await.shows(200, "we have sent it an e-mail");
     admin.get("/mail/1").await.shows(200, "admin@example.com");
 }
 
@@ -103,13 +103,13 @@ async fn files_are_brought_listed_and_fetched() {
     house.add("dora", &["superuser"]).await;
     house.add("emil", &["user"]).await;
     let dora = Visitor::logged_in(house.url(), "dora", GOOD).await;
-    dora.get("/upload_data").await.shows(200, "No files here yet").shows(200, "17.0 MB");
+    dora.get("/upload_data").await.shows(200, "No files yet").shows(200, "17.0 MB");
     let data = house.server.home.path().join("data");
     // Larger than any other request may be.
     let large: Vec<u8> = (0..17_000_000_u32).map(|byte| byte.to_le_bytes()[1]).collect();
     send(&dora, "../scan one.nii", large.clone(), false).await.leads("/upload_data?told=scan+one.nii");
     assert_eq!(std::fs::read(data.join("scan one.nii")).unwrap(), large);
-    send(&dora, "scan one.nii", b"other".to_vec(), false).await.shows(409, "there is a file");
+    send(&dora, "scan one.nii", b"other".to_vec(), false).await.shows(409, "already exists");
     assert_eq!(std::fs::read(data.join("scan one.nii")).unwrap(), large);
     send(&dora, "too.large", vec![0; (17 << 20) + 1], false).await.shows(413, "larger than");
     send(&dora, "too.large", vec![0; 20 << 20], false).await.shows(413, "larger than");
@@ -119,9 +119,9 @@ async fn files_are_brought_listed_and_fetched() {
     );
     let request = dora.request(reqwest::Method::POST, "/upload_data").body(long);
     let request = request.header("content-type", "multipart/form-data; boundary=mark");
-    dora.page(request.send().await.unwrap()).await.shows(400, "replace: is");
-    send(&dora, "..", b"x".to_vec(), false).await.shows(400, "no name for a file");
-    send(&dora, "", b"x".to_vec(), false).await.shows(400, "choose a file");
+    dora.page(request.send().await.unwrap()).await.shows(400, "replace is");
+    send(&dora, "..", b"x".to_vec(), false).await.shows(400, "not a valid file name");
+    send(&dora, "", b"x".to_vec(), false).await.shows(400, "Choose a file");
     send(&dora, "scan one.nii", b"<script>alert(1)</script>".to_vec(), true)
         .await
         .leads("/upload_data?told=scan+one.nii");
@@ -129,17 +129,17 @@ async fn files_are_brought_listed_and_fetched() {
     std::fs::create_dir(data.join("raw")).unwrap();
     std::fs::write(data.join("raw/a.csv"), "a,b").unwrap();
     dora.get("/upload_data").await.shows(200, "scan one.nii").shows(200, "raw/");
-    dora.get("/upload_data?folder=raw").await.shows(200, "a.csv").shows(200, "Upload into raw");
+    dora.get("/upload_data?folder=raw").await.shows(200, "a.csv").shows(200, "Upload to raw");
     send_into(&dora, "raw", "b.csv", b"b".to_vec(), true).await.leads("/upload_data?told=b.csv&folder=raw");
     assert_eq!(std::fs::read(data.join("raw/b.csv")).unwrap(), b"b");
     // A refusal comes back to the same folder, with the box as it was.
-    let page = send_into(&dora, "raw", "b.csv", b"c".to_vec(), false).await.shows(409, "there is a file");
+    let page = send_into(&dora, "raw", "b.csv", b"c".to_vec(), false).await.shows(409, "already exists");
     assert!(
         page.text.contains("name=\"folder\" value=\"raw\"") && !page.text.contains("\"1\" checked"),
         "{}",
         page.text
     );
-    let page = send_into(&dora, "raw", "..", b"c".to_vec(), true).await.shows(400, "no name for a file.");
+    let page = send_into(&dora, "raw", "..", b"c".to_vec(), true).await.shows(400, "not a valid file name.");
     assert!(page.text.contains("\"1\" checked") && !page.text.contains("file.."), "{}", page.text);
     for folder in ["nowhere", "..", "/etc"] {
         send_into(&dora, folder, "x", b"x".to_vec(), false).await.shows(404, "There is no file");
@@ -181,17 +181,20 @@ async fn a_configuration_is_planned_before_it_is_applied() {
     let deed = page.text.split("<form").find(|form| form.contains("value=\"apply\"")).unwrap();
     assert!(deed.contains("type=\"hidden\" name=\"text\"") && !deed.contains("<textarea"), "{deed}");
     assert!(house.server.admin().get("/api/v2/scantypes").await.expect(200).to_string().contains("\"count\":0"));
-    admin.get("/audit?kind=role&name=reader").await.shows(200, "Nothing like that");
-    admin.post("/configuration", &form(CONFIGURATION, "apply")).await.shows(200, "Done: 3 changes");
+    admin.get("/audit?kind=role&name=reader").await.shows(200, "No matching events");
+    admin.post("/configuration", &form(CONFIGURATION, "apply")).await.shows(200, "3 changes applied");
     Visitor::logged_in(house.url(), "fred", "secret-of-fred").await;
-    admin.post("/configuration", &form(CONFIGURATION, "plan")).await.shows(200, "there already");
+    admin.post("/configuration", &form(CONFIGURATION, "plan")).await.shows(200, "Nothing to change");
     // A new name with somebody's address is not left out in silence.
     let other = "users: [{username: fritz, password: x, email: fred@example.com}]";
-    admin.post("/configuration", &form(other, "plan")).await.shows(422, "the address fred@example.com is that of fred");
+    admin
+        .post("/configuration", &form(other, "plan"))
+        .await
+        .shows(422, "the address fred@example.com is already used by fred");
     // Nobody is left out: of administrators one must stay.
     let locked = "users:\n- {username: admin, password: x, email: admin@example.com, active: false}\n";
     let page = admin.post("/configuration", &[("text", locked), ("overwrite", "1"), ("what", "plan")]).await;
-    page.shows(422, "last active account");
+    page.shows(422, "last active administrator account");
 }
 
 #[test]
@@ -208,13 +211,13 @@ fn the_command_line_plans_and_applies_too() {
         (output.status.code(), text(&output.stdout), text(&output.stderr))
     };
     let (code, out, err) = run(&[]);
-    assert!(code == Some(0) && out.contains("create role reader") && err.contains("--apply does it"), "{out}{err}");
+    assert!(code == Some(0) && out.contains("create role reader") && err.contains("use --apply"), "{out}{err}");
     assert!(!out.contains("secret-of-fred"));
     let (code, out, _) = run(&["--apply"]);
     assert!(code == Some(0) && out.lines().count() == 3, "{out}");
-    assert!(run(&["--apply"]).2.contains("there already"));
+    assert!(run(&["--apply"]).2.contains("nothing to change"));
     // As it is already: nobody's sessions end because somebody runs it every night.
-    assert!(run(&["--overwrite", "--apply"]).2.contains("there already"));
+    assert!(run(&["--overwrite", "--apply"]).2.contains("nothing to change"));
     std::fs::write(&file, CONFIGURATION.replace("secret-of-fred", "another-secret")).unwrap();
     let (_, out, _) = run(&["--overwrite"]);
     assert!(out.contains("update user fred") && out.contains("\"password\":\"changed\""), "{out}");

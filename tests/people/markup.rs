@@ -25,7 +25,7 @@ async fn markup_in_any_field_is_only_shown() {
     admin
         .post("/account/tokens", &[("label", MARKUP), ("days", "1"), ("password", "admin")])
         .await
-        .shows(200, "The new token");
+        .shows(200, "Your new token");
     let form = [("name", MARKUP), ("username", MARKUP), ("email", MARKUP), ("password", GOOD), ("again", GOOD)];
     let refused = [
         visitor.post("/register", &form).await,
@@ -44,7 +44,7 @@ async fn markup_in_any_field_is_only_shown() {
         request.header("content-type", "application/x-www-form-urlencoded").body("login=admin&password=admin");
     assert_eq!(request.send().await.unwrap().status(), 303);
     let mail = |what| [("whom", "all"), ("subject", MARKUP), ("body", MARKUP), ("what", what)];
-    let preview = admin.post("/mail", &mail("preview")).await.shows(200, "This goes to");
+    let preview = admin.post("/mail", &mail("preview")).await.shows(200, "Preview for");
     admin.post("/mail", &mail("send")).await.leads("/mail/1");
     let data = house.server.home.path().join("data");
     std::fs::create_dir_all(data.join("<img src=x onerror=alert(1)>")).unwrap();

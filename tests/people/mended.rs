@@ -117,7 +117,7 @@ async fn the_table_of_the_trail_is_whole() {
     let table = admin.get("/audit.csv?kind=cohort").await.shows(200, "c0,").text;
     assert_eq!((table.lines().count(), table.matches("subject_type").count()), (4_101, 1));
     for day in ["%2B262142-12-31", "0001-01-01", "yesterday"] {
-        admin.get(&format!("/audit?until={day}")).await.shows(400, "is not a day");
+        admin.get(&format!("/audit?until={day}")).await.shows(400, "is not a date");
     }
 }
 
@@ -138,7 +138,7 @@ async fn who_is_let_in_by_a_script_hears_of_it() {
         .await
         .post("/configuration", &[("text", &text), ("overwrite", "1"), ("what", "apply")])
         .await
-        .shows(200, "Done");
+        .shows(200, "applied");
     house.mail("bea@example.com", "is active").await;
     admin.put("/api/v2/users/2", json!({ "active": true, "name": "Ada" })).await.expect(200);
     assert_eq!(house.mails_to("ada@example.com").len(), 1);
@@ -154,7 +154,7 @@ async fn of_two_files_none_is_kept_and_a_role_of_a_file_is_called_like_any_other
     let request =
         admin.request(Method::POST, "/upload_data").header("content-type", "multipart/form-data; boundary=mark");
     let request = request.body(format!("{}{}--mark--\r\n", file("a.txt"), file("b.txt")));
-    admin.page(request.send().await.unwrap()).await.shows(400, "One file at a time");
+    admin.page(request.send().await.unwrap()).await.shows(400, "Upload one file at a time");
     let page = admin.get("/upload_data").await;
     assert!(!page.text.contains("a.txt") && !page.text.contains("b.txt"));
     for name in ["ADMIN", "a/b"] {

@@ -236,7 +236,10 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
         "cohorts/hushhush-cohort/subjects/hushhush-subject/experiments/hushhush-experiment-1",
     ] {
         let refused = api.get(&format!("/api/v2/{path}")).await.expect(404);
-        assert_eq!(refused["message"], "There is no cohort 'hushhush-cohort' in the cohorts that your role is for.");
+        assert_eq!(
+            refused["message"],
+            "There is no cohort 'hushhush-cohort' in the cohorts to which your role is limited."
+        );
     }
     for path in
         ["cohorts/hushhush-cohort", "subjects/hushhush-subject", "experiments/hushhush-experiment-1?filter_field=label"]
@@ -255,9 +258,9 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
         "/dead_letters",
         "/configuration",
     ] {
-        rita.get(path).await.shows(403, if path == "/configuration" { "admin" } else { "is about the whole study" });
+        rita.get(path).await.shows(403, if path == "/configuration" { "admin" } else { "access to the whole study" });
     }
-    rita.get("/account").await.shows(200, "the cohort plain-cohort");
+    rita.get("/account").await.shows(200, "Visible cohorts</dt><dd>plain-cohort<");
     api.post("/api/v2/cohorts", json!({ "label": "mine" })).await.expect(403);
     let token = api.post("/api/v2/tokens", json!({ "label": "t" })).await.expect(201);
     let token = house.server.bearer(token["token"].as_str().unwrap());
@@ -408,16 +411,18 @@ async fn nothing_of_another_cohort_is_touched() {
             ("/experiments/1/transition", vec![("state", "3"), ("version", "1")]),
             ("/callback_executions/2/intervene", vec![("what", "skip"), ("reason", "r")]),
         ] {
-            rita.post(path, &form).await.shows(404, "in the cohorts that your role is for");
+            rita.post(path, &form).await.shows(404, "in the cohorts to which your role is limited");
         }
         let form = [("id", "2"), ("id", "6"), ("what", "skip"), ("reason", "r")];
-        rita.post("/callback_executions/intervene", &form).await.shows(200, "in the cohorts that your role is for");
+        rita.post("/callback_executions/intervene", &form)
+            .await
+            .shows(200, "in the cohorts to which your role is limited");
         // One by one: hers are done, the others are not there.
         let body = json!({ "experiments": [1, 3], "state": "check" });
         let bulk = api.post("/api/v2/experiments/bulk/transition", body).await.expect(200);
         assert_eq!(
             bulk["results"][0]["error"]["message"],
-            "There is no experiment 1 in the cohorts that your role is for."
+            "There is no experiment 1 in the cohorts to which your role is limited."
         );
         assert_eq!((&bulk["failed"], &bulk["results"][1]["state"]["label"]), (&json!(1), &json!("check")), "{bulk}");
         let session = |label: &str| json!([{ "label": label, "scandate": "2024-03-01" }]);
@@ -462,7 +467,7 @@ async fn nothing_of_another_cohort_is_touched() {
         let imported = api.post("/api/v2/import", scans("T9")).await.expect(200);
         assert_eq!(
             imported["results"][0]["experiments"][0]["error"],
-            "there is no scantype 'T9', and it is not for you to make one"
+            "unknown scantype 'T9', and you are not allowed to create it"
         );
         assert_eq!(api.post("/api/v2/import", scans("T1w")).await.expect(200)["experiments"], 1);
         // What is everybody's is not looked for in other cohorts.

@@ -68,15 +68,15 @@ async fn a_role_for_a_cohort_makes_nobody_easier_to_reach() {
         .unwrap();
     api.put(of_dana, cohorts.clone()).await.expect(403);
     let form = [("role", "3"), ("cohort", "2")];
-    mallory.post(&format!("/users/{dana}/role/cohorts"), &form).await.shows(403, "may do more than you may");
+    mallory.post(&format!("/users/{dana}/role/cohorts"), &form).await.shows(403, "more permissions than");
     let page = mallory.get(&format!("/users/{dana}")).await.shows(200, "dana");
     assert!(!page.text.contains("/role/cohorts"), "{}", page.text);
     // Not either when somebody else gave it.
     admin.put(of_dana, cohorts.clone()).await.expect(200);
     api.put(&format!("/api/v2/users/{dana}"), json!({ "password": GOOD })).await.expect(403);
     api.put(of_dana, json!({ "cohorts": null })).await.expect(403);
-    mallory.post(&format!("/users/{dana}/second_factor/end"), &[]).await.shows(403, "may do more than you may");
-    mallory.post(&format!("/users/{dana}/sessions/end"), &[]).await.shows(403, "may do more than you may");
+    mallory.post(&format!("/users/{dana}/second_factor/end"), &[]).await.shows(403, "more permissions than");
+    mallory.post(&format!("/users/{dana}/sessions/end"), &[]).await.shows(403, "more permissions than");
     // Of who may less it goes.
     api.put("/api/v2/users/nina/roles/user/cohorts", cohorts).await.expect(200);
 }

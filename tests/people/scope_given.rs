@@ -63,31 +63,31 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     let path = "/users/4".to_owned();
     let cohorts_form = format!("{path}/role/cohorts");
     assert_eq!(count().await, 2);
-    admin.get(&path).await.shows(200, "Sees the whole study").shows(200, "user: for the whole study");
+    admin.get(&path).await.shows(200, "Can see the whole study").shows(200, "user: for the whole study");
     // `user` is role 3. An empty form is a mistake, and nothing changes.
-    admin.post(&cohorts_form, &[("role", "3")]).await.shows(422, "choose at least one");
+    admin.post(&cohorts_form, &[("role", "3")]).await.shows(422, "select at least one");
     admin
         .post(&cohorts_form, &[("role", "3"), ("cohort", "2"), ("cohort", "4711")])
         .await
-        .shows(422, "one that does not exist");
+        .shows(422, "a cohort that does not exist");
     admin.post(&cohorts_form, &[("role", "4711"), ("cohort", "2")]).await.shows(404, "role 4711");
     assert_eq!(count().await, 2);
     admin.post(&cohorts_form, &[("role", "3"), ("cohort", "2")]).await.leads(&format!("{path}?told=saved"));
     // At once: in the session and with the password that is remembered.
     assert_eq!(count().await, 1);
-    rita.get("/cohorts/1").await.shows(404, "in the cohorts that your role is for");
+    rita.get("/cohorts/1").await.shows(404, "in the cohorts to which your role is limited");
     rita.get("/cohorts/2").await.shows(200, "plain-cohort");
     admin
         .get(&path)
         .await
-        .shows(200, "plain-cohort</b>, and nothing of the others")
-        .shows(200, "for certain cohorts only");
+        .shows(200, "Can see only the cohort <b>plain-cohort</b>")
+        .shows(200, "limited to certain cohorts");
     admin.get("/users?q=rita").await.shows(200, ": plain-cohort</span>");
     admin.get("/audit").await.shows(200, "give role").shows(200, "plain-cohort");
 
     // The last role that is for certain cohorts is not taken away: she would see everything.
     let switch = format!("{path}/role");
-    admin.post(&switch, &[("role", "3"), ("on", "0")]).await.shows(409, "the whole study could be seen");
+    admin.post(&switch, &[("role", "3"), ("on", "0")]).await.shows(409, "access to the whole study");
     let all = house.server.admin();
     all.delete("/api/v2/users/rita/roles/user").await.expect(409);
     all.delete("/api/v1/users/rita/roles/user").await.expect(409);
@@ -116,19 +116,19 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     assert_eq!((&of_user["has_role"], &of_user["cohorts"]), (&json!(true), &Value::Null));
 
     // Somebody is invited for a cohort from the beginning.
-    admin.get("/users/new").await.shows(200, "Only for certain cohorts").shows(200, "hushhush-cohort");
+    admin.get("/users/new").await.shows(200, "Limit to certain cohorts").shows(200, "hushhush-cohort");
     let form = |name: &'static str, more: &[(&'static str, &'static str)]| {
         let email: &'static str = format!("{name}@example.com").leak();
         let mut form = vec![("username", name), ("name", name), ("email", email), ("how", "hand"), ("password", GOOD)];
         form.extend_from_slice(more);
         form
     };
-    let refused = admin.post("/users/new", &form("tom", &[("cohort", "2")])).await.shows(422, "needs a role");
+    let refused = admin.post("/users/new", &form("tom", &[("cohort", "2")])).await.shows(422, "requires a role");
     assert!(refused.text.contains("id=\"cohort-2\" checked"), "{}", refused.text);
     let wrong = form("tom", &[("cohort", "4711"), ("role", "user")]);
-    admin.post("/users/new", &wrong).await.shows(422, "one that does not exist");
+    admin.post("/users/new", &wrong).await.shows(422, "a cohort that does not exist");
     let wrong = form("tom", &[("cohort", "abc"), ("role", "user")]);
-    admin.post("/users/new", &wrong).await.shows(422, "one that does not exist");
+    admin.post("/users/new", &wrong).await.shows(422, "a cohort that does not exist");
     let wrong = form("tom", &[("cohort", "2"), ("role", "admin")]);
     admin.post("/users/new", &wrong).await.shows(422, "for the whole study");
     let toms = form("tom", &[("cohort", "2"), ("role", "user"), ("role", "superuser")]);

@@ -260,7 +260,7 @@ async fn a_person_decides_with_a_form_and_the_experiment_goes_on() {
     let id = list.split("href=\"/experiments/").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let path = format!("/experiments/{id}");
     let (_, page) = admin.get(&path).await;
-    assert!(page.contains("incomplete") && page.contains("Waits for a person"), "{page}");
+    assert!(page.contains("incomplete") && page.contains("Waiting for a manual decision"), "{page}");
     assert!(page.contains("[&quot;diffusion&quot;]"), "the reason is in the variables: {page}");
     let hidden = |name: &str, page: &str| {
         page.split(&format!("name=\"{name}\" value=\"")).nth(1).unwrap().split('"').next().unwrap().to_owned()
@@ -285,11 +285,11 @@ async fn a_person_decides_with_a_form_and_the_experiment_goes_on() {
     let form = [("state", excluded.as_str()), ("version", version.as_str()), ("note", "my words")];
     let (status, _, text) = admin.post(&format!("{path}/transition"), &form).await;
     assert_eq!(status, StatusCode::CONFLICT);
-    assert!(text.contains("moved on since") && text.contains("my words"), "{text}");
+    assert!(text.contains("has changed in the meantime") && text.contains("my words"), "{text}");
 
     eventually("it to be done", async || {
         let (_, page) = admin.get(&path).await;
-        page.contains("This is an end of the workflow").then_some(())
+        page.contains("This is a final state of the workflow").then_some(())
     })
     .await;
     let (_, page) = admin.get(&path).await;
@@ -314,7 +314,7 @@ async fn only_those_who_may_can_change_something() {
     let repair = "/callback_executions/1/intervene";
     for browser in [&reader, &rater] {
         assert_eq!(browser.post(repair, &[("what", "skip"), ("reason", "x")]).await.0, StatusCode::FORBIDDEN);
-        assert!(!browser.get("/callback_executions/1").await.1.contains("Repair"));
+        assert!(!browser.get("/callback_executions/1").await.1.contains("Intervene"));
     }
     assert!(!reader.get("/experiments/1").await.1.contains("Note for the history"));
     // Logged out is logged out, on the server too.

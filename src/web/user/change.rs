@@ -19,7 +19,11 @@ pub(super) async fn reached(app: &App, looks: &LoggedIn, id: i32) -> Result<User
     let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
     match looks.0.reaches_account(&person) {
         true => Ok(person),
-        false => Err(HttpError::NotYours("This account may do more than you may.".to_owned())),
+        false => Err(HttpError::NotYours(
+            "You cannot change an account that has more permissions than \
+            yours."
+                .to_owned(),
+        )),
     }
 }
 
@@ -84,7 +88,7 @@ pub(in crate::web) async fn switch_role(
     // What a role asks for, and not only what it permits, can shut somebody out.
     reached(&app, &looks, id).await?;
     if !may_give(&looks.0, &role) {
-        return Err(HttpError::NotYours(format!("The role '{}' permits more than you may.", role.row.name)));
+        return Err(HttpError::NotYours(format!("The role '{}' has more permissions than you.", role.row.name)));
     }
     let refused = match app.accounts.set_role(id, form.role, form.on == "1").await {
         Ok(()) => None,
@@ -224,7 +228,7 @@ pub(in crate::web) async fn end_second_factor(
 ) -> Result<Response, HttpError> {
     reached(&app, &looks, id).await?;
     if looks.0.id == id {
-        let told = "Your own second factor is given up on the page of your account, with a code.";
+        let told = "Turn off your own second factor on your account page, with a code.";
         return Err(HttpError::NotYours(told.to_owned()));
     }
     app.accounts.end_second_factor(id, Some(&looks.0.name)).await?;

@@ -107,9 +107,9 @@ pub(in crate::web) async fn create_user(
     for name in &form.roles {
         match known.iter().find(|(role, _)| role.row.name == *name) {
             Some((role, _)) if may_give(&looks.0, role) => {}
-            Some(_) => return Err(HttpError::NotYours(format!("The role '{name}' permits more than you may."))),
+            Some(_) => return Err(HttpError::NotYours(format!("The role '{name}' has more permissions than you."))),
             None => {
-                let problems = Problems::from([("roles", format!("has '{name}', which is none"))]);
+                let problems = Problems::from([("roles", format!("include the unknown role '{name}'"))]);
                 return new_page(&app, &looks, &form, problems).await;
             }
         }

@@ -32,7 +32,7 @@ impl UserQuery {
     fn place(&self) -> Result<AccountPlace, HttpError> {
         let key = |field: &str, text: &str| {
             AccountKey::parse(text).ok_or_else(|| {
-                HttpError::BadRequest(format!("{field}: '{text}' is not a place in the list of accounts"))
+                HttpError::BadRequest(format!("{field}: '{text}' is not a valid position in the list of accounts"))
             })
         };
         match (self.after.as_str(), self.before.as_str()) {
@@ -65,7 +65,7 @@ pub(in crate::web) async fn list_users(
     let state = match query.state.as_str() {
         "" => None,
         name => {
-            let problem = || HttpError::BadRequest(format!("state: '{name}' is none of active, waiting, inactive"));
+            let problem = || HttpError::BadRequest(format!("state: '{name}' is not one of active, waiting, inactive"));
             Some(AccountState::parse(name).ok_or_else(problem)?)
         }
     };

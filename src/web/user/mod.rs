@@ -153,6 +153,11 @@ fn to_user(app: &App, id: i32, told: &str) -> Response {
 
 /// The name or the address is somebody else's.
 fn taken() -> Problems {
-    let problem = |other: &str| format!("or the {other} belongs to an account already; people log in with either");
+    let problem = |other: &str| {
+        format!(
+            "or the {other} is already in use (user names and e-mail addresses must be \
+        unique)"
+        )
+    };
     Problems::from([("username", problem("address")), ("email", problem("user name"))])
 }

@@ -103,12 +103,12 @@ pub(in crate::web) async fn give_for_cohorts(
     let chosen = read(&bytes);
     let role = app.accounts.role(chosen.role).await?.ok_or_else(|| missing("role", chosen.role))?;
     if !may_give(&looks.0, &role) {
-        return Err(HttpError::NotYours(format!("The role '{}' permits more than you may.", role.row.name)));
+        return Err(HttpError::NotYours(format!("The role '{}' has more permissions than you.", role.row.name)));
     }
     // It changes where all other roles of the account hold, too.
     reached(&app, &looks, id).await?;
     let problem = match (chosen.whole, chosen.cohorts.is_empty()) {
-        (false, true) => Some("choose at least one".to_owned()),
+        (false, true) => Some("select at least one".to_owned()),
         (true, _) => give(&app, id, chosen.role, &BTreeSet::new()).await?,
         (false, false) => give(&app, id, chosen.role, &chosen.cohorts).await?,
     };

@@ -137,13 +137,13 @@ pub(in crate::web) async fn show_user(
     Query(query): Query<ToldQuery>,
 ) -> Result<Response, HttpError> {
     let told = match query.told.as_str() {
-        "created" => Some("The account is made."),
-        "invited" => Some("The invitation is on its way."),
-        "ended" => Some("All sessions of this account have ended."),
-        "factor" => Some("The second factor is taken away; a mail says so."),
-        "reset" => Some("The link for a new password is on its way."),
-        "declined" => Some("Not let in; a mail says so."),
-        "confirmed" => Some("The address is taken as confirmed."),
+        "created" => Some("Account created."),
+        "invited" => Some("Invitation sent."),
+        "ended" => Some("All sessions of this account were ended."),
+        "factor" => Some("Second factor removed; the user is notified by e-mail."),
+        "reset" => Some("Password reset link sent."),
+        "declined" => Some("Registration declined; the applicant is notified by e-mail."),
+        "confirmed" => Some("Address marked as confirmed."),
         "saved" => Some("Saved."),
         _ => None,
     };
