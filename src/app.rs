@@ -35,16 +35,14 @@ pub struct App {
 pub enum StartError {
     #[error("cannot open the {shown}: {reason}")]
     Database { shown: String, reason: String },
-    #[error("cannot bring the database up to date: {0}")]
+    #[error("cannot migrate the database: {0}")]
     Migration(DbErr),
     /// The setting leaves it to another program.
-    #[error(
-        "{0}; STUDYGOV_MIGRATE leaves it to another program to bring them up to date: run `studygovernor db migrate`"
-    )]
+    #[error("{0}; automatic migration is disabled by STUDYGOV_MIGRATE: run `studygovernor db migrate`")]
     Tables(Tables),
     #[error(transparent)]
     Password(#[from] PasswordError),
-    #[error("the first account cannot be made: {0}")]
+    #[error("cannot create the first account: {0}")]
     Admin(#[from] account::AccountError),
     #[error(transparent)]
     View(#[from] ViewError),
@@ -95,10 +93,10 @@ impl App {
         if let Some(clock) = app.engine.clock().of_study() {
             // A server tries again every few seconds.
             if let Err(error) = database.reset_time().await {
-                warn!(%error, "the time of the study cannot be compared with the clock of the database");
+                warn!(%error, "comparing the study time with the database clock failed");
             }
             if let Err(error) = database.read_time(clock).await {
-                warn!(%error, "the time of the study cannot be read; the clock of this machine is used until then");
+                warn!(%error, "reading the study time failed; using the clock of this machine until it succeeds");
             }
         }
         let now = app.engine.clock().now();
@@ -109,7 +107,7 @@ impl App {
         }
         // Whoever set them: of the environment, of a configuration, of the API.
         for row in app.accounts.weak_passwords().await.map_err(account::AccountError::Database)? {
-            warn!(user = %row.username, "the password of this account is easily guessed: where others can come it needs another one");
+            warn!(user = %row.username, "account has a weak password; change it before exposing the server");
         }
         Ok(app)
     }
@@ -143,12 +141,12 @@ pub enum Tables {
 impl std::fmt::Display for Tables {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::UpToDate => formatter.write_str("the tables are up to date"),
+            Self::UpToDate => formatter.write_str("the database schema is up to date"),
             Self::Older { found: Some(found), wanted } => {
-                write!(formatter, "the tables are of version {found}, this program wants {wanted}")
+                write!(formatter, "the database schema is version {found}; this program requires {wanted}")
             }
             Self::Older { found: None, wanted } => {
-                write!(formatter, "there are no tables yet, this program wants version {wanted}")
+                write!(formatter, "the database has no tables yet; this program requires schema version {wanted}")
             }
         }
     }
@@ -212,13 +210,13 @@ async fn wait_for_server(settings: &Settings) -> Result<(), StartError> {
         let refused = match timeout(PATIENCE, TcpStream::connect((host.as_str(), port))).await {
             Ok(Ok(_)) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer".to_owned(),
+            Err(_) => "no response".to_owned(),
         };
         if began.elapsed() > PATIENCE {
             let shown = format!("database {}", settings.database.shown());
             return Err(StartError::Database { shown, reason: refused });
         }
-        warn!("the database server at {host}:{port} cannot be reached yet ({refused}); trying for ten seconds");
+        warn!("cannot connect to the database server at {host}:{port} yet ({refused}); retrying for ten seconds");
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
 }

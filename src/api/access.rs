@@ -153,7 +153,7 @@ impl FromRequestParts<App> for Administrator {
         let caller = Caller::from_request_parts(parts, app).await?;
         match caller.user.is_admin() {
             true => Ok(Self(caller)),
-            false => Err(HttpError::NotYours("This needs the role 'admin'.".to_owned()).into_response()),
+            false => Err(HttpError::NotYours("This requires the role 'admin'.".to_owned()).into_response()),
         }
     }
 }

@@ -23,10 +23,10 @@ pub(super) fn finish(mut description: Description, version: &str, prefix: &str) 
     document["servers"] = json!([{ "url": format!("{prefix}/api/v{version}") }]);
     document["components"]["securitySchemes"] = json!({
         "basic": { "type": "http", "scheme": "basic", "description": "Name or e-mail address, and password" },
-        "token": { "type": "http", "scheme": "bearer", "description": "A token of `POST /api/v2/tokens`" },
+        "token": { "type": "http", "scheme": "bearer", "description": "A token created with `POST /api/v2/tokens`" },
         "session": {
             "type": "apiKey", "in": "cookie", "name": "studygovernor_PROJECT",
-            "description": "The session of a browser that is logged in; its name ends with the name of the project",
+            "description": "The cookie of a logged-in browser session; its name ends with the name of the project",
         },
     });
     let schemas = document["components"]["schemas"].clone();
@@ -40,47 +40,48 @@ pub(super) fn finish(mut description: Description, version: &str, prefix: &str) 
 
 fn about(version: &str) -> String {
     let form = match version {
-        "1" => "References are URIs, so a list costs one more request an item; use version 2 for new scripts.",
+        "1" => "References are URIs, so lists require one more request per item; use version 2 for new scripts.",
         _ => "References are nested summaries with id, label and URI.",
     };
     format!(
-        "{form}\n\nLog in with HTTP Basic, a token (`Authorization: Bearer …`) or the session of a browser. Lists carry \
-         `count`, `offset` and `limit`, and `Link` headers to their neighbours. Single resources carry an `ETag`: \
-         `If-None-Match` on GET answers 304, `If-Match` on PUT answers 412 when somebody else was faster. \
-         `Idempotency-Key` on POST makes a repeated request answer as the first one did. A request with `X-Fields: \
-         {{id, label, subject{{uri}}}}` gets these fields only. Times are UTC."
+        "{form}\n\nLog in with HTTP Basic, a token (`Authorization: Bearer …`) or a browser session. Lists \
+        include `count`, `offset` and `limit`, and `Link` headers for the next and previous pages. Single resources \
+        have an `ETag`: GET with `If-None-Match` returns 304 if the resource is unchanged, PUT with `If-Match` \
+        returns 412 if it has changed. With an `Idempotency-Key`, a repeated POST returns the original response. \
+        `X-Fields: {{id, label, subject{{uri}}}}` limits the response to these fields. Times are UTC."
     )
 }
 
 /// What may go wrong with every operation, by method.
 fn failures(method: &str, is_open: bool) -> Vec<(&'static str, &'static str)> {
     let mut all = vec![
-        ("400", "Something in the request cannot be read; `errors` says what, by field"),
-        ("401", "No login, or a wrong one"),
-        ("403", "Not permitted"),
-        ("404", "There is no such thing"),
-        ("429", "Too many tries"),
+        ("400", "The request is invalid; `errors` has the details by field"),
+        ("401", "Not authenticated"),
+        ("403", "Permission denied"),
+        ("404", "Not found"),
+        ("429", "Too many attempts"),
     ];
     match method {
-        "get" => all.push(("304", "It is as `If-None-Match` says")),
+        "get" => all.push(("304", "Not modified: `If-None-Match` matches")),
         "post" => all.extend([
             (
                 "409",
-                "It is there already, or has moved on, or the first request with this `Idempotency-Key` is at work",
+                "The resource already exists or has changed state, or the first request with this `Idempotency-Key` \
+                is still in progress",
             ),
             ("413", "The body is too large"),
             ("422", "The `Idempotency-Key` was used for another request"),
         ]),
         "put" => all.extend([
-            ("409", "It is there already, or has moved on"),
-            ("412", "It is not as `If-Match` says"),
+            ("409", "The resource already exists or has changed state"),
+            ("412", "The resource has changed: `If-Match` does not match"),
             ("413", "The body is too large"),
         ]),
-        _ => all.extend([("409", "It has moved on"), ("413", "The body is too large")]),
+        _ => all.extend([("409", "The resource has changed state"), ("413", "The body is too large")]),
     }
     // By label, several may be meant.
     if method == "get" {
-        all.push(("409", "Several things have this label"));
+        all.push(("409", "Several resources have this label"));
     }
     if is_open {
         all.retain(|(status, _)| *status != "422");
@@ -121,13 +122,13 @@ fn finish_operation(path: &str, method: &str, operation: &mut Value, schemas: &V
     }
     operation["security"] = Value::Array(schemes);
     let need = match scopes.as_slice() {
-        [] if by_secret => "Needs the secret of the attempt, which the worker has from its message.".to_owned(),
-        [] => "Needs a login.".to_owned(),
+        [] if by_secret => "Requires the secret of the attempt, which the worker receives in its message.".to_owned(),
+        [] => "Requires a login.".to_owned(),
         [scope] => match scope.strip_prefix("role:") {
-            Some(role) => format!("Needs the role `{role}`."),
-            None => format!("Needs the permission `{scope}`."),
+            Some(role) => format!("Requires the role `{role}`."),
+            None => format!("Requires the permission `{scope}`."),
         },
-        many => format!("Needs one of `{}`.", many.join("`, `")),
+        many => format!("Requires one of `{}`.", many.join("`, `")),
     };
     let said = operation["description"].as_str().or(operation["summary"].as_str()).unwrap_or_default().to_owned();
     operation["description"] = json!(format!("{said}\n\n{need}"));
@@ -185,9 +186,9 @@ const GUARDED: [&str; 7] = [
 fn add_headers(path: &str, method: &str, operation: &mut Value) {
     let (name, about) = match method {
         "post" if path != "/tokens" => {
-            ("Idempotency-Key", "A request that comes again with it is answered as the first one")
+            ("Idempotency-Key", "A repeated request with the same key returns the original response")
         }
-        "put" if GUARDED.contains(&path) => ("If-Match", "The `ETag` that the change is about"),
+        "put" if GUARDED.contains(&path) => ("If-Match", "The `ETag` of the version to change"),
         _ => return,
     };
     let header = json!({ "name": name, "in": "header", "required": false, "description": about, "schema": { "type": "string" } });

@@ -24,16 +24,16 @@ pub(super) struct ExperimentFilter {
     /// Exactly this date and time.
     #[param(value_type = Option<String>)]
     scandate: Given<NaiveDateTime>,
-    /// From this date and time on.
+    /// At this date and time or later.
     #[param(value_type = Option<String>, example = "2024-01-01")]
     scandate_from: Given<NaiveDateTime>,
-    /// Up to this date and time.
+    /// At this date and time or earlier.
     #[param(value_type = Option<String>)]
     scandate_to: Given<NaiveDateTime>,
-    /// In their state since this date and time or later.
+    /// Entered their state at this date and time or later.
     #[param(value_type = Option<String>)]
     state_since_from: Given<NaiveDateTime>,
-    /// In their state since this date and time or earlier.
+    /// Entered their state at this date and time or earlier.
     #[param(value_type = Option<String>)]
     state_since_to: Given<NaiveDateTime>,
     /// Label, id or URI of the cohort.
@@ -57,23 +57,24 @@ pub(super) struct ExperimentFilter {
     /// Label, id or URI of the workflow.
     #[param(value_type = Option<String>)]
     workflow: Given<String>,
-    /// Id or URI of a state, or a label: then of whichever workflow.
+    /// Id or URI of a state, or a label, which matches the states of all workflows.
     #[param(value_type = Option<String>, example = "check")]
     state: Given<String>,
-    /// Part of the label, in upper or lower case.
+    /// Part of the label, case-insensitive.
     #[param(value_type = Option<String>)]
     label: Given<String>,
-    /// `true`: the archived ones in place of those in use.
+    /// `true`: archived rows instead of those in use.
     #[param(value_type = Option<bool>)]
     archived: Given<bool>,
-    /// `id`, `label`, `scandate` or `state_since`; with `-` before it, the other way round.
+    /// `id`, `label`, `scandate` or `state_since`; prefix with `-` for descending order.
     #[param(value_type = Option<String>, example = "-scandate")]
     order: Given<String>,
-    /// Of the `Link` to the next page of a list in an order: where that begins. Goes with the same order and without
-    /// `offset` and `after`.
+    /// Start of a page, from the `Link` to the next page of a sorted list. Requires the same `order`; cannot be
+    /// combined with `offset` or `after`.
     #[param(value_type = Option<String>)]
     cursor: Given<String>,
-    /// `variable.NAME=VALUE`: experiments whose variable has this value. May be there several times, for several names.
+    /// `variable.NAME=VALUE`: experiments whose variable has this value. Can be given several times, for different
+    /// names.
     #[serde(flatten)]
     #[param(value_type = Option<String>, rename = "variable.NAME")]
     others: BTreeMap<String, Value>,
@@ -117,7 +118,7 @@ impl AskedExperiments {
             },
         };
         if window.after.is_some() && !asked.query.is_by_id() {
-            problems.add("after", "goes with the order 'id' only");
+            problems.add("after", "can only be used with the order 'id'");
         }
         problems.check()?;
         let window = Window { is_continued: asked.query.from.is_some(), ..window };
@@ -160,8 +161,7 @@ fn read_order(problems: &mut Problems, order: Given<String>) -> (ExperimentOrder
         "scandate" => ExperimentOrder::Scandate,
         "state_since" => ExperimentOrder::StateSince,
         _ => {
-            problems
-                .add("order", "must be one of id, label, scandate, state_since, or one of these with a '-' before it");
+            problems.add("order", "must be one of id, label, scandate, state_since, optionally prefixed with '-'");
             ExperimentOrder::Id
         }
     };
@@ -177,14 +177,14 @@ fn read_cursor(
 ) -> Option<Cursor> {
     let text = problems.optional("cursor", cursor)?;
     let Some(cursor) = Cursor::parse(&text) else {
-        problems.add("cursor", "is not one that a 'Link' of this list has given, or not the whole of it");
+        problems.add("cursor", "is not a complete cursor from a 'Link' header of this list");
         return None;
     };
     if !cursor.is_of(order, descending) {
-        problems.add("cursor", "belongs to a list in another order");
+        problems.add("cursor", "belongs to a list with another order");
     }
     if window.offset > 0 || window.after.is_some() {
-        problems.add("cursor", "does not go with 'offset' or 'after'");
+        problems.add("cursor", "cannot be combined with 'offset' or 'after'");
     }
     Some(cursor)
 }
@@ -197,7 +197,7 @@ fn read_variables(problems: &mut Problems, others: &BTreeMap<String, Value>) -> 
         }
     }
     if variables.len() > 10 {
-        problems.add("variable", "at most ten of them in one request");
+        problems.add("variable", "can be given at most ten times in one request");
     }
     variables
 }

@@ -27,7 +27,7 @@ use super::lookup::{by_id, reread};
 use super::output::IfMatch;
 use super::worker::HeaderSecret;
 
-/// What came of an action.
+/// The outcome of an action.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct ActionBody {
@@ -59,7 +59,7 @@ pub(super) async fn update_action(
     })
 }
 
-/// A text of YAML, or a mapping.
+/// YAML text, or a mapping.
 #[derive(Debug)]
 struct Arguments(String);
 
@@ -89,7 +89,7 @@ impl Readable for Values {
     }
 }
 
-/// What is to be different about a callback; what is left out stays.
+/// Fields to change on a callback. Omitted fields are unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct CallbackBody {
@@ -97,7 +97,7 @@ pub(super) struct CallbackBody {
     label: Given<String>,
     #[schema(value_type = Option<String>, example = "sleep")]
     function: Given<String>,
-    /// A text of YAML, or a mapping.
+    /// YAML text, or a mapping.
     #[schema(value_type = Option<String>, example = "{seconds: 1}")]
     callback_arguments: Given<Arguments>,
     /// Minutes; null for no limit.
@@ -162,7 +162,7 @@ impl SecretBody {
     }
 }
 
-/// A report about an execution. What is left out stays.
+/// A report about an execution. Omitted fields are unchanged.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct ExecutionBody {
@@ -176,12 +176,12 @@ pub(super) struct ExecutionBody {
     run_log: Given<String>,
     #[schema(value_type = Option<String>)]
     result_log: Given<String>,
-    /// The same, under the name that the Python client uses.
+    /// The same value, under the name that the Python client uses.
     #[schema(value_type = Option<String>)]
     wait_log: Given<String>,
     #[schema(value_type = Option<Object>, example = json!({"rating": "unsure"}))]
     result_values: Given<Values>,
-    /// The secret of this attempt, from a worker without a login.
+    /// The secret of this attempt, for a worker without a login.
     #[schema(value_type = Option<String>)]
     secret: Given<String>,
     /// The same.
@@ -189,7 +189,7 @@ pub(super) struct ExecutionBody {
     secret_key: Given<String>,
 }
 
-/// Where an execution stands.
+/// Status of an execution.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "for the description")]
@@ -202,7 +202,7 @@ pub(super) enum ExecutionStatusWord {
     Skipped,
 }
 
-/// How an execution ended.
+/// The outcome of an execution.
 #[derive(ToSchema)]
 #[schema(rename_all = "snake_case")]
 #[expect(dead_code, reason = "for the description")]
@@ -319,14 +319,14 @@ pub(super) async fn report<T: Serialize>(
     })
 }
 
-/// What is to be done about an execution that got stuck, and why.
+/// The reason for an intervention on an execution.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct MarkBody {
     /// `success`, `failed` or `timeout`.
     #[schema(value_type = String, example = "success")]
     result: Given<String>,
-    #[schema(value_type = String, example = "done by hand")]
+    #[schema(value_type = String, example = "completed manually")]
     reason: Given<String>,
 }
 
@@ -347,7 +347,7 @@ pub(super) fn read_mark(body: MarkBody) -> Result<(Intervention, String), HttpEr
     Ok((Intervention::Mark(result), reason.trim().to_owned()))
 }
 
-/// How many executions were past their time.
+/// Number of executions that were timed out.
 #[derive(Serialize, ToSchema)]
 pub(super) struct CheckedTimeouts {
     #[schema(example = 0)]

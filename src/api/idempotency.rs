@@ -88,14 +88,14 @@ impl Rights {
             [] => Ok(()),
             [scope] if scope.starts_with("role:") => match caller.user.is_admin() {
                 true => Ok(()),
-                false => Err(HttpError::NotYours("This needs the role 'admin'.".to_owned())),
+                false => Err(HttpError::NotYours("This requires the role 'admin'.".to_owned())),
             },
             // From here on only the cohorts are there in which it is permitted, so that the answer is not repeated when
             // these are others.
             [scope] => named(scope).map_or(Ok(()), |permission| caller.check(permission)),
             many => match many.iter().filter_map(named).any(|permission| caller.user.may(permission)) {
                 true => Ok(()),
-                false => Err(HttpError::NotYours(format!("This needs one of the permissions {}.", many.join(", ")))),
+                false => Err(HttpError::NotYours(format!("This requires one of the permissions {}.", many.join(", ")))),
             },
         }
     }
@@ -229,11 +229,11 @@ impl Noted {
 
     fn replay(&self, row: Model) -> Response {
         if row.fingerprint != self.fingerprint {
-            let problem = "This Idempotency-Key was used for another request.".to_owned();
+            let problem = "This Idempotency-Key was already used for another request.".to_owned();
             return HttpError::Unprocessable(problem).into_response();
         }
         let Some(status) = row.status.and_then(|status| StatusCode::from_u16(u16::try_from(status).ok()?).ok()) else {
-            let problem = "The first request with this Idempotency-Key is still being worked on.".to_owned();
+            let problem = "The first request with this Idempotency-Key is still in progress.".to_owned();
             return HttpError::Conflict(problem).into_response();
         };
         let body = row.body.unwrap_or_default();
@@ -260,7 +260,7 @@ impl Noted {
         let kept = !status.is_server_error() && !passing.contains(&status) && !is_hidden;
         if let Err(error) = self.keep(id, kept.then_some((status, &bytes))).await {
             // The work is done; only a repetition would not be recognised.
-            error!(%error, "an answer cannot be kept for its Idempotency-Key");
+            error!(%error, "storing a response for its Idempotency-Key failed");
         }
         Response::from_parts(parts, Body::from(bytes))
     }

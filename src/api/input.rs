@@ -57,9 +57,9 @@ impl Readable for String {
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Number(number) if !number.is_f64() => number.to_string(),
-            _ => return Err("must be a text".to_owned()),
+            _ => return Err("must be a string".to_owned()),
         };
-        if text.contains('\0') { Err("has a null character in it".to_owned()) } else { Ok(text) }
+        if text.contains('\0') { Err("contains a null character".to_owned()) } else { Ok(text) }
     }
 }
 
@@ -100,13 +100,13 @@ impl Readable for bool {
 
 impl Readable for NaiveDate {
     fn read(value: &Value) -> Result<Self, String> {
-        limits::date(value.as_str().ok_or("must be a text like 1980-12-31")?)
+        limits::date(value.as_str().ok_or("must be a date (e.g. 1980-12-31)")?)
     }
 }
 
 impl Readable for NaiveDateTime {
     fn read(value: &Value) -> Result<Self, String> {
-        limits::moment(value.as_str().ok_or("must be a text like 2024-03-01T10:00:00")?)
+        limits::moment(value.as_str().ok_or("must be a date and time (e.g. 2024-03-01T10:00:00)")?)
     }
 }
 
@@ -119,7 +119,7 @@ impl Readable for Value {
 /// Texts by name.
 impl Readable for BTreeMap<String, String> {
     fn read(value: &Value) -> Result<Self, String> {
-        let object = value.as_object().ok_or_else(|| "must be an object with texts".to_owned())?;
+        let object = value.as_object().ok_or_else(|| "must be an object with string values".to_owned())?;
         let entry = |(name, value): (&String, &Value)| {
             let text = String::read(value).map_err(|problem| format!("'{name}' {problem}"))?;
             Ok((name.clone(), text))
@@ -235,12 +235,12 @@ pub(super) fn invalid(field: &str, problem: impl Into<String>) -> HttpError {
     HttpError::Invalid(BTreeMap::from([(field.to_owned(), problem.into())]))
 }
 
-/// Why something is done.
+/// The reason for a change.
 #[derive(Debug, Default, Deserialize, ToSchema, IntoParams)]
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct ReasonBody {
-    /// Kept in the history.
+    /// Recorded in the history.
     #[schema(value_type = String, example = "scanned twice by mistake")]
     #[param(value_type = Option<String>, example = "scanned twice by mistake")]
     reason: Given<String>,
@@ -294,12 +294,12 @@ fn read_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
     let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(text).map_err(|error| {
         HttpError::BadRequest(match error.is_data() {
             true => "The body must be a JSON object.".to_owned(),
-            false => format!("The body is not JSON: {error}."),
+            false => format!("The body is not valid JSON: {error}."),
         })
     })?;
     let fields = MapDeserializer::new(fields.into_iter());
     T::deserialize(fields)
-        .map_err(|error: serde_json::Error| HttpError::BadRequest(format!("The body cannot be read: {error}.")))
+        .map_err(|error: serde_json::Error| HttpError::BadRequest(format!("The body is invalid: {error}.")))
 }
 
 /// A body that is a list.
@@ -311,7 +311,7 @@ impl FromRequest<App> for ListBody {
     async fn from_request(request: Request, _: &App) -> Result<Self, Response> {
         let read = |bytes: &[u8]| {
             serde_json::from_slice(bytes)
-                .map_err(|error| HttpError::BadRequest(format!("The body must be a list in JSON: {error}.")))
+                .map_err(|error| HttpError::BadRequest(format!("The body must be a JSON list: {error}.")))
         };
         parsed(request, read).await.map(Self).map_err(IntoResponse::into_response)
     }
@@ -351,7 +351,7 @@ impl FromRequestParts<App> for Number {
 /// # Errors
 /// 404 when it is no number.
 pub(super) fn number(text: &str) -> Result<i32, HttpError> {
-    text.parse().map_err(|_| HttpError::NotFound(format!("resource '{text}' here: a number is wanted")))
+    text.parse().map_err(|_| HttpError::NotFound(format!("resource '{text}' here: an id must be a number")))
 }
 
 #[cfg(test)]

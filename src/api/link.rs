@@ -15,7 +15,7 @@ use crate::study::{Reference, Visible};
 use super::input::{Given, Problems};
 use super::lookup;
 
-/// Addresses or ids by the name of the external system.
+/// URLs or ids by the name of the external system.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct ExternalIdsBody {
@@ -23,7 +23,7 @@ pub(super) struct ExternalIdsBody {
     external_ids: Given<BTreeMap<String, String>>,
 }
 
-/// Addresses by the name of the external system.
+/// URLs by the name of the external system.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct ExternalUrlsBody {
@@ -31,7 +31,7 @@ pub(super) struct ExternalUrlsBody {
     external_urls: Given<BTreeMap<String, String>>,
 }
 
-/// The id that a system has.
+/// The id in the external system.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct ExternalIdBody {
@@ -39,7 +39,7 @@ pub(super) struct ExternalIdBody {
     external_id: Given<String>,
 }
 
-/// The address at which a system shows it.
+/// URL of its page in the external system.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct ExternalUrlBody {
@@ -90,16 +90,16 @@ async fn set_all(
 fn check_external(problems: &mut Problems, field: &str, value: Option<&str>) {
     let Some(value) = value else { return };
     if value.trim().is_empty() {
-        problems.add(field, "is empty; DELETE takes it away");
+        problems.add(field, "must not be empty; use DELETE to remove it");
     }
     if value.chars().count() > 1024 {
-        problems.add(field, "has more than 1024 characters");
+        problems.add(field, "must be at most 1024 characters");
     }
     let scheme = url::Url::parse(value.trim()).ok().map(|url| url.scheme().to_owned());
     if field.starts_with("external_url")
         && scheme.is_some_and(|one| ["javascript", "data", "vbscript"].contains(&one.as_str()))
     {
-        problems.add(field, "is no address of a page");
+        problems.add(field, "is not a valid URL of a page");
     }
 }
 
@@ -117,7 +117,7 @@ async fn set_one(
     Ok(link::set_links(app.engine.database(), linked, &BTreeMap::from([(system, value)])).await?)
 }
 
-/// The id that a system has for a subject or an experiment.
+/// The id of a subject or an experiment in an external system.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct LinkBody {
@@ -186,7 +186,7 @@ pub(super) async fn link_subject(
         external_subject_links::Entity::visible().filter(external_subject_links::Column::SubjectId.eq(subject.id));
     let found =
         found.filter(external_subject_links::Column::ExternalSystemId.eq(link.system.id)).one(app.statement()).await?;
-    found.ok_or_else(|| HttpError::Conflict("The link was taken away at the same moment.".to_owned()))
+    found.ok_or_else(|| HttpError::Conflict("The link was deleted concurrently.".to_owned()))
 }
 
 /// The same of an experiment.
@@ -212,5 +212,5 @@ pub(super) async fn link_experiment(
         .filter(external_experiment_links::Column::ExternalSystemId.eq(link.system.id))
         .one(app.statement())
         .await?;
-    found.ok_or_else(|| HttpError::Conflict("The link was taken away at the same moment.".to_owned()))
+    found.ok_or_else(|| HttpError::Conflict("The link was deleted concurrently.".to_owned()))
 }

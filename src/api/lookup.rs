@@ -52,9 +52,7 @@ pub(super) fn one_of<T>(kind: &str, reference: &Reference, found: Found<T>) -> R
         Found::Several(ids) => {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             let ids = ids.join(", ");
-            Err(HttpError::Conflict(format!(
-                "There are several of this name ({kind} {reference}): use an id, of {ids}."
-            )))
+            Err(HttpError::Conflict(format!("{kind} {reference} is ambiguous; use one of these ids: {ids}.")))
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) async fn mask_fields(request: Request, next: Next) -> Response {
     }
     let (mut parts, body) = response.into_parts();
     let Ok(bytes) = to_bytes(body, usize::MAX).await else {
-        return HttpError::Internal("an answer cannot be read".to_owned()).into_response();
+        return HttpError::Internal("parsing a response for X-Fields failed".to_owned()).into_response();
     };
     let Ok(mut value) = serde_json::from_slice::<Value>(&bytes) else {
         return Response::from_parts(parts, Body::from(bytes));

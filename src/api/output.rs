@@ -32,7 +32,7 @@ pub(super) struct Created<T> {
 impl<T: Serialize> IntoResponse for Single<T> {
     fn into_response(self) -> Response {
         let Some(bytes) = bytes_of(&self.0) else {
-            return HttpError::Internal("an answer cannot be written".to_owned()).into_response();
+            return HttpError::Internal("serializing a response failed".to_owned()).into_response();
         };
         let tag = tag_of(&bytes);
         let mut response = ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], bytes).into_response();
@@ -53,7 +53,7 @@ impl<T: Serialize> IntoResponse for Created<T> {
 }
 
 fn bytes_of(value: &impl Serialize) -> Option<Vec<u8>> {
-    serde_json::to_vec(value).map_err(|error| error!(%error, "an answer cannot be written")).ok()
+    serde_json::to_vec(value).map_err(|error| error!(%error, "serializing a response failed")).ok()
 }
 
 pub(super) fn tag_of(bytes: &[u8]) -> Option<HeaderValue> {
@@ -137,13 +137,13 @@ impl Addresses {
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct WindowQuery {
-    /// Rows to leave out at the beginning.
+    /// Number of rows to skip.
     #[param(value_type = Option<u32>, example = 0)]
     offset: Given<u64>,
-    /// Rows at most; all when it is missing, none (only the total) when it is 0.
+    /// Maximum number of rows; all by default, none (only the total) if 0.
     #[param(value_type = Option<u32>, example = 50)]
     limit: Given<u64>,
-    /// Only rows with an id higher than this: the next page at the cost of the first one, whatever came in meanwhile.
+    /// Cursor: only rows with a greater id. Stable and fast for paging through large lists.
     #[param(value_type = Option<i32>)]
     after: Given<i32>,
 }
@@ -277,11 +277,11 @@ macro_rules! list_of {
         #[derive(serde::Serialize, utoipa::ToSchema)]
         pub(super) struct $name {
             pub $rows: Vec<$row>,
-            /// How many there are in all.
+            /// Total number of rows.
             pub count: u64,
-            /// Rows that were left out at the beginning.
+            /// Number of rows that were skipped.
             pub offset: u64,
-            /// Rows that were asked for at most.
+            /// Requested maximum number of rows.
             pub limit: Option<u64>,
         }
 

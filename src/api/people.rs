@@ -15,13 +15,13 @@ use super::access::{By, Caller};
 use super::input::{Given, Problems};
 use super::lookup;
 
-/// An account to be, or what is to be different about one.
+/// Fields to create or update an account.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct UserBody {
     #[schema(value_type = Option<String>, example = "erin", max_length = 64)]
     username: Given<String>,
-    /// Taken as given; only its hash is kept.
+    /// Stored as a hash only.
     #[schema(value_type = Option<String>, example = "a-long-passphrase")]
     password: Given<String>,
     #[schema(value_type = Option<String>, example = "Erin Example", max_length = 64)]
@@ -53,7 +53,7 @@ async fn check_reach(app: &App, caller: &Caller, id: i32) -> Result<(), HttpErro
 }
 
 fn beyond() -> HttpError {
-    HttpError::NotYours("This account or role may do more than you may.".to_owned())
+    HttpError::NotYours("You cannot manage an account or role with more permissions than yours.".to_owned())
 }
 
 fn check_rights(caller: &Caller, is_admin: bool, permissions: &BTreeSet<Permission>) -> Result<(), HttpError> {
@@ -82,7 +82,7 @@ pub(super) async fn set_role(
     Ok((user, role))
 }
 
-/// The cohorts that a role is for.
+/// The cohorts to which a role is limited.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct RoleCohortsBody {
@@ -105,7 +105,7 @@ impl RoleCohortsBody {
             Given::Null => Some(Vec::new()),
             given => problems.required("cohorts", given).inspect(|cohorts| {
                 if cohorts.is_empty() {
-                    problems.add("cohorts", "is empty; null gives the role for the whole study");
+                    problems.add("cohorts", "must not be empty; use null to assign the role for the whole study");
                 }
             }),
         };

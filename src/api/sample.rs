@@ -15,7 +15,7 @@ use crate::study::revise::{self, CohortChanges, SubjectChanges};
 use super::input::{Given, Problems};
 use super::lookup;
 
-/// A cohort to be, or what is to be different about one.
+/// Fields to create or update a cohort.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct CohortBody {
@@ -51,7 +51,7 @@ pub(super) async fn update_cohort(
     Ok(revise::update_cohort(app.engine.database(), id, changes, is_guarded, seen).await?)
 }
 
-/// A subject to be, or what is to be different about one.
+/// Fields to create or update a subject.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct SubjectBody {
@@ -105,13 +105,13 @@ pub(super) async fn update_subject(
     Ok(revise::update_subject(database, id, changes, seen, app.engine.clock().now()).await?)
 }
 
-/// An experiment to be. Without a workflow it follows the newest one.
+/// Fields to create an experiment. Without `workflow` it follows the newest workflow.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct ExperimentBody {
     #[schema(value_type = Option<String>, example = "sub-01_ses-1", max_length = 100)]
     label: Given<String>,
-    /// ISO 8601; without an offset it is UTC.
+    /// ISO 8601; UTC unless an offset is given.
     #[schema(value_type = Option<String>, example = "2024-03-01T10:00:00")]
     scandate: Given<NaiveDateTime>,
     /// Id of the subject (the name in v2).

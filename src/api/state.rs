@@ -15,7 +15,7 @@ use crate::study::listing::Named;
 use super::input::{Given, MISSING, Problems};
 use super::lookup;
 
-/// A state to go to.
+/// A requested state.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct StateBody {
@@ -37,11 +37,11 @@ impl StateBody {
     }
 }
 
-/// What came of asking for another state.
+/// Result of a state change request.
 pub(super) struct StateChange {
     /// 200, 404 or 409.
     pub status: StatusCode,
-    /// The state that the experiment is in now.
+    /// The current state of the experiment.
     pub state: Named,
     /// Why it did not move, in the form of the existing product.
     pub error: Option<Value>,

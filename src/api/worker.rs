@@ -130,16 +130,16 @@ impl Credentials {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct WorkerBody {
-    /// The attempt, as in the message.
+    /// The attempt, from the message.
     #[schema(value_type = i32, example = 1)]
     attempt: Given<i32>,
-    /// The secret of this attempt, as in the message.
+    /// The secret of this attempt, from the message.
     #[schema(value_type = String)]
     secret: Given<String>,
-    /// Name of the worker; another one for each process.
+    /// Name of the worker, unique for each process.
     #[schema(value_type = String, example = "node7:4711:0a1b2c3d")]
     worker: Given<String>,
-    /// The log so far; left out when there is nothing new in it.
+    /// The log so far; omit it if it is unchanged.
     #[schema(value_type = Option<String>)]
     run_log: Given<String>,
 }
@@ -161,22 +161,22 @@ impl WorkerBody {
     }
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct EndBody {
-    /// The attempt, as in the message.
+    /// The attempt, from the message.
     #[schema(value_type = i32, example = 1)]
     attempt: Given<i32>,
-    /// The secret of this attempt, as in the message.
+    /// The secret of this attempt, from the message.
     #[schema(value_type = String)]
     secret: Given<String>,
-    /// Name of the worker; another one for each process.
+    /// Name of the worker, unique for each process.
     #[schema(value_type = String, example = "node7:4711:0a1b2c3d")]
     worker: Given<String>,
     #[schema(value_type = bool)]
     success: Given<bool>,
-    /// After a success, somebody else finishes it later.
+    /// After a success, an external system or a person finishes it later.
     #[schema(value_type = Option<bool>)]
     waits: Given<bool>,
     #[schema(value_type = Option<String>)]
@@ -205,17 +205,17 @@ impl EndBody {
     }
 }
 
-/// An attempt that a worker gives back.
+/// An attempt that a worker releases.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct ReleaseBody {
-    /// The attempt, as in the message.
+    /// The attempt, from the message.
     #[schema(value_type = i32, example = 1)]
     attempt: Given<i32>,
-    /// The secret of this attempt, as in the message.
+    /// The secret of this attempt, from the message.
     #[schema(value_type = String)]
     secret: Given<String>,
-    /// Name of the worker; another one for each process.
+    /// Name of the worker, unique for each process.
     #[schema(value_type = String, example = "node7:4711:0a1b2c3d")]
     worker: Given<String>,
     /// For the log of the execution.
@@ -236,6 +236,6 @@ impl ReleaseBody {
         let reason = problems.optional("reason", self.reason);
         problems.check()?;
         let reason = reason.map(|text| text.chars().take(1000).collect()).filter(|text: &String| !text.is_empty());
-        Ok((worker, reason.unwrap_or_else(|| "the worker gave it back".to_owned())))
+        Ok((worker, reason.unwrap_or_else(|| "released by the worker".to_owned())))
     }
 }

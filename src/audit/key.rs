@@ -47,7 +47,7 @@ pub fn use_key(secret_key: &str) {
 /// # Errors
 /// When none was set: an event without a signature would be taken for a forged one.
 pub(super) fn current() -> Result<&'static Key, DbErr> {
-    KEY.get().ok_or_else(|| DbErr::Custom("the audit trail has no key in this process".to_owned()))
+    KEY.get().ok_or_else(|| DbErr::Custom("this process has no key for the audit log".to_owned()))
 }
 
 impl Key {

@@ -18,7 +18,7 @@ use super::seal::{BATCH, Head, hash, head_of};
 pub enum Wrong {
     #[error("event {event_id} (number {seq} of the chain) is missing")]
     Missing { seq: i32, event_id: i32 },
-    #[error("event {event_id} (number {seq} of the chain) was changed, or the chain before it")]
+    #[error("event {event_id} (number {seq} of the chain), or the chain before it, was changed")]
     Changed { seq: i32, event_id: i32 },
     #[error("number {0} of the chain is missing")]
     Gap(i32),
@@ -28,13 +28,13 @@ pub enum Wrong {
     #[error("event {event_id} is a copy of event {of}")]
     Copied { event_id: i32, of: i32 },
     /// The chain that the event saw is not the one that is there.
-    #[error("event {event_id} was written when the chain ended at {head}; events before it were removed or replaced")]
+    #[error("event {event_id} was written when the chain ended at {head}; earlier events were removed or replaced")]
     Replaced { event_id: i32, head: Head },
-    #[error("{count} events are signed with another SECRET_KEY ({id}): give that key with --old-key to check them")]
+    #[error("{count} events are signed with another SECRET_KEY ({id}); pass that key with --old-key to verify them")]
     OtherKey { id: String, count: usize },
-    #[error("the chain is shorter than at {0}")]
+    #[error("the chain is shorter than head {0}")]
     Shorter(Head),
-    #[error("the chain had another hash at number {}", .0.seq)]
+    #[error("the chain has another hash at number {}", .0.seq)]
     OtherHead(Head),
 }
 

@@ -73,7 +73,7 @@ pub async fn acting<F: Future>(who: Who, work: F) -> F::Output {
 
 /// Nobody acts here: whoever this is about would be taken for the program itself, which sees everything.
 #[derive(Debug, thiserror::Error)]
-#[error("a request was taken without saying that somebody acts in it")]
+#[error("the request has no actor")]
 pub struct NobodyActs;
 
 /// The one who acts here has an account, and these cohorts are there for it. Of somebody who was identified before, those

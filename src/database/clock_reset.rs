@@ -45,7 +45,7 @@ impl Database {
             .await?;
         transaction.commit().await?;
         let span = in_words(reading.ahead);
-        info!("the time of the study differed from the clock of the database by {span} and follows it again");
+        info!("the study time differed from the database clock by {span} and follows it again");
         Ok(())
     }
 }

@@ -80,30 +80,29 @@ impl Failure {
     pub fn message(self) -> &'static str {
         match self {
             Self::DiskFull => {
-                "The disk of the database is full, so nothing was changed. Please inform the administrator."
+                "The disk of the database is full, so nothing was changed. Please inform your administrator."
             }
             Self::DiskFailed => {
-                "The disk of the database cannot be written, so nothing was changed. Please inform the administrator."
+                "The disk of the database cannot be written, so nothing was changed. Please inform your administrator."
             }
-            Self::ReadOnly => {
-                "The database accepts no changes at present, so nothing was changed. Please try again later."
-            }
+            Self::ReadOnly => "The database is currently read-only, so nothing was changed. Try again later.",
             Self::Locked => {
-                "Another request or server is changing the same data, so nothing was changed. Please try again in a few seconds."
+                "Another request or server is changing the same data, so nothing was changed. Try again in a few \
+                seconds."
             }
             Self::Busy => {
-                "The database is too busy or cannot be reached, so nothing was changed. Please try again in a few seconds."
+                "The database is too busy or cannot be reached, so nothing was changed. Try again in a few seconds."
             }
-            Self::Conflict => "Other changes were made at the same moment, so nothing was changed. Please try again.",
-            Self::TooLong => "The database took too long, so nothing was changed. Please try again later.",
-            Self::Lost => "The database cannot be reached, so nothing was changed. Please try again in a few seconds.",
+            Self::Conflict => "The same data was changed concurrently, so nothing was changed. Try again.",
+            Self::TooLong => "The database took too long, so nothing was changed. Try again later.",
+            Self::Lost => "The database cannot be reached, so nothing was changed. Try again in a few seconds.",
             Self::Replaced => {
-                "The file of the database was replaced while the server runs, so nothing was changed. The administrator has to \
-                 restart the server."
+                "The database file was replaced while the server was running, so nothing was changed. An \
+                administrator has to restart the server."
             }
             Self::Uncertain => {
-                "The connection to the database ended while the change was being saved. Please check whether it was saved \
-                 before you try again."
+                "The connection to the database ended while the change was being saved. Check whether it was saved \
+                before you try again."
             }
         }
     }

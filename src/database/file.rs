@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use sea_orm::DbErr;
 
 /// Begins the error of a database whose file was replaced.
-pub(super) const REPLACED: &str = "the database file was replaced or removed while the server runs";
+pub(super) const REPLACED: &str = "the database file was replaced or removed while the server was running";
 
 /// See the module.
 #[derive(Debug)]

@@ -28,7 +28,7 @@ const TEST: &str = "test-of-writing-";
 pub enum Unready {
     #[error("cannot be reached")]
     Unreachable,
-    #[error("its file was replaced while the server runs; restart the server")]
+    #[error("its file was replaced while the server was running; restart the server")]
     Replaced,
     #[error("the disk is full")]
     DiskFull,
@@ -65,7 +65,7 @@ impl Database {
         match ping {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
-                tracing::debug!(%error, "the database does not answer");
+                tracing::debug!(%error, "the database does not respond");
                 self.watch.note(&error);
                 return Err(Unready::Unreachable);
             }

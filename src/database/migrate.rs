@@ -45,8 +45,8 @@ impl Database {
     async fn refuse_another_program(&self) -> Result<(), DbErr> {
         let Some(table) = migration::table_of_another_program(&self.connection).await? else { return Ok(()) };
         Err(DbErr::Custom(format!(
-            "it has tables of another program, as of Study Governor 8.1 (one is {table}), whose data cannot be brought over yet; \
-             nothing was changed, please use an empty database"
+            "it contains tables of another program, such as Study Governor 8.1 (for example {table}), whose data \
+            cannot be migrated yet; nothing was changed, use an empty database"
         )))
     }
 

@@ -124,7 +124,7 @@ impl Database {
         // In a task of its own: a caller that goes away between the statements of the beginning would leave a connection
         // whose next transaction, of whatever request, is read-only.
         let begun = tokio::spawn(async move { begin(&connections).await }).await;
-        let transaction = begun.map_err(|error| DbErr::Custom(format!("a snapshot was not begun: {error}")))??;
+        let transaction = begun.map_err(|error| DbErr::Custom(format!("cannot begin a snapshot: {error}")))??;
         let database = Self { reader: Reader::Snapshot(Arc::new(transaction)), ..self.clone() };
         Ok(Snapshot { database, change })
     }
@@ -134,7 +134,7 @@ impl Database {
     pub(super) fn check_writable(&self) -> Result<(), DbErr> {
         match self.reader() {
             Reader::Pool(_) => Ok(()),
-            Reader::Snapshot(_) => Err(DbErr::Custom("a snapshot is for reading only".to_owned())),
+            Reader::Snapshot(_) => Err(DbErr::Custom("a snapshot is read-only".to_owned())),
         }
     }
 }

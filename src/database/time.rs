@@ -46,7 +46,7 @@ impl Database {
             let middle = began + took / 2;
             let expected = clock.expected(middle);
             if took > LONGEST && expected.is_some() {
-                debug!(?took, "the time of the database came too slowly to be used");
+                debug!(?took, "the database time arrived too late to be used");
                 return Ok(());
             }
             let Some(ahead) = correction(&reading, expected) else {
@@ -56,10 +56,7 @@ impl Database {
             self.correct(&reading, ahead).await?;
             let set = ahead - reading.ahead;
             let direction = if set > TimeDelta::zero() { "back" } else { "forward" };
-            warn!(
-                "the clock of the database was set {direction} by {}; the time of the study goes on as if it had not been set",
-                in_words(set)
-            );
+            warn!("the database clock was set {direction} by {}; the study time continues as before", in_words(set));
         }
         Ok(())
     }
@@ -81,7 +78,7 @@ impl Database {
              LEFT JOIN study_clock AS kept ON kept.id = wanted.id"
         );
         let row = Row::find_by_statement(Statement::from_string(backend, sql)).one(self.reader()).await?;
-        let row = row.ok_or_else(|| DbErr::Custom("the database did not say what time it is".to_owned()))?;
+        let row = row.ok_or_else(|| DbErr::Custom("the database did not return a time".to_owned()))?;
         Ok(Reading {
             database: row.now.unwrap_or_else(|| Clock::System.now()),
             ahead: TimeDelta::microseconds(row.ahead_us.unwrap_or_default()),
@@ -148,11 +145,11 @@ pub async fn keep_time(database: Database, clock: Clock, mut stop: watch::Receiv
         }
         match timeout(EVERY, database.read_time(clock)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "the time of the study cannot be read; the clock goes on by itself"),
-            Err(_) => debug!("the time of the study could not be read in time; the clock goes on by itself"),
+            Ok(Err(error)) => debug!(%error, "reading the study time failed; continuing with the local clock"),
+            Err(_) => debug!("reading the study time timed out; continuing with the local clock"),
         }
         if let Ok(Err(error)) = timeout(EVERY, database.note_time(clock.now())).await {
-            debug!(%error, "the time of the study cannot be noted");
+            debug!(%error, "storing the study time failed");
         }
         differs = report(clock, differs);
     }
@@ -166,7 +163,7 @@ fn report(clock: &StudyClock, before: bool) -> bool {
         warn!("{}; leases and due times follow the database", sentence(difference));
     }
     if before && !differs {
-        info!("the clock of this server agrees with the database's again");
+        info!("the clock of this server agrees with the database clock again");
     }
     differs
 }
@@ -180,12 +177,12 @@ pub fn clock_problems(clock: &StudyClock) -> Vec<String> {
         let (direction, relation) =
             if ahead > TimeDelta::zero() { ("back", "ahead of") } else { ("forward", "behind") };
         let span = in_words(ahead);
-        format!("the clock of the database was set {direction}; times of the study are {span} {relation} it")
+        format!("the database clock was set {direction}; study times are {span} {relation} it")
     });
     own.into_iter().chain(set).collect()
 }
 
 fn sentence(difference: TimeDelta) -> String {
     let relation = if difference > TimeDelta::zero() { "ahead of" } else { "behind" };
-    format!("the clock of this server is {} {relation} the database's", in_words(difference))
+    format!("the clock of this server is {} {relation} the database clock", in_words(difference))
 }

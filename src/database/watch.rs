@@ -51,7 +51,7 @@ impl Watch {
         }
         let before = self.0.problem.lock().unwrap_or_else(PoisonError::into_inner).replace(failure);
         if before != Some(failure) {
-            warn!(%error, "the database cannot be written; reading and logins go on");
+            warn!(%error, "database not writable; reads and logins continue");
         }
     }
 
@@ -80,14 +80,14 @@ impl Watch {
         let mut problem = self.0.problem.lock().unwrap_or_else(PoisonError::into_inner);
         if *problem == Some(Failure::ReadOnly) {
             *problem = None;
-            info!("the database can be written again");
+            info!("database writable again");
         }
     }
 
     /// A test has shown that the database can be written.
     pub(super) fn is_writable(&self) {
         if self.0.problem.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
-            info!("the database can be written again");
+            info!("database writable again");
         }
     }
 

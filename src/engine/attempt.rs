@@ -43,7 +43,7 @@ pub(super) async fn schedule_retry(
 ) -> Result<(), EngineError> {
     let log = report.run_log.as_deref().map(|log| merged_log(execution, &storable(&cut(log))));
     let log = log.or_else(|| execution.run_log.clone());
-    let line = format!("failed; tried again at {} UTC", at.format("%Y-%m-%d %H:%M:%S"));
+    let line = format!("failed; next attempt at {} UTC", at.format("%Y-%m-%d %H:%M:%S"));
     let log = next_attempt_log(log.as_deref(), &line, execution.attempt + 1);
     let changes = vec![(callback_execution::Column::Failures, Expr::value(execution.failures + 1))];
     requeue(locked, execution, at, log, changes).await

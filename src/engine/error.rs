@@ -20,25 +20,25 @@ pub enum EngineError {
     #[error("the condition of the transition is not met: {condition}{}", .error.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
     ConditionNotMet { transition_id: i32, condition: String, error: Option<String> },
     /// E4: what is resolved stays as it is.
-    #[error("callback execution {execution_id} is {status} already")]
+    #[error("callback execution {execution_id} is already {status}")]
     Resolved { execution_id: i32, status: ExecutionStatus },
     /// Q4: an older attempt has nothing to say any more.
-    #[error("callback execution {execution_id} is at attempt {current}, attempt {reported} is over")]
+    #[error("callback execution {execution_id} is at attempt {current}; attempt {reported} has ended")]
     StaleAttempt { execution_id: i32, reported: i32, current: i32 },
-    #[error("a callback execution that is {from} cannot become {to}")]
+    #[error("cannot change status of a callback execution from {from} to {to}")]
     StepBack { from: ExecutionStatus, to: ExecutionStatus },
     /// Somebody was faster: what was decided about is not there any more.
-    #[error("the experiment has moved on since; look again")]
+    #[error("the experiment has changed in the meantime; reload it and try again")]
     MovedOn,
     /// E14: it is locked for longer than one waits, or too many wait for it already.
     #[error("experiment {experiment_id} is being changed by another request or server; nothing was changed")]
     Busy { experiment_id: i32 },
-    #[error("the subject has an experiment '{label}' already")]
+    #[error("the subject already has an experiment '{label}'")]
     Duplicate { label: String },
-    #[error("the cohort '{cohort}' has a subject '{label}' already")]
+    #[error("the cohort '{cohort}' already has a subject '{label}'")]
     DuplicateSubject { label: String, cohort: String },
     /// Protocols are unique, so a scan of this protocol has the modality of its scantype.
-    #[error("the protocol '{protocol}' is of the modality {stored} here, not {given}; protocols are unique")]
+    #[error("the protocol '{protocol}' already has the modality {stored}, not {given}; protocols are unique")]
     OtherModality { protocol: String, stored: String, given: String },
     /// What is archived does not move any more.
     #[error("{kind} {id} is archived")]
@@ -47,9 +47,9 @@ pub enum EngineError {
     NotArchived { kind: &'static str, id: i32 },
     #[error("experiment {0} is not on hold")]
     NotHeld(i32),
-    #[error("there is no workflow yet; load one first")]
+    #[error("no workflow has been loaded yet; load one first")]
     NoWorkflow,
-    #[error("workflow '{0}' has not exactly one root with one exit")]
+    #[error("workflow '{0}' must have exactly one root state with exactly one transition")]
     NoRoot(String),
     /// No condition was decided about, and nothing has changed: the same may be asked for again.
     #[error("conditions cannot be evaluated now: {0}")]

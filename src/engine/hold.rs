@@ -45,16 +45,11 @@ impl Engine {
         }
         let here = locked.graph.state(locked.experiment.state_id).map_or("", |state| state.label.as_str());
         let reason = format!(
-            "It made {made} transitions by itself within a minute; the next would have led from '{here}' to '{}'. \
-             Does the workflow go round in a circle?",
+            "It made {made} automatic transitions within a minute; the next one would have been from '{here}' to \
+            '{}'. Check the workflow for a loop.",
             destination.label
         );
-        warn!(
-            experiment = locked.experiment.id,
-            label = locked.experiment.label,
-            reason,
-            "an experiment is put on hold"
-        );
+        warn!(experiment = locked.experiment.id, label = locked.experiment.label, reason, "experiment put on hold");
         metrics::counter!("studygovernor_holds_total").increment(1);
         set_hold(locked, Some((locked.now, reason.as_str()))).await?;
         let event = about(&locked.experiment, "hold").after(json!({ "state": here })).because(&reason);

@@ -31,7 +31,7 @@ impl std::fmt::Display for Intervention {
         match self {
             Self::Skip => formatter.write_str("skipped"),
             Self::Mark(result) => write!(formatter, "marked as {result}"),
-            Self::Retry => formatter.write_str("tried again"),
+            Self::Retry => formatter.write_str("retried"),
         }
     }
 }

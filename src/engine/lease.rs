@@ -31,7 +31,7 @@ impl Engine {
             .await?;
         let (mut count, mut held) = (0, 0);
         for (id, attempt, worker) in lost {
-            let line = format!("nothing was heard of worker {} any more", worker.as_deref().unwrap_or("unknown"));
+            let line = format!("no heartbeat from worker {}; lease expired", worker.as_deref().unwrap_or("unknown"));
             match self.give_back(id, attempt, true, &line).await {
                 Ok(Swept::Done(())) => {
                     count += 1;
@@ -42,11 +42,11 @@ impl Engine {
                 // Without a database, or on a full disk, the others would fail too, each after a wait.
                 Err(error) if error.is_of_all(self.database.backend()) => return Err(error),
                 // One that fails does not keep the others waiting.
-                Err(error) => warn!(execution = id, %error, "cannot be dispatched again"),
+                Err(error) => warn!(execution = id, %error, "requeueing an execution failed"),
             }
         }
         if held > 0 {
-            debug!(held, "lost by their workers and locked by other transactions; they are tried again");
+            debug!(held, "executions with expired leases are locked by other transactions; will retry");
         }
         Ok(count)
     }
@@ -93,7 +93,7 @@ impl Engine {
 
     async fn give_up(&self, locked: &mut Locked, execution: &Model, line: &str) -> Result<(), EngineError> {
         let actor = Actor::without_account("lease", Origin::Timeout);
-        let line = format!("{line}; that was the last of {} attempts", execution.max_attempts);
+        let line = format!("{line}; this was the last of {} attempts", execution.max_attempts);
         resolve(locked, execution, ExecutionStatus::Finished, ExecutionResult::Failed, &line).await?;
         self.follow(locked, execution, Some(ExecutionStatus::Finished), &actor).await
     }

@@ -344,7 +344,7 @@ async fn end_action(
 ) -> Result<(), EngineError> {
     let mut text = Evaluation::to_yaml(evaluations);
     if stopped {
-        text = format!("# Stopped here: {MOST_STEPS} transitions followed one another and nothing was run.\n{text}");
+        text = format!("# Stopped after {MOST_STEPS} consecutive transitions without a callback run.\n{text}");
     }
     action::Entity::update_many()
         .col_expr(action::Column::EndTime, Expr::value(locked.now))

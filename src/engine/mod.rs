@@ -169,7 +169,7 @@ where
             Err(EngineError::Elsewhere(pending)) => {
                 evaluations += 1;
                 if evaluations > MOST_EVALUATIONS {
-                    let why = "what they are about changes faster than they can be evaluated".to_owned();
+                    let why = "their inputs change faster than they can be evaluated".to_owned();
                     return Err(EngineError::NoInterpreter(why));
                 }
                 pending.evaluate().await?;

@@ -295,7 +295,7 @@ pub(super) async fn update(
         return Ok(());
     }
     Err(EngineError::Database(sea_orm::DbErr::Custom(format!(
-        "Record has changed: execution {} is not {} at attempt {} any more",
+        "Record has changed: execution {} is no longer {} at attempt {}",
         execution.id,
         execution.status.to_value(),
         execution.attempt

@@ -24,7 +24,7 @@ pub(super) fn cut(log: &str) -> std::borrow::Cow<'_, str> {
     while !log.is_char_boundary(tail) {
         tail += 1;
     }
-    format!("{}\n[… {} bytes left out …]\n{}", &log[..head], tail - head, &log[tail..]).into()
+    format!("{}\n[… {} bytes omitted …]\n{}", &log[..head], tail - head, &log[tail..]).into()
 }
 
 /// A log with one more line.

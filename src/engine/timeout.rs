@@ -48,11 +48,11 @@ impl Engine {
                 // Without a database, or on a full disk, the others would fail too, each after a wait.
                 Err(error) if error.is_of_all(self.database.backend()) => return Err(error),
                 // One that fails does not keep the others waiting.
-                Err(error) => warn!(execution = id, %error, "cannot be timed out"),
+                Err(error) => warn!(execution = id, %error, "timing out an execution failed"),
             }
         }
         if held > 0 {
-            debug!(held, "past their time and locked by other transactions; they are tried again");
+            debug!(held, "overdue executions are locked by other transactions; will retry");
         }
         Ok(counts)
     }

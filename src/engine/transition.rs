@@ -64,7 +64,7 @@ impl Engine {
             audit::record(&*locked.transaction, event).await?;
             // A person who moves it on has looked at it.
             end_hold(&mut locked).await?;
-            leave(&locked, actor, "the experiment was moved on by hand").await?;
+            leave(&locked, actor, "the experiment was moved manually").await?;
             let note = note.map(str::trim).filter(|note| !note.is_empty());
             let note = note.map_or_else(|| format!("Set to {} by {}", destination.label, actor.name), storable);
             if self.enter(&mut locked, &transition, &destination, actor, Some(note)).await? == Entered::Skipped {

@@ -55,8 +55,8 @@ fn warn_once(peer: IpAddr) {
     WARNED.call_once(|| {
         warn!(
             %peer,
-            "a request says that it was forwarded, and its sender is not a trusted proxy: its address counts as that of the \
-             client. If it is your proxy, name it in STUDYGOV_TRUSTED_PROXIES"
+            "a forwarded request came from an untrusted proxy; the address of the proxy is used as the client \
+            address. If this is your proxy, add it to STUDYGOV_TRUSTED_PROXIES"
         );
     });
 }

@@ -167,7 +167,7 @@ impl Meter {
 }
 
 fn too_large(most: usize) -> HttpError {
-    let hint = if most < MOST_BYTES { " Larger ones are read after a login." } else { "" };
+    let hint = if most < MOST_BYTES { " A larger body requires a login." } else { "" };
     HttpError::TooLarge(format!("The body is larger than {most} bytes.{hint}"))
 }
 
@@ -194,7 +194,7 @@ pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, HttpError> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| HttpError::BadRequest(format!("The body did not arrive: {error}.")))?;
+        let chunk = chunk.map_err(|error| HttpError::BadRequest(format!("The body could not be read: {error}.")))?;
         if bytes.len() + chunk.len() > most {
             return Err(too_large(most));
         }

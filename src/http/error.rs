@@ -23,7 +23,7 @@ use crate::view::ViewError;
 use crate::workflow::WorkflowError;
 
 /// Told to who has a permission for certain cohorts only.
-pub const WHOLE_STUDY: &str = "This is about the whole study, and your role is for certain cohorts only.";
+pub const WHOLE_STUDY: &str = "This requires access to the whole study; your role is limited to certain cohorts.";
 
 /// Why a request was not answered as asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +33,9 @@ pub enum HttpError {
     /// By field of the body or the address: what is wrong with it.
     #[error("{}", .0.iter().map(|(field, problem)| format!("{field}: {problem}")).collect::<Vec<_>>().join("; "))]
     Invalid(BTreeMap<String, String>),
-    #[error("Please log in: the name or the password is missing or wrong, or the account is not active.")]
+    #[error("Login required: the user name or password is missing or wrong, or the account is not active.")]
     Unauthenticated,
-    #[error(
-        "The password is right, and not enough: this account has a second factor, or must set one up. \
-         Then scripts log in with a token ('Your account', 'Tokens for your scripts')."
-    )]
+    #[error("This account requires a second factor. Scripts must use an API token (Your account > API tokens).")]
     TokenWanted,
     #[error("You do not have the permission '{0}'.")]
     Forbidden(&'static str),
@@ -47,17 +44,20 @@ pub enum HttpError {
     /// Who sees certain cohorts only hears that too: it may be there, and it may be elsewhere.
     #[error("There is no {0}{elsewhere}.", elsewhere = elsewhere(.0))]
     NotFound(String),
+    /// The link of an e-mail has expired, was already used, or is incomplete.
+    #[error("The link has expired.")]
+    LinkExpired,
     #[error("{0}")]
     Conflict(String),
     /// `If-Match` names another version than the one that is there.
-    #[error("It has changed since you read it; read it again.")]
+    #[error("The resource was modified since you read it. Reload and try again.")]
     Precondition,
     #[error("{0}")]
     Unprocessable(String),
     #[error("{0}")]
     TooLarge(String),
     /// Try again after so many seconds.
-    #[error("Too many tries; please try again in {}.", in_words(*.0))]
+    #[error("Too many attempts. Try again in {}.", in_words(*.0))]
     TooMany(u64),
     /// Something else has what is to be changed; try again after so many seconds.
     #[error("{0}")]
@@ -66,7 +66,7 @@ pub enum HttpError {
     #[error("The request did not arrive in time.")]
     TooSlow,
     /// The server has as much to do as it can.
-    #[error("The server is busy; please try again in a moment.")]
+    #[error("The server is busy. Try again in a moment.")]
     Overloaded,
     #[error(transparent)]
     Database(#[from] sea_orm::DbErr),
@@ -86,16 +86,16 @@ struct Told {
     errors: BTreeMap<String, String>,
 }
 
-/// The body of every error of the API. `meta` and `response` are there at 401 and 403, as the existing product has them.
+/// The body of every error response. `meta` and `response` are only present with status 401 and 403, as in version 8.1.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct ErrorBody {
-    /// One sentence.
+    /// The error, in one sentence.
     #[schema(example = "There is no subject 7.")]
     pub message: String,
-    /// The status once more.
+    /// The HTTP status.
     #[schema(example = 404)]
     pub code: u16,
-    /// By field: what is wrong with it. Only at 400.
+    /// Errors by field. Only with status 400.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(required = false)]
     pub errors: BTreeMap<String, String>,
@@ -103,7 +103,7 @@ pub struct ErrorBody {
     pub meta: Option<ErrorMeta>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response: Option<ErrorResponse>,
-    /// Names the request in the log of the server. Only at 500 and above.
+    /// Identifies the request in the log of the server. Only with status 500 and above.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
 }
@@ -128,7 +128,7 @@ fn elsewhere(what: &str) -> String {
     match Who::now().narrowed_to() {
         _ if !is_of_cohort || sees_all() => String::new(),
         Some(permission) => format!(" in the cohorts in which you have the permission '{permission}'"),
-        None => " in the cohorts that your role is for".to_owned(),
+        None => " in the cohorts to which your role is limited".to_owned(),
     }
 }
 
@@ -146,7 +146,7 @@ impl HttpError {
             Self::BadRequest(_) | Self::Invalid(_) => StatusCode::BAD_REQUEST,
             Self::Unauthenticated | Self::TokenWanted => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::NotYours(_) => StatusCode::FORBIDDEN,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::LinkExpired => StatusCode::NOT_FOUND,
             Self::Conflict(_) => StatusCode::CONFLICT,
             Self::Precondition => StatusCode::PRECONDITION_FAILED,
             Self::Unprocessable(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -236,7 +236,7 @@ impl From<FormError> for HttpError {
             FormError::Problems(problems) => {
                 Self::Invalid(problems.into_iter().map(|(field, problem)| (field.to_owned(), problem)).collect())
             }
-            FormError::Link => Self::NotFound("such link any more".to_owned()),
+            FormError::Link => Self::LinkExpired,
             FormError::Login(error) => error.into(),
         }
     }
@@ -264,8 +264,8 @@ impl From<EngineError> for HttpError {
                 Self::Database(error)
             }
             EngineError::Busy { experiment_id } => Self::Busy(format!(
-                "Experiment {experiment_id} is being changed by another request or server, so nothing was changed. Please try \
-                 again in a few seconds."
+                "Experiment {experiment_id} is being changed by another request or server, so nothing was changed. \
+                Try again in a few seconds."
             )),
             EngineError::NoInterpreter(_) | EngineError::Elsewhere(_) => Self::Unavailable(error.to_string()),
             EngineError::NoTransition { .. }
@@ -300,9 +300,9 @@ impl IntoResponse for HttpError {
         let errors = if let Self::Invalid(errors) = &self { errors.clone() } else { BTreeMap::new() };
         response.extensions_mut().insert(Told { message, errors });
         if matches!(self, Self::Overloaded) {
-            warn!("a request was refused: the server has as much to do as it can");
+            warn!("request rejected: the server is overloaded");
         } else if status.is_server_error() {
-            error!(error = %self, "a request failed");
+            error!(error = %self, "request failed");
         }
         response
     }
@@ -384,7 +384,7 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
     let (parts, body) = response.into_parts();
     let message = match parts.extensions.get::<Told>() {
         Some(told) => told.message.clone(),
-        None if status == StatusCode::PAYLOAD_TOO_LARGE => "What you sent is larger than may be sent here.".to_owned(),
+        None if status == StatusCode::PAYLOAD_TOO_LARGE => "The request body is too large.".to_owned(),
         None if status.is_server_error() => String::new(),
         // The extractors say in plain text which part of the address or the form they could not read.
         None => plain_text(body).await,
@@ -397,7 +397,7 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
         is_fragment,
     };
     let page = app.templates.page("error.html", &context).unwrap_or_else(|error| {
-        error!(%error, "the error page failed");
+        error!(%error, "rendering the error page failed");
         title(status).to_owned()
     });
     let mut page = (status, axum::response::Html(if is_head { String::new() } else { page })).into_response();
@@ -425,19 +425,19 @@ pub(crate) fn is_fragment(headers: &HeaderMap) -> bool {
 
 fn title(status: StatusCode) -> &'static str {
     match status {
-        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => "That could not be understood",
-        StatusCode::UNAUTHORIZED => "Please log in",
-        StatusCode::FORBIDDEN => "Not permitted",
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => "Invalid request",
+        StatusCode::UNAUTHORIZED => "Login required",
+        StatusCode::FORBIDDEN => "Permission denied",
         StatusCode::NOT_FOUND => "Not found",
-        StatusCode::METHOD_NOT_ALLOWED => "That cannot be done here",
-        StatusCode::CONFLICT => "That is not possible any more",
-        StatusCode::PAYLOAD_TOO_LARGE => "That is too large",
-        StatusCode::TOO_MANY_REQUESTS => "Too many tries",
-        StatusCode::PRECONDITION_FAILED => "It has changed since you read it",
-        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "That took too long",
-        StatusCode::SERVICE_UNAVAILABLE => "Not possible at this moment; please try again",
+        StatusCode::METHOD_NOT_ALLOWED => "Method not allowed",
+        StatusCode::CONFLICT => "Conflict",
+        StatusCode::PAYLOAD_TOO_LARGE => "Request too large",
+        StatusCode::TOO_MANY_REQUESTS => "Too many attempts",
+        StatusCode::PRECONDITION_FAILED => "Modified in the meantime",
+        StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => "Request timed out",
+        StatusCode::SERVICE_UNAVAILABLE => "Temporarily unavailable",
         StatusCode::INSUFFICIENT_STORAGE => "The disk is full",
-        status if status.is_server_error() => "Something went wrong here",
-        _ => "That did not work",
+        status if status.is_server_error() => "Internal server error",
+        _ => "Request failed",
     }
 }

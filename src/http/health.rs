@@ -30,7 +30,7 @@ pub(super) async fn get_ready(State(app): State<App>) -> Response {
             (None, None) => StatusCode::OK.into_response(),
         },
         Err(unready) => {
-            error!(%unready, "not ready: the database");
+            error!(%unready, "not ready: database unavailable");
             let body = Json(json!({ "database": unready.to_string() }));
             (StatusCode::INTERNAL_SERVER_ERROR, body).into_response()
         }

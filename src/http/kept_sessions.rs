@@ -91,7 +91,7 @@ impl KeptSessions {
         if std::mem::replace(&mut self.inner().is_writing, true) {
             return;
         }
-        warn!("sessions are kept in memory until the database can be written again");
+        warn!("database not writable; keeping sessions in memory");
         let (kept, database, clock) = (self.clone(), database.clone(), clock.clone());
         tokio::spawn(async move {
             loop {
@@ -100,10 +100,10 @@ impl KeptSessions {
                     Ok(true) => break,
                     Ok(false) => {}
                     Err(error) if is_unwritable(&error) => {}
-                    Err(error) => warn!(%error, "sessions that are kept in memory cannot be written yet"),
+                    Err(error) => warn!(%error, "writing the sessions kept in memory failed; will retry"),
                 }
             }
-            info!("sessions are written to the database again");
+            info!("sessions are stored in the database again");
         });
     }
 

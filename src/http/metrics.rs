@@ -39,42 +39,53 @@ pub fn install() {
 }
 
 fn describe() {
-    describe_counter!("studygovernor_published_total", "Messages that the broker has confirmed");
-    describe_counter!("studygovernor_claimed_total", "Attempts that were given to a worker");
-    describe_counter!("studygovernor_finished_total", "Executions that were reported, by function and result");
-    describe_counter!("studygovernor_lease_expiries_total", "Attempts whose worker was not heard of any more");
-    describe_counter!("studygovernor_holds_total", "Experiments that were put on hold because they moved too often");
-    describe_counter!("studygovernor_condition_retries_total", "Evaluations of conditions that had no answer at first");
-    describe_counter!("studygovernor_timeouts_total", "Executions that were past their time");
-    describe_counter!("studygovernor_dead_letters_total", "Messages that came to nothing");
-    describe_counter!("studygovernor_runs_total", "Runs of the embedded worker, by function and how they ended");
-    describe_gauge!("studygovernor_worker_running", "Callbacks that the embedded worker runs now");
-    describe_gauge!("studygovernor_executions", "Executions that are not over, by status; of the whole study");
-    describe_gauge!("studygovernor_mails", "Mails that were not sent, by what is to come of them; of the whole study");
-    describe_gauge!("studygovernor_queue_age_seconds", Unit::Seconds, "How long the first of the queue could be run");
-    describe_gauge!("studygovernor_relay_age_seconds", Unit::Seconds, "How long the first is due to be published");
+    describe_counter!("studygovernor_published_total", "Messages confirmed by the broker");
+    describe_counter!("studygovernor_claimed_total", "Attempts claimed by workers");
+    describe_counter!("studygovernor_finished_total", "Reported executions, by function and result");
+    describe_counter!("studygovernor_lease_expiries_total", "Attempts whose lease expired without a heartbeat");
+    describe_counter!("studygovernor_holds_total", "Experiments put on hold after too many automatic transitions");
+    describe_counter!("studygovernor_condition_retries_total", "Retried evaluations of conditions");
+    describe_counter!("studygovernor_timeouts_total", "Executions that timed out");
+    describe_counter!("studygovernor_dead_letters_total", "Undeliverable messages");
+    describe_counter!("studygovernor_runs_total", "Runs of the embedded worker, by function and outcome");
+    describe_gauge!("studygovernor_worker_running", "Callbacks currently running in the embedded worker");
+    describe_gauge!("studygovernor_executions", "Unfinished executions of the study, by status");
+    describe_gauge!("studygovernor_mails", "Unsent e-mails of the study, by status");
     describe_gauge!(
-        "studygovernor_audit_problems",
-        "Events of the audit trail that cannot be sealed, and missing seals"
+        "studygovernor_queue_age_seconds",
+        Unit::Seconds,
+        "Age of the oldest runnable execution in the \
+        queue"
     );
+    describe_gauge!("studygovernor_relay_age_seconds", Unit::Seconds, "Age of the oldest unpublished message");
+    describe_gauge!("studygovernor_audit_problems", "Audit events that cannot be sealed, and missing seals");
     describe_gauge!(
         "studygovernor_clock_difference_seconds",
         Unit::Seconds,
-        "How far the clock of this server is ahead of the database's"
+        "Offset of this server's clock relative to the database clock"
     );
     describe_gauge!(
         "studygovernor_clock_ahead_seconds",
         Unit::Seconds,
-        "How far the time of the study is ahead of the database's clock, because that was set"
+        "Offset of the study time relative to the database clock after that clock was changed"
     );
-    describe_gauge!("studygovernor_broker_up", "Whether this server has the broker; not there without one");
+    describe_gauge!(
+        "studygovernor_broker_up",
+        "Whether this server is connected to the broker; absent if no broker \
+        is configured"
+    );
     describe_histogram!(
         "studygovernor_relay_lag_seconds",
         Unit::Seconds,
-        "From the transition to the confirmed message"
+        "Time from the transition to the confirmed message"
     );
-    describe_histogram!("studygovernor_execution_seconds", Unit::Seconds, "From the claim to the end, by function");
-    describe_histogram!("studygovernor_run_seconds", Unit::Seconds, "From the claim to the report, by function");
+    describe_histogram!(
+        "studygovernor_execution_seconds",
+        Unit::Seconds,
+        "Time from the claim to the end, by \
+        function"
+    );
+    describe_histogram!("studygovernor_run_seconds", Unit::Seconds, "Time from the claim to the report, by function");
 }
 
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]

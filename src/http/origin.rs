@@ -17,7 +17,7 @@ use crate::app::App;
 pub(super) fn layer(external: Option<&str>) -> CsrfLayer {
     let Some(external) = external else { return CsrfLayer::new() };
     CsrfLayer::new().add_trusted_origin(external).unwrap_or_else(|error| {
-        warn!(%error, "the external address cannot be an origin");
+        warn!(%error, "the external URL is not a valid origin");
         CsrfLayer::new()
     })
 }
@@ -30,7 +30,7 @@ pub(super) async fn check(State(app): State<App>, request: Request, next: Next) 
         .as_ref()
         .is_some_and(|origin| origin.as_bytes().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"http://")));
     if is_plain && !request.method().is_safe() && is_https(&app, &request) {
-        warn!(?origin, ?host, "a request from an origin without TLS was refused: users come by https");
+        warn!(?origin, ?host, "rejected a request from an origin without TLS: the external URL uses https");
         return refusal();
     }
     let response = next.run(request).await;
@@ -40,7 +40,8 @@ pub(super) async fn check(State(app): State<App>, request: Request, next: Next) 
     warn!(
         ?origin,
         ?host,
-        "a request from another origin was refused; behind a proxy, STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT say under which address people come"
+        "rejected a cross-origin request; behind a proxy, set STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT to the \
+        external URL"
     );
     refusal()
 }
@@ -53,7 +54,7 @@ fn is_https(app: &App, request: &Request) -> bool {
 }
 
 fn refusal() -> Response {
-    let message = "This was sent from a page of another address. If it was one of Study Governor, its operator has to set \
-                   STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT to the address in your browser.";
+    let message = "The request was sent from a page with another address. If that page belongs to Study Governor, its \
+        operator has to set STUDYGOV_EXTERNAL_HOSTNAME, _PROTO and _PORT to the address in your browser.";
     HttpError::NotYours(message.to_owned()).into_response()
 }

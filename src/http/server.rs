@@ -136,7 +136,7 @@ async fn name_actor(State(app): State<App>, address: Address, request: Request, 
     // The part of a page that keeps itself up to date is called so in all templates.
     let is_by_itself = request.headers().get("hx-trigger").is_some_and(|id| id == "live");
     let answer = by_itself(is_by_itself, next.run(request));
-    acting(Who::new(origin, "somebody without an account", address), answer).await
+    acting(Who::new(origin, "anonymous user", address), answer).await
 }
 
 /// Where a large body was refused, reads on for a while before it answers, and says that the connection ends. Somebody who is
@@ -193,7 +193,7 @@ async fn clean_up(app: App, sessions: DatabaseSessions) {
         let keys = idempotency_key::Entity::delete_many().filter(forgotten).exec(database.reader());
         let outcomes = [sessions.delete_expired().await, keys.await.map(drop), mail::forget_old(database, now).await];
         for error in outcomes.into_iter().filter_map(Result::err) {
-            warn!(%error, "cannot take away what has had its time");
+            warn!(%error, "clean-up failed");
         }
         tokio::time::sleep(Duration::from_hours(1)).await;
     }
@@ -207,7 +207,10 @@ pub async fn bind(app: &App) -> Result<TcpListener, String> {
     let web = &app.settings.web;
     listen(&web.host, web.port).await.map_err(|error| {
         let hint = match error.kind() {
-            std::io::ErrorKind::AddrInUse => " (another program has this port: set STUDYGOV_PORT to a free one)",
+            std::io::ErrorKind::AddrInUse => {
+                " (the port is in use by another program; set STUDYGOV_PORT to a free \
+                one)"
+            }
             _ => "",
         };
         format!("cannot listen on {}:{}: {error}{hint}", web.host, web.port)
@@ -218,7 +221,7 @@ pub async fn bind(app: &App) -> Result<TcpListener, String> {
 async fn listen(host: &str, port: u16) -> std::io::Result<TcpListener> {
     /// Connections that wait to be accepted; where there is no room, clients try again only after a second.
     const WAITING: u32 = 4096;
-    let mut outcome = Err(std::io::Error::new(std::io::ErrorKind::NotFound, "the host has no address"));
+    let mut outcome = Err(std::io::Error::new(std::io::ErrorKind::NotFound, "the host name has no IP address"));
     for address in tokio::net::lookup_host((host, port)).await? {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.set_reuseaddr(true)?;

@@ -145,7 +145,7 @@ impl DatabaseSessions {
         let Some(found) = found else { return Ok(None) };
         match self.touch(&found).await {
             // It is only noted that it was used.
-            Err(error) if is_unwritable(&error) => debug!(%error, "the use of a session is not noted"),
+            Err(error) if is_unwritable(&error) => debug!(%error, "recording the use of a session failed"),
             outcome => outcome?,
         }
         // What was changed in it is newer than the table.

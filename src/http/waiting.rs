@@ -43,11 +43,11 @@ pub async fn wait_for_tables(
                 Ok(tables) => {
                     let sentence = tables.to_string();
                     if said.as_ref() != Some(&sentence) {
-                        info!("waiting for the tables: {sentence}");
+                        info!("waiting for the database schema: {sentence}");
                         said = Some(sentence);
                     }
                 }
-                Err(error) => warn!(%error, "cannot look at the tables; trying again"),
+                Err(error) => warn!(%error, "checking the database schema failed; will retry"),
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -72,6 +72,6 @@ fn routes(app: &App) -> Router {
 }
 
 async fn not_yet() -> Response {
-    let text = "Study Governor is waiting for its database to be brought up to date. Please try again in a moment.\n";
+    let text = "Study Governor is waiting for its database to be migrated. Try again in a moment.\n";
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "5")], text).into_response()
 }

@@ -22,7 +22,7 @@ const LONGEST: Duration = Duration::from_mins(1);
 pub async fn bind_worker(address: &str) -> Result<TcpListener, String> {
     let full = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
     TcpListener::bind(full.as_str()).await.map_err(|error| {
-        format!("STUDYGOV_WORKER_LISTEN: cannot listen on '{address}' (wanted: host:port or :port): {error}")
+        format!("STUDYGOV_WORKER_LISTEN: cannot listen on '{address}' (expected host:port or :port): {error}")
     })
 }
 
@@ -33,7 +33,7 @@ pub async fn serve_worker(listener: TcpListener, age: impl Fn() -> Duration + Cl
         if age < LONGEST {
             return StatusCode::OK.into_response();
         }
-        let text = format!("the main loop has not turned for {} seconds\n", age.as_secs());
+        let text = format!("the main loop has been blocked for {} seconds\n", age.as_secs());
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     };
     let routes = Router::new()

@@ -62,7 +62,7 @@ impl Server {
         loop {
             if let Ok(connection) = connect(&self.broker, "study governor dead letters").await {
                 if let Err(Broken(why)) = self.keep_dead_letters(&connection).await {
-                    warn!("dead letters cannot be kept ({why}); they wait at the broker");
+                    warn!("cannot store dead letters ({why}); they stay queued at the broker");
                 }
                 end(&connection).await;
             }
@@ -79,16 +79,16 @@ impl Server {
             consume(&channel, &name, "study governor dead letters").await
         };
         let read =
-            timeout(ANSWER, reading).await.map_err(|_| Broken("no answer".to_owned())).and_then(|read| Ok(read?));
+            timeout(ANSWER, reading).await.map_err(|_| Broken("no response".to_owned())).and_then(|read| Ok(read?));
         let mut letters = read.inspect_err(|_| self.state.ward.admit(Ailing::Dead))?;
         while let Some(delivery) = letters.next().await {
             let delivery = delivery?;
             let (reason, queue) = cause_of_death(delivery.properties.headers().as_ref());
             if let Err(error) = keep(&self.database, &delivery.data, &reason, &queue, self.clock.now()).await {
                 // It comes again with the next connection.
-                return Err(Broken(format!("a dead letter cannot be kept: {error}")));
+                return Err(Broken(format!("cannot store a dead letter: {error}")));
             }
-            warn!(%queue, %reason, "a message could not be delivered");
+            warn!(%queue, %reason, "undeliverable message");
             counter!("studygovernor_dead_letters_total").increment(1);
             delivery.ack(BasicAckOptions::default()).await?;
         }

@@ -73,7 +73,7 @@ impl Server {
             consume(&channel, &name, "study governor workers").await
         };
         let reading = timeout(ANSWER, reading).await;
-        let mut messages = reading.map_err(|_| Broken("no answer to who asks for workers".to_owned()))??;
+        let mut messages = reading.map_err(|_| Broken("timeout subscribing to worker messages".to_owned()))??;
         let mut known = HashSet::new();
         while let Some(delivery) = messages.next().await {
             let delivery = delivery?;
@@ -84,10 +84,10 @@ impl Server {
                         self.state.ward.doubt(Ailing::Work(queue.clone()));
                     }
                     if let Err(error) = note(&self.database, &presence, self.clock.now()).await {
-                        debug!(%error, "a worker cannot be noted; it says so again in a moment");
+                        debug!(%error, "recording a worker failed; it reports again shortly");
                     }
                 }
-                Err(error) => debug!(%error, "a message of a worker cannot be read"),
+                Err(error) => debug!(%error, "invalid message from a worker"),
             }
             delivery.ack(BasicAckOptions::default()).await?;
         }

@@ -78,10 +78,8 @@ struct Refused {
 
 async fn connect_to(address: &str, name: &str) -> Result<Connection, Refused> {
     const PATIENCE: Duration = Duration::from_secs(15);
-    let malformed = || Refused {
-        place: "an address".to_owned(),
-        reason: "the address of the broker is not of the form amqp://…".to_owned(),
-    };
+    let malformed =
+        || Refused { place: "a URL".to_owned(), reason: "the broker URL is not of the form amqp://…".to_owned() };
     let mut uri: AMQPUri = address.parse().map_err(|_| malformed())?;
     uri.query.heartbeat.get_or_insert(10);
     let (place, password) =
@@ -90,7 +88,7 @@ async fn connect_to(address: &str, name: &str) -> Result<Connection, Refused> {
     let reason = match timeout(PATIENCE, Connection::connect_uri(uri, properties)).await {
         Ok(Ok(connection)) => return Ok(connection),
         Ok(Err(error)) => without_password(&error.to_string(), address, &password),
-        Err(_) => "no answer".to_owned(),
+        Err(_) => "no response".to_owned(),
     };
     Err(Refused { place, reason })
 }

@@ -164,7 +164,7 @@ async fn alone(database: &Database, statement: sea_orm::UpdateMany<Entity>) -> R
             }
         }
     }
-    Err(DbErr::Custom("the queue was changed by others five times in a row".to_owned()))
+    Err(DbErr::Custom("the queue was changed concurrently five times in a row".to_owned()))
 }
 
 /// How long after a message was confirmed it is sent once more when nobody has claimed: `republish`, or as long as it has

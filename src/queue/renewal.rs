@@ -112,32 +112,29 @@ impl Server {
         let patience = self.republish.to_std().unwrap_or_default();
         match self.examine(&name, complaint.refuses).await {
             Ok(Finding::Well) => {
-                debug!(queue = name, "the queue can be read");
+                debug!(queue = name, "the queue can be consumed");
                 self.state.ward.dismiss(queue);
             }
             Ok(Finding::Ill(why)) if complaint.since.elapsed() >= patience => match self.renew(queue).await {
                 Ok(true) => {
                     error!(
                         queue = name,
-                        "the broker could not use this queue any more ({why}): it was deleted and declared anew, what lay in it is sent again"
+                        "broken queue ({why}): it was deleted and redeclared, and its messages are republished"
                     );
                     self.state.ward.dismiss(queue);
                 }
-                Ok(false) => info!(queue = name, "another server declares queues anew, or has just done so"),
+                Ok(false) => info!(queue = name, "another server is repairing queues, or has just done so"),
                 Err(why) => {
-                    warn!(queue = name, "a queue that cannot be used cannot be declared anew: {why}");
+                    warn!(queue = name, "repairing a broken queue failed: {why}");
                     // Not at once: it costs the broker more than looking.
                     self.state.ward.begin_again(queue);
                 }
             },
             Ok(Finding::Ill(why)) => {
-                warn!(
-                    queue = name,
-                    "the broker cannot use this queue ({why}); it is declared anew if that stays so for {patience:?}"
-                );
+                warn!(queue = name, "broken queue ({why}); it is repaired if it stays broken for {patience:?}");
             }
             Err(why) => {
-                debug!(queue = name, "cannot look at the queue: {why}");
+                debug!(queue = name, "checking the queue failed: {why}");
                 self.state.ward.begin_again(queue);
             }
         }
@@ -152,7 +149,7 @@ impl Server {
 
     /// A connection of its own: the broker ends the one on which a queue cannot be used.
     async fn examine(&self, name: &str, refuses: bool) -> Result<Finding, String> {
-        let connection = connect(&self.broker, "study governor looks at a queue").await?;
+        let connection = connect(&self.broker, "study governor queue check").await?;
         let finding = examine(&connection, name, refuses).await;
         // What was handed over meanwhile goes back.
         end(&connection).await;
@@ -163,7 +160,7 @@ impl Server {
     /// it did. A queue that is deleted in the moment after its declaration takes the broker's dead-lettering with it, and then no
     /// queue of ours can be declared any more until it is started again (`rabbit_fifo_dlx_sup` of 3.10 gives up).
     async fn renew(&self, queue: &Ailing) -> Result<bool, String> {
-        let connection = connect(&self.broker, "study governor declares a queue anew").await?;
+        let connection = connect(&self.broker, "study governor queue repair").await?;
         let renewed = self.renew_alone(&connection, queue).await;
         end(&connection).await;
         renewed
@@ -172,7 +169,7 @@ impl Server {
     async fn renew_alone(&self, connection: &Connection, queue: &Ailing) -> Result<bool, String> {
         let name = self.at_the_broker(queue);
         // Deleting takes the broker some seconds, in which it looks for what is behind the queue.
-        let soon = |what: &'static str| move |_| format!("{what}: no answer");
+        let soon = |what: &'static str| move |_| format!("{what}: no response");
         let channel = timeout(ANSWER, connection.create_channel()).await.map_err(soon("a channel"))?;
         let channel = channel.map_err(|error| error.to_string())?;
         if !lock(&channel, &self.names.renewal()).await? {
@@ -193,7 +190,7 @@ impl Server {
         if let Ailing::Work(name) = queue {
             let sent_again = relay::send_again(&self.database, name, self.clock.now()).await;
             // Without it they are sent again all the same, when their time has come.
-            sent_again.unwrap_or_else(|error| warn!(%error, "what lay in the queue is sent again a little later"));
+            sent_again.unwrap_or_else(|error| warn!(%error, "the messages of the queue are republished later"));
             self.dispatched.notify_one();
         }
         Ok(true)
@@ -211,7 +208,7 @@ async fn lock(channel: &Channel, name: &str) -> Result<bool, String> {
             }
             _ => Err(error.to_string()),
         },
-        Err(_) => Err("the lock: no answer".to_owned()),
+        Err(_) => Err("the lock: no response".to_owned()),
     }
 }
 
@@ -240,6 +237,6 @@ async fn examine(connection: &Connection, name: &str, refuses: bool) -> Result<F
             },
             _ => Err(error.to_string()),
         },
-        Err(_) => Ok(Finding::Ill("no answer to who wants to read it".to_owned())),
+        Err(_) => Ok(Finding::Ill("timeout consuming the queue".to_owned())),
     }
 }

@@ -95,7 +95,7 @@ struct Sent {
 }
 
 fn ended_well(ended: Result<Result<(), Broken>, JoinError>) -> Result<(), Broken> {
-    ended.unwrap_or_else(|error| Err(Broken(format!("a turn has crashed: {error}"))))
+    ended.unwrap_or_else(|error| Err(Broken(format!("a publishing round has panicked: {error}"))))
 }
 
 /// Turns that are under way to the broker at the same time.
@@ -137,7 +137,7 @@ impl Pauses {
 pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, Broken> {
     match timeout(ANSWER, connection.create_channel()).await {
         Ok(channel) => Ok(channel?),
-        Err(_) => Err(Broken("no answer to a new channel".to_owned())),
+        Err(_) => Err(Broken("timeout opening a channel".to_owned())),
     }
 }
 
@@ -162,7 +162,7 @@ impl Server {
                 Err(why) => why,
             };
             self.state.lost(&why);
-            warn!("the broker cannot be used ({why}); callbacks wait in the database; trying again");
+            warn!("broker unavailable ({why}); callbacks stay queued in the database; will retry");
             pauses.rest().await;
         }
     }
@@ -171,7 +171,7 @@ impl Server {
     async fn doubt_queues(&self) {
         match published_queues(&self.database).await {
             Ok(queues) => queues.into_iter().for_each(|queue| self.state.ward.doubt(Ailing::Work(queue))),
-            Err(error) => debug!(%error, "the queues are looked at when something is published"),
+            Err(error) => debug!(%error, "queues are checked when a message is published"),
         }
     }
 
@@ -183,7 +183,7 @@ impl Server {
         };
         match outcome {
             Err(broken) => broken,
-            Ok(()) => Broken("the broker ended the connection".to_owned()),
+            Ok(()) => Broken("the broker closed the connection".to_owned()),
         }
     }
 
@@ -192,7 +192,7 @@ impl Server {
     async fn relay(&self, connection: &Connection) -> Result<(), Broken> {
         let channel = open_channel(connection).await?;
         let confirming = timeout(ANSWER, channel.confirm_select(ConfirmSelectOptions::default())).await;
-        confirming.map_err(|_| Broken("no answer to who wants to publish".to_owned()))??;
+        confirming.map_err(|_| Broken("timeout enabling publisher confirms".to_owned()))??;
         let mut declared = HashSet::new();
         let mut turns = JoinSet::new();
         loop {
@@ -205,7 +205,7 @@ impl Server {
             let turn = match take_due(&self.database, self.clock.now(), BATCH).await {
                 Ok(turn) => turn,
                 Err(error) => {
-                    warn!(%error, "cannot look for what is to be published");
+                    warn!(%error, "querying unpublished messages failed");
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     continue;
                 }
@@ -282,7 +282,7 @@ impl Server {
             let Ok(done) = timeout(ANSWER, declare_queue(channel, &self.names, queue)).await else {
                 self.state.ward.admit(Ailing::Work(queue.to_owned()));
                 self.state.ward.admit(Ailing::Dead);
-                return Err(Broken(format!("no answer to the declaration of {}", self.names.work(queue))));
+                return Err(Broken(format!("timeout declaring {}", self.names.work(queue))));
             };
             done?;
             declared.insert(queue.to_owned());
@@ -295,7 +295,7 @@ impl Server {
         match timeout(ANSWER, sent).await {
             Ok(sent) => Ok(sent?),
             // As when the broker has run out of memory or disk.
-            Err(_) => Err(Broken("the broker took no message for ten seconds".to_owned())),
+            Err(_) => Err(Broken("publish timed out after 10 s".to_owned())),
         }
     }
 
@@ -303,7 +303,7 @@ impl Server {
     async fn settle(&self, turn: &Turn, published: &[Due]) {
         let now = self.clock.now();
         if let Err(error) = mark_published(&self.database, turn, published, now, self.republish).await {
-            warn!(%error, "cannot note what was published; it is published again");
+            warn!(%error, "recording published messages failed; they will be published again");
         }
         counter!("studygovernor_published_total").increment(u64::try_from(published.len()).unwrap_or(0));
         for one in published.iter().filter(|one| one.published_at.is_none()) {
@@ -316,7 +316,7 @@ impl Server {
             return;
         }
         if let Err(error) = put_back(&self.database, turn, &rest, now + TimeDelta::seconds(1)).await {
-            warn!(%error, "cannot note what was not published; it is published a little later");
+            warn!(%error, "recording unpublished messages failed; they will be published later");
         }
     }
 }

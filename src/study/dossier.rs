@@ -312,7 +312,7 @@ async fn last_of_logs(
             return log;
         }
         let tail: String = log.chars().skip(count - SHOWN_CHARACTERS).collect();
-        format!("[… the beginning is on the page of the run …]\n{tail}")
+        format!("[… the run page shows the full log …]\n{tail}")
     };
     Ok(logs.into_iter().filter_map(|(id, log)| Some((id, last(log?)))).collect())
 }

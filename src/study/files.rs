@@ -17,15 +17,15 @@ const LONGEST: usize = 200;
 /// Why something was not done with a file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    #[error("'{0}' is no name for a file.")]
+    #[error("'{0}' is not a valid file name.")]
     Name(String),
-    #[error("there is a file '{0}' already, and it stays.")]
+    #[error("file '{0}' already exists.")]
     Exists(String),
     #[error("there is no file or folder '{0}'")]
     Missing(String),
     #[error("the file is larger than {}.", size(*.0))]
     TooLarge(u64),
-    #[error("the disk does not take it: {0}")]
+    #[error("cannot write file: {0}")]
     Disk(#[from] std::io::Error),
 }
 

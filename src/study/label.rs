@@ -9,12 +9,12 @@ pub struct Label(String);
 pub enum LabelError {
     #[error("is empty")]
     Empty,
-    #[error("has {0} characters; at most 100 are kept")]
+    #[error("must be at most 100 characters (got {0})")]
     TooLong(usize),
-    #[error("has a line break or another character in it that cannot be seen")]
+    #[error("contains line breaks or invisible characters")]
     ControlCharacter,
     /// No address leads there: `.` and `..` mean places in it.
-    #[error("cannot be dots only")]
+    #[error("must not consist of dots only")]
     Dots,
 }
 

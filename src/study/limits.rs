@@ -25,7 +25,7 @@ pub const VARIABLE_VALUE: usize = 1024 * 1024;
 /// The text is not a date, or its year is not in [`YEARS`].
 pub fn date(text: &str) -> Result<NaiveDate, String> {
     let read = text.trim().parse::<NaiveDate>();
-    let date = read.map_err(|_| format!("'{text}' is not a date; wanted is one like 1980-12-31"))?;
+    let date = read.map_err(|_| format!("'{text}' is not a valid date (expected e.g. 1980-12-31)"))?;
     year(text, date.year())?;
     Ok(date)
 }
@@ -39,7 +39,7 @@ pub fn moment(text: &str) -> Result<NaiveDateTime, String> {
     let midnight = || text.trim().parse::<NaiveDate>().ok().map(|day| day.and_time(NaiveTime::MIN));
     let moment = parse_moment(text)
         .or_else(midnight)
-        .ok_or_else(|| format!("'{text}' is not a date and time; wanted is one like 2024-03-01T10:00:00"))?;
+        .ok_or_else(|| format!("'{text}' is not a valid date and time (expected e.g. 2024-03-01T10:00:00)"))?;
     year(text, moment.year())?;
     // No database stores a leap second, and few programs read one.
     if moment.nanosecond() >= 1_000_000_000 {
@@ -62,9 +62,9 @@ pub fn variable_name(name: &str) -> Result<(), String> {
         Err("the name of a variable is empty".to_owned())
     } else if length > VARIABLE_NAME {
         let start: String = name.chars().take(20).collect();
-        Err(format!("the name of the variable '{start}…' has {length} characters; at most {VARIABLE_NAME} are stored"))
+        Err(format!("the name of the variable '{start}…' must be at most {VARIABLE_NAME} characters (got {length})"))
     } else if name.chars().any(|c| c.is_control() || is_invisible(c)) {
-        Err(format!("the name of the variable {name:?} has a character that cannot be seen"))
+        Err(format!("the name of the variable {name:?} contains an invisible character"))
     } else {
         Ok(())
     }
@@ -76,7 +76,7 @@ pub fn variable_name(name: &str) -> Result<(), String> {
 /// The value has more than [`VARIABLE_VALUE`] bytes.
 pub fn variable_value(text: &str) -> Result<(), String> {
     match text.len() {
-        size if size > VARIABLE_VALUE => Err(format!("has {size} bytes; at most {VARIABLE_VALUE} are stored")),
+        size if size > VARIABLE_VALUE => Err(format!("must be at most {VARIABLE_VALUE} bytes (got {size})")),
         _ => Ok(()),
     }
 }
@@ -87,8 +87,8 @@ pub fn variable_value(text: &str) -> Result<(), String> {
 /// The id is too long or has a null character.
 pub fn external_id(id: &str) -> Result<(), String> {
     match id.chars().count() {
-        length if length > EXTERNAL_ID => Err(format!("has {length} characters; at most {EXTERNAL_ID} are stored")),
-        _ if id.contains('\0') => Err("has a null character".to_owned()),
+        length if length > EXTERNAL_ID => Err(format!("must be at most {EXTERNAL_ID} characters (got {length})")),
+        _ if id.contains('\0') => Err("contains a null character".to_owned()),
         _ => Ok(()),
     }
 }

@@ -78,7 +78,7 @@ pub struct CallbackRecord {
     pub executions: Vec<i32>,
 }
 
-/// Everything that a callback may want to know when it runs.
+/// All data that a callback may need when it runs.
 #[derive(Debug, Clone)]
 pub struct ExecutionRecord {
     pub row: callback_execution::Model,
@@ -146,7 +146,7 @@ pub async fn subjects_of_cohort(
     Ok(rows.into_iter().map(|(id, label, _)| Named { id, label }).collect())
 }
 
-/// The addresses at which external systems show a cohort.
+/// URLs of a cohort in external systems.
 ///
 /// # Errors
 /// When the database cannot be read.
@@ -159,7 +159,7 @@ pub async fn cohort_urls(connection: &impl ConnectionTrait, cohort_id: i32) -> R
     Ok(rows.into_iter().filter_map(|(link, system)| Some((system?.system_name, link.url))).collect())
 }
 
-/// The ids that external systems have for a subject.
+/// The ids of a subject in external systems.
 ///
 /// # Errors
 /// When the database cannot be read.
@@ -172,7 +172,7 @@ pub async fn subject_ids(connection: &impl ConnectionTrait, subject_id: i32) -> 
     Ok(rows.into_iter().filter_map(|(link, system)| Some((system?.system_name, link.external_id))).collect())
 }
 
-/// The ids that external systems have for an experiment.
+/// The ids of an experiment in external systems.
 ///
 /// # Errors
 /// When the database cannot be read.

@@ -18,12 +18,12 @@ use super::{Label, Visible};
 pub enum ReviseError {
     #[error("there is no {kind} {reference}")]
     NotFound { kind: &'static str, reference: String },
-    #[error("there is a {kind} '{label}' already")]
+    #[error("{kind} '{label}' already exists")]
     Duplicate { kind: &'static str, label: String },
     #[error("{kind} {id} is archived")]
     Archived { kind: &'static str, id: i32 },
     /// Who asks sees certain cohorts only, and this is about others too.
-    #[error("this is about the whole study, and your role is for certain cohorts only")]
+    #[error("this requires access to the whole study; your role is limited to certain cohorts")]
     WholeStudy,
     /// It is not what the caller had seen any more.
     #[error("the {0} has changed since it was read")]
@@ -52,7 +52,7 @@ pub struct CohortChanges {
     pub description: Option<Option<String>>,
 }
 
-/// Makes a cohort.
+/// Creates a cohort.
 ///
 /// # Errors
 /// [`ReviseError::Duplicate`].
@@ -123,7 +123,7 @@ pub struct SubjectChanges {
     pub date_of_birth: Option<Option<NaiveDate>>,
 }
 
-/// Makes a subject in a cohort.
+/// Creates a subject in a cohort.
 ///
 /// # Errors
 /// [`ReviseError::Duplicate`].

@@ -51,7 +51,7 @@ impl Line {
                 Ok(channel) => return channel,
                 Err((why, failures)) => {
                     let pause = queue::pause_after(failures);
-                    warn!("the broker cannot be used ({why}); trying again in {pause:?}");
+                    warn!("broker unavailable ({why}); retrying in {pause:?}");
                     tokio::time::sleep(pause).await;
                 }
             }
@@ -86,7 +86,7 @@ impl Line {
             }
             Err(_) => {
                 *failures += 1;
-                Err(("no answer".to_owned(), *failures))
+                Err(("no response".to_owned(), *failures))
             }
         }
     }
@@ -160,7 +160,7 @@ impl BrokerIntake {
         let session = match self.session().await {
             Ok(session) => session,
             Err(why) => {
-                warn!("the queues cannot be used ({why}); trying again");
+                warn!("queues unavailable ({why}); retrying");
                 tokio::time::sleep(Duration::from_secs(2)).await;
                 return None;
             }
@@ -168,12 +168,12 @@ impl BrokerIntake {
         match session.consumers.next().await {
             Some((_, Ok(delivery))) => Some(delivery),
             Some((_, Err(error))) => {
-                warn!(%error, "the connection to the broker is lost");
+                warn!(%error, "connection to the broker lost");
                 self.session = None;
                 None
             }
             None => {
-                warn!("the broker has ended the consumers");
+                warn!("the broker cancelled the consumers");
                 self.session = None;
                 None
             }
@@ -185,7 +185,7 @@ impl BrokerIntake {
 async fn soon<T>(asking: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
     match timeout(Duration::from_secs(30), asking).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer".to_owned()),
+        Err(_) => Err("no response".to_owned()),
     }
 }
 
@@ -198,7 +198,7 @@ impl Intake for BrokerIntake {
         match serde_json::from_slice::<Ticket>(&delivery.data) {
             Ok(ticket) => Some(Offer { ticket, letter }),
             Err(error) => {
-                warn!(%error, "a message cannot be read");
+                warn!(%error, "invalid message");
                 letter.undeliverable().await;
                 None
             }
@@ -219,12 +219,12 @@ impl Intake for BrokerIntake {
         };
         match timeout(Duration::from_secs(5), handed_back).await {
             Ok(Ok(())) => {
-                debug!("full: handed back what others may do");
+                debug!("at capacity: returned messages to the queue");
                 // The channel stays: what was taken from it is acknowledged on it.
                 self.session = Some(Session { channel: channel.clone(), consumers: StreamMap::new() });
             }
-            Ok(Err(error)) => debug!(%error, "the broker hands back what was not taken"),
-            Err(_) => debug!("the broker does not answer; it hands back what was not taken"),
+            Ok(Err(error)) => debug!(%error, "the broker requeues unacknowledged messages"),
+            Err(_) => debug!("the broker does not respond; it will requeue unacknowledged messages"),
         }
     }
 }
@@ -238,13 +238,13 @@ impl Letter for Message {
     async fn decided(self) {
         if let Err(error) = self.acker.ack(BasicAckOptions::default()).await {
             // It comes again, and its claim is refused.
-            debug!(%error, "a message cannot be acknowledged");
+            debug!(%error, "acknowledging a message failed");
         }
     }
 
     async fn undeliverable(self) {
         if let Err(error) = self.acker.reject(BasicRejectOptions { requeue: false }).await {
-            debug!(%error, "a message cannot be rejected");
+            debug!(%error, "rejecting a message failed");
         }
     }
 }

@@ -60,7 +60,7 @@ async fn answer(request: RequestBuilder) -> Result<Value, String> {
     if status.is_success() {
         return Ok(body);
     }
-    Err(format!("the server answers {status}: {}", body["message"].as_str().unwrap_or("without a reason")))
+    Err(format!("the server returned {status}: {}", body["message"].as_str().unwrap_or("no reason given")))
 }
 
 /// What is to be run, from the record of version 2 of the API.
@@ -70,12 +70,12 @@ fn assignment(record: &Value) -> Result<Assignment, String> {
     let small = |pointer: &str| u32::try_from(number(pointer)).unwrap_or(0);
     let status = text("/status");
     if status == "finished" || status == "skipped" {
-        return Err(format!("it is {status} already; have it run again first, on its page or through the API"));
+        return Err(format!("it is already {status}; retry it first, on its page or through the API"));
     }
     let function = text("/callback/function");
     let id = i32::try_from(number("/id")).unwrap_or(0);
     if function.is_empty() || id == 0 {
-        return Err("this is not the address of a callback execution in version 2 of the API".to_owned());
+        return Err("not the URL of a callback execution in version 2 of the API".to_owned());
     }
     Ok(Assignment {
         execution_id: id,

@@ -135,7 +135,7 @@ impl Intake for LocalIntake {
     async fn next(&mut self) -> Option<Offer<Offered>> {
         if self.seen.is_empty() {
             if let Err(error) = self.look().await {
-                warn!(%error, "cannot look for work");
+                warn!(%error, "querying for work failed");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 return None;
             }

@@ -107,13 +107,13 @@ impl<D: Desk> Pool<D> {
     async fn take<L: Letter>(self: Arc<Self>, offer: Offer<L>, _place: OwnedSemaphorePermit) {
         let Offer { ticket, letter } = offer;
         let Some(_in_hand) = InHand::new(&self.in_hand, &ticket) else {
-            debug!(execution = ticket.execution_id, "it is in hand already");
+            debug!(execution = ticket.execution_id, "already running here");
             return letter.decided().await;
         };
         let claim = match self.claim(&ticket).await {
             Some(Ok(claim)) => claim,
             Some(Err(reason)) => {
-                warn!(execution = ticket.execution_id, reason, "the claim is not accepted");
+                warn!(execution = ticket.execution_id, reason, "claim rejected");
                 return letter.undeliverable().await;
             }
             None => return,
@@ -126,7 +126,7 @@ impl<D: Desk> Pool<D> {
                 self.work(&ticket, &assignment).await;
                 gauge!("studygovernor_worker_running").decrement(1.0);
             }
-            Claim::Refused => debug!(execution = ticket.execution_id, "somebody else has it, or it is over"),
+            Claim::Refused => debug!(execution = ticket.execution_id, "claimed by another worker or already finished"),
         }
     }
 
@@ -137,7 +137,7 @@ impl<D: Desk> Pool<D> {
             match self.desk.claim(ticket, &self.name).await {
                 Ok(claim) => return Some(Ok(claim)),
                 Err(DeskError::Unacceptable(reason)) => return Some(Err(reason)),
-                Err(error) => warn!(execution = ticket.execution_id, %error, "cannot claim; trying again"),
+                Err(error) => warn!(execution = ticket.execution_id, %error, "claim failed; will retry"),
             }
             if !self.pause(&mut tries, Duration::from_secs(5)).await {
                 return None;
@@ -184,14 +184,14 @@ impl<D: Desk> Pool<D> {
                 result
             }
             End::Lost => {
-                warn!(execution = ticket.execution_id, attempt = ticket.attempt, "told to stop");
+                warn!(execution = ticket.execution_id, attempt = ticket.attempt, "cancelled by the server");
                 "cancelled"
             }
             End::OutOfTime => {
                 let why = "the worker was stopped";
                 let released = timeout(self.grace, self.desk.release(ticket, &self.name, why)).await;
                 if !matches!(released, Ok(Ok(()))) {
-                    error!(execution = ticket.execution_id, "cannot give back; the lease will run out");
+                    error!(execution = ticket.execution_id, "release failed; the lease will expire");
                 }
                 "released"
             }
@@ -207,7 +207,7 @@ impl<D: Desk> Pool<D> {
         let began = Instant::now();
         while timeout(beats_of(assignment), &mut gone).await.is_err() {
             if began.elapsed() > END_OF_PROGRAMS {
-                error!(execution = ticket.execution_id, attempt = ticket.attempt, "a program cannot be ended");
+                error!(execution = ticket.execution_id, attempt = ticket.attempt, "terminating a program failed");
                 return;
             }
             let _ = timeout(beats_of(assignment), self.desk.beat(ticket, &self.name, None)).await;
@@ -248,8 +248,8 @@ impl<D: Desk> Pool<D> {
                     }
                 }
                 Ok(Ok(Order::Stop)) => return End::Lost,
-                Ok(Err(error)) => warn!(execution = ticket.execution_id, %error, "cannot send a heartbeat"),
-                Err(_) => warn!(execution = ticket.execution_id, "a heartbeat was not answered in time"),
+                Ok(Err(error)) => warn!(execution = ticket.execution_id, %error, "sending a heartbeat failed"),
+                Err(_) => warn!(execution = ticket.execution_id, "heartbeat timed out"),
             }
         }
     }
@@ -273,31 +273,36 @@ impl<D: Desk> Pool<D> {
                     return;
                 }
                 Ok(Verdict::Refused) => {
-                    warn!(execution = ticket.execution_id, attempt = ticket.attempt, "the report came too late");
+                    warn!(execution = ticket.execution_id, attempt = ticket.attempt, "report was too late");
                     return;
                 }
                 Err(DeskError::Unacceptable(reason)) if short.is_none() => {
-                    warn!(execution = ticket.execution_id, reason, "the report is not accepted; it has failed");
+                    warn!(
+                        execution = ticket.execution_id,
+                        reason,
+                        "server rejected the report; reporting a failure \
+                        instead"
+                    );
                     short = Some(refused(&reason, log));
                     continue;
                 }
                 // Not even that: nothing that is sent again would be taken.
                 Err(DeskError::Unacceptable(reason)) => {
-                    error!(execution = ticket.execution_id, reason, "not even the failure is accepted; giving up");
+                    error!(execution = ticket.execution_id, reason, "server rejected the failure report; giving up");
                     return;
                 }
-                Err(error) => warn!(execution = ticket.execution_id, %error, "cannot report; trying again"),
+                Err(error) => warn!(execution = ticket.execution_id, %error, "report failed; will retry"),
             }
             // The claim is kept while the report waits, or another worker would do it all again.
             let beat = timeout(beats_of(assignment), self.desk.beat(ticket, &self.name, None)).await;
             if let Ok(Ok(Order::Stop)) = beat {
-                warn!(execution = ticket.execution_id, "told to stop before the report was taken");
+                warn!(execution = ticket.execution_id, "stopped before the report was accepted");
                 return;
             }
             if *self.stop.borrow() {
                 let stops_at = *stops_at.get_or_insert_with(|| Instant::now() + self.grace);
                 if stops_at <= Instant::now() {
-                    error!(execution = ticket.execution_id, "the report was not taken; another attempt will be made");
+                    error!(execution = ticket.execution_id, "report not accepted; another attempt will be made");
                     return;
                 }
                 sleep(Duration::from_millis(200)).await;
@@ -343,7 +348,7 @@ fn log_pause(log: &RunLog) -> Duration {
 /// What is reported instead of what the desk does not take, as when it is too large.
 fn refused(reason: &str, log: &RunLog) -> (Outcome, String) {
     let text: String = log.text().chars().take(64 * 1024).collect();
-    let reason = format!("the server did not accept the report of this run: {reason}");
+    let reason = format!("the server rejected the report of this run: {reason}");
     (Outcome::failed(&reason), format!("{text}\n{reason}\n"))
 }
 

@@ -36,7 +36,7 @@ pub async fn note(engine: Engine, mut presence: Presence, mut ended: watch::Rece
     loop {
         presence.is_stopping = *ended.borrow();
         if let Err(error) = note_presence(engine.database(), &presence, engine.clock().now()).await {
-            debug!(%error, "cannot note the worker");
+            debug!(%error, "recording the worker failed");
         }
         if presence.is_stopping {
             return;
@@ -75,8 +75,8 @@ async fn tell(line: Line, mut presence: Presence, mut ended: watch::Receiver<boo
         };
         match timeout(EVERY, said).await {
             Ok(Ok(open)) => channel = Some(open),
-            Ok(Err(error)) => debug!(%error, "cannot say that the worker is there"),
-            Err(_) => debug!("cannot say that the worker is there: the broker does not answer"),
+            Ok(Err(error)) => debug!(%error, "announcing the worker failed"),
+            Err(_) => debug!("announcing the worker failed: the broker does not respond"),
         }
         if presence.is_stopping {
             return;

@@ -73,7 +73,7 @@ async fn no_answer(answer: Response) -> DeskError {
     let body = answer.text().await.unwrap_or_default();
     let message = serde_json::from_str::<Value>(&body).ok();
     let message = message.as_ref().and_then(|body| body["message"].as_str()).unwrap_or_default();
-    let text = format!("the server answers {status}: {message}");
+    let text = format!("the server returned {status}: {message}");
     if passing { DeskError::Unreachable(text) } else { DeskError::Unacceptable(text) }
 }
 

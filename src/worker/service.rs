@@ -57,14 +57,14 @@ async fn sweep_until_stopped(engine: &Engine, lease: Duration, stalled: &watch::
                 info!(run = counts.run_timeouts, wait = counts.wait_timeouts, "timeouts");
             }
             Ok(_) => {}
-            Err(error) => warn!(%error, "cannot check timeouts"),
+            Err(error) => warn!(%error, "checking timeouts failed"),
         }
         let heard_since = silent.max(*stalled.borrow());
         let checked = if heard_since.elapsed() < lease { Ok(0) } else { engine.check_leases().await };
         match checked {
             Ok(0) => {}
-            Ok(count) => warn!(count, "workers were lost; their callbacks are dispatched again"),
-            Err(error) => warn!(%error, "cannot check leases"),
+            Ok(count) => warn!(count, "leases expired; requeued executions"),
+            Err(error) => warn!(%error, "checking leases failed"),
         }
         tokio::time::sleep(PAUSE).await;
     }

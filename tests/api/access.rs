@@ -344,7 +344,7 @@ async fn a_token_changes_no_credentials() {
         [user("dora", "another password", "dora@example.org"), user("dora", "a long password", "mallory@example.org")]
     {
         let refused = token.put(PATH, body.clone()).await.expect(403);
-        assert!(refused["message"].as_str().unwrap().contains("with a token"), "{refused}");
+        assert!(refused["message"].as_str().unwrap().contains("API token"), "{refused}");
     }
     token.put("/api/v1/users/4", stays.clone()).await.expect(403);
     token.put("/api/v2/users/4", stays).await.expect(403);

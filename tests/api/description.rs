@@ -45,7 +45,7 @@ fn every_operation_says_what_it_needs_what_goes_wrong_and_gives_an_example() {
             for (method, operation) in item.as_object().unwrap() {
                 let named = format!("{method} {path}");
                 assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{named}: operationId");
-                assert!(operation["description"].as_str().unwrap().contains("Needs "), "{named}: permission");
+                assert!(operation["description"].as_str().unwrap().contains("Requires "), "{named}: permission");
                 assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{named}: summary");
                 let responses = operation["responses"].as_object().unwrap();
                 for status in ["400", "401", "403", "404"] {

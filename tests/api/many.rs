@@ -120,7 +120,10 @@ async fn a_request_that_comes_again_is_done_once() {
         for answer in [statuses.0, statuses.1, statuses.2] {
             let replayed = answer.header("idempotency-replayed") == "true";
             let told = answer.body["message"].as_str().unwrap_or_default().to_owned();
-            assert!(answer.status == 201 || (answer.status == 409 && told.contains("worked on")), "{replayed} {told}");
+            assert!(
+                answer.status == 201 || (answer.status == 409 && told.contains("in progress")),
+                "{replayed} {told}"
+            );
         }
         assert_eq!(admin.get("/api/v2/cohorts").await.expect(200)["count"], 5);
         send(&"k".repeat(256), "long").await.expect(400);
@@ -178,7 +181,7 @@ async fn a_list_keeps_whole_numbers_whole_and_says_what_differs() {
         let first = admin.post("/api/v2/import", list("2024-01-01", uid)).await.expect(200);
         assert_eq!((&first["experiments"], &first["errors"]), (&json!(2), &json!(1)), "{first}");
         let refused = first["results"][0]["experiments"][1]["error"].as_str().unwrap();
-        assert!(refused.contains("'Head' is of the modality CT here, not MR"), "{refused}");
+        assert!(refused.contains("'Head' already has the modality CT, not MR"), "{refused}");
         let kept = admin.get("/api/v2/cohorts/c/subjects/p1/experiments/e1").await.expect(200);
         let wanted = format!(r#"{{"deep":{{"list":[{uid},-{uid}]}},"half":0.5,"uid":{uid}}}"#);
         assert_eq!(kept["variable_map"].to_string(), wanted);

@@ -86,7 +86,7 @@ async fn a_frozen_server_holds_up_nothing_else(backend: Backend) {
         let (status, retry_after, body) = click.await.unwrap();
         assert_eq!(status, 503, "{body}");
         assert_eq!(retry_after, "5");
-        assert!(body["message"].as_str().unwrap().contains("try again in a few seconds"), "{body}");
+        assert!(body["message"].as_str().unwrap().contains("Try again in a few seconds"), "{body}");
     }
     // The workers of the frozen server are lost: first those whose experiments are free, then the locked one, whose lock the
     // database releases.
@@ -100,7 +100,7 @@ async fn a_frozen_server_holds_up_nothing_else(backend: Backend) {
     signal(&frozen, Signal::CONT);
     let (status, _, body) = moving.await.unwrap();
     assert_eq!(status, 503, "{body}");
-    assert!(body["message"].as_str().unwrap().contains("check whether it was saved"), "{body}");
+    assert!(body["message"].as_str().unwrap().contains("Check whether it was saved"), "{body}");
     let first = admin.get("/api/v2/experiments/1/state").await.expect(200);
     assert_eq!(first["state"]["label"], "running", "{first}");
     // It works again without a restart.

@@ -43,7 +43,7 @@ async fn e12_a_circle_of_quick_callbacks_is_held_until_a_person_releases_it(mut 
     let held = study.experiment(id).await;
     let (made, reason) = (study.actions(id).await, held.held_reason.clone().unwrap());
     assert_eq!((made.len(), study.state(id).await.as_str(), held.held_since), (5, "a", Some(study.clock.now())));
-    assert!(reason.contains("5 transitions") && reason.contains("from 'a' to 'b'"), "{reason}");
+    assert!(reason.contains("5 automatic transitions") && reason.contains("from 'a' to 'b'"), "{reason}");
     assert_eq!(made[4].end_time, None, "its end is decided when it is released");
 
     // Reports are accepted, and it stays.
@@ -86,7 +86,7 @@ async fn e12_a_circle_in_which_nothing_runs_is_held(study: Study) {
     let id = study.create("session").await.id;
     let held = study.experiment(id).await;
     assert_eq!(study.actions(id).await.len(), 100);
-    assert!(held.held_reason.unwrap().contains("100 transitions"));
+    assert!(held.held_reason.unwrap().contains("100 automatic transitions"));
 }
 
 /// By a real server: a warning on its page and on the start page, a list, a number, a line in the log, and two ways to release it.
@@ -108,10 +108,10 @@ async fn e12_people_see_what_is_held_and_release_it() {
         answer["held"]["reason"].as_str().map(str::to_owned)
     };
     let reason = eventually("both to be held", async || held(1).await.and(held(2).await)).await;
-    assert!(reason.contains("8 transitions by itself within a minute"), "{reason}");
+    assert!(reason.contains("8 automatic transitions within a minute"), "{reason}");
     let metrics = admin.get("/-/metrics").await.body;
     assert!(metrics.as_str().unwrap().contains("studygovernor_holds_total 2"), "{metrics}");
-    assert!(server.log().contains("an experiment is put on hold"));
+    assert!(server.log().contains("experiment put on hold"));
     let mut browser = Browser::at(&server.url);
     browser.log_in("admin", "admin").await;
     let (_, start) = browser.get("/").await;
@@ -119,7 +119,7 @@ async fn e12_people_see_what_is_held_and_release_it() {
     let (_, list) = browser.get("/experiments?held=1").await;
     assert!(list.contains(">e</a>") && list.contains(">f</a>"), "{list}");
     let (_, shown) = browser.get("/experiments/1").await;
-    assert!(shown.contains("data-held") && shown.contains("Release the experiment"), "{shown}");
+    assert!(shown.contains("data-held") && shown.contains("Release experiment"), "{shown}");
 
     // It is held again after eight more: released, its history goes on.
     let count = async |id: i32| {

@@ -267,7 +267,7 @@ states:
     let experiment = study.create("session").await;
     let actions = study.actions(experiment.id).await;
     assert_eq!(actions.len(), 101);
-    assert!(actions[100].return_value.as_deref().unwrap().starts_with("# Stopped here"));
+    assert!(actions[100].return_value.as_deref().unwrap().starts_with("# Stopped after"));
     assert!(ledger_problems(&study.engine).await.is_empty());
 }
 

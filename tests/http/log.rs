@@ -128,7 +128,7 @@ fn output_that_is_not_read_ends_quietly_and_output_that_is_lost_does_not() {
     let output = studygovernor(home.path(), &["workflow", "schema"]).stdout(full).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.starts_with("error: the standard output cannot be written") && said.lines().count() == 1, "{said}");
+    assert!(said.starts_with("error: cannot write to stdout") && said.lines().count() == 1, "{said}");
     // Nobody hears the error, and it is one all the same.
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut child =

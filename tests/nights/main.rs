@@ -391,10 +391,10 @@ async fn q4_queues_that_the_broker_cannot_use_any_more_are_declared_anew() {
     station.create(server, "session").await;
     let logs = || servers.iter().map(Program::log).collect::<String>();
     support::eventually("the servers to wait for the one that declares queues anew", async || {
-        logs().contains("another server declares queues anew").then_some(())
+        logs().contains("another server is repairing queues").then_some(())
     })
     .await;
-    assert!(!logs().contains("it was deleted and declared anew"), "{}", logs());
+    assert!(!logs().contains("it was deleted and redeclared"), "{}", logs());
     other_server.close(200, "done".into()).await.unwrap();
     let patience = Duration::from_mins(3);
     let began = Instant::now();
@@ -404,7 +404,7 @@ async fn q4_queues_that_the_broker_cannot_use_any_more_are_declared_anew() {
     }
     say(&format!("queues declared anew after {:.1} s", began.elapsed().as_secs_f64()));
     let logs = logs();
-    let renewed: Vec<&str> = logs.lines().filter(|line| line.contains("it was deleted and declared anew")).collect();
+    let renewed: Vec<&str> = logs.lines().filter(|line| line.contains("it was deleted and redeclared")).collect();
     assert!(!renewed.is_empty(), "{logs}");
     for queue in [names.work("default"), names.work("other"), names.dead()] {
         let times = renewed.iter().filter(|line| line.contains(&format!("queue=\"{queue}\""))).count();

@@ -53,7 +53,7 @@ fn a_list_that_cannot_be_read_stops_the_start_with_the_name_of_the_variable() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(
-            said.contains("STUDYGOV_CELERY_BROKER: address 2 of 2 is not the address") && !said.contains("SECRET"),
+            said.contains("STUDYGOV_CELERY_BROKER: URL 2 of 2 is not a RabbitMQ URL") && !said.contains("SECRET"),
             "{said}"
         );
     }

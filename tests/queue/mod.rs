@@ -126,7 +126,7 @@ async fn a_callback_goes_to_the_queue_that_it_asks_for() {
     let ended = station.reaches(1, ExecutionStatus::Finished).await;
     assert!(ended.worker.unwrap().contains(&format!(":{}:", gpu.id())));
     // What the function does not know of is handed back without the queue.
-    assert!(!ended.result_values.unwrap().contains("not known"));
+    assert!(!ended.result_values.unwrap().contains("unknown"));
     let admin = Caller::admin_at(&server.url);
     let workers = eventually("both workers to be known", async || {
         let workers = admin.get("/api/v2/workers").await.expect(200);
@@ -160,10 +160,7 @@ async fn q4_what_a_killed_worker_had_in_hand_is_done_by_another() {
     let ended = station.reaches(1, ExecutionStatus::Finished).await;
     assert_eq!((ended.result, ended.attempt), (ExecutionResult::Success, 2));
     let log = ended.run_log.unwrap();
-    assert!(
-        log.contains(&format!("nothing was heard of worker {worker}")) && log.contains("=== attempt 2 ==="),
-        "{log}"
-    );
+    assert!(log.contains(&format!("no heartbeat from worker {worker}")) && log.contains("=== attempt 2 ==="), "{log}");
     // The dead one speaks up: too late.
     let late = Ticket::new(1, 1, &server.url, KEY);
     let body = json!({ "attempt": 1, "secret": late.secret, "worker": worker, "success": true });
@@ -352,7 +349,7 @@ async fn everybody_waits_for_a_broker_that_is_not_there_yet() {
     let admin = Caller::admin_at(&server.url);
     station.load(&server, &workflow("function: sleep")).await;
     let command = station.worker_command(&[], &[]);
-    let mut worker = crate::support::Program::start_until(command, "the broker cannot be used");
+    let mut worker = crate::support::Program::start_until(command, "broker unavailable");
     station.create(&server, "session").await;
     let ready = admin.get("/-/ready").await.expect(200);
     assert!(ready["broker"].is_string(), "{ready}");
@@ -383,7 +380,7 @@ async fn a_server_that_is_down_for_a_while_loses_no_report() {
     eventually("the callback to begin", async || begun.exists().then_some(())).await;
     server.kill();
     std::fs::write(station.home.path().join("go"), "").unwrap();
-    eventually("the worker to report in vain", async || worker.log().contains("cannot report").then_some(())).await;
+    eventually("the worker to report in vain", async || worker.log().contains("report failed").then_some(())).await;
     // Longer than the lease.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let server = station.server(&settings);

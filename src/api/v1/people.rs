@@ -36,7 +36,7 @@ pub(super) async fn list_users(
     Ok(address.answer(&extent, UserList::new(rows, &extent)))
 }
 
-/// Makes an account, without roles.
+/// Creates an account without roles.
 #[utoipa::path(post, path = "/users", tag = "people", request_body = UserBody, security(("login" = ["user_add"])),
     responses((status = 201, body = User)))]
 pub(super) async fn create_user(
@@ -49,7 +49,7 @@ pub(super) async fn create_user(
     Ok(Created { location: body.uri.clone(), body })
 }
 
-/// A user: oneself, or anybody with `user_read_all`.
+/// A user: the caller, or any user with the permission `user_read_all`.
 #[utoipa::path(get, path = "/users/{id}", tag = "people", params(("id" = i32, Path)),
     security(("login" = ["user_read"])), responses((status = 200, body = User)))]
 pub(super) async fn get_user(
@@ -61,7 +61,7 @@ pub(super) async fn get_user(
     Ok(Single(V1(addresses).user(open_user(&app, &caller, id).await?)))
 }
 
-/// Changes an account; what is left out stays. With a new password all its sessions end.
+/// Changes an account. Omitted fields are unchanged. A new password ends all its sessions.
 #[utoipa::path(put, path = "/users/{id}", tag = "people", params(("id" = i32, Path)), request_body = UserBody,
     security(("login" = ["user_update_all"])), responses((status = 200, body = User)))]
 pub(super) async fn update_user(
@@ -77,7 +77,7 @@ pub(super) async fn update_user(
     Ok(Single(shown.user(people::update_user(&app, &may.caller, id, body, seen).await?)))
 }
 
-/// Deactivates an account. It is not deleted: the history names it.
+/// Deactivates an account. It is not deleted, because the history refers to it.
 #[utoipa::path(delete, path = "/users/{id}", tag = "people", params(("id" = i32, Path)),
     security(("login" = ["user_delete"])), responses((status = 200, description = "null", body = Option<String>)))]
 pub(super) async fn delete_user(
@@ -89,7 +89,7 @@ pub(super) async fn delete_user(
     Ok(axum::Json(()))
 }
 
-/// Whether a user has a role now.
+/// Whether the user has the role.
 #[derive(Serialize, ToSchema)]
 pub(super) struct UserRole {
     /// Id.
@@ -113,7 +113,7 @@ async fn set_role(
     Ok(axum::Json(UserRole { role: role.id, user: user.id, has_role }))
 }
 
-/// Gives a role to a user, both by id or name.
+/// Assigns a role to a user, both by id or name.
 #[utoipa::path(put, path = "/users/{user_id}/roles/{role_id}", tag = "people",
     params(("user_id" = String, Path), ("role_id" = String, Path)), security(("login" = ["roles_manage"])),
     responses((status = 200, body = UserRole)))]
@@ -125,7 +125,7 @@ pub(super) async fn add_user_role(
     set_role(&app, &may.caller, &user, &role, true).await
 }
 
-/// Takes a role from a user, both by id or name.
+/// Removes a role from a user, both by id or name.
 #[utoipa::path(delete, path = "/users/{user_id}/roles/{role_id}", tag = "people",
     params(("user_id" = String, Path), ("role_id" = String, Path)), security(("login" = ["roles_manage"])),
     responses((status = 200, body = UserRole)))]
@@ -155,7 +155,7 @@ pub(super) async fn list_roles(
     Ok(address.answer(&extent, RoleList::new(rows, &extent)))
 }
 
-/// A role with what it permits.
+/// A role with its permissions.
 #[utoipa::path(get, path = "/roles/{id}", tag = "people", params(("id" = i32, Path)),
     security(("login" = ["roles_manage"])), responses((status = 200, body = Role)))]
 pub(super) async fn get_role(
@@ -168,7 +168,7 @@ pub(super) async fn get_role(
     Ok(Single(V1(addresses).role(row)))
 }
 
-/// Ends executions that are past their time. The server does so by itself every second.
+/// Times out overdue executions. The server does this automatically every second.
 #[utoipa::path(post, path = "/service/check_timeouts", tag = "service", security(("login" = ["action_update"])),
     responses((status = 200, body = CheckedTimeouts)))]
 pub(super) async fn check_timeouts(

@@ -20,12 +20,12 @@ use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleStateUpdate};
 use crate::study::{Reference, Visible, listing, record};
 
-/// How the `{id}` of the address is to be read.
+/// How to interpret the `{id}` path parameter.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct FilterField {
-    /// `id` or `label`; whichever it is when it is left out.
+    /// `id` or `label`; either by default.
     #[param(value_type = Option<String>, example = "label")]
     filter_field: Given<String>,
 }
@@ -44,7 +44,7 @@ impl FilterField {
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct SubjectFilterField {
-    /// `id` or `label`; whichever it is when it is left out.
+    /// `id` or `label`; either by default.
     #[param(value_type = Option<String>)]
     subject_filter_field: Given<String>,
 }
@@ -71,7 +71,7 @@ async fn show_cohort(app: &App, addresses: Addresses, row: cohort::Model) -> Res
     Ok(V1(addresses).cohort(record::cohort(&snapshot, row, None).await?))
 }
 
-/// Makes a cohort.
+/// Creates a cohort.
 #[utoipa::path(post, path = "/cohorts", tag = "cohorts", request_body = CohortBody,
     security(("login" = ["sample_add"])), responses((status = 201, body = Cohort)))]
 pub(super) async fn create_cohort(
@@ -101,7 +101,7 @@ pub(super) async fn get_cohort(
     Ok(Single(V1(addresses).cohort(record::cohort(&snapshot, row, None).await?)))
 }
 
-/// Changes label or description; what is left out stays.
+/// Changes label or description. Omitted fields are unchanged.
 #[utoipa::path(put, path = "/cohorts/{id}", tag = "cohorts", params(("id" = String, Path)), request_body = CohortBody,
     security(("login" = ["sample_add"])), responses((status = 200, body = Cohort)))]
 pub(super) async fn update_cohort(
@@ -139,7 +139,7 @@ async fn show_subject(app: &App, addresses: Addresses, row: subject::Model) -> R
     Ok(V1(addresses).subject(record::subject(&snapshot, row).await?))
 }
 
-/// Makes a subject in a cohort.
+/// Creates a subject in a cohort.
 #[utoipa::path(post, path = "/subjects", tag = "subjects", request_body = SubjectBody,
     security(("login" = ["sample_add"])), responses((status = 201, body = Subject)))]
 pub(super) async fn create_subject(
@@ -169,7 +169,7 @@ pub(super) async fn get_subject(
     Ok(Single(V1(addresses).subject(record::subject(&snapshot, row).await?)))
 }
 
-/// Changes label, date of birth or cohort; what is left out stays.
+/// Changes label, date of birth or cohort. Omitted fields are unchanged.
 #[utoipa::path(put, path = "/subjects/{id}", tag = "subjects", params(("id" = String, Path)),
     request_body = SubjectBody, security(("login" = ["sample_add"])), responses((status = 200, body = Subject)))]
 pub(super) async fn update_subject(
@@ -212,7 +212,7 @@ async fn show_experiment(app: &App, addresses: Addresses, row: experiment::Model
     Ok(V1(addresses).experiment(record::experiment(&snapshot, row).await?))
 }
 
-/// Makes an experiment; it enters the first state of its workflow at once.
+/// Creates an experiment. It enters the first state of its workflow immediately.
 #[utoipa::path(post, path = "/experiments", tag = "experiments", params(SubjectFilterField),
     request_body = ExperimentBody, security(("login" = ["sample_add"])), responses((status = 201, body = Experiment)))]
 pub(super) async fn create_experiment(
@@ -246,7 +246,7 @@ pub(super) async fn get_experiment(
     Ok(Single(V1(addresses).experiment(record::experiment(&snapshot, row).await?)))
 }
 
-/// The history of an experiment, the oldest first.
+/// The history of an experiment, oldest first.
 #[utoipa::path(get, path = "/experiments/{id}/actions", tag = "experiments",
     params(("id" = String, Path), WindowQuery), security(("login" = [])),
     responses((status = 200, body = ActionList)))]
@@ -267,7 +267,7 @@ pub(super) async fn list_actions_of_experiment(
     Ok(address.answer(&extent, ActionList::new(rows, &extent)))
 }
 
-/// The state that an experiment is in.
+/// The current state of an experiment.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ExperimentState {
     /// URI.
@@ -278,19 +278,19 @@ pub(super) struct ExperimentState {
     workflow: String,
 }
 
-/// What came of asking for another state.
+/// Result of a state change request.
 #[derive(Serialize, ToSchema)]
 pub(super) struct StateAnswer {
-    /// URI of the state that the experiment is in now.
+    /// URI of the current state of the experiment.
     #[schema(example = "/api/v1/states/2")]
     state: String,
-    /// Why it did not move: `errorclass`, `message`, and what it is about. Null when it moved.
+    /// Why it did not move: `errorclass`, `message` and details. Null if it moved.
     #[schema(value_type = Option<Object>)]
     error: Option<Value>,
     success: bool,
 }
 
-/// The state that an experiment is in.
+/// The current state of an experiment.
 #[utoipa::path(get, path = "/experiments/{id}/state", tag = "experiments", params(("id" = String, Path)),
     security(("login" = [])), responses((status = 200, body = ExperimentState)))]
 pub(super) async fn get_experiment_state(
@@ -307,12 +307,13 @@ fn state_of(shown: &V1, row: &experiment::Model) -> ExperimentState {
     ExperimentState { state: shown.uri("states", row.state_id), workflow: shown.uri("workflows", row.workflow_id) }
 }
 
-/// Moves an experiment on along a transition whose condition holds. What still runs for the state that it leaves is
+/// Moves an experiment along a transition whose condition is met. Running callbacks of the state that it leaves are
 /// cancelled.
 #[utoipa::path(put, path = "/experiments/{id}/state", tag = "experiments", params(("id" = String, Path)),
     request_body = StateBody, security(("login" = ["sample_state_update"])),
-    responses((status = 200, body = StateAnswer), (status = 404, body = StateAnswer, description = "No such state"),
-    (status = 409, body = StateAnswer, description = "No transition leads there, or its condition does not hold")))]
+    responses((status = 200, body = StateAnswer), (status = 404, body = StateAnswer, description = "State not found"),
+    (status = 409, body = StateAnswer, description = "There is no transition to this state, or its condition is not \
+        met")))]
 pub(super) async fn set_experiment_state(
     State(app): State<App>,
     may: May<SampleStateUpdate>,

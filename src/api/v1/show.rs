@@ -23,7 +23,7 @@ pub(super) struct Cohort {
     #[schema(example = "baseline")]
     pub label: String,
     pub description: Option<String>,
-    /// By name of the external system.
+    /// By the name of the external system.
     pub external_urls: BTreeMap<String, String>,
     /// URIs.
     #[schema(example = json!(["/api/v1/subjects/1"]))]
@@ -46,7 +46,7 @@ pub(super) struct Subject {
     pub label: String,
     #[schema(example = "1950-02-03")]
     pub date_of_birth: Option<String>,
-    /// By name of the external system.
+    /// By the name of the external system.
     pub external_ids: BTreeMap<String, String>,
     /// URIs.
     #[schema(example = json!(["/api/v1/experiments/1"]))]
@@ -69,10 +69,10 @@ pub(super) struct Experiment {
     pub label: String,
     #[schema(example = "2024-03-01T10:00:00")]
     pub scandate: String,
-    /// Where its state is told.
+    /// URI of the experiment state.
     #[schema(example = "/api/v1/experiments/1/state")]
     pub state: String,
-    /// By name of the external system.
+    /// By the name of the external system.
     pub external_ids: BTreeMap<String, String>,
     /// Variables by name; values of any type.
     pub variable_map: BTreeMap<String, Value>,
@@ -101,12 +101,12 @@ pub(super) struct State {
     /// URI.
     #[schema(example = "/api/v1/workflows/1")]
     pub workflow: String,
-    /// Where the experiments in it are told.
+    /// URI of the list of experiments in the state.
     #[schema(example = "/api/v1/states/2/experiments")]
     pub experiments: String,
     /// URI of the first callback, for the Python client.
     pub callback: Option<String>,
-    /// Always null; the Python client asks for it.
+    /// Always null; required by the Python client.
     pub lifespan: Option<i32>,
     pub id: i32,
 }
@@ -122,7 +122,7 @@ pub(super) struct Transition {
     #[schema(example = "/api/v1/states/1")]
     pub source_state: String,
     pub condition: Option<String>,
-    /// The same, under the name that the Python client asks for.
+    /// The same value, under the name that the Python client uses.
     pub conditions: Option<String>,
     pub id: i32,
 }
@@ -144,11 +144,11 @@ pub(super) struct Action {
     /// URIs.
     #[schema(example = json!(["/api/v1/callback_executions/1"]))]
     pub executions: Vec<String>,
-    /// Whether all its callbacks were resolved and the next step was decided.
+    /// Whether all its callbacks were resolved and the next step was determined.
     pub success: bool,
-    /// YAML: each transition that was tried, its condition and its value.
+    /// YAML: each transition that was evaluated, its condition and its value.
     pub return_value: Option<String>,
-    /// The note of who moved it by hand.
+    /// The note of the user who moved it manually.
     pub freetext: Option<String>,
     #[schema(example = "2024-03-01T10:00:00")]
     pub start_time: String,
@@ -166,7 +166,7 @@ pub(super) struct Callback {
     pub state: String,
     #[schema(example = "count_scans")]
     pub label: String,
-    /// URIs; in the record of an execution the newest thousand.
+    /// URIs; at most the newest 1000 in the record of an execution.
     #[schema(example = json!(["/api/v1/callback_executions/1"]))]
     pub executions: Vec<String>,
     #[schema(example = "sleep")]
@@ -184,7 +184,7 @@ pub(super) struct Callback {
     pub id: i32,
 }
 
-/// Everything that a callback may want to know when it runs.
+/// All data that a callback may need when it runs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Execution {
     #[schema(example = "/api/v1/callback_executions/1")]
@@ -194,12 +194,12 @@ pub(super) struct Execution {
     #[schema(example = "http://127.0.0.1:8000/actions/1")]
     pub web_uri: String,
     pub callback: Callback,
-    /// With the newest thousand of its subjects.
+    /// With at most the newest 1000 of its subjects.
     pub cohort: Cohort,
     pub subject: Subject,
     pub experiment: Experiment,
     pub action: Action,
-    /// Addresses by name.
+    /// URLs by name.
     pub external_systems: BTreeMap<String, String>,
     #[schema(example = "finished")]
     pub status: String,
@@ -207,9 +207,9 @@ pub(super) struct Execution {
     pub result: String,
     pub run_log: Option<String>,
     pub result_log: Option<String>,
-    /// The same, under the name that the Python client asks for.
+    /// The same value, under the name that the Python client uses.
     pub wait_log: Option<String>,
-    /// A text of JSON.
+    /// JSON text.
     pub result_values: Option<String>,
     #[schema(example = "2024-03-01T10:00:00")]
     pub created: String,

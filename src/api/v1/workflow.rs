@@ -203,7 +203,7 @@ pub(super) async fn get_action(
     Ok(Single(V1(addresses).action(record::action(&snapshot, row).await?)))
 }
 
-/// Notes what came of an action; what is left out stays. The experiment does not move by this.
+/// Updates the outcome of an action. Omitted fields are unchanged. The experiment does not move.
 #[utoipa::path(put, path = "/actions/{id}", tag = "history", params(("id" = i32, Path)), request_body = ActionBody,
     security(("login" = ["action_update"])), responses((status = 200, body = Action)))]
 pub(super) async fn update_action(
@@ -257,8 +257,8 @@ pub(super) async fn get_callback(
     Ok(Single(V1(addresses).callback(record::callback(&snapshot, row, None).await?)))
 }
 
-/// Changes a callback of a loaded workflow, for repairs; what is left out stays. For administrators only: it says what
-/// is run on the workers.
+/// Changes a callback of a loaded workflow, for repairs. Omitted fields are unchanged. Restricted to administrators,
+/// because it determines what workers run.
 #[utoipa::path(put, path = "/callbacks/{id}", tag = "callbacks", params(("id" = i32, Path)),
     request_body = CallbackBody, security(("login" = ["role:admin"])), responses((status = 200, body = Callback)))]
 pub(super) async fn update_callback(
@@ -281,8 +281,8 @@ pub(super) async fn update_callback(
     Ok(Single(shown.callback(record::callback(&snapshot, row, None).await?)))
 }
 
-/// An execution with everything that its callback may want to know. With the permission, or with the secret of its
-/// attempt in the body.
+/// An execution with all data that its callback may need. Requires the permission, or the secret of its attempt in the
+/// body.
 #[utoipa::path(get, path = "/callback_executions/{id}", tag = "callbacks", params(("id" = i32, Path)),
     security((), ("login" = ["action_update"])), responses((status = 200, body = Execution)))]
 pub(super) async fn get_callback_execution(
@@ -302,8 +302,9 @@ pub(super) async fn get_callback_execution(
     Ok(Single(V1(addresses).execution(record::execution(&snapshot, row).await?)))
 }
 
-/// Reports about an execution; what is left out stays. When it was the last open one of the experiment's state, the next
-/// step follows at once. What is `finished` or `skipped` stays so: 409.
+/// Reports the status of an execution. Omitted fields are unchanged. If it was the last open execution of the
+/// experiment's state, the next step follows immediately. An execution that is already `finished` or `skipped` cannot
+/// be changed (409).
 #[utoipa::path(put, path = "/callback_executions/{id}", tag = "callbacks", params(("id" = i32, Path)),
     request_body = ExecutionBody, security((), ("login" = ["action_update"])),
     responses((status = 200, body = Execution)))]

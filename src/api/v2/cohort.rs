@@ -18,14 +18,14 @@ use crate::study::link::{self, Linked};
 use crate::study::visible::subjects_in_use;
 use crate::study::{Reference, Visible, listing, record};
 
-/// The addresses at which external systems show a cohort.
+/// URLs of a cohort in external systems.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(super) struct CohortUrls {
     #[schema(example = 1)]
     cohort_id: i32,
     #[schema(example = "baseline")]
     cohort_label: String,
-    /// By name of the external system.
+    /// By the name of the external system.
     external_urls: record::BySystem,
 }
 
@@ -46,7 +46,7 @@ pub(super) async fn list_cohorts(
     Ok(address.answer(&extent, CohortList::new(addresses.summaries("cohorts", listed.rows), &extent)))
 }
 
-/// Makes a cohort.
+/// Creates a cohort.
 #[utoipa::path(post, path = "/cohorts", tag = "cohorts", request_body = CohortBody,
     security(("login" = ["sample_add"])), responses((status = 201, body = Cohort)))]
 pub(super) async fn create_cohort(
@@ -89,7 +89,7 @@ pub(super) async fn get_cohort_by_label(
     Ok(Single(addresses.cohort(record::cohort(&snapshot, row, None).await?)))
 }
 
-/// Changes label or description; what is left out stays.
+/// Changes label or description. Omitted fields are unchanged.
 #[utoipa::path(put, path = "/cohorts/{id}", tag = "cohorts", params(("id" = i32, Path)), request_body = CohortBody,
     security(("login" = ["sample_add"])), responses((status = 200, body = Cohort)))]
 pub(super) async fn update_cohort(
@@ -113,7 +113,7 @@ async fn urls(app: &App, id: i32) -> Result<CohortUrls, HttpError> {
     Ok(CohortUrls { cohort_id: id, cohort_label: row.label, external_urls })
 }
 
-/// Where external systems show the cohort.
+/// URLs of the cohort in external systems.
 #[utoipa::path(get, path = "/cohorts/{id}/external_urls", tag = "cohorts", params(("id" = i32, Path)),
     security(("login" = [])), responses((status = 200, body = CohortUrls)))]
 pub(super) async fn get_cohort_urls(
@@ -124,7 +124,7 @@ pub(super) async fn get_cohort_urls(
     urls(&app, id).await.map(Single)
 }
 
-/// Sets several of them at once.
+/// Sets the values for several external systems at once.
 #[utoipa::path(post, path = "/cohorts/{id}/external_urls", tag = "cohorts", params(("id" = i32, Path)),
     request_body = ExternalUrlsBody, security(("login" = ["sample_update"])),
     responses((status = 201, body = CohortUrls)))]
@@ -142,7 +142,7 @@ pub(super) async fn set_cohort_urls(
     })
 }
 
-/// Sets one of them.
+/// Sets the value for one external system.
 #[utoipa::path(put, path = "/cohorts/{id}/external_urls/{system_name}", tag = "cohorts",
     params(("id" = i32, Path), ("system_name" = String, Path)), request_body = ExternalUrlBody,
     security(("login" = ["sample_update"])), responses((status = 201, body = CohortUrls)))]
@@ -161,7 +161,7 @@ pub(super) async fn set_cohort_url(
     })
 }
 
-/// Takes one of them away.
+/// Deletes the value for one external system.
 #[utoipa::path(delete, path = "/cohorts/{id}/external_urls/{system_name}", tag = "cohorts",
     params(("id" = i32, Path), ("system_name" = String, Path)), security(("login" = ["sample_delete"])),
     responses((status = 200, body = CohortUrls)))]
@@ -175,8 +175,8 @@ pub(super) async fn delete_cohort_url(
     urls(&app, id).await.map(Single)
 }
 
-/// The subjects of a cohort. All of them: those that were changed since they were registered come last. A window: in the
-/// order of their ids.
+/// The subjects of a cohort. Without paging parameters, subjects that were changed after registration come last; with
+/// paging, subjects are ordered by id.
 #[utoipa::path(get, path = "/cohorts/{label}/subjects", tag = "cohorts",
     params(("label" = String, Path, description = "Label of the cohort"), WindowQuery), security(("login" = [])),
     responses((status = 200, body = SubjectList)))]

@@ -23,35 +23,35 @@ use crate::study::link::{self, Linked};
 use crate::study::listing::{self, Named};
 use crate::study::record;
 
-/// The ids that external systems have for an experiment.
+/// The ids of an experiment in external systems.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(super) struct ExperimentIds {
     #[schema(example = 1)]
     experiment_id: i32,
     #[schema(example = "sub-01_ses-1")]
     experiment_label: String,
-    /// By name of the external system.
+    /// By the name of the external system.
     external_ids: record::BySystem,
 }
 
-/// The state that an experiment is in.
+/// The current state of an experiment.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(super) struct ExperimentState {
     state: Summary,
 }
 
-/// What came of asking for another state.
+/// Result of a state change request.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(super) struct StateAnswer {
-    /// The state that the experiment is in now.
+    /// The current state of the experiment.
     state: Summary,
-    /// Why it did not move: `errorclass`, `message`, and what it is about. Null when it moved.
+    /// Why it did not move: `errorclass`, `message` and details. Null if it moved.
     #[schema(value_type = Option<Object>)]
     error: Option<Value>,
     success: bool,
 }
 
-/// What could happen next to an experiment.
+/// The possible next transitions of an experiment.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(super) struct Explanation {
     experiment: Summary,
@@ -59,7 +59,7 @@ pub(super) struct Explanation {
     transitions: Vec<ExplainedTransition>,
 }
 
-/// A transition out of the current state, and whether it can be taken now.
+/// A transition from the current state, and whether it can be taken now.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(super) struct ExplainedTransition {
     #[schema(example = 2)]
@@ -69,7 +69,7 @@ pub(super) struct ExplainedTransition {
     destination: Summary,
     #[schema(example = "callbacks['count_scans'].result == 'success'")]
     condition: Option<String>,
-    /// What the condition comes to now; no condition is true.
+    /// Current value of the condition; true if there is none.
     value: bool,
     /// Why the condition could not be evaluated.
     error: Option<String>,
@@ -95,7 +95,7 @@ pub(super) async fn list_experiments(
     Ok(address.answer(&extent, ExperimentList::new(addresses.summaries("experiments", page.listed.rows), &extent)))
 }
 
-/// Makes an experiment; it enters the first state of its workflow at once.
+/// Creates an experiment. It enters the first state of its workflow immediately.
 #[utoipa::path(post, path = "/experiments", tag = "experiments", request_body = ExperimentBody,
     security(("login" = ["sample_add"])), responses((status = 201, body = Experiment)))]
 pub(super) async fn create_experiment(
@@ -132,10 +132,10 @@ pub(super) async fn get_experiment(
     show(&app, &addresses, id).await
 }
 
-/// Archives an experiment: a mistake is taken out of sight, its history stays, its label is free again. What still runs
-/// for it is cancelled.
+/// Archives an experiment: the experiment is hidden, its history is kept and its label can be reused. Its running
+/// callbacks are cancelled.
 #[utoipa::path(delete, path = "/experiments/{id}", tag = "experiments", params(("id" = i32, Path), ReasonBody),
-    request_body(content = ReasonBody, description = "The reason, when it is not in the address"),
+    request_body(content = ReasonBody, description = "The reason, if it is not given in the query"),
     security(("login" = ["sample_delete"])), responses((status = 200, body = Experiment)))]
 pub(super) async fn archive_experiment(
     State(app): State<App>,
@@ -150,7 +150,7 @@ pub(super) async fn archive_experiment(
     show(&app, &addresses, id).await
 }
 
-/// Brings an archived experiment back into the state that it was in. Its callbacks stay cancelled.
+/// Restores an archived experiment in its previous state. Its callbacks stay cancelled.
 #[utoipa::path(post, path = "/experiments/{id}/restore", tag = "experiments", params(("id" = i32, Path)),
     security(("login" = ["sample_delete"])), responses((status = 200, body = Experiment)))]
 pub(super) async fn restore_experiment(
@@ -163,8 +163,8 @@ pub(super) async fn restore_experiment(
     show(&app, &addresses, id).await
 }
 
-/// Releases an experiment that was put on hold because it moved too often by itself. Its next step follows at once. Moving it
-/// on by hand releases it too.
+/// Releases an experiment that was put on hold after too many automatic transitions. Its next step follows immediately.
+/// Moving the experiment manually also releases it.
 #[utoipa::path(post, path = "/experiments/{id}/release", tag = "experiments", params(("id" = i32, Path)),
     security(("login" = ["sample_state_update"])), responses((status = 200, body = Experiment)))]
 pub(super) async fn release_experiment(
@@ -177,7 +177,7 @@ pub(super) async fn release_experiment(
     show(&app, &addresses, id).await
 }
 
-/// The history of an experiment, the oldest first.
+/// The history of an experiment, oldest first.
 #[utoipa::path(get, path = "/experiments/{id}/actions", tag = "experiments", params(("id" = i32, Path), WindowQuery),
     security(("login" = [])), responses((status = 200, body = ActionList)))]
 pub(super) async fn list_actions_of_experiment(
@@ -196,7 +196,7 @@ pub(super) async fn list_actions_of_experiment(
     Ok(address.answer(&extent, ActionList::new(rows, &extent)))
 }
 
-/// The state that an experiment is in.
+/// The current state of an experiment.
 #[utoipa::path(get, path = "/experiments/{id}/state", tag = "experiments", params(("id" = i32, Path)),
     security(("login" = [])), responses((status = 200, body = ExperimentState)))]
 pub(super) async fn get_experiment_state(
@@ -211,12 +211,13 @@ pub(super) async fn get_experiment_state(
     Ok(Single(ExperimentState { state: addresses.summary("states", Named { id: state.id, label: state.label }) }))
 }
 
-/// Moves an experiment on along a transition whose condition holds. What still runs for the state that it leaves is
+/// Moves an experiment along a transition whose condition is met. Running callbacks of the state that it leaves are
 /// cancelled. `If-Match` may be the `ETag` of the state or of the experiment.
 #[utoipa::path(put, path = "/experiments/{id}/state", tag = "experiments", params(("id" = i32, Path)),
     request_body = StateBody, security(("login" = ["sample_state_update"])),
-    responses((status = 200, body = StateAnswer), (status = 404, body = StateAnswer, description = "No such state"),
-    (status = 409, body = StateAnswer, description = "No transition leads there, or its condition does not hold")))]
+    responses((status = 200, body = StateAnswer), (status = 404, body = StateAnswer, description = "State not found"),
+    (status = 409, body = StateAnswer, description = "There is no transition to this state, or its condition is not \
+        met")))]
 pub(super) async fn set_experiment_state(
     State(app): State<App>,
     may: May<SampleStateUpdate>,
@@ -247,8 +248,8 @@ pub(super) async fn set_experiment_state(
     Ok((change.status, axum::Json(answer)).into_response())
 }
 
-/// Why an experiment does not move: every transition out of its state, with its condition, its value, and the error if
-/// it cannot be evaluated. Changes nothing.
+/// Explains why an experiment does not move: every transition from its state, with its condition, its value, and the
+/// error if it cannot be evaluated. Read-only.
 #[utoipa::path(get, path = "/experiments/{id}/explain", tag = "experiments", params(("id" = i32, Path)),
     security(("login" = [])), responses((status = 200, body = Explanation)))]
 pub(super) async fn explain_experiment(
@@ -289,7 +290,7 @@ fn ids_path(addresses: &Addresses, id: i32) -> String {
     addresses.path(&format!("/api/v2/experiments/{id}/external_ids"))
 }
 
-/// The ids that external systems have for an experiment.
+/// The ids of an experiment in external systems.
 #[utoipa::path(get, path = "/experiments/{id}/external_ids", tag = "experiments", params(("id" = i32, Path)),
     security(("login" = [])), responses((status = 200, body = ExperimentIds)))]
 pub(super) async fn get_experiment_ids(
@@ -300,7 +301,7 @@ pub(super) async fn get_experiment_ids(
     ids(&app, id).await.map(Single)
 }
 
-/// Sets several of them at once.
+/// Sets the values for several external systems at once.
 #[utoipa::path(post, path = "/experiments/{id}/external_ids", tag = "experiments", params(("id" = i32, Path)),
     request_body = ExternalIdsBody, security(("login" = ["sample_update"])),
     responses((status = 201, body = ExperimentIds)))]
@@ -315,7 +316,7 @@ pub(super) async fn set_experiment_ids(
     Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
 }
 
-/// Sets one of them.
+/// Sets the value for one external system.
 #[utoipa::path(put, path = "/experiments/{id}/external_ids/{system_name}", tag = "experiments",
     params(("id" = i32, Path), ("system_name" = String, Path)), request_body = ExternalIdBody,
     security(("login" = ["sample_update"])), responses((status = 201, body = ExperimentIds)))]
@@ -331,7 +332,7 @@ pub(super) async fn set_experiment_id(
     Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
 }
 
-/// Takes one of them away.
+/// Deletes the value for one external system.
 #[utoipa::path(delete, path = "/experiments/{id}/external_ids/{system_name}", tag = "experiments",
     params(("id" = i32, Path), ("system_name" = String, Path)), security(("login" = ["sample_delete"])),
     responses((status = 200, body = ExperimentIds)))]

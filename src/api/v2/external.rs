@@ -21,7 +21,7 @@ use crate::http::needs::SampleAdd;
 use crate::study::{Reference, listing, record};
 
 fn gone() -> HttpError {
-    HttpError::Conflict("It was taken away at the same moment.".to_owned())
+    HttpError::Conflict("It was deleted concurrently.".to_owned())
 }
 
 /// External systems.
@@ -69,7 +69,7 @@ pub(super) async fn get_external_system_by_name(
     Ok(Single(addresses.external_system(row)))
 }
 
-/// The ids that external systems have for subjects.
+/// The ids of subjects in external systems.
 #[utoipa::path(get, path = "/external_subject_links", tag = "external systems", params(WindowQuery),
     security(("login" = [])), responses((status = 200, body = SubjectLinkList)))]
 pub(super) async fn list_subject_links(
@@ -98,7 +98,7 @@ async fn subject_link(
     Ok(addresses.subject_link(records.pop().ok_or_else(gone)?))
 }
 
-/// Adds an id that is not there yet.
+/// Creates a link. Fails if one already exists.
 #[utoipa::path(post, path = "/external_subject_links", tag = "external systems", request_body = LinkBody,
     security(("login" = ["sample_add"])), responses((status = 201, body = SubjectLink)))]
 pub(super) async fn create_subject_link(
@@ -113,7 +113,7 @@ pub(super) async fn create_subject_link(
     Ok(Created { location: body.uri.clone(), body })
 }
 
-/// Sets an id, whether it is there or not.
+/// Creates or replaces a link.
 #[utoipa::path(put, path = "/external_subject_links", tag = "external systems", request_body = LinkBody,
     security(("login" = ["sample_add"])), responses((status = 201, body = SubjectLink)))]
 pub(super) async fn set_subject_link(
@@ -128,7 +128,7 @@ pub(super) async fn set_subject_link(
     Ok(Created { location: body.uri.clone(), body })
 }
 
-/// An id that an external system has for a subject.
+/// The id of a subject in an external system.
 #[utoipa::path(get, path = "/external_subject_links/{id}", tag = "external systems", params(("id" = i32, Path)),
     security(("login" = [])), responses((status = 200, body = SubjectLink)))]
 pub(super) async fn get_subject_link(
@@ -142,7 +142,7 @@ pub(super) async fn get_subject_link(
     subject_link(&snapshot, &addresses, row).await.map(Single)
 }
 
-/// The ids that external systems have for experiments.
+/// The ids of experiments in external systems.
 #[utoipa::path(get, path = "/external_experiment_links", tag = "external systems", params(WindowQuery),
     security(("login" = [])), responses((status = 200, body = ExperimentLinkList)))]
 pub(super) async fn list_experiment_links(
@@ -171,7 +171,7 @@ async fn experiment_link(
     Ok(addresses.experiment_link(records.pop().ok_or_else(gone)?))
 }
 
-/// Adds an id that is not there yet.
+/// Creates a link. Fails if one already exists.
 #[utoipa::path(post, path = "/external_experiment_links", tag = "external systems", request_body = LinkBody,
     security(("login" = ["sample_add"])), responses((status = 201, body = ExperimentLink)))]
 pub(super) async fn create_experiment_link(
@@ -186,7 +186,7 @@ pub(super) async fn create_experiment_link(
     Ok(Created { location: body.uri.clone(), body })
 }
 
-/// Sets an id, whether it is there or not.
+/// Creates or replaces a link.
 #[utoipa::path(put, path = "/external_experiment_links", tag = "external systems", request_body = LinkBody,
     security(("login" = ["sample_add"])), responses((status = 200, body = ExperimentLink)))]
 pub(super) async fn set_experiment_link(
@@ -200,7 +200,7 @@ pub(super) async fn set_experiment_link(
     experiment_link(&snapshot, &addresses, row).await.map(Single)
 }
 
-/// An id that an external system has for an experiment.
+/// The id of an experiment in an external system.
 #[utoipa::path(get, path = "/external_experiment_links/{id}", tag = "external systems", params(("id" = i32, Path)),
     security(("login" = [])), responses((status = 200, body = ExperimentLink)))]
 pub(super) async fn get_experiment_link(

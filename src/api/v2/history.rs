@@ -54,7 +54,7 @@ pub(super) async fn get_action(
     Ok(Single(addresses.action(record::action(&snapshot, row).await?)))
 }
 
-/// Notes what came of an action; what is left out stays. The experiment does not move by this.
+/// Updates the outcome of an action. Omitted fields are unchanged. The experiment does not move.
 #[utoipa::path(put, path = "/actions/{id}", tag = "history", params(("id" = i32, Path)), request_body = ActionBody,
     security(("login" = ["action_update"])), responses((status = 200, body = Action)))]
 pub(super) async fn update_action(
@@ -107,8 +107,8 @@ pub(super) async fn get_callback(
     Ok(Single(addresses.callback(record::callback(&snapshot, row, None).await?)))
 }
 
-/// Changes a callback of a loaded workflow, for repairs; what is left out stays. For administrators only: it says what
-/// is run on the workers.
+/// Changes a callback of a loaded workflow, for repairs. Omitted fields are unchanged. Restricted to administrators,
+/// because it determines what workers run.
 #[utoipa::path(put, path = "/callbacks/{id}", tag = "callbacks", params(("id" = i32, Path)),
     request_body = CallbackBody, security(("login" = ["role:admin"])), responses((status = 200, body = Callback)))]
 pub(super) async fn update_callback(
@@ -130,7 +130,7 @@ pub(super) async fn update_callback(
     Ok(Single(addresses.callback(record::callback(&snapshot, row, None).await?)))
 }
 
-/// An execution in a list: without its logs.
+/// An execution in a list, without its logs.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ExecutionSummary {
     #[schema(example = 1)]
@@ -170,7 +170,7 @@ pub(super) struct ExecutionFilter {
     callback: Given<i32>,
 }
 
-/// Callback executions, to see what runs and what got stuck.
+/// Callback executions, to find running and stuck ones.
 #[utoipa::path(get, path = "/callback_executions", tag = "callbacks", params(ExecutionFilter, WindowQuery),
     security(("login" = ["action_update"])), responses((status = 200, body = ExecutionList)))]
 pub(super) async fn list_callback_executions(
@@ -223,8 +223,8 @@ async fn show(
     Ok(Single(addresses.execution(record::execution(&snapshot, row).await?)))
 }
 
-/// An execution with everything that its callback may want to know. With the permission, or with the secret of its
-/// attempt in the body.
+/// An execution with all data that its callback may need. Requires the permission, or the secret of its attempt in the
+/// body.
 #[utoipa::path(get, path = "/callback_executions/{id}", tag = "callbacks", params(("id" = i32, Path)),
     security((), ("login" = ["action_update"])), responses((status = 200, body = Execution)))]
 pub(super) async fn get_callback_execution(
@@ -244,8 +244,9 @@ pub(super) async fn get_callback_execution(
     Ok(Single(addresses.execution(record::execution(&snapshot, row).await?)))
 }
 
-/// Reports about an execution; what is left out stays. When it was the last open one of the experiment's state, the next
-/// step follows at once. What is `finished` or `skipped` stays so: 409.
+/// Reports the status of an execution. Omitted fields are unchanged. If it was the last open execution of the
+/// experiment's state, the next step follows immediately. An execution that is already `finished` or `skipped` cannot
+/// be changed (409).
 #[utoipa::path(put, path = "/callback_executions/{id}", tag = "callbacks", params(("id" = i32, Path)),
     request_body = ExecutionBody, security((), ("login" = ["action_update"])),
     responses((status = 200, body = Execution)))]
@@ -275,7 +276,7 @@ async fn intervene(
     show(app, addresses, row).await
 }
 
-/// Runs it again, now; also one that is over, while the experiment is still in its state.
+/// Runs an execution again, now. A finished execution can be run again while the experiment is still in its state.
 #[utoipa::path(post, path = "/callback_executions/{id}/retry", tag = "callbacks", params(("id" = i32, Path)),
     request_body = ReasonBody, security(("login" = ["action_update"])), responses((status = 200, body = Execution)))]
 pub(super) async fn retry_callback_execution(
@@ -288,7 +289,7 @@ pub(super) async fn retry_callback_execution(
     intervene(&app, &addresses, &may.caller, id, Intervention::Retry, &body.read()?).await
 }
 
-/// Goes on as if it had not been asked for.
+/// Skips the execution; the experiment continues as if it had not been requested.
 #[utoipa::path(post, path = "/callback_executions/{id}/skip", tag = "callbacks", params(("id" = i32, Path)),
     request_body = ReasonBody, security(("login" = ["action_update"])), responses((status = 200, body = Execution)))]
 pub(super) async fn skip_callback_execution(
@@ -301,7 +302,7 @@ pub(super) async fn skip_callback_execution(
     intervene(&app, &addresses, &may.caller, id, Intervention::Skip, &body.read()?).await
 }
 
-/// Says how it ended.
+/// Sets the result of an execution.
 #[utoipa::path(post, path = "/callback_executions/{id}/mark", tag = "callbacks", params(("id" = i32, Path)),
     request_body = MarkBody, security(("login" = ["action_update"])), responses((status = 200, body = Execution)))]
 pub(super) async fn mark_callback_execution(

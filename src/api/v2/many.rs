@@ -33,21 +33,21 @@ const MOST: usize = 1000;
 /// An error of one thing among many: the others go on, and what was done is told. What went wrong inside is for the log.
 fn told(error: &HttpError) -> String {
     if error.status().is_server_error() {
-        tracing::error!(%error, "one of many could not be done");
+        tracing::error!(%error, "one item of a batch failed");
         let message = error.message();
-        return if message.is_empty() { "something went wrong here; try this one again".to_owned() } else { message };
+        return if message.is_empty() { "internal server error; try again".to_owned() } else { message };
     }
     error.to_string()
 }
 
-/// Experiments that are all to go to one state.
+/// Experiments to move to one state.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct BulkBody {
     /// Ids.
     #[schema(value_type = Vec<i32>, example = json!([1, 2, 3]), max_items = 1000)]
     experiments: Given<Vec<i32>>,
-    /// Label of the state; of each experiment's own workflow.
+    /// Label of the state in the workflow of each experiment.
     #[schema(value_type = String, example = "processing")]
     state: Given<String>,
     /// A note for the history.
@@ -55,13 +55,13 @@ pub(super) struct BulkBody {
     freetext: Given<String>,
 }
 
-/// What became of one experiment.
+/// The result for one experiment.
 #[derive(Serialize, ToSchema)]
 pub(super) struct BulkResult {
     #[schema(example = 1)]
     experiment: i32,
     success: bool,
-    /// The state that it is in now; null when there is no such experiment.
+    /// The current state; null if the experiment does not exist.
     state: Option<Summary>,
     /// Why it did not move.
     #[schema(value_type = Option<Object>)]
@@ -70,13 +70,13 @@ pub(super) struct BulkResult {
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct BulkAnswer {
-    /// In the order in which they were asked for.
+    /// In the order in which they were requested.
     results: Vec<BulkResult>,
     succeeded: usize,
     failed: usize,
 }
 
-/// Moves many experiments, each by itself: some may move while others cannot. At most 1000 in one request.
+/// Moves many experiments independently: some may succeed while others fail. At most 1000 in one request.
 #[utoipa::path(post, path = "/experiments/bulk/transition", tag = "experiments", request_body = BulkBody,
     security(("login" = ["sample_state_update"])), responses((status = 200, body = BulkAnswer)))]
 pub(super) async fn bulk_transition(
@@ -90,7 +90,7 @@ pub(super) async fn bulk_transition(
     let state = problems.required("state", body.state);
     let freetext = problems.optional("freetext", body.freetext);
     if experiments.as_ref().is_some_and(|all| all.len() > MOST) {
-        problems.add("experiments", format!("has more than {MOST} items"));
+        problems.add("experiments", format!("must have at most {MOST} items"));
     }
     let (experiments, state) = problems.all(experiments.zip(state))?;
     let paths = addresses.path("/api/v2");
@@ -116,8 +116,8 @@ pub(super) async fn bulk_transition(
     Ok(axum::Json(BulkAnswer { failed: results.len() - succeeded, succeeded, results }))
 }
 
-/// A subject with its experiments. Only for the description: each one is read by itself, so that one that is wrong does
-/// not keep the others out.
+/// A subject with its experiments. Each item is validated separately, so that one invalid item does not affect the
+/// others.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "for the description")]
 pub(super) struct ImportedSubject {
@@ -126,7 +126,7 @@ pub(super) struct ImportedSubject {
     #[schema(example = "sub-01")]
     label: String,
     date_of_birth: Option<NaiveDate>,
-    /// By name of the external system; set when the subject is new.
+    /// By the name of the external system; only set when the subject is new.
     external_ids: Option<std::collections::BTreeMap<String, String>>,
     experiments: Option<Vec<ImportedExperiment>>,
 }
@@ -138,13 +138,13 @@ pub(super) struct ImportedExperiment {
     label: String,
     #[schema(example = "2024-03-01T10:00:00")]
     scandate: String,
-    /// Label or id; the newest when it is left out.
+    /// Label or id; the newest workflow by default.
     workflow: Option<String>,
-    /// Known from the beginning, so that the conditions of the first callbacks see them.
+    /// Set when the experiment is created, so that the conditions of the first callbacks can use them.
     #[schema(value_type = Option<Object>)]
     variables: Option<Value>,
     scans: Option<Vec<ImportedScan>>,
-    /// By name of the external system.
+    /// By the name of the external system.
     external_ids: Option<std::collections::BTreeMap<String, String>>,
 }
 
@@ -157,28 +157,28 @@ pub(super) struct ImportedScan {
     protocol: String,
 }
 
-/// What became of one subject.
+/// The result for one subject.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ImportResult {
     subject: Option<Summary>,
     /// Whether the subject was added.
     is_new: bool,
     experiments: Vec<ImportedExperimentResult>,
-    /// Where the subject that is stored differs from the one that was sent; it is left as it is.
+    /// Fields in which the stored subject differs from the request; the stored values are kept.
     differences: Vec<ImportDifference>,
-    /// Why the subject was not taken.
+    /// Why the subject was rejected.
     error: Option<String>,
 }
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct ImportedExperimentResult {
-    /// Null when it was not taken, or left out with its subject, which is archived.
+    /// Null if it was rejected, or skipped because its subject is archived.
     experiment: Option<Summary>,
-    /// Whether the experiment was added; one that was there already is left as it is.
+    /// Whether the experiment was added; an existing one is left unchanged.
     is_new: bool,
-    /// Where the experiment that is stored differs from the one that was sent; it is left as it is.
+    /// Fields in which the stored experiment differs from the request; the stored values are kept.
     differences: Vec<ImportDifference>,
-    /// Why the experiment was not taken.
+    /// Why the experiment was rejected.
     error: Option<String>,
 }
 
@@ -188,7 +188,7 @@ impl ImportedExperimentResult {
     }
 }
 
-/// A field of something that is stored, with another value in the request. To change it, use the resource itself.
+/// A stored field whose value differs from the request. To change it, use the resource itself.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ImportDifference {
     /// `date_of_birth`, `scan_date`, `workflow`, `var:NAME`, `id:SYSTEM`, `external_ids.SYSTEM`, `scans of PROTOCOL`.
@@ -215,17 +215,17 @@ fn shown(differences: &[Difference]) -> Vec<ImportDifference> {
 pub(super) struct ImportAnswer {
     /// In the order of the request.
     results: Vec<ImportResult>,
-    /// Subjects that were added.
+    /// Number of subjects that were added.
     subjects: usize,
-    /// Experiments that were added.
+    /// Number of experiments that were added.
     experiments: usize,
-    /// Subjects and experiments that were not taken.
+    /// Number of subjects and experiments that were rejected.
     errors: usize,
 }
 
-/// Takes in a list of subjects with their experiments. What is stored already, by its labels, is left as it is, so that
-/// the same list may be sent again; where it differs from the list is reported in `differences`. Errors are reported by item and keep
-/// no other item out. At most 1000 subjects and 1000 experiments. Archived subjects and experiments stay archived.
+/// Imports a list of subjects with their experiments. Existing ones, found by their labels, are left unchanged, so that
+/// the same list can be sent again; differences are reported in `differences`. Errors are reported per item and do not
+/// affect other items. At most 1000 subjects and 1000 experiments. Archived subjects and experiments stay archived.
 #[utoipa::path(post, path = "/import", tag = "service", request_body = Vec<ImportedSubject>,
     security(("login" = ["sample_add"])), responses((status = 200, body = ImportAnswer)))]
 pub(super) async fn import_subjects(
@@ -284,7 +284,7 @@ fn read_external_ids(item: &Value, systems: &BTreeSet<String>) -> Result<Vec<(La
         let name = Label::parse(name).map_err(|error| format!("external_ids: '{name}' {error}"))?;
         // A typing error does not make a new system.
         if !systems.contains(name.as_str()) {
-            return Err(format!("external_ids: there is no external system '{name}'"));
+            return Err(format!("external_ids: unknown external system '{name}'"));
         }
         let id = String::read(value).map_err(|problem| format!("external_ids: {name} {problem}"))?;
         limits::external_id(&id).map_err(|problem| format!("external_ids: {name} {problem}"))?;
@@ -392,7 +392,7 @@ async fn with_known_scantypes(app: &App, session: Session) -> Result<Result<Sess
     let protocols = session.scans.iter().map(|scan| scan.protocol.as_str());
     let known = register::known_scantypes(app.statement(), protocols).await?;
     if let Some(scan) = session.scans.iter().find(|scan| !known.contains_key(&scan.protocol)) {
-        return Ok(Err(format!("there is no scantype '{}', and it is not for you to make one", scan.protocol)));
+        return Ok(Err(format!("unknown scantype '{}', and you are not allowed to create it", scan.protocol)));
     }
     Ok(Ok(session))
 }
@@ -428,7 +428,7 @@ fn label_of(text: Option<&Value>, field: &str) -> Result<Label, String> {
     let text = match text {
         Value::String(text) => text.clone(),
         Value::Number(number) if !number.is_f64() => number.to_string(),
-        _ => return Err(format!("{field} must be a text")),
+        _ => return Err(format!("{field} must be a string")),
     };
     Label::parse(&text).map_err(|error| format!("{field} {error}"))
 }

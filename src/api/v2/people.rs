@@ -39,7 +39,7 @@ pub(super) async fn list_users(
     Ok(address.answer(&extent, UserList::new(rows, &extent)))
 }
 
-/// Makes an account, without roles.
+/// Creates an account without roles.
 #[utoipa::path(post, path = "/users", tag = "people", request_body = UserBody, security(("login" = ["user_add"])),
     responses((status = 201, body = User)))]
 pub(super) async fn create_user(
@@ -52,7 +52,7 @@ pub(super) async fn create_user(
     Ok(Created { location: body.uri.clone(), body })
 }
 
-/// A user: oneself, or anybody with `user_read_all`.
+/// A user: the caller, or any user with the permission `user_read_all`.
 #[utoipa::path(get, path = "/users/{id}", tag = "people", params(("id" = i32, Path)),
     security(("login" = ["user_read"])), responses((status = 200, body = User)))]
 pub(super) async fn get_user(
@@ -64,7 +64,7 @@ pub(super) async fn get_user(
     Ok(Single(addresses.user(open_user(&app, &caller, id).await?)))
 }
 
-/// Changes an account; what is left out stays. With a new password all its sessions end.
+/// Changes an account. Omitted fields are unchanged. A new password ends all its sessions.
 #[utoipa::path(put, path = "/users/{id}", tag = "people", params(("id" = i32, Path)), request_body = UserBody,
     security(("login" = ["user_update_all"])), responses((status = 200, body = User)))]
 pub(super) async fn update_user(
@@ -79,7 +79,7 @@ pub(super) async fn update_user(
     Ok(Single(addresses.user(people::update_user(&app, &may.caller, id, body, seen).await?)))
 }
 
-/// Deactivates an account. It is not deleted: the history names it.
+/// Deactivates an account. It is not deleted, because the history refers to it.
 #[utoipa::path(delete, path = "/users/{id}", tag = "people", params(("id" = i32, Path)),
     security(("login" = ["user_delete"])), responses((status = 200, description = "null", body = Option<String>)))]
 pub(super) async fn delete_user(
@@ -91,7 +91,7 @@ pub(super) async fn delete_user(
     Ok(axum::Json(()))
 }
 
-/// Whether a user has a role now.
+/// Whether the user has the role.
 #[derive(Serialize, ToSchema)]
 pub(super) struct UserRole {
     #[schema(example = "superuser")]
@@ -113,7 +113,7 @@ async fn set_role(
     Ok(axum::Json(UserRole { role: role.name, user: user.username, has_role }))
 }
 
-/// Gives a role to a user, for the whole study. One that the user has already stays as it is.
+/// Assigns a role to a user, for the whole study. A role that the user already has is left unchanged.
 #[utoipa::path(put, path = "/users/{username}/roles/{role_name}", tag = "people",
     params(("username" = String, Path), ("role_name" = String, Path)), security(("login" = ["roles_manage"])),
     responses((status = 200, body = UserRole)))]
@@ -125,7 +125,8 @@ pub(super) async fn add_user_role(
     set_role(&app, &may.caller, &user, &role, true).await
 }
 
-/// Takes a role from a user. 409 for the last one that is for certain cohorts only: without it the whole study could be seen.
+/// Removes a role from a user. Responds with 409 for the last cohort-limited role, because removing it would give
+/// access to the whole study.
 #[utoipa::path(delete, path = "/users/{username}/roles/{role_name}", tag = "people",
     params(("username" = String, Path), ("role_name" = String, Path)), security(("login" = ["roles_manage"])),
     responses((status = 200, body = UserRole)))]
@@ -137,7 +138,7 @@ pub(super) async fn remove_user_role(
     set_role(&app, &may.caller, &user, &role, false).await
 }
 
-/// For which cohorts a user has a role.
+/// The cohorts for which a user has a role.
 #[derive(Serialize, ToSchema)]
 pub(super) struct UserRoleCohorts {
     #[schema(example = "superuser")]
@@ -145,7 +146,7 @@ pub(super) struct UserRoleCohorts {
     #[schema(example = "erin")]
     user: String,
     has_role: bool,
-    /// Null for the whole study, and without the role.
+    /// Null for the whole study, or if the user does not have the role.
     cohorts: Option<Vec<Summary>>,
 }
 
@@ -172,7 +173,7 @@ async fn role_cohorts(
     Ok(Single(UserRoleCohorts { role: role.name, user: user.username, has_role, cohorts }))
 }
 
-/// For which cohorts a user has a role.
+/// The cohorts for which a user has a role.
 #[utoipa::path(get, path = "/users/{username}/roles/{role_name}/cohorts", tag = "people",
     params(("username" = String, Path), ("role_name" = String, Path)), security(("login" = ["roles_manage"])),
     responses((status = 200, body = UserRoleCohorts)))]
@@ -188,8 +189,8 @@ pub(super) async fn get_role_cohorts(
     role_cohorts(&app, &snapshot, &addresses, user, role).await
 }
 
-/// Gives a role for certain cohorts only, or for the whole study. Who has a role for certain cohorts sees those and nothing
-/// else of the study. The user needs not have the role before.
+/// Assigns a role for certain cohorts only, or for the whole study. A user whose role is limited to certain cohorts
+/// sees only those cohorts. The user does not need to have the role already.
 #[utoipa::path(put, path = "/users/{username}/roles/{role_name}/cohorts", tag = "people",
     params(("username" = String, Path), ("role_name" = String, Path)), request_body = RoleCohortsBody,
     security(("login" = ["roles_manage"])), responses((status = 200, body = UserRoleCohorts)))]
@@ -223,7 +224,7 @@ pub(super) async fn list_roles(
     Ok(address.answer(&extent, RoleList::new(rows, &extent)))
 }
 
-/// A role with what it permits.
+/// A role with its permissions.
 #[utoipa::path(get, path = "/roles/{id}", tag = "people", params(("id" = i32, Path)),
     security(("login" = ["roles_manage"])), responses((status = 200, body = Role)))]
 pub(super) async fn get_role(
@@ -236,7 +237,7 @@ pub(super) async fn get_role(
     Ok(Single(addresses.role(row)))
 }
 
-/// A token of one's own, for scripts: `Authorization: Bearer …`.
+/// An API token of the caller, for scripts: `Authorization: Bearer …`.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Token {
     #[schema(example = 1)]
@@ -245,20 +246,20 @@ pub(super) struct Token {
     uri: String,
     #[schema(example = "nightly import")]
     label: String,
-    /// What it may do, of what its owner may do at that time; null for everything.
+    /// The permissions of the token, restricted to those of its owner at the time of the request; null for all of them.
     #[schema(example = json!(["sample_add"]))]
     permissions: Option<Vec<String>>,
     created: String,
     expires_at: Option<String>,
     revoked_at: Option<String>,
-    /// To the minute.
+    /// Accurate to the minute.
     last_used_at: Option<String>,
 }
 
-/// A token that was made just now.
+/// A newly created token.
 #[derive(Serialize, ToSchema)]
 pub(super) struct NewTokenAnswer {
-    /// The secret. It is shown this once and kept nowhere.
+    /// The secret. It is shown only once and not stored.
     #[schema(example = "sgov_…")]
     token: String,
     #[serde(flatten)]
@@ -271,19 +272,19 @@ pub(super) struct TokenList {
     count: u64,
 }
 
-/// A token to be.
+/// Fields to create a token.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(default)]
 pub(super) struct TokenBody {
     #[schema(value_type = String, example = "nightly import", max_length = 100)]
     label: Given<String>,
-    /// Names of permissions; everything that its owner may do when it is left out.
+    /// Names of permissions; all permissions of the owner by default.
     #[schema(value_type = Option<Vec<String>>, example = json!(["sample_add"]))]
     permissions: Given<Vec<String>>,
-    /// When it ends; in 90 days when it is left out, in two years at most.
+    /// Expiry date; 90 days from now by default, at most two years from now.
     #[schema(value_type = Option<String>, example = "2027-01-01")]
     expires_at: Given<NaiveDateTime>,
-    /// The caller's own, when the request comes with the session of a browser.
+    /// The caller's password; required in a browser session.
     #[schema(value_type = Option<String>, example = "a password")]
     password: Given<String>,
 }
@@ -306,13 +307,13 @@ fn show_token(addresses: &Addresses, token: crate::account::Token) -> Token {
 fn check_no_token(caller: &Caller) -> Result<(), HttpError> {
     match caller.by {
         By::Token(_) => {
-            Err(HttpError::NotYours("Tokens are made and revoked with a password or in a session.".to_owned()))
+            Err(HttpError::NotYours("Creating or revoking tokens requires a password or a browser session.".to_owned()))
         }
         By::Password | By::Session => Ok(()),
     }
 }
 
-/// One's own tokens, the newest first, without their secrets.
+/// The caller's tokens, newest first, without their secrets.
 #[utoipa::path(get, path = "/tokens", tag = "people", security(("login" = [])),
     responses((status = 200, body = TokenList)))]
 pub(super) async fn list_tokens(
@@ -325,7 +326,7 @@ pub(super) async fn list_tokens(
     Ok(axum::Json(TokenList { count: tokens.len() as u64, tokens }))
 }
 
-/// Makes a token. With a password: that of the login, or, in the session of a browser, the one in the body.
+/// Creates a token. Requires a password: that of the HTTP Basic login or, in a browser session, the one in the body.
 #[utoipa::path(post, path = "/tokens", tag = "people", request_body = TokenBody, security(("login" = [])),
     responses((status = 201, body = NewTokenAnswer)))]
 pub(super) async fn create_token(
@@ -343,12 +344,12 @@ pub(super) async fn create_token(
     let names = problems.optional("permissions", body.permissions);
     let expires_at = problems.optional("expires_at", body.expires_at).unwrap_or(now + TimeDelta::days(90));
     if expires_at <= now || expires_at > now + TimeDelta::days(731) {
-        problems.add("expires_at", "must be in the next two years");
+        problems.add("expires_at", "must be within the next two years");
     }
     for name in names.iter().flatten() {
         let known = Permission::ALL.iter().find(|(_, known)| known == name);
         if known.is_none_or(|(permission, _)| !caller.user.may(*permission)) {
-            problems.add("permissions", format!("'{name}' is no permission of yours"));
+            problems.add("permissions", format!("'{name}' is not one of your permissions"));
         }
     }
     let password = problems.optional("password", body.password);
@@ -364,7 +365,7 @@ pub(super) async fn create_token(
     Ok((axum::http::StatusCode::CREATED, axum::Json(answer)))
 }
 
-/// Revokes one of one's own tokens, at once.
+/// Revokes one of the caller's tokens immediately.
 #[utoipa::path(delete, path = "/tokens/{id}", tag = "people", params(("id" = i32, Path)), security(("login" = [])),
     responses((status = 200, body = Token)))]
 pub(super) async fn revoke_token(
@@ -375,6 +376,6 @@ pub(super) async fn revoke_token(
 ) -> Result<axum::Json<Token>, HttpError> {
     check_no_token(&caller)?;
     let token = app.accounts.revoke_token(caller.user.id, id).await?;
-    let token = token.ok_or_else(|| HttpError::NotFound(format!("token {id} of yours")))?;
+    let token = token.ok_or_else(|| HttpError::NotFound(format!("token {id} of your account")))?;
     Ok(axum::Json(show_token(&addresses, token)))
 }

@@ -20,7 +20,7 @@ use crate::import::{Configured, Existing, configure, read_configuration_in_backg
 use crate::study::listing::Named;
 use crate::workflow;
 
-/// Ends executions that are past their time. The server does so by itself every second.
+/// Times out overdue executions. The server does this automatically every second.
 #[utoipa::path(post, path = "/service/check_timeouts", tag = "service", security(("login" = ["action_update"])),
     responses((status = 200, body = CheckedTimeouts)))]
 pub(super) async fn check_timeouts(
@@ -39,7 +39,7 @@ pub(super) struct ConfigBody {
     config_definition: Given<String>,
 }
 
-/// What was added or set.
+/// The entries that were added or changed.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ConfigAnswer {
     updated_at: String,
@@ -74,7 +74,7 @@ async fn set_config(
     })
 }
 
-/// Adds roles, users, external systems and scantypes; what is there already stays as it is.
+/// Adds roles, users, external systems and scantypes. Existing ones are left unchanged.
 #[utoipa::path(post, path = "/service/config/import-config", tag = "service", request_body = ConfigBody,
     security(("login" = ["role:admin"])), responses((status = 201, body = ConfigAnswer)))]
 pub(super) async fn import_config(
@@ -86,7 +86,7 @@ pub(super) async fn import_config(
     Ok((StatusCode::CREATED, axum::Json(set_config(&app, &addresses, body, Existing::Kept).await?)))
 }
 
-/// Adds them, and sets those that are there already.
+/// Adds roles, users, external systems and scantypes, and overwrites existing ones.
 #[utoipa::path(put, path = "/service/config/import-config", tag = "service", request_body = ConfigBody,
     security(("login" = ["role:admin"])), responses((status = 200, body = ConfigAnswer)))]
 pub(super) async fn overwrite_config(
@@ -113,7 +113,7 @@ pub(super) struct WorkflowBody {
     workflow_definition: Given<String>,
 }
 
-/// Loads a workflow. Its label must be a new one. All that is wrong with it is told at once, with line and column.
+/// Loads a workflow. Its label must be new. All errors are reported at once, with line and column.
 #[utoipa::path(post, path = "/service/config/import-workflow", tag = "service", request_body = WorkflowBody,
     security(("login" = ["role:admin"])), responses((status = 201, body = Summary)))]
 pub(super) async fn import_workflow(

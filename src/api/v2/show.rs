@@ -17,7 +17,7 @@ use crate::study::record::{
     SubjectRecord, TransitionRecord,
 };
 
-/// Id, label and address.
+/// Id, label and URI.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Summary {
     #[schema(example = 1)]
@@ -28,7 +28,7 @@ pub(super) struct Summary {
     pub uri: String,
 }
 
-/// Id and address of something without a label.
+/// Id and URI of a resource without a label.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(super) struct Pointer {
     #[schema(example = 1)]
@@ -42,7 +42,7 @@ pub(super) struct ActionSummary {
     #[schema(example = 1)]
     pub id: i32,
     pub success: bool,
-    /// YAML: each transition that was tried, its condition and its value.
+    /// YAML: each transition that was evaluated, its condition and its value.
     pub return_value: Option<String>,
     #[schema(example = "/api/v2/actions/1")]
     pub uri: String,
@@ -103,7 +103,7 @@ pub(super) struct Cohort {
     #[schema(example = "/api/v2/cohorts/1")]
     pub uri: String,
     pub description: Option<String>,
-    /// By name of the external system.
+    /// By the name of the external system.
     pub external_urls: BTreeMap<String, String>,
     pub subjects: Vec<Summary>,
 }
@@ -123,14 +123,14 @@ pub(super) struct Subject {
     pub cohort: Summary,
     #[schema(example = "1950-02-03")]
     pub date_of_birth: Option<String>,
-    /// By name of the external system.
+    /// By the name of the external system.
     pub external_ids: BTreeMap<String, String>,
     pub experiments: Vec<Summary>,
-    /// When, by whom and why it was archived; null in use.
+    /// When, by whom and why it was archived; null if it is in use.
     pub archived: Option<Archived>,
 }
 
-/// Somebody took it out of sight.
+/// When, by whom and why it was archived.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Archived {
     pub at: Option<String>,
@@ -156,26 +156,27 @@ pub(super) struct Experiment {
     #[schema(example = "2024-03-01T10:00:00")]
     pub scandate: String,
     pub state: Summary,
-    /// Since when it is in its state.
+    /// When it entered its state.
     #[schema(example = "2024-03-02T08:00:00")]
     pub state_since: String,
     pub workflow: Pointer,
-    /// By name of the external system.
+    /// By the name of the external system.
     pub external_ids: BTreeMap<String, String>,
     /// Variables by name; values of any type.
     pub variable_map: BTreeMap<String, Value>,
-    /// When, by whom and why it was archived; null in use.
+    /// When, by whom and why it was archived; null if it is in use.
     pub archived: Option<Archived>,
-    /// Since when and why it does not move by itself: it made too many transitions within a minute. Null when it is not on hold.
+    /// Since when and why its automatic transitions are paused: it made too many within a minute. Null if it is not on
+    /// hold.
     pub held: Option<Held>,
 }
 
-/// A hold of an experiment.
+/// Why and since when an experiment is on hold.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Held {
     #[schema(example = "2024-03-02T08:00:00")]
     pub since: String,
-    #[schema(example = "It made 100 transitions by itself within a minute.")]
+    #[schema(example = "It made 100 automatic transitions within a minute.")]
     pub reason: String,
 }
 
@@ -187,15 +188,15 @@ pub(super) struct State {
     pub label: String,
     #[schema(example = "/api/v2/states/2")]
     pub uri: String,
-    /// Addresses of the callbacks, in their order.
+    /// URIs of the callbacks, in their order.
     #[schema(example = json!(["/api/v2/callbacks/1"]))]
     pub callbacks: Vec<String>,
     pub freetext: Option<String>,
     pub workflow: Summary,
     pub experiments: Vec<Summary>,
-    /// Address of the first callback, for the Python client.
+    /// URI of the first callback, for the Python client.
     pub callback: Option<String>,
-    /// Always null; the Python client asks for it.
+    /// Always null; required by the Python client.
     #[schema(value_type = Option<i32>)]
     pub lifespan: Option<i32>,
 }
@@ -210,7 +211,7 @@ pub(super) struct Transition {
     pub source_state: Summary,
     #[schema(example = "callbacks['count_scans'].result == 'success'")]
     pub condition: Option<String>,
-    /// The same, under the name that the Python client asks for.
+    /// The same value, under the name that the Python client uses.
     pub conditions: Option<String>,
 }
 
@@ -227,11 +228,11 @@ pub(super) struct Action {
     pub experiment: Summary,
     pub transition: Pointer,
     pub executions: Vec<Pointer>,
-    /// Whether all its callbacks were resolved and the next step was decided.
+    /// Whether all its callbacks were resolved and the next step was determined.
     pub success: bool,
-    /// YAML: each transition that was tried, its condition and its value.
+    /// YAML: each transition that was evaluated, its condition and its value.
     pub return_value: Option<String>,
-    /// The note of who moved it by hand.
+    /// The note of the user who moved it manually.
     pub freetext: Option<String>,
     #[schema(example = "2024-03-01T10:00:00")]
     pub start_time: String,
@@ -246,7 +247,7 @@ pub(super) struct Callback {
     pub state: Summary,
     #[schema(example = "count_scans")]
     pub label: String,
-    /// In the record of an execution: the newest thousand.
+    /// At most the newest 1000 in the record of an execution.
     pub executions: Vec<Pointer>,
     #[schema(example = "sleep")]
     pub function: String,
@@ -263,15 +264,15 @@ pub(super) struct Callback {
     pub condition: Option<String>,
     #[schema(example = 1)]
     pub id: i32,
-    /// How often a failed run is tried again.
+    /// Number of retries after a failed run.
     pub retries: i32,
-    /// Seconds before the first of them.
+    /// Seconds before the first retry.
     pub retry_delay: i32,
     /// YAML: variable → JSON pointer into the result values.
     pub variable_map: Option<String>,
 }
 
-/// Everything that a callback may want to know when it runs.
+/// All data that a callback may need when it runs.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Execution {
     #[schema(example = 1)]
@@ -283,12 +284,12 @@ pub(super) struct Execution {
     #[schema(example = "http://127.0.0.1:8000/actions/1")]
     pub web_uri: String,
     pub callback: Callback,
-    /// With the newest thousand of its subjects.
+    /// With at most the newest 1000 of its subjects.
     pub cohort: Cohort,
     pub subject: Subject,
     pub experiment: Experiment,
     pub action: Action,
-    /// Addresses by name.
+    /// URLs by name.
     pub external_systems: BTreeMap<String, String>,
     #[schema(example = "finished")]
     pub status: String,
@@ -296,9 +297,9 @@ pub(super) struct Execution {
     pub result: String,
     pub run_log: Option<String>,
     pub result_log: Option<String>,
-    /// The same, under the name that the Python client asks for.
+    /// The same value, under the name that the Python client uses.
     pub wait_log: Option<String>,
-    /// A text of JSON.
+    /// JSON text.
     #[schema(example = "{\"rating\": \"unsure\"}")]
     pub result_values: Option<String>,
     #[schema(example = "2024-03-01T10:00:00")]

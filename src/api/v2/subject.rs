@@ -18,14 +18,14 @@ use crate::http::needs::{SampleAdd, SampleDelete, SampleUpdate};
 use crate::study::link::{self, Linked};
 use crate::study::{Reference, listing, record};
 
-/// The ids that external systems have for a subject.
+/// The ids of a subject in external systems.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub(super) struct SubjectIds {
     #[schema(example = 1)]
     subject_id: i32,
     #[schema(example = "sub-01")]
     subject_label: String,
-    /// By name of the external system.
+    /// By the name of the external system.
     external_ids: record::BySystem,
 }
 
@@ -40,10 +40,10 @@ pub(super) struct SubjectFilter {
     /// Label, id or URI of the cohort.
     #[param(value_type = Option<String>)]
     cohort: Given<String>,
-    /// Part of the label, in upper or lower case.
+    /// Part of the label, case-insensitive.
     #[param(value_type = Option<String>)]
     label: Given<String>,
-    /// `true`: the archived ones in place of those in use.
+    /// `true`: archived rows instead of those in use.
     #[param(value_type = Option<bool>)]
     archived: Given<bool>,
 }
@@ -75,7 +75,7 @@ pub(super) async fn list_subjects(
     Ok(address.answer(&extent, SubjectList::new(addresses.summaries("subjects", listed.rows), &extent)))
 }
 
-/// Makes a subject in a cohort.
+/// Creates a subject in a cohort.
 #[utoipa::path(post, path = "/subjects", tag = "subjects", request_body = SubjectBody,
     security(("login" = ["sample_add"])), responses((status = 201, body = Subject)))]
 pub(super) async fn create_subject(
@@ -108,7 +108,7 @@ async fn show(app: &App, addresses: &Addresses, id: i32) -> Result<Single<Subjec
     Ok(Single(addresses.subject(record::subject(&snapshot, row).await?)))
 }
 
-/// Changes label, date of birth or cohort; what is left out stays.
+/// Changes label, date of birth or cohort. Omitted fields are unchanged.
 #[utoipa::path(put, path = "/subjects/{id}", tag = "subjects", params(("id" = i32, Path)), request_body = SubjectBody,
     security(("login" = ["sample_add"])), responses((status = 200, body = Subject)))]
 pub(super) async fn update_subject(
@@ -125,9 +125,9 @@ pub(super) async fn update_subject(
     show(&app, &addresses, id).await
 }
 
-/// Archives a subject with all its experiments: a mistake is taken out of sight, its history stays, its label is free again.
+/// Archives a subject with all its experiments: they are hidden, their history is kept and their labels can be reused.
 #[utoipa::path(delete, path = "/subjects/{id}", tag = "subjects", params(("id" = i32, Path), ReasonBody),
-    request_body(content = ReasonBody, description = "The reason, when it is not in the address"),
+    request_body(content = ReasonBody, description = "The reason, if it is not given in the query"),
     security(("login" = ["sample_delete"])), responses((status = 200, body = Subject)))]
 pub(super) async fn archive_subject(
     State(app): State<App>,
@@ -142,7 +142,7 @@ pub(super) async fn archive_subject(
     show(&app, &addresses, id).await
 }
 
-/// Brings an archived subject back. Its experiments stay archived until they are restored.
+/// Restores an archived subject. Its experiments stay archived until they are restored.
 #[utoipa::path(post, path = "/subjects/{id}/restore", tag = "subjects", params(("id" = i32, Path)),
     security(("login" = ["sample_delete"])), responses((status = 200, body = Subject)))]
 pub(super) async fn restore_subject(
@@ -166,7 +166,7 @@ fn ids_path(addresses: &Addresses, id: i32) -> String {
     addresses.path(&format!("/api/v2/subjects/{id}/external_ids"))
 }
 
-/// The ids that external systems have for a subject.
+/// The ids of a subject in external systems.
 #[utoipa::path(get, path = "/subjects/{id}/external_ids", tag = "subjects", params(("id" = i32, Path)),
     security(("login" = [])), responses((status = 200, body = SubjectIds)))]
 pub(super) async fn get_subject_ids(
@@ -177,7 +177,7 @@ pub(super) async fn get_subject_ids(
     ids(&app, id).await.map(Single)
 }
 
-/// Sets several of them at once.
+/// Sets the values for several external systems at once.
 #[utoipa::path(post, path = "/subjects/{id}/external_ids", tag = "subjects", params(("id" = i32, Path)),
     request_body = ExternalIdsBody, security(("login" = ["sample_update"])),
     responses((status = 201, body = SubjectIds)))]
@@ -192,7 +192,7 @@ pub(super) async fn set_subject_ids(
     Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
 }
 
-/// Sets one of them.
+/// Sets the value for one external system.
 #[utoipa::path(put, path = "/subjects/{id}/external_ids/{system_name}", tag = "subjects",
     params(("id" = i32, Path), ("system_name" = String, Path)), request_body = ExternalIdBody,
     security(("login" = ["sample_update"])), responses((status = 201, body = SubjectIds)))]
@@ -208,7 +208,7 @@ pub(super) async fn set_subject_id(
     Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
 }
 
-/// Takes one of them away.
+/// Deletes the value for one external system.
 #[utoipa::path(delete, path = "/subjects/{id}/external_ids/{system_name}", tag = "subjects",
     params(("id" = i32, Path), ("system_name" = String, Path)), security(("login" = ["sample_delete"])),
     responses((status = 200, body = SubjectIds)))]

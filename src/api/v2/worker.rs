@@ -22,11 +22,12 @@ use crate::study::{board, listing};
 use super::show::Pointer;
 
 fn not_yours() -> HttpError {
-    HttpError::Conflict("another worker has it, or it is over".to_owned())
+    HttpError::Conflict("claimed by another worker or already finished".to_owned())
 }
 
-/// Takes an attempt into the worker's hands; only one worker gets it. What is answered is all that a run needs. 409 when
-/// another one has it, or it is over. Good until the lease runs out; heartbeats renew it.
+/// Claims an attempt. Only one worker succeeds. The response contains everything needed to run it. Responds with 409 if
+/// it is claimed by another worker or already finished. The claim is valid until its lease expires; heartbeats renew
+/// it.
 #[utoipa::path(post, path = "/callback_executions/{id}/claim", tag = "workers", params(("id" = i32, Path)),
     request_body = WorkerBody, security(()), responses((status = 200, body = Object)))]
 pub(super) async fn claim_callback_execution(
@@ -40,7 +41,8 @@ pub(super) async fn claim_callback_execution(
     claimed.map(axum::Json).ok_or_else(not_yours)
 }
 
-/// Says that the worker is alive, with the log so far. 409: stop, it is not this worker's any more.
+/// Renews the lease of an attempt and stores the log so far. 409 means that the worker has lost the attempt and must
+/// stop.
 #[utoipa::path(post, path = "/callback_executions/{id}/heartbeat", tag = "workers", params(("id" = i32, Path)),
     request_body = WorkerBody, security(()), responses((status = 204)))]
 pub(super) async fn keep_callback_execution(
@@ -54,7 +56,7 @@ pub(super) async fn keep_callback_execution(
     kept.then_some(StatusCode::NO_CONTENT).ok_or_else(not_yours)
 }
 
-/// Says how the run ended. 409 when that comes too late: it changes nothing then.
+/// Reports the outcome of a run. Responds with 409, and changes nothing, if the report is too late.
 #[utoipa::path(post, path = "/callback_executions/{id}/report", tag = "workers", params(("id" = i32, Path)),
     request_body = EndBody, security(()), responses((status = 204)))]
 pub(super) async fn conclude_callback_execution(
@@ -68,7 +70,7 @@ pub(super) async fn conclude_callback_execution(
     taken.then_some(StatusCode::NO_CONTENT).ok_or_else(not_yours)
 }
 
-/// Gives an attempt back unfinished, for another one that costs none.
+/// Releases an unfinished attempt so that it can be retried without counting as a failure.
 #[utoipa::path(post, path = "/callback_executions/{id}/release", tag = "workers", params(("id" = i32, Path)),
     request_body = ReleaseBody, security(()), responses((status = 204)))]
 pub(super) async fn release_callback_execution(
@@ -87,7 +89,7 @@ pub(super) async fn release_callback_execution(
 pub(super) struct WorkerSummary {
     #[schema(example = "node7:4711:0a1b2c3d")]
     name: String,
-    /// `embedded` in a server, on the `database` beside one, or from the `broker`.
+    /// `embedded` in a server, or separate, using the `database` or the `broker`.
     #[schema(example = "broker")]
     kind: String,
     queues: Vec<String>,
@@ -97,20 +99,20 @@ pub(super) struct WorkerSummary {
     started_at: String,
     seen_at: String,
     stopped_at: Option<String>,
-    /// It has stopped, or nothing was heard of it for a minute.
+    /// The worker has stopped, or has not reported for a minute.
     is_gone: bool,
     /// The callback executions that it runs.
     running: Vec<Pointer>,
 }
 
-/// All of them.
+/// A list of workers.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WorkerList {
     workers: Vec<WorkerSummary>,
     count: usize,
 }
 
-/// The workers that were heard of in the last day, and those that run something.
+/// Workers that reported in the last 24 hours or are running a callback.
 #[utoipa::path(get, path = "/workers", tag = "workers", security(("login" = ["action_update"])),
     responses((status = 200, body = WorkerList)))]
 pub(super) async fn list_workers(
@@ -136,21 +138,21 @@ pub(super) async fn list_workers(
     Ok(axum::Json(WorkerList { count: workers.len(), workers }))
 }
 
-/// A message that the broker could not deliver, or that no worker could read.
+/// A message that the broker could not deliver or that no worker could read.
 #[derive(Serialize, ToSchema)]
 pub(super) struct DeadLetter {
     #[schema(example = 1)]
     id: i32,
     at: String,
-    /// Where it died.
+    /// The queue of the undeliverable message.
     #[schema(example = "studygovernor.queue.default")]
     queue: String,
-    /// In the words of the broker.
+    /// The reason given by the broker.
     #[schema(example = "rejected")]
     reason: String,
     execution: Option<Pointer>,
     attempt: Option<i32>,
-    /// What can be read of it, without its secret.
+    /// The readable part of the message, without its secret.
     body: String,
 }
 
@@ -158,7 +160,7 @@ list_of! {
     DeadLetterList { dead_letters: DeadLetter }
 }
 
-/// Messages that came to nothing. What they were about is not lost: a callback that nobody takes is sent again.
+/// Undeliverable messages. No work is lost: a callback that is not claimed is published again.
 #[utoipa::path(get, path = "/dead_letters", tag = "workers", params(WindowQuery),
     security(("login" = ["action_update"])), responses((status = 200, body = DeadLetterList)))]
 pub(super) async fn list_dead_letters(

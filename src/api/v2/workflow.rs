@@ -18,14 +18,14 @@ use crate::http::{HttpError, draw_workflow};
 use crate::study::listing::{self, Named};
 use crate::study::{Reference, record};
 
-/// A workflow as a graph, with the number of experiments in each state and where each box and arrow goes in a picture.
+/// A workflow as a graph, with the number of experiments in each state and a layout to draw it.
 #[derive(Serialize, ToSchema)]
 pub(super) struct WorkflowGraph {
     workflow: Summary,
     /// Pixels.
     width: f64,
     height: f64,
-    /// Experiments in it.
+    /// Number of experiments that follow it.
     experiments: u64,
     states: Vec<GraphState>,
     transitions: Vec<GraphTransition>,
@@ -40,13 +40,13 @@ pub(super) struct GraphState {
     #[schema(example = "/api/v2/states/2")]
     uri: String,
     freetext: Option<String>,
-    /// `root`, `automatic` (has callbacks), `manual` (waits for a person) or `end`.
+    /// `root`, `automatic` (has callbacks), `manual` (requires a manual decision) or `end`.
     #[schema(example = "automatic")]
     kind: String,
-    /// Experiments that are in it now.
+    /// Number of experiments that are currently in it.
     #[schema(example = 12)]
     experiments: u64,
-    /// Middle of its box.
+    /// Centre of its box.
     x: f64,
     y: f64,
     width: f64,
@@ -268,7 +268,7 @@ pub(super) async fn get_workflow_graph(
     }))
 }
 
-/// The same as a picture.
+/// The graph of a workflow as an image.
 #[utoipa::path(get, path = "/workflows/{id}/graph.svg", tag = "workflows", params(("id" = i32, Path)),
     security(("login" = [])),
     responses((status = 200, description = "SVG", content_type = "image/svg+xml", body = String)))]

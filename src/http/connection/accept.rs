@@ -54,7 +54,7 @@ fn raise_file_limit() -> usize {
     if wanted > current {
         match setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum: limit.maximum }) {
             Ok(()) => return usize::try_from(wanted).unwrap_or(usize::MAX),
-            Err(error) => warn!(%error, "the limit of open files cannot be raised"),
+            Err(error) => warn!(%error, "raising the open file limit failed"),
         }
     }
     usize::try_from(current).unwrap_or(usize::MAX)
@@ -103,7 +103,7 @@ pub async fn serve(listener: TcpListener, service: Router, how: Serving, stop: i
                 }
                 Err(error) => {
                     // Of a client that has gone already, or no file is left.
-                    debug!(%error, "a connection was not accepted");
+                    debug!(%error, "accepting a connection failed");
                     if !is_of_client(&error) {
                         table.make_room();
                         sleep(Duration::from_millis(20)).await;
@@ -135,11 +135,11 @@ fn is_of_client(error: &std::io::Error) -> bool {
 async fn drain(table: &Table, limit: Duration) {
     let end = Instant::now() + limit;
     if table.count() > 0 {
-        info!(connections = table.count(), "finishing the requests that have begun");
+        info!(connections = table.count(), "waiting for open requests to finish");
     }
     while table.count() > 0 {
         if Instant::now() >= end {
-            warn!(connections = table.count(), "some requests did not end in time and are cut off");
+            warn!(connections = table.count(), "aborting requests that did not finish in time");
             return;
         }
         table.close_overdue(true);
@@ -171,7 +171,7 @@ async fn answer(
             taken = take_header(&mut stream) => match taken {
                 Ok(client) => peer = client.unwrap_or(peer),
                 Err(error) => {
-                    debug!(%error, %peer, "a connection was closed");
+                    debug!(%error, %peer, "connection closed");
                     return;
                 }
             },
@@ -193,12 +193,12 @@ async fn answer(
         tokio::select! {
             outcome = serving.as_mut() => {
                 if let Err(error) = outcome {
-                    debug!(%error, %peer, "a connection ended");
+                    debug!(%error, %peer, "connection ended");
                 }
                 return;
             }
             () = connection.end.notified() => {
-                debug!(%peer, "a connection was closed: it used up its time, or its place was needed");
+                debug!(%peer, "connection closed: it exceeded its time limit, or the connection limit was reached");
                 return;
             }
             _ = stop.changed(), if !is_stopping => {

@@ -44,7 +44,7 @@ pub(super) async fn take_header(stream: &mut TcpStream) -> Result<Option<SocketA
             return first(&line[..end]);
         }
         if bytes.starts_with(FIRST_WORD) && length == LONGEST_LINE {
-            return Err(wrong("a line of the PROXY protocol has no end"));
+            return Err(wrong("PROXY protocol line is not terminated"));
         }
         // The rest is on its way.
         sleep(Duration::from_millis(5)).await;
@@ -57,17 +57,15 @@ fn wrong(problem: &str) -> Error {
 
 /// `PROXY TCP4 192.0.2.7 192.0.2.1 5678 443`
 fn first(line: &[u8]) -> Result<Option<SocketAddr>> {
-    let line = std::str::from_utf8(line).map_err(|_| wrong("a line of the PROXY protocol is no text"))?;
+    let line = std::str::from_utf8(line).map_err(|_| wrong("PROXY protocol line is not text"))?;
     let words: Vec<&str> = line.split(' ').collect();
     match words.as_slice() {
         [_, "UNKNOWN", ..] => Ok(None),
         [_, "TCP4" | "TCP6", source, _, port, _] => {
             let address = source.parse::<IpAddr>().ok().zip(port.parse::<u16>().ok());
-            address
-                .map(|address| Some(SocketAddr::from(address)))
-                .ok_or_else(|| wrong("a line of the PROXY protocol is wrong"))
+            address.map(|address| Some(SocketAddr::from(address))).ok_or_else(|| wrong("invalid PROXY protocol line"))
         }
-        _ => Err(wrong("a line of the PROXY protocol is wrong")),
+        _ => Err(wrong("invalid PROXY protocol line")),
     }
 }
 
@@ -76,7 +74,7 @@ async fn take_second(stream: &mut TcpStream) -> Result<Option<SocketAddr>> {
     stream.read_exact(&mut head).await?;
     let length = usize::from(u16::from_be_bytes([head[14], head[15]]));
     if length > LONGEST_HEADER {
-        return Err(wrong("a header of the PROXY protocol is too long"));
+        return Err(wrong("PROXY protocol header is too long"));
     }
     let mut rest = vec![0; length];
     stream.read_exact(&mut rest).await?;
@@ -91,16 +89,16 @@ fn second(command: u8, family: u8, addresses: &[u8]) -> Result<Option<SocketAddr
                 let ip = Ipv4Addr::new(*a, *b, *c, *d);
                 Ok(Some(SocketAddr::new(ip.into(), u16::from_be_bytes([*high, *low]))))
             }
-            _ => Err(wrong("a header of the PROXY protocol is too short")),
+            _ => Err(wrong("PROXY protocol header is too short")),
         },
         (0x21, 2) => {
             let source = addresses.first_chunk::<16>().zip(addresses.get(32..34));
-            let (ip, port) = source.ok_or_else(|| wrong("a header of the PROXY protocol is too short"))?;
+            let (ip, port) = source.ok_or_else(|| wrong("PROXY protocol header is too short"))?;
             Ok(Some(SocketAddr::new(Ipv6Addr::from(*ip).into(), u16::from_be_bytes([port[0], port[1]]))))
         }
         // LOCAL (0x20): the proxy itself asks. Or a client without an address of the internet.
         (0x20 | 0x21, _) => Ok(None),
-        _ => Err(wrong("a header of the PROXY protocol is of another version")),
+        _ => Err(wrong("unsupported PROXY protocol version")),
     }
 }
 

@@ -36,7 +36,7 @@ impl Stream {
         }
         let unread = self.unread.get_or_insert_with(|| Box::pin(sleep(UNREAD)));
         ready!(unread.as_mut().poll(context));
-        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read its answer")))
+        Poll::Ready(Err(Error::new(ErrorKind::TimedOut, "the client does not read the response")))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::study::visible;
 /// Which rows of a list, in the order of the list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Window {
-    /// Rows to leave out at the beginning.
+    /// Number of rows to skip.
     pub offset: u64,
     /// Rows at most; all when it is none.
     pub limit: Option<u64>,
