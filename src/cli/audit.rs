@@ -9,35 +9,35 @@ use crate::audit::{self, Event, Head, Key};
 use super::console::{err, out};
 use super::{Failure, connected_app, started_app};
 
-/// Check the audit trail
+/// Verify the audit log
 #[derive(Subcommand)]
 pub(super) enum Audit {
     Verify(Verify),
     Seal(Seal),
 }
 
-/// Find changed, missing and forged rows of the audit trail
+/// Find changed, missing and forged rows of the audit log
 ///
-/// It only reads. Each event is signed with the server's SECRET_KEY and chained to the one before it by a hash. Prints the number of events
-/// and the head of the chain; keep the head elsewhere from time to time: with --head the command also finds that the end was cut off. Exits
-/// with 1 when something is wrong.
+/// Read-only. Each event is signed with the server's SECRET_KEY and chained to the previous one by a hash. Prints the
+/// number of events and the head of the chain. Store the head elsewhere from time to time: with --head the command also
+/// detects that the end of the log was removed. Exits with 1 if any error is found.
 #[derive(Args)]
 pub(super) struct Verify {
-    /// A head that was printed before (NUMBER:HASH)
+    /// A head that was printed earlier (NUMBER:HASH)
     #[arg(long, value_name = "HEAD")]
     head: Option<Head>,
-    /// File with a SECRET_KEY that was used before the present one; may be given more than once
+    /// File with a previous SECRET_KEY; can be given several times
     #[arg(long = "old-key", value_name = "FILE")]
     old_keys: Vec<PathBuf>,
 }
 
 /// Seal events again after seals were removed
 ///
-/// Running servers seal events by themselves. They stop when seals are missing that later events refer to, since sealing again would hide
-/// that. Look at what `audit verify` reports first; it goes on reporting it afterwards.
+/// Running servers seal events automatically. They stop if seals are missing that later events refer to, because
+/// sealing again would hide the loss. Run `audit verify` first; it continues to report the loss afterwards.
 #[derive(Args)]
 pub(super) struct Seal {
-    /// Why this is right; it becomes an event of the audit trail
+    /// Reason, recorded as an event in the audit log
     #[arg(long)]
     reason: String,
 }
@@ -59,7 +59,7 @@ impl Seal {
         let app = started_app().await?;
         let database = app.engine.database();
         let transaction = database.begin().await.map_err(Failure::because)?;
-        let event = Event::of("seal", "audit_trail", "audit trail").because(&self.reason);
+        let event = Event::of("seal", "audit_trail", "audit log").because(&self.reason);
         audit::record(&*transaction, event).await.map_err(Failure::because)?;
         transaction.commit().await.map_err(Failure::because)?;
         let sealed = audit::seal_again(database).await.map_err(Failure::because)?;
@@ -81,12 +81,12 @@ impl Verify {
         let database = app.engine.database();
         let verified = audit::verify(database, self.head.as_ref(), &old).await.map_err(Failure::because)?;
         for wrong in &verified.wrong {
-            err(&format!("wrong: {wrong}"));
+            err(&format!("error: {wrong}"));
         }
         match verified.unsealed.as_slice() {
             [] => {}
             [first, ..] => err(&format!(
-                "{} events are not sealed yet, the first is event {first}; a running server seals them",
+                "{} events are not sealed yet, starting with event {first}; a running server seals them",
                 verified.unsealed.len()
             )),
         }
@@ -96,8 +96,8 @@ impl Verify {
         }
         match verified.wrong.len() {
             0 => Ok(()),
-            1 => Err(Failure::Failed("the audit trail was changed at one place".to_owned())),
-            count => Err(Failure::Failed(format!("the audit trail was changed at {count} places"))),
+            1 => Err(Failure::Failed("the audit log was changed in one place".to_owned())),
+            count => Err(Failure::Failed(format!("the audit log was changed in {count} places"))),
         }
     }
 }

@@ -9,18 +9,19 @@ use crate::worker::run_by_hand;
 use super::console::{err, out};
 use super::{Failure, working_directory};
 
-/// Look after single callbacks
+/// Manage individual callbacks
 #[derive(Subcommand)]
 pub(super) enum Callback {
-    /// Run one callback execution here, by hand, and report how it ended
+    /// Run one callback execution locally and report its result
     ///
-    /// Asks with the secret of the attempt, or else with the login that ~/.netrc (or $NETRC) has for the host of the server,
-    /// which needs the permission action_update. The log goes to stderr, the result values to stdout; the exit code is 1 when
-    /// the run has failed.
+    /// Authenticates with the secret of the attempt, or with the login for the host of the server in ~/.netrc (or
+    /// $NETRC), which requires the permission action_update. Writes the log to stderr and the result values to stdout.
+    /// Exits with 1 if the run has failed.
     Run {
-        /// Address of the execution, http://…/api/v2/callback_executions/7
+        /// URL of the execution, http://…/api/v2/callback_executions/7
         url: String,
-        /// Secret of the attempt. Better in STUDYGOV_CALLBACK_SECRET: others on this machine see arguments
+        /// Secret of the attempt. Prefer STUDYGOV_CALLBACK_SECRET: other users of this machine can see command-line
+        /// arguments
         #[arg(long, env = "STUDYGOV_CALLBACK_SECRET", hide_env_values = true)]
         secret: Option<String>,
     },
@@ -34,7 +35,7 @@ impl Callback {
         // Version 1 has no nested record.
         let url = url.replace("/api/v1/", "/api/v2/");
         let address = url::Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let address = address.ok_or_else(|| Failure::Usage(format!("'{url}' is no address")))?;
+        let address = address.ok_or_else(|| Failure::Usage(format!("'{url}' is not a valid URL")))?;
         let directory = working_directory()?;
         let settings = WorkSettings::read(&Environment::load(&directory)?, &directory)?;
         let workplace = Workplace::new(&settings);

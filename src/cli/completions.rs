@@ -7,16 +7,16 @@ use clap_complete::Shell;
 
 use super::{Arguments, Failure};
 
-/// Print the completions of a shell: bash, zsh, fish, elvish or powershell
+/// Print the completion script for a shell: bash, zsh, fish, elvish or powershell
 #[derive(Args)]
 pub(super) struct Completions {
     shell: Shell,
 }
 
-/// Write the manual pages into a folder: studygovernor.1 and one page for each subcommand
+/// Write the manual pages to a folder: studygovernor.1 and one page for each subcommand
 #[derive(Args)]
 pub(super) struct Manual {
-    /// The folder; it must exist
+    /// Existing folder
     folder: PathBuf,
 }
 
@@ -32,6 +32,6 @@ impl Manual {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let folder = self.folder.display();
         clap_mangen::generate_to(Arguments::command(), &self.folder)
-            .map_err(|error| Failure::Failed(format!("cannot write the manual into {folder}: {error}")))
+            .map_err(|error| Failure::Failed(format!("cannot write the manual to {folder}: {error}")))
     }
 }

@@ -13,27 +13,27 @@ use super::{Failure, connected_app};
 /// Migrate, back up and empty the database
 #[derive(Subcommand)]
 pub(super) enum Db {
-    /// Bring the tables up to date (the server does this by itself at its start)
+    /// Apply pending migrations (the server does this automatically at startup)
     Migrate,
-    /// Say which migrations are applied; exit code 1 when some are not
+    /// List the migrations and whether they are applied; exits with 1 if any is pending
     Status,
     Backup(Backup),
     Clean(Clean),
 }
 
-/// Copy the embedded SQLite database into a new file, also while a server runs
+/// Copy the embedded SQLite database to a new file, even while a server is running
 ///
-/// The copy is of one moment, and whole. For PostgreSQL and MariaDB use pg_dump or mariadb-dump, see docs/guide/backup.md.
+/// The copy is a consistent snapshot. For PostgreSQL and MariaDB use pg_dump or mariadb-dump, see docs/guide/backup.md.
 #[derive(Args)]
 pub(super) struct Backup {
-    /// The new file; only its owner can read it
+    /// The new file, readable only by its owner
     file: PathBuf,
 }
 
-/// Take all tables away, with everything in them
+/// Drop all tables and their data
 #[derive(Args)]
 pub(super) struct Clean {
-    /// Really do it: everything is lost
+    /// Confirm; all data will be lost
     #[arg(long)]
     yes: bool,
 }
@@ -77,11 +77,11 @@ impl Backup {
             DatabaseKind::Mysql => Some("mariadb-dump --single-transaction"),
         };
         if let Some(tool) = tool {
-            return Err(Failure::Usage(format!("this copies an SQLite database; use {tool} for this one")));
+            return Err(Failure::Usage(format!("only SQLite databases can be copied; use {tool} for this one")));
         }
         let shown = self.file.display();
         let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("cannot write {shown}: {error}"));
-        let Some(name) = self.file.to_str() else { return Err(failed(&"its name is not Unicode")) };
+        let Some(name) = self.file.to_str() else { return Err(failed(&"the file name is not valid UTF-8")) };
         // Made first, for its owner alone; SQLite writes into a file that is there when it is empty.
         let mut options = std::fs::OpenOptions::new();
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
@@ -91,7 +91,7 @@ impl Backup {
             drop(std::fs::remove_file(&self.file));
             return Err(failed(&error));
         }
-        err(&format!("{} was copied into {shown}", app.settings.database.shown()));
+        err(&format!("copied {} to {shown}", app.settings.database.shown()));
         Ok(())
     }
 }
@@ -101,10 +101,10 @@ impl Clean {
         let app = connected_app().await?;
         let shown = app.settings.database.shown();
         if !self.yes {
-            return Err(Failure::Usage(format!("this takes everything out of {shown}; say --yes to do it")));
+            return Err(Failure::Usage(format!("this deletes all data in {shown}; use --yes to confirm")));
         }
         app.engine.database().clean().await.map_err(Failure::because)?;
-        err(&format!("{shown} is empty now"));
+        err(&format!("{shown} is now empty"));
         Ok(())
     }
 }

@@ -18,19 +18,20 @@ use crate::workflow;
 use super::console::{err, progress};
 use super::{Failure, serve, settings, working_directory};
 
-/// Run the server with an example study: 16 people, 32 sessions of a real data set, a quality-control workflow
+/// Run the server with an example study: a real dataset of 16 participants and 32 sessions, in a quality-control
+/// workflow
 ///
-/// Everything is kept in one folder; deleting it is forgetting it. Log in as admin with the password admin, unless
-/// STUDYGOV_ADMIN_USERNAME and STUDYGOV_ADMIN_PASSWORD say otherwise.
+/// All data is stored in one folder, which can be deleted to remove the study. Log in as admin with the password admin,
+/// unless STUDYGOV_ADMIN_USERNAME and STUDYGOV_ADMIN_PASSWORD are set.
 #[derive(Args)]
 pub(super) struct Demo {
-    /// The folder for the example study
+    /// Folder for the example study
     #[arg(long, default_value = "demo")]
     home: PathBuf,
-    /// Prepare the folder and end, instead of serving
+    /// Prepare the folder and exit without starting the server
     #[arg(long)]
     prepare_only: bool,
-    /// Load the example into the study of the settings, with its files in the project home, and end
+    /// Load the example into the configured study, with its files in the project home, and exit
     #[arg(long, conflicts_with_all = ["home", "prepare_only"])]
     load: bool,
 }
@@ -118,7 +119,7 @@ async fn prepare(settings: &Settings, home: &Path) -> Result<(), Failure> {
     let checked = workflow::check(&text, &FUNCTIONS);
     let Some(definition) = checked.definition else {
         return Err(Failure::Failed(format!(
-            "{} has errors; `studygovernor workflow check` shows them",
+            "{} has errors; run `studygovernor workflow check` to list them",
             file.display()
         )));
     };
@@ -139,7 +140,7 @@ async fn prepare(settings: &Settings, home: &Path) -> Result<(), Failure> {
     bar.finish_and_clear();
     let summary = summary.map_err(Failure::because)?;
     err(&format!(
-        "The example study is in {}: {} sessions added, {} were there.",
+        "The example study is in {}: {} sessions added, {} already present.",
         home.display(),
         summary.experiments,
         summary.known

@@ -7,10 +7,10 @@ use clap::Args;
 use super::console::out;
 use super::{Failure, settings};
 
-/// Ask a running server whether it can work; exit code 1 when it cannot
+/// Check whether a running server is ready; exits with 1 if it is not
 #[derive(Args)]
 pub(super) struct Health {
-    /// Address of the server [default: STUDYGOV_HOST and STUDYGOV_PORT of this machine]
+    /// URL of the server [default: STUDYGOV_HOST and STUDYGOV_PORT on this machine]
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 }
@@ -27,13 +27,13 @@ impl Health {
         let url = format!("{base}/-/ready");
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().map_err(Failure::because)?;
         let answer = client.get(&url).send().await.map_err(|error| {
-            let reason = if error.is_builder() { "this is not an address" } else { "nobody answers" };
+            let reason = if error.is_builder() { "not a valid URL" } else { "no response" };
             Failure::Failed(format!("{url}: {reason}"))
         })?;
         if answer.status().is_success() {
             out("ready");
             return Ok(());
         }
-        Err(Failure::Failed(format!("{url} answers {}", answer.status())))
+        Err(Failure::Failed(format!("{url} returned {}", answer.status())))
     }
 }

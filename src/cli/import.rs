@@ -14,7 +14,7 @@ use crate::workflow::yaml;
 use super::console::{err, out, progress};
 use super::{Failure, started_app};
 
-/// Bring subjects, experiments and configurations in
+/// Import subjects, experiments and configuration
 #[derive(Subcommand)]
 pub(super) enum Import {
     Bids(Bids),
@@ -22,17 +22,17 @@ pub(super) enum Import {
     Config(Config),
 }
 
-/// Bring in roles, users, external systems and scantypes from a configuration file
+/// Import roles, users, external systems and scantypes from a configuration file
 ///
-/// Shows the plan. What is there already is left as it is, unless --overwrite says otherwise.
+/// Shows the planned changes. Existing entries are left unchanged unless --overwrite is given.
 #[derive(Args)]
 pub(super) struct Config {
-    /// The configuration (YAML with roles, users, external_systems, scantypes)
+    /// Configuration file (YAML with roles, users, external_systems, scantypes)
     file: PathBuf,
-    /// Set what is there already to what the file says
+    /// Overwrite existing entries
     #[arg(long)]
     overwrite: bool,
-    /// Apply the plan; without this it is only shown
+    /// Apply the planned changes instead of only showing them
     #[arg(long)]
     apply: bool,
 }
@@ -55,14 +55,14 @@ impl Config {
         let plan = import::plan_configuration(database, accounts, &configuration, existing, now);
         let plan = plan.await.map_err(Failure::because)?;
         if plan.is_empty() {
-            err("everything in it is there already");
+            err("nothing to change");
             return Ok(());
         }
         for change in &plan {
             out(&change.to_string());
         }
         if !self.apply {
-            err("this is the plan; --apply does it");
+            err("dry run; use --apply to make these changes");
             return Ok(());
         }
         let done = import::configure(database, accounts, &configuration, existing, now);
@@ -77,50 +77,49 @@ struct Common {
     /// Label or id of the workflow that the experiments follow [default: the newest]
     #[arg(long, value_name = "LABEL")]
     workflow: Option<String>,
-    /// Date of birth of subjects whose own is not known (YYYY-MM-DD)
+    /// Date of birth of subjects without a known date of birth (YYYY-MM-DD)
     #[arg(long, value_name = "DATE", value_parser = limits::date)]
     date_of_birth_default: Option<NaiveDate>,
-    /// Say what would be done, and keep nothing of it
+    /// Show what would be imported without writing anything
     #[arg(long)]
     dry_run: bool,
-    /// Bring in the good rows although there are bad ones
+    /// Import valid rows even if some rows are invalid
     #[arg(long)]
     skip_bad_rows: bool,
 }
 
-/// Bring in a BIDS data set: a subject for each sub- folder, an experiment for each ses- folder
+/// Import a BIDS dataset: a subject for each sub- folder, an experiment for each ses- folder
 ///
-/// The scan date is the earliest acq_time of the session; without one, the earliest date of the subject's other
-/// sessions. The date of birth is 1 January of the year of the first scan minus the age. Columns of
-/// participants.tsv and sessions.tsv become variables. Experiments that are stored already are left as they are, and
-/// differences are reported.
+/// The scan date is the earliest acq_time of the session or, if there is none, the earliest date of the subject's other
+/// sessions. The date of birth is 1 January of the year of the first scan minus the age. Columns of participants.tsv
+/// and sessions.tsv become variables. Existing experiments are left unchanged, and differences are reported.
 #[derive(Args)]
 pub(super) struct Bids {
-    /// The folder of the data set
+    /// Folder of the dataset
     folder: PathBuf,
-    /// Label of the cohort, made when it is not there
+    /// Label of the cohort; created if it does not exist
     #[arg(long, value_name = "LABEL", value_parser = label)]
     cohort: Label,
-    /// Scan date of sessions for which none can be found (YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS)
+    /// Scan date of sessions without a known scan date (YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS)
     #[arg(long, value_name = "DATE", value_parser = limits::moment)]
     scan_date_default: Option<NaiveDateTime>,
     #[command(flatten)]
     common: Common,
 }
 
-/// Bring in a table with a row for each experiment
+/// Import a table with one row per experiment
 ///
 /// Columns: subject, date_of_birth, experiment, scan_date; optional cohort, workflow; any number of var:NAME
-/// (variables) and id:SYSTEM (ids of the experiment in external systems). Nothing is written when a row is bad.
-/// Experiments that are stored already are left as they are, and differences are reported.
+/// (variables) and id:SYSTEM (ids of the experiment in external systems). If any row is invalid, nothing is written.
+/// Existing experiments are left unchanged, and differences are reported.
 #[derive(Args)]
 pub(super) struct Csv {
-    /// The table, in UTF-8 or UTF-16; commas, semicolons and tabs are recognised in the header, or named by a line sep=;
+    /// Table in UTF-8 or UTF-16. Commas, semicolons and tabs are detected from the header or specified by a line sep=;
     file: PathBuf,
-    /// Label of the cohort of rows that do not name one
+    /// Cohort label for rows without one
     #[arg(long, value_name = "LABEL", value_parser = label)]
     cohort: Option<Label>,
-    /// The character between cells, when it is another one
+    /// Cell delimiter, if it is another character
     #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
     delimiter: Option<u8>,
     #[command(flatten)]
@@ -135,7 +134,7 @@ fn delimiter(text: &str) -> Result<u8, String> {
     match text.as_bytes() {
         [one] => Ok(*one),
         _ if text == "\\t" => Ok(b'\t'),
-        _ => Err("this is not one character".to_owned()),
+        _ => Err("must be a single character".to_owned()),
     }
 }
 
@@ -194,8 +193,8 @@ fn refuse(problems: usize, common: &Common) -> Result<(), Failure> {
     if problems == 0 || common.skip_bad_rows {
         return Ok(());
     }
-    let are = if problems == 1 { "There is 1 problem".to_owned() } else { format!("There are {problems} problems") };
-    Err(Failure::Failed(format!("{are}, so nothing was written (--skip-bad-rows leaves these rows out)")))
+    let are = if problems == 1 { "1 problem".to_owned() } else { format!("{problems} problems") };
+    Err(Failure::Failed(format!("{are} found; nothing was imported (use --skip-bad-rows to skip invalid rows)")))
 }
 
 /// Says what was written and what was not.
@@ -205,22 +204,20 @@ fn report(summary: &Summary, dry_run: bool) -> Result<(), Failure> {
     }
     if !summary.differences.is_empty() {
         let count = summary.differences.len();
-        err(&format!("note: {count} values differ from what is stored; an import leaves what is stored as it is"));
+        err(&format!("note: {count} values differ from the stored ones; an import does not change stored values"));
     }
     for problem in &summary.failed {
         err(&problem.to_string());
     }
     let verb = if dry_run { "would be added" } else { "added" };
     out(&format!(
-        "{verb}: {} cohorts, {} subjects, {} experiments, {} scans; {} experiments were there already",
+        "{verb}: {} cohorts, {} subjects, {} experiments, {} scans; {} experiments already exist",
         summary.cohorts, summary.subjects, summary.experiments, summary.scans, summary.known
     ));
     match &summary.stopped {
-        Some(problem) => {
-            Err(Failure::Failed(format!("stopped at {problem}; the same import again goes on from there")))
-        }
+        Some(problem) => Err(Failure::Failed(format!("stopped at {problem}; run the same import again to continue"))),
         None if !summary.failed.is_empty() => {
-            Err(Failure::Failed(format!("the database refused {} experiments", summary.failed.len())))
+            Err(Failure::Failed(format!("the database rejected {} experiments", summary.failed.len())))
         }
         None => Ok(()),
     }

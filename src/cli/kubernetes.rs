@@ -19,28 +19,28 @@ pub(super) enum Kubernetes {
     MakeSecrets(MakeSecrets),
 }
 
-/// Create a Secret with random values once, and never change what is in it
+/// Create a Secret with random values, without changing existing values
 ///
-/// Run by a Job of the chart with a service account that may create, get and patch Secrets. A Secret that exists keeps all its values;
-/// keys that it lacks are added. Each value is 32 random bytes, as 43 letters, digits, - and _.
+/// Run by a Job of the chart with a service account that may create, get and patch Secrets. An existing Secret keeps
+/// all its values; missing keys are added. Each value is 32 random bytes, encoded as 43 letters, digits, - and _.
 #[derive(Args)]
 pub(super) struct MakeSecrets {
     /// Name of the Secret
     #[arg(long)]
     name: String,
-    /// Keys that it must have, with commas between them
+    /// Required keys, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
     keys: Vec<String>,
-    /// Label for a Secret that is created, as app=studygovernor; may be given more than once
+    /// Label for a newly created Secret, for example app=studygovernor; can be given several times
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// Namespace of the Secret [default: that of the pod]
+    /// Namespace of the Secret [default: the namespace of the pod]
     #[arg(long)]
     namespace: Option<String>,
     /// Folder with the token, the namespace and the certificate authority of the pod
     #[arg(long, value_name = "DIR", default_value = "/var/run/secrets/kubernetes.io/serviceaccount")]
     service_account: PathBuf,
-    /// Address of the API server [default: from KUBERNETES_SERVICE_HOST and _PORT]
+    /// URL of the API server [default: from KUBERNETES_SERVICE_HOST and _PORT]
     #[arg(long, value_name = "URL")]
     api_server: Option<String>,
 }
@@ -108,7 +108,7 @@ impl MakeSecrets {
                 _ => return Err(refused("change", &self.name, patched).await),
             }
         }
-        Err(Failure::Failed(format!("Secret {} was changed by others ten times in a row", self.name)))
+        Err(Failure::Failed(format!("Secret {} was changed concurrently ten times in a row", self.name)))
     }
 
     fn labels(&self) -> Result<BTreeMap<&str, &str>, Failure> {
@@ -169,9 +169,9 @@ fn in_cluster_server() -> Result<String, Failure> {
             let host = if host.contains(':') { format!("[{host}]") } else { host };
             Ok(format!("https://{host}:{}", port.unwrap_or_else(|| "443".to_owned())))
         }
-        _ => Err(Failure::Usage(
-            "KUBERNETES_SERVICE_HOST is not set: run this in a pod, or give --api-server".to_owned(),
-        )),
+        _ => {
+            Err(Failure::Usage("KUBERNETES_SERVICE_HOST is not set: run this in a pod, or use --api-server".to_owned()))
+        }
     }
 }
 

@@ -80,7 +80,7 @@ fn write(waiting: &Receiver<Piece>, lost: &AtomicU64, mut output: impl Write) {
             Piece::Line(line) => {
                 let count = lost.swap(0, Ordering::Relaxed);
                 if count > 0 {
-                    let said = format!("{count} lines of the log are lost: they were not read in time\n");
+                    let said = format!("{count} log lines were dropped: the output was not read in time\n");
                     if output.write_all(said.as_bytes()).is_err() {
                         // It is said with the next line.
                         lost.fetch_add(count, Ordering::Relaxed);
@@ -166,9 +166,6 @@ mod tests {
         log.finish();
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert!(!text.contains("line 0\n") && text.contains("line 9\n"), "the first line met the error");
-        assert!(
-            text.contains("lines of the log are lost") && !text.contains("line 4195\n"),
-            "the last ones had no room"
-        );
+        assert!(text.contains("log lines were dropped") && !text.contains("line 4195\n"), "the last ones had no room");
     }
 }

@@ -101,7 +101,8 @@ pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
     let arguments = Arguments::parse();
     let log = log::start();
     if let Some(error) = unsealed {
-        tracing::warn!(%error, "the secrets of the environment stay where programs of the same user can read them");
+        tracing::warn!(%error, "secrets cannot be removed from the environment of this process; other programs of the \
+            same user can read them");
     }
     // One TLS provider for all of the program; a second start of it would be the only error.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -121,7 +122,7 @@ pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
         Ok(()) => match console::lost() {
             None => ExitCode::SUCCESS,
             Some(reason) => {
-                err(&format!("error: the standard output cannot be written: {reason}"));
+                err(&format!("error: cannot write to stdout: {reason}"));
                 ExitCode::FAILURE
             }
         },
@@ -157,7 +158,7 @@ async fn run(command: Command) -> Result<(), Failure> {
 }
 
 fn working_directory() -> Result<PathBuf, Failure> {
-    std::env::current_dir().map_err(|error| Failure::Failed(format!("the working directory is gone: {error}")))
+    std::env::current_dir().map_err(|error| Failure::Failed(format!("the working directory does not exist: {error}")))
 }
 
 /// The settings of the environment; what is odd about them is said, what is wrong ends the command.

@@ -13,22 +13,23 @@ use crate::config::{Environment, SECRETS};
 use super::console::{err, out};
 use super::{Failure, working_directory};
 
-/// Create secrets and keep them in files
+/// Create secrets and store them in files
 #[derive(Subcommand)]
 pub(super) enum Secrets {
     Make(Make),
 }
 
-/// Create the secrets that a folder lacks, and never change those that it has
+/// Create missing secrets in a folder, without changing existing ones
 ///
-/// Each secret is a file, called like its setting (SECRET_KEY). A secret that is set in the environment is kept as it is set. Programs read the
-/// folder when STUDYGOV_SECRETS_DIR names it. Used by docker-compose, where several containers share the folder.
+/// Each secret is a file, named after its setting (SECRET_KEY). A secret that is set in the environment is stored with
+/// that value. Programs read the folder if STUDYGOV_SECRETS_DIR is set to it. Used by docker-compose, where several
+/// containers share the folder.
 #[derive(Args)]
 pub(super) struct Make {
-    /// The folder [default: STUDYGOV_SECRETS_DIR]
+    /// Folder of the secrets [default: STUDYGOV_SECRETS_DIR]
     #[arg(long, value_name = "DIR", env = "STUDYGOV_SECRETS_DIR")]
     folder: PathBuf,
-    /// Names of settings, as SECRET_KEY
+    /// Names of settings, for example SECRET_KEY
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -58,16 +59,13 @@ impl Make {
             match (kept, set) {
                 (Some(kept), Some(set)) if kept != set => {
                     self.write(&path, &set, true)?;
-                    err(&format!("{name} in {} was replaced by the one that is set", self.folder.display()));
+                    err(&format!("{name} in {} was replaced by the value from the environment", self.folder.display()));
                 }
                 (Some(_), _) => {}
                 (None, Some(set)) => self.write(&path, &set, false)?,
                 (None, None) => {
                     self.write(&path, &URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()), false)?;
-                    out(&format!(
-                        "{name} is not set: one was created in {} and is kept from now on",
-                        self.folder.display()
-                    ));
+                    out(&format!("{name} is not set; created a value in {}", self.folder.display()));
                 }
             }
         }

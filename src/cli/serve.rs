@@ -28,7 +28,7 @@ use super::{Failure, settings, warn_about};
 
 /// Run the server: pages, callbacks and timeouts
 ///
-/// Brings the database up to date first. Listens on STUDYGOV_HOST (127.0.0.1) and STUDYGOV_PORT (8000).
+/// Applies pending database migrations first. Listens on STUDYGOV_HOST (127.0.0.1) and STUDYGOV_PORT (8000).
 #[derive(Args)]
 pub(super) struct Serve {}
 
@@ -50,7 +50,7 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::because)?;
     if app.settings.migrate == MigrateMode::Wait {
         info!(
-            "the tables are checked first; until they are up to date this answers on http://{address}{}/",
+            "checking the database schema; until it is up to date, responding with 503 on http://{address}{}/",
             app.settings.web.prefix
         );
         let waited = http::wait_for_tables(&app, &listener, http::shutdown_signal()).await;
@@ -114,7 +114,7 @@ async fn seal_events(app: App, mut stop: watch::Receiver<bool>) {
     loop {
         match audit::seal(app.engine.database()).await {
             Ok(sealed) => reported.report(&sealed),
-            Err(error) => warn!(%error, "the audit trail cannot be sealed; trying again"),
+            Err(error) => warn!(%error, "failed to seal audit events; will retry"),
         }
         if *stop.borrow() {
             return;
@@ -144,13 +144,10 @@ impl AuditProblems {
         let problems = sealed.forged.len() + usize::from(sealed.missing.is_some());
         metrics::gauge!("studygovernor_audit_problems").set(u32::try_from(problems).unwrap_or(u32::MAX));
         for event in sealed.forged.iter().filter(|event| !self.forged.contains(event)) {
-            error!(
-                event,
-                "an event of the audit trail was not written by Study Governor, or was changed; it is not sealed"
-            );
+            error!(event, "an audit event was changed or not written by Study Governor; it is not sealed");
         }
         if let Some(head) = sealed.missing.as_ref().filter(|missing| self.missing.as_ref() != Some(*missing)) {
-            error!(%head, "seals of the audit trail were removed; nothing is sealed until `studygovernor audit seal` is run");
+            error!(%head, "audit seals were removed; sealing is stopped until `studygovernor audit seal` is run");
         }
         self.forged.clone_from(&sealed.forged);
         self.missing.clone_from(&sealed.missing);
@@ -205,8 +202,8 @@ async fn warn_without_accounts(app: &App) -> Result<(), Failure> {
     let anybody = user::Entity::find().one(app.engine.database().reader()).await.map_err(Failure::because)?;
     if anybody.is_none() {
         warn!(
-            "nobody can log in yet: make an account with `studygovernor user create NAME --role admin`, \
-             or set STUDYGOV_ADMIN_USERNAME and STUDYGOV_ADMIN_PASSWORD"
+            "no accounts exist yet: create one with `studygovernor user create NAME --role admin`, or set \
+            STUDYGOV_ADMIN_USERNAME and STUDYGOV_ADMIN_PASSWORD"
         );
     }
     Ok(())

@@ -10,41 +10,41 @@ use crate::account::{NewUser, UserChanges};
 use super::console::err;
 use super::{Failure, started_app};
 
-/// Look after accounts
+/// Manage accounts
 #[derive(Subcommand)]
 pub(super) enum User {
     Create(Create),
     Password(Password),
 }
 
-/// Make an account; the password is read from the standard input
+/// Create an account (reads the password from stdin)
 #[derive(Args)]
 pub(super) struct Create {
-    /// The name to log in with
+    /// User name
     username: String,
-    /// E-mail address [default: the name at localhost]
+    /// E-mail address [default: USERNAME@localhost]
     #[arg(long)]
     email: Option<String>,
-    /// The person's name [default: the name to log in with]
+    /// Full name [default: the user name]
     #[arg(long)]
     name: Option<String>,
-    /// A role; may be given several times
+    /// Role; can be given several times
     #[arg(long = "role", value_name = "ROLE", default_value = "user")]
     roles: Vec<String>,
-    /// The account waits for an administrator who activates it
+    /// Create the account inactive, pending approval
     #[arg(long)]
     inactive: bool,
 }
 
-/// Set the password of an account anew; it is read from the standard input
+/// Set a new password for an account (reads it from stdin)
 ///
-/// All sessions, tokens and links of the account end. Helps where mails do not come, and who looks after accounts and has
-/// forgotten the own password.
+/// Ends all sessions and revokes all tokens and links of the account. Use this when e-mail is not available or an
+/// administrator is locked out.
 #[derive(Args)]
 pub(super) struct Password {
-    /// The name or the e-mail address that the person logs in with
+    /// User name or e-mail address
     login: String,
-    /// Activate the account too, if it is not active
+    /// Also activate the account
     #[arg(long)]
     activate: bool,
 }
@@ -62,7 +62,7 @@ impl Password {
     async fn run(self) -> Result<(), Failure> {
         let app = started_app().await?;
         let found = app.accounts.by_login(&self.login).await.map_err(Failure::because)?;
-        let Some(row) = found else { return Err(Failure::Failed(format!("there is no user '{}'", self.login))) };
+        let Some(row) = found else { return Err(Failure::Failed(format!("unknown user '{}'", self.login))) };
         let password = read_password()?;
         let own = [row.username.as_str(), row.name.as_str(), row.email.as_str()];
         if let Some(problem) = app.accounts.judge(&password, &own).problem {
@@ -71,8 +71,8 @@ impl Password {
         let active = self.activate.then_some(true);
         let changes = UserChanges { password: Some(password), active, ..UserChanges::default() };
         let row = app.accounts.update(row.id, changes, |_| true).await.map_err(Failure::because)?;
-        let then = if row.active { "can log in with it now" } else { "is not active: --activate lets them in" };
-        err(&format!("the password is set; {} {then}", row.username));
+        let then = if row.active { "can now log in" } else { "is not active; use --activate to activate the account" };
+        err(&format!("password set; {} {then}", row.username));
         Ok(())
     }
 }
@@ -95,7 +95,12 @@ impl Create {
             err(&format!("warning: this password {problem}"));
         }
         app.accounts.create(&new).await.map_err(Failure::because)?;
-        let then = if new.active { "can log in now" } else { "can log in when an administrator activates the account" };
+        let then = if new.active {
+            "can now log in"
+        } else {
+            "can log in after an administrator activates the \
+            account"
+        };
         err(&format!("{} {then}", new.username));
         Ok(())
     }
@@ -104,10 +109,10 @@ impl Create {
 /// A line of the standard input. Not an argument: those are seen by everybody on the machine and kept by the shell.
 fn read_password() -> Result<String, Failure> {
     let line = if std::io::stdin().is_terminal() {
-        let typed = rpassword::prompt_password("Password (it is not shown): ").map_err(Failure::because)?;
+        let typed = rpassword::prompt_password("Password (hidden): ").map_err(Failure::because)?;
         // What nobody sees is easily mistyped.
-        if rpassword::prompt_password("The same again: ").map_err(Failure::because)? != typed {
-            return Err(Failure::Usage("the two are not the same".to_owned()));
+        if rpassword::prompt_password("Repeat password: ").map_err(Failure::because)? != typed {
+            return Err(Failure::Usage("the passwords do not match".to_owned()));
         }
         typed
     } else {
@@ -117,7 +122,7 @@ fn read_password() -> Result<String, Failure> {
     };
     let password = line.trim_end_matches(['\r', '\n']).to_owned();
     if password.is_empty() {
-        return Err(Failure::Usage("no password on the standard input".to_owned()));
+        return Err(Failure::Usage("no password on stdin".to_owned()));
     }
     Ok(password)
 }

@@ -18,33 +18,34 @@ use crate::workflow::is_queue_name;
 use super::{Failure, serve, settings, warn_about, working_directory};
 use crate::app::{App, Tables};
 
-/// Run callbacks, on this machine or on any other one
+/// Run callbacks, on this or any other machine
 ///
-/// With a broker (--broker, or STUDYGOV_BROKER or STUDYGOV_CELERY_BROKER) it takes callbacks from RabbitMQ and asks the server
-/// for what it needs over HTTP: no database, no secrets of the server. Without a broker it takes them from the database, with
-/// the settings of the server; several may run at the same time.
+/// With a broker (--broker, STUDYGOV_BROKER or STUDYGOV_CELERY_BROKER) the worker receives callbacks from RabbitMQ and
+/// communicates with the server over HTTP; it needs neither the database nor secrets of the server. Without a broker it
+/// claims callbacks from the database, using the settings of the server; several workers can run at the same time.
 ///
-/// SIGTERM: takes nothing new, gives running callbacks time to end (--grace), and gives the others back.
+/// On SIGTERM the worker stops claiming work, waits up to --grace for running callbacks, then releases the rest.
 #[derive(Args)]
 pub(super) struct Worker {
-    /// Address of the broker, amqp://user:password@host:5672/vhost. Better in STUDYGOV_BROKER: others on this machine see
-    /// arguments
+    /// URL of the broker, amqp://user:password@host:5672/vhost. Prefer STUDYGOV_BROKER: other users of this machine can
+    /// see command-line arguments
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
-    /// Address of the server as this machine sees it, when it is not the one that the server gives itself
+    /// URL of the server as seen from this machine, if it differs from the server's own external URL
     #[arg(long, value_name = "URL", env = "STUDYGOV_SERVER")]
     server: Option<String>,
-    /// Queue to take callbacks from, as in callback_arguments.queue; may be given more than once [default: default]
+    /// Queue to consume, as in callback_arguments.queue; can be given several times [default: default]
     #[arg(long = "queue", value_name = "NAME", env = "STUDYGOV_QUEUES", value_delimiter = ',')]
     queues: Vec<String>,
-    /// Callbacks that run at the same time [default: STUDYGOV_WORKER_CONCURRENCY, or the number of cores, at least 4]
+    /// Number of concurrent callbacks [default: STUDYGOV_WORKER_CONCURRENCY, or the number of cores, at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     concurrency: Option<u16>,
-    /// How long running callbacks get to end when the worker is stopped: seconds, or 90s, 15m, 1h
-    /// [default: STUDYGOV_WORKER_GRACE, or 5 seconds]
+    /// Time that running callbacks get to finish when the worker is stopped: seconds, or 90s, 15m, 1h [default:
+    /// STUDYGOV_WORKER_GRACE, or 5 seconds]
     #[arg(long, value_name = "TIME")]
     grace: Option<String>,
-    /// Answer /-/healthy and /-/metrics here, as 127.0.0.1:9090 or :9090 [default: STUDYGOV_WORKER_LISTEN, or nowhere]
+    /// Serve /-/healthy and /-/metrics on this address, for example 127.0.0.1:9090 or :9090 [default:
+    /// STUDYGOV_WORKER_LISTEN; if unset, they are not served]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
 }
@@ -82,7 +83,7 @@ impl Worker {
         if let Some(server) = &self.server {
             let sound = url::Url::parse(server).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
             if !sound {
-                return Err(Failure::Usage(format!("--server: '{server}' is not an address like https://host/prefix")));
+                return Err(Failure::Usage(format!("--server: '{server}' is not a URL like https://host/prefix")));
             }
         }
         let queues = self.queues()?;
@@ -102,7 +103,7 @@ impl Worker {
         let concurrency = usize::from(concurrency);
         let presence = presence(&name, "broker", &queues, concurrency, Clock::System.now());
         let saying = tokio::spawn(say_worker(&intake, presence, ended));
-        tracing::info!(queues = queues.join(", "), "taking callbacks from the broker");
+        tracing::info!(queues = queues.join(", "), "consuming callbacks from the broker");
         let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop);
         answer_probes(listener, &pool);
         pool.run(intake).await;
@@ -143,7 +144,7 @@ impl Worker {
             Some(text) => ("--grace", text.as_str()),
             None => ("STUDYGOV_WORKER_GRACE", environment.get("STUDYGOV_WORKER_GRACE").unwrap_or("5")),
         };
-        time(text).ok_or_else(|| Failure::Usage(format!("{name}: '{text}' is not a time like 90, 90s, 15m or 1h")))
+        time(text).ok_or_else(|| Failure::Usage(format!("{name}: '{text}' is not a duration like 90, 90s, 15m or 1h")))
     }
 
     async fn listener(&self, environment: &Environment) -> Result<Option<TcpListener>, Failure> {
@@ -163,7 +164,7 @@ impl Worker {
         queues.dedup();
         match queues.iter().find(|queue| !is_queue_name(queue)) {
             Some(wrong) => Err(Failure::Usage(format!(
-                "--queue: '{wrong}' is no name of a queue: at most 100 characters, without spaces"
+                "--queue: '{wrong}' is not a valid queue name (at most 100 characters, no spaces)"
             ))),
             None => Ok(queues),
         }
@@ -201,7 +202,7 @@ pub(super) fn answer_probes<D: Desk>(listener: Option<TcpListener>, pool: &Pool<
     http::install_metrics();
     let pulse = pool.pulse();
     match listener.local_addr() {
-        Ok(address) => tracing::info!("the worker answers probes on http://{address}/-/healthy"),
+        Ok(address) => tracing::info!("serving probes on http://{address}/-/healthy"),
         Err(error) => tracing::warn!(%error, "the worker's listener has no address"),
     }
     tokio::spawn(http::serve_worker(listener, move || pulse.age()));
@@ -216,7 +217,7 @@ async fn wait_for_tables(app: &App, mut stop: watch::Receiver<bool>) -> Result<b
             return Ok(true);
         }
         if said.as_ref() != Some(&tables) {
-            tracing::info!("waiting for the tables: {tables}");
+            tracing::info!("waiting for the database schema: {tables}");
             said = Some(tables);
         }
         tokio::select! {

@@ -12,13 +12,13 @@ use crate::workflow::{self, Definition, check, check_file, upgrade};
 use super::console::{err, out};
 use super::{Failure, settings, started_app};
 
-/// Load, check and look at workflows
+/// Load, check and show workflows
 #[derive(Subcommand)]
 pub(super) enum Workflow {
     Load(Load),
     Check(Check),
     Upgrade(Upgrade),
-    /// List the loaded workflows, the newest first
+    /// List the loaded workflows, newest first
     List,
     Show(Show),
     /// Print the JSON schema of workflow files, for editors
@@ -28,54 +28,54 @@ pub(super) enum Workflow {
 /// Load a workflow file under its label
 #[derive(Args)]
 pub(super) struct Load {
-    /// The workflow file (YAML)
+    /// Workflow file (YAML)
     file: PathBuf,
-    /// Do nothing when the label is loaded already, instead of failing
+    /// Succeed without changes if the label is already loaded
     #[arg(long)]
     if_missing: bool,
 }
 
-/// Check a workflow file and report all problems with line and column; exit code 1 when there are errors
+/// Check workflow files and report all problems with line and column; exits with 1 if there are errors
 #[derive(Args)]
 pub(super) struct Check {
-    /// The workflow files (YAML)
+    /// Workflow files (YAML)
     #[arg(required = true)]
     files: Vec<PathBuf>,
 }
 
-/// Change a loaded workflow to what the file says, all or nothing
+/// Change a loaded workflow to match a file, completely or not at all
 ///
-/// Shows the plan; what the history refers to cannot be removed.
+/// Shows the planned changes. Elements that the history refers to cannot be removed.
 #[derive(Args)]
 pub(super) struct Upgrade {
-    /// The workflow file (YAML), with the label of the loaded workflow
+    /// Workflow file (YAML) with the label of the loaded workflow
     file: PathBuf,
-    /// Apply the plan; without this it is only shown
+    /// Apply the planned changes instead of only showing them
     #[arg(long)]
     apply: bool,
 }
 
-/// Draw a workflow, from a file or from the database
+/// Draw a workflow from a file or from the database
 #[derive(Args)]
 #[command(visible_alias = "visualize")]
 pub(super) struct Show {
-    /// A workflow file, or the label or id of a loaded workflow
+    /// Workflow file, or the label or id of a loaded workflow
     source: String,
-    /// What to draw it as
+    /// Output format
     #[arg(long, value_enum, default_value_t = Format::Dot)]
     format: Format,
-    /// Write it to this file instead of the standard output
+    /// Write to this file instead of stdout
     #[arg(long, short)]
     output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// Text for Graphviz
+    /// Graphviz source
     Dot,
-    /// A picture for browsers and documents
+    /// SVG image
     Svg,
-    /// The workflow as JSON
+    /// JSON
     Json,
 }
 
@@ -115,16 +115,17 @@ impl Load {
         let app = started_app().await?;
         match workflow::load(app.engine.database(), &definition).await {
             Ok(row) => {
-                err(&format!("workflow {} is loaded with {} states", row.label, definition.states.len()));
+                err(&format!("workflow {} loaded with {} states", row.label, definition.states.len()));
                 Ok(())
             }
             Err(workflow::WorkflowError::Exists(label)) if self.if_missing => {
-                err(&format!("workflow {label} is loaded already"));
+                err(&format!("workflow {label} is already loaded"));
                 Ok(())
             }
-            Err(error @ workflow::WorkflowError::Exists(_)) => {
-                Err(Failure::Failed(format!("{error} A new version needs a new label; to change it, use `upgrade`.")))
-            }
+            Err(error @ workflow::WorkflowError::Exists(_)) => Err(Failure::Failed(format!(
+                "{error} A new version requires a new label; to change the loaded one, \
+                    use `upgrade`."
+            ))),
             Err(error) => Err(Failure::because(error)),
         }
     }
@@ -136,7 +137,7 @@ impl Check {
         for file in &self.files {
             match read(file) {
                 Ok(definition) => err(&format!(
-                    "{}: workflow {} with {} states is fine",
+                    "{}: workflow {} with {} states is valid",
                     file.display(),
                     definition.label,
                     definition.states.len()
@@ -159,7 +160,7 @@ impl Upgrade {
         let database = app.engine.database();
         let plan = upgrade::plan(database, &definition).await.map_err(Failure::because)?;
         if plan.is_empty() {
-            err(&format!("workflow {} says this already", definition.label));
+            err(&format!("workflow {} is already up to date", definition.label));
             return Ok(());
         }
         for change in &plan.changes {
@@ -170,11 +171,11 @@ impl Upgrade {
         }
         if !plan.obstacles.is_empty() {
             return Err(Failure::Failed(
-                "what the history refers to cannot be removed; nothing was changed".to_owned(),
+                "elements that the history refers to cannot be removed; nothing was changed".to_owned(),
             ));
         }
         if !self.apply {
-            err("this is the plan; say --apply to do it");
+            err("dry run; use --apply to make these changes");
             return Ok(());
         }
         let done = upgrade::apply(database, &definition).await.map_err(Failure::because)?;
@@ -202,7 +203,7 @@ impl Show {
             let connection = app.engine.database().reader();
             let row = workflow::find(connection, &self.source)
                 .await
-                .map_err(|error| Failure::Failed(format!("{error}, and no such file")))?;
+                .map_err(|error| Failure::Failed(format!("{error}, and there is no such file")))?;
             workflow::read_definition(connection, &row).await.map_err(Failure::because)?
         };
         let text = match self.format {

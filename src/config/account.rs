@@ -38,7 +38,7 @@ impl AdminSettings {
                 let (given, wanted) =
                     if username.is_some() { ("USERNAME", "PASSWORD") } else { ("PASSWORD", "USERNAME") };
                 warnings.push(format!(
-                    "STUDYGOV_ADMIN_{given} without STUDYGOV_ADMIN_{wanted} makes no account and changes none"
+                    "STUDYGOV_ADMIN_{given} is set without STUDYGOV_ADMIN_{wanted}; no account is created or changed"
                 ));
                 Ok(None)
             }

@@ -14,7 +14,7 @@ pub fn parse(name: &str, value: &str) -> Result<String, SettingError> {
     let is_list = parts.len() > 1;
     let mut addresses = Vec::with_capacity(parts.len());
     for (number, part) in (1..).zip(&parts) {
-        let which = if is_list { format!("address {number} of {} ", parts.len()) } else { String::new() };
+        let which = if is_list { format!("URL {number} of {} ", parts.len()) } else { String::new() };
         let problem = |what: &str| SettingError::new(name, format!("{which}{what}"));
         addresses.push(normalized(part).map_err(|what| problem(&what))?);
     }
@@ -24,7 +24,7 @@ pub fn parse(name: &str, value: &str) -> Result<String, SettingError> {
     Ok(addresses.join(";"))
 }
 
-const WANTED: &str = "is not the address of a RabbitMQ, like amqp://user:password@host:5672/vhost";
+const WANTED: &str = "is not a RabbitMQ URL like amqp://user:password@host:5672/vhost";
 
 /// At each semicolon, as Celery does, and at commas after which another address begins.
 fn split(value: &str) -> Vec<&str> {
@@ -58,7 +58,7 @@ fn normalized(address: &str) -> Result<String, String> {
     }
     let vhost = url.path().strip_prefix('/').unwrap_or_default().to_owned();
     if vhost.contains("://") || vhost.contains('@') || url.host_str().is_some_and(|host| host.contains(',')) {
-        return Err("holds more than one address; between addresses belongs a semicolon".to_owned());
+        return Err("contains more than one URL; separate URLs with semicolons".to_owned());
     }
     // A slash at the end is the virtual host `/`, not one without a name.
     let vhost = if vhost.is_empty() { "%2f".to_owned() } else { vhost.replace('/', "%2f") };
@@ -112,6 +112,6 @@ mod tests {
             assert!(!error.to_string().contains("SECRET"), "{error}");
         }
         let error = parse("STUDYGOV_BROKER", "amqp://a;redis://b").unwrap_err();
-        assert!(error.problem.starts_with("address 2 of 2 is not the address"), "{error}");
+        assert!(error.problem.starts_with("URL 2 of 2 is not a RabbitMQ URL"), "{error}");
     }
 }

@@ -14,7 +14,13 @@ pub(super) fn from_parts(environment: &Environment) -> Result<Option<String>, Se
     let Some(host) = environment.get(NAME) else {
         let others = ["STUDYGOV_BROKER_USER", "STUDYGOV_BROKER_PASSWORD", "STUDYGOV_BROKER_VHOST"];
         return match environment.first(&others) {
-            Some((name, _)) => Err(SettingError::new(name, format!("{NAME} is not set; it says where the broker is"))),
+            Some((name, _)) => Err(SettingError::new(
+                name,
+                format!(
+                    "{NAME} is not set; it is required to connect to \
+                the broker"
+                ),
+            )),
             None => Ok(None),
         };
     };

@@ -52,7 +52,7 @@ impl CallbackSettings {
         // Of no concern to a server that runs callbacks itself.
         let broker = if method == CallbackMethod::RabbitMq { broker(environment)? } else { None };
         if method == CallbackMethod::RabbitMq && broker.is_none() {
-            let hint = "is required when STUDYGOV_CALLBACK_METHOD is rabbitmq: the address of the broker, amqp://…";
+            let hint = "is required when STUDYGOV_CALLBACK_METHOD is rabbitmq: the URL of the broker, amqp://…";
             return Err(SettingError::new("STUDYGOV_CELERY_BROKER", hint));
         }
         let republish = Duration::from_secs(republish.max(1));

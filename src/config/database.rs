@@ -113,7 +113,7 @@ impl DatabaseSettings {
     /// # Errors
     /// As [`Self::read`].
     pub fn parse(name: &str, value: &str) -> Result<Self, SettingError> {
-        const WANTED: &str = "a database address (sqlite:///file.db, postgresql://user:password@host/name or \
+        const WANTED: &str = "a database URL (sqlite:///file.db, postgresql://user:password@host/name or \
                               mysql://user:password@host/name)";
         let Some((scheme, rest)) = value.split_once("://") else {
             return Err(SettingError::new(name, format!("this is not {WANTED}")));
@@ -130,7 +130,7 @@ impl DatabaseSettings {
         let mut url = Url::parse(&format!("{scheme}://{rest}"))
             .map_err(|error| SettingError::new(name, format!("this is not {WANTED}: {error}")))?;
         if url.path().trim_matches('/').is_empty() {
-            return Err(SettingError::new(name, "the address does not name a database after the host"));
+            return Err(SettingError::new(name, "the URL does not include a database name after the host"));
         }
         if kind == DatabaseKind::Mysql {
             // `?charset=utf8mb4` and the like of PyMySQL mean nothing to the driver here, which always speaks utf8mb4.
@@ -156,14 +156,14 @@ impl DatabaseSettings {
         let scheme = environment.text("DB_SCHEMA", "postgresql");
         let host = environment.text("DB_HOST", "localhost");
         let Some(database) = environment.get("DB_NAME") else {
-            return Err(SettingError::new("DB_NAME", "is needed together with DB_SCHEMA and DB_HOST"));
+            return Err(SettingError::new("DB_NAME", "is required together with DB_SCHEMA and DB_HOST"));
         };
         if scheme.starts_with("sqlite") {
             return Ok(Self::sqlite(&format!("/{database}")));
         }
         let parsed = Self::parse("DB_SCHEMA", &format!("{scheme}://{host}/{database}"))?;
         let mut url = Url::parse(&parsed.url).map_err(|error| SettingError::new("DB_HOST", error.to_string()))?;
-        let refused = |name: &str| SettingError::new(name, "cannot be part of a database address");
+        let refused = |name: &str| SettingError::new(name, "cannot be part of a database URL");
         if let Some(user) = environment.get("DB_USER") {
             url.set_username(user).map_err(|()| refused("DB_USER"))?;
         }

@@ -59,7 +59,7 @@ impl Environment {
         variables.extend(process);
         secret_file::read(&mut variables, directory)?;
         // Without the line itself: it may hold a secret.
-        let warning = |line: &usize| format!("line {line} of {name} is not of the form NAME=value and is left out");
+        let warning = |line: &usize| format!("line {line} of {name} is not NAME=value; ignored");
         Ok(Self { variables, warnings: unread.iter().map(warning).collect() })
     }
 

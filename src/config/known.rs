@@ -99,9 +99,9 @@ pub fn unknown_names(environment: &Environment) -> Vec<String> {
             let nearest = KNOWN.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
             match nearest {
                 Some(known) if strsim::damerau_levenshtein(name, known) <= nearly(name) => {
-                    format!("{name} is not a setting of Study Governor; did you mean {known}?")
+                    format!("unknown setting {name}; did you mean {known}?")
                 }
-                _ => format!("{name} is not a setting of Study Governor and is ignored"),
+                _ => format!("unknown setting {name}; ignored"),
             }
         })
         .collect()

@@ -96,7 +96,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 fn server(environment: &Environment) -> Result<Option<MailServer>, SettingError> {
     let security = match (environment.flag("MAIL_USE_SSL", false)?, environment.flag("MAIL_USE_TLS", false)?) {
         (true, true) => {
-            let hint = "and MAIL_USE_TLS are both true: the first encrypts from the beginning, the second by STARTTLS";
+            let hint = "and MAIL_USE_TLS are both true; use the first for implicit TLS or the second for STARTTLS";
             return Err(SettingError::new("MAIL_USE_SSL", hint));
         }
         (true, false) => MailSecurity::Tls,

@@ -67,22 +67,26 @@ impl Settings {
         let mut warnings = environment.warnings().to_vec();
         warnings.extend(known::unknown_names(environment));
         if environment.get("STUDYGOV_XNAT_PROJECT").is_none() {
-            warnings.push("STUDYGOV_XNAT_PROJECT is not set; 'studygovernor' is used".to_owned());
+            warnings.push("STUDYGOV_XNAT_PROJECT is not set; using 'studygovernor'".to_owned());
         }
         if let Some(class) = environment.get("GUNICORN_WORKER_CLASS") {
-            warnings.push(format!("GUNICORN_WORKER_CLASS={class} is accepted and has no meaning here"));
+            warnings.push(format!("GUNICORN_WORKER_CLASS={class} is accepted and ignored"));
         }
         if environment.get("SECRET_KEY").is_some_and(|key| key.len() < 16) {
-            warnings.push("SECRET_KEY is short: anybody who guesses it can answer for callbacks".to_owned());
+            warnings.push("SECRET_KEY is too short: it could be guessed and used to forge callback reports".to_owned());
         }
         if environment.flag("MAIL_SUPPRESS_SEND", false)? {
-            warnings.push("MAIL_SUPPRESS_SEND is set: no mail is sent, they lie in a folder".to_owned());
+            warnings.push(
+                "MAIL_SUPPRESS_SEND is set: e-mails are written to a folder instead of being \
+                sent"
+                    .to_owned(),
+            );
         }
         let callback = CallbackSettings::read(environment)?;
         let web = WebSettings::read(environment)?;
         if web.external.is_none() && environment.get("MAIL_SERVER").is_some() {
             let base = web.base_url();
-            warnings.push(format!("STUDYGOV_EXTERNAL_HOSTNAME is not set: links in mails begin with {base}"));
+            warnings.push(format!("STUDYGOV_EXTERNAL_HOSTNAME is not set: links in e-mails start with {base}"));
         }
         let admin = AdminSettings::read(environment, &mut warnings)?;
         Ok(Self {
@@ -142,10 +146,10 @@ mod tests {
         let settings = read(&set).unwrap();
         assert!(settings.admin.is_none());
         let said = |words: &str| settings.warnings.iter().any(|warning| warning.contains(words));
-        assert!(said("SECURITY_PASSWORD_HASH is not a setting of Study Governor and is ignored"));
+        assert!(said("unknown setting SECURITY_PASSWORD_HASH; ignored"));
         assert!(said("did you mean MAIL_SERVER?"));
-        assert!(said("without STUDYGOV_ADMIN_PASSWORD makes no account"));
-        assert!(said("links in mails begin with http://0.0.0.0:8000"), "{:?}", settings.warnings);
+        assert!(said("without STUDYGOV_ADMIN_PASSWORD; no account"));
+        assert!(said("links in e-mails start with http://0.0.0.0:8000"), "{:?}", settings.warnings);
     }
 
     #[test]

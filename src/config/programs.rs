@@ -130,8 +130,7 @@ impl ProgramSettings {
         let added = environment.text("STUDYGOV_CALLBACK_ENVIRONMENT", "");
         let added: Vec<&str> = added.split([',', ' ', ';']).filter(|name| !name.is_empty()).collect();
         if let Some(wrong) = added.iter().find(|name| !is_pattern(name)) {
-            let hint =
-                format!("'{wrong}' is not the name of a variable, or the beginning of names with a star at its end");
+            let hint = format!("'{wrong}' is not the name of a variable, or a prefix followed by '*'");
             return Err(SettingError::new("STUDYGOV_CALLBACK_ENVIRONMENT", hint));
         }
         let may_have = |name: &str| {
@@ -177,7 +176,7 @@ mod user {
         let Some(wanted) = environment.get(NAME) else { return Ok(None) };
         let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let (user, account) = find(wanted, &users).ok_or_else(|| {
-            let hint = "is not a user of this machine: it wants a name in /etc/passwd, or uid, or uid:gid";
+            let hint = "is not a user of this machine (expected a name in /etc/passwd, uid, or uid:gid)";
             SettingError::new(NAME, format!("'{wanted}' {hint}"))
         })?;
         let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
@@ -185,7 +184,7 @@ mod user {
             return Ok(None);
         }
         if !may_change_user(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()) {
-            let hint = "programs can run as another user only when Study Governor is run by root, or with the capabilities \
+            let hint = "programs can only run as another user if Study Governor runs as root or with the capabilities \
                         CAP_SETUID, CAP_SETGID and CAP_KILL";
             return Err(SettingError::new(NAME, hint));
         }

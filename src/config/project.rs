@@ -86,12 +86,12 @@ fn secret(
         return Ok(environment.exact(name).to_owned());
     }
     if !embedded {
-        let hint = "is required with a database of your own: set it to a long random text, the same for all servers";
+        let hint = "is required with a configured database: set it to a long random string, identical on all servers";
         return Err(SettingError::new(name, hint));
     }
     let path = home.join(file);
     let failed = |error: std::io::Error| {
-        SettingError::new(name, format!("is not set and cannot be kept in {}: {error}", path.display()))
+        SettingError::new(name, format!("is not set and cannot be stored in {}: {error}", path.display()))
     };
     match fs::read_to_string(&path) {
         Ok(kept) if !kept.trim().is_empty() => Ok(kept.trim().to_owned()),

@@ -45,7 +45,7 @@ pub(super) fn read(variables: &mut BTreeMap<String, String>, directory: &Path) -
             continue;
         };
         if variables.get(*name).is_some_and(|value| !value.trim().is_empty()) {
-            return Err(SettingError::new(&file_name, format!("{name} is set too; set only one of them")));
+            return Err(SettingError::new(&file_name, format!("{name} is also set; set only one of them")));
         }
         let text = std::fs::read_to_string(directory.join(path))
             .map_err(|error| SettingError::new(&file_name, format!("cannot read {path}: {error}")))?;
@@ -87,7 +87,7 @@ mod tests {
         // Not a secret: its file is not read.
         assert!(!run(&[("STUDYGOV_PORT_FILE", "key")]).unwrap().contains_key("STUDYGOV_PORT"));
         for (entries, words) in [
-            (vec![("SECRET_KEY_FILE", "key"), ("SECRET_KEY", "k")], "SECRET_KEY is set too"),
+            (vec![("SECRET_KEY_FILE", "key"), ("SECRET_KEY", "k")], "SECRET_KEY is also set"),
             (vec![("DB_PASSWORD_FILE", "absent")], "cannot read absent"),
             (vec![("MAIL_PASSWORD_FILE", "empty")], "empty is empty"),
         ] {

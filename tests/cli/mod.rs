@@ -81,11 +81,11 @@ fn wrong_settings_end_in_one_sentence_and_exit_code_2() {
     let home = tempfile::tempdir().unwrap();
     for (name, value, words) in [
         ("STUDYGOV_PORT", "eighty", "STUDYGOV_PORT: 'eighty' is not a port number"),
-        ("DATABASE_URL", "nonsense", "DATABASE_URL: this is not a database address"),
+        ("DATABASE_URL", "nonsense", "DATABASE_URL: this is not a database URL"),
         ("SQLALCHEMY_DATABASE_URI", "oracle://u@h/d", "SQLALCHEMY_DATABASE_URI: 'oracle://…' is not"),
         ("DATABASE_URL", "postgresql+psycopg2://u:p@127.0.0.1:1/d", "SECRET_KEY: is required"),
         ("STUDYGOV_CALLBACK_METHOD", "pigeon", "STUDYGOV_CALLBACK_METHOD: 'pigeon'"),
-        ("STUDYGOV_PROJECT_HOME", "absent/folder", "SECRET_KEY: is not set and cannot be kept in"),
+        ("STUDYGOV_PROJECT_HOME", "absent/folder", "SECRET_KEY: is not set and cannot be stored in"),
     ] {
         let output = studygovernor(home.path(), &["serve"]).env(name, value).output().unwrap();
         assert_clear(&output, 2, words);
@@ -122,8 +122,8 @@ fn what_is_not_there_ends_in_one_sentence_and_exit_code_1() {
     assert_clear(&run(home.path(), &["workflow", "load", "absent.yaml"]), 1, "cannot read absent.yaml");
     assert_clear(&run(home.path(), &["import", "bids", "absent", "--cohort", "c"]), 1, "cannot read absent");
     assert_clear(&run(home.path(), &["import", "csv", "absent.csv"]), 1, "cannot read absent.csv");
-    assert_clear(&run(home.path(), &["health", "--url", "http://127.0.0.1:1"]), 1, "nobody answers");
-    assert_clear(&run(home.path(), &["health", "--url", "nonsense"]), 1, "this is not an address");
+    assert_clear(&run(home.path(), &["health", "--url", "http://127.0.0.1:1"]), 1, "no response");
+    assert_clear(&run(home.path(), &["health", "--url", "nonsense"]), 1, "not a valid URL");
 }
 
 #[test]
@@ -132,22 +132,22 @@ fn a_workflow_is_checked_loaded_shown_and_upgraded() {
     let file = home.path().join("w.yaml");
     std::fs::write(&file, WORKFLOW.replace("destination: e}", "destination: x, condition: 1 +}")).unwrap();
     let output = run(home.path(), &["workflow", "check", "w.yaml"]);
-    assert_clear(&output, 1, "w.yaml: line 4, column 44: error: there is no state 'x'");
+    assert_clear(&output, 1, "w.yaml: line 4, column 44: error: unknown state 'x'");
     assert!(output.err().contains("w.yaml: line 4, column 61: error: condition: "), "{}", output.err());
     assert_clear(&run(home.path(), &["workflow", "load", "w.yaml"]), 1, "error: w.yaml has 2 errors");
     assert!(!home.path().join("studygovernor.db").exists(), "a bad file touches no database");
 
     std::fs::write(&file, WORKFLOW).unwrap();
-    assert_clear(&run(home.path(), &["workflow", "check", "w.yaml"]), 0, "is fine");
-    assert_clear(&run(home.path(), &["workflow", "load", "w.yaml"]), 0, "workflow w is loaded with 3 states");
+    assert_clear(&run(home.path(), &["workflow", "check", "w.yaml"]), 0, "is valid");
+    assert_clear(&run(home.path(), &["workflow", "load", "w.yaml"]), 0, "workflow w loaded with 3 states");
     assert_clear(&run(home.path(), &["workflow", "load", "w.yaml"]), 1, "Workflow w already exists.");
-    assert_clear(&run(home.path(), &["workflow", "load", "w.yaml", "--if-missing"]), 0, "loaded already");
+    assert_clear(&run(home.path(), &["workflow", "load", "w.yaml", "--if-missing"]), 0, "already loaded");
     assert_eq!(run(home.path(), &["workflow", "list"]).out(), "1\tw\t3 states\t0 experiments\n");
     for source in ["w", "1", "w.yaml"] {
         assert!(run(home.path(), &["workflow", "show", source]).out().starts_with("digraph \"w\" {"), "{source}");
         assert!(run(home.path(), &["workflow", "show", source, "--format", "svg"]).out().starts_with("<svg "));
     }
-    assert_clear(&run(home.path(), &["workflow", "show", "absent"]), 1, "there is no workflow 'absent'");
+    assert_clear(&run(home.path(), &["workflow", "show", "absent"]), 1, "unknown workflow 'absent'");
     run(home.path(), &["workflow", "show", "w", "--format", "svg", "--output", "w.svg"]);
     assert!(home.path().join("w.svg").is_file());
 
@@ -158,10 +158,10 @@ fn a_workflow_is_checked_loaded_shown_and_upgraded() {
     )
     .unwrap();
     let plan = run(home.path(), &["workflow", "upgrade", "w.yaml"]);
-    assert_clear(&plan, 0, "this is the plan");
+    assert_clear(&plan, 0, "dry run");
     assert_eq!(plan.out(), "add state more\nadd transition s → more (always)\nadd transition more → e (always)\n");
     assert_clear(&run(home.path(), &["workflow", "upgrade", "w.yaml", "--apply"]), 0, "3 changes applied");
-    assert_clear(&run(home.path(), &["workflow", "upgrade", "w.yaml", "--apply"]), 0, "says this already");
+    assert_clear(&run(home.path(), &["workflow", "upgrade", "w.yaml", "--apply"]), 0, "already up to date");
 }
 
 #[test]
@@ -170,14 +170,14 @@ fn a_table_with_a_bad_row_writes_nothing_unless_told_to() {
     std::fs::write(home.path().join("w.yaml"), WORKFLOW).unwrap();
     std::fs::write(home.path().join("t.csv"), format!("{TABLE}s3,soon,e3,2024-01-01,\n")).unwrap();
     let import = |more: &[&str]| run(home.path(), &[&["import", "csv", "t.csv", "--cohort", "c"], more].concat());
-    assert_clear(&import(&[]), 1, "line 4: date_of_birth: 'soon' is not a date");
-    assert_clear(&import(&["--skip-bad-rows"]), 1, "there is no workflow yet");
+    assert_clear(&import(&[]), 1, "line 4: date_of_birth: 'soon' is not a valid date");
+    assert_clear(&import(&["--skip-bad-rows"]), 1, "no workflow has been loaded yet");
     run(home.path(), &["workflow", "load", "w.yaml"]);
-    assert_clear(&import(&["--skip-bad-rows", "--workflow", "other"]), 1, "there is no workflow 'other'");
+    assert_clear(&import(&["--skip-bad-rows", "--workflow", "other"]), 1, "unknown workflow 'other'");
     let planned = import(&["--skip-bad-rows", "--dry-run"]);
     assert_eq!(
         planned.out(),
-        "would be added: 1 cohorts, 2 subjects, 2 experiments, 0 scans; 0 experiments were there already\n"
+        "would be added: 1 cohorts, 2 subjects, 2 experiments, 0 scans; 0 experiments already exist\n"
     );
     assert!(import(&["--skip-bad-rows"]).out().starts_with("added: 1 cohorts, 2 subjects, 2 experiments"));
     assert!(import(&["--skip-bad-rows"]).out().starts_with("added: 0 cohorts, 0 subjects, 0 experiments"));
@@ -196,8 +196,8 @@ fn the_database_is_migrated_described_and_cleaned() {
     assert_clear(&run(home.path(), &["db", "migrate"]), 0, &format!("{all} migrations applied"));
     assert_clear(&run(home.path(), &["db", "migrate"]), 0, "0 migrations applied");
     assert_eq!(run(home.path(), &["db", "status"]).status.code(), Some(0));
-    assert_clear(&run(home.path(), &["db", "clean"]), 2, "say --yes");
-    assert_clear(&run(home.path(), &["db", "clean", "--yes"]), 0, "is empty now");
+    assert_clear(&run(home.path(), &["db", "clean"]), 2, "use --yes");
+    assert_clear(&run(home.path(), &["db", "clean", "--yes"]), 0, "is now empty");
     assert_eq!(run(home.path(), &["db", "status"]).status.code(), Some(1));
 }
 
@@ -215,7 +215,7 @@ async fn the_database_of_another_program_is_left_alone() {
         connection.execute_unprepared("CREATE TABLE workflow (id INTEGER PRIMARY KEY)").await.unwrap();
         let mut command = studygovernor(home.path(), &["db", "migrate"]);
         command.env("DATABASE_URL", &url).env("SECRET_KEY", "a key of the tests").env("SECURITY_PASSWORD_SALT", "x");
-        assert_clear(&command.output().unwrap(), 1, "tables of another program, as of Study Governor 8.1");
+        assert_clear(&command.output().unwrap(), 1, "tables of another program, such as Study Governor 8.1");
         let count = sea_orm::Statement::from_string(connection.get_database_backend(), tables);
         let count: i64 = connection.query_one_raw(count).await.unwrap().unwrap().try_get_by_index(0).unwrap();
         assert_eq!(count, 1, "nothing was made");
@@ -231,15 +231,15 @@ fn an_account_is_made_with_a_password_from_the_standard_input() {
         child.stdin.take().unwrap().write_all(password.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
     };
-    assert_clear(&create("ada", "admin", "a long password\n"), 0, "ada can log in now");
+    assert_clear(&create("ada", "admin", "a long password\n"), 0, "ada can now log in");
     assert_clear(&create("ada", "admin", "a long password\n"), 1, "already");
-    assert_clear(&create("bob", "king", "a long password\n"), 1, "there is no role 'king'");
+    assert_clear(&create("bob", "king", "a long password\n"), 1, "unknown role 'king'");
     assert_clear(&create("eve", "user", ""), 2, "no password");
     assert_clear(&create(" ", "user", "x\n"), 1, "username: is empty");
     let mut command = studygovernor(home.path(), &["user", "create", "fay", "--inactive"]);
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"a long password\n").unwrap();
-    assert_clear(&child.wait_with_output().unwrap(), 0, "fay can log in when an administrator activates the account");
+    assert_clear(&child.wait_with_output().unwrap(), 0, "fay can log in after an administrator activates the account");
 }
 
 /// At a terminal the password is not shown, and asked for twice.
@@ -254,9 +254,9 @@ fn a_password_that_is_typed_is_not_shown() {
         (output.status.code(), output.out(), output.err())
     };
     let (code, shown, err) = typed(["a long password", "another password"]);
-    assert!(code == Some(2) && shown.contains("the two are not the same"), "{code:?} {shown}{err}");
+    assert!(code == Some(2) && shown.contains("the passwords do not match"), "{code:?} {shown}{err}");
     let (code, shown, err) = typed(["a long password", "a long password"]);
-    assert!(code == Some(0) && shown.contains("ada can log in now"), "{code:?} {shown}{err}");
+    assert!(code == Some(0) && shown.contains("ada can now log in"), "{code:?} {shown}{err}");
     assert!(!shown.contains("a long password"), "{shown}");
 }
 
@@ -321,7 +321,7 @@ fn a_server_is_healthy_until_it_is_told_to_stop() {
     let server = Program::start(studygovernor(home.path(), &["serve"]));
     let output = run(home.path(), &["health", "--url", &server.url]);
     assert_eq!((output.out().as_str(), output.status.code()), ("ready\n", Some(0)));
-    assert!(server.log().contains("nobody can log in yet"));
+    assert!(server.log().contains("no accounts exist yet"));
     let began = std::time::Instant::now();
     assert_eq!(server.terminate(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(30));
@@ -334,7 +334,7 @@ async fn a_dotenv_file_of_before_is_read() {
     let file = "STUDYGOV_INSTANCE_NAME=It's the Study\nmade by hand\nSECURITY_PASSWORD_SALT=ab$cd\nSTUDYGOV_PORT=0\n";
     std::fs::write(home.path().join(".env"), file).unwrap();
     let server = Program::start(studygovernor(home.path(), &["serve"]));
-    assert!(server.log().contains(".env is not of the form NAME=value") && server.log().contains("line 2 of"));
+    assert!(server.log().contains(".env is not NAME=value") && server.log().contains("line 2 of"));
     assert!(!server.log().contains("made by hand"), "it may be a secret");
     crate::people::Visitor::at(&server.url).get("/login").await.shows(200, "It&#x27;s the Study");
 }

@@ -205,7 +205,7 @@ def test_installed_started_asked_upgraded_removed_and_purged(debian, package, tm
     answers = ask(debian)
     assert answers["form"]["status"] == 200 and 'name="password"' in answers["form"]["body"]
     assert answers["start"]["status"] == 200 and "/logout" in answers["start"]["body"]
-    assert "is not a setting" not in debian.says("journalctl", "--no-pager", "-u", "studygovernor")
+    assert "unknown setting" not in debian.says("journalctl", "--no-pager", "-u", "studygovernor")
 
     # Callbacks run under the hardening, of the example and of a study of one's own.
     debian.run("studygovernor-admin", "demo", "--load")

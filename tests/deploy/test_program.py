@@ -74,7 +74,7 @@ def run_until(condition, arguments, environment, folder):
 
 def odd(log):
     """Lines about settings that the program does not know or use."""
-    return [line for line in log.splitlines() if re.search("is not a setting|did you mean|not used yet", line)]
+    return [line for line in log.splitlines() if re.search("unknown setting|did you mean|not used yet", line)]
 
 
 def test_a_server_with_the_variables_of_the_chart_is_ready(tmp_path):

@@ -71,7 +71,7 @@ async fn a_server_waits_until_another_program_has_migrated() {
     let url = create_database("TEST_POSTGRES_URL").await;
     let mut command = with_secret_files(home.path(), &url, &["serve"]);
     command.env("STUDYGOV_MIGRATE", "wait").env("STUDYGOV_PORT", "0").env("SCRIPT_NAME", "/prefix");
-    let program = Program::start_until(command, "this answers on ");
+    let program = Program::start_until(command, "responding with 503 on ");
     let client = reqwest::Client::new();
     let ask = async |path: &str| {
         let answer = client.get(format!("{}{path}", program.url)).send().await.unwrap();
@@ -80,14 +80,14 @@ async fn a_server_waits_until_another_program_has_migrated() {
     assert_eq!(ask("/-/healthy").await.0, 200);
     let (status, body) = ask("/-/ready").await;
     assert_eq!(status, 503);
-    assert!(body.contains("there are no tables yet, this program wants version m2026"), "{body}");
+    assert!(body.contains("the database has no tables yet; this program requires schema version m2026"), "{body}");
     assert_eq!(ask("/").await.0, 503);
     // A command does not wait for ever, and neither does a server that is told not to.
     for (mode, arguments) in [("wait", &["workflow", "list"][..]), ("off", &["serve"][..])] {
         let mut command = with_secret_files(home.path(), &url, arguments);
         let output = command.env("STUDYGOV_MIGRATE", mode).env("STUDYGOV_PORT", "0").output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{}", output.err());
-        assert!(output.err().contains("there are no tables yet"), "{}", output.err());
+        assert!(output.err().contains("the database has no tables yet"), "{}", output.err());
     }
     let output = with_secret_files(home.path(), &url, &["db", "migrate"]).output().unwrap();
     assert!(output.status.success(), "{}", output.err());
@@ -104,7 +104,7 @@ async fn a_worker_answers_probes_where_it_is_told_to() {
     let url = create_database("TEST_POSTGRES_URL").await;
     let mut command = with_secret_files(home.path(), &url, &["worker"]);
     command.env("STUDYGOV_WORKER_LISTEN", "127.0.0.1:0").env("STUDYGOV_WORKER_GRACE", "2m");
-    let program = Program::start_until(command, "answers probes on ");
+    let program = Program::start_until(command, "serving probes on ");
     assert_eq!(reqwest::get(&program.url).await.unwrap().status(), 200);
     let metrics = reqwest::get(program.url.replace("healthy", "metrics")).await.unwrap();
     assert_eq!(metrics.status(), 200);
@@ -220,7 +220,7 @@ fn a_folder_of_secrets_is_filled_once() {
     };
     let read = |name: &str| std::fs::read_to_string(home.path().join("secrets").join(name)).unwrap();
     let said = make(Some("p@ss word"));
-    assert!(said.contains("SECRET_KEY is not set: one was created") && !said.contains("DB_PASSWORD"), "{said}");
+    assert!(said.contains("SECRET_KEY is not set; created a value") && !said.contains("DB_PASSWORD"), "{said}");
     assert_eq!(read("DB_PASSWORD"), "p@ss word");
     let key = read("SECRET_KEY");
     assert!(key.len() == 43 && !said.contains(&key) && key != read("SECURITY_PASSWORD_SALT"), "{said}");
