@@ -49,8 +49,13 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
 pub(super) async fn run_external_program(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
     let arguments: Arguments = read_arguments(arguments, &KNOWN, run.log)?;
     let binary = direct_file(&run.workplace.bin, &arguments.binary, "external_program", "bin")?;
-    let binary =
-        binary.into_os_string().into_string().map_err(|_| Failure("the name of the program is no text".to_owned()))?;
+    let binary = binary.into_os_string().into_string().map_err(|_| {
+        Failure(
+            "the name of the program is not a \
+            string"
+                .to_owned(),
+        )
+    })?;
     call(binary, &arguments, run).await
 }
 
@@ -98,6 +103,6 @@ fn read_values(line: Option<Values>, log: &RunLog) -> Result<Value, Failure> {
         None => Ok(Value::Null),
         Some(Values::TooLong) => Err(Failure("the line __VALUES__ = … is longer than 1 MiB".to_owned())),
         Some(Values::Text(text)) => python_json::read(text.trim(), "__VALUES__", log)
-            .map_err(|error| Failure(format!("the line __VALUES__ = … is not one line of JSON: {error}"))),
+            .map_err(|error| Failure(format!("the line __VALUES__ = … is not valid JSON on one line: {error}"))),
     }
 }

@@ -83,8 +83,8 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     run.log.line(&format!("Creating a container of {}: {command:?}", arguments.image));
     let created = process::run(tool(create, &name), run).await?;
     if created.return_code != 0 {
-        let reason = created.stderr.trim().lines().last().unwrap_or("docker said nothing").to_owned();
-        return Err(Failure(format!("no container of {} can be made: {reason}", arguments.image)));
+        let reason = created.stderr.trim().lines().last().unwrap_or("docker gave no error message").to_owned();
+        return Err(Failure(format!("cannot create a container of {}: {reason}", arguments.image)));
     }
     let id = created.stdout.trim().to_owned();
     let container = Container { name: Some(name.clone()), environment: run.workplace.environment.clone() };
@@ -129,7 +129,7 @@ async fn remove_earlier(address: &str, run: &Run<'_>) {
     let filter = format!("label=studygovernor.address={address}");
     let found = process::quietly(&["docker", "ps", "--all", "--quiet", "--filter", &filter], run).await;
     for id in found.iter().flat_map(|ids| ids.split_whitespace()) {
-        run.log.line(&format!("The container {id} of an earlier attempt is removed"));
+        run.log.line(&format!("Removing the container {id} of an earlier attempt"));
         process::quietly(&["docker", "rm", "--force", "--volumes", id], run).await;
     }
 }
@@ -173,7 +173,7 @@ fn mount(host: &str, volume: &Value) -> Result<String, Failure> {
         return Err(Failure(format!("callback_arguments: volumes: {host} and {} must be absolute paths", volume.bind)));
     }
     if host.contains([',', '"']) || volume.bind.contains([',', '"']) {
-        return Err(Failure(format!("callback_arguments: volumes: {host}: no commas and quotes in paths")));
+        return Err(Failure(format!("callback_arguments: volumes: {host}: paths must not contain commas or quotes")));
     }
     Ok(format!("type=bind,source={host},target={}{read_only}", volume.bind))
 }
@@ -202,7 +202,7 @@ impl Drop for Container {
             command.args(["rm", "--force", "--volumes", &name]).env_clear().envs(environment);
             command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
             if !command.stderr(std::process::Stdio::null()).status().is_ok_and(|status| status.success()) {
-                tracing::warn!(container = name, "a container cannot be removed");
+                tracing::warn!(container = name, "removing a container failed");
             }
         });
     }

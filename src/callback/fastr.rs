@@ -86,7 +86,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
 /// `network_id.json`, or else `network_id.py`, of the project.
 fn network_file(id: &str, run: &Run<'_>) -> Result<PathBuf, Failure> {
     let find = |ending: &str| direct_file(&run.workplace.networks, &format!("{id}.{ending}"), "fastr", "networks");
-    find("json").or_else(|_| find("py")).map_err(|error| Failure(format!("there is no network '{id}': {error}")))
+    find("json").or_else(|_| find("py")).map_err(|error| Failure(format!("cannot find network '{id}': {error}")))
 }
 
 /// The address of the experiment in XNAT, with the scheme that fastr wants, and its plain one.
@@ -98,7 +98,7 @@ fn addresses(arguments: &Arguments, run: &Run<'_>) -> Result<(String, String), F
     let project = segment(&run.workplace.xnat_project)?;
     let plain = format!("{base}/data/archive/projects/{project}/subjects/{subject}/experiments/{experiment}");
     if !(base.starts_with("http://") || base.starts_with("https://")) {
-        return Err(Failure(format!("the external system '{name}' has the address {base}, which is not of the web")));
+        return Err(Failure(format!("the external system '{name}' has the URL {base}, which is not http or https")));
     }
     Ok((format!("xnat+{plain}"), plain))
 }
@@ -126,12 +126,18 @@ async fn sink_data(arguments: &Arguments, run: &Run<'_>) -> Result<Map<String, V
 }
 
 async fn uri(arguments: &Arguments, name: &str, path: &Value, run: &Run<'_>) -> Result<String, Failure> {
-    let path = path.as_str().ok_or_else(|| Failure(format!("callback_arguments: the path of {name} is not a text")))?;
+    let path =
+        path.as_str().ok_or_else(|| Failure(format!("callback_arguments: the path of {name} is not a string")))?;
     let (for_fastr, plain) = addresses(arguments, run)?;
     if !path.contains(NEWEST) {
         return Ok(format!("{for_fastr}{path}"));
     }
-    let wrong = || Failure(format!("callback_arguments: {name}: {NEWEST} must be once in what follows /files/"));
+    let wrong = || {
+        Failure(format!(
+            "callback_arguments: {name}: the part after /files/ must contain {NEWEST} exactly \
+        once"
+        ))
+    };
     let (resource, file) = path.split_once("/files/").ok_or_else(wrong)?;
     let dated = Dated::new(file, NEWEST).ok_or_else(wrong)?;
     let web = Web::new(run, Duration::from_mins(1))?;

@@ -55,13 +55,13 @@ const USUAL: f64 = 60.0;
 pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
     let arguments: Arguments = read_arguments(arguments, &KNOWN, run.log)?;
     if arguments.json.is_some() && arguments.body.is_some() {
-        return Err(Failure("callback_arguments: give json or body, not both".to_owned()));
+        return Err(Failure("callback_arguments: json and body cannot be combined".to_owned()));
     }
     let substitution = Substitution::new(run, &arguments.xnat_external_system_name);
     let limit = Duration::try_from_secs_f64(arguments.timeout.unwrap_or(USUAL))
         .map_err(|_| Failure("callback_arguments: timeout is not a number of seconds".to_owned()))?;
     let method = Method::from_bytes(arguments.method.to_ascii_uppercase().as_bytes())
-        .map_err(|_| Failure(format!("callback_arguments: '{}' is no method", arguments.method)))?;
+        .map_err(|_| Failure(format!("callback_arguments: '{}' is not an HTTP method", arguments.method)))?;
     let url = substitution.text(arguments.url.clone())?;
     let web = Web::new(run, limit)?;
     let own_login = arguments.headers.iter().flatten().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
@@ -87,9 +87,9 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
         .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned().into()))
         .collect();
     let body = text(answer, &what).await?;
-    run.log.line(&format!("answered with status {status}, {} bytes", body.len()));
+    run.log.line(&format!("returned status {status}, {} bytes", body.len()));
     let is_expected = is_expected(arguments.expected_status.as_ref(), status);
-    let reason = format!("{what} was answered with status {status}: {}", beginning(&body));
+    let reason = format!("{what} returned status {status}: {}", beginning(&body));
     let body =
         python_json::read(&body, "body", run.log).unwrap_or_else(|_| Value::String(body.replace('\0', "\u{fffd}")));
     let outcome = Outcome::success(json!({ "status": status, "headers": headers, "body": body }));
@@ -127,7 +127,10 @@ async fn follow(
         // As browsers do: these two ask for the same request again, the others for what is there.
         let is_again = matches!(status, 307 | 308);
         if is_again && !matches!(method, Method::GET | Method::HEAD) {
-            let reason = format!("the answer points to {origin}, another origin, and what is sent is not for that");
+            let reason = format!(
+                "the response redirects to {origin}, another origin, to which the request is not \
+                sent"
+            );
             return Err(Failure(format!("{method}: {reason} (status {status})")));
         }
         if method != Method::HEAD {

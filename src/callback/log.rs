@@ -94,7 +94,7 @@ fn joined(head: &str, dropped: usize, tail: &str) -> String {
     };
     let (first, last) = (fits(&mut head.chars()), fits(&mut tail.chars().rev()));
     let dropped = dropped + (head.len() - first) + (tail.len() - last);
-    format!("{}\n[… {dropped} bytes left out …]\n{}", &head[..first], &tail[tail.len() - last..])
+    format!("{}\n[… {dropped} bytes omitted …]\n{}", &head[..first], &tail[tail.len() - last..])
 }
 
 impl RunLog {
@@ -161,7 +161,7 @@ mod tests {
         assert!(text.len() < MOST + 100, "{}", text.len());
         assert!(text.starts_with("first\n") && text.ends_with("last\n"));
         let cut: usize = 6 + 4096 * 1024 + 5 - MOST;
-        assert!(text.contains(&format!("[… {cut} bytes left out …]")));
+        assert!(text.contains(&format!("[… {cut} bytes omitted …]")));
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
                 assert!(sent(&text) <= MOST_SENT + 100, "{unit:?}, {size}: {}", sent(&text));
                 assert!(text.starts_with("first\n") && text.ends_with("last\n"));
                 let whole = "first\n".len() + (size / unit.len()) * unit.len() + "last\n".len();
-                assert!(text.contains("bytes left out") || text.len() >= whole, "nothing is lost without a note");
+                assert!(text.contains("bytes omitted") || text.len() >= whole, "nothing is lost without a note");
             }
         }
         // Bytes that are no text have three as a replacement.

@@ -114,8 +114,8 @@ impl Run<'_> {
         let found = self.assignment.data.get("external_systems").and_then(|systems| systems.get(name));
         match found.and_then(Value::as_str).map(|url| url.trim_end_matches('/')) {
             Some(url) if !url.is_empty() => Ok(url),
-            Some(_) => Err(Failure(format!("the external system '{name}' has no address"))),
-            None => Err(Failure(format!("there is no external system '{name}'"))),
+            Some(_) => Err(Failure(format!("the external system '{name}' has no URL"))),
+            None => Err(Failure(format!("unknown external system '{name}'"))),
         }
     }
 
@@ -140,7 +140,7 @@ pub async fn run(assignment: &Assignment, secret: &str, workplace: &Workplace, l
     let run = Run { assignment, secret, workplace, log };
     // A defect of ours in a function is a failed run too, not one that nobody hears of until its lease runs out.
     let called = AssertUnwindSafe(call(&run)).catch_unwind().await;
-    let mut outcome = match called.unwrap_or_else(|_| Err(Failure("the function has crashed".to_owned()))) {
+    let mut outcome = match called.unwrap_or_else(|_| Err(Failure("the function has panicked".to_owned()))) {
         Ok(outcome) => outcome,
         Err(failure) => {
             log.line(&format!("failed: {failure}"));
@@ -160,7 +160,7 @@ async fn call(run: &Run<'_>) -> Result<Outcome, Failure> {
         Ok(Value::Null) => Map::new(),
         Ok(_) => return Err(Failure("callback_arguments is not a mapping".to_owned())),
         Err(_) if assignment.arguments.trim().is_empty() => Map::new(),
-        Err(error) => return Err(Failure(format!("callback_arguments is no YAML: {error}"))),
+        Err(error) => return Err(Failure(format!("callback_arguments is not valid YAML: {error}"))),
     };
     match assignment.function.as_str() {
         "castor" => castor::run(arguments, run).await,
@@ -174,7 +174,7 @@ async fn call(run: &Run<'_>) -> Result<Outcome, Failure> {
         "python_function" => python_function::run(arguments, run).await,
         "send_mail" => send_mail::run(arguments, run).await,
         "sleep" => sleep::run(arguments, run.log).await,
-        name => Err(Failure(format!("there is no callback function '{name}'"))),
+        name => Err(Failure(format!("unknown callback function '{name}'"))),
     }
 }
 
@@ -187,7 +187,7 @@ fn read_arguments<T: DeserializeOwned>(
     arguments.retain(|name, _| {
         // `queue` is for the dispatcher.
         if !known.contains(&name.as_str()) && name != "queue" {
-            log.line(&format!("argument {name} is not known to this function and is ignored"));
+            log.line(&format!("unknown argument {name} is ignored"));
         }
         known.contains(&name.as_str())
     });

@@ -68,13 +68,12 @@ fn entries_of(file: &Path, is_named: bool, problems: &mut Vec<String>) -> Vec<En
     match std::fs::read(file) {
         Ok(bytes) => {
             let (entries, mistakes) = parse(&text_of(&bytes));
-            problems.extend(mistakes.into_iter().map(|mistake| format!("The file of logins {shown}: {mistake}")));
+            problems.extend(mistakes.into_iter().map(|mistake| format!("Login file {shown}: {mistake}")));
             entries
         }
         Err(error) => {
             if is_named || error.kind() != std::io::ErrorKind::NotFound {
-                problems
-                    .push(format!("The file of logins {shown} cannot be read, so its logins are not used: {error}"));
+                problems.push(format!("Cannot read the login file {shown}, so its logins are not used: {error}"));
             }
             Vec::new()
         }
@@ -139,8 +138,8 @@ fn parse(text: &str) -> (Vec<Entry>, Vec<String>) {
             other => {
                 // Not the word itself: it may be a part of a password.
                 let line = reader.line();
-                let hint = if other.len() > 3 { "a password with spaces needs quotes" } else { "it is left out" };
-                reader.problems.push(format!("line {line} has a word that means nothing there; {hint}"));
+                let hint = if other.len() > 3 { "a password with spaces needs quotes" } else { "it is ignored" };
+                reader.problems.push(format!("line {line} has an unexpected word; {hint}"));
             }
         }
     }
@@ -201,7 +200,7 @@ impl Reader<'_> {
                 // A password has no line break: the quote was forgotten, and not all that follows is meant.
                 '\n' | '\r' => {
                     let line = self.line();
-                    self.problems.push(format!("line {line} has a quote that is not closed"));
+                    self.problems.push(format!("line {line} has an unclosed quote"));
                     self.rest = &quoted[at..];
                     return Some(word);
                 }
@@ -209,7 +208,7 @@ impl Reader<'_> {
             }
         }
         let line = self.line();
-        self.problems.push(format!("line {line} has a quote that is not closed"));
+        self.problems.push(format!("line {line} has an unclosed quote"));
         self.rest = "";
         Some(word)
     }
@@ -317,7 +316,7 @@ mod tests {
         let (found, problems) =
             told(b"machine a.org login u password \"open\nmachine b.org login v password p", "https://b.org");
         assert_eq!(found, login("v", "p"));
-        assert!(problems.len() == 1 && problems[0].contains("line 1 has a quote that is not closed"), "{problems:?}");
+        assert!(problems.len() == 1 && problems[0].contains("line 1 has an unclosed quote"), "{problems:?}");
         let (_, problems) = told(b"\nmachine a.org login u password two words", "https://a.org");
         assert!(
             problems.len() == 1 && problems[0].contains("line 2") && !problems[0].contains("words"),
@@ -326,7 +325,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir(home.path().join(".netrc")).unwrap();
         let problems = |netrc| Logins::find(netrc, home.path().to_str()).at(&"https://a.org".parse().unwrap()).1;
-        assert!(problems(None)[0].contains("cannot be read"), "{:?}", problems(None));
+        assert!(problems(None)[0].contains("Cannot read the login file"), "{:?}", problems(None));
         assert_eq!(problems(Some("/no/such/file")).len(), 2);
         let empty = tempfile::tempdir().unwrap();
         assert!(Logins::find(None, empty.path().to_str()).at(&"https://a.org".parse().unwrap()).1.is_empty());

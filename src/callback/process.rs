@@ -77,7 +77,8 @@ pub(super) async fn run(program: Program, run: &Run<'_>) -> Result<Ended, Failur
         ended = guarded.ended() => {
             // What it wrote last is on its way. What it left in the background may hold its output open for ever.
             if timeout(LAST_WORDS, &mut reading).await.is_err() {
-                log.line("The program has ended and left something running that still has its output; not waited for.");
+                log.line("The program has ended, but a process that it started still holds its output; not waiting \
+                    for it.");
             }
             ended
         }
@@ -88,8 +89,8 @@ pub(super) async fn run(program: Program, run: &Run<'_>) -> Result<Ended, Failur
         Err(Unguarded::Refused(reason)) => return Err(Failure(reason)),
         Err(Unguarded::Lost) => {
             end_strays_of(address, attempt).await;
-            let reason = "the process that guards it was killed, and it was ended with it";
-            return Err(Failure(format!("lost sight of {binary}: {reason}")));
+            let reason = "its guard process was killed, which also ended the program";
+            return Err(Failure(format!("lost track of {binary}: {reason}")));
         }
     };
     if let Some(hint) = hint(&binary, return_code) {

@@ -21,7 +21,7 @@ def main():
     try:
         json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
-        reason = "the function returned {}, which is no JSON: {}".format(type(value).__name__, error)
+        reason = "the function returned {}, which is not JSON-serializable: {}".format(type(value).__name__, error)
         return {"exception": reason, "traceback": None}
     return {"value": value}
 

@@ -89,10 +89,16 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
         }))
     };
     Ok(match said {
-        None => outcome(Value::Null)
-            .but_failed(format!("Python ended with return code {} and without an answer", ended.return_code), None),
+        None => outcome(Value::Null).but_failed(
+            format!(
+                "Python ended with return code {} without returning a \
+                result",
+                ended.return_code
+            ),
+            None,
+        ),
         Some(Err(error)) => {
-            outcome(Value::Null).but_failed(format!("the answer of the function cannot be read: {error}"), None)
+            outcome(Value::Null).but_failed(format!("cannot read the result of the function: {error}"), None)
         }
         Some(Ok(Said { exception: Some(exception), traceback, .. })) => {
             run.log.line(traceback.as_deref().unwrap_or(&exception));
@@ -104,7 +110,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
 
 /// A folder of this run alone, of the user that its program runs as; gone with the run.
 fn tempdir(run: &Run<'_>) -> Result<tempfile::TempDir, Failure> {
-    let failed = |error: std::io::Error| Failure(format!("no temporary folder can be made: {error}"));
+    let failed = |error: std::io::Error| Failure(format!("cannot create a temporary folder: {error}"));
     let folder = tempfile::Builder::new()
         .prefix("studygovernor-run-")
         .permissions(Permissions::from_mode(0o700))

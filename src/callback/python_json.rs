@@ -100,7 +100,7 @@ impl Strict {
             }
             let (written, length) = escape(here);
             if written == REPLACEMENT {
-                self.note(format!("{} is half of a character and is stored as \u{fffd}", &here[..length]));
+                self.note(format!("{} is an unpaired surrogate and is stored as \u{fffd}", &here[..length]));
             }
             self.text.push_str(written);
             at += length;

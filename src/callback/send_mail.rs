@@ -36,7 +36,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     };
     if to.is_empty() {
         return Err(Failure(
-            "the mail has no recipient: give 'to', or set STUDYGOV_EMAIL_TO for the worker".to_owned(),
+            "the e-mail has no recipient: specify 'to', or set STUDYGOV_EMAIL_TO for the worker".to_owned(),
         ));
     }
     let subject = fill(&arguments.subject, run)?;
@@ -45,12 +45,16 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
         prefix => format!("{prefix} {subject}"),
     };
     let body = fill(&arguments.body, run)?;
-    run.log.line(&format!("Sending mail to {}: {subject}", to.join(", ")));
+    run.log.line(&format!("Sending e-mail to {}: {subject}", to.join(", ")));
     let letter = Letter { to: to.clone(), subject: subject.clone(), body: body.clone(), html: None };
     match mail.send(&letter).await.map_err(|error| Failure(error.to_string()))? {
-        Posted::Sent => run.log.line("The mail server has taken it."),
+        Posted::Sent => run.log.line("The mail server accepted it."),
         Posted::Kept(file) => {
-            run.log.line(&format!("There is no mail server (MAIL_SERVER): the mail lies in {}", file.display()));
+            run.log.line(&format!(
+                "No mail server is configured (MAIL_SERVER); the e-mail was written to \
+                {}",
+                file.display()
+            ));
         }
     }
     Ok(Outcome::success(json!({
@@ -74,7 +78,11 @@ fn fill(text: &str, run: &Run<'_>) -> Result<String, Failure> {
             continue;
         }
         let Some((name, after)) = from.strip_prefix('{').and_then(|inner| inner.split_once('}')) else {
-            return Err(Failure("a single brace in the text of the mail; write it twice to have one".to_owned()));
+            return Err(Failure(
+                "a single brace in the text of the e-mail; write it twice for a literal \
+                brace"
+                    .to_owned(),
+            ));
         };
         filled.push_str(match name.trim() {
             "experiment" => run.text("/experiment/label"),
@@ -83,7 +91,12 @@ fn fill(text: &str, run: &Run<'_>) -> Result<String, Failure> {
             "action_url" => run.text("/action/web_uri"),
             "action_api_url" => run.text("/action/api_uri"),
             "subject" => run.text("/subject/label"),
-            other => return Err(Failure(format!("the text of the mail asks for {{{other}}}, which is no field"))),
+            other => {
+                return Err(Failure(format!(
+                    "the text of the e-mail contains {{{other}}}, which is not a known \
+                field"
+                )));
+            }
         });
         rest = after;
     }

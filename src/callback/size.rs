@@ -23,7 +23,7 @@ pub(super) fn fitted(mut outcome: Outcome, log: &RunLog) -> Outcome {
         if let Some(Value::String(text)) = outcome.values.get_mut(name) {
             let (before, shorter) = (text.len(), cut(std::mem::take(text)));
             if shorter.len() < before {
-                log.line(&format!("{name} is too long for a report ({before} bytes) and is cut in the middle"));
+                log.line(&format!("{name} is too long for a report ({before} bytes) and is truncated in the middle"));
             }
             *text = shorter;
         }
@@ -33,7 +33,7 @@ pub(super) fn fitted(mut outcome: Outcome, log: &RunLog) -> Outcome {
         return outcome;
     }
     let (mebibytes, most) = (size.div_ceil(1 << 20), MOST >> 20);
-    let reason = format!("the result values have {mebibytes} MiB as JSON, and at most {most} MiB are kept");
+    let reason = format!("the result values have {mebibytes} MiB as JSON; the limit is {most} MiB");
     log.line(&format!("failed: {reason}"));
     Outcome::failed(&reason)
 }
@@ -54,12 +54,12 @@ mod tests {
         let long = "\u{1}".repeat(3 * 1024 * 1024);
         let (kept, log) = fitted_values(json!({ "body": long, "status": 200 }));
         assert!(kept.is_success && kept.values["status"] == 200);
-        assert!(kept.values["body"].as_str().unwrap().contains("bytes left out"));
+        assert!(kept.values["body"].as_str().unwrap().contains("bytes omitted"));
         assert!(log.contains("body is too long"), "{log}");
         assert!(serde_json::to_string(&kept.values).unwrap().len() < MOST);
         let (failed, log) = fitted_values(json!({ "return_value": long }));
         assert!(!failed.is_success);
-        assert!(log.contains("19 MiB as JSON, and at most 12 MiB"), "{log}");
+        assert!(log.contains("19 MiB as JSON; the limit is 12 MiB"), "{log}");
         let (kept, log) = fitted_values(json!({ "return_value": "x".repeat(MOST - 100) }));
         assert!(kept.is_success && log.is_empty());
     }

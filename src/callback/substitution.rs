@@ -44,7 +44,7 @@ impl<'a> Substitution<'a> {
         let mut text = text;
         if text.contains("$XNAT") {
             let xnat =
-                self.run.system(self.xnat_system).map_err(|error| Failure(format!("$XNAT is used and {error}")))?;
+                self.run.system(self.xnat_system).map_err(|error| Failure(format!("$XNAT is used, but {error}")))?;
             text = text.replace("$XNAT", xnat);
         }
         // The execution before the experiment: neither name begins the other, the order is for the reader.

@@ -195,11 +195,11 @@ fn fill<'a>(text: &str, value: impl Fn(&str) -> Option<Result<&'a str, Failure>>
         match value(name) {
             Some(value) => filled.push_str(value?),
             None if name.is_empty() => {
-                return Err(Failure(format!("line {line}: a single $; write $$ for the sign itself")));
+                return Err(Failure(format!("line {line}: a single $; write $$ for a literal dollar sign")));
             }
             None => {
                 let known = "$EXPERIMENT_ID, $SUBJECT_ID, $LABEL, $SYSTEM_URL";
-                return Err(Failure(format!("line {line}: ${name} is none of {known}")));
+                return Err(Failure(format!("line {line}: ${name} is not one of {known}")));
             }
         }
         rest = after;
@@ -216,7 +216,10 @@ fn extra_tags(variable: Option<&str>, run: &Run<'_>) -> Vec<Value> {
         Some(Value::String(tag)) => vec![tag.as_str().into()],
         Some(Value::Array(tags)) => tags.clone(),
         Some(other) => {
-            run.log.line(&format!("variable {variable} is {other}, neither a text nor a list: it gives no tags"));
+            run.log.line(&format!(
+                "variable {variable} is {other}, neither a string nor a list, so it provides no \
+                tags"
+            ));
             Vec::new()
         }
     }
@@ -230,7 +233,7 @@ async fn post(kind: &str, body: Value, system: &str, run: &Run<'_>) -> Result<Ou
     let answer = send(web.request(Method::POST, &url)?.json(&body), &what).await?;
     let (status, hint) = (answer.status().as_u16(), hint_of(&answer));
     let answered = text(answer, &what).await?;
-    run.log.line(&format!("answered with status {status}"));
+    run.log.line(&format!("returned status {status}"));
     let read: Value = serde_json::from_str(&answered).unwrap_or_default();
     // Of a group it is `url`.
     let uri = read.get("uri").or_else(|| read.get("url")).cloned().unwrap_or_default();
@@ -241,11 +244,11 @@ async fn post(kind: &str, body: Value, system: &str, run: &Run<'_>) -> Result<Ou
         "task_uri": uri,
     }));
     if status != 200 && status != 201 {
-        let reason = format!("{what} was answered with status {status}{hint}: {}", beginning(&answered));
+        let reason = format!("{what} returned status {status}{hint}: {}", beginning(&answered));
         return Ok(outcome.but_failed(reason, None));
     }
     if uri.is_null() {
-        let reason = format!("{what}: the answer names no uri: {}", beginning(&answered));
+        let reason = format!("{what}: the response has no uri: {}", beginning(&answered));
         return Ok(outcome.but_failed(reason, None));
     }
     Ok(outcome)
@@ -265,7 +268,7 @@ mod tests {
         assert_eq!(fill("a $LABEL ${LABEL}x $$LABEL", value).unwrap(), "a session-1 session-1x $LABEL");
         assert_eq!(fill("ü$LABEL", value).unwrap(), "üsession-1");
         assert_eq!(fill("$SUBJECT_ID", value).unwrap_err().0, "no id");
-        assert!(fill("a\nb $OTHER", value).unwrap_err().0.starts_with("line 2: $OTHER is none of"));
+        assert!(fill("a\nb $OTHER", value).unwrap_err().0.starts_with("line 2: $OTHER is not one of"));
         assert!(fill("cost: 5$", value).unwrap_err().0.contains("single $"));
     }
 }

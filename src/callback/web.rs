@@ -40,7 +40,7 @@ fn client() -> Result<Client, Failure> {
         .referer(false)
         .user_agent(concat!("studygovernor/", env!("CARGO_PKG_VERSION")))
         .build()
-        .map_err(|error| Failure(format!("no requests can be made: {error}")))?;
+        .map_err(|error| Failure(format!("cannot create the HTTP client: {error}")))?;
     Ok(CLIENT.get_or_init(|| made).clone())
 }
 
@@ -109,7 +109,13 @@ impl<'a> Web<'a> {
 /// # Errors
 /// When it is none.
 pub(super) fn parse(address: &str) -> Result<Url, Failure> {
-    let url = Url::parse(address).map_err(|error| Failure(format!("'{}' is no address: {error}", shown(address))))?;
+    let url = Url::parse(address).map_err(|error| {
+        Failure(format!(
+            "'{}' is not a valid URL: \
+        {error}",
+            shown(address)
+        ))
+    })?;
     match url.scheme() {
         "http" | "https" => Ok(url),
         other => Err(Failure(format!("'{}': {other} is not http or https", shown(address)))),
@@ -135,7 +141,7 @@ pub(super) fn shown(address: &str) -> String {
 /// When it cannot be one: it is empty, or means another folder.
 pub(super) fn segment(text: &str) -> Result<String, Failure> {
     if matches!(text, "" | "." | "..") {
-        return Err(Failure(format!("'{text}' cannot be part of an address")));
+        return Err(Failure(format!("'{text}' cannot be part of a URL")));
     }
     let mut quoted = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -185,7 +191,7 @@ pub(super) fn redirect_of(answer: &Response) -> Option<Url> {
 pub(super) fn hint_of(answer: &Response) -> String {
     let target = redirect_of(answer).map(|url| shown(&url.origin().ascii_serialization()));
     target.map_or_else(String::new, |origin| {
-        format!(" (it points to {origin}, another origin, where neither logins nor data are sent)")
+        format!(" (it redirects to {origin}, another origin, to which neither logins nor data are sent)")
     })
 }
 
@@ -199,11 +205,11 @@ pub(super) async fn text(mut answer: Response, what: &str) -> Result<String, Fai
     loop {
         match answer.chunk().await {
             Ok(Some(chunk)) if bytes.len() + chunk.len() > MOST => {
-                return Err(Failure(format!("{what}: the answer is longer than 10 MiB")));
+                return Err(Failure(format!("{what}: the response is longer than 10 MiB")));
             }
             Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
             Ok(None) => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(error) => return Err(Failure(format!("{what}: the answer broke off: {error}"))),
+            Err(error) => return Err(Failure(format!("{what}: the response was interrupted: {error}"))),
         }
     }
 }

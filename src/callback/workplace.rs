@@ -103,8 +103,7 @@ impl Workplace {
 /// The file `name` directly in `folder`; dots, links and paths that lead elsewhere are refused. `function` and `place` are for
 /// the message.
 pub(super) fn direct_file(folder: &Path, name: &str, function: &str, place: &str) -> Result<PathBuf, Failure> {
-    let refused =
-        || Failure(format!("{function} takes only what is directly in the project's {place}: '{name}' is not"));
+    let refused = || Failure(format!("{function} only accepts files directly in the project's {place}, not '{name}'"));
     let mut components = Path::new(name).components();
     let plain = matches!(components.next(), Some(Component::Normal(part)) if part == name);
     if !plain || components.next().is_some() {

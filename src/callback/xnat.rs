@@ -53,12 +53,12 @@ pub(super) async fn newest_file(web: &Web<'_>, resource: &str, name: Dated<'_>) 
     let url = format!("{resource}/files?format=json");
     let list = json(web, &url).await?;
     let rows = list.pointer("/ResultSet/Result").and_then(Value::as_array);
-    let rows = rows.ok_or_else(|| Failure(format!("GET {}: the answer is no list of files", shown(&url))))?;
+    let rows = rows.ok_or_else(|| Failure(format!("GET {}: the response is not a list of files", shown(&url))))?;
     let names: Vec<&str> = rows.iter().filter_map(|row| row.get("Name")?.as_str()).collect();
     let newest = name.newest(names.iter().copied()).map(str::to_owned);
     newest.ok_or_else(|| {
         let there = if names.is_empty() { "no files".to_owned() } else { beginning(&names.join(", ")) };
-        Failure(format!("{} has no file {}<moment>{}: there are {there}", shown(resource), name.before, name.behind))
+        Failure(format!("{} has no file {}<moment>{}; available: {there}", shown(resource), name.before, name.behind))
     })
 }
 
@@ -72,11 +72,11 @@ pub(super) async fn json(web: &Web<'_>, url: &str) -> Result<Value, Failure> {
     let (status, hint) = (answer.status().as_u16(), hint_of(&answer));
     let body = text(answer, &what).await?;
     if status != 200 {
-        return Err(Failure(format!("{what} was answered with status {status}{hint}: {}", beginning(&body))));
+        return Err(Failure(format!("{what} returned status {status}{hint}: {}", beginning(&body))));
     }
     // Files of raters' forms are written by Python.
     python_json::read(&body, &what, web.log())
-        .map_err(|error| Failure(format!("{what}: the answer is no JSON: {error}")))
+        .map_err(|error| Failure(format!("{what}: the response is not valid JSON: {error}")))
 }
 
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub fn read(folder: &Path, options: &Options) -> Result<Intake, SourceError> {
     let ignored = read_ignored(folder, &mut intake);
     let subjects = folders(folder, "", "sub-", &ignored, &mut intake)?;
     if subjects.is_empty() && intake.problems.is_empty() {
-        return Err(SourceError(format!("{} holds no BIDS data set: there is no folder sub-…", folder.display())));
+        return Err(SourceError(format!("{} is not a BIDS dataset: no sub-* folder found", folder.display())));
     }
     let has_scans = note_parts_that_are_not_read(folder, &mut intake);
     let participants = Participants::read(folder, &subjects, &mut intake);
@@ -82,7 +82,7 @@ fn read_ignored(folder: &Path, intake: &mut Intake) -> Ignored {
 /// Says which parts of the data set are not read. Gives whether its files are recordings at all.
 fn note_parts_that_are_not_read(folder: &Path, intake: &mut Intake) -> bool {
     if folder.join("phenotype").is_dir() {
-        intake.notes.push("phenotype/ is not read".to_owned());
+        intake.notes.push("phenotype/ is ignored".to_owned());
     }
     let kind = match bids_files::json(folder, "dataset_description.json") {
         Ok(description) => {
@@ -95,7 +95,8 @@ fn note_parts_that_are_not_read(folder: &Path, intake: &mut Intake) -> bool {
     };
     let is_derivative = kind.is_some_and(|kind| kind.eq_ignore_ascii_case("derivative"));
     if is_derivative {
-        let note = "dataset_description.json says that this is a derivative data set: its files are results, so no scans are counted";
+        let note = "this is a derivative dataset according to dataset_description.json: its files are results, so no \
+            scans are counted";
         intake.notes.push(note.to_owned());
     }
     !is_derivative
@@ -133,7 +134,7 @@ impl Reader<'_> {
     fn read_subject(&mut self, id: &str) -> Result<(), SourceError> {
         if id == "sub-emptyroom" {
             // MEG: recordings of the empty room are filed under a subject of this name.
-            let note = "sub-emptyroom holds recordings of the empty room, not of a person: left out";
+            let note = "sub-emptyroom contains empty-room recordings, not a subject; skipped";
             self.intake.notes.push(note.to_owned());
             return Ok(());
         }
@@ -214,7 +215,7 @@ impl Reader<'_> {
                     default
                 }
                 (None, None, None) => {
-                    let message = "no scan date: there is no acq_time; give --scan-date-default";
+                    let message = "no scan date: there is no acq_time; use --scan-date-default";
                     self.intake.problem(&session.path, message.to_owned());
                     return None;
                 }
@@ -237,7 +238,7 @@ impl Reader<'_> {
             Ok(None) => {}
         }
         let Some(default) = self.options.date_of_birth_default else {
-            let message = "no date of birth and no age in participants.tsv; give --date-of-birth-default";
+            let message = "no date of birth and no age in participants.tsv; use --date-of-birth-default";
             self.intake.problem(subject, message.to_owned());
             return None;
         };
@@ -254,12 +255,12 @@ impl Reader<'_> {
     fn note_files_beside_sessions(&mut self, id: &str) {
         let beside = scans_of(self.root, id, &[], &self.ignored).unwrap_or_default();
         if !beside.scans.is_empty() {
-            let note = format!("{id}: {} recordings beside its session folders are left out", beside.scans.len());
+            let note = format!("{id}: {} recordings outside of its session folders are skipped", beside.scans.len());
             self.intake.notes.push(note);
         }
         let scans = format!("{id}/{id}_scans.tsv");
         if self.root.join(&scans).symlink_metadata().is_ok() {
-            self.intake.notes.push(format!("{scans} is beside session folders and is left out"));
+            self.intake.notes.push(format!("{scans} is outside of the session folders and is skipped"));
         }
     }
 
@@ -268,10 +269,10 @@ impl Reader<'_> {
             let folders = if count == 1 { String::new() } else { format!(" and {} more folders", count - 1) };
             self.intake
                 .notes
-                .push(format!("{first}{folders}: the data type {data_type} is not known, so nothing in it is counted"));
+                .push(format!("{first}{folders}: unknown data type {data_type}; its files are not counted"));
         }
         if self.left_out.ignored_recordings > 0 {
-            let note = format!("{} recordings are left out as .bidsignore says", self.left_out.ignored_recordings);
+            let note = format!("{} recordings are skipped because of .bidsignore", self.left_out.ignored_recordings);
             self.intake.notes.push(note);
         }
     }
@@ -288,14 +289,14 @@ impl Reader<'_> {
             format!("{born_by_age} dates of birth: 1 January of the year of the first scan minus the age"),
         );
         if let Some(date) = self.options.date_of_birth_default {
-            note(born_by_default, format!("{born_by_default} dates of birth: {date}, the given default"));
+            note(born_by_default, format!("{born_by_default} dates of birth: {date}, the specified default"));
         }
         note(
             dated_by_other_session,
             format!("{dated_by_other_session} scan dates: the earliest date of the subject's other sessions"),
         );
         if let Some(date) = self.options.scan_date_default {
-            note(dated_by_default, format!("{dated_by_default} scan dates: {date}, the given default"));
+            note(dated_by_default, format!("{dated_by_default} scan dates: {date}, the specified default"));
         }
     }
 }
@@ -322,7 +323,7 @@ fn folders(
             // The link of a file that is not fetched: its name says all that is asked.
             Some(problem) if !name.contains('.') && !name.contains('_') => intake.problem(&within, problem),
             None if path.is_dir() && ignored.matches(&within, true) => {
-                intake.notes.push(format!("{within} is left out as .bidsignore says"));
+                intake.notes.push(format!("{within} is skipped because of .bidsignore"));
             }
             None if path.is_dir() => found.push(name),
             _ => {}

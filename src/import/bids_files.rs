@@ -32,7 +32,7 @@ pub(super) fn json(root: &Path, path: &str) -> Result<Option<Value>, String> {
     let Some(file) = existing(root, path)? else { return Ok(None) };
     let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
     let value = serde_json::from_str(text.trim_start_matches('\u{feff}'));
-    value.map(Some).map_err(|error| format!("is not JSON: {error}"))
+    value.map(Some).map_err(|error| format!("is not valid JSON: {error}"))
 }
 
 /// The text at `path` within the data set; none when there is none.
@@ -56,7 +56,7 @@ fn existing(root: &Path, path: &str) -> Result<Option<PathBuf>, String> {
         return Err(problem);
     }
     if is_placeholder(&file) {
-        return Err("its content is not there: it is a place holder of git-annex or Git LFS; fetch it first".to_owned());
+        return Err("its content is missing: it is a placeholder of git-annex or Git LFS; fetch it first".to_owned());
     }
     Ok(Some(file))
 }
@@ -65,7 +65,7 @@ fn existing(root: &Path, path: &str) -> Result<Option<PathBuf>, String> {
 pub(super) fn dangling(path: &Path) -> Option<String> {
     let target = path.read_link().ok()?;
     (!path.exists()).then(|| {
-        format!("is a link to {}, which is not there; fetch it first (git annex get, datalad get)", target.display())
+        format!("is a link to {}, which does not exist; fetch it first (git annex get, datalad get)", target.display())
     })
 }
 

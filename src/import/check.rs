@@ -24,12 +24,12 @@ pub async fn check(engine: &Engine, sessions: &[Session]) -> Result<Vec<(usize, 
         for scan in &session.scans {
             let wrong = match known.get(&scan.protocol) {
                 Some((_, modality)) if *modality != scan.modality => {
-                    Some(format!("of the modality {modality} in this study"))
+                    Some(format!("already stored with the modality {modality}"))
                 }
                 Some(_) => None,
                 None => {
                     let first = earlier.entry(&scan.protocol).or_insert((&scan.modality, &session.place));
-                    (first.0 != scan.modality).then(|| format!("of the modality {} in {}", first.0, first.1))
+                    (first.0 != scan.modality).then(|| format!("used with the modality {} in {}", first.0, first.1))
                 }
             };
             if let Some(wrong) = wrong {

@@ -94,7 +94,7 @@ fn flag<'de, D: Deserializer<'de>>(given: D) -> Result<Option<bool>, D::Error> {
         Value::Null => Ok(None),
         Value::Bool(flag) => Ok(Some(flag)),
         Value::Number(number) if number == 0.into() || number == 1.into() => Ok(Some(number == 1.into())),
-        other => Err(D::Error::custom(format!("active is true or false, and not {other}"))),
+        other => Err(D::Error::custom(format!("'active' must be true or false, got {other}"))),
     }
 }
 
@@ -105,7 +105,7 @@ fn flag<'de, D: Deserializer<'de>>(given: D) -> Result<Option<bool>, D::Error> {
 pub async fn read_configuration_in_background(text: String) -> Result<Configuration, Vec<RowProblem>> {
     let read = tokio::task::spawn_blocking(move || read_configuration(&text)).await;
     read.unwrap_or_else(|error| {
-        Err(vec![RowProblem { place: "line 1".to_owned(), message: format!("reading it failed: {error}") }])
+        Err(vec![RowProblem { place: "line 1".to_owned(), message: format!("cannot read the configuration: {error}") }])
     })
 }
 
@@ -131,7 +131,7 @@ fn read_all(text: &str) -> Result<Configuration, Vec<RowProblem>> {
     let problem = |line: u32, message: String| RowProblem { place: format!("line {line}"), message };
     let document = yaml::parse(text).map_err(|error| vec![problem(error.place.line, error.message)])?;
     if !matches!(document.content, Content::Mapping(_)) {
-        let wanted = "a mapping with roles, users, external_systems or scantypes is wanted";
+        let wanted = "must be a mapping with roles, users, external_systems or scantypes";
         return Err(vec![problem(1, wanted.to_owned())]);
     }
     let mut problems = Vec::new();
@@ -140,7 +140,7 @@ fn read_all(text: &str) -> Result<Configuration, Vec<RowProblem>> {
         if !["roles", "users", "external_systems", "scantypes"].contains(&key.text.as_str())
             && !key.text.starts_with("x-")
         {
-            problems.push(problem(key.place.line, format!("'{}' is not known here", key.text)));
+            problems.push(problem(key.place.line, format!("unknown key '{}'", key.text)));
         }
     }
     let configuration = Configuration {
@@ -154,7 +154,7 @@ fn read_all(text: &str) -> Result<Configuration, Vec<RowProblem>> {
             if !Permission::ALL.iter().any(|(_, known)| *known == name) {
                 problems.push(RowProblem {
                     place: format!("role {}", role.name),
-                    message: format!("there is no permission '{name}'"),
+                    message: format!("unknown permission '{name}'"),
                 });
             }
         }
@@ -187,7 +187,7 @@ fn twice(configuration: &Configuration) -> Vec<RowProblem> {
     for (kind, name) in users.chain(roles).chain(systems).chain(scantypes) {
         let own = kind == "user" && both.contains(name.as_str());
         if !seen.insert((kind, name.trim().to_lowercase())) && !own {
-            problems.push(RowProblem { place: format!("{kind} {name}"), message: "stands here twice".to_owned() });
+            problems.push(RowProblem { place: format!("{kind} {name}"), message: "is listed twice".to_owned() });
         }
     }
     problems
@@ -208,7 +208,7 @@ fn too_long(configuration: &Configuration) -> Vec<RowProblem> {
     let wrong = all.filter(|(_, _, text, most)| text.chars().count() > *most || text.chars().any(char::is_control));
     wrong
         .map(|(place, field, _, most)| {
-            let message = format!("{field} must be at most {most} plain characters");
+            let message = format!("{field} must be at most {most} characters without control characters");
             RowProblem { place, message }
         })
         .collect()
@@ -273,7 +273,7 @@ fn text_of(name: &str, node: &Node, problems: &mut Vec<RowProblem>) -> Value {
         Err(problem) => {
             // A password stands in no message.
             let problem = match name {
-                "password" => "without quotes YAML reads another value than is written; put it in quotes".to_owned(),
+                "password" => "YAML reads this as another value unless it is quoted; put it in quotes".to_owned(),
                 _ => problem,
             };
             problems

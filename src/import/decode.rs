@@ -29,7 +29,7 @@ fn from_utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Vec<u8>, String>
     let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
     match String::from_utf16(&units) {
         Ok(text) if rest.is_empty() => Ok(text.into_bytes()),
-        _ => Err("is UTF-16 text that is broken; save it as UTF-8".to_owned()),
+        _ => Err("is invalid UTF-16; save it as UTF-8".to_owned()),
     }
 }
 

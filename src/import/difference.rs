@@ -27,7 +27,7 @@ pub struct Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { place, of, field, stored, given } = self;
-        write!(formatter, "{place}: {of}: {field}: stored is {stored}, here is {given}")
+        write!(formatter, "{place}: {of}: {field}: stored value is {stored}, new value is {given}")
     }
 }
 

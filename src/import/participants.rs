@@ -74,7 +74,7 @@ impl Participants {
             let id = with_prefix("sub-", id);
             if let Some(first) = self.rows.get(&id) {
                 let first = self.table.rows[*first].line;
-                intake.problem(&place, format!("participant_id: {id} is in line {first} already"));
+                intake.problem(&place, format!("participant_id: {id} is already in line {first}"));
                 self.bad.insert(id);
                 continue;
             }
@@ -83,7 +83,7 @@ impl Participants {
                 self.bad.insert(id.clone());
             }
             if !subjects.contains(&id) {
-                intake.notes.push(format!("{id} of {FILE} has no folder and is left out"));
+                intake.notes.push(format!("{id} in {FILE} has no folder and is skipped"));
             }
             self.rows.insert(id, index);
         }
@@ -125,7 +125,7 @@ impl Participants {
         }
         let Some(text) = said("age") else { return Ok(None) };
         let Some(unit) = self.age_unit else {
-            let message = "its unit is not known (participants.json)".to_owned();
+            let message = "unknown unit (participants.json)".to_owned();
             return Err(problem(format!("age: '{text}': {message}")));
         };
         let date = unit.year_of_birth(text, first_scan).map_err(|message| problem(format!("age: {message}")))?;
@@ -183,7 +183,7 @@ impl AgeUnit {
         let age = number.parse::<f64>().ok().filter(|_| is_plain);
         let age = age.ok_or_else(|| format!("'{text}' is not a number of {}", self.name()))?;
         if age > self.most() {
-            return Err(format!("'{text}' is more {} than anyone's age", self.name()));
+            return Err(format!("'{text}' is not a plausible age in {}", self.name()));
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be small and positive")]
         let whole = age.floor() as u32;
@@ -196,7 +196,7 @@ impl AgeUnit {
         };
         let year = born.map(|born| born.year()).filter(|year| limits::YEARS.contains(year));
         year.and_then(|year| NaiveDate::from_ymd_opt(year, 1, 1))
-            .ok_or_else(|| format!("'{text}' leads to a year of birth before {}", limits::YEARS.start()))
+            .ok_or_else(|| format!("'{text}' results in a year of birth before {}", limits::YEARS.start()))
     }
 }
 
@@ -217,16 +217,16 @@ fn age_unit(root: &Path, file: &str, column: &str) -> Result<AgeUnit, String> {
     match field("Units").or_else(|| field("Unit")) {
         Some(Value::String(unit)) if unit.trim().is_empty() => {}
         Some(Value::String(unit)) => {
-            let wanted = "known are years, months, weeks and days";
-            return AgeUnit::parse(unit).ok_or_else(|| format!("{column}: the unit '{unit}' is not known ({wanted})"));
+            let wanted = "known units: years, months, weeks and days";
+            return AgeUnit::parse(unit).ok_or_else(|| format!("{column}: unknown unit '{unit}' ({wanted})"));
         }
         None | Some(Value::Null) => {}
-        Some(other) => return Err(format!("{column}: Units is not a text: {other}")),
+        Some(other) => return Err(format!("{column}: Units is not a string: {other}")),
     }
     let text = field("Description").and_then(Value::as_str).unwrap_or_default().to_ascii_lowercase();
     let speaks_of = |word: &str| text.contains(word);
     if !speaks_of("year") && ["month", "week"].into_iter().any(speaks_of) {
-        return Err(format!("{column}: it has no Units, and its description does not speak of years: '{text}'"));
+        return Err(format!("{column}: it has no Units, and its description does not mention years: '{text}'"));
     }
     Ok(AgeUnit::Years)
 }

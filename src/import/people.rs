@@ -117,7 +117,11 @@ pub(super) async fn set_user(
     if !existing.is_overwritten() {
         // A new name with the address of somebody who is there already: nobody would notice that it was left out.
         if row.username.to_lowercase() != entry.username.trim().to_lowercase() {
-            let problem = format!("{}: the address {} is that of {}", entry.username, entry.email, row.username);
+            let problem = format!(
+                "{}: the address {} is already used by \
+                {}",
+                entry.username, entry.email, row.username
+            );
             return Err(AccountError::Invalid { field: "users", problem });
         }
         return Ok(None);

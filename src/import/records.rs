@@ -71,7 +71,7 @@ impl<'a> Records<'a> {
         self.at = start;
         loop {
             match self.text.get(self.at) {
-                None => return Err("a quote is opened and never closed".to_owned()),
+                None => return Err("a quote is not closed".to_owned()),
                 Some(b'"') if self.text.get(self.at + 1) == Some(&b'"') => {
                     cell.push(b'"');
                     self.at += 2;
@@ -91,7 +91,7 @@ impl<'a> Records<'a> {
         self.at = self.after_blanks(self.at + 1);
         match self.text.get(self.at) {
             Some(byte) if !self.ends_cell(*byte) => {
-                Err("there is text after a closing quote (a quote inside of a quoted cell is written twice)".to_owned())
+                Err("there is text after a closing quote (write a quote inside a quoted cell twice)".to_owned())
             }
             _ => Ok(cell),
         }
@@ -139,13 +139,12 @@ impl<'a> Records<'a> {
         let end = first + u64::try_from(lines.len()).unwrap_or_default() - 1;
         if cells != width {
             return Some(format!(
-                "a quote is opened that ends in line {end}; the row then has {cells} cells, the header has {width}"
+                "a quoted cell ends in line {end}; the row then has {cells} cells, but the header has {width}"
             ));
         }
         let looks_like_row = |line: &&[u8]| line.split(|byte| *byte == self.delimiter).count() == width;
-        (width > 2 && lines.iter().all(looks_like_row)).then(|| {
-            format!("a quote is opened that ends in line {end}; the lines between look like rows of their own")
-        })
+        (width > 2 && lines.iter().all(looks_like_row))
+            .then(|| format!("a quoted cell ends in line {end}; the lines in between look like separate rows"))
     }
 }
 
@@ -195,7 +194,7 @@ fn text_of(cell: &[u8]) -> Result<String, String> {
         let byte = cell.get(error.valid_up_to()).copied().unwrap_or_default();
         format!("is not UTF-8 text (byte 0x{byte:02X}); save the table as UTF-8")
     })?;
-    if text.contains('\0') { Err("has a null character".to_owned()) } else { Ok(text.to_owned()) }
+    if text.contains('\0') { Err("contains a null character".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// The character of tab, semicolon and comma that is most often in the first line that has any names, outside of quotes.
@@ -255,14 +254,14 @@ mod tests {
     #[test]
     fn broken_quoting_is_reported_and_takes_no_row_along() {
         for (text, wanted) in [
-            ("a,b,\"c\nd,e,f\ng,h,i\n", "never closed"),
-            ("a,\"b,c\nd,e,f\ng,h,i\n", "never closed"),
+            ("a,b,\"c\nd,e,f\ng,h,i\n", "a quote is not closed"),
+            ("a,\"b,c\nd,e,f\ng,h,i\n", "a quote is not closed"),
             ("a,b,\"c\" x\nd,e,f\ng,h,i\n", "after a closing quote"),
             // The next quote closes it, and what follows that does not fit.
             ("a,b,\"c\nd,e,f\ng,h,i\n\"x\",y,z", "after a closing quote"),
             // It closes at an inch sign: the record has too few cells, or swallows rows.
             ("a,\"b,c\nd,e,f\ng,h,i\nx\",y,z\n", "ends in line 4"),
-            ("a,b,\"c\nd,e,f\ng,h,i\nx,y,z\"\n", "look like rows"),
+            ("a,b,\"c\nd,e,f\ng,h,i\nx,y,z\"\n", "look like separate rows"),
         ] {
             let records = read(text);
             let (line, message) = broken(&records[0]).unwrap_or_else(|| panic!("{text:?}: {records:?}"));

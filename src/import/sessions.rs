@@ -85,7 +85,7 @@ impl SessionTable {
             let id = with_prefix("ses-", id);
             if let Some(first) = self.rows.get(&id) {
                 let first = self.table.rows[*first].line;
-                intake.problem(&place, format!("session_id: {id} is in line {first} already"));
+                intake.problem(&place, format!("session_id: {id} is already in line {first}"));
                 self.bad.insert(id);
                 continue;
             }
@@ -94,7 +94,7 @@ impl SessionTable {
                 self.bad.insert(id.clone());
             }
             if !folders.contains(&id) {
-                intake.notes.push(format!("{id} of {place} has no folder in {subject} and is left out"));
+                intake.notes.push(format!("{id} in {place} has no folder in {subject} and is skipped"));
             }
             self.rows.insert(id, index);
         }
@@ -137,8 +137,11 @@ fn find_one(
         (Some(earliest), Some(Ok(said))) => {
             if said.date() != earliest.date() {
                 let (scans, session) = (earliest.date(), said.date());
-                let note =
-                    format!("{place}: acq_time is {session}, scans.tsv of {} says {scans}, which counts", found.path);
+                let note = format!(
+                    "{place}: acq_time is {session}, but scans.tsv of {} has {scans}, which is \
+                        used",
+                    found.path
+                );
                 intake.notes.push(note);
             }
             found.date = Some(earliest);
@@ -171,7 +174,7 @@ fn read_scans(root: &Path, session: &mut FoundSession, intake: &mut Intake) -> O
         if let Some(name) = name.and_then(|column| row.get(column)) {
             session.listed.push(name.to_owned());
             if let Some(first) = seen.insert(name, row).filter(|first| !first.is_like(row)) {
-                let message = format!("filename: {name} is in line {} already and says something else", first.line);
+                let message = format!("filename: {name} is already in line {} with other values", first.line);
                 intake.problem(&place, message);
                 session.is_bad = true;
             }

@@ -101,10 +101,10 @@ impl Columns {
         let note = |(_, name): (usize, &String)| match alias_group(name) {
             Some(group) => {
                 let taken = one_of(table, group).map_or("", |column| table.columns[column].as_str());
-                format!("column '{name}' is left out: '{taken}' is read for it")
+                format!("column '{name}' is ignored: '{taken}' is used instead")
             }
             None => {
-                format!("column '{name}' is not known and is left out (to store it as a variable, name it var:{name})")
+                format!("unknown column '{name}' is ignored (to store it as a variable, rename it to var:{name})")
             }
         };
         left_out.map(note).collect()
@@ -125,7 +125,7 @@ impl Columns {
         }
         let cohort = match self.cohort.and_then(|column| row.get(column)) {
             Some(text) => Label::parse(text).map_err(|error| format!("cohort: {error}"))?,
-            None => options.cohort.clone().ok_or("cohort: is empty; give --cohort or a column cohort")?,
+            None => options.cohort.clone().ok_or("cohort: is empty; use --cohort or a column cohort")?,
         };
         let (date_of_birth, scandate) = (self.date_of_birth(row, options)?, scandate(row, self.scan_date)?);
         if date_of_birth > scandate.date() {
@@ -151,7 +151,7 @@ impl Columns {
             Some(text) => limits::date(text).map_err(|problem| format!("date_of_birth: {problem}")),
             None => options
                 .date_of_birth_default
-                .ok_or_else(|| "date_of_birth: is empty; give --date-of-birth-default to fill it in".to_owned()),
+                .ok_or_else(|| "date_of_birth: is empty; use --date-of-birth-default to fill it in".to_owned()),
         }
     }
 }
@@ -222,12 +222,12 @@ impl Seen {
         let (born, first) = *self.births.entry(subject.clone()).or_insert((session.date_of_birth, line));
         if born != session.date_of_birth {
             let born = born.map(|born| born.to_string()).unwrap_or_default();
-            return Err(format!("date_of_birth: line {first} says {born} for {}", session.subject));
+            return Err(format!("date_of_birth: line {first} has {born} for {}", session.subject));
         }
         let experiment = (subject.0, subject.1, session.experiment.clone());
         match self.experiments.insert(experiment, line) {
             Some(first) => {
-                Err(format!("experiment: {} of {} is in line {first} already", session.experiment, session.subject))
+                Err(format!("experiment: {} of {} is already in line {first}", session.experiment, session.subject))
             }
             None => Ok(session),
         }

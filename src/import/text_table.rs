@@ -137,7 +137,7 @@ fn misfit(row: &Row, columns: &[String]) -> Option<String> {
     let named = columns.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
     let filled = row.cells.iter().rposition(|cell| !cell.trim().is_empty()).map_or(0, |last| last + 1);
     if row.cells.len() < named || filled > columns.len() {
-        return Some(format!("has {} cells, the header has {}", row.cells.len(), columns.len()));
+        return Some(format!("has {} cells, but the header has {}", row.cells.len(), columns.len()));
     }
     let unnamed = columns.iter().zip(&row.cells).position(|(name, cell)| name.is_empty() && !cell.trim().is_empty());
     unnamed.map(|index| format!("has '{}' in column {}, which has no name", row.cells[index].trim(), index + 1))
@@ -159,7 +159,7 @@ mod tests {
         let read = table("a;b;;\n1;2;;\n3;4\n5;6;;;;\n7;8;9;\n10\n");
         assert_eq!(read.rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 3, 4]);
         let told: Vec<_> = read.broken.iter().map(|broken| (broken.line, broken.message.as_str())).collect();
-        assert_eq!(told, [(5, "has '9' in column 3, which has no name"), (6, "has 1 cells, the header has 4")]);
+        assert_eq!(told, [(5, "has '9' in column 3, which has no name"), (6, "has 1 cells, but the header has 4")]);
     }
 
     #[test]

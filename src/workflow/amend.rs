@@ -26,11 +26,11 @@ pub struct CallbackChanges {
 /// Why a callback was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AmendError {
-    #[error("there is no callback {0}")]
+    #[error("callback {0} does not exist")]
     NotFound(i32),
     #[error("{field}: {problem}")]
     Invalid { field: &'static str, problem: String },
-    #[error("the state has a callback '{0}' already")]
+    #[error("the state already has a callback '{0}'")]
     Duplicate(String),
     /// It is not what the caller had seen any more.
     #[error("the callback has changed since it was read")]
@@ -50,7 +50,14 @@ impl CallbackChanges {
             return invalid("label", "must have 1 to 128 characters".to_owned());
         }
         if let Some(function) = self.function.as_deref().filter(|function| !functions.contains(function)) {
-            return invalid("function", format!("there is no '{function}'; known are {}", functions.join(", ")));
+            return invalid(
+                "function",
+                format!(
+                    "unknown function '{function}'; known functions: \
+                {}",
+                    functions.join(", ")
+                ),
+            );
         }
         if let Some(text) = self.callback_arguments.as_deref().filter(|text| !text.trim().is_empty()) {
             match yaml::parse_value(text) {

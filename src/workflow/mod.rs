@@ -33,10 +33,10 @@ pub enum WorkflowError {
     #[error("Workflow {0} already exists.")]
     Exists(String),
     /// Neither an id nor a label of a workflow.
-    #[error("there is no workflow '{0}'")]
+    #[error("unknown workflow '{0}'")]
     Unknown(String),
     /// The upgrade would take away what the history refers to.
-    #[error("the upgrade would remove what the history refers to: {}", .0.join("; "))]
+    #[error("the upgrade would remove elements that the history refers to: {}", .0.join("; "))]
     InUse(Vec<String>),
     #[error(transparent)]
     Database(#[from] DbErr),

@@ -210,7 +210,7 @@ impl Difference {
                 plan.changes.push(format!("change the text of state {}", wanted.label));
             }
             if stored.position != *position {
-                plan.changes.push(format!("move state {} to place {}", wanted.label, position + 1));
+                plan.changes.push(format!("move state {} to position {}", wanted.label, position + 1));
             }
         }
         for state in &self.old_states {
@@ -250,7 +250,7 @@ impl Difference {
                 plan.changes.push(format!("change transition {name}: {old} becomes {new}"));
             }
             if stored.position != *position {
-                plan.changes.push(format!("move transition {name} to place {}", position + 1));
+                plan.changes.push(format!("move transition {name} to position {}", position + 1));
             }
         }
         for (source, destination, row) in &self.old_transitions {

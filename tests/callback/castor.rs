@@ -303,7 +303,7 @@ async fn castor_refuses_what_conflicts_and_keeps_what_was_done_before() {
     let case = Case::new().await;
     case.kept.lock().unwrap().refused = Some("F1");
     let said = values(&case.run(USUAL).await)["__exception__"].as_str().unwrap().to_owned();
-    assert!(said.contains("did not take 1 values"), "{said}");
+    assert!(said.contains("rejected 1 values"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,18 +313,15 @@ async fn castor_writes_nothing_before_everything_is_found() {
     for (arguments, reason) in [
         (
             "field_files: 'resources/FIELDS/files/other{timestamp}.json', templates: reading".to_owned(),
-            "has no file other<moment>.json: there are",
+            "has no file other<moment>.json; available:",
         ),
-        ("field_files: resources/FIELDS/absent.json, templates: reading".to_owned(), "there is no /files/ in it"),
+        ("field_files: resources/FIELDS/absent.json, templates: reading".to_owned(), "does not contain /files/"),
         (format!("{file}, templates: absent"), "status 404"),
         (format!("{file}, templates: [reading, second]"), "1 field_files and 2 templates"),
         (format!("{file}, templates: reading, castor_visit_name: Never"), "has no visit 'Never'"),
         (format!("{file}, templates: reading, castor_study_name: Never"), "has no study 'Never'"),
-        (format!("{file}, templates: reading, extra_variable_map: {{a: no_pointer}}"), "is no JSON pointer"),
-        (
-            format!("{file}, templates: reading, castor_external_system_name: NONE"),
-            "there is no external system 'NONE'",
-        ),
+        (format!("{file}, templates: reading, extra_variable_map: {{a: no_pointer}}"), "is not a JSON pointer"),
+        (format!("{file}, templates: reading, castor_external_system_name: NONE"), "unknown external system 'NONE'"),
     ] {
         let ended = run_with_names(&case, &arguments).await;
         assert_eq!(ended.result, ExecutionResult::Failed);

@@ -98,25 +98,37 @@ async fn a_program_that_fails_is_a_failed_run_with_the_reason() {
         ("function: command, callback_arguments: {binary: \"false\", expected_return_code: null}", "success", ""),
         ("function: command, callback_arguments: {binary: sh, args: [-c, \"kill -9 $$\"]}", "failed", "return code -9"),
         ("function: command, callback_arguments: {args: [x]}", "failed", "missing field `binary`"),
-        ("function: command, callback_arguments: {binary: echo, args: [$XNAT]}", "failed", "no external system 'XNAT'"),
+        (
+            "function: command, callback_arguments: {binary: echo, args: [$XNAT]}",
+            "failed",
+            "unknown external system 'XNAT'",
+        ),
         (
             "function: command, callback_arguments: {binary: echo, args: [\"__VALUES__ = {\"]}",
             "failed",
-            "not one line of JSON",
+            "not valid JSON on one line",
         ),
         (
             "function: command, callback_arguments: {binary: sh, args: [-c, \"printf '__VALUES__ = '; head -c 1048577 /dev/zero | tr '\\\\0' 1\"]}",
             "failed",
             "is longer than 1 MiB",
         ),
-        ("function: external_program, callback_arguments: {binary: windows.sh}", "failed", "it has Windows line ends"),
+        (
+            "function: external_program, callback_arguments: {binary: windows.sh}",
+            "failed",
+            "it has Windows line endings",
+        ),
         (
             "function: external_program, callback_arguments: {binary: lost.sh}",
             "failed",
-            "/no/such/sh, which is not on this",
+            "/no/such/sh, which does not exist on this",
         ),
         ("function: external_program, callback_arguments: {binary: plain.sh}", "failed", "is not executable"),
-        ("function: external_program, callback_arguments: {binary: bare.sh}", "failed", "names no interpreter"),
+        (
+            "function: external_program, callback_arguments: {binary: bare.sh}",
+            "failed",
+            "does not specify an interpreter",
+        ),
         ("function: sleep, callback_arguments: {seconds: long}", "failed", "'long' is not a number"),
         (
             "function: external_program, callback_arguments: {binary: ../outside}",
@@ -152,7 +164,7 @@ async fn q6_values_are_found_in_output_that_is_too_long_to_keep() {
             .await;
     let values = values(&ended);
     assert_eq!(values["values"], json!({"n": 5}));
-    assert!(values["stdout"].as_str().unwrap().contains("bytes left out"));
+    assert!(values["stdout"].as_str().unwrap().contains("bytes omitted"));
     assert!(ended.run_log.unwrap().len() < 1_100_000);
 }
 
@@ -164,7 +176,7 @@ async fn q7_what_a_program_leaves_in_the_background_is_not_waited_for() {
     assert_eq!(ended.result, ExecutionResult::Success);
     let left: i32 = values(&ended)["stdout"].as_str().unwrap().trim().parse().unwrap();
     eventually("it to be gone", async || is_gone(left).then_some(())).await;
-    assert!(ended.run_log.unwrap().contains("left something running"));
+    assert!(ended.run_log.unwrap().contains("a process that it started"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +189,7 @@ async fn external_program_runs_what_is_in_the_projects_bin() {
         run(&study, "function: external_program, callback_arguments: {binary: hello.sh, args: [world], unknown: 1}")
             .await;
     assert_eq!(values(&ended)["stdout"], "hello world\n");
-    assert!(ended.run_log.unwrap().contains("argument unknown is not known"));
+    assert!(ended.run_log.unwrap().contains("unknown argument unknown is ignored"));
 }
 
 fn write_script(path: &Path, text: &str) {

@@ -133,7 +133,7 @@ async fn q8_a_killed_guard_ends_its_program_and_the_attempt() {
         })
         .await;
         assert_eq!((ended.result, ended.attempt), (ExecutionResult::Success, 2), "{:?}", ended.run_log);
-        assert!(ended.run_log.unwrap().contains("the process that guards it was killed"));
+        assert!(ended.run_log.unwrap().contains("its guard process was killed"));
         if kills_inner && kills_outer {
             // One of them has emptied its environment, and there is no guard that knows it: the guide says so.
             let (beside, rest): (Vec<i32>, Vec<i32>) = ids.iter().partition(|id| !is_gone(**id));

@@ -75,8 +75,8 @@ async fn python_function_calls_a_function_of_the_study() {
     assert_eq!(values["__exception__"], "ValueError: no such scan");
     assert!(values["__traceback__"].as_str().unwrap().contains("in wrong"), "{values}");
     for (function, reason) in [
-        ("unsuitable", "the function returned set, which is no JSON"),
-        ("leaves", "Python ended with return code 7 and without an answer"),
+        ("unsuitable", "the function returned set, which is not JSON-serializable"),
+        ("leaves", "Python ended with return code 7 without returning a result"),
         ("absent", "AttributeError"),
     ] {
         let study = running_study().await;
@@ -140,13 +140,13 @@ async fn http_request_asks_and_says_what_was_answered() {
         run(&study, &format!("function: http_request, retries: 3, callback_arguments: {{url: {server}/flaky}}")).await;
     assert_eq!((ended.result, ended.attempt), (ExecutionResult::Success, 3));
     for (arguments, reason) in [
-        (format!("url: {server}/nothing"), "was answered with status 404"),
-        (format!("url: {server}/echo, expected_status: [201, 202]"), "was answered with status 200"),
+        (format!("url: {server}/nothing"), "returned status 404"),
+        (format!("url: {server}/echo, expected_status: [201, 202]"), "returned status 200"),
         (format!("url: {server}/slow, timeout: 0.3"), "timed out"),
         ("url: 'http://127.0.0.1:1/'".to_owned(), "refused"),
         ("url: 'file:///etc/passwd'".to_owned(), "file is not http or https"),
         ("method: get".to_owned(), "missing field `url`"),
-        (format!("url: {server}/echo, json: {{}}, body: x"), "not both"),
+        (format!("url: {server}/echo, json: {{}}, body: x"), "cannot be combined"),
     ] {
         let study = running_study().await;
         let said = failed(&study, &format!("function: http_request, callback_arguments: {{{arguments}}}"), &[]).await;
@@ -198,7 +198,7 @@ async fn send_mail_reaches_a_mail_server() {
     .await;
     assert_eq!(super::values(&ended)["recipient"], "a@example.org, b@example.org");
     let log = ended.run_log.unwrap();
-    let file = log.lines().find_map(|line| line.split_once("the mail lies in ")).unwrap().1;
+    let file = log.lines().find_map(|line| line.split_once("the e-mail was written to ")).unwrap().1;
     assert!(std::fs::read_to_string(file).unwrap().contains("To: a@example.org, b@example.org"));
     // Names with commas, several in one text, a domain of another script.
     let study = running_study().await;
@@ -221,13 +221,13 @@ async fn send_mail_reaches_a_mail_server() {
     assert_eq!(mail.from().unwrap().first().unwrap().name(), Some("Study, the first"));
 
     for (arguments, settings, reason) in [
-        ("subject: s, body: b", &[][..], "the mail has no recipient"),
-        ("subject: s, body: \"{colour}\", to: a@example.org", &[], "asks for {colour}, which is no field"),
-        ("subject: s, body: b, to: nobody", &[], "'nobody' is no mail address"),
+        ("subject: s, body: b", &[][..], "the e-mail has no recipient"),
+        ("subject: s, body: \"{colour}\", to: a@example.org", &[], "contains {colour}, which is not a known field"),
+        ("subject: s, body: b, to: nobody", &[], "'nobody' is not a valid e-mail address"),
         (
             "subject: s, body: b, to: a@example.org",
             &[("MAIL_SERVER", "127.0.0.1"), ("MAIL_PORT", "1")],
-            "127.0.0.1:1 does not take it",
+            "127.0.0.1:1 rejected the message",
         ),
     ] {
         let study = running_study().await;
@@ -286,7 +286,7 @@ async fn fastr_runs_a_network() {
     let said = failed_again(&study, &callback("broken"), &settings).await;
     assert!(said.contains("no network today") && said.contains("are kept in"), "{said}");
     let said = failed_again(&study, &callback("../trivial"), &settings).await;
-    assert!(said.contains("there is no network '../trivial'"), "{said}");
+    assert!(said.contains("cannot find network '../trivial'"), "{said}");
     let said = failed_again(&study, &callback("trivial"), &[("STUDYGOV_PYTHON", "/usr/bin/python3")]).await;
     assert!(said.contains("fastr"), "{said}");
 }
@@ -370,8 +370,8 @@ async fn docker_run_runs_a_container_and_leaves_none_behind() {
     for (arguments, reason) in [
         ("image: 'busybox:test', cmd: [sh, -c, exit 3]", "ended with return code 3"),
         ("image: 'busybox:test', cmd: [/no/such]", "ended with return code 127"),
-        ("image: 'busybox:absent', cmd: [true]", "no container of busybox:absent can be made"),
-        ("image: 'busybox:test', cmd: [true], volumes: {/nowhere/at/all: {bind: /in}}", "no container of"),
+        ("image: 'busybox:absent', cmd: [true]", "cannot create a container of busybox:absent"),
+        ("image: 'busybox:test', cmd: [true], volumes: {/nowhere/at/all: {bind: /in}}", "cannot create a container of"),
         ("image: 'busybox:test', volumes: {relative: {bind: /in}}", "must be absolute paths"),
     ] {
         let study = running_study().await;
@@ -423,7 +423,10 @@ async fn q8_the_container_of_a_killed_server_is_removed() {
     eventually("the second container alone", async || {
         let log = station.execution(1).await.run_log?;
         let ids = containers();
-        (log.contains("of an earlier attempt is removed") && ids.lines().count() == 1 && ids != first).then_some(())
+        ((log.contains("Removing the container") && log.contains("of an earlier attempt"))
+            && ids.lines().count() == 1
+            && ids != first)
+            .then_some(())
     })
     .await;
     let admin = Caller::admin_at(&second.url);
@@ -534,12 +537,12 @@ async fn tasks_that_cannot_be_made_say_why() {
     for (arguments, settings, reason) in [
         ("task_base: base.json, task_info: {project: p, template: absent}", &login[..], "status 404: "),
         ("task_base: base.json, task_info: {project: p, template: manual_qa}", &[], "status 401: "),
-        ("task_base: wrong.json, task_info: {}", &login, "line 2: $COLOUR is none of"),
-        ("task_base: ../base.json, task_info: {}", &login, "takes only what is directly in the project's tasks"),
+        ("task_base: wrong.json, task_info: {}", &login, "line 2: $COLOUR is not one of"),
+        ("task_base: ../base.json, task_info: {}", &login, "only accepts files directly in the project's tasks"),
         (
             "task_base: base.json, task_info: {}, taskmanager_external_system_name: OTHER",
             &login,
-            "there is no external system 'OTHER'",
+            "unknown external system 'OTHER'",
         ),
         ("task_base: base.json", &login, "missing field `task_info`"),
     ] {

@@ -215,7 +215,7 @@ async fn q4_a_lost_worker_is_replaced_until_the_attempts_are_used(study: Study) 
     }
     let lost = study.execution(id).await;
     assert_eq!((lost.status, lost.result), (ExecutionStatus::Finished, ExecutionResult::Failed));
-    assert!(lost.run_log.unwrap().contains("that was the last of 3 attempts"));
+    assert!(lost.run_log.unwrap().contains("this was the last of 3 attempts"));
     assert_eq!(study.state(experiment.id).await, "bad");
     assert!(
         !queue::claim(

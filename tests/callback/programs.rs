@@ -88,7 +88,7 @@ async fn programs_run_as_another_user() {
     if !rustix::process::geteuid().is_root() {
         let environment = [("STUDYGOV_CALLBACK_USER", "0")].into_iter().collect();
         let refused = studygovernor::config::ProgramSettings::read(&environment).unwrap_err();
-        assert!(refused.to_string().contains("only when Study Governor is run by root"), "{refused}");
+        assert!(refused.to_string().contains("if Study Governor runs as root"), "{refused}");
         return;
     }
     let study = running_study().await;
@@ -135,7 +135,7 @@ async fn a_report_full_of_control_characters_arrives() {
     let worker = station.worker(&[], &[]);
     station.create(&server, "session").await;
     let log: String = eventually("a heartbeat with the log", async || {
-        station.execution(1).await.run_log.filter(|log| log.contains("bytes left out"))
+        station.execution(1).await.run_log.filter(|log| log.contains("bytes omitted"))
     })
     .await;
     assert!(serde_json::to_string(&log).unwrap().len() < 3 * 1024 * 1024);
@@ -143,7 +143,7 @@ async fn a_report_full_of_control_characters_arrives() {
     let values = values(&ended);
     assert_eq!(values["values"], json!({ "n": 5 }));
     let stdout = values["stdout"].as_str().unwrap();
-    assert!(stdout.starts_with("first\n") && stdout.contains("last\n") && stdout.contains("bytes left out"));
+    assert!(stdout.starts_with("first\n") && stdout.contains("last\n") && stdout.contains("bytes omitted"));
     assert!(values["stderr"].as_str().unwrap().ends_with("end\n"));
     assert!(!worker.log().contains("413"), "{}", worker.log());
 
@@ -168,5 +168,5 @@ async fn a_report_full_of_control_characters_arrives() {
     let failed = run_with(&study, callback, &settings).await;
     assert_eq!(failed.result, ExecutionResult::Failed);
     let said = super::values(&failed)["__exception__"].to_string();
-    assert!(said.contains("MiB as JSON, and at most 12 MiB are kept"), "{said}");
+    assert!(said.contains("MiB as JSON; the limit is 12 MiB"), "{said}");
 }

@@ -191,14 +191,14 @@ async fn what_differs_is_reported_and_left_alone(study: Study) {
         assert_eq!(
             told,
             [
-                "line 2: s0: date_of_birth: stored is 1950-02-03, here is 1951-02-03",
-                "line 2: e0 of s0: scan_date: stored is 2024-01-02T10:00:00.123456, here is 2024-02-02T10:00:00",
-                "line 2: e0 of s0: workflow: stored is w, here is c",
-                "line 2: e0 of s0: var:n: stored is 0 (int), here is 0 (str)",
-                "line 2: e0 of s0: var:new: stored is nothing, here is 1",
-                "line 2: e0 of s0: var:site: stored is north, here is nothing",
-                "line 2: e0 of s0: scans of T1w: stored is 2, here is 1",
-                "line 2: e0 of s0: id:XNAT: stored is X0, here is Y",
+                "line 2: s0: date_of_birth: stored value is 1950-02-03, new value is 1951-02-03",
+                "line 2: e0 of s0: scan_date: stored value is 2024-01-02T10:00:00.123456, new value is 2024-02-02T10:00:00",
+                "line 2: e0 of s0: workflow: stored value is w, new value is c",
+                "line 2: e0 of s0: var:n: stored value is 0 (int), new value is 0 (str)",
+                "line 2: e0 of s0: var:new: stored value is nothing, new value is 1",
+                "line 2: e0 of s0: var:site: stored value is north, new value is nothing",
+                "line 2: e0 of s0: scans of T1w: stored value is 2, new value is 1",
+                "line 2: e0 of s0: id:XNAT: stored value is X0, new value is Y",
             ]
         );
         assert_eq!((summary.known, summary.experiments), (2, 0));
@@ -229,19 +229,19 @@ async fn a_protocol_has_one_modality(study: Study) {
     let told: Vec<String> = found.iter().map(|(index, problem)| format!("{index} {problem}")).collect();
     assert_eq!(
         told,
-        ["1 line 3: a scan is MR Head, but this protocol is of the modality CT in line 2; protocols are unique"]
+        ["1 line 3: a scan is MR Head, but this protocol is used with the modality CT in line 2; protocols are unique"]
     );
     // … and whoever writes them all the same gets the ones that fit.
     let summary = write(&study, &intake(sessions.clone()), false).await;
     assert_eq!((summary.experiments, summary.failed.len()), (2, 1), "{summary:?}");
     assert_eq!(summary.failed[0].place, "line 3");
-    assert!(summary.failed[0].message.contains("'Head' is of the modality CT here, not MR"), "{summary:?}");
+    assert!(summary.failed[0].message.contains("'Head' already has the modality CT, not MR"), "{summary:?}");
     let connection = study.engine.database().reader();
     let kinds = scantype::Entity::find().all(connection).await.unwrap();
     assert_eq!(kinds.len(), 1);
     assert_eq!(scan::Entity::find().count(connection).await.unwrap(), 2);
     let found = import::check(&study.engine, &sessions).await.unwrap();
-    assert!(found[0].1.message.contains("of the modality CT in this study"), "{found:?}");
+    assert!(found[0].1.message.contains("already stored with the modality CT"), "{found:?}");
 }
 
 /// The database refuses a row for a reason that nothing knows before.

@@ -87,7 +87,7 @@ fn what_cannot_be_read_is_not_taken_for_not_said() {
         (
             SCANS,
             "filename\tacq_time\toperator\nanat/x.nii\t2020-03-04T10:00:00\n",
-            "scans.tsv line 2: has 2 cells, the header has 3",
+            "scans.tsv line 2: has 2 cells, but the header has 3",
         ),
         (
             SCANS,
@@ -101,7 +101,7 @@ fn what_cannot_be_read_is_not_taken_for_not_said() {
             "line 3: filename: a.nii is in line 2 already",
         ),
         (SCANS, "/annex/objects/MD5E-s100--abc.tsv\n", "git-annex"),
-        (SCANS, "filename\tacq_time\nanat/x.nii\t\"2020-03-04\n", "never closed"),
+        (SCANS, "filename\tacq_time\nanat/x.nii\t\"2020-03-04\n", "a quote is not closed"),
         (
             SESSIONS,
             "session_id\tacq_time\tbdi\nses-1\t2020-03-04T10:00:00\n",
@@ -116,7 +116,7 @@ fn what_cannot_be_read_is_not_taken_for_not_said() {
         (
             SESSIONS,
             "session_id\tacq_time\nses-1\t2020-03-04\n1\t2021-03-04\n",
-            "line 3: session_id: ses-1 is in line 2 already",
+            "line 3: session_id: ses-1 is already in line 2",
         ),
         (
             "participants.tsv",
@@ -145,12 +145,12 @@ fn what_cannot_be_read_is_not_taken_for_not_said() {
         (
             "participants.tsv",
             "participant_id\tage\nsub-01\t30\nsub-01\t33\n",
-            "participants.tsv line 3: participant_id: sub-01 is in line 2 already",
+            "participants.tsv line 3: participant_id: sub-01 is already in line 2",
         ),
         (
             "participants.tsv",
             "participant_id\tage\nsub-01\t30\n01\t33\n",
-            "line 3: participant_id: sub-01 is in line 2 already",
+            "line 3: participant_id: sub-01 is already in line 2",
         ),
         (
             "participants.tsv",
@@ -161,15 +161,15 @@ fn what_cannot_be_read_is_not_taken_for_not_said() {
         (
             "participants.json",
             "{\"age\": {\"Units\": \"fortnights\"}}",
-            "participants.json: age: the unit 'fortnights' is not known",
+            "participants.json: age: unknown unit 'fortnights'",
         ),
-        ("participants.json", "{\"age\": {\"Units\": 3}}", "Units is not a text"),
+        ("participants.json", "{\"age\": {\"Units\": 3}}", "Units is not a string"),
         (
             "participants.json",
             "{\"age\": {\"Description\": \"Age in months\"}}",
-            "its description does not speak of years",
+            "its description does not mention years",
         ),
-        ("participants.json", "{\"age\": ", "participants.json: is not JSON"),
+        ("participants.json", "{\"age\": ", "participants.json: is not valid JSON"),
     ] {
         let set = Set::new(&[PEOPLE, IMAGE, (SCANS, SOUND)]);
         set.add(path, text);
@@ -246,10 +246,10 @@ fn what_belongs_to_no_experiment_is_noted() {
     for words in [
         "sub-07 of participants.tsv has no folder",
         "ses-2 of sub-01/sub-01_sessions.tsv line 3 has no folder",
-        "sub-01: 1 recordings beside its session folders",
-        "sub-01/ses-1/hologram: the data type hologram is not known",
+        "sub-01: 1 recordings outside of its session folders",
+        "sub-01/ses-1/hologram: unknown data type hologram",
         "acq_time is 2023-01-01, scans.tsv of sub-01/ses-1 says 2024-05-06",
-        "phenotype/ is not read",
+        "phenotype/ is ignored",
     ] {
         assert!(intake.notes.iter().any(|note| note.contains(words)), "{words}: {:#?}", intake.notes);
     }
@@ -315,11 +315,11 @@ fn bidsignore_and_derivatives_are_not_counted() {
     ]);
     let intake = set.read_with_defaults();
     assert_eq!((intake.sessions.len(), intake.sessions[0].scans.len()), (1, 1), "{intake:?}");
-    for words in ["sub-02 is left out as .bidsignore says", "sub-01/ses-9 is left out", "2 recordings are left out"] {
+    for words in ["sub-02 is skipped because of .bidsignore", "sub-01/ses-9 is skipped", "2 recordings are skipped"] {
         assert!(intake.notes.iter().any(|note| note.contains(words)), "{words}: {:?}", intake.notes);
     }
     set.add("dataset_description.json", "{\"Name\": \"x\", \"DatasetType\": \"derivative\"}");
     let intake = set.read_with_defaults();
     assert_eq!(intake.sessions[0].scans, []);
-    assert!(intake.notes.iter().any(|note| note.contains("derivative data set")), "{:?}", intake.notes);
+    assert!(intake.notes.iter().any(|note| note.contains("derivative dataset")), "{:?}", intake.notes);
 }

@@ -199,12 +199,12 @@ fn every_bad_row_is_told_with_its_line() {
     let told: Vec<String> = intake.problems.iter().map(ToString::to_string).collect();
     let wanted = [
         "line 3: subject: is empty",
-        "line 4: date_of_birth: 'soon' is not a date; wanted is one like 1980-12-31",
-        "line 5: scan_date: 'someday' is not a date and time; wanted is one like 2024-03-01T10:00:00",
+        "line 4: date_of_birth: 'soon' is not a valid date (expected e.g. 1980-12-31)",
+        "line 5: scan_date: 'someday' is not a valid date and time (expected e.g. 2024-03-01T10:00:00)",
         "line 6: date_of_birth: line 2 says 1950-02-03 for s1",
-        "line 7: experiment: a of s1 is in line 2 already",
-        "line 8: has 2 cells, the header has 4",
-        "line 9: date_of_birth: is empty; give --date-of-birth-default to fill it in",
+        "line 7: experiment: a of s1 is already in line 2",
+        "line 8: has 2 cells, but the header has 4",
+        "line 9: date_of_birth: is empty; use --date-of-birth-default to fill it in",
         "line 10: date_of_birth: 2050-01-01 is after the scan date 2024-01-02",
     ];
     assert_eq!(told, wanted);
@@ -253,7 +253,7 @@ scantypes:
         import::read_configuration(wrong).unwrap_err().iter().map(ToString::to_string).collect();
     for words in [
         "line 3: username: 0755 without quotes is the number 493; write '0755' or '493' in quotes",
-        "line 3: password: without quotes YAML reads another value than is written; put it in quotes",
+        "line 3: password: YAML reads this as another value unless it is quoted; put it in quotes",
         "line 4: password: without quotes",
         "line 6: protocol: 1_000 without quotes is the number 1000",
         "line 7: modality: on without quotes means true",

@@ -125,10 +125,10 @@ fn every_problem_has_its_place() {
         (
             "label: x\nstates:\n  - {label: a, transitions: [{destination: zz}]}\n  - {label: b}\n  - {label: c}\n  - {label: d}\n",
             &[
-                (3, 44, "no state 'zz'"),
-                (4, 5, "must be one root"),
-                (5, 5, "must be one root"),
-                (6, 5, "must be one root"),
+                (3, 44, "unknown state 'zz'"),
+                (4, 5, "must be exactly one root"),
+                (5, 5, "must be exactly one root"),
+                (6, 5, "must be exactly one root"),
             ],
         ),
         (
@@ -143,7 +143,7 @@ fn every_problem_has_its_place() {
         ),
         (
             "label: x\nstates:\n  - label: a\n    transitions:\n      - destination: nowhere\n  - label: b\n  - label: b\n",
-            &[(5, 22, "no state 'nowhere'"), (7, 12, "there is a state 'b' already, in line 6")],
+            &[(5, 22, "unknown state 'nowhere'"), (7, 12, "state 'b' already exists in line 6")],
         ),
         (
             "label: x\nstates:\n  - label: a\n    transitions:\n      - {destination: abd}\n  - label: abc\n    callbacks:\n      - {label: c, function: slep}\n",
@@ -164,9 +164,9 @@ fn every_problem_has_its_place() {
         (
             "label: x\nstates:\n  - {label: a, transitions: [{destination: b}]}\n  - label: b\n    callbacks:\n      - {label: c, function: sleep, callback_arguments: {queue: two words}}\n      - {label: d, function: sleep, callback_arguments: '{queue: \"\"}'}\n      - {label: e, function: sleep, callback_arguments: {queue: [gpu]}}\n      - {label: f, function: sleep, callback_arguments: {queue: gpu-2}}\n",
             &[
-                (6, 65, "queue is not a valid name of a queue"),
-                (7, 57, "queue is not a valid name of a queue"),
-                (8, 65, "queue is not a valid name of a queue"),
+                (6, 65, "queue is not a valid queue name"),
+                (7, 57, "queue is not a valid queue name"),
+                (8, 65, "queue is not a valid queue name"),
             ],
         ),
         (&TOO_LONG, &[(1, 8, "longer than 100")]),
@@ -264,10 +264,10 @@ fn a_file_of_another_kind_is_refused_with_a_true_sentence() {
     };
     assert!(said(b"").contains("line 1, column 1: error: the file is empty"));
     assert!(said(b"\xef\xbb\xbf\n").contains("the file is empty"));
-    assert!(said(b"# only a remark\n").contains("the file is empty: it has comments only, or no value"));
+    assert!(said(b"# only a remark\n").contains("the file is empty: it contains only comments, or no value"));
     assert!(
         said(b"---\nlabel: a\n---\nlabel: b\n")
-            .contains("line 3, column 1: error: not readable as YAML: the text has more than one document")
+            .contains("line 3, column 1: error: invalid YAML: the text has more than one document")
     );
     assert!(said(b"label: caf\xe9\n").contains("line 1, column 11: error: the byte 0xe9 is not UTF-8"));
     let sound = "label: x\nstates: [{label: a, transitions: [{destination: 08}]}, {label: 08}]\n";
@@ -297,14 +297,14 @@ states:
     assert_eq!(checked.definition.unwrap().states[1].freetext.as_deref(), Some("two"));
     let told: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
     for words in [
-        "line 3, column 1: warning: 'external_systems' is not part",
-        "line 4, column 1: warning: 'scantypes' is not part",
-        "line 5, column 1: warning: 'colour' has no meaning",
+        "line 3, column 1: warning: 'external_systems' is no longer part",
+        "line 4, column 1: warning: 'scantypes' is no longer part",
+        "line 5, column 1: warning: 'colour' is not used",
         "line 7, column 5: warning: callbacks of the root state 'a' never run",
         "line 10, column 31: warning: 'freetext' is given twice",
-        "warning: no end can be reached from state 'trap'",
+        "warning: no final state can be reached from state 'trap'",
         "warning: state 'island' cannot be reached",
-        "warning: state 'end' has callbacks and no transition follows",
+        "warning: state 'end' has callbacks but no outgoing transition",
     ] {
         assert!(told.iter().any(|line| line.contains(words)), "{words}\n{told:#?}");
     }

@@ -3,10 +3,10 @@
 set -eu
 # Labels come from whoever imports; they lead to a session of the data set, and nowhere else.
 case "$STUDYGOV_SUBJECT_LABEL/$STUDYGOV_EXPERIMENT_LABEL" in
-  *[!A-Za-z0-9_/-]* | */*/*) echo "these labels are none of the example's data set"; exit 1 ;;
+  *[!A-Za-z0-9_/-]* | */*/*) echo "these labels are not part of the example dataset"; exit 1 ;;
 esac
 session="$STUDYGOV_DATA_DIR/ds000117/$STUDYGOV_SUBJECT_LABEL/${STUDYGOV_EXPERIMENT_LABEL#*_}"
-echo "Looking into $session"
+echo "Checking $session"
 count() { find "$session" -type f -name "$1" | wc -l | tr -d ' '; }
 missing=""
 expect() { # pattern, number, words

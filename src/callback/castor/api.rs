@@ -62,7 +62,7 @@ impl<'a> Castor<'a> {
             Some(token) => Ok(Self { web, base: format!("{address}/api"), token: token.to_owned(), reason }),
             None => {
                 let why = read.get("error_description").and_then(Value::as_str).unwrap_or("no access_token");
-                Err(Failure(format!("{what}: no login, status {status}{hint}: {why}")))
+                Err(Failure(format!("{what}: login failed with status {status}{hint}: {why}")))
             }
         }
     }
@@ -77,7 +77,7 @@ impl<'a> Castor<'a> {
         let (status, hint) = (answer.status().as_u16(), hint_of(&answer));
         let text = text(answer, &what).await?;
         if !expected.contains(&status) {
-            return Err(Failure(format!("{what} was answered with status {status}{hint}: {}", beginning(&text))));
+            return Err(Failure(format!("{what} returned status {status}{hint}: {}", beginning(&text))));
         }
         Ok((status, serde_json::from_str(&text).unwrap_or_default()))
     }
@@ -95,18 +95,18 @@ impl<'a> Castor<'a> {
             }
             let text = text(answer, &what).await?;
             if status != 200 {
-                return Err(Failure(format!("{what} was answered with status {status}{hint}: {}", beginning(&text))));
+                return Err(Failure(format!("{what} returned status {status}{hint}: {}", beginning(&text))));
             }
             let body: Value = serde_json::from_str(&text)
-                .map_err(|error| Failure(format!("{what}: the answer is no JSON: {error}")))?;
+                .map_err(|error| Failure(format!("{what}: the response is not valid JSON: {error}")))?;
             let found = body.pointer(&format!("/_embedded/{key}")).and_then(Value::as_array);
-            let found = found.ok_or_else(|| Failure(format!("{what}: the answer has no _embedded.{key}")))?;
+            let found = found.ok_or_else(|| Failure(format!("{what}: the response has no _embedded.{key}")))?;
             rows.extend(found.iter().cloned());
             let number = |name: &str| body.get(name).and_then(Value::as_u64);
             if found.is_empty() || page >= number("page_count").unwrap_or(1) {
                 let total = number("total_items").unwrap_or(rows.len() as u64);
                 if rows.len() as u64 != total {
-                    return Err(Failure(format!("{what}: {} rows came, {total} were announced", rows.len())));
+                    return Err(Failure(format!("{what}: received {} rows, but {total} were announced", rows.len())));
                 }
                 break;
             }
@@ -238,7 +238,7 @@ impl<'a> Castor<'a> {
         let path = format!("{}/repeating-data-instance", of(study, participant)?);
         let (_, answer) = self.post(&path, &body, &[201]).await?;
         let id = answer.get("id").and_then(plain);
-        id.ok_or_else(|| Failure(format!("the answer about the new instance {name} names no id")))
+        id.ok_or_else(|| Failure(format!("the response for the new instance {name} has no id")))
     }
 
     pub(super) async fn add_instance_points(
@@ -277,7 +277,7 @@ impl<'a> Castor<'a> {
         match answer.get("total_failed").and_then(Value::as_u64) {
             Some(failed) if failed > 0 => {
                 let which = answer.get("failed").map(Value::to_string).unwrap_or_default();
-                Err(Failure(format!("Castor did not take {failed} values: {}", beginning(&which))))
+                Err(Failure(format!("Castor rejected {failed} values: {}", beginning(&which))))
             }
             _ => Ok(()),
         }

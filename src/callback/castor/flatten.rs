@@ -16,7 +16,7 @@ pub(super) fn flatten(fields: &Map<String, Value>, data: &Value) -> Result<Map<S
             "TabsWidget" => {
                 // The tabs are for the eye only: they are no level in the data.
                 for (tab, content) in content(field).ok_or_else(|| format!("{name} has no content"))? {
-                    let content = content.as_object().ok_or_else(|| format!("tab {tab} of {name} is no mapping"))?;
+                    let content = content.as_object().ok_or_else(|| format!("tab {tab} of {name} is not a mapping"))?;
                     flat.extend(flatten(content, value)?);
                 }
             }
@@ -28,7 +28,7 @@ pub(super) fn flatten(fields: &Map<String, Value>, data: &Value) -> Result<Map<S
                 let entries = match value {
                     Value::Array(entries) => entries.as_slice(),
                     Value::Null => &[],
-                    _ => return Err(format!("the data of {name} is no list")),
+                    _ => return Err(format!("the data of {name} is not a list")),
                 };
                 let entries: Vec<Value> =
                     entries.iter().map(|entry| flatten(content, entry).map(Value::Object)).collect::<Result<_, _>>()?;
@@ -52,7 +52,8 @@ fn marker(name: &str, value: &Value) -> Result<Map<String, Value>, String> {
     match value.as_array().map(Vec::as_slice) {
         Some([one]) => {
             let position = one.get("pos").and_then(Value::as_array).filter(|position| position.len() >= 3);
-            let position = position.ok_or_else(|| format!("the marker of {name} has no position of three numbers"))?;
+            let position =
+                position.ok_or_else(|| format!("the marker of {name} has no position with three numbers"))?;
             for (axis, at) in ["x", "y", "z"].into_iter().zip(position) {
                 flat.insert(format!("{name}_{axis}"), at.clone());
             }

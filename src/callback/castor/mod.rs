@@ -104,7 +104,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     let fields = castor.fields(&study).await?;
     let participant = run.text("/subject/label").to_owned();
     let existed = castor.create_participant(&study, &participant, &site).await?;
-    run.log.line(&format!("Participant {participant} {}", if existed { "is there already" } else { "is new" }));
+    run.log.line(&format!("Participant {participant} {}", if existed { "already exists" } else { "is new" }));
     let mut import = Import { castor, study, visit, participant, fields, points: BTreeMap::new(), run };
     let mut inserted = Map::new();
     let outcome = import.all(forms, &mut inserted).await;
@@ -133,7 +133,7 @@ async fn read_forms(arguments: &Arguments, web: &Web<'_>, run: &Run<'_>) -> Resu
     let (files, templates) = (arguments.field_files.list(), arguments.templates.list());
     if files.len() != templates.len() {
         let counts = format!("{} field_files and {} templates", files.len(), templates.len());
-        return Err(Failure(format!("callback_arguments: {counts}; each file needs its template")));
+        return Err(Failure(format!("callback_arguments: {counts}; each file requires a template")));
     }
     let extra = extra_values(arguments, run)?;
     let mut forms = Vec::with_capacity(files.len());
@@ -155,7 +155,7 @@ fn extra_values(arguments: &Arguments, run: &Run<'_>) -> Result<Map<String, Valu
     let mut values = Map::new();
     for (name, pointer) in arguments.extra_variable_map.iter().flatten() {
         if !(pointer.is_empty() || pointer.starts_with('/')) {
-            let hint = format!("'{pointer}' of {name} is no JSON pointer: it begins with a slash");
+            let hint = format!("'{pointer}' of {name} is not a JSON pointer: it must start with a slash");
             return Err(Failure(format!("callback_arguments: extra_variable_map: {hint}")));
         }
         match data.pointer(pointer) {
@@ -194,10 +194,10 @@ async fn field_file(arguments: &Arguments, web: &Web<'_>, path: &str, run: &Run<
     let base = format!("{}/data/archive/subjects/{subject}/experiments/{experiment}", run.system(system)?);
     let wrong = |what: &str| Failure(format!("callback_arguments: field_files: {path}: {what}"));
     let (resource, name) =
-        path.trim_start_matches('/').split_once("/files/").ok_or_else(|| wrong("there is no /files/ in it"))?;
+        path.trim_start_matches('/').split_once("/files/").ok_or_else(|| wrong("it does not contain /files/"))?;
     let resource = format!("{base}/{resource}");
     let name = if name.contains(MOMENT) {
-        let dated = Dated::new(name, MOMENT).ok_or_else(|| wrong("{timestamp} is in it more than once"))?;
+        let dated = Dated::new(name, MOMENT).ok_or_else(|| wrong("it contains {timestamp} more than once"))?;
         segments(&newest_file(web, &resource, dated).await?)?
     } else {
         name.to_owned()
@@ -216,7 +216,12 @@ async fn qa_fields(
     let answer = get_json(web, &format!("{task_manager}/api/v1/task_templates/{}", segment(template)?)).await?;
     let wrong = |what: &str| Failure(format!("template {template}: {what}"));
     let content = answer.get("content").and_then(Value::as_str).ok_or_else(|| wrong("it has no content"))?;
-    let content = yaml::parse_value(content).map_err(|error| wrong(&format!("its content is no YAML: {error}")))?;
+    let content = yaml::parse_value(content).map_err(|error| {
+        wrong(&format!(
+            "its content is not valid YAML: \
+        {error}"
+        ))
+    })?;
     match content.get("qa_fields") {
         Some(Value::Object(fields)) => Ok(fields.clone()),
         _ => Err(wrong("it has no qa_fields")),
@@ -250,7 +255,7 @@ impl Import<'_> {
         for form in forms {
             let sent =
                 self.form(&form).await.map_err(|error| Failure(format!("template {}: {error}", form.template)))?;
-            self.run.log.line(&format!("template {}: {}", form.template, if sent { "sent" } else { "all is there" }));
+            self.run.log.line(&format!("template {}: {}", form.template, if sent { "sent" } else { "complete" }));
             inserted.insert(form.template, sent.into());
         }
         Ok(())
@@ -281,7 +286,7 @@ impl Import<'_> {
         let mut missing = Vec::new();
         for (key, value) in values {
             let Some(field) = self.fields.get(key) else {
-                self.run.log.line(&format!("field {key} is not in the study; it is not sent"));
+                self.run.log.line(&format!("field {key} does not exist in the study; it is not sent"));
                 continue;
             };
             let (false, Some(text)) = (field.is_repeated, text_of(value)) else { continue };
@@ -290,7 +295,7 @@ impl Import<'_> {
                 Some(there) if same(there, &text) => {}
                 Some(_) => {
                     let who = &self.participant;
-                    return Err(Failure(format!("the data of {who} conflicts with what is in Castor: {key} differs")));
+                    return Err(Failure(format!("the data of {who} conflicts with the data in Castor: {key} differs")));
                 }
             }
         }
@@ -305,11 +310,11 @@ impl Import<'_> {
             let entries = match value {
                 Value::Array(entries) => entries.as_slice(),
                 Value::Null => &[],
-                _ => return Err(Failure(format!("{key} is a repeated measurement, and its data is no list"))),
+                _ => return Err(Failure(format!("{key} is a repeated measurement, but its data is not a list"))),
             };
             for (number, entry) in entries.iter().enumerate() {
                 let Value::Object(entry) = entry else {
-                    return Err(Failure(format!("entry {number} of {key} is no mapping")));
+                    return Err(Failure(format!("entry {number} of {key} is not a mapping")));
                 };
                 all.push(Entry {
                     field: field.clone(),
@@ -336,7 +341,7 @@ impl Import<'_> {
                     wanted.iter().find(|(id, text)| !there_of(id).is_empty() && !same(there_of(id), text))
                 {
                     let key = key_of(id).unwrap_or(id);
-                    return Err(Failure(format!("{name} conflicts with what is in Castor: {key} differs")));
+                    return Err(Failure(format!("{name} conflicts with the data in Castor: {key} differs")));
                 }
                 let missing: Vec<_> = wanted.into_iter().filter(|(id, _)| there_of(id).is_empty()).collect();
                 if missing.is_empty() {

@@ -12,9 +12,7 @@ pub(super) fn reason(binary: &str, error: &io::Error) -> String {
     let Some(file) = find(binary, &path) else {
         return match binary.contains('/') {
             true => format!("there is no such file ({error})"),
-            false => {
-                "there is no program of this name on the PATH of the worker (No such file or directory)".to_owned()
-            }
+            false => "no program of this name on the PATH of the worker (No such file or directory)".to_owned(),
         };
     };
     let what = if file == Path::new(binary) { "it".to_owned() } else { file.display().to_string() };
@@ -32,7 +30,7 @@ pub(in crate::callback) fn hint(binary: &str, return_code: i32) -> Option<String
     std::fs::File::open(&file).and_then(|file| file.take(4096).read_to_end(&mut start)).ok()?;
     let line = start.split(|byte| *byte == b'\n').next()?;
     let has_windows_end = line.starts_with(b"#!") && line.ends_with(b"\r");
-    has_windows_end.then(|| format!("The first line of {} has a Windows line end (dos2unix).", file.display()))
+    has_windows_end.then(|| format!("The first line of {} has a Windows line ending (dos2unix).", file.display()))
 }
 
 /// The first file of this name on the path: one that can be run, or else any.
@@ -55,7 +53,7 @@ fn about(file: &Path, error: &io::Error) -> Option<String> {
         return Some("{it} is a folder".to_owned());
     }
     if error.kind() == io::ErrorKind::ArgumentListTooLong {
-        return Some("its arguments and its environment are too long together".to_owned());
+        return Some("its arguments and environment are too long".to_owned());
     }
     if error.kind() == io::ErrorKind::ExecutableFileBusy {
         return Some("{it} is open for writing".to_owned());
@@ -79,18 +77,22 @@ fn about(file: &Path, error: &io::Error) -> Option<String> {
         return Some("{it} is an empty file".to_owned());
     }
     if start.starts_with(b"\xef\xbb\xbf#!") {
-        return Some("{it} begins with a byte order mark; its first bytes must be #!".to_owned());
+        return Some("{it} starts with a byte order mark; its first bytes must be #!".to_owned());
     }
     if start.starts_with(b"MZ") {
-        return Some("{it} is a program for Windows".to_owned());
+        return Some("{it} is a Windows program".to_owned());
     }
     if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
-        return Some("{it} is a text in UTF-16; a script must be in UTF-8".to_owned());
+        return Some("{it} is UTF-16 text; a script must be UTF-8".to_owned());
     }
     let is_text = start.iter().all(|byte| *byte >= 0x20 || matches!(byte, b'\t' | b'\n' | b'\r'));
     match (error.raw_os_error(), is_text) {
-        (Some(ENOEXEC), true) => Some("the first line of {it} names no interpreter, like #!/bin/sh".to_owned()),
-        (Some(ENOEXEC), false) => Some("{it} is no program that this machine can run".to_owned()),
+        (Some(ENOEXEC), true) => Some(
+            "the first line of {it} does not specify an interpreter such as \
+            #!/bin/sh"
+                .to_owned(),
+        ),
+        (Some(ENOEXEC), false) => Some("{it} is not a program that this machine can run".to_owned()),
         _ => None,
     }
 }
@@ -106,15 +108,15 @@ fn about_interpreter(line: &[u8], error: &io::Error) -> Option<String> {
     let name = line.split([' ', '\t']).next().unwrap_or_default();
     let shown = name.escape_debug();
     if let Some(plain) = name.strip_suffix('\r') {
-        let hint = "it has Windows line ends";
-        return Some(format!("its first line names the interpreter {shown}: {hint} (dos2unix; meant is {plain})"));
+        let hint = "it has Windows line endings";
+        return Some(format!("its first line names the interpreter {shown}: {hint} (dos2unix; intended: {plain})"));
     }
     if name.is_empty() {
-        return Some("its first line, #!, names no interpreter".to_owned());
+        return Some("its first line, #!, does not specify an interpreter".to_owned());
     }
     let interpreter = Path::new(name);
     if !interpreter.exists() {
-        return Some(format!("its first line names the interpreter {shown}, which is not on this machine"));
+        return Some(format!("its first line names the interpreter {shown}, which does not exist on this machine"));
     }
     if interpreter.is_dir() || !is_executable(interpreter) {
         return Some(format!("its first line names the interpreter {shown}, which is not a program"));
@@ -157,7 +159,7 @@ fn about_elf(elf: &[u8], all: &[u8], error: &io::Error) -> Option<String> {
         (number(at, 4)? == 3).then(|| all.get(start..start.checked_add(length)?))?
     })?;
     let loader = String::from_utf8_lossy(loader).trim_end_matches('\0').to_owned();
-    Some(format!("{{it}} needs the loader {loader}, which is not on this machine"))
+    Some(format!("{{it}} needs the loader {loader}, which does not exist on this machine"))
 }
 
 /// Numbers of kinds of processors in programs.
@@ -202,16 +204,19 @@ mod tests {
     #[test]
     fn what_is_said_about_a_program_that_cannot_be_started_is_true() {
         for (content, words) in [
-            (&b"#!/bin/sh\r\necho hi\r\n"[..], "the interpreter /bin/sh\\r: it has Windows line ends"),
-            (b"#! /no/such/interpreter -x\necho\n", "names the interpreter /no/such/interpreter, which is not on"),
-            (b"#!\necho\n", "names no interpreter"),
+            (&b"#!/bin/sh\r\necho hi\r\n"[..], "the interpreter /bin/sh\\r: it has Windows line endings"),
+            (
+                b"#! /no/such/interpreter -x\necho\n",
+                "names the interpreter /no/such/interpreter, which does not exist on",
+            ),
+            (b"#!\necho\n", "does not specify an interpreter"),
             (b"#!/etc\necho\n", "names the interpreter /etc, which is not a program"),
             (b"#!/etc/passwd\necho\n", "names the interpreter /etc/passwd, which is not a program"),
             (b"", "is an empty file"),
-            (b"echo hi\n", "the first line of it names no interpreter"),
-            (b"\xef\xbb\xbf#!/bin/sh\necho\n", "begins with a byte order mark"),
-            (b"MZ\x90\x00", "is a program for Windows"),
-            (b"\x00\x01\x02", "is no program that this machine can run"),
+            (b"echo hi\n", "the first line of it does not specify an interpreter"),
+            (b"\xef\xbb\xbf#!/bin/sh\necho\n", "starts with a byte order mark"),
+            (b"MZ\x90\x00", "is a Windows program"),
+            (b"\x00\x01\x02", "is not a program that this machine can run"),
         ] {
             let said = said(content, 0o755);
             assert!(said.contains(words), "{said}");

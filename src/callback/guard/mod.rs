@@ -142,7 +142,7 @@ impl Guarded {
         programs: &Programs,
         attempt: (i32, i32),
     ) -> Result<Self, Failure> {
-        let failed = |error: std::io::Error| Failure(format!("the guard of the program cannot be started: {error}"));
+        let failed = |error: std::io::Error| Failure(format!("cannot start the guard process of the program: {error}"));
         let (ours, theirs) = StdStream::pair().map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let usual = || (THIS_PROGRAM.into(), vec![ARGUMENT.into()]);

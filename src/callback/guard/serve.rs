@@ -168,7 +168,7 @@ fn start(order: &Order) -> Result<i32, String> {
     let Some((binary, arguments)) = order.argv.split_first() else { return Err("nothing to run".to_owned()) };
     let stdin = match &order.input {
         None => Stdio::null(),
-        Some(text) => input(text).map_err(|error| format!("cannot run {binary}: no input can be made: {error}"))?,
+        Some(text) => input(text).map_err(|error| format!("cannot run {binary}: cannot create its input: {error}"))?,
     };
     let mut command = Command::new(binary);
     command.args(arguments).stdin(stdin).process_group(0);

@@ -25,11 +25,7 @@ pub(in crate::callback) fn end_strays(address: &str, last: i32) {
         if strays.is_empty() {
             return;
         }
-        tracing::warn!(
-            address,
-            count = strays.len(),
-            "programs of an earlier attempt are left without a guard; killed"
-        );
+        tracing::warn!(address, count = strays.len(), "killed orphaned programs of an earlier attempt");
         for id in strays {
             kill(id);
         }

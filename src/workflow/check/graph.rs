@@ -31,7 +31,11 @@ impl Checker<'_> {
             self.error(&states[root], || message);
         }
         if states[root].get("callbacks").is_some_and(|callbacks| !callbacks.items().is_empty()) {
-            let message = format!("callbacks of the root state '{}' never run: it is left at once", name(root));
+            let message = format!(
+                "callbacks of the root state '{}' never run, because it is left \
+                immediately",
+                name(root)
+            );
             self.warning(&states[root], || message);
         }
         let reached = closure(&exits, [root]);
@@ -41,9 +45,9 @@ impl Checker<'_> {
             if !reached.contains(&at) {
                 self.warning(state, || format!("state '{}' cannot be reached from '{}'", name(at), name(root)));
             } else if !ending.contains(&at) {
-                self.warning(state, || format!("no end can be reached from state '{}'", name(at)));
+                self.warning(state, || format!("no final state can be reached from state '{}'", name(at)));
             } else if exits[at].is_empty() && state.get("callbacks").is_some_and(|all| !all.items().is_empty()) {
-                self.warning(state, || format!("state '{}' has callbacks and no transition follows them", name(at)));
+                self.warning(state, || format!("state '{}' has callbacks but no outgoing transition", name(at)));
             }
         }
     }
@@ -51,7 +55,7 @@ impl Checker<'_> {
     fn report_roots(&mut self, document: &Node, states: &[Node], roots: &[usize]) {
         if roots.is_empty() {
             let place = document.get("states").unwrap_or(document);
-            self.error(place, || "there is no root: every state has an incoming transition".to_owned());
+            self.error(place, || "there is no root state: every state has an incoming transition".to_owned());
             return;
         }
         let shown = roots.iter().take(MOST_NAMES).filter_map(|at| label(&states[*at])).collect::<Vec<_>>().join(", ");
@@ -60,7 +64,12 @@ impl Checker<'_> {
             more => format!("{shown} and {more} more"),
         };
         for at in &roots[1..] {
-            let message = || format!("there must be one root, and these states have no incoming transition: {names}");
+            let message = || {
+                format!(
+                    "there must be exactly one root state, but several states have no incoming \
+                transition: {names}"
+                )
+            };
             self.error(&states[*at], message);
         }
     }

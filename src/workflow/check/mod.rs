@@ -88,10 +88,15 @@ pub fn check(text: &str, functions: &[&str]) -> Checked {
     }
     let document = match yaml::parse(text) {
         Ok(document) => document,
-        Err(error) => return Checked::unreadable(error.place, format!("not readable as YAML: {}", error.message)),
+        Err(error) => return Checked::unreadable(error.place, format!("invalid YAML: {}", error.message)),
     };
     if matches!(document.content, Content::Scalar(Value::Null)) {
-        return Checked::unreadable(Place::FIRST, "the file is empty: it has comments only, or no value".to_owned());
+        return Checked::unreadable(
+            Place::FIRST,
+            "the file is empty: it contains only comments, or no \
+            value"
+                .to_owned(),
+        );
     }
     let mut checker = Checker {
         functions,
@@ -178,10 +183,10 @@ impl Checker<'_> {
     fn check_keys(&mut self, document: &Node) {
         for (key, _) in document.entries() {
             if IGNORED_KEYS.contains(&key.text.as_str()) {
-                let message = || format!("'{}' is not part of a workflow any more and is ignored", key.text);
+                let message = || format!("'{}' is no longer part of a workflow and is ignored", key.text);
                 self.add(Severity::Warning, || (key.place, message()));
             } else if key.text != "label" && key.text != "states" {
-                let message = || format!("'{}' has no meaning here and is ignored", key.text);
+                let message = || format!("'{}' is not used and is ignored", key.text);
                 self.add(Severity::Warning, || (key.place, message()));
             }
         }
@@ -195,7 +200,7 @@ impl Checker<'_> {
         let mut seen = HashSet::new();
         for (key, value) in node.entries() {
             if !seen.insert(&key.text) {
-                let message = || format!("'{}' is given twice; the last one counts", key.text);
+                let message = || format!("'{}' is given twice; the last value is used", key.text);
                 self.add(Severity::Warning, || (key.place, message()));
             }
             self.check_repeated_keys(value);
@@ -235,7 +240,7 @@ impl Checker<'_> {
                     && !labels.contains(name)
                 {
                     let near = self.suggestion(name, &labels);
-                    self.error(destination, || format!("there is no state '{name}'{near}"));
+                    self.error(destination, || format!("unknown state '{name}'{near}"));
                 }
             }
         }
@@ -246,7 +251,7 @@ impl Checker<'_> {
         for node in nodes {
             let Some(text) = label(node) else { continue };
             if let Some(first) = seen.get(text) {
-                let message = || format!("there is a {kind} '{text}' already, in line {}", first.line);
+                let message = || format!("{kind} '{text}' already exists in line {}", first.line);
                 self.error(node.get("label").unwrap_or(node), message);
             } else {
                 seen.insert(text, node.place);
@@ -263,15 +268,15 @@ impl Checker<'_> {
         {
             let known: HashSet<&str> = self.functions.iter().copied().collect();
             let near = self.suggestion(name, &known);
-            self.error(function, || format!("there is no callback function '{name}'{near}"));
+            self.error(function, || format!("unknown callback function '{name}'{near}"));
         }
         if let Some(arguments) = callback.get("callback_arguments")
             && let Some(text) = arguments.text()
         {
             match yaml::parse(text) {
                 Ok(Node { content: Content::Mapping(_) | Content::Scalar(Value::Null), .. }) => {}
-                Ok(_) => self.error(arguments, || "the text of callback_arguments is not a mapping".to_owned()),
-                Err(error) => self.error(arguments, || format!("the text of callback_arguments is not YAML: {error}")),
+                Ok(_) => self.error(arguments, || "callback_arguments is not a mapping".to_owned()),
+                Err(error) => self.error(arguments, || format!("callback_arguments is not valid YAML: {error}")),
             }
         }
     }
@@ -285,7 +290,7 @@ impl Checker<'_> {
         if !is_sound && queue.to_json() != Value::Null {
             // In a text the places are those of the text.
             let place = if parsed.is_some() { arguments } else { &queue };
-            let message = "queue is not a valid name of a queue: a text of at most 100 characters without spaces";
+            let message = "queue is not a valid queue name (at most 100 characters, no spaces)";
             self.error(place, || message.to_owned());
         }
     }

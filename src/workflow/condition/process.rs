@@ -111,9 +111,9 @@ pub(super) fn ask(question: &Question, patience: Duration) -> Result<Evaluated, 
             Err(Lost::Outside(why)) => why,
         };
         metrics::counter!("studygovernor_condition_retries_total").increment(1);
-        tracing::debug!(why, "a condition was not answered; asking again");
+        tracing::debug!(why, "no response for a condition; retrying");
         if Instant::now() >= until {
-            tracing::warn!(why, "a condition could not be evaluated in time");
+            tracing::warn!(why, "evaluating a condition timed out");
             return Err(EvaluationError::Unavailable(why));
         }
         losses += 1;
@@ -217,7 +217,7 @@ impl Watch {
             // Stopped by a signal. It is ours, so it is told to go on; one that is stopped again each time is replaced.
             self.stops += 1;
             if self.stops > MOST_STOPS {
-                return outside("the process for conditions is stopped again and again");
+                return outside("the condition process is killed repeatedly");
             }
             if let Some(process) = i32::try_from(self.process).ok().and_then(Pid::from_raw) {
                 let _ = kill_process(process, Signal::CONT);
@@ -230,7 +230,7 @@ impl Watch {
             self.seen = (used, Instant::now());
         }
         if self.seen.1.elapsed() >= MAX_STILL || Instant::now() >= self.until {
-            return outside("the process for conditions does not get on");
+            return outside("the condition process is making no progress");
         }
         Ok(())
     }
@@ -280,13 +280,13 @@ fn cause(status: ExitStatus, words: &str) -> Lost {
             let first = words.lines().next().unwrap_or_default();
             Lost::Limit(EvaluationError::Broken(super::syntax::one_line(first)))
         }
-        Some(signal) => Lost::Outside(format!("the process for conditions was ended by signal {signal}")),
-        None => Lost::Outside(format!("the process for conditions ended: {status}")),
+        Some(signal) => Lost::Outside(format!("the condition process was killed by signal {signal}")),
+        None => Lost::Outside(format!("the condition process exited: {status}")),
     }
 }
 
 fn start(until: Instant) -> Result<Worker, Lost> {
-    let outside = |error: io::Error| Lost::Outside(format!("the process for conditions cannot be started: {error}"));
+    let outside = |error: io::Error| Lost::Outside(format!("cannot start the condition process: {error}"));
     let mut worker = spawn().map_err(outside)?;
     let mut watch = Watch::begin(&worker, until);
     // It may use the processor for as long as the machine takes to load a program.
@@ -296,7 +296,7 @@ fn start(until: Instant) -> Result<Worker, Lost> {
         Err(Silence::Lost(lost)) => Err(lost),
         Err(Silence::Closed(error)) => match worker.ended(&error) {
             // Before any question nothing is an expression's doing.
-            Lost::Limit(error) => Err(Lost::Outside(format!("the process for conditions cannot be started: {error}"))),
+            Lost::Limit(error) => Err(Lost::Outside(format!("cannot start the condition process: {error}"))),
             lost @ Lost::Outside(_) => Err(lost),
         },
     }

@@ -232,7 +232,7 @@ impl Walk {
         }
         let message = match name {
             "math" | "re" | "json" | "os" | "sys" | "time" => {
-                format!("the module '{name}' is not available in a condition; of the modules only 'datetime' is")
+                format!("the module '{name}' is not available in a condition; only 'datetime' is")
             }
             "type" | "getattr" | "hasattr" | "pow" => format!("'{name}' is not available in this form in a condition"),
             _ => format!("the name '{name}' is not available in a condition"),
@@ -248,17 +248,35 @@ impl Walk {
         let known = |names: &[&str]| names.contains(&name);
         let message = match &*attribute.value {
             Expr::Name(value) if value.id == "experiment" && !self.bound.contains("experiment") => {
-                (!known(&EXPERIMENT))
-                    .then(|| format!("'experiment' has no '{name}' here; it has {}", EXPERIMENT.join(", ")))
+                (!known(&EXPERIMENT)).then(|| {
+                    format!(
+                        "'experiment' has no '{name}' in a condition; available: {}",
+                        EXPERIMENT.join(
+                            ", \
+                        "
+                        )
+                    )
+                })
             }
-            Expr::Name(value) if value.id == "datetime" && !self.bound.contains("datetime") => (!known(&MODULE))
-                .then(|| format!("the module 'datetime' has no '{name}' here; it has {}", MODULE.join(", "))),
+            Expr::Name(value) if value.id == "datetime" && !self.bound.contains("datetime") => {
+                (!known(&MODULE)).then(|| {
+                    format!(
+                        "the module 'datetime' has no '{name}' in a condition; available: \
+                    {}",
+                        MODULE.join(", ")
+                    )
+                })
+            }
             Expr::Name(value) if matches!(value.id.as_str(), "str" | "int" | "float" | "list" | "bool" | "tuple") => {
                 Some(format!("'{}.{name}' is not available in a condition", value.id))
             }
-            value if is_callback(value) => {
-                (!known(&CALLBACK)).then(|| format!("a callback has no '{name}' here; it has {}", CALLBACK.join(", ")))
-            }
+            value if is_callback(value) => (!known(&CALLBACK)).then(|| {
+                format!(
+                    "a callback has no '{name}' in a condition; available: \
+                    {}",
+                    CALLBACK.join(", ")
+                )
+            }),
             value => match CLASSES.iter().find(|(class, _)| is_datetime_class(value, class)) {
                 Some((class, has)) => {
                     (!known(has)).then(|| format!("'datetime.{class}.{name}' is not available in a condition"))
@@ -281,7 +299,7 @@ impl Walk {
                     && operation.left.is_string_literal_expr()
                     && percent::as_format(operation).is_none() =>
             {
-                let message = "this form of '%' on a text is not available in a condition; use an f-string";
+                let message = "this form of '%' on a string is not available in a condition; use an f-string";
                 self.say(expr.start(), message.to_owned());
             }
             Expr::BinOp(operation)
@@ -297,7 +315,8 @@ impl Walk {
                     compare.ops.iter().any(|one| matches!(one, CmpOp::Lt | CmpOp::LtE | CmpOp::Gt | CmpOp::GtE));
                 let any_set = is_set(&compare.left) || compare.comparators.iter().any(is_set);
                 if by_size && any_set {
-                    let message = "sets can be compared by size only with another set; use issubset or issuperset";
+                    let message = "a set can only be compared with '<' or '>' to another set; use issubset or \
+                        issuperset";
                     self.say(expr.start(), message.to_owned());
                 }
             }

@@ -154,7 +154,7 @@ fn answering(
             RunProgress::ResolveFutures(_) => return Err(denied("await")),
         };
     }
-    Err(MontyException::runtime_error("a condition may ask for the time at most 100 times"))
+    Err(MontyException::runtime_error("a condition can request the time at most 100 times"))
 }
 
 /// The clock is ours; nothing else of the system is.

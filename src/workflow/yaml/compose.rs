@@ -41,7 +41,7 @@ fn refuse_control_characters(text: &str) -> Result<(), YamlError> {
         column: small(before.rsplit('\n').next().unwrap_or_default().chars().count() + 1),
     };
     let code = u32::from(character);
-    Err(YamlError { place, message: format!("the control character U+{code:04X} is not allowed in a text of YAML") })
+    Err(YamlError { place, message: format!("the control character U+{code:04X} is not allowed in YAML") })
 }
 
 /// A part that is whole.
@@ -114,7 +114,7 @@ impl Composer {
                     .anchors
                     .get(&anchor)
                     .cloned()
-                    .ok_or_else(|| wrong(place, "this alias stands inside of the part that it refers to"))?;
+                    .ok_or_else(|| wrong(place, "this alias is inside the node that it refers to"))?;
                 known.node.place = place;
                 self.count_copies(place, known.size)?;
                 self.finish(0, known)
@@ -205,7 +205,7 @@ fn name_of(node: Node) -> Result<Key, YamlError> {
         (Content::Scalar(Value::String(text)), None) => Ok(Key { place: node.place, text }),
         (Content::Scalar(_), Some(spelling)) => Ok(Key { place: node.place, text: spelling.into() }),
         (Content::Scalar(_), None) => Ok(Key { place: node.place, text: String::new() }),
-        _ => Err(wrong(node.place, "a key must be a single value, and this is a list or a mapping")),
+        _ => Err(wrong(node.place, "a key must be a single value, not a list or a mapping")),
     }
 }
 
@@ -217,7 +217,7 @@ fn with_merged(own: Vec<(Key, Node)>, merged: Vec<(Place, Node)>) -> Result<Vec<
     }
     let mut under: Vec<(Key, Node)> = Vec::new();
     for (place, node) in merged {
-        let is_wrong = || wrong(place, "'<<' wants a mapping, or a list of mappings");
+        let is_wrong = || wrong(place, "'<<' requires a mapping or a list of mappings");
         match node.content {
             Content::Mapping(entries) => under.extend(entries),
             Content::Sequence(items) => {
@@ -294,11 +294,11 @@ fn unreadable(error: &ScanError) -> YamlError {
             format!("a value cannot start with '{}'; put it in quotes", character.escape_default())
         }
         ErrorKind::RecursionLimitExceeded => format!("parts are nested more than {MAX_DEPTH} levels deep"),
-        ErrorKind::BomInsideDocument => "a byte order mark stands in the middle of the text".to_owned(),
+        ErrorKind::BomInsideDocument => "there is a byte order mark in the middle of the text".to_owned(),
         ErrorKind::MappingValueNotAllowed => {
             "a ':' is not allowed here; put a value that contains ': ' in quotes, and check the indentation".to_owned()
         }
-        ErrorKind::UnexpectedEof => "the text ends too early".to_owned(),
+        ErrorKind::UnexpectedEof => "unexpected end of the text".to_owned(),
         kind => kind.to_string(),
     };
     wrong(place(error.marker()), message)

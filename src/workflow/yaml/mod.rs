@@ -71,7 +71,7 @@ pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, YamlError> {
         let text: Option<String> = char::decode_utf16(units).collect::<Result<_, _>>().ok();
         text.filter(|_| bytes.len().is_multiple_of(2)).map(Cow::Owned).ok_or_else(|| YamlError {
             place: Place::FIRST,
-            message: "the file begins like UTF-16 and is not; save it as UTF-8".to_owned(),
+            message: "the file starts like UTF-16 but is not valid UTF-16; save it as UTF-8".to_owned(),
         })
     };
     match bytes {
