@@ -16,6 +16,7 @@ mod migrate;
 mod programs;
 mod project;
 mod proxy;
+mod repository;
 mod sealed;
 mod secret_file;
 mod secret_names;
@@ -34,6 +35,7 @@ pub use migrate::MigrateMode;
 pub use programs::{ProgramSettings, ProgramUser};
 pub use project::{ProjectSettings, Secrets};
 pub use proxy::TrustedProxies;
+pub use repository::{ProjectSync, RepositoryLogin, RepositorySettings};
 pub use sealed::{seal_environment, sealed};
 pub use secret_file::SECRETS;
 pub use security::SecuritySettings;
@@ -62,7 +64,7 @@ impl Settings {
     /// # Errors
     /// The first value that cannot be used, with the name of its variable.
     pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
-        let project = ProjectSettings::read(environment, working_directory);
+        let project = ProjectSettings::read(environment, working_directory)?;
         let database = DatabaseSettings::read(environment, &project.home)?;
         let mut warnings = environment.warnings().to_vec();
         warnings.extend(known::unknown_names(environment));
@@ -74,6 +76,11 @@ impl Settings {
         }
         if environment.get("SECRET_KEY").is_some_and(|key| key.len() < 16) {
             warnings.push("SECRET_KEY is too short: it could be guessed and used to forge callback reports".to_owned());
+        }
+        if project.repository.is_none() {
+            let left = ["PROJECT_BRANCH", "PROJECT_PASSWORD", "PROJECT_RELATIVE_PATH", "STUDYGOV_PROJECT_SYNC"];
+            let unused = left.into_iter().filter(|name| environment.get(name).is_some());
+            warnings.extend(unused.map(|name| format!("{name} has no meaning without PROJECT_REPO")));
         }
         if environment.flag("MAIL_SUPPRESS_SEND", false)? {
             warnings.push(

@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::RepositorySettings;
 use super::environment::{Environment, SettingError};
 
 /// Where the files of the study are.
 #[derive(Debug, Clone)]
 pub struct ProjectSettings {
     pub home: PathBuf,
+    /// The git repository that the files come from, when there is one.
+    pub repository: Option<RepositorySettings>,
+    /// The names of the folders below, as they were set.
+    names: [String; 5],
     pub bin: PathBuf,
     pub networks: PathBuf,
     pub tasks: PathBuf,
@@ -25,23 +30,42 @@ pub struct ProjectSettings {
 }
 
 impl ProjectSettings {
-    /// Reads `STUDYGOV_PROJECT_*` and `STUDYGOV_DATA_DIR`: the home from the working directory, the folders from the home.
-    #[must_use]
-    pub fn read(environment: &Environment, working_directory: &Path) -> Self {
+    /// Reads `STUDYGOV_PROJECT_*`, `STUDYGOV_DATA_DIR` and `PROJECT_*`: the home from the working directory, the folders from the home.
+    ///
+    /// # Errors
+    /// When the address of the repository or what belongs to it cannot be used.
+    pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
         let home = working_directory.join(environment.text("STUDYGOV_PROJECT_HOME", "."));
         let home = home.components().collect::<PathBuf>();
-        let folder = |name: &str, default: &str| home.join(environment.text(name, default));
-        Self {
-            bin: folder("STUDYGOV_PROJECT_BIN", "bin"),
-            networks: folder("STUDYGOV_PROJECT_NETWORKS", "networks"),
-            tasks: folder("STUDYGOV_PROJECT_TASKS", "tasks"),
-            templates: folder("STUDYGOV_PROJECT_TEMPLATES", "task_templates"),
-            workflows: folder("STUDYGOV_PROJECT_WORKFLOWS", "workflows"),
-            data: folder("STUDYGOV_DATA_DIR", "data"),
-            scratch: folder("STUDYGOV_PROJECT_SCRATCH", "scratch"),
+        let names = [
+            ("STUDYGOV_PROJECT_BIN", "bin"),
+            ("STUDYGOV_PROJECT_NETWORKS", "networks"),
+            ("STUDYGOV_PROJECT_TASKS", "tasks"),
+            ("STUDYGOV_PROJECT_TEMPLATES", "task_templates"),
+            ("STUDYGOV_PROJECT_WORKFLOWS", "workflows"),
+        ];
+        let names = names.map(|(name, default)| environment.text(name, default));
+        let [bin, networks, tasks, templates, workflows] = names.each_ref().map(|name| home.join(name));
+        Ok(Self {
+            repository: RepositorySettings::read(environment, &home)?,
+            names,
+            bin,
+            networks,
+            tasks,
+            templates,
+            workflows,
+            data: home.join(environment.text("STUDYGOV_DATA_DIR", "data")),
+            scratch: home.join(environment.text("STUDYGOV_PROJECT_SCRATCH", "scratch")),
             xnat_project: environment.text("STUDYGOV_XNAT_PROJECT", "studygovernor"),
             home,
-        }
+        })
+    }
+
+    /// The same with the files of the study in `folder`: it is the home then. Data, scratch space and absolute paths stay where they are.
+    #[must_use]
+    pub fn in_folder(&self, folder: &Path) -> Self {
+        let [bin, networks, tasks, templates, workflows] = self.names.each_ref().map(|name| folder.join(name));
+        Self { home: folder.to_owned(), bin, networks, tasks, templates, workflows, ..self.clone() }
     }
 }
 

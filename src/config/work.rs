@@ -25,7 +25,7 @@ impl WorkSettings {
     /// # Errors
     /// When a value cannot be used.
     pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
-        let project = ProjectSettings::read(environment, working_directory);
+        let project = ProjectSettings::read(environment, working_directory)?;
         Ok(Self {
             mail: MailSettings::read(environment, &project.home)?,
             programs: ProgramSettings::read(environment)?,

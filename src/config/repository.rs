@@ -1,0 +1,362 @@
+//! The git repository that the files of the study come from.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+
+use super::environment::{Environment, SettingError, unusable};
+use super::programs::is_usual;
+
+const REPO: &str = "PROJECT_REPO";
+const PASSWORD: &str = "PROJECT_PASSWORD";
+const BRANCH: &str = "PROJECT_BRANCH";
+const FOLDER: &str = "PROJECT_RELATIVE_PATH";
+const SYNC: &str = "STUDYGOV_PROJECT_SYNC";
+const LOAD: &str = "STUDYGOV_PROJECT_LOAD";
+
+/// Where the chart mounts the private key, and the keys of hosts.
+const KEY: &str = "/etc/studygovernor/git/key";
+const KNOWN_HOSTS: &str = "/etc/studygovernor/known-hosts/known_hosts";
+
+/// See the module. The login is not shown in debug output.
+#[derive(Clone)]
+pub struct RepositorySettings {
+    /// The address for git, without a login.
+    pub address: String,
+    /// For https and http.
+    pub login: Option<RepositoryLogin>,
+    /// A branch or a tag; the default branch of the repository otherwise.
+    pub branch: Option<String>,
+    /// The folder of the study in the repository: no `..`, not absolute.
+    pub relative_path: PathBuf,
+    pub sync: ProjectSync,
+    /// Whether a server loads workflows whose labels are new.
+    pub loads_workflows: bool,
+    /// The command that git calls for ssh addresses.
+    pub ssh_command: String,
+    /// Where revisions are kept on this machine.
+    pub folder: PathBuf,
+    /// The environment of git, without the login.
+    pub variables: Vec<(String, String)>,
+}
+
+/// How git logs in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RepositoryLogin {
+    pub username: String,
+    pub password: String,
+    /// `https://host:port`: no other host gets the password, also after a redirect.
+    pub origin: String,
+}
+
+/// When servers and workers look for a new revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProjectSync {
+    /// When they start.
+    Start,
+    /// When they start, and servers each time this long has passed.
+    Interval(Duration),
+    /// When `studygovernor project sync` is run.
+    Off,
+}
+
+impl std::fmt::Debug for RepositorySettings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Repository({}, {:?})", self.address, self.branch)
+    }
+}
+
+impl RepositorySettings {
+    /// Reads `PROJECT_*` and `STUDYGOV_PROJECT_SYNC`; nothing when `PROJECT_REPO` is not set. `home` is the project home.
+    ///
+    /// # Errors
+    /// When a value cannot be used. A value is shown only where it cannot hold a password.
+    pub fn read(environment: &Environment, home: &Path) -> Result<Option<Self>, SettingError> {
+        let Some(repository) = environment.get(REPO) else { return Ok(None) };
+        let (address, login) = address(repository, environment)?;
+        let folder = home.join("repository");
+        Ok(Some(Self {
+            address,
+            login,
+            branch: environment.get(BRANCH).map(branch).transpose()?,
+            relative_path: relative_path(environment.get(FOLDER).unwrap_or_default())?,
+            sync: sync(&environment.text(SYNC, "start"))?,
+            loads_workflows: loads(&environment.text(LOAD, "off"))?,
+            ssh_command: environment.get("GIT_SSH_COMMAND").map_or_else(|| ssh_command(&folder), str::to_owned),
+            variables: variables(environment),
+            folder,
+        }))
+    }
+
+    /// The address without a login, a query or a fragment, for people.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.address.split(['?', '#']).next().unwrap_or(&self.address)
+    }
+}
+
+/// The address for git, and the login that was in it or beside it.
+fn address(text: &str, environment: &Environment) -> Result<(String, Option<RepositoryLogin>), SettingError> {
+    const WANTED: &str = "is not an address of a git repository: https://host/path, http://…, ssh://user@host/path, \
+        user@host:path, file:///path or /path";
+    let refused = || SettingError::new(REPO, WANTED);
+    if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        return Err(refused());
+    }
+    let password = environment.get(PASSWORD);
+    if password.is_some_and(|password| password.chars().any(char::is_control)) {
+        return Err(SettingError::new(PASSWORD, "has a line end or another control character in it"));
+    }
+    let Some((scheme, _)) = text.split_once("://") else {
+        if !text.starts_with('/') && !is_host_and_path(text) {
+            return Err(refused());
+        }
+        return without_password(password).map(|()| (text.to_owned(), None));
+    };
+    let mut url = url::Url::parse(text).map_err(|_| refused())?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "http" | "https" => {
+            let host = url.host_str().filter(|host| !host.is_empty()).ok_or_else(refused)?;
+            let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+            let origin = format!("{}://{host}{port}", url.scheme());
+            let login = login(&url, password, origin)?;
+            url.set_username("").map_err(|()| refused())?;
+            url.set_password(None).map_err(|()| refused())?;
+            Ok((url.into(), login))
+        }
+        "ssh" => {
+            let is_host = |host: &str| !host.is_empty() && !host.starts_with('-');
+            let has_password = url.password().is_some();
+            if !url.host_str().is_some_and(is_host) || url.username().starts_with('-') || has_password {
+                return Err(refused());
+            }
+            without_password(password).map(|()| (text.to_owned(), None))
+        }
+        "file" if url.host_str().is_none_or(|host| host == "localhost") => {
+            without_password(password).map(|()| (text.to_owned(), None))
+        }
+        _ => Err(refused()),
+    }
+}
+
+fn without_password(password: Option<&str>) -> Result<(), SettingError> {
+    match password {
+        Some(_) => Err(SettingError::new(PASSWORD, "is set, and PROJECT_REPO is not an https address")),
+        None => Ok(()),
+    }
+}
+
+/// `host:path` or `user@host:path`, as scp has it; `transport::address` is not.
+fn is_host_and_path(text: &str) -> bool {
+    let Some((login, path)) = text.split_once(':') else { return false };
+    let (user, host) = login.split_once('@').unwrap_or(("git", login));
+    let is_name = |name: &str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        !name.is_empty() && !name.starts_with('-') && name.chars().all(allowed)
+    };
+    is_name(user) && is_name(host) && !path.is_empty() && !path.starts_with([':', '-'])
+}
+
+/// The login of an https address. A name without a password is a token, as GitHub takes it.
+fn login(url: &url::Url, password: Option<&str>, origin: String) -> Result<Option<RepositoryLogin>, SettingError> {
+    let refused = |_| SettingError::new(REPO, "the login in it is not text in UTF-8, with % before what is escaped");
+    let unescaped = |text| percent_decode_str(text).decode_utf8().map(String::from).map_err(refused);
+    let name = unescaped(url.username())?;
+    let own = url.password().map(unescaped).transpose()?;
+    if own.is_some() && password.is_some() {
+        return Err(SettingError::new(PASSWORD, "PROJECT_REPO has a password too; set only one of them"));
+    }
+    if [Some(&name), own.as_ref()].into_iter().flatten().any(|text| text.chars().any(char::is_control)) {
+        return Err(SettingError::new(REPO, "the login in it has a control character"));
+    }
+    let username = if name.is_empty() { "git".to_owned() } else { name.clone() };
+    Ok(match own.or_else(|| password.map(str::to_owned)) {
+        Some(password) => Some(RepositoryLogin { username, password, origin }),
+        None if name.is_empty() => None,
+        None => Some(RepositoryLogin { username, password: String::new(), origin }),
+    })
+}
+
+/// A name that git takes as that of a branch and of nothing else.
+fn branch(name: &str) -> Result<String, SettingError> {
+    let name = name.strip_prefix("refs/heads/").unwrap_or(name);
+    let is_wrong = name.is_empty()
+        || name.len() > 200
+        || name.starts_with(['-', '/', '.'])
+        || name.ends_with(['/', '.'])
+        || ["..", "//", "@{", "/."].iter().any(|part| name.contains(part))
+        || name.split('/').any(|part| part.strip_suffix(".lock").is_some())
+        || name == "@"
+        || name.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c));
+    if is_wrong { Err(unusable(BRANCH, name, "the name of a branch")) } else { Ok(name.to_owned()) }
+}
+
+fn relative_path(text: &str) -> Result<PathBuf, SettingError> {
+    let mut path = PathBuf::new();
+    for component in Path::new(text).components() {
+        match component {
+            Component::CurDir => {}
+            Component::Normal(part) if !part.eq_ignore_ascii_case(".git") => path.push(part),
+            _ => return Err(unusable(FOLDER, text, "a folder inside the repository, as study or studies/one")),
+        }
+    }
+    Ok(path)
+}
+
+fn sync(text: &str) -> Result<ProjectSync, SettingError> {
+    let refused = || unusable(SYNC, text, "one of start, interval:5m (a number with s, m, h or d), off");
+    let word = text.to_ascii_lowercase();
+    match word.as_str() {
+        "start" => return Ok(ProjectSync::Start),
+        "off" => return Ok(ProjectSync::Off),
+        _ => {}
+    }
+    let time = word.strip_prefix("interval:").ok_or_else(refused)?.trim();
+    let digits = time.find(|c: char| !c.is_ascii_digit()).ok_or_else(refused)?;
+    let (number, unit) = time.split_at(digits);
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(refused()),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    // A year: longer is a slip.
+    let seconds = seconds.filter(|seconds| (1..=366 * 24 * 3600).contains(seconds)).ok_or_else(refused)?;
+    Ok(ProjectSync::Interval(Duration::from_secs(seconds)))
+}
+
+fn loads(text: &str) -> Result<bool, SettingError> {
+    match text.to_ascii_lowercase().as_str() {
+        "new" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(unusable(LOAD, text, "one of new, off")),
+    }
+}
+
+/// Never asks, and connects only to hosts that are known, or that were never seen before.
+fn ssh_command(folder: &Path) -> String {
+    let mut command = "ssh -o BatchMode=yes -o ConnectTimeout=20".to_owned();
+    if Path::new(KEY).exists() {
+        command.push_str(&format!(" -i {KEY} -o IdentitiesOnly=yes"));
+    }
+    if Path::new(KNOWN_HOSTS).exists() {
+        command.push_str(&format!(" -o StrictHostKeyChecking=yes -o UserKnownHostsFile={KNOWN_HOSTS}"));
+    } else {
+        // The first of the files gets new keys. Quoted twice, for the shell and for ssh.
+        let own = folder.join("known_hosts").display().to_string().replace('%', "%%").replace('\'', r"'\''");
+        command.push_str(&format!(
+            " -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=\"{own}\" ~/.ssh/known_hosts'"
+        ));
+    }
+    command
+}
+
+/// The variables that git needs: those of the machine, the network, and its own settings for ssh, TLS and configuration files. Variables
+/// that change what git works on, or make it write what it sends into a log, are left out.
+fn variables(environment: &Environment) -> Vec<(String, String)> {
+    const OWN: [&str; 5] = ["GIT_SSH_VARIANT", "GIT_SSL_", "GIT_HTTP_", "GIT_CONFIG_", "SSH_AUTH_SOCK"];
+    let wanted = |name: &str| is_usual(name) || OWN.iter().any(|start| name.starts_with(start));
+    let all = environment.all().filter(|(name, _)| wanted(name));
+    all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(entries: &[(&str, &str)]) -> Result<RepositorySettings, SettingError> {
+        let environment: Environment = entries.iter().copied().collect();
+        RepositorySettings::read(&environment, Path::new("/home")).map(|settings| settings.unwrap())
+    }
+
+    #[test]
+    fn the_login_is_not_part_of_the_address() {
+        let cases: [(&str, &str, &str, Option<(&str, &str)>); 6] = [
+            ("https://h.org/a/b.git", "", "https://h.org/a/b.git", None),
+            ("https://h.org/a", "p", "https://h.org/a", Some(("git", "p"))),
+            ("https://ada@h.org/a", "p%41", "https://h.org/a", Some(("ada", "p%41"))),
+            ("https://ada:p%40%C3%A4@h.org:8443/a", "", "https://h.org:8443/a", Some(("ada", "p@ä"))),
+            ("https://token@h.org/a", "", "https://h.org/a", Some(("token", ""))),
+            ("HTTP://h.org/a", "p", "http://h.org/a", Some(("git", "p"))),
+        ];
+        for (repository, password, address, login) in cases {
+            let settings = read(&[(REPO, repository), (PASSWORD, password)]).unwrap();
+            assert_eq!(settings.address, address);
+            let found = settings.login.as_ref().map(|login| (login.username.as_str(), login.password.as_str()));
+            assert_eq!(found, login, "{repository}");
+            assert!(!format!("{settings:?}").contains('@'), "{settings:?}");
+        }
+        let login = read(&[(REPO, "https://u:p@h.org:8443/a")]).unwrap().login.unwrap();
+        assert_eq!(login.origin, "https://h.org:8443");
+    }
+
+    #[test]
+    fn only_addresses_of_git_and_no_options_and_no_commands() {
+        for good in
+            ["ssh://git@h:22/x", "git@h.org:a/b.git", "h.org:a", "file:///srv/x.git", "/srv/a b.git", "/srv/x:y"]
+        {
+            let good = good.replace(' ', "_");
+            assert_eq!(read(&[(REPO, &good)]).unwrap().address, good);
+        }
+        for wrong in [
+            "--upload-pack=touch /tmp/x",
+            "-u",
+            "ext::sh -c touch% /tmp/x",
+            "ext::sh",
+            "fd::3",
+            "ftp://h/x",
+            "git://h/x",
+            "http://",
+            "relative/path",
+            "../x",
+            "git@-oProxyCommand=x:y",
+            "ssh://-oProxyCommand=x/y",
+            "ssh://u:p@h/y",
+            "https://h/a\nb",
+            "file://elsewhere/x",
+            "git@h.org:--upload-pack=x",
+            "a::b",
+        ] {
+            let error = read(&[(REPO, wrong)]).unwrap_err();
+            assert!(error.variable == REPO && !error.problem.contains("touch"), "{wrong}: {error}");
+        }
+        for (entries, variable) in [
+            (&[(REPO, "/x"), (PASSWORD, "p")][..], PASSWORD),
+            (&[(REPO, "https://u:q@h/x"), (PASSWORD, "p")], PASSWORD),
+            (&[(REPO, "https://h/x"), (PASSWORD, "p\nq")], PASSWORD),
+            (&[(REPO, "https://u%00:q@h/x")], REPO),
+        ] {
+            assert_eq!(read(entries).unwrap_err().variable, variable);
+        }
+    }
+
+    #[test]
+    fn branches_folders_and_times() {
+        for wrong in ["-b", "--upload-pack=x", "a..b", "a b", "a:b", "/a", "a/", "a.lock", "@", "a^", "refs/heads/"] {
+            assert_eq!(read(&[(REPO, "/x"), (BRANCH, wrong)]).unwrap_err().variable, BRANCH, "{wrong}");
+        }
+        assert_eq!(read(&[(REPO, "/x"), (BRANCH, "refs/heads/f/x-1")]).unwrap().branch.unwrap(), "f/x-1");
+        for wrong in ["/etc", "..", "a/../..", ".git/hooks", "a/.GIT"] {
+            assert_eq!(read(&[(REPO, "/x"), (FOLDER, wrong)]).unwrap_err().variable, FOLDER, "{wrong}");
+        }
+        assert_eq!(read(&[(REPO, "/x"), (FOLDER, "./a//b/")]).unwrap().relative_path, Path::new("a/b"));
+        for (text, wanted) in [
+            ("start", ProjectSync::Start),
+            ("OFF", ProjectSync::Off),
+            ("interval:5m", ProjectSync::Interval(Duration::from_mins(5))),
+            ("interval:2d", ProjectSync::Interval(Duration::from_secs(172_800))),
+        ] {
+            assert_eq!(read(&[(REPO, "/x"), (SYNC, text)]).unwrap().sync, wanted);
+        }
+        for wrong in ["hourly", "interval:5", "interval:0s", "interval:m", "interval:999999d", "5m"] {
+            assert_eq!(read(&[(REPO, "/x"), (SYNC, wrong)]).unwrap_err().variable, SYNC, "{wrong}");
+        }
+        assert_eq!(read(&[(REPO, "/x"), (LOAD, "all")]).unwrap_err().variable, LOAD);
+        // A branch of a repository that is not named is no error.
+        let environment: Environment = [(BRANCH, "-x")].into_iter().collect();
+        assert!(RepositorySettings::read(&environment, Path::new("/")).unwrap().is_none());
+    }
+}
