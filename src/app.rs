@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::config::{DatabaseKind, MigrateMode, Settings};
 use crate::database::{Database, Reader, Snapshot};
 use crate::engine::Engine;
+use crate::project::Project;
 use crate::queue::BrokerState;
 use crate::study::Totals;
 use crate::view::{Templates, ViewError};
@@ -28,6 +29,8 @@ pub struct App {
     pub templates: Templates,
     /// Whether this server has the broker; nobody asks where there is none.
     pub broker: Arc<BrokerState>,
+    /// The repository that the files of the study come from, when there is one.
+    pub project: Option<Arc<Project>>,
 }
 
 /// Why the program cannot start, in one sentence.
@@ -58,7 +61,9 @@ impl App {
         let database = connect(&settings).await?;
         let passwords = Passwords::new(&settings.secrets.password_salt)?;
         let rules = Rules { security: settings.security.clone(), secret_key: settings.secrets.secret_key.clone() };
+        let project = Project::new(&settings.work.project, clock.clone()).map(Arc::new);
         Ok(Self {
+            project,
             accounts: Accounts::new(database.clone(), passwords, clock.clone(), rules),
             totals: Totals::default(),
             engine: Engine::new(database, clock).with_transition_limit(settings.callback.transitions_per_minute),

@@ -20,6 +20,7 @@ pub mod fault;
 pub mod http;
 pub mod import;
 pub mod mail;
+pub mod project;
 pub mod queue;
 pub mod study;
 pub mod view;

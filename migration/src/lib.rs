@@ -25,6 +25,7 @@ mod m20261126_000014_result;
 mod m20261130_000015_signature;
 mod m20261130_000016_study_clock;
 mod m20261130_000020_hold;
+mod m20261130_000031_project;
 mod ownership;
 mod steps;
 
@@ -52,6 +53,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000015_signature::Migration),
             Box::new(m20261130_000016_study_clock::Migration),
             Box::new(m20261130_000020_hold::Migration),
+            Box::new(m20261130_000031_project::Migration),
         ]
     }
 }

@@ -46,6 +46,7 @@ pub const TABLES: &[&str] = &[
     "mailing",
     "role_scope",
     "study_clock",
+    "project_revision",
 ];
 
 /// The name of a table that another program created under one of our names; none when there is no such table.

@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::config::WorkSettings;
+use crate::config::{ProjectSettings, WorkSettings};
 use crate::mail::Mailer;
 
 use super::Failure;
@@ -46,21 +46,8 @@ impl Workplace {
     #[must_use]
     pub fn new(settings: &WorkSettings) -> Self {
         let project = &settings.project;
-        let folders = [
-            ("STUDYGOV_PROJECT_HOME", &project.home),
-            ("STUDYGOV_PROJECT_BIN", &project.bin),
-            ("STUDYGOV_PROJECT_NETWORKS", &project.networks),
-            ("STUDYGOV_PROJECT_TASKS", &project.tasks),
-            ("STUDYGOV_PROJECT_TEMPLATES", &project.templates),
-            ("STUDYGOV_PROJECT_WORKFLOWS", &project.workflows),
-            ("STUDYGOV_DATA_DIR", &project.data),
-            ("STUDYGOV_PROJECT_SCRATCH", &project.scratch),
-        ];
-        let mut variables: Vec<(String, String)> =
-            folders.iter().map(|(name, path)| ((*name).to_owned(), path.display().to_string())).collect();
-        variables.push(("STUDYGOV_XNAT_PROJECT".to_owned(), project.xnat_project.clone()));
         Self {
-            variables,
+            variables: variables(project),
             environment: settings.programs.variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             user: settings.programs.user.as_ref().map(|user| As { uid: user.uid, gid: user.gid }),
             programs: Programs::default(),
@@ -72,6 +59,20 @@ impl Workplace {
             tasks: project.tasks.clone(),
             scratch: project.scratch.clone(),
             xnat_project: project.xnat_project.clone(),
+        }
+    }
+
+    /// The same workplace with the files of the study elsewhere: those of a `revision` (the name of a commit) of its repository.
+    #[must_use]
+    pub fn at(&self, project: &ProjectSettings, revision: &str) -> Self {
+        let mut variables = variables(project);
+        variables.push(("STUDYGOV_PROJECT_REVISION".to_owned(), revision.to_owned()));
+        Self {
+            variables,
+            bin: project.bin.clone(),
+            networks: project.networks.clone(),
+            tasks: project.tasks.clone(),
+            ..self.clone()
         }
     }
 
@@ -98,6 +99,24 @@ impl Workplace {
     pub(super) fn configuration(&self) -> Map<String, Value> {
         self.variables.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect()
     }
+}
+
+/// Where the project's files are, for programs.
+fn variables(project: &ProjectSettings) -> Vec<(String, String)> {
+    let folders = [
+        ("STUDYGOV_PROJECT_HOME", &project.home),
+        ("STUDYGOV_PROJECT_BIN", &project.bin),
+        ("STUDYGOV_PROJECT_NETWORKS", &project.networks),
+        ("STUDYGOV_PROJECT_TASKS", &project.tasks),
+        ("STUDYGOV_PROJECT_TEMPLATES", &project.templates),
+        ("STUDYGOV_PROJECT_WORKFLOWS", &project.workflows),
+        ("STUDYGOV_DATA_DIR", &project.data),
+        ("STUDYGOV_PROJECT_SCRATCH", &project.scratch),
+    ];
+    let mut variables: Vec<(String, String)> =
+        folders.iter().map(|(name, path)| ((*name).to_owned(), path.display().to_string())).collect();
+    variables.push(("STUDYGOV_XNAT_PROJECT".to_owned(), project.xnat_project.clone()));
+    variables
 }
 
 /// The file `name` directly in `folder`; dots, links and paths that lead elsewhere are refused. `function` and `place` are for

@@ -7,7 +7,7 @@ use crate::config::{Environment, WorkSettings, sealed};
 use crate::worker::run_by_hand;
 
 use super::console::{err, out};
-use super::{Failure, working_directory};
+use super::{Failure, project, working_directory};
 
 /// Manage individual callbacks
 #[derive(Subcommand)]
@@ -38,7 +38,12 @@ impl Callback {
         let address = address.ok_or_else(|| Failure::Usage(format!("'{url}' is not a valid URL")))?;
         let directory = working_directory()?;
         let settings = WorkSettings::read(&Environment::load(&directory)?, &directory)?;
-        let workplace = Workplace::new(&settings);
+        let mut workplace = Workplace::new(&settings);
+        // Kept on this machine until the run has ended.
+        let files = project::on_this_machine(&settings).await?.and_then(|project| Some((project.current()?, project)));
+        if let Some((revision, project)) = &files {
+            workplace = workplace.at(&project.settings_at(revision), &revision.commit);
+        }
         let (outcome, log) = run_by_hand(&address, secret.as_deref(), &workplace).await.map_err(Failure::Failed)?;
         err(log.trim_end());
         out(&serde_json::to_string_pretty(&outcome.values).map_err(Failure::because)?);

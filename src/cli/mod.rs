@@ -12,6 +12,7 @@ mod health;
 mod import;
 mod kubernetes;
 mod log;
+mod project;
 mod secrets;
 mod serve;
 mod user;
@@ -50,6 +51,8 @@ enum Command {
     Db(db::Db),
     #[command(subcommand)]
     Workflow(workflow::Workflow),
+    #[command(subcommand)]
+    Project(project::Project),
     #[command(subcommand)]
     Import(import::Import),
     #[command(subcommand)]
@@ -145,6 +148,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Callback(command) => command.run().await,
         Command::Db(command) => command.run().await,
         Command::Workflow(command) => command.run().await,
+        Command::Project(command) => Box::pin(command.run()).await,
         Command::Import(command) => Box::pin(command.run()).await,
         Command::User(command) => command.run().await,
         Command::Audit(command) => command.run().await,

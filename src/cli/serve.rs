@@ -19,12 +19,13 @@ use crate::database::keep_time;
 use crate::entity::user;
 use crate::http::{self, Layers, Serving};
 use crate::mail::{Courier, Mailer};
+use crate::project::keep;
 use crate::queue::{self, QueueNames};
 use crate::web;
 use crate::worker::{LocalDesk, LocalIntake, Pool, note_worker, presence, sweep, worker_name};
 
 use super::worker::answer_probes;
-use super::{Failure, settings, warn_about};
+use super::{Failure, project, settings, warn_about};
 
 /// Run the server: pages, callbacks and timeouts
 ///
@@ -60,6 +61,7 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     }
     let mut app = app.prepare().await?;
     warn_without_accounts(&app).await?;
+    let keeper = project::start(&app).await?;
     // Port 0 is any free one; workers are told which it is.
     Arc::make_mut(&mut app.settings).web.port = address.port();
     let (stop, stopped) = watch::channel(false);
@@ -75,6 +77,7 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let (mails, stop_mails) = (courier(&app), stopped.clone());
     let courier = tokio::spawn(async move { mails.run(stop_mails).await });
     let sealer = tokio::spawn(seal_events(app.clone(), stopped.clone()));
+    let keeping = keeper.map(|keeper| tokio::spawn(keep(keeper, stopped.clone())));
     // Before it says that it is there: a signal right after that is one to stop, not to die.
     let signal = http::shutdown_signal();
     info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
@@ -91,6 +94,9 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
     let _ = sealer.await;
     let _ = timekeeper.await;
     let _ = courier.await;
+    if let Some(keeping) = keeping {
+        let _ = keeping.await;
+    }
     Ok(())
 }
 
@@ -189,8 +195,8 @@ pub(super) async fn run_pool(
     let (end, ended) = watch::channel(false);
     let presence = presence(&name, kind, &[], concurrency, engine.clock().now());
     let noting = tokio::spawn(note_worker(engine, presence, ended));
-    let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop);
-    answer_probes(listener, &pool);
+    let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop).with_project(app.project.clone());
+    answer_probes(listener, &pool, app.project.clone());
     pool.run(intake).await;
     // It listens until it was told.
     let _ = end.send(true);

@@ -1,5 +1,6 @@
 //! `studygovernor worker`
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,11 +12,12 @@ use crate::clock::Clock;
 use crate::config::{Environment, MigrateMode, WorkSettings, broker_address, broker_prefix};
 use crate::database::keep_time;
 use crate::http;
+use crate::project::{Project, keep};
 use crate::queue::QueueNames;
 use crate::worker::{BrokerIntake, BrokerSettings, Desk, Pool, RemoteDesk, presence, say_worker, worker_name};
 use crate::workflow::is_queue_name;
 
-use super::{Failure, serve, settings, warn_about, working_directory};
+use super::{Failure, project, serve, settings, warn_about, working_directory};
 use crate::app::{App, Tables};
 
 /// Run callbacks, on this or any other machine
@@ -98,14 +100,20 @@ impl Worker {
             name: format!("worker {name}"),
         };
         let intake = BrokerIntake::new(settings);
-        let workplace = Workplace::new(&WorkSettings::read(environment, &working_directory()?)?);
+        let work = WorkSettings::read(environment, &working_directory()?)?;
+        let mut stopped = stop.clone();
+        let project = tokio::select! {
+            project = project::follow(&work) => project?,
+            _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+        };
+        let workplace = Workplace::new(&work);
         let (end, ended) = watch::channel(false);
         let concurrency = usize::from(concurrency);
         let presence = presence(&name, "broker", &queues, concurrency, Clock::System.now());
         let saying = tokio::spawn(say_worker(&intake, presence, ended));
         tracing::info!(queues = queues.join(", "), "consuming callbacks from the broker");
-        let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop);
-        answer_probes(listener, &pool);
+        let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop).with_project(project.clone());
+        answer_probes(listener, &pool, project);
         pool.run(intake).await;
         // It listens until it was told.
         let _ = end.send(true);
@@ -132,6 +140,14 @@ impl Worker {
             return Ok(());
         }
         let app = app.prepare().await?;
+        let mut stopped = stop.clone();
+        let keeper = tokio::select! {
+            keeper = project::start(&app) => keeper?,
+            _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+        };
+        if let Some(keeper) = keeper {
+            tokio::spawn(keep(keeper, stop.clone()));
+        }
         let (database, clock) = (app.engine.database().clone(), app.engine.clock().clone());
         tokio::spawn(keep_time(database, clock, stop.clone()));
         serve::run_pool(app, "database", grace, listener, stop).await;
@@ -197,7 +213,7 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 /// Answers probes until the process ends, when the worker is to listen.
-pub(super) fn answer_probes<D: Desk>(listener: Option<TcpListener>, pool: &Pool<D>) {
+pub(super) fn answer_probes<D: Desk>(listener: Option<TcpListener>, pool: &Pool<D>, project: Option<Arc<Project>>) {
     let Some(listener) = listener else { return };
     http::install_metrics();
     let pulse = pool.pulse();
@@ -205,7 +221,7 @@ pub(super) fn answer_probes<D: Desk>(listener: Option<TcpListener>, pool: &Pool<
         Ok(address) => tracing::info!("serving probes on http://{address}/-/healthy"),
         Err(error) => tracing::warn!(%error, "the worker's listener has no address"),
     }
-    tokio::spawn(http::serve_worker(listener, move || pulse.age()));
+    tokio::spawn(http::serve_worker(listener, move || pulse.age(), project));
 }
 
 /// Waits until another program has brought the tables up to date; false when the worker is to stop before.

@@ -19,6 +19,7 @@ mod intervene;
 mod lease;
 mod locked;
 mod report;
+mod revision;
 mod run_log;
 mod running;
 mod timeout;
@@ -43,6 +44,7 @@ pub use error::EngineError;
 pub use evaluate::{Evaluation, Exits, Possible};
 pub use intervene::Intervention;
 pub use report::Report;
+pub use revision::ProjectRevision;
 pub use running::{Ended, Held};
 pub use timeout::TimeoutCounts;
 pub use transition::Target;
@@ -81,6 +83,7 @@ pub struct Engine {
     /// Transitions that an experiment may make by itself within a minute; 0 is no limit.
     most_transitions: u32,
     turns: Turns,
+    revision: ProjectRevision,
 }
 
 /// The default of the setting `STUDYGOV_TRANSITIONS_PER_MINUTE`.
@@ -98,7 +101,14 @@ impl Engine {
             graphs: Graphs::default(),
             most_transitions: TRANSITIONS_PER_MINUTE,
             turns: Turns::default(),
+            revision: ProjectRevision::default(),
         }
+    }
+
+    /// The commit of the study's repository that claims name.
+    #[must_use]
+    pub fn revision(&self) -> &ProjectRevision {
+        &self.revision
     }
 
     /// The same engine, reading at one moment; it refuses to change anything.

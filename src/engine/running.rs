@@ -79,7 +79,8 @@ impl Engine {
         }
         fault::point("after-claim");
         counter!("studygovernor_claimed_total").increment(1);
-        Ok(Some(loaded.assignment(self.database.reader(), base_url, lease).await?))
+        let assignment = loaded.assignment(self.database.reader(), base_url, lease).await?;
+        Ok(Some(Assignment { project_revision: self.revision.get(), ..assignment }))
     }
 
     async fn take(&self, held: Held<'_>, lease: Duration, run_timeout: Option<i32>) -> Result<bool, EngineError> {

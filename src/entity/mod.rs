@@ -21,6 +21,7 @@ pub mod kind;
 pub mod mail_link;
 pub mod mailing;
 pub mod outbox;
+pub mod project_revision;
 pub mod recovery_code;
 pub mod role;
 pub mod role_scope;

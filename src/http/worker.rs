@@ -1,14 +1,19 @@
-//! The small listener of a worker (`STUDYGOV_WORKER_LISTEN`): `/-/healthy` and `/-/metrics`.
+//! The small listener of a worker (`STUDYGOV_WORKER_LISTEN`): `/-/healthy`, `/-/versions` and `/-/metrics`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use crate::project::Project;
+
+use super::health::project_version;
 use super::metrics::RECORDER;
 use super::{Serving, serve};
 
@@ -26,8 +31,12 @@ pub async fn bind_worker(address: &str) -> Result<TcpListener, String> {
     })
 }
 
-/// Answers until it is dropped. `age` says how long ago the main loop turned.
-pub async fn serve_worker(listener: TcpListener, age: impl Fn() -> Duration + Clone + Send + Sync + 'static) {
+/// Answers until it is dropped. `age` says how long ago the main loop turned; `project` is the repository of the study's files.
+pub async fn serve_worker(
+    listener: TcpListener,
+    age: impl Fn() -> Duration + Clone + Send + Sync + 'static,
+    project: Option<Arc<Project>>,
+) {
     let healthy = move || async move {
         let age = age();
         if age < LONGEST {
@@ -39,8 +48,17 @@ pub async fn serve_worker(listener: TcpListener, age: impl Fn() -> Duration + Cl
     let routes = Router::new()
         .route("/-/healthy", get(healthy.clone()))
         .route("/-/ready", get(healthy))
+        .route("/-/versions", get(move || async move { get_versions(project.as_deref()) }))
         .route("/-/metrics", get(get_metrics));
     serve(listener, routes, Serving::default(), std::future::pending()).await;
+}
+
+fn get_versions(project: Option<&Project>) -> Json<Value> {
+    let mut versions = json!({ "product_version": env!("CARGO_PKG_VERSION") });
+    if let Some(project) = project {
+        versions["project"] = project_version(project);
+    }
+    Json(versions)
 }
 
 async fn get_metrics() -> Response {
@@ -63,7 +81,7 @@ mod tests {
         for (age, status) in [(1, 200), (61, 503)] {
             let listener = bind_worker("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/-/healthy", listener.local_addr().unwrap());
-            let serving = tokio::spawn(serve_worker(listener, move || Duration::from_secs(age)));
+            let serving = tokio::spawn(serve_worker(listener, move || Duration::from_secs(age), None));
             assert_eq!(reqwest::get(url).await.unwrap().status().as_u16(), status);
             serving.abort();
         }

@@ -28,6 +28,9 @@ pub struct Assignment {
     pub wait_timeout: u32,
     /// How long the claim is good without a heartbeat, in milliseconds.
     pub lease_ms: u64,
+    /// The commit of the study's repository whose files the run uses; none where there is no repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project_revision: Option<String>,
     /// What the function may know of the execution, under the names of `GET /api/v2/callback_executions/{id}`; of its lists
     /// those that grow with the study are left out.
     pub data: Map<String, Value>,
@@ -139,6 +142,7 @@ impl Loaded {
             initial_delay: u32::try_from(self.initial_delay).unwrap_or(0),
             wait_timeout: self.wait_timeout.and_then(|minutes| u32::try_from(minutes).ok()).unwrap_or(0),
             lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            project_revision: None,
             data: self.data(base_url, &outside, &variables),
         })
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::http::{HttpError, LoggedIn, draw_workflow};
+use crate::project::{FileReport, Project, ProjectStatus};
 use crate::study::overview::{self, WorkflowCounts};
 
 use super::page::page;
@@ -14,6 +15,35 @@ use super::page::page;
 #[derive(Serialize)]
 struct WorkflowList {
     workflows: Vec<WorkflowCounts>,
+    project: Option<ProjectShown>,
+}
+
+/// The repository of the study's files, with each file in words.
+#[derive(Serialize)]
+struct ProjectShown {
+    status: ProjectStatus,
+    files: Vec<FileShown>,
+}
+
+#[derive(Serialize)]
+struct FileShown {
+    file: String,
+    words: String,
+    is_refused: bool,
+    problems: Vec<String>,
+}
+
+impl ProjectShown {
+    fn new(project: &Project) -> Self {
+        let status = project.status();
+        let shown = |file: &FileReport| FileShown {
+            file: file.file.clone(),
+            words: file.words(),
+            is_refused: file.is_refused(),
+            problems: file.problems.clone(),
+        };
+        Self { files: status.files.iter().map(shown).collect(), status }
+    }
 }
 
 #[derive(Serialize)]
@@ -24,7 +54,9 @@ struct WorkflowPage {
 
 pub(super) async fn list_workflows(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
     let workflows = overview::workflows(&app.snapshot().await?, None).await?;
-    page(&app, "workflow/list.html", "workflows", &user.0, WorkflowList { workflows })
+    let project = app.project.as_deref().map(ProjectShown::new);
+    let list = WorkflowList { workflows, project };
+    page(&app, "workflow/list.html", "workflows", &user.0, list)
 }
 
 pub(super) async fn show_workflow(

@@ -85,6 +85,7 @@ fn assignment(record: &Value) -> Result<Assignment, String> {
         initial_delay: small("/callback/initial_delay"),
         wait_timeout: small("/callback/wait_timeout"),
         lease_ms: 0,
+        project_revision: None,
         data: record.as_object().cloned().unwrap_or_else(Map::new),
     })
 }

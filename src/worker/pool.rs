@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use crate::callback::{self, Outcome, RunLog, Workplace};
 use crate::fault;
+use crate::project::{self, Project, Revision};
 use crate::queue::{Assignment, Ticket};
 
 use super::desk::{Claim, Desk, DeskError, Order, Verdict};
@@ -22,6 +23,8 @@ use super::pulse::Pulse;
 pub struct Pool<D> {
     desk: D,
     workplace: Workplace,
+    /// The repository that the files of the study come from.
+    project: Option<Arc<Project>>,
     name: Arc<str>,
     concurrency: usize,
     grace: Duration,
@@ -41,6 +44,8 @@ enum End {
     Lost,
     /// The worker stops and could not wait any longer.
     OutOfTime,
+    /// The files that it needs are not to be had; the next attempt is told others.
+    WithoutFiles(String),
 }
 
 /// How long a pool that is full keeps what it has heard of to itself.
@@ -57,7 +62,13 @@ impl<D: Desk> Pool<D> {
         stop: watch::Receiver<bool>,
     ) -> Self {
         let (in_hand, pulse) = (Mutex::default(), Arc::default());
-        Self { desk, workplace, name: name.into(), concurrency, grace, in_hand, stop, pulse }
+        Self { desk, workplace, project: None, name: name.into(), concurrency, grace, in_hand, stop, pulse }
+    }
+
+    /// Runs use the files of a revision of this repository.
+    #[must_use]
+    pub fn with_project(self, project: Option<Arc<Project>>) -> Self {
+        Self { project, ..self }
     }
 
     /// Tells whether the main loop still turns.
@@ -163,12 +174,25 @@ impl<D: Desk> Pool<D> {
         info!(execution = ticket.execution_id, attempt = ticket.attempt, function, "running");
         let log = RunLog::hiding(&ticket.secret);
         let end = {
-            let run = callback::run(assignment, &ticket.secret, &self.workplace, &log);
+            let run = async {
+                match &self.project {
+                    None => {
+                        Ok::<Outcome, String>(callback::run(assignment, &ticket.secret, &self.workplace, &log).await)
+                    }
+                    Some(project) => {
+                        // Kept on this machine until the run has ended.
+                        let revision = revision_for(project, assignment, &log).await?;
+                        let workplace = self.workplace.at(&project.settings_at(&revision), &revision.commit);
+                        Ok(callback::run(assignment, &ticket.secret, &workplace, &log).await)
+                    }
+                }
+            };
             tokio::select! {
                 // Who stops a service may signal its programs too; that is no failure of theirs.
-                outcome = run => match *self.stop.borrow() && was_killed(&outcome) {
-                    true => End::OutOfTime,
-                    false => End::Done(outcome),
+                outcome = run => match outcome {
+                    Ok(outcome) if *self.stop.borrow() && was_killed(&outcome) => End::OutOfTime,
+                    Ok(outcome) => End::Done(outcome),
+                    Err(reason) => End::WithoutFiles(reason),
                 },
                 end = self.keep(ticket, assignment, &log) => end,
             }
@@ -188,16 +212,25 @@ impl<D: Desk> Pool<D> {
                 "cancelled"
             }
             End::OutOfTime => {
-                let why = "the worker was stopped";
-                let released = timeout(self.grace, self.desk.release(ticket, &self.name, why)).await;
-                if !matches!(released, Ok(Ok(()))) {
-                    error!(execution = ticket.execution_id, "release failed; the lease will expire");
-                }
+                self.release(ticket, "the worker was stopped").await;
+                "released"
+            }
+            End::WithoutFiles(reason) => {
+                warn!(execution = ticket.execution_id, reason, "released without a run");
+                self.release(ticket, &reason).await;
                 "released"
             }
         };
         counter!("studygovernor_runs_total", "function" => function, "result" => result).increment(1);
         histogram!("studygovernor_run_seconds", "function" => function).record(began.elapsed().as_secs_f64());
+    }
+
+    async fn release(&self, ticket: &Ticket, why: &str) {
+        let limit = self.grace.max(Duration::from_secs(1));
+        let released = timeout(limit, self.desk.release(ticket, &self.name, why)).await;
+        if !matches!(released, Ok(Ok(()))) {
+            error!(execution = ticket.execution_id, "release failed; the lease will expire");
+        }
     }
 
     /// Waits until nothing is left of the programs of an attempt. The claim is kept meanwhile, as far as it is this worker's.
@@ -308,6 +341,32 @@ impl<D: Desk> Pool<D> {
                 sleep(Duration::from_millis(200)).await;
             } else {
                 self.pause(&mut tries, beats_of(assignment)).await;
+            }
+        }
+    }
+}
+
+/// The revision of the study's repository that a run uses. Waits while the repository cannot be reached; the run's log says why.
+///
+/// # Errors
+/// When the repository does not have it (any longer).
+async fn revision_for(project: &Project, assignment: &Assignment, log: &RunLog) -> Result<Revision, String> {
+    let wanted = assignment.project_revision.as_deref();
+    let (shown, mut tries) = (wanted.map_or("newest", project::short), 0);
+    loop {
+        match project.revision(wanted).await {
+            Ok(revision) => {
+                log.line(&format!("project: revision {} {}", project::short(&revision.commit), revision.reference));
+                return Ok(revision);
+            }
+            Err(error) => {
+                log.line(&format!("project: revision {shown} is not here yet: {error}"));
+                sleep(project::pause(tries)).await;
+                tries += 1;
+                // Other attempts may be told another one, as soon as the server has it.
+                if error.is_missing() && tries > 1 {
+                    return Err(error.to_string());
+                }
             }
         }
     }

@@ -42,6 +42,7 @@ async fn every_entity_fits_its_table(study: Study) {
     read!(external_system, external_system_history, external_cohort_urls, external_subject_links);
     read!(external_experiment_links, action, callback_execution, user, role, roles_users, session);
     read!(api_token, audit_event, audit_seal, outbox, mailing, mail_link, recovery_code, role_scope, study_clock);
+    read!(project_revision);
 }
 
 async fn foreign_keys_are_kept(study: Study) {

@@ -1,6 +1,8 @@
 //! What deployments need of the program: secrets from files, tables that another program migrates, probes, load by queue, secrets of a
 //! cluster, files for packages.
 
+mod project;
+
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};

@@ -15,7 +15,7 @@ const ORDER: &[&[&str]] = &[
     &["queue"],
     &["workflow"],
     &["engine", "account", "callback"],
-    &["import", "view"],
+    &["import", "view", "project"],
     &["app"],
     &["http"],
     &["web", "api", "worker"],

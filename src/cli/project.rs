@@ -1,0 +1,118 @@
+//! `studygovernor project …`, and the first sync of servers and workers
+
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+
+use crate::app::App;
+use crate::callback::FUNCTIONS;
+use crate::clock::Clock;
+use crate::config::{Environment, ProjectSync, WorkSettings};
+use crate::project::{self, FileReport, Keeper};
+
+use super::console::{err, out};
+use super::{Failure, started_app, working_directory};
+
+/// Fetch the study's files from its git repository (PROJECT_REPO)
+#[derive(Subcommand)]
+pub(super) enum Project {
+    Sync(Sync),
+}
+
+/// Fetch the newest revision of the branch, put it to use, and check its workflow files
+///
+/// Servers follow within seconds, workers with their next callback; running callbacks go on with the files that they began with. Prints
+/// the revision, and each workflow file with what became of it. The exit code is 1 when the repository cannot be read, or a workflow
+/// file has an error.
+#[derive(Args)]
+pub(super) struct Sync {
+    /// Load the workflows whose labels are new, also when STUDYGOV_PROJECT_LOAD is off
+    #[arg(long, conflicts_with = "here")]
+    load: bool,
+    /// Only fetch it into the project home of this machine, without the database; for workers
+    #[arg(long)]
+    here: bool,
+}
+
+impl Project {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let Self::Sync(command) = self;
+        command.run().await
+    }
+}
+
+impl Sync {
+    async fn run(self) -> Result<(), Failure> {
+        let directory = working_directory()?;
+        let settings = WorkSettings::read(&Environment::load(&directory)?, &directory)?;
+        let unset =
+            || Failure::Usage("PROJECT_REPO: is not set; it is the address of the study's repository".to_owned());
+        let own = project::Project::new(&settings.project, Clock::System).ok_or_else(unset)?;
+        let (project, files) = if self.here {
+            let files = own.sync_here(&FUNCTIONS).await.map_err(Failure::because)?;
+            (Arc::new(own), files)
+        } else {
+            let app = started_app().await?;
+            let mut keeper = keeper(&app).ok_or_else(unset)?;
+            keeper.loads_workflows |= self.load;
+            let files = keeper.sync().await.map_err(Failure::because)?;
+            (keeper.project, files)
+        };
+        let status = project.status();
+        let branch = status.branch.unwrap_or_default();
+        out(&format!("revision\t{}\t{branch}", status.commit.unwrap_or_default()));
+        report(&files)
+    }
+}
+
+/// Prints the files; fails when one has an error.
+fn report(files: &[FileReport]) -> Result<(), Failure> {
+    for file in files {
+        for problem in &file.problems {
+            err(&format!("{}: {problem}", file.file));
+        }
+        out(&format!("{}\t{}", file.file, file.words()));
+    }
+    match files.iter().filter(|file| file.is_refused()).count() {
+        0 => Ok(()),
+        1 => Err(Failure::Failed("a workflow file of the repository has errors; the revision is in use".to_owned())),
+        count => Err(Failure::Failed(format!(
+            "{count} workflow files of the repository have errors; the revision is in use"
+        ))),
+    }
+}
+
+/// For servers, and workers on the database; nothing without a repository.
+fn keeper(app: &App) -> Option<Keeper> {
+    let project = Arc::clone(app.project.as_ref()?);
+    let loads_workflows = project.repository().loads_workflows;
+    Some(Keeper { project, engine: app.engine.clone(), functions: &FUNCTIONS, loads_workflows })
+}
+
+/// Syncs as the settings say, before a server or a worker on the database begins.
+pub(super) async fn start(app: &App) -> Result<Option<Keeper>, Failure> {
+    let Some(keeper) = keeper(app) else { return Ok(None) };
+    keeper.start().await.map_err(Failure::because)?;
+    Ok(Some(keeper))
+}
+
+/// The repository of a worker that knows no database: synced as the settings say, and then the revision that claims name is used.
+pub(super) async fn follow(settings: &WorkSettings) -> Result<Option<Arc<project::Project>>, Failure> {
+    let Some(project) = project::Project::new(&settings.project, Clock::System) else { return Ok(None) };
+    let project = project.following();
+    if project.repository().sync == ProjectSync::Off {
+        project.resume().await;
+    } else {
+        project.start().await.map_err(Failure::because)?;
+    }
+    Ok(Some(Arc::new(project)))
+}
+
+/// The repository with the revision that is in use on this machine; where no revision was used yet, it is synced.
+pub(super) async fn on_this_machine(settings: &WorkSettings) -> Result<Option<project::Project>, Failure> {
+    let Some(project) = project::Project::new(&settings.project, Clock::System) else { return Ok(None) };
+    if !project.resume().await {
+        project.start().await.map_err(Failure::because)?;
+    }
+    Ok(Some(project))
+}

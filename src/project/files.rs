@@ -1,0 +1,160 @@
+//! The workflow files of a revision: checked, compared with the loaded workflows, and loaded on request.
+
+use std::path::{Path, PathBuf};
+
+use sea_orm::DbErr;
+use serde::Serialize;
+use tracing::{info, warn};
+
+use crate::config::ProjectSettings;
+use crate::database::Database;
+use crate::workflow::{self, Checked, Definition, WorkflowError, check_file, upgrade};
+
+/// A workflow file of a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileReport {
+    /// Its path in the folder of the study, as `workflows/qc.yaml`.
+    pub file: String,
+    /// The label of its workflow, when it has no error.
+    pub label: Option<String>,
+    pub state: FileState,
+    /// Its errors and warnings, each with line and column; and why it was not loaded.
+    pub problems: Vec<String>,
+}
+
+/// The result for a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileState {
+    /// It has errors.
+    Refused,
+    /// It has no error; whether it is loaded is not known on this machine.
+    Checked,
+    /// No workflow has its label.
+    New,
+    /// It was loaded now.
+    Loaded,
+    /// The workflow with its label is the same.
+    Same,
+    /// The workflow with its label is another one; `studygovernor workflow upgrade` would change it.
+    Differs,
+}
+
+impl FileReport {
+    /// Whether it must be mended.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.state == FileState::Refused
+    }
+
+    /// The result, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let label = self.label.as_deref().unwrap_or_default();
+        match self.state {
+            FileState::Refused => "has errors and is not used".to_owned(),
+            FileState::Checked => format!("workflow {label} has no errors"),
+            FileState::New => format!("workflow {label} is new and not loaded"),
+            FileState::Loaded => format!("workflow {label} is loaded"),
+            FileState::Same => format!("workflow {label} is loaded and the same"),
+            FileState::Differs => format!("workflow {label} is loaded and differs from the file"),
+        }
+    }
+}
+
+/// Checks all workflow files of a project, and says for each what a database has of it; with `load` the new ones are loaded, each of
+/// them whole or not at all. `functions` are the names that a callback may call. Problems are logged.
+///
+/// # Errors
+/// When the database fails.
+pub async fn report_files(
+    project: &ProjectSettings,
+    functions: &'static [&'static str],
+    database: Option<&Database>,
+    load: bool,
+) -> Result<Vec<FileReport>, DbErr> {
+    let (home, folder) = (project.home.clone(), project.workflows.clone());
+    // A large file takes seconds.
+    let checked = tokio::task::spawn_blocking(move || check_all(&home, &folder, functions)).await;
+    let checked = checked.map_err(|error| DbErr::Custom(format!("the check of the workflow files failed: {error}")))?;
+    let mut reports = Vec::new();
+    for (file, checked) in checked {
+        let problems = checked.problems.iter().map(ToString::to_string).collect();
+        let label = checked.definition.as_ref().map(|definition| definition.label.clone());
+        let state = if label.is_some() { FileState::Checked } else { FileState::Refused };
+        let mut report = FileReport { file, label, state, problems };
+        if let (Some(database), Some(definition)) = (database, &checked.definition) {
+            compare(&mut report, database, definition, load).await?;
+        }
+        log(&report);
+        reports.push(report);
+    }
+    Ok(reports)
+}
+
+fn log(report: &FileReport) {
+    for problem in &report.problems {
+        warn!("{}: {problem}", report.file);
+    }
+    match report.state {
+        FileState::Refused | FileState::Differs => warn!("{}: {}", report.file, report.words()),
+        _ => info!("{}: {}", report.file, report.words()),
+    }
+}
+
+async fn compare(
+    report: &mut FileReport,
+    database: &Database,
+    definition: &Definition,
+    load: bool,
+) -> Result<(), DbErr> {
+    report.state = match upgrade::plan(database, definition).await {
+        Ok(plan) if plan.is_empty() => FileState::Same,
+        Ok(_) => FileState::Differs,
+        Err(WorkflowError::Database(error)) => return Err(error),
+        Err(_) if !load => FileState::New,
+        Err(_) => match workflow::load(database, definition).await {
+            Ok(_) => FileState::Loaded,
+            // Another server has loaded it at this moment, or another file has the same label.
+            Err(WorkflowError::Exists(_)) => FileState::Differs,
+            Err(WorkflowError::Database(error)) => return Err(error),
+            Err(error) => {
+                report.problems.push(error.to_string());
+                FileState::New
+            }
+        },
+    };
+    Ok(())
+}
+
+/// The files in the order of their names, with their paths from `home`.
+fn check_all(home: &Path, folder: &Path, functions: &[&str]) -> Vec<(String, Checked)> {
+    let mut paths: Vec<PathBuf> = folder
+        .read_dir()
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| is_ours(path, home))
+        .collect();
+    paths.sort_unstable();
+    let mut checked = Vec::new();
+    for path in paths {
+        let shown = path.strip_prefix(home).unwrap_or(&path).display().to_string();
+        match std::fs::read(&path) {
+            Ok(bytes) => checked.push((shown, check_file(&bytes, functions))),
+            Err(error) => warn!("{shown}: cannot be read: {error}"),
+        }
+    }
+    checked
+}
+
+/// A file with the ending of YAML, and no link to a file of this machine.
+fn is_ours(path: &Path, home: &Path) -> bool {
+    let is_yaml = path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
+    let is_inside = || match (path.canonicalize(), path.symlink_metadata()) {
+        (Ok(real), Ok(entry)) => real.is_file() && (!entry.is_symlink() || real.starts_with(home)),
+        _ => false,
+    };
+    is_yaml && is_inside()
+}
