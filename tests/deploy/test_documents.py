@@ -95,11 +95,7 @@ def test_a_variable_is_set_by_its_value_only():
 # Names that the program reads besides those in src/config.
 OTHERS = {"HOME", "GIT_SSH_COMMAND", "PGSSLMODE", "PGSSLROOTCERT"}
 # Names and commands that the program is to get with the same issue as the chart; empty when it has them.
-AWAITED = {
-    "PROJECT_BRANCH",
-    "PROJECT_RELATIVE_PATH",
-    "STUDYGOV_PROJECT_SYNC",
-}
+AWAITED = set()
 
 
 def test_the_program_reads_what_the_chart_sets():
