@@ -48,6 +48,8 @@ fn describe() {
     describe_counter!("studygovernor_timeouts_total", "Executions that timed out");
     describe_counter!("studygovernor_dead_letters_total", "Undeliverable messages");
     describe_counter!("studygovernor_runs_total", "Runs of the embedded worker, by function and outcome");
+    describe_counter!("studygovernor_project_syncs_total", "Syncs of the study's repository, by result");
+    describe_gauge!("studygovernor_project_problem", "Whether the last sync of the study's repository failed");
     describe_gauge!("studygovernor_worker_running", "Callbacks currently running in the embedded worker");
     describe_gauge!("studygovernor_executions", "Unfinished executions of the study, by status");
     describe_gauge!("studygovernor_mails", "Unsent e-mails of the study, by status");

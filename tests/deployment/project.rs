@@ -121,7 +121,7 @@ async fn a_study_runs_from_its_repository() {
     let server = station.server(&settings);
     let of_worker = [("STUDYGOV_PROJECT_HOME", "of-the-worker"), ("STUDYGOV_WORKER_LISTEN", "127.0.0.1:0")];
     let command = station.worker_command(&[], &[&settings[..3], &of_worker[..]].concat());
-    let worker = Program::start_until(command, "answers probes on ");
+    let worker = Program::start_until(command, "serving probes on ");
     let of_worker = worker.url.trim_end_matches("/-/healthy").to_owned();
 
     // It is shown, and the file that has an error is named with its line; the other one was loaded.
