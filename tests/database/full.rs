@@ -13,7 +13,7 @@ use studygovernor::entity::kind::ExecutionStatus;
 use studygovernor::entity::{callback_execution, state};
 use tempfile::TempDir;
 
-use crate::support::{Caller, Program, Study, eventually, free_port};
+use crate::support::{Caller, Program, SmallDisk, Study, eventually, free_port, give_to_postgres};
 
 /// The callback leaves the number of its execution outside of the database.
 fn workflow(effects: &Path) -> String {
@@ -23,35 +23,6 @@ fn workflow(effects: &Path) -> String {
          \"echo $STUDYGOV_EXECUTION_ID >> {}\"]}}}}\n  transitions: [{{destination: end}}]\n- label: end\n",
         effects.display()
     )
-}
-
-/// A file system of a few megabytes, unmounted in the end.
-struct SmallDisk {
-    folder: PathBuf,
-    _home: TempDir,
-}
-
-impl SmallDisk {
-    /// None where mounting is not permitted.
-    fn new(megabytes: u32) -> Option<Self> {
-        let home = tempfile::tempdir().unwrap();
-        let folder = home.path().to_owned();
-        let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).output();
-        mounted.ok()?.status.success().then_some(Self { folder, _home: home })
-    }
-
-    fn grow(&self, megabytes: u32) {
-        let size = format!("remount,size={megabytes}m");
-        assert!(Command::new("mount").args(["-o", &size]).arg(&self.folder).status().unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a process that is about to end may still have a file open.
-        Command::new("umount").arg("-l").arg(&self.folder).status().ok();
-    }
 }
 
 /// A study whose disk can be filled, behind a server of its own.
@@ -255,21 +226,13 @@ impl Drop for OwnPostgres {
     }
 }
 
-fn give_to_postgres(path: &Path) {
-    assert!(Command::new("chown").arg("postgres").arg(path).status().unwrap().success());
-}
-
 /// The tables of the study are in a tablespace on the small disk; the log of the server is not.
 #[tokio::test(flavor = "multi_thread")]
 async fn e15_postgres_on_a_full_disk() {
     let Some(disk) = SmallDisk::new(24) else { return };
     let own = OwnPostgres::start().await;
     let server = sea_orm::Database::connect(&format!("{}/postgres", own.url)).await.unwrap();
-    let folder = disk.folder.join("tables");
-    std::fs::create_dir(&folder).unwrap();
-    for path in [&disk.folder, &folder] {
-        give_to_postgres(path);
-    }
+    let folder = disk.folder_of_postgres();
     server.execute_unprepared(&format!("CREATE TABLESPACE small LOCATION '{}'", folder.display())).await.unwrap();
     server.execute_unprepared("CREATE DATABASE study TABLESPACE small").await.unwrap();
     let full = Full::start(format!("{}/study", own.url)).await;

@@ -4,13 +4,15 @@ mod caller;
 mod process;
 mod proxy;
 mod set_clock;
+mod small_disk;
 mod station;
 mod study;
 
-pub use caller::{Caller, Login};
+pub use caller::{Answer, Caller, Login};
 pub use process::{Program, Said, studygovernor};
 pub use proxy::Proxy;
 pub use set_clock::SetClock;
+pub use small_disk::{SmallDisk, give_to_postgres};
 pub use station::{KEY, Station};
 pub(crate) use study::on_every_database;
 pub use study::{Backend, Study, create_database, ledger_problems, moment};

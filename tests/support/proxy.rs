@@ -1,7 +1,7 @@
 //! A proxy between a process and a server, to cut and to delay what goes between them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,8 +12,6 @@ use tokio::sync::watch;
 pub struct Proxy {
     pub port: u16,
     state: Arc<State>,
-    /// Goes up when connections are to end.
-    cuts: watch::Sender<u64>,
     /// Ends with the proxy.
     task: tokio::task::JoinHandle<()>,
 }
@@ -23,6 +21,24 @@ struct State {
     is_cut: AtomicBool,
     /// Milliseconds before each piece is passed on.
     delay: AtomicU64,
+    /// Goes up when connections are to end.
+    cuts: watch::Sender<u64>,
+    /// For one commit.
+    trap: Mutex<Option<Trap>>,
+}
+
+/// Cuts a connection to a database at the commit of the transaction that a text belongs to.
+struct Trap {
+    text: &'static str,
+    /// Whether the server gets the commit, and only its answer is lost.
+    reaches: bool,
+}
+
+impl State {
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::SeqCst);
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
 }
 
 impl Proxy {
@@ -33,8 +49,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let state = Arc::new(State::default());
-        let (cuts, cut) = watch::channel(0);
         let shared = Arc::clone(&state);
+        let cut = state.cuts.subscribe();
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 if shared.is_cut.load(Ordering::SeqCst) {
@@ -46,15 +62,16 @@ impl Proxy {
                     let Ok(far) = TcpStream::connect(target).await else { return };
                     let (near_in, near_out) = near.into_split();
                     let (far_in, far_out) = far.into_split();
+                    let is_deaf = AtomicBool::new(false);
                     tokio::select! {
-                        () = pass(near_in, far_out, &shared) => {}
-                        () = pass(far_in, near_out, &shared) => {}
+                        () = pass(near_in, far_out, &shared, Direction::There { is_deaf: &is_deaf }) => {}
+                        () = pass(far_in, near_out, &shared, Direction::Back { is_deaf: &is_deaf }) => {}
                         _ = cut.changed() => {}
                     }
                 });
             }
         });
-        Self { port, state, cuts, task }
+        Self { port, state, task }
     }
 
     /// The same address through the proxy.
@@ -66,8 +83,18 @@ impl Proxy {
 
     /// Ends all connections; new ones too, until it is mended.
     pub fn cut(&self) {
-        self.state.is_cut.store(true, Ordering::SeqCst);
-        self.cuts.send_modify(|cuts| *cuts += 1);
+        self.state.cut();
+    }
+
+    /// Ends all connections at the next commit of a transaction in which `text` was sent, and new ones too until it is mended.
+    /// `reaches`: the database gets the commit, and its answer is lost.
+    pub fn cut_at_commit(&self, text: &'static str, reaches: bool) {
+        *self.state.trap.lock().unwrap() = Some(Trap { text, reaches });
+    }
+
+    /// Whether the commit has come.
+    pub fn is_cut(&self) -> bool {
+        self.state.is_cut.load(Ordering::SeqCst)
     }
 
     pub fn mend(&self) {
@@ -86,15 +113,57 @@ impl Drop for Proxy {
     }
 }
 
-async fn pass(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, state: &State) {
+/// Which way, and whether what comes back is dropped.
+enum Direction<'a> {
+    There { is_deaf: &'a AtomicBool },
+    Back { is_deaf: &'a AtomicBool },
+}
+
+async fn pass(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    state: &State,
+    way: Direction<'_>,
+) {
     let mut buffer = vec![0; 64 * 1024];
+    let mut is_meant = false;
     while let Ok(count) = from.read(&mut buffer).await {
         let delay = state.delay.load(Ordering::SeqCst);
         if delay > 0 {
             tokio::time::sleep(Duration::from_millis(delay)).await;
         }
+        match way {
+            Direction::There { is_deaf } => {
+                if let Some(reaches) = springs(&buffer[..count], &mut is_meant, state) {
+                    if !reaches {
+                        state.cut();
+                        return;
+                    }
+                    is_deaf.store(true, Ordering::SeqCst);
+                }
+            }
+            // The answer to the commit: it is certain now.
+            Direction::Back { is_deaf } if is_deaf.load(Ordering::SeqCst) => {
+                state.cut();
+                return;
+            }
+            Direction::Back { .. } => {}
+        }
         if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }
+}
+
+/// Whether this is the commit that the trap waits for, and whether it is to reach the database. `is_meant`: the text was sent in this
+/// connection.
+fn springs(sent: &[u8], is_meant: &mut bool, state: &State) -> Option<bool> {
+    let mut trap = state.trap.lock().unwrap();
+    let wanted = trap.as_ref()?;
+    let has = |text: &str| sent.windows(text.len()).any(|part| part == text.as_bytes());
+    *is_meant |= has(wanted.text);
+    if !*is_meant || !has("COMMIT") {
+        return None;
+    }
+    trap.take().map(|trap| trap.reaches)
 }

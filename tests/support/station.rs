@@ -26,13 +26,18 @@ pub const KEY: &str = "a key of the tests";
 
 impl Station {
     pub async fn new(backend: Backend) -> Self {
-        super::use_condition_worker();
         let home = tempfile::tempdir().unwrap();
         let database = match backend {
             Backend::Sqlite => format!("sqlite:///{}", home.path().join("study.db").display()),
             Backend::Postgres => create_database("TEST_POSTGRES_URL").await,
             Backend::Mariadb => create_database("TEST_MARIADB_URL").await,
         };
+        Self::on(home, database).await
+    }
+
+    /// On an empty database.
+    pub async fn on(home: TempDir, database: String) -> Self {
+        super::use_condition_worker();
         let broker =
             std::env::var("TEST_RABBITMQ_URL").expect("TEST_RABBITMQ_URL is not set: run the tests with `make test`");
         let prefix = format!("test-{}", uuid::Uuid::new_v4().simple());
