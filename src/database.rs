@@ -5,6 +5,7 @@
 //! is busy. A connection whose transaction failed is not used again (E15). What an error means for the caller is its [`Failure`].
 
 mod clock_reset;
+mod counted;
 mod failure;
 mod file;
 mod health;
@@ -25,10 +26,12 @@ use tokio::time::timeout;
 
 use crate::config::{DatabaseKind, DatabaseLimits, DatabaseSettings};
 
+use counted::Counted;
 use file::DatabaseFile;
 use transaction::Turn;
 use watch::Watch;
 
+pub use counted::{Commits, counting_commits};
 pub use failure::{Failure, is_duplicate, is_transient, is_unwritable};
 pub use health::Unready;
 pub use snapshot::{Reader, Snapshot};
@@ -137,7 +140,7 @@ impl Database {
                 Turn::Slot { _permit: slot.map_err(|error| DbErr::Custom(error.to_string()))? }
             }
         };
-        self.begin_with(turn).await
+        self.begin_with(turn, Counted::here(&self.writer, self.lock_limit())).await
     }
 
     /// As [`Self::begin`], on one of the connections that are kept for maintenance.
@@ -146,7 +149,7 @@ impl Database {
     /// As [`Self::begin`].
     pub async fn begin_maintenance(&self) -> Result<WriteTransaction, DbErr> {
         let turn = if self.gate.is_some() { self.file_turn().await? } else { Turn::Reserve };
-        self.begin_with(turn).await
+        self.begin_with(turn, None).await
     }
 
     async fn file_turn(&self) -> Result<Turn, DbErr> {
@@ -157,14 +160,14 @@ impl Database {
         guard.map(|guard| Turn::File { _guard: guard }).map_err(|_| failure::waited(limit.as_secs()))
     }
 
-    async fn begin_with(&self, turn: Turn) -> Result<WriteTransaction, DbErr> {
+    async fn begin_with(&self, turn: Turn, counted: Option<Counted>) -> Result<WriteTransaction, DbErr> {
         self.watch.check_file()?;
         let options = TransactionOptions {
             // A transaction that reads first and writes later could not be upgraded while another one writes.
             sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        Ok(WriteTransaction::new(self.writer.begin(options).await?, turn))
+        Ok(WriteTransaction::new(self.writer.begin(options).await?, turn, counted))
     }
 
     /// Whether the database answers.

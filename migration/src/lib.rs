@@ -26,6 +26,7 @@ mod m20261130_000015_signature;
 mod m20261130_000016_study_clock;
 mod m20261130_000020_hold;
 mod m20261130_000031_project;
+mod m20261130_000032_key_commits;
 mod ownership;
 mod steps;
 
@@ -54,6 +55,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000016_study_clock::Migration),
             Box::new(m20261130_000020_hold::Migration),
             Box::new(m20261130_000031_project::Migration),
+            Box::new(m20261130_000032_key_commits::Migration),
         ]
     }
 }

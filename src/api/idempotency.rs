@@ -1,22 +1,22 @@
-//! `Idempotency-Key`: a POST that comes again with the same key gets the answer of the first one, and nothing is done twice.
+//! `Idempotency-Key`: a POST that is sent again with the same key gets the answer of the first one, and nothing is done twice.
 //!
-//! The key is noted before the work begins: a second request that comes meanwhile gets 409 and may come again. The work
-//! goes on when the caller goes away or is timed out, so that its answer is there for the repetition; it is kept for a day.
-//! When the server dies in between, the key is free again after some minutes; what was done then was done in one
-//! transaction or not at all, and its labels tell.
+//! The key is stored before the work begins: a second request that arrives meanwhile gets 409 and may be sent again. The work
+//! continues when the caller disconnects or is timed out, so that its answer is there for the repetition; it is kept for a day.
 //!
-//! Who may not do it any more gets 403, and not the answer of the time when it was permitted.
+//! The transactions of the work count themselves in the row of the key (`database::counting_commits`), so the row says exactly
+//! whether the work was done, also when the server was killed or the database was lost in between. A key whose request changed
+//! nothing is free again. One whose request changed something, and whose answer is lost, says so to each repetition.
+//!
+//! Callers who may no longer do it get 403, and not the answer of the time when it was permitted.
 //!
 //! Secrets do not get into the table: answers with tokens are not kept, and requests are recognised by a hash with the
 //! server's key.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::http::header::{CONTENT_TYPE, ETAG, HeaderName, HeaderValue, LOCATION};
-use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -26,30 +26,37 @@ use chrono::{NaiveDateTime, TimeDelta};
 use hmac::{Hmac, KeyInit, Mac};
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, QueryFilter};
-use serde_json::Value;
+use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect};
+use serde_json::{Value, json};
 use sha2::Sha256;
-use tracing::error;
+use tracing::warn;
 
-use crate::account::Permission;
 use crate::app::App;
 use crate::audit::{Who, acting};
-use crate::database;
+use crate::database::{self, Commits, Failure, counting_commits};
 use crate::entity::idempotency_key::{self, ActiveModel, Column, Entity, Model};
 use crate::http::{HttpError, read_body};
 use crate::study::visible;
 
 use super::access::{By, Caller};
 use super::output::tag_of;
+use super::rights::Rights;
 
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// A request without an answer for longer than this, and than two of the time that a request may take, is not being
-/// worked on any more.
+/// A request without an answer for longer than this, and than twice the time that a request may take, is no longer being
+/// worked on.
 const ABANDONED: TimeDelta = TimeDelta::minutes(5);
 
-/// A hash that nobody can guess the parts from who has not the server's key: bodies may have passwords in them.
+/// Between two attempts to store how a request ended.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The answer to repetitions of a request that changed something and whose own answer is lost.
+const LOST: &str = "The first request with this Idempotency-Key was carried out, at least in part, but its answer was lost. \
+                    Nothing was done again. Check what it has changed; to send it again, use another key.";
+
+/// A hash from which the parts can only be guessed with the server's key: bodies may have passwords in them.
 fn digest(app: &App, parts: &[&[u8]]) -> String {
     let key = app.settings.secrets.secret_key.as_bytes();
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
@@ -58,47 +65,6 @@ fn digest(app: &App, parts: &[&[u8]]) -> String {
         mac.update(part);
     }
     URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
-}
-
-/// The permissions that the operations of POST need, by path, as the description has them.
-#[derive(Debug, Clone)]
-pub(super) struct Rights(Arc<HashMap<String, Vec<String>>>);
-
-impl Rights {
-    /// Of version `number` with this description.
-    pub(super) fn of(number: &str, document: &Value) -> Self {
-        let paths = document["paths"].as_object().into_iter().flatten();
-        let needs = paths.filter_map(|(path, item)| {
-            let ways = item["post"]["security"].as_array()?;
-            let scopes = ways.iter().find_map(|way| way["basic"].as_array())?;
-            let scopes = scopes.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
-            Some((format!("/api/v{number}{path}"), scopes))
-        });
-        Self(Arc::new(needs.collect()))
-    }
-
-    /// # Errors
-    /// 403 when the caller has no longer what the operation needs.
-    fn check(&self, parts: &Parts, caller: &Caller) -> Result<(), HttpError> {
-        let Some(path) = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str) else { return Ok(()) };
-        let path = path.find("/api/v").map_or(path, |start| &path[start..]);
-        let Some(scopes) = self.0.get(path) else { return Ok(()) };
-        let named = |scope: &String| Permission::ALL.iter().find(|(_, name)| name == scope).map(|(one, _)| *one);
-        match scopes.as_slice() {
-            [] => Ok(()),
-            [scope] if scope.starts_with("role:") => match caller.user.is_admin() {
-                true => Ok(()),
-                false => Err(HttpError::NotYours("This requires the role 'admin'.".to_owned())),
-            },
-            // From here on only the cohorts are there in which it is permitted, so that the answer is not repeated when
-            // these are others.
-            [scope] => named(scope).map_or(Ok(()), |permission| caller.check(permission)),
-            many => match many.iter().filter_map(named).any(|permission| caller.user.may(permission)) {
-                true => Ok(()),
-                false => Err(HttpError::NotYours(format!("This requires one of the permissions {}.", many.join(", ")))),
-            },
-        }
-    }
 }
 
 /// See the module.
@@ -119,7 +85,7 @@ pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Re
         Ok(caller) => caller,
         Err(refused) => return refused,
     };
-    // An answer that the caller may not get any more is not repeated; and it is only read then.
+    // An answer that the caller may no longer get is not repeated. The body is read only after that.
     if let Err(error) = rights.check(&parts, &caller) {
         return error.into_response();
     }
@@ -133,18 +99,19 @@ pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Re
         user_id: caller.user.id,
         // A token sees what the same token was answered, and nothing of its owner's other ways in.
         key_hash: digest(&app, &[format!("{:?}", credential(caller.by)).as_bytes(), key.as_bytes()]),
-        // What was answered when other cohorts were there for the caller is not answered again.
+        // An answer of a time when the caller saw other cohorts is not repeated.
         fingerprint: digest(&app, &[path.as_bytes(), &bytes, visible::key().as_bytes()]),
     };
     let id = match noted.begin().await {
         Ok(Begun::New(id)) => id,
         Ok(Begun::Known(row)) => return noted.replay(row),
-        Err(error) => return HttpError::from(error).into_response(),
+        Err(error) => return error.into_response(),
     };
     // In a task of its own: a caller who goes away does not stop the work between its end and its answer.
     let work = async move {
-        let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
-        noted.finish(id, response).await
+        let work = next.run(Request::from_parts(parts, Body::from(bytes)));
+        let (response, commits) = counting_commits(id, work).await;
+        noted.finish(id, response, commits).await
     };
     // In the name of the same one.
     let work = tokio::spawn(acting(Who::now(), work));
@@ -159,6 +126,7 @@ fn credential(by: By) -> Option<i32> {
     }
 }
 
+#[derive(Clone)]
 struct Noted {
     app: App,
     user_id: i32,
@@ -172,13 +140,28 @@ enum Begun {
     Known(Model),
 }
 
+/// How a request ended, for its key.
+enum Ending {
+    Answered(StatusCode, Bytes),
+    /// Nothing was changed: it may be sent again.
+    Undone,
+    /// The answer says nothing that could be repeated, and something was changed or may have been.
+    Lost,
+}
+
 impl Noted {
     fn now(&self) -> NaiveDateTime {
         self.app.engine.clock().now()
     }
 
+    /// For how long a request may be worked on.
+    fn patience(&self) -> TimeDelta {
+        let seconds = i64::try_from(self.app.settings.web.request_timeout).unwrap_or(i64::MAX / 2000);
+        ABANDONED.max(TimeDelta::seconds(seconds.min(86_400) * 2))
+    }
+
     /// Notes the key, unless it is known.
-    async fn begin(&self) -> Result<Begun, DbErr> {
+    async fn begin(&self) -> Result<Begun, HttpError> {
         let transaction = self.app.engine.database().begin().await?;
         let now = self.now();
         let found = Entity::find()
@@ -187,13 +170,17 @@ impl Noted {
             .one(&*transaction)
             .await?;
         if let Some(row) = found {
-            let seconds = i64::try_from(self.app.settings.web.request_timeout).unwrap_or(i64::MAX / 2000);
-            let patience = ABANDONED.max(TimeDelta::seconds(seconds.min(86_400) * 2));
-            let is_abandoned = row.status.is_none() && row.created < now - patience;
-            if !is_abandoned && row.created > now - idempotency_key::KEPT {
+            let is_over = row.created <= now - idempotency_key::KEPT;
+            let is_abandoned = row.status.is_none() && row.created < now - self.patience();
+            if !is_over && !is_abandoned {
                 return Ok(Begun::Known(row));
             }
-            Entity::delete_by_id(row.id).exec(&*transaction).await?;
+            if is_over {
+                Entity::delete_by_id(row.id).exec(&*transaction).await?;
+            } else if let Some(row) = settle(&*transaction, row.id).await? {
+                transaction.commit().await?;
+                return Ok(Begun::Known(row));
+            }
         }
         let row = ActiveModel {
             id: NotSet,
@@ -203,28 +190,37 @@ impl Noted {
             created: Set(now),
             status: Set(None),
             body: Set(None),
+            commits: Set(0),
         };
         let id = match row.insert(&*transaction).await {
             Ok(row) => row.id,
             // The other one of two that came at the same moment.
-            Err(error) if database::is_duplicate(&error) => {
-                let fingerprint = self.fingerprint.clone();
-                let key_hash = self.key_hash.clone();
-                let user_id = self.user_id;
-                return Ok(Begun::Known(Model {
-                    id: 0,
-                    user_id,
-                    key_hash,
-                    fingerprint,
-                    created: now,
-                    status: None,
-                    body: None,
-                }));
-            }
-            Err(error) => return Err(error),
+            Err(error) if database::is_duplicate(&error) => return Ok(Begun::Known(self.at_work(now))),
+            Err(error) => return Err(error.into()),
         };
-        transaction.commit().await?;
-        Ok(Begun::New(id))
+        match transaction.commit().await {
+            Ok(()) => Ok(Begun::New(id)),
+            Err(error) if Failure::of(&error) == Some(Failure::Uncertain) => {
+                // The key may be stored now, and the work has not begun.
+                self.clone().end_later(id, Ending::Undone);
+                Err(HttpError::Busy(Failure::Lost.message().to_owned()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The row of the same request, which another one has just stored.
+    fn at_work(&self, created: NaiveDateTime) -> Model {
+        Model {
+            id: 0,
+            user_id: self.user_id,
+            key_hash: self.key_hash.clone(),
+            fingerprint: self.fingerprint.clone(),
+            created,
+            status: None,
+            body: None,
+            commits: 0,
+        }
     }
 
     fn replay(&self, row: Model) -> Response {
@@ -249,37 +245,84 @@ impl Noted {
         (status, headers, body).into_response()
     }
 
-    /// Keeps the answer. What failed inside, or was refused for who asked, may be asked again.
-    async fn finish(&self, id: i32, response: Response) -> Response {
+    /// Stores the answer. A request that failed, or was refused because of its caller, may be sent again unless it has changed
+    /// something.
+    async fn finish(self, id: i32, response: Response, commits: Commits) -> Response {
         let status = response.status();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
         let passing = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
-        // What is not there for who sees certain cohorts only may be there when the role is for more.
+        // A resource that a caller with certain cohorts does not find may be found once the role is for more.
         let is_hidden = status == StatusCode::NOT_FOUND && !visible::sees_all();
-        let kept = !status.is_server_error() && !passing.contains(&status) && !is_hidden;
-        if let Err(error) = self.keep(id, kept.then_some((status, &bytes))).await {
-            // The work is done; only a repetition would not be recognised.
-            error!(%error, "storing a response for its Idempotency-Key failed");
+        let ending = if !status.is_server_error() && !passing.contains(&status) && !is_hidden {
+            Ending::Answered(status, bytes.clone())
+        } else if commits.known == 0 && !commits.is_unsure {
+            Ending::Undone
+        } else {
+            Ending::Lost
+        };
+        if let Err(error) = self.end(id, &ending).await {
+            warn!(%error, "how a request with an Idempotency-Key ended cannot be stored yet");
+            self.end_later(id, ending);
         }
         Response::from_parts(parts, Body::from(bytes))
     }
 
-    async fn keep(&self, id: i32, answer: Option<(StatusCode, &Bytes)>) -> Result<(), DbErr> {
-        let transaction = self.app.engine.database().begin().await?;
-        match answer {
-            Some((status, bytes)) => {
-                Entity::update_many()
-                    .col_expr(Column::Status, Expr::value(i32::from(status.as_u16())))
-                    .col_expr(Column::Body, Expr::value(String::from_utf8_lossy(bytes).into_owned()))
-                    .filter(Column::Id.eq(id))
-                    .exec(&*transaction)
-                    .await?;
+    /// Stores how the request ended as soon as the database can be written, for as long as repetitions wait for it.
+    fn end_later(self, id: i32, ending: Ending) {
+        let until = tokio::time::Instant::now() + self.patience().to_std().unwrap_or_default();
+        tokio::spawn(async move {
+            while tokio::time::Instant::now() < until {
+                tokio::time::sleep(PAUSE).await;
+                if self.end(id, &ending).await.is_ok() {
+                    return;
+                }
             }
-            None => {
+            warn!("how a request with an Idempotency-Key ended was not stored");
+        });
+    }
+
+    async fn end(&self, id: i32, ending: &Ending) -> Result<(), DbErr> {
+        let transaction = self.app.engine.database().begin().await?;
+        match ending {
+            Ending::Answered(status, bytes) => {
+                answer(&*transaction, id, *status, String::from_utf8_lossy(bytes).into_owned()).await?;
+            }
+            Ending::Undone => {
                 Entity::delete_by_id(id).exec(&*transaction).await?;
+            }
+            Ending::Lost => {
+                settle(&*transaction, id).await?;
             }
         }
         transaction.commit().await
     }
+}
+
+/// Stores the answer for repetitions.
+async fn answer(connection: &impl ConnectionTrait, id: i32, status: StatusCode, body: String) -> Result<(), DbErr> {
+    Entity::update_many()
+        .col_expr(Column::Status, Expr::value(i32::from(status.as_u16())))
+        .col_expr(Column::Body, Expr::value(body))
+        .filter(Column::Id.eq(id))
+        .exec(connection)
+        .await
+        .map(drop)
+}
+
+/// Ends a request without an answer by what its transactions have left: the key is free when there was no commit, and otherwise
+/// repetitions get [`LOST`]. Waits until a commit that is still under way has ended. Returns the row unless the key is free.
+async fn settle(connection: &impl ConnectionTrait, id: i32) -> Result<Option<Model>, DbErr> {
+    let Some(row) = Entity::find_by_id(id).lock_exclusive().one(connection).await? else { return Ok(None) };
+    if row.status.is_some() {
+        return Ok(Some(row));
+    }
+    if row.commits == 0 {
+        Entity::delete_by_id(id).exec(connection).await?;
+        return Ok(None);
+    }
+    let status = StatusCode::CONFLICT;
+    let body = json!({ "message": LOST, "code": status.as_u16() }).to_string();
+    answer(connection, id, status, body.clone()).await?;
+    Ok(Some(Model { status: Some(i32::from(status.as_u16())), body: Some(body), ..row }))
 }

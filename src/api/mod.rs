@@ -18,6 +18,7 @@ mod lookup;
 mod mask;
 mod output;
 mod people;
+mod rights;
 mod sample;
 mod state;
 mod v1;
@@ -57,7 +58,7 @@ pub fn description(version: &str, prefix: &str) -> Value {
 fn version(app: &App, number: &'static str, routes: OpenApiRouter<App>) -> Router<App> {
     let (routes, description) = routes.split_for_parts();
     let document = document::finish(description, number, &app.settings.web.prefix);
-    let rights = idempotency::Rights::of(number, &document);
+    let rights = rights::Rights::of(number, &document);
     let explorer = explorer::routes(app, number, &document);
     Router::new()
         .nest(&format!("/api/v{number}"), routes)

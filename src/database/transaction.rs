@@ -11,6 +11,7 @@ use sea_orm::{
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit};
 use tokio::time::timeout;
 
+use super::counted::Counted;
 use super::failure::{Failure, is_constraint, is_unanswered, no_answer, uncertain};
 use super::watch::Watch;
 
@@ -181,7 +182,8 @@ pub(super) enum Turn {
 pub struct WriteTransaction {
     statements: Transaction,
     // After `statements`: a dropped transaction begins to roll back before the next writer starts.
-    _turn: Turn,
+    turn: Turn,
+    counted: Option<Counted>,
 }
 
 impl std::ops::Deref for WriteTransaction {
@@ -193,31 +195,51 @@ impl std::ops::Deref for WriteTransaction {
 }
 
 impl WriteTransaction {
-    pub(super) fn new(statements: Transaction, turn: Turn) -> Self {
-        Self { statements, _turn: turn }
+    pub(super) fn new(statements: Transaction, turn: Turn, counted: Option<Counted>) -> Self {
+        Self { statements, turn, counted }
     }
 
     /// Makes the changes permanent and visible.
     ///
     /// # Errors
-    /// When the database cannot. Nothing has changed then, except after [`Failure::Uncertain`].
+    /// When the database cannot. Nothing has changed then, except after [`Failure::Uncertain`]. That is no answer while commits are
+    /// counted ([`super::counting_commits`]) and the database can be reached soon afterwards: then the outcome is looked up.
     pub async fn commit(self) -> Result<(), DbErr> {
         // PostgreSQL answers a commit after a failed statement with success, and rolls back.
         if let Some(error) = self.statements.failure() {
             return Err(error);
         }
-        let Transaction { inner, watch, patience, .. } = self.statements;
+        let Self { statements, turn, counted } = self;
+        if let Some(counted) = &counted {
+            counted.count(&statements).await?;
+        }
+        let Transaction { inner, watch, patience, .. } = statements;
         let Err(error) = answered(patience, inner.commit()).await else {
             watch.committed();
+            if let Some(counted) = &counted {
+                counted.succeeded();
+            }
             return Ok(());
         };
         let is_unknown = Failure::of(&error) == Some(Failure::Lost) || is_unanswered(&error);
-        let error = if is_unknown { uncertain(&error) } else { error };
         watch.distrust();
-        watch.note(&error);
-        if is_unknown {
-            watch.may_have_changed();
+        if !is_unknown {
+            watch.note(&error);
+            return Err(error);
         }
-        Err(error)
+        watch.note(&uncertain(&error));
+        watch.may_have_changed();
+        // Others may write while the outcome is looked up.
+        drop(turn);
+        let Some(counted) = counted else { return Err(uncertain(&error)) };
+        match counted.look_up().await {
+            Some(true) => {
+                watch.committed();
+                counted.succeeded();
+                Ok(())
+            }
+            Some(false) => Err(error),
+            None => Err(uncertain(&error)),
+        }
     }
 }

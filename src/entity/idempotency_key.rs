@@ -17,6 +17,8 @@ pub struct Model {
     pub created: DateTime,
     pub status: Option<i32>,
     pub body: Option<String>,
+    /// Transactions of the request that were committed: each one counts itself here, in itself.
+    pub commits: i32,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -11,6 +11,7 @@ mod many;
 mod moment;
 mod paging;
 mod statements;
+mod uncertain;
 
 use std::path::Path;
 use std::process::Stdio;
@@ -18,7 +19,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{Backend, Login, Program, create_database, studygovernor};
+use crate::support::{Backend, Login, Program, Proxy, create_database, studygovernor};
 
 pub use crate::support::Caller;
 
@@ -49,6 +50,15 @@ impl Server {
             Backend::Mariadb => create_database("TEST_MARIADB_URL").await,
         };
         Self { program: serve(home.path(), &database, environment), home, database }
+    }
+
+    /// A study whose server reaches its database through a proxy. `database` is its address without the proxy.
+    pub async fn behind_proxy(backend: Backend, environment: &[(&str, &str)]) -> (Self, Proxy) {
+        let server = Self::study(backend).await;
+        let proxy = Proxy::to(&server.database).await;
+        let through = proxy.address(&server.database);
+        let program = serve(server.home.path(), &through, environment);
+        (Self { program, ..server }, proxy)
     }
 
     /// Another server on the same database.

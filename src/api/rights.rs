@@ -1,0 +1,54 @@
+//! What the operations of the API need, for answers that are given again without the operation.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::MatchedPath;
+use axum::http::request::Parts;
+use serde_json::Value;
+
+use crate::account::Permission;
+use crate::http::HttpError;
+
+use super::access::Caller;
+
+/// The permissions that the operations of POST need, by path, as the description has them.
+#[derive(Debug, Clone)]
+pub(super) struct Rights(Arc<HashMap<String, Vec<String>>>);
+
+impl Rights {
+    /// Of version `number` with this description.
+    pub(super) fn of(number: &str, document: &Value) -> Self {
+        let paths = document["paths"].as_object().into_iter().flatten();
+        let needs = paths.filter_map(|(path, item)| {
+            let ways = item["post"]["security"].as_array()?;
+            let scopes = ways.iter().find_map(|way| way["basic"].as_array())?;
+            let scopes = scopes.iter().filter_map(|scope| scope.as_str().map(str::to_owned)).collect();
+            Some((format!("/api/v{number}{path}"), scopes))
+        });
+        Self(Arc::new(needs.collect()))
+    }
+
+    /// # Errors
+    /// 403 when the caller no longer has what the operation needs.
+    pub(super) fn check(&self, parts: &Parts, caller: &Caller) -> Result<(), HttpError> {
+        let Some(path) = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str) else { return Ok(()) };
+        let path = path.find("/api/v").map_or(path, |start| &path[start..]);
+        let Some(scopes) = self.0.get(path) else { return Ok(()) };
+        let named = |scope: &String| Permission::ALL.iter().find(|(_, name)| name == scope).map(|(one, _)| *one);
+        match scopes.as_slice() {
+            [] => Ok(()),
+            [scope] if scope.starts_with("role:") => match caller.user.is_admin() {
+                true => Ok(()),
+                false => Err(HttpError::NotYours("This requires the role 'admin'.".to_owned())),
+            },
+            // From here on only the cohorts are there in which it is permitted, so that the answer is not repeated when
+            // these are others.
+            [scope] => named(scope).map_or(Ok(()), |permission| caller.check(permission)),
+            many => match many.iter().filter_map(named).any(|permission| caller.user.may(permission)) {
+                true => Ok(()),
+                false => Err(HttpError::NotYours(format!("This requires one of the permissions {}.", many.join(", ")))),
+            },
+        }
+    }
+}
