@@ -57,7 +57,8 @@ impl AuthnBackend for Backend {
     }
 
     async fn get_user(&self, id: &i32) -> Result<Option<User>, LoginError> {
-        Ok(self.0.find_active(*id).await.map_err(AccountError::Database)?)
+        let found = self.0.find_active(*id).await;
+        Ok(found.inspect_err(session::note).map_err(AccountError::Database)?)
     }
 }
 

@@ -41,7 +41,7 @@ use super::body::{self, Budgets, MOST_BYTES, Meter};
 use super::error::is_api;
 use super::limit::{Places, wait_for_place};
 use super::refused::lend;
-use super::session::{DatabaseSessions, by_itself};
+use super::session::{DatabaseSessions, by_itself, explain_failures};
 use super::{Address, AuthSession, Backend, assets, health, metrics, origin, queues, render_errors};
 
 /// Nothing is loaded from elsewhere, and no text that somebody typed can run.
@@ -70,7 +70,7 @@ impl Layers for Router<App> {
             .with_expiry(Expiry::OnSessionEnd);
         let auth_layer = AuthManagerLayerBuilder::new(Backend(app.accounts.clone()), session_layer).build();
         let guarded = |router: Self| {
-            let known = router.layer(from_fn(know_user)).layer(auth_layer.clone());
+            let known = router.layer(from_fn(know_user)).layer(auth_layer.clone()).layer(from_fn(explain_failures));
             let known = known.layer(from_fn_with_state(app.clone(), name_actor));
             known.layer(origin::layer(web.external.as_deref())).layer(from_fn_with_state(app.clone(), origin::check))
         };

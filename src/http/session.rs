@@ -3,6 +3,12 @@
 //! other, later. A page that looks for news by itself is not somebody who uses it. While the database cannot be written, sessions
 //! are kept in memory ([`KeptSessions`]).
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{NaiveDateTime, TimeDelta};
@@ -19,6 +25,7 @@ use crate::config::SecuritySettings;
 use crate::database::{self, Database, is_unwritable};
 use crate::entity::session::{ActiveModel, Column, Entity, Model};
 
+use super::HttpError;
 use super::kept_sessions::KeptSessions;
 
 /// See the module.
@@ -47,6 +54,30 @@ tokio::task_local! {
 /// Does `work` as what a page asks by itself, when it `is`: then it does not count as a use of the session.
 pub(super) async fn by_itself<F: Future>(is: bool, work: F) -> F::Output {
     if is { BY_ITSELF.scope((), work).await } else { work.await }
+}
+
+/// The error of the database while the session of a request was read or written. The layers of the sessions answer 500
+/// to all of them.
+type Noted = Arc<Mutex<Option<DbErr>>>;
+
+tokio::task_local! {
+    static NOTED: Noted;
+}
+
+/// Notes an error of the database for [`explain_failures`].
+pub(super) fn note(error: &DbErr) {
+    let _ = NOTED.try_with(|noted| *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone()));
+}
+
+/// Answers a request whose session failed because of the database as any other request that does: 503 or 507, and when to try again.
+pub(super) async fn explain_failures(request: Request, next: Next) -> Response {
+    let noted = Noted::default();
+    let response = NOTED.scope(Arc::clone(&noted), next.run(request)).await;
+    if response.status() != StatusCode::INTERNAL_SERVER_ERROR {
+        return response;
+    }
+    let error = noted.lock().unwrap_or_else(PoisonError::into_inner).take();
+    error.map_or(response, |error| HttpError::from(error).into_response())
 }
 
 /// A session in which nobody is logged in: somebody between the password and the code.
@@ -217,6 +248,7 @@ pub fn key(id: &Id) -> String {
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn failed(error: DbErr) -> Error {
+    note(&error);
     Error::Backend(error.to_string())
 }
 

@@ -11,6 +11,7 @@ use crate::support::{Backend, Study, on_every_database};
 mod frozen;
 mod full;
 mod interrupted;
+mod lost;
 mod trust;
 
 on_every_database! {
