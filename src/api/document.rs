@@ -29,6 +29,7 @@ pub(super) fn finish(mut description: Description, version: &str, prefix: &str) 
             "description": "The cookie of a logged-in browser session; its name ends with the name of the project",
         },
     });
+    document["components"]["responses"] = passing_failures();
     let schemas = document["components"]["schemas"].clone();
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
@@ -50,6 +51,31 @@ fn about(version: &str) -> String {
         returns 412 if it has changed. With an `Idempotency-Key`, a repeated POST returns the original response. \
         `X-Fields: {{id, label, subject{{uri}}}}` limits the response to these fields. Times are UTC."
     )
+}
+
+/// What may go wrong with every operation for a while, whatever was asked: by the name under which operations refer to it.
+const PASSING: [(&str, &str, &str); 2] = [
+    (
+        "503",
+        "Unavailable",
+        "The server or its database is busy or cannot be reached, or something else is changing the same thing. Nothing has changed \
+         unless `message` says otherwise; with `Retry-After`, the same request may succeed then",
+    ),
+    ("507", "NoRoom", "The disk of the database is full. Nothing has changed, and reading goes on"),
+];
+
+/// [`PASSING`] as components.
+fn passing_failures() -> Value {
+    let header = json!({ "description": "Seconds until it is worth trying again", "schema": { "type": "integer" } });
+    let failures = PASSING.iter().map(|(_, name, description)| {
+        let failure = json!({
+            "description": description,
+            "headers": { "Retry-After": header },
+            "content": { "application/json": { "schema": { "$ref": "#/components/schemas/ErrorBody" } } },
+        });
+        ((*name).to_owned(), failure)
+    });
+    Value::Object(failures.collect())
 }
 
 /// What may go wrong with every operation, by method.
@@ -147,6 +173,10 @@ fn finish_operation(path: &str, method: &str, operation: &mut Value, schemas: &V
                 known["content"]["application/json"]["schema"] = json!({ "anyOf": both });
             }
         }
+    }
+    for (status, name, _) in PASSING {
+        let common = json!({ "$ref": format!("#/components/responses/{name}") });
+        responses.entry(status).or_insert(common);
     }
     for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2')) {
         if response["description"].as_str().is_none_or(str::is_empty) {

@@ -51,6 +51,13 @@ fn every_operation_says_what_it_needs_what_goes_wrong_and_gives_an_example() {
                 for status in ["400", "401", "403", "404"] {
                     assert!(responses.contains_key(status), "{named}: {status}");
                 }
+                for (status, name) in [("503", "Unavailable"), ("507", "NoRoom")] {
+                    let common = format!("#/components/responses/{name}");
+                    assert_eq!(responses[status]["$ref"], common, "{named}: {status}");
+                    assert!(
+                        document.pointer(&common[1..]).is_some_and(|one| one["headers"]["Retry-After"].is_object())
+                    );
+                }
                 let good = responses.iter().find(|(status, _)| status.starts_with('2')).unwrap().1;
                 let example = &good["content"]["application/json"]["example"];
                 let svg = good["content"].get("image/svg+xml").is_some();
