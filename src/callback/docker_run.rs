@@ -62,6 +62,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     // A name of ours: it can be removed before Docker has said its id.
     let name = format!("studygovernor-{id}-{attempt}-{:08x}", rand::random::<u32>());
     let mut create: Vec<String> = ["docker", "create", "--init", "--name", &name].map(str::to_owned).to_vec();
+    create.extend(["--label".to_owned(), run.workplace.owner.label()]);
     for (label, value) in [("execution", id.to_string()), ("attempt", attempt.to_string()), ("address", address.into())]
     {
         create.push("--label".to_owned());

@@ -5,6 +5,7 @@
 
 mod castor;
 mod command;
+mod containers;
 mod docker_run;
 mod fastr;
 mod guard;
@@ -33,6 +34,7 @@ use serde_json::{Map, Value};
 use crate::queue::Assignment;
 use crate::workflow::yaml;
 
+pub(crate) use containers::remove_stray_containers;
 pub use guard::{ARGUMENT as GUARD_ARGUMENT, Programs, serve as serve_guard, use_guard};
 pub use log::RunLog;
 pub use web::within_origin;

@@ -9,6 +9,7 @@ use crate::config::{ProjectSettings, WorkSettings};
 use crate::mail::Mailer;
 
 use super::Failure;
+use super::containers::Owner;
 use super::guard::{As, Programs};
 use super::netrc::Logins;
 
@@ -35,6 +36,8 @@ pub struct Workplace {
     pub(super) user: Option<As>,
     /// The programs that run.
     pub programs: Programs,
+    /// Who creates containers here.
+    pub(super) owner: Owner,
     /// Subject and recipients of `send_mail`, and how mail leaves.
     pub mail: Mailer,
     /// Logins at other systems.
@@ -51,6 +54,7 @@ impl Workplace {
             environment: settings.programs.variables.iter().map(|(name, value)| (name.into(), value.into())).collect(),
             user: settings.programs.user.as_ref().map(|user| As { uid: user.uid, gid: user.gid }),
             programs: Programs::default(),
+            owner: Owner::new(),
             python: settings.python.clone(),
             mail: Mailer::new(settings.mail.clone()),
             logins: Logins::find(settings.netrc.as_deref(), settings.home.as_deref()),

@@ -37,6 +37,9 @@ pub struct Pool<D> {
 /// How long the end of programs that were killed is waited for: the removal of a container takes a while.
 const END_OF_PROGRAMS: Duration = Duration::from_secs(10);
 
+/// Between two looks for containers that attempts have left behind.
+const BETWEEN_SWEEPS: Duration = Duration::from_mins(5);
+
 /// How a run came to its end.
 enum End {
     Done(Outcome),
@@ -80,6 +83,7 @@ impl<D: Desk> Pool<D> {
     pub async fn run(self, mut intake: impl Intake) {
         info!(worker = %self.name, concurrency = self.concurrency, "running callbacks");
         let pool = Arc::new(self);
+        let sweeping = tokio::spawn(Arc::clone(&pool).sweep_containers());
         let places = Arc::new(Semaphore::new(pool.concurrency));
         let mut runs = JoinSet::new();
         let mut stop = pool.stop.clone();
@@ -103,7 +107,18 @@ impl<D: Desk> Pool<D> {
         intake.full().await;
         drop(intake);
         while runs.join_next().await.is_some() {}
+        sweeping.abort();
         info!(worker = %pool.name, "stopped");
+    }
+
+    /// Removes containers that attempts have left behind, now and every few minutes, as long as there is a Docker.
+    async fn sweep_containers(self: Arc<Self>) {
+        let is_running = |execution_id: i32, attempt: i32| {
+            self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).contains(&(execution_id, attempt))
+        };
+        while callback::remove_stray_containers(&self.workplace, is_running).await {
+            sleep(BETWEEN_SWEEPS).await;
+        }
     }
 
     async fn free_place(&self, places: &Arc<Semaphore>, intake: &mut impl Intake) -> Option<OwnedSemaphorePermit> {

@@ -408,6 +408,7 @@ async fn q8_the_container_of_a_killed_server_is_removed() {
     station.create(&server, "session").await;
     // Running, not only created: between the two calls of Docker no guard knows the container.
     let first = eventually("the container", async || Some(running_containers()).filter(|ids| !ids.is_empty())).await;
+    let owner = listed(&["inspect", "--format", "{{index .Config.Labels \"studygovernor.owner\"}}", &first]);
     server.kill();
     eventually("the container to be gone", async || containers().is_empty().then_some(())).await;
     // One that no guard could remove, as after a power cut: the next attempt does.
@@ -432,6 +433,25 @@ async fn q8_the_container_of_a_killed_server_is_removed() {
     let admin = Caller::admin_at(&second.url);
     admin.put("/api/v2/experiments/1/state", json!({ "state": "bad" })).await.expect(200);
     eventually("no container", async || containers().is_empty().then_some(())).await;
+    second.kill();
+    // Created and not started by the first server, as when it is killed between two calls of Docker. No attempt follows: the next
+    // worker removes it when it starts, and leaves those of other machines alone.
+    let other = owner.split_once('|').map(|(_, rest)| format!("another-machine|{rest}")).unwrap();
+    let create = |owner: &str| {
+        let owner = format!("studygovernor.owner={owner}");
+        let labels = ["studygovernor.execution=1", "studygovernor.attempt=1", &owner];
+        let labels = labels.iter().flat_map(|label| ["--label", *label]);
+        listed(&["create"].into_iter().chain(labels).chain(["busybox:test", "true"]).collect::<Vec<_>>())
+    };
+    let (left, foreign) = (create(&owner), create(&other));
+    let third = station.server(&local);
+    eventually("the container that was left to be removed", async || {
+        (!listed(&["ps", "--all", "--quiet", "--no-trunc"]).contains(&left)).then_some(())
+    })
+    .await;
+    assert!(third.log().contains("the container of an attempt that has ended is removed"), "{}", third.log());
+    assert_eq!(listed(&["ps", "--all", "--quiet", "--no-trunc"]), foreign);
+    listed(&["rm", &foreign]);
 }
 
 fn running_containers() -> String {
