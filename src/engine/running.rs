@@ -79,8 +79,24 @@ impl Engine {
         }
         fault::point("after-claim");
         counter!("studygovernor_claimed_total").increment(1);
-        let assignment = loaded.assignment(self.database.reader(), base_url, lease).await?;
-        Ok(Some(Assignment { project_revision: self.revision.get(), ..assignment }))
+        self.assignment(held, lease, base_url).await
+    }
+
+    /// What the worker is told of an attempt that it has, as it was at one moment (E13); nothing when it has lost it again.
+    async fn assignment(
+        &self,
+        held: Held<'_>,
+        lease: Duration,
+        base_url: &str,
+    ) -> Result<Option<Assignment>, EngineError> {
+        let snapshot = self.database.snapshot().await?;
+        match Loaded::find(&snapshot, held.execution_id).await? {
+            Some(loaded) if loaded.is_running(held.attempt) => {
+                let assignment = loaded.assignment(&snapshot, base_url, lease).await?;
+                Ok(Some(Assignment { project_revision: self.revision.get(), ..assignment }))
+            }
+            _ => Ok(None),
+        }
     }
 
     async fn take(&self, held: Held<'_>, lease: Duration, run_timeout: Option<i32>) -> Result<bool, EngineError> {

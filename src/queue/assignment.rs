@@ -120,7 +120,13 @@ impl Loaded {
         self.attempt == attempt && ExecutionStatus::CLAIMABLE.contains(&self.status)
     }
 
-    /// What the worker is told. `base_url` begins the addresses in it.
+    /// Whether this attempt is with a worker.
+    #[must_use]
+    pub fn is_running(&self, attempt: i32) -> bool {
+        self.attempt == attempt && self.status == ExecutionStatus::Running
+    }
+
+    /// What the worker is told. `connection` reads at one moment, the one at which this was loaded. `base_url` begins the addresses in it.
     ///
     /// # Errors
     /// When the database cannot be read.

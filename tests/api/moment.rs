@@ -155,10 +155,18 @@ async fn an_answer_that_is_stopped_between_two_statements_is_of_one_moment(backe
     let why = held(folder.path(), "revision", ask, go_on(5)).await;
     assert_eq!(torn_explanation(&why), None, "{backend:?}: {why}");
 
+    // What a worker is told of its job. Meanwhile a person ends it.
+    let secret = studygovernor::queue::execution_secret("a key of the tests", 6, 1);
+    let claim = json!({ "worker": "w", "attempt": 1, "secret": secret });
+    let ask = async { reader.post("/api/v2/callback_executions/6/claim", claim).await.expect(200) };
+    let job = held(folder.path(), "cohort_url", ask, go_on(6)).await["data"].take();
+    assert_eq!(job["experiment"]["state"]["label"], job["experiment"]["variable_map"]["where"], "{backend:?}: {job}");
+    step(&writer, 7).await;
+
     // The run ends while the page is put together: it shows the end, or it asks again.
     let fail = async {
         let report = json!({ "status": "finished", "result": "failed" });
-        writer.put("/api/v2/callback_executions/6", report).await.expect(200);
+        writer.put("/api/v2/callback_executions/8", report).await.expect(200);
     };
     let html = held(folder.path(), "return_value", visitor.get("/experiments/1"), fail).await;
     let said = page_says(&html);
