@@ -45,14 +45,19 @@ pub(super) struct Turn {
     spent: Duration,
     /// Time on the clock, with the lock held.
     waited: Duration,
-    /// The transaction is the caller's and cannot be given up: everything is evaluated where it is asked for.
+    /// Nothing is locked: everything is evaluated where it is asked for.
     stays: bool,
 }
 
 impl Turn {
-    /// For a transaction that cannot be given up, and for reading without a lock.
+    /// For reading without a lock.
     pub(super) fn staying() -> Self {
         Self { stays: true, ..Self::default() }
+    }
+
+    /// For another experiment in the same transaction: a step of its own, while the lock has been held as long as before.
+    pub(super) fn next(self) -> Self {
+        Self { spent: Duration::ZERO, ..self }
     }
 }
 
@@ -185,6 +190,27 @@ fn answer(evaluated: Evaluated) -> Answer {
     evaluated.outcome.map_err(|error| error.to_string())
 }
 
+/// How often conditions were evaluated for one verb, which is done again after each time.
+#[derive(Debug, Default)]
+pub struct Evaluations(u32);
+
+impl Evaluations {
+    /// Evaluates what the verb needs before it is done again.
+    ///
+    /// # Errors
+    /// [`EngineError::NoInterpreter`] when there was no answer in time, or when it was needed too often.
+    pub async fn evaluate(&mut self, pending: &Pending) -> Result<(), EngineError> {
+        /// States that follow one another in one transaction may each have conditions that take long.
+        const MOST: u32 = 50;
+        self.0 += 1;
+        if self.0 > MOST {
+            let why = "their inputs change faster than they can be evaluated".to_owned();
+            return Err(EngineError::NoInterpreter(why));
+        }
+        pending.evaluate().await
+    }
+}
+
 /// Conditions that a verb needs, to be evaluated before it is done again.
 #[derive(Debug)]
 pub struct Pending {
@@ -201,7 +227,7 @@ impl Pending {
     ///
     /// # Errors
     /// [`EngineError::NoInterpreter`] when there was no answer in time: nothing may be decided then.
-    pub(super) async fn evaluate(&self) -> Result<(), EngineError> {
+    async fn evaluate(&self) -> Result<(), EngineError> {
         let until = Instant::now() + condition::PATIENCE;
         let mut spent = Duration::ZERO;
         for text in &self.texts {

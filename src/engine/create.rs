@@ -49,7 +49,7 @@ impl Engine {
     ) -> Result<experiment::Model, EngineError> {
         retried(async || {
             let transaction = self.database.begin().await?;
-            let (transaction, experiment) = self.create(transaction, new, actor, Turn::default()).await?;
+            let (transaction, experiment) = self.create_experiment_in(transaction, new, actor).await?;
             transaction.commit().await?;
             self.dispatched.notify_one();
             Ok(experiment)
@@ -61,22 +61,13 @@ impl Engine {
     /// and then rings [`Engine::dispatched`].
     ///
     /// # Errors
-    /// As [`Self::create_experiment`]; the transaction is gone then.
+    /// As [`Self::create_experiment`]; the transaction is gone then. After [`EngineError::Elsewhere`] the caller evaluates and begins
+    /// again: see [`super::Evaluations`].
     pub async fn create_experiment_in(
         &self,
         transaction: WriteTransaction,
         new: &NewExperiment,
         actor: &Actor,
-    ) -> Result<(WriteTransaction, experiment::Model), EngineError> {
-        self.create(transaction, new, actor, Turn::staying()).await
-    }
-
-    async fn create(
-        &self,
-        transaction: WriteTransaction,
-        new: &NewExperiment,
-        actor: &Actor,
-        turn: Turn,
     ) -> Result<(WriteTransaction, experiment::Model), EngineError> {
         let start = self.start(&*transaction, new.workflow.as_deref()).await?;
         check_subjects(&transaction, [new.subject_id]).await?;
@@ -84,7 +75,9 @@ impl Engine {
         let experiment = row(new, &start, now).insert(&*transaction).await.map_err(|error| refused(new, error))?;
         set_variables(&*transaction, experiment.id, &new.variables).await?;
         audit::record(&*transaction, created(new, &start, experiment.id)).await?;
-        self.enter_first(transaction, experiment, &start, now, actor, turn).await
+        let (transaction, experiment, _) =
+            self.enter_first(transaction, experiment, &start, now, actor, Turn::default()).await?;
+        Ok((transaction, experiment))
     }
 
     /// Creates many experiments, with statements for a thousand at a time: each as [`Self::create_experiment_in`] does, and in the
@@ -125,6 +118,7 @@ impl Engine {
         let events = events.map(|(row, (one, start))| created(one, start, row.id));
         audit::record_many(&*transaction, events.collect()).await?;
         let mut transaction = transaction;
+        let mut turn = Turn::default();
         for (reference, start) in &starts {
             let theirs: Vec<usize> =
                 (0..new.len()).filter(|index| new[*index].workflow.as_deref() == *reference).collect();
@@ -132,8 +126,8 @@ impl Engine {
                 // Each may have another answer.
                 for index in theirs {
                     let experiment = experiments[index].clone();
-                    (transaction, experiments[index]) =
-                        self.enter_first(transaction, experiment, start, now, actor, Turn::staying()).await?;
+                    (transaction, experiments[index], turn) =
+                        self.enter_first(transaction, experiment, start, now, actor, turn.next()).await?;
                 }
                 continue;
             }
@@ -162,13 +156,13 @@ impl Engine {
         now: NaiveDateTime,
         actor: &Actor,
         turn: Turn,
-    ) -> Result<(WriteTransaction, experiment::Model), EngineError> {
+    ) -> Result<(WriteTransaction, experiment::Model, Turn), EngineError> {
         let mut locked =
             Locked { transaction, experiment, now, graph: Arc::clone(&start.graph), turn, _row_turn: None };
         if self.enter(&mut locked, &start.transition, &start.destination, actor, None).await? == Entered::Skipped {
             self.settle(&mut locked, actor).await?;
         }
-        Ok((locked.transaction, locked.experiment))
+        Ok((locked.transaction, locked.experiment, locked.turn))
     }
 
     /// Whether conditions are evaluated when an experiment begins in this workflow (label or id; none: the newest).

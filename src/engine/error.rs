@@ -54,7 +54,8 @@ pub enum EngineError {
     /// No condition was decided about, and nothing has changed: the same may be asked for again.
     #[error("conditions cannot be evaluated now: {0}")]
     NoInterpreter(String),
-    /// Never leaves the engine: conditions have to be evaluated without the lock, then the verb is done again.
+    /// Conditions have to be evaluated without the lock, then the verb is done again. Leaves the engine only from verbs that work in a
+    /// transaction of the caller: see [`super::Evaluations`].
     #[error("conditions have to be evaluated first")]
     Elsewhere(Box<Pending>),
     #[error(transparent)]

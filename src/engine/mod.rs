@@ -39,6 +39,7 @@ use crate::workflow::Graphs;
 use answers::Answers;
 
 pub use annotate::Annotation;
+pub use answers::Evaluations;
 pub use create::NewExperiment;
 pub use error::EngineError;
 pub use evaluate::{Evaluation, Exits, Possible};
@@ -165,10 +166,8 @@ where
     F: Future<Output = Result<T, EngineError>>,
 {
     const MOST: u64 = 8;
-    /// States that follow one another in one transaction may each have conditions that take long.
-    const MOST_EVALUATIONS: u32 = 50;
     let mut tries = 1;
-    let mut evaluations = 0;
+    let mut evaluations = Evaluations::default();
     loop {
         match verb().await {
             // 2 ms, 8 ms, 18 ms, …: those who met once should not meet again.
@@ -176,14 +175,7 @@ where
                 tokio::time::sleep(std::time::Duration::from_millis(2 * tries * tries)).await;
                 tries += 1;
             }
-            Err(EngineError::Elsewhere(pending)) => {
-                evaluations += 1;
-                if evaluations > MOST_EVALUATIONS {
-                    let why = "their inputs change faster than they can be evaluated".to_owned();
-                    return Err(EngineError::NoInterpreter(why));
-                }
-                pending.evaluate().await?;
-            }
+            Err(EngineError::Elsewhere(pending)) => evaluations.evaluate(&pending).await?,
             outcome => return outcome,
         }
     }

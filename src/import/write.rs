@@ -6,7 +6,7 @@ use chrono::NaiveDate;
 use sea_orm::DbErr;
 
 use crate::database::{self, Failure};
-use crate::engine::{Actor, Engine, EngineError};
+use crate::engine::{Actor, Engine, EngineError, Evaluations};
 use crate::study::Label;
 use crate::study::link::{Linked, set_link};
 use crate::study::register::{self, RegisteredSubject};
@@ -185,14 +185,16 @@ pub async fn register_session(engine: &Engine, session: &Session, actor: &Actor)
 const MOST_TRIES: u64 = 8;
 
 /// Does it, and does it again when another caller registered the same at the same moment, or when it lost against another
-/// transaction.
+/// transaction, or when conditions had to be evaluated without its lock.
 async fn retried<T, F>(mut verb: impl FnMut() -> F) -> Result<T, EngineError>
 where
     F: Future<Output = Result<T, EngineError>>,
 {
     let mut tries = 1;
+    let mut evaluations = Evaluations::default();
     loop {
         match verb().await {
+            Err(EngineError::Elsewhere(pending)) => evaluations.evaluate(&pending).await?,
             Err(error) if may_succeed_again(&error) && tries < MOST_TRIES => {
                 tokio::time::sleep(std::time::Duration::from_millis(2 * tries * tries)).await;
                 tries += 1;

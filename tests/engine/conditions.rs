@@ -6,13 +6,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
-use studygovernor::engine::Report;
-use studygovernor::entity::kind::ExecutionResult;
+use studygovernor::engine::{Actor, Report};
+use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
+use studygovernor::import::{Session, register_session};
+use studygovernor::study::Label;
 
 use crate::support::{Caller, Program, Study, eventually, on_every_database, studygovernor};
 
 on_every_database! {
     e9_slow_conditions_have_one_budget_and_are_evaluated_without_the_lock;
+    e9_imports_evaluate_slow_conditions_without_the_lock;
 }
 
 /// States a and b in turn, as long as the condition is true; `wrong` when it counted as false.
@@ -220,6 +223,60 @@ states:
     assert_eq!(evaluations[60]["test_result"], Value::Null, "it was not tried");
     // By hand, the one without a condition leads on.
     study.move_to(slow, "c").await.unwrap();
+}
+
+/// The first state of what is imported has conditions that each run to their limit; another experiment is written to meanwhile.
+async fn e9_imports_evaluate_slow_conditions_without_the_lock(study: Study) {
+    study.load("label: quick\nstates:\n  - {label: root, transitions: [{destination: a}]}\n  - {label: a, callbacks: [{label: x, function: sleep}], transitions: [{destination: b}]}\n  - {label: b}\n").await;
+    let other = study.create("other").await.id;
+    let quick = study.executions(other).await["x"].id;
+    let mut text = "label: slow\nstates:\n  - {label: root, transitions: [{destination: a}]}\n  - label: a\n    transitions: [{destination: b}]\n    callbacks:\n"
+        .to_owned();
+    for number in 0..12 {
+        let condition = format!("sum(range(10**12 + {number})) == 1");
+        text.push_str(&format!("      - {{label: c{number}, function: sleep, condition: \"{condition}\"}}\n"));
+    }
+    text.push_str(
+        "      - {label: last, function: sleep, condition: \"experiment.label == 'slow-1'\"}\n  - {label: b}\n",
+    );
+    study.load(&text).await;
+    let session = |number: usize| Session {
+        place: format!("line {number}"),
+        cohort: Label::parse("cohort").unwrap(),
+        subject: Label::parse("imported").unwrap(),
+        date_of_birth: None,
+        experiment: Label::parse(&format!("slow-{number}")).unwrap(),
+        scandate: crate::support::moment("2026-01-01T12:00:00"),
+        workflow: Some("slow".to_owned()),
+        variables: Vec::new(),
+        scans: Vec::new(),
+        external_ids: Vec::new(),
+    };
+    let done = AtomicBool::new(false);
+    let mut writes = 0;
+    let actor = Actor::without_account("tester", Origin::Cli);
+    let import = async {
+        let outcome = register_session(&study.engine, &session(1), &actor).await.unwrap();
+        done.store(true, Ordering::Relaxed);
+        outcome
+    };
+    let writing = async {
+        while !done.load(Ordering::Relaxed) {
+            let log = Report { run_log: Some("line".to_owned()), ..Report::default() };
+            study.report(quick, &log).await.unwrap();
+            writes += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (outcome, ()) = tokio::join!(import, writing);
+    // Had the lock been held throughout, on SQLite the second of these would have waited to the end.
+    assert!(writes >= 4, "{writes}");
+    let experiment = outcome.experiment.unwrap();
+    assert!(experiment.is_new);
+    let executions = study.executions(experiment.id).await;
+    assert_eq!(executions.len(), 13);
+    let skipped = executions.values().filter(|one| one.status == ExecutionStatus::Skipped).count();
+    assert_eq!((skipped, executions["last"].status), (12, ExecutionStatus::Created));
 }
 
 /// When nothing answers, a report changes nothing and is taken later.
