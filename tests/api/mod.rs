@@ -6,6 +6,7 @@ mod client;
 mod defects;
 mod description;
 mod golden;
+mod lengths;
 mod lists;
 mod many;
 mod moment;
