@@ -1,5 +1,6 @@
-//! Everything that goes wrong at night, by lot: processes killed, the broker killed, the database restarted, connections cut
-//! and slowed down, processes stopped at named points. In the morning every experiment is where it should be.
+//! Everything that goes wrong at night, by lot: processes killed, the broker killed, the database restarted, connections cut,
+//! slowed down and held open, processes stopped at named points, evaluators of conditions killed, the disk of the database full.
+//! In the morning every experiment is where it should be.
 //!
 //! A round is drawn from a seed, which is printed; `SOAK_SEED` draws it again. A binary of its own, because it stops the
 //! servers that the other tests use: cargo runs one binary after the other. `make soak` runs it as long as it is told.
@@ -18,11 +19,12 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use sea_orm::EntityTrait;
+use sea_orm::{ConnectionTrait, EntityTrait};
 use studygovernor::engine::{Actor, NewExperiment};
 use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use studygovernor::entity::{action, experiment, state};
@@ -30,7 +32,9 @@ use studygovernor::queue::{QueueNames, declare_queue};
 use studygovernor::study::Label;
 use tokio::sync::Mutex;
 
-use support::{Backend, Program, Proxy, SetClock, Station, ledger_problems, moment};
+use support::{Backend, Program, Proxy, SetClock, SmallDisk, Station, create_database, ledger_problems, moment};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
 /// The tests of this binary stop servers that they share.
 static ALONE: Mutex<()> = Mutex::const_new(());
@@ -91,7 +95,66 @@ struct Night {
     clocks: [SetClock; 2],
     /// Servers to broker, workers to broker, first worker to the first server.
     proxies: [Proxy; 3],
+    /// That of the database; none where mounting is not permitted.
+    disk: Option<Disk>,
     done: BTreeMap<&'static str, usize>,
+}
+
+/// A small disk with the tables of the study on it.
+struct Disk {
+    small: Arc<SmallDisk>,
+    tablespace: String,
+}
+
+impl Disk {
+    /// With room for a night, and a database on it.
+    async fn with_database() -> Option<(Self, String)> {
+        let small = SmallDisk::new(96)?;
+        let database = create_database("TEST_POSTGRES_URL").await;
+        let (_, name) = database.rsplit_once('/').unwrap();
+        let tablespace = format!("disk_of_{name}");
+        let folder = small.folder_of_postgres();
+        administer(&[
+            &format!("CREATE TABLESPACE {tablespace} LOCATION '{}'", folder.display()),
+            &format!("ALTER DATABASE {name} SET TABLESPACE {tablespace}"),
+        ])
+        .await;
+        Some((Self { small: Arc::new(small), tablespace }, database))
+    }
+
+    /// Leaves no room for a while.
+    fn fill(&self, time: Duration) {
+        self.small.fill();
+        let small = Arc::clone(&self.small);
+        tokio::spawn(async move {
+            tokio::time::sleep(time).await;
+            small.free();
+        });
+    }
+
+    /// The server would miss the files of a database that it still knows.
+    async fn drop_with(self, database: &str) {
+        let (_, name) = database.rsplit_once('/').unwrap();
+        administer(&[&format!("DROP DATABASE {name} WITH (FORCE)"), &format!("DROP TABLESPACE {}", self.tablespace)])
+            .await;
+    }
+}
+
+impl Drop for Night {
+    fn drop(&mut self) {
+        // A night that failed: as long as the database server knows the tables, they stay.
+        std::mem::forget(self.disk.take());
+    }
+}
+
+/// Statements of the administrator of the database server.
+async fn administer(statements: &[&str]) {
+    let server = std::env::var("TEST_POSTGRES_URL").expect("run the tests with `make test`");
+    let connection = sea_orm::Database::connect(&server).await.unwrap();
+    for statement in statements {
+        connection.execute_unprepared(statement).await.unwrap();
+    }
+    connection.close().await.unwrap();
 }
 
 fn port() -> String {
@@ -107,7 +170,10 @@ fn port() -> String {
 
 impl Night {
     async fn begin() -> Self {
-        let mut station = Station::new(Backend::Postgres).await;
+        let (disk, mut station) = match Disk::with_database().await {
+            Some((disk, database)) => (Some(disk), Station::on(tempfile::tempdir().unwrap(), database).await),
+            None => (None, Station::new(Backend::Postgres).await),
+        };
         let direct = station.broker.clone();
         let ports = [port(), port()];
         let first_server = format!("http://127.0.0.1:{}", ports[0]);
@@ -117,7 +183,7 @@ impl Night {
         let servers = vec![kept("server 0"), kept("server 1")];
         let workers = vec![kept("worker 0"), kept("worker 1")];
         let clocks = [0, 1].map(|_| SetClock::new(station.home.path()));
-        let mut night = Self { station, ports, servers, workers, clocks, proxies, done: BTreeMap::new() };
+        let mut night = Self { station, ports, servers, workers, clocks, proxies, disk, done: BTreeMap::new() };
         for which in 0..2 {
             night.start_server(which);
             night.start_worker(which);
@@ -177,7 +243,7 @@ impl Night {
     /// One thing that goes wrong. Gives how long to wait before the next.
     async fn go_wrong(&mut self, random: &mut StdRng) -> Duration {
         let which = random.random_range(0..2);
-        let what = match random.random_range(0..125) {
+        let what = match random.random_range(0..160) {
             0..20 => {
                 self.kill(true, which, None);
                 "server killed"
@@ -224,6 +290,19 @@ impl Night {
                 self.clocks[which].set(hours * 3600);
                 "clock set"
             }
+            125..140 => match kill_evaluators(self.servers[which].program.as_ref()) {
+                0 => "no evaluator to kill",
+                _ => "evaluator killed",
+            },
+            140..150 => {
+                hold_connections(&self.ports[which], Duration::from_millis(random.random_range(1000..3000)));
+                "connections held"
+            }
+            150..160 if self.disk.is_some() => {
+                let time = Duration::from_millis(random.random_range(500..2500));
+                self.disk.iter().for_each(|disk| disk.fill(time));
+                "disk full"
+            }
             90..95 if !self.done.contains_key("broker killed") => {
                 restart("TEST_RABBITMQ", "KILL");
                 "broker killed"
@@ -245,6 +324,40 @@ impl Night {
         let end = states.iter().find(|state| state.label == "end")?.id;
         let all = experiment::Entity::find().all(connection).await.ok()?;
         Some(all.iter().filter(|one| one.state_id != end).count())
+    }
+}
+
+/// Kills the processes in which a server evaluates conditions; says how many.
+fn kill_evaluators(server: Option<&Program>) -> usize {
+    use rustix::process::{Pid, Signal, kill_process};
+    let Some(server) = server.map(Program::id) else { return 0 };
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_evaluator = |id: &i32| {
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let parent = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)?.parse::<u32>().ok());
+        let command = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+        parent == Some(server) && String::from_utf8_lossy(&command).contains("condition-worker")
+    };
+    let evaluators = ids.filter(is_evaluator).filter_map(Pid::from_raw);
+    evaluators.filter(|id| kill_process(*id, Signal::KILL).is_ok()).count()
+}
+
+/// Opens hundreds of connections to a server, which send nothing, half a head or half a body, and holds them for this time.
+fn hold_connections(port: &str, time: Duration) {
+    const HELD: usize = 300;
+    let address = format!("127.0.0.1:{port}");
+    let body =
+        "POST /api/v2/callback_executions/1/report HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n{\"worker\":";
+    let said = ["", "GET /experiments HTTP/1.1\r\nHost: x\r\nCook", body];
+    for number in 0..HELD {
+        let address = address.clone();
+        tokio::spawn(async move {
+            // The server may be away, or refuse so many.
+            let Ok(mut connection) = TcpStream::connect(address).await else { return };
+            connection.write_all(said[number % said.len()].as_bytes()).await.ok();
+            tokio::time::sleep(time).await;
+        });
     }
 }
 
@@ -326,7 +439,13 @@ async fn round(seed: u64) -> BTreeMap<&'static str, usize> {
     check(&night, &effects, seed).await;
     let deaths = night.servers.iter().chain(&night.workers).map(|kept| kept.deaths).sum();
     night.done.insert("deaths in all", deaths);
-    night.done
+    let done = std::mem::take(&mut night.done);
+    if let Some(disk) = night.disk.take() {
+        let database = night.station.database.clone();
+        drop(night);
+        disk.drop_with(&database).await;
+    }
+    done
 }
 
 /// What holds in the morning.
