@@ -1,5 +1,6 @@
 //! The direction of dependencies, read from the imports.
 
+mod dependencies;
 mod moment;
 mod scripts;
 
