@@ -38,7 +38,7 @@ pub struct App {
 pub enum StartError {
     #[error("cannot open the {shown}: {reason}")]
     Database { shown: String, reason: String },
-    #[error("cannot migrate the database: {0}")]
+    #[error("cannot migrate the database: {}", plain_reason(.0))]
     Migration(DbErr),
     /// The setting leaves it to another program.
     #[error("{0}; automatic migration is disabled by STUDYGOV_MIGRATE: run `studygovernor db migrate`")]
@@ -196,7 +196,7 @@ async fn connect(settings: &Settings) -> Result<Database, StartError> {
 fn plain_reason(error: &DbErr) -> String {
     let text = error.to_string();
     let tail = text.rsplit("error returned from database: ").next().unwrap_or(&text);
-    tail.trim_start_matches("Connection Error: ").to_owned()
+    tail.trim_start_matches("Connection Error: ").trim_start_matches("Custom Error: ").to_owned()
 }
 
 /// Waits until the database server takes connections, as it may be starting too; the driver alone would wait without a

@@ -4,7 +4,7 @@
 //! and an import is a copy. One set of migrations serves SQLite, PostgreSQL and MariaDB/MySQL; what differs between
 //! them is in [`columns`]. Migrations are made of [`steps`], each of which can be run again after a kill.
 
-pub use ownership::{TABLES, table_of_another_program};
+pub use ownership::{TABLES, migration_of_later_version, table_of_another_program};
 pub use sea_orm_migration::prelude::{DbErr, MigrationTrait, MigratorTrait};
 
 mod columns;

@@ -64,6 +64,19 @@ pub async fn table_of_another_program(connection: &DatabaseConnection) -> Result
     Ok(present.into_iter().find(is_foreign))
 }
 
+/// The newest migration in the list that this program does not have, because a later version applied it; none when it has all of them.
+pub async fn migration_of_later_version(connection: &DatabaseConnection) -> Result<Option<String>, DbErr> {
+    if !SchemaManager::new(connection).has_table(LIST).await? {
+        return Ok(None);
+    }
+    let statement = format!("SELECT version FROM {LIST} ORDER BY version DESC");
+    let statement = Statement::from_string(connection.get_database_backend(), statement);
+    let known: Vec<String> = Migrator::get_migration_files().iter().map(|one| one.name().to_owned()).collect();
+    let rows = connection.query_all_raw(statement).await?;
+    let applied = rows.iter().map(|row| row.try_get_by_index(0)).collect::<Result<Vec<String>, DbErr>>()?;
+    Ok(applied.into_iter().find(|version| !known.contains(version)))
+}
+
 async fn tables(connection: &DatabaseConnection) -> Result<Vec<String>, DbErr> {
     let backend = connection.get_database_backend();
     let statement = match backend {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 
+use crate::app::StartError;
 use crate::config::DatabaseKind;
 
 use super::console::{err, out};
@@ -52,8 +53,8 @@ impl Db {
 async fn migrate() -> Result<(), Failure> {
     let app = connected_app().await?;
     let database = app.engine.database();
-    let before = database.migration_status().await.map_err(Failure::because)?;
-    database.migrate().await.map_err(Failure::because)?;
+    let before = database.migration_status().await.map_err(StartError::Migration)?;
+    database.migrate().await.map_err(StartError::Migration)?;
     let pending = before.iter().filter(|(_, applied)| !applied).count();
     err(&format!("{}: {pending} migrations applied", app.settings.database.shown()));
     Ok(())
@@ -61,7 +62,7 @@ async fn migrate() -> Result<(), Failure> {
 
 async fn status() -> Result<(), Failure> {
     let app = connected_app().await?;
-    let status = app.engine.database().migration_status().await.map_err(Failure::because)?;
+    let status = app.engine.database().migration_status().await.map_err(StartError::Migration)?;
     for (name, applied) in &status {
         out(&format!("{} {name}", if *applied { "applied" } else { "pending" }));
     }

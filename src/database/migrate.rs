@@ -24,6 +24,7 @@ impl Database {
     /// When a migration fails, or when tables of another program have our names: those stay as they are. After a migration that failed
     /// or was interrupted, calling this again continues it.
     pub async fn migrate(&self) -> Result<(), DbErr> {
+        self.refuse_later_version().await?;
         self.refuse_another_program().await?;
         let _turn = match &self.gate {
             Some(gate) => Some(gate.lock().await),
@@ -39,6 +40,15 @@ impl Database {
         };
         unlimited.close().await;
         outcome
+    }
+
+    /// The tables of a later version have migrations that this program does not know. It would change nothing anyway; this says why.
+    async fn refuse_later_version(&self) -> Result<(), DbErr> {
+        let Some(newest) = migration::migration_of_later_version(&self.connection).await? else { return Ok(()) };
+        Err(DbErr::Custom(format!(
+            "its tables belong to a later version of Study Governor ({newest}); install that version, or restore a backup that was made \
+             before the upgrade. Nothing was changed"
+        )))
     }
 
     /// Version 8.1 and other programs have tables of the same names, and a migration must not put ours among them.
@@ -103,8 +113,9 @@ impl Database {
     /// Each migration with whether it is applied.
     ///
     /// # Errors
-    /// When the database cannot be read.
+    /// When the database cannot be read, or its tables are those of a later version.
     pub async fn migration_status(&self) -> Result<Vec<(String, bool)>, DbErr> {
+        self.refuse_later_version().await?;
         let all = Migrator::get_migration_with_status_read_only(&self.connection).await?;
         let applied = sea_orm_migration::MigrationStatus::Applied;
         Ok(all.iter().map(|one| (one.name().to_owned(), one.status() == applied)).collect())

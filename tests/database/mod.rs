@@ -2,7 +2,8 @@
 
 mod snapshot;
 
-use sea_orm::{ConnectionTrait, EntityTrait};
+use sea_orm::{ConnectionTrait, EntityTrait, Statement};
+use studygovernor::app::StartError;
 use studygovernor::database::Database;
 use studygovernor::entity::{cohort, workflow};
 
@@ -18,6 +19,7 @@ on_every_database! {
     migrations_go_up_and_down_and_up_again;
     every_entity_fits_its_table;
     foreign_keys_are_kept;
+    a_program_older_than_the_tables_says_so_and_changes_nothing;
 }
 
 async fn migrations_go_up_and_down_and_up_again(study: Study) {
@@ -29,6 +31,29 @@ async fn migrations_go_up_and_down_and_up_again(study: Study) {
     database.migrate().await.unwrap();
     database.migrate().await.unwrap();
     assert!(workflow::Entity::find().one(database.reader()).await.unwrap().is_none());
+}
+
+/// Going back after an upgrade: the list has a migration that this program does not know.
+async fn a_program_older_than_the_tables_says_so_and_changes_nothing(study: Study) {
+    let database = study.engine.database();
+    // Were anything migrated, it would be this one.
+    let newest = database.migration_status().await.unwrap().pop().unwrap().0;
+    for statement in [
+        format!("DELETE FROM seaql_migrations WHERE version = '{newest}'"),
+        "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m29991231_000001_later', 0)".to_owned(),
+    ] {
+        database.reader().execute_unprepared(&statement).await.unwrap();
+    }
+    for error in [database.migrate().await.unwrap_err(), database.migration_status().await.unwrap_err()] {
+        let error = StartError::Migration(error).to_string();
+        let words = "cannot migrate the database: its tables belong to a later version of Study Governor (m29991231_000001_later)";
+        assert!(error.starts_with(words), "{error}");
+    }
+    let count = Statement::from_string(
+        database.reader().get_database_backend(),
+        format!("SELECT version FROM seaql_migrations WHERE version = '{newest}'"),
+    );
+    assert!(database.reader().query_one_raw(count).await.unwrap().is_none());
 }
 
 async fn every_entity_fits_its_table(study: Study) {
