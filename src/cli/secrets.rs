@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,13 +23,13 @@ pub(super) enum Secrets {
 ///
 /// Each secret is a file, named after its setting (SECRET_KEY). A secret that is set in the environment is stored with
 /// that value. Programs read the folder if STUDYGOV_SECRETS_DIR is set to it. Used by docker-compose, where several
-/// containers share the folder.
+/// containers share folders; the database has a folder with its password alone.
 #[derive(Args)]
 pub(super) struct Make {
     /// Folder of the secrets [default: STUDYGOV_SECRETS_DIR]
     #[arg(long, value_name = "DIR", env = "STUDYGOV_SECRETS_DIR")]
     folder: PathBuf,
-    /// Names of settings, for example SECRET_KEY
+    /// Names of settings, for example SECRET_KEY, or db/DB_PASSWORD for the folder `db` in the folder
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
 }
@@ -43,30 +43,56 @@ impl Secrets {
 
 impl Make {
     fn run(&self) -> Result<(), Failure> {
-        if let Some(wrong) = self.names.iter().find(|name| !SECRETS.contains(&name.as_str())) {
-            return Err(Failure::Usage(format!("'{wrong}' is not the name of a secret: {}", SECRETS.join(", "))));
-        }
-        std::fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
+        let places = self.names.iter().map(|name| self.place(name)).collect::<Result<Vec<_>, _>>()?;
         let environment = Environment::load(&working_directory()?)?;
-        for name in &self.names {
-            let path = self.folder.join(name);
-            let kept = match std::fs::read_to_string(&path) {
-                Ok(kept) => Some(kept),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-                Err(error) => return Err(failed(&path, &error)),
-            };
-            let set = environment.get(name).map(|_| environment.exact(name).to_owned());
-            match (kept, set) {
-                (Some(kept), Some(set)) if kept != set => {
-                    self.write(&path, &set, true)?;
-                    err(&format!("{name} in {} was replaced by the value from the environment", self.folder.display()));
-                }
-                (Some(_), _) => {}
-                (None, Some(set)) => self.write(&path, &set, false)?,
-                (None, None) => {
-                    self.write(&path, &URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()), false)?;
-                    out(&format!("{name} is not set; created a value in {}", self.folder.display()));
-                }
+        for place in places {
+            place.fill(&environment)?;
+        }
+        Ok(())
+    }
+
+    /// Where the secret of an argument belongs.
+    fn place<'a>(&self, argument: &'a str) -> Result<Place<'a>, Failure> {
+        let (below, name) = argument.rsplit_once('/').unwrap_or(("", argument));
+        if !SECRETS.contains(&name) {
+            return Err(Failure::Usage(format!("'{name}' is not the name of a secret: {}", SECRETS.join(", "))));
+        }
+        let below = Path::new(below);
+        if !below.components().all(|component| matches!(component, Component::Normal(_))) {
+            return Err(Failure::Usage(format!("'{argument}' is not below the folder {}", self.folder.display())));
+        }
+        Ok(Place { folder: self.folder.join(below), name })
+    }
+}
+
+/// The file of one secret.
+struct Place<'a> {
+    folder: PathBuf,
+    name: &'a str,
+}
+
+impl Place<'_> {
+    /// Creates the secret, or takes over the one that is set.
+    fn fill(&self, environment: &Environment) -> Result<(), Failure> {
+        std::fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
+        let (name, folder) = (self.name, self.folder.display());
+        let path = self.folder.join(name);
+        let kept = match std::fs::read_to_string(&path) {
+            Ok(kept) => Some(kept),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(failed(&path, &error)),
+        };
+        let set = environment.get(name).map(|_| environment.exact(name).to_owned());
+        match (kept, set) {
+            (Some(kept), Some(set)) if kept != set => {
+                self.write(&path, &set, true)?;
+                err(&format!("{name} in {folder} was replaced by the value from the environment"));
+            }
+            (Some(_), _) => {}
+            (None, Some(set)) => self.write(&path, &set, false)?,
+            (None, None) => {
+                self.write(&path, &URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()), false)?;
+                out(&format!("{name} is not set; created a value in {folder}"));
             }
         }
         Ok(())
