@@ -60,6 +60,12 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
         }
     }
     let mut app = app.prepare().await?;
+    if let Some(address) = &app.settings.web.metrics_listen {
+        let listener = http::bind_beside("STUDYGOV_METRICS_LISTEN", address).await.map_err(Failure::Failed)?;
+        let address = listener.local_addr().map_err(Failure::because)?;
+        info!("metrics are answered on http://{address}/-/metrics");
+        tokio::spawn(http::serve_metrics(listener, app.clone()));
+    }
     warn_without_accounts(&app).await?;
     let keeper = project::start(&app).await?;
     // Port 0 is any free one; workers are told which it is.

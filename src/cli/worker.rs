@@ -166,7 +166,9 @@ impl Worker {
     async fn listener(&self, environment: &Environment) -> Result<Option<TcpListener>, Failure> {
         let address = self.listen.as_deref().or_else(|| environment.get("STUDYGOV_WORKER_LISTEN"));
         match address {
-            Some(address) => Ok(Some(http::bind_worker(address).await.map_err(Failure::Failed)?)),
+            Some(address) => {
+                Ok(Some(http::bind_beside("STUDYGOV_WORKER_LISTEN", address).await.map_err(Failure::Failed)?))
+            }
             None => Ok(None),
         }
     }

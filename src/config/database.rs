@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::database_tls;
 use super::environment::{Environment, SettingError, unusable};
 
 /// The kinds of database that are supported.
@@ -89,12 +90,12 @@ impl std::fmt::Debug for DatabaseSettings {
 }
 
 impl DatabaseSettings {
-    /// Reads `SQLALCHEMY_DATABASE_URI`, `DATABASE_URL`, or `DB_SCHEMA` and its companions.
+    /// Reads `SQLALCHEMY_DATABASE_URI`, `DATABASE_URL`, or `DB_SCHEMA` and its companions; `DB_SSL_MODE` and `DB_SSL_CA`.
     ///
     /// # Errors
     /// When the address cannot be read or names another kind of database.
     pub fn read(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
-        let found = Self::address(environment, home)?;
+        let found = Self::address(environment, home)?.with_tls(environment)?;
         Ok(Self { limits: DatabaseLimits::read(environment, found.kind)?, ..found })
     }
 
@@ -133,8 +134,7 @@ impl DatabaseSettings {
             return Err(SettingError::new(name, "the URL does not include a database name after the host"));
         }
         if kind == DatabaseKind::Mysql {
-            // `?charset=utf8mb4` and the like of PyMySQL mean nothing to the driver here, which always speaks utf8mb4.
-            url.set_query(None);
+            database_tls::keep_of_mysql(name, &mut url)?;
         }
         Ok(Self { kind, url: url.into(), file: None, is_default: false, limits: DatabaseLimits::of(kind) })
     }
@@ -150,6 +150,15 @@ impl DatabaseSettings {
             self.url = url.into();
         }
         self
+    }
+
+    /// With the TLS of `DB_SSL_MODE` and `DB_SSL_CA`.
+    fn with_tls(mut self, environment: &Environment) -> Result<Self, SettingError> {
+        if let (false, Ok(mut url)) = (self.kind == DatabaseKind::Sqlite, Url::parse(&self.url)) {
+            database_tls::demand(environment, self.kind, &mut url)?;
+            self.url = url.into();
+        }
+        Ok(self)
     }
 
     fn from_parts(environment: &Environment) -> Result<Self, SettingError> {
@@ -272,6 +281,60 @@ mod tests {
             let settings = read(entries).unwrap();
             assert!(settings.url.contains("SECRET"), "{entries:?}");
             assert!(!settings.shown().contains("SECRET"), "{}", settings.shown());
+        }
+    }
+
+    #[test]
+    fn what_demands_tls_of_mariadb_is_kept_in_the_words_of_the_driver() {
+        for (query, kept) in [
+            ("charset=utf8mb4", ""),
+            ("ssl_ca=/a/ca.pem", "?ssl-mode=VERIFY_CA&ssl-ca=%2Fa%2Fca.pem"),
+            ("charset=utf8mb4&ssl_ca=/ca&ssl_verify_cert=false", "?ssl-mode=REQUIRED&ssl-ca=%2Fca"),
+            ("ssl_ca=/ca&ssl_verify_identity=true", "?ssl-mode=VERIFY_IDENTITY&ssl-ca=%2Fca"),
+            ("ssl_ca=/ca&ssl_check_hostname=True", "?ssl-mode=VERIFY_IDENTITY&ssl-ca=%2Fca"),
+            ("ssl_cert=/c&ssl_key=/k", "?ssl-mode=REQUIRED&ssl-cert=%2Fc&ssl-key=%2Fk"),
+            ("ssl=true", "?ssl-mode=REQUIRED"),
+            ("ssl=false", ""),
+            ("ssl_disabled=true&ssl_ca=/ca", "?ssl-mode=DISABLED&ssl-ca=%2Fca"),
+            ("ssl-mode=VERIFY_IDENTITY&connect_timeout=5", "?ssl-mode=VERIFY_IDENTITY"),
+            ("ssl_mode=required", "?ssl-mode=REQUIRED"),
+            ("sslmode=verify-full", "?ssl-mode=VERIFY_IDENTITY"),
+        ] {
+            let address = format!("mysql+pymysql://u:p@db/study?{query}");
+            let settings = read(&[("DATABASE_URL", address.as_str())]).unwrap();
+            assert_eq!(settings.url, format!("mysql://u:p@db/study{kept}"), "{query}");
+        }
+        for query in ["ssl_mode=perhaps", "ssl_cipher=x", "ssl_verify_cert=maybe", "ssl={}"] {
+            let address = format!("mysql://u:p@db/study?{query}");
+            let error = read(&[("DATABASE_URL", address.as_str())]).unwrap_err();
+            assert!(error.problem.contains(query) && !error.problem.contains("u:p"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn tls_can_be_demanded_beside_the_address() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let ca = file.path().to_str().unwrap();
+        let escaped = ca.replace('/', "%2F");
+        let parts = |scheme| [("DB_SCHEMA", scheme), ("DB_HOST", "db"), ("DB_NAME", "study")];
+        for (scheme, mode, wanted) in [
+            ("postgresql", "verify-full", format!("postgres://db/study?sslmode=verify-full&sslrootcert={escaped}")),
+            ("mysql", "verify-full", format!("mysql://db/study?ssl-mode=VERIFY_IDENTITY&ssl-ca={escaped}")),
+            ("mysql+pymysql", "", format!("mysql://db/study?ssl-mode=VERIFY_CA&ssl-ca={escaped}")),
+        ] {
+            let mut entries = parts(scheme).to_vec();
+            entries.extend([("DB_SSL_MODE", mode), ("DB_SSL_CA", ca)]);
+            assert_eq!(read(&entries).unwrap().url, wanted);
+        }
+        let address = |url| [("DATABASE_URL", url), ("DB_SSL_MODE", "require")];
+        assert_eq!(read(&address("mysql://db/study")).unwrap().url, "mysql://db/study?ssl-mode=REQUIRED");
+        assert_eq!(read(&address("postgres://db/study")).unwrap().url, "postgres://db/study?sslmode=require");
+        // An address that says it itself means it.
+        let own = "postgres://db/study?sslmode=verify-ca";
+        assert_eq!(read(&address(own)).unwrap().url, own);
+        assert!(read(&address("sqlite:///study.db")).is_ok());
+        for (name, value) in [("DB_SSL_MODE", "yes"), ("DB_SSL_CA", "/nowhere/ca.pem")] {
+            assert_eq!(read(&[("DATABASE_URL", "mysql://db/study"), (name, value)]).unwrap_err().variable, name);
         }
     }
 

@@ -8,6 +8,7 @@ mod broker;
 mod broker_parts;
 mod callback;
 mod database;
+mod database_tls;
 mod dotenv;
 mod environment;
 mod known;

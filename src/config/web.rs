@@ -16,6 +16,8 @@ pub struct WebSettings {
     pub external: Option<String>,
     /// Proxies whose word on where a request comes from is believed.
     pub proxies: TrustedProxies,
+    /// Where `/-/metrics` and `/-/queues` are answered, as `host:port` or `:port`; none: with the pages.
+    pub metrics_listen: Option<String>,
     /// Whether these proxies speak the PROXY protocol.
     pub proxy_protocol: bool,
     /// Seconds that a request may take.
@@ -42,6 +44,7 @@ impl WebSettings {
             prefix: prefix(environment)?,
             proxies: TrustedProxies::read(environment, external.is_some())?,
             proxy_protocol: environment.flag("STUDYGOV_PROXY_PROTOCOL", false)?,
+            metrics_listen: environment.get("STUDYGOV_METRICS_LISTEN").map(str::to_owned),
             external,
             drain: Duration::from_secs(drain),
             request_timeout: environment.number("GUNICORN_TIMEOUT", 30, "a number of seconds")?,

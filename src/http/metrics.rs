@@ -5,18 +5,23 @@
 
 use std::sync::OnceLock;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
 
 use crate::app::App;
 use crate::http::HttpError;
 use crate::mail;
 use crate::study::board;
 
-use super::health::broker_problem;
+use super::health::{broker_problem, get_healthy, get_ready};
+use super::queues::get_queues;
+use super::{Serving, serve as serve_routes};
 
 pub(super) static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -36,6 +41,18 @@ pub fn install() {
         describe();
         handle
     });
+}
+
+/// The paths whose numbers need no login: with the pages, or on a listener of their own (`STUDYGOV_METRICS_LISTEN`), which no proxy
+/// passes on.
+pub(super) fn routes() -> Router<App> {
+    Router::new().route("/-/metrics", get(get_metrics)).route("/-/queues", get(get_queues))
+}
+
+/// Answers metrics, queues and probes on this listener until the process ends.
+pub async fn serve(listener: TcpListener, app: App) {
+    let probes = Router::new().route("/-/healthy", get(get_healthy)).route("/-/ready", get(get_ready));
+    serve_routes(listener, routes().merge(probes).with_state(app), Serving::default(), std::future::pending()).await;
 }
 
 fn describe() {
@@ -91,7 +108,7 @@ fn describe() {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "numbers for people")]
-pub(super) async fn get_metrics(State(app): State<App>) -> Result<Response, HttpError> {
+async fn get_metrics(State(app): State<App>) -> Result<Response, HttpError> {
     let Some(recorder) = RECORDER.get().and_then(Option::as_ref) else {
         return Err(HttpError::NotFound("metrics in this process".to_owned()));
     };

@@ -28,7 +28,7 @@ pub use login::{
     AuthSession, Backend, Credentials, LoggedIn, Needs, Origins, Wants, begin_session, keep_remembered, needs,
     session_key, stands_on, to_login,
 };
-pub use metrics::install as install_metrics;
+pub use metrics::{install as install_metrics, serve as serve_metrics};
 pub use server::{Layers, bind, shutdown_signal};
 pub use waiting::wait_for_tables;
-pub use worker::{bind_worker, serve_worker};
+pub use worker::{bind_beside, serve_worker};

@@ -42,7 +42,7 @@ use super::error::is_api;
 use super::limit::{Places, wait_for_place};
 use super::refused::lend;
 use super::session::{DatabaseSessions, by_itself, explain_failures};
-use super::{Address, AuthSession, Backend, assets, health, metrics, origin, queues, render_errors};
+use super::{Address, AuthSession, Backend, assets, health, metrics, origin, render_errors};
 
 /// Nothing is loaded from elsewhere, and no text that somebody typed can run.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
@@ -78,8 +78,7 @@ impl Layers for Router<App> {
             .route("/-/healthy", get(health::get_healthy))
             .route("/-/ready", get(health::get_ready))
             .route("/-/versions", get(health::get_versions))
-            .route("/-/metrics", get(metrics::get_metrics))
-            .route("/-/queues", get(queues::get_queues))
+            .merge(if web.metrics_listen.is_none() { metrics::routes() } else { Self::new() })
             .route("/static/{*path}", get(assets::get_asset))
             .layer(RequestBodyLimitLayer::new(MOST_BYTES))
             .layer(TimeoutLayer::with_status_code(

@@ -20,15 +20,15 @@ use super::{Serving, serve};
 /// A worker whose main loop has not turned for this long is not healthy.
 const LONGEST: Duration = Duration::from_mins(1);
 
-/// Listens at `address` (`host:port`, or `:port` for all addresses of the machine).
+/// Listens at `address` (`host:port`, or `:port` for all addresses of the machine), which is the value of `setting`.
 ///
 /// # Errors
 /// A sentence with the name of the setting.
-pub async fn bind_worker(address: &str) -> Result<TcpListener, String> {
+pub async fn bind_beside(setting: &str, address: &str) -> Result<TcpListener, String> {
     let full = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
-    TcpListener::bind(full.as_str()).await.map_err(|error| {
-        format!("STUDYGOV_WORKER_LISTEN: cannot listen on '{address}' (expected host:port or :port): {error}")
-    })
+    TcpListener::bind(full.as_str())
+        .await
+        .map_err(|error| format!("{setting}: cannot listen on '{address}' (expected host:port or :port): {error}"))
 }
 
 /// Answers until it is dropped. `age` says how long ago the main loop turned; `project` is the repository of the study's files.
@@ -79,12 +79,12 @@ mod tests {
     async fn a_worker_that_hangs_is_not_healthy() {
         rustls::crypto::ring::default_provider().install_default().ok();
         for (age, status) in [(1, 200), (61, 503)] {
-            let listener = bind_worker("127.0.0.1:0").await.unwrap();
+            let listener = bind_beside("SETTING", "127.0.0.1:0").await.unwrap();
             let url = format!("http://{}/-/healthy", listener.local_addr().unwrap());
             let serving = tokio::spawn(serve_worker(listener, move || Duration::from_secs(age), None));
             assert_eq!(reqwest::get(url).await.unwrap().status().as_u16(), status);
             serving.abort();
         }
-        assert!(bind_worker("nonsense").await.unwrap_err().starts_with("STUDYGOV_WORKER_LISTEN: "));
+        assert!(bind_beside("SETTING", "nonsense").await.unwrap_err().starts_with("SETTING: cannot listen on "));
     }
 }

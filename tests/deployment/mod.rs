@@ -2,6 +2,7 @@
 //! cluster, files for packages.
 
 mod project;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
@@ -98,6 +99,42 @@ async fn a_server_waits_until_another_program_has_migrated() {
     let idle = json!({ "queue": "gpu", "queued": 0, "running": 0, "concurrency": 2, "wanted": 0 });
     assert_eq!((status, serde_json::from_str::<Value>(&body).unwrap()), (200, idle));
     assert_eq!(ask("/-/queues?concurrency=0").await.0, 400);
+}
+
+/// On a port of their own, metrics and queues are not with the pages, where a proxy would pass them on to anyone.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_can_have_a_port_of_their_own() {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let home = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let own = format!("127.0.0.1:{port}");
+    let serve = |listen: Option<&str>| {
+        use_condition_worker();
+        let mut command = studygovernor(home.path(), &["serve"]);
+        command.env("STUDYGOV_PORT", "0").env("SCRIPT_NAME", "/prefix");
+        command.envs(listen.map(|listen| ("STUDYGOV_METRICS_LISTEN", listen)));
+        command
+    };
+    let status = async |url: String| reqwest::get(url).await.unwrap().status().as_u16();
+    let program = Program::start(serve(Some(&own)));
+    for path in ["/-/metrics", "/-/queues", "/-/ready", "/-/healthy"] {
+        assert_eq!(status(format!("http://{own}{path}")).await, 200, "{path}");
+    }
+    assert_eq!(status(format!("http://{own}/login")).await, 404, "pages are elsewhere");
+    for path in ["metrics", "queues", "metrics/", "%6detrics", "queues?queue=gpu"] {
+        assert_eq!(status(format!("{}/-/{path}", program.url)).await, 404, "{path}");
+    }
+    assert_eq!(status(format!("{}/-/ready", program.url)).await, 200);
+    assert_eq!(program.terminate(), Some(0));
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    for wrong in ["nonsense", &taken.local_addr().unwrap().to_string()] {
+        let output = serve(Some(wrong)).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", output.err());
+        assert!(output.err().contains("error: STUDYGOV_METRICS_LISTEN: cannot listen on "), "{}", output.err());
+    }
+    let program = Program::start(serve(None));
+    assert_eq!(status(format!("{}/-/metrics", program.url)).await, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,8 +267,19 @@ fn a_folder_of_secrets_is_filled_once() {
     assert_eq!((read("SECRET_KEY"), read("DB_PASSWORD")), (key, "p@ss word".to_owned()));
     make(Some("another"));
     assert_eq!(read("DB_PASSWORD"), "another");
-    let output = studygovernor(home.path(), &["secrets", "make", "--folder", "secrets", "HOME"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(2), "{}", output.err());
+    // Folders below it, as docker-compose has them; an argument that cannot be used leaves everything as it was.
+    let make = |names: &[&str]| {
+        let arguments = [&["secrets", "make", "--folder", "secrets"][..], names].concat();
+        studygovernor(home.path(), &arguments).output().unwrap()
+    };
+    assert!(make(&["db/DB_PASSWORD", "server/own/SECRET_KEY"]).status.success());
+    assert_eq!((read("db/DB_PASSWORD").len(), read("server/own/SECRET_KEY").len()), (43, 43));
+    assert_eq!(read("DB_PASSWORD"), "another");
+    for wrong in ["HOME", "db/HOME", "../DB_PASSWORD", "db/../../DB_PASSWORD", "/etc/DB_PASSWORD", "DB_PASSWORD/"] {
+        let output = make(&["new/SECRET_KEY", wrong]);
+        assert_eq!(output.status.code(), Some(2), "{wrong}: {}", output.err());
+        assert!(!home.path().join("secrets/new").exists(), "{wrong}");
+    }
 }
 
 #[test]
