@@ -79,9 +79,10 @@ def odd(log):
 
 def test_a_server_with_the_variables_of_the_chart_is_ready(tmp_path):
     manifests = rendered("sqlite-single")
-    port = free_port()
+    port, metrics_port = free_port(), free_port()
     (tmp_path / "database").mkdir()
-    environment = variables(settings_of(manifests, server_of(manifests)), tmp_path, STUDYGOV_HOST="127.0.0.1", STUDYGOV_PORT=str(port))
+    changes = {"STUDYGOV_HOST": "127.0.0.1", "STUDYGOV_PORT": str(port), "STUDYGOV_METRICS_LISTEN": f"127.0.0.1:{metrics_port}"}
+    environment = variables(settings_of(manifests, server_of(manifests)), tmp_path, **changes)
     container = pod_of(server_of(manifests))["spec"]["containers"][0]
     ready = f"http://127.0.0.1:{port}{container['readinessProbe']['httpGet']['path']}"
     alive = f"http://127.0.0.1:{port}{container['livenessProbe']['httpGet']['path']}"
@@ -92,13 +93,16 @@ def test_a_server_with_the_variables_of_the_chart_is_ready(tmp_path):
         answers["health"] = subprocess.run(
             [PROGRAM, "health", "--url", f"http://127.0.0.1:{port}/studygovernor"], capture_output=True, env=environment, check=False
         ).returncode
-        answers["queues"] = ask(f"http://127.0.0.1:{port}/studygovernor/-/queues?queue=gpu&concurrency=1")
+        answers["queues"] = ask(f"http://127.0.0.1:{metrics_port}/-/queues?queue=gpu&concurrency=1")
+        answers["metrics"] = ask(f"http://127.0.0.1:{metrics_port}/-/metrics")[0]
+        answers["outside"] = [ask(f"http://127.0.0.1:{port}/studygovernor/-/{name}")[0] for name in ("queues", "metrics")]
         return answers["ready"] == 200
 
     log = run_until(both, container["args"], environment, tmp_path)
     assert (answers["ready"], answers["alive"], answers["health"]) == (200, 200, 0)
     status, body = answers["queues"]
     assert status == 200 and '"wanted":0' in body.replace(" ", "")
+    assert (answers["metrics"], answers["outside"]) == (200, [404, 404])
     assert odd(log) == []
     assert (tmp_path / "database" / "studygovernor.db").exists()
 

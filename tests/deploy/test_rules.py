@@ -401,7 +401,7 @@ def test_everything_that_is_written_is_in_a_volume(example):
         settings = settings_of(example, one)
         mounts = [mount["mountPath"] for mount in pod_of(one)["spec"]["containers"][0]["volumeMounts"]]
         paths = [settings[name] for name in ("STUDYGOV_PROJECT_HOME", "STUDYGOV_DATA_DIR", "STUDYGOV_PROJECT_SCRATCH", "HOME")]
-        paths += [settings[name] for name in ("PGSSLROOTCERT",) if name in settings]
+        paths += [settings[name] for name in ("DB_SSL_CA",) if name in settings]
         paths += re.findall(r"/etc/\S+", settings.get("GIT_SSH_COMMAND", ""))
         if str(settings.get("DB_SCHEMA")) == "sqlite":
             paths.append(settings["DB_NAME"])
@@ -559,7 +559,7 @@ ingress: {enabled: false}
 serviceAccount: {create: false}
 """
     kinds = sorted(one["kind"] for one in rendered(values=values))
-    assert kinds == ["ConfigMap", "Deployment", "Pod", "Service"]
+    assert kinds == ["ConfigMap", "Deployment", "Pod", "Service", "Service"]
 
 
 @pytest.mark.parametrize("name", sorted(set(CI) - {"everything", "gateway", "workers"}))
@@ -593,8 +593,9 @@ def test_the_prefix_is_the_ingress_s(name, prefix):
         assert ingress["spec"]["rules"][0]["http"]["paths"][0]["path"] == (prefix or "/")
     for route in of_kind(manifests, "HTTPRoute"):
         assert route["spec"]["rules"][0]["matches"][0]["path"]["value"] == (prefix or "/")
+    port = named(manifests, "Service", server_of(manifests)["metadata"]["name"].removesuffix("-server"))["spec"]["ports"][0]["port"]
     for worker in workers_of(manifests):
-        assert settings_of(manifests, worker)["STUDYGOV_SERVER"].endswith(f":{of_kind(manifests, 'Service')[-1]['spec']['ports'][0]['port']}{prefix}")
+        assert settings_of(manifests, worker)["STUDYGOV_SERVER"].endswith(f":{port}{prefix}")
 
 
 @pytest.mark.parametrize("given", ["studies/one", "/studies/one", "/studies/one/"])
@@ -661,7 +662,7 @@ def test_groups_are_scaled_by_queued_and_running_callbacks():
     spec = one["spec"]
     assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (0, 4)
     urls = [trigger["metadata"]["url"] for trigger in spec["triggers"]]
-    base = "http://sg-studygovernor.studies.svc:80/studygovernor/-/queues?queue="
+    base = "http://sg-studygovernor-metrics.studies.svc:9090/-/queues?queue="
     assert urls == [f"{base}gpu&concurrency=1", f"{base}segmentation&concurrency=1"]
     assert {trigger["type"] for trigger in spec["triggers"]} == {"metrics-api"}
     assert {trigger["metadata"]["valueLocation"] for trigger in spec["triggers"]} == {"wanted"}
@@ -714,7 +715,7 @@ def test_postgresql_refuses_the_data_of_another_major_version(found, refused, tm
 def test_network_policies_allow_what_the_parts_need():
     manifests = rendered("everything")
     policies = {one["metadata"]["name"].removeprefix("sg-studygovernor-"): one["spec"] for one in of_kind(manifests, "NetworkPolicy")}
-    assert set(policies) == {"server", "worker", "postgresql", "rabbitmq"}
+    assert set(policies) == {"server", "metrics", "worker", "postgresql", "rabbitmq"}
     clients = lambda name: policies[name]["ingress"][0]["from"][-1]["podSelector"]["matchExpressions"][0]["values"]
     assert clients("postgresql") == ["server", "migrate"]
     assert clients("rabbitmq") == ["server", "worker-default", "worker-gpu"]
@@ -730,9 +731,46 @@ def test_network_policies_allow_what_the_parts_need():
 def test_monitors_ask_the_metrics_of_servers_and_workers():
     manifests = rendered("everything")
     [monitor], [pods_] = of_kind(manifests, "ServiceMonitor"), of_kind(manifests, "PodMonitor")
-    assert monitor["spec"]["endpoints"][0] == {"port": "http", "path": "/studygovernor/-/metrics", "interval": "30s"}
+    assert monitor["spec"]["endpoints"][0] == {"port": "metrics", "path": "/-/metrics", "interval": "30s"}
     assert pods_["spec"]["podMetricsEndpoints"][0]["path"] == "/-/metrics"
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
+
+
+def test_metrics_cannot_be_asked_from_outside_of_the_cluster(example):
+    """They are on a port of their own, whose Service is of the cluster alone, and which no Ingress or route leads to."""
+    server = server_of(example)
+    assert settings_of(example, server)["STUDYGOV_METRICS_LISTEN"] == ":9090"
+    ports = {port["name"]: port["containerPort"] for port in pod_of(server)["spec"]["containers"][0]["ports"]}
+    assert ports["metrics"] == 9090 != ports["http"]
+    fullname = server["metadata"]["name"].removesuffix("-server")
+    for service in of_kind(example, "Service"):
+        offered = {port["name"] for port in service["spec"]["ports"]}
+        if service["metadata"]["name"] == f"{fullname}-metrics":
+            assert offered == {"metrics"} and service["spec"]["type"] == "ClusterIP"
+        elif "metrics" in offered:
+            assert service["spec"]["selector"] != pod_of(server)["metadata"]["labels"]
+        elif service["metadata"]["name"] == fullname:
+            assert offered == {"http"}
+    for one in of_kind(example, "Ingress"):
+        backends = [path["backend"]["service"] for rule in one["spec"]["rules"] for path in rule["http"]["paths"]]
+        assert backends == [{"name": fullname, "port": {"name": "http"}}]
+    for one in of_kind(example, "HTTPRoute"):
+        assert [backend["name"] for rule in one["spec"]["rules"] for backend in rule["backendRefs"]] == [fullname]
+
+
+@pytest.mark.parametrize(
+    ("values", "trusted"),
+    [
+        ("ingress: {enabled: false}", "none"),
+        ("ingress: {enabled: false}\nservice: {type: LoadBalancer}", "none"),
+        ("ingress: {enabled: true}", None),
+        ("ingress: {enabled: false}\ngateway: {enabled: true, parentRefs: [{name: a}]}", None),
+        ("ingress: {enabled: false}\nstudygovernor: {trustedProxies: [10.1.0.0/16, fd00::1]}", "10.1.0.0/16,fd00::1"),
+    ],
+)
+def test_nobody_is_a_trusted_proxy_where_there_is_no_proxy(values, trusted):
+    manifests = rendered(values=values)
+    assert settings_of(manifests, server_of(manifests)).get("STUDYGOV_TRUSTED_PROXIES") == trusted
 
 
 def test_the_test_of_helm_asks_the_program():

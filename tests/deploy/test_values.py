@@ -20,7 +20,9 @@ WRONG = [
     ("external-postgres", "externalDatabase: {uri: {value: x}}", "externalDatabase.uri is set beside"),
     ("external-postgres", "studygovernor: {db: {schema: sqlite}}", "SQLite has no host"),
     ("external-postgres", "externalDatabase: {tls: {caSecret: ''}}", "externalDatabase.tls.caSecret is empty"),
-    ("external-mariadb", "externalDatabase: {tls: {mode: require}}", "externalDatabase.tls is for an external PostgreSQL only"),
+    ("minimal", "externalDatabase: {tls: {mode: require}}", "externalDatabase.tls is for an external PostgreSQL or MariaDB only"),
+    ("sqlite-single", "externalDatabase: {tls: {caSecret: x}}", "externalDatabase.tls is for an external PostgreSQL or MariaDB only"),
+    ("external-mariadb", "externalDatabase: {tls: {caSecret: ''}}", "externalDatabase.tls.caSecret is empty"),
     ("external-postgres", "externalDatabase: {password: {existingSecret: '', existingSecretKey: ''}}", "externalDatabase.password.value is missing"),
     ("sqlite-single", "server: {replicas: 2}", "SQLite is for one server"),
     ("sqlite-single", "server: {autoscaling: {enabled: true}}", "SQLite is for one server"),
@@ -231,10 +233,10 @@ studygovernor:
     }
     assert {name: found.get(name) for name in wanted} == wanted
     assert pods(manifests)
-    service = of_kind(manifests, "Service")[-1]
+    [service] = [one for one in of_kind(manifests, "Service") if one["spec"]["ports"][0]["name"] == "http"]
     assert service["spec"]["ports"] == [{"name": "http", "port": 8080, "targetPort": "http"}]
     [container] = [c for one, pod in pods(manifests) if one is server_of(manifests) for c in pod["spec"]["containers"]]
-    assert container["ports"] == [{"name": "http", "containerPort": 9001}]
+    assert container["ports"] == [{"name": "http", "containerPort": 9001}, {"name": "metrics", "containerPort": 9090}]
 
 
 def test_a_broker_with_tls():

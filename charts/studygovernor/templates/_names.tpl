@@ -90,6 +90,11 @@ helm.sh/chart: {{ include "sg.chartLabel" .root }}
 http://{{ include "sg.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}{{ include "sg.prefix" . }}
 {{- end -}}
 
+{{- /* Where metrics and the load of queues are answered: a Service of its own, which neither Ingress nor route leads to. */ -}}
+{{- define "sg.metricsUrl" -}}
+http://{{ include "sg.fullname" . }}-metrics.{{ .Release.Namespace }}.svc:9090
+{{- end -}}
+
 {{- /* The host of Ingress and route: empty for any. */ -}}
 {{- define "sg.host" -}}
 {{- $name := .Values.studygovernor.externalHostname -}}

@@ -27,8 +27,8 @@ DB_PORT: studygovernor.db.port
 DB_PASSWORD: postgresql.password or externalDatabase.password
 SQLALCHEMY_DATABASE_URI: externalDatabase.uri
 DATABASE_URL: externalDatabase.uri
-PGSSLMODE: externalDatabase.tls.mode
-PGSSLROOTCERT: externalDatabase.tls.caSecret
+DB_SSL_MODE: externalDatabase.tls.mode
+DB_SSL_CA: externalDatabase.tls.caSecret
 STUDYGOV_ADMIN_USERNAME: studygovernor.admin.username
 STUDYGOV_ADMIN_EMAIL: studygovernor.admin.email
 STUDYGOV_ADMIN_PASSWORD: studygovernor.admin.password
@@ -68,6 +68,7 @@ MAIL_PASSWORD: mail.password
 MAIL_SUPPRESS_SEND: mail.suppressSend
 STUDYGOV_SERVER: service.port and ingress.pathPrefix
 STUDYGOV_WORKER_LISTEN: no value, it is always :9090
+STUDYGOV_METRICS_LISTEN: no value, it is always :9090
 STUDYGOV_QUEUES: workers.<group>.queues
 STUDYGOV_WORKER_GRACE: workers.<group>.grace
 {{- end -}}

@@ -88,13 +88,14 @@
   "STUDYGOV_EXTERNAL_HOSTNAME" $s.externalHostname
   "STUDYGOV_EXTERNAL_PROTO" $s.externalProtocol
   "STUDYGOV_EXTERNAL_PORT" (include "sg.externalPort" .)
-  "STUDYGOV_TRUSTED_PROXIES" (join "," $s.trustedProxies)
+  "STUDYGOV_TRUSTED_PROXIES" (join "," $s.trustedProxies | default (or $v.ingress.enabled $v.gateway.enabled | ternary "" "none"))
   "SCRIPT_NAME" (include "sg.prefix" .)
   "APPLICATION_ROOT" (include "sg.prefix" .)
   "GUNICORN_WORKER_CLASS" $s.gunicorn.workerClass
   "GUNICORN_WORKER_CONNECTIONS" $s.gunicorn.workerConnections
   "GUNICORN_TIMEOUT" $s.gunicorn.timeout
   "STUDYGOV_CALLBACK_METHOD" (include "sg.callbackMethod" .)
+  "STUDYGOV_METRICS_LISTEN" ":9090"
   "STUDYGOV_MIGRATE" (eq $v.migrations.mode "job" | ternary "wait" $v.migrations.mode)
   "SECURITY_REGISTERABLE" (toString $s.security.registerable)
   "SECURITY_CHANGEABLE" (toString $s.security.changeable)
@@ -109,8 +110,8 @@
 {{- else if not $database.uri -}}
 {{- $_ := mustMerge $all (dict "DB_SCHEMA" $database.scheme "DB_NAME" $database.name "DB_USER" $database.user "DB_HOST" $database.host "DB_PORT" $database.port) -}}
 {{- end -}}
-{{- with $v.externalDatabase.tls.mode }}{{ $_ := set $all "PGSSLMODE" . }}{{ end -}}
-{{- if $v.externalDatabase.tls.caSecret }}{{ $_ := set $all "PGSSLROOTCERT" "/etc/studygovernor/database/ca.crt" }}{{ end -}}
+{{- with $v.externalDatabase.tls.mode }}{{ $_ := set $all "DB_SSL_MODE" . }}{{ end -}}
+{{- if $v.externalDatabase.tls.caSecret }}{{ $_ := set $all "DB_SSL_CA" "/etc/studygovernor/database/ca.crt" }}{{ end -}}
 {{- $_ := mustMerge $all (include "sg.settings.shared" . | fromYaml) -}}
 {{- include "sg.asSettings" $all -}}
 {{- end -}}
