@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := run
-.PHONY: run check fmt watch test docs soak bench clean up down help
+.PHONY: run check fmt watch test test-deploy docs soak bench clean up down help
 
 ## Show what can be made
 help:
@@ -25,6 +25,10 @@ watch:
 ## Install what the tests need, start private servers, run every check, stop them
 test:
 	bash tests/run
+
+## Images and docker-compose with a real Docker engine, for half an hour or more (docs/guide/deploy-compose.md)
+test-deploy:
+	bash tests/deploy/real/run $(ARGS)
 
 ## Build the documents as a site into target/docs; open target/docs/index.html
 docs:
