@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tree import ROOT, TOKEN, files, tree
 
-# The roots that `make test` checks. Add "templates", "src", "migration" and "tests" here once they have been rewritten.
-COVERED = ["README.md", "CONTRIBUTING.md", "docs"]
+# The roots that `make test` checks. Add "src", "migration" and "tests" here once they have been rewritten.
+COVERED = ["README.md", "CONTRIBUTING.md", "docs", "templates"]
 
 ENDINGS = (".md", ".html", ".txt", ".rs", ".py", ".sh")
 START = r"(?:(?<=[.!;:¶|] )|(?<=\*\*)|^\W*)"
