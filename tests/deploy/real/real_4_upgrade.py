@@ -5,7 +5,7 @@ import load
 import pytest
 from stack import IMAGE, docker, eventually
 
-# The program of that time reads no secrets from files and takes the broker as an address only.
+# The program of that time reads no secrets from files and takes the broker as an address only. Compose reads `$$` as `$`.
 OLDER_START = """
 read_file() { tr -d '\\n' <"$1"; }
 export STUDYGOV_BROKER="amqp://$STUDYGOV_BROKER_USER:$(read_file "$STUDYGOV_BROKER_PASSWORD_FILE")@$STUDYGOV_BROKER_HOST:5672/%2f"
@@ -14,7 +14,7 @@ if [ "$0" = serve ]; then
   DB_PASSWORD=$(read_file "$DB_PASSWORD_FILE"); export SECRET_KEY SECURITY_PASSWORD_SALT DB_PASSWORD
 fi
 exec studygovernor "$0"
-"""
+""".replace("$", "$$")
 
 
 @pytest.fixture(scope="module")
