@@ -12,6 +12,7 @@ use crate::account::{self, Accounts, PasswordError, Passwords, Rules};
 use crate::audit;
 use crate::clock::Clock;
 use crate::config::{DatabaseKind, MigrateMode, Settings};
+use crate::context::Context;
 use crate::database::{Database, Reader, Snapshot};
 use crate::engine::Engine;
 use crate::project::Project;
@@ -77,15 +78,15 @@ impl App {
     ///
     /// # Errors
     /// As [`Self::connect`], and when one of these cannot be done.
-    pub async fn start(settings: Settings, clock: Clock) -> Result<Self, StartError> {
-        Self::connect(settings, clock).await?.prepare().await
+    pub async fn start(ctx: &Context, settings: Settings, clock: Clock) -> Result<Self, StartError> {
+        Self::connect(settings, clock).await?.prepare(ctx).await
     }
 
     /// What [`Self::start`] does once it is connected.
     ///
     /// # Errors
     /// When the tables are not up to date and this program is not to change them, or the database cannot be written.
-    pub async fn prepare(self) -> Result<Self, StartError> {
+    pub async fn prepare(self, ctx: &Context) -> Result<Self, StartError> {
         let app = self;
         let database = app.engine.database();
         match app.settings.migrate {
@@ -105,10 +106,10 @@ impl App {
             }
         }
         let now = app.engine.clock().now();
-        account::ensure_roles(database, now).await.map_err(account::AccountError::Database)?;
+        account::ensure_roles(ctx, database, now).await.map_err(account::AccountError::Database)?;
         if let Some(admin) = &app.settings.admin {
             let least = app.settings.security.password_length;
-            account::ensure_admin(database, app.accounts.passwords(), admin, least, now).await?;
+            account::ensure_admin(ctx, database, app.accounts.passwords(), admin, least, now).await?;
         }
         // Whoever set them: of the environment, of a configuration, of the API.
         for row in app.accounts.weak_passwords().await.map_err(account::AccountError::Database)? {

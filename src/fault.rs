@@ -1,5 +1,5 @@
-//! Named points at which a test stops the process, as a power cut would, and reads that a test makes slow or holds. Only
-//! in debug builds: in a release there is nothing of it.
+//! Named points at which a test stops the process, as a power cut would, reads that a test makes slow or holds, and queries that
+//! it makes show too much. Only in debug builds: a release contains nothing of it.
 
 /// Ends the process at once when `STUDYGOV_FAULT` is `name:n` and this is the n-th time that it passes here; stops it, as SIGSTOP
 /// does, when it is `freeze-name:n`.
@@ -85,3 +85,26 @@ pub async fn before_read(statement: &str) {
 #[cfg(not(debug_assertions))]
 #[expect(clippy::unused_async, reason = "as in debug builds")]
 pub async fn before_read(_: &str) {}
+
+/// Whether a test makes the query at this place of the source show the whole study, as if its author had forgotten the context.
+///
+/// Only when `STUDYGOV_FAULT` is `open-query:FOLDER`: then the places of all queries that show certain cohorts only are added to
+/// the file `passed` in the folder (as `src/study/search.rs:133`), and the one that the file `open` names is opened.
+#[cfg(debug_assertions)]
+pub fn opens(place: &std::panic::Location<'_>) -> bool {
+    use std::io::Write;
+    use std::path::PathBuf;
+    use std::sync::OnceLock;
+
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let folder = FOLDER.get_or_init(|| {
+        let text = std::env::var("STUDYGOV_FAULT").ok()?;
+        text.strip_prefix("open-query:").map(PathBuf::from)
+    });
+    let Some(folder) = folder else { return false };
+    let place = format!("{}:{}", place.file(), place.line());
+    let passed = std::fs::OpenOptions::new().append(true).create(true).open(folder.join("passed"));
+    // A test that misses a place fails.
+    drop(passed.and_then(|mut file| file.write_all(format!("{place}\n").as_bytes())));
+    std::fs::read_to_string(folder.join("open")).is_ok_and(|open| open.trim() == place)
+}

@@ -2,7 +2,7 @@
 //!
 //! Each module is one room with one purpose and opens with its life story. Dependencies point one way,
 //! `cli → web | api | worker → http → app → import | view → engine | account | callback → workflow → queue → study → audit →
-//! database | mail → entity | config | clock | fault`; `tests/structure` reads the imports and fails on a reversed one. Rooms know no axum,
+//! database | mail → context → entity | config | clock | fault`; `tests/structure` reads the imports and fails on a reversed one. Rooms know no axum,
 //! minijinja, lapin, lettre or clap. The longer map is in `docs/ARCHITECTURE.md`.
 
 pub mod account;
@@ -13,6 +13,7 @@ pub mod callback;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod context;
 pub mod database;
 pub mod engine;
 pub mod entity;

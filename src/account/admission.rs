@@ -6,6 +6,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoA
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::entity::{role, roles_users, user};
 use crate::mail::link::{self, Purpose};
 use crate::mail::{Note, is_address, post};
@@ -18,8 +19,8 @@ impl Accounts {
     ///
     /// # Errors
     /// As [`Accounts::update`].
-    pub async fn activate(&self, id: i32) -> Result<user::Model, AccountError> {
-        self.update(id, UserChanges { active: Some(true), ..UserChanges::default() }, |_| true).await
+    pub async fn activate(&self, ctx: &Context, id: i32) -> Result<user::Model, AccountError> {
+        self.update(ctx, id, UserChanges { active: Some(true), ..UserChanges::default() }, |_| true).await
     }
 
     /// Tells somebody by mail who was not let in before, and is now. A helper: the caller owns the transaction.
@@ -45,7 +46,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Unknown`]; [`AccountError::Invalid`] reason; [`AccountError::Changed`] when nobody waits there.
-    pub async fn decline(&self, id: i32, reason: &str) -> Result<user::Model, AccountError> {
+    pub async fn decline(&self, ctx: &Context, id: i32, reason: &str) -> Result<user::Model, AccountError> {
         let reason = reason.trim();
         if reason.chars().count() > 500 || reason.chars().any(char::is_control) {
             let problem = "must be at most 500 characters without control characters".to_owned();
@@ -62,9 +63,9 @@ impl Accounts {
         changed.declined_at = Set(Some(now));
         changed.update_datetime = Set(Some(now));
         let row = changed.update(&*transaction).await?;
-        end_access(&*transaction, id, now).await?;
+        end_access(ctx, &*transaction, id, now).await?;
         let event = Event::new("decline", "user", id, &row.username).after(json!({ "declined": true }));
-        audit::record(&*transaction, if reason.is_empty() { event } else { event.because(reason) }).await?;
+        audit::record(ctx, &*transaction, if reason.is_empty() { event } else { event.because(reason) }).await?;
         let context = json!({ "name": row.name, "username": row.username, "reason": reason });
         self.tell(&*transaction, "declined", &row, context).await?;
         transaction.commit().await?;
@@ -78,7 +79,7 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::Unknown`]; [`AccountError::Changed`] when it is confirmed already, or the account is an invitation, whose
     /// link sets the password.
-    pub async fn confirm_for(&self, id: i32) -> Result<user::Model, AccountError> {
+    pub async fn confirm_for(&self, ctx: &Context, id: i32) -> Result<user::Model, AccountError> {
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
         let row = user::Entity::find_by_id(id).lock_exclusive().one(&*transaction).await?;
@@ -89,7 +90,7 @@ impl Accounts {
         let row = set_confirmed(&*transaction, &row, Some(now)).await?;
         link::end_one(&*transaction, id, Purpose::Confirm, now).await?;
         let event = Event::new("confirm", "user", id, &row.username).after(json!({ "email": row.email }));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         if row.active {
             self.tell(&*transaction, "activated", &row, json!({ "name": row.name, "username": row.username })).await?;
         }

@@ -8,6 +8,7 @@ use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QueryFilter, Query
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::folded;
 use crate::entity::user;
 use crate::mail::link;
@@ -28,6 +29,7 @@ impl Accounts {
     /// When the database fails.
     pub(super) async fn correct_address(
         &self,
+        ctx: &Context,
         form: &Registration,
         chosen: &Chosen,
         address: Option<IpAddr>,
@@ -67,7 +69,7 @@ impl Accounts {
             post(&*transaction, &[note], now).await?;
         }
         let event = Event::new("update", "user", row.id, &row.username).changed(&before, &shown(&row));
-        audit::record(&*transaction, event.because("registration repeated with another address")).await?;
+        audit::record(ctx, &*transaction, event.because("registration repeated with another address")).await?;
         transaction.commit().await?;
         Ok(is_free)
     }

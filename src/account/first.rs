@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::audit::{self, Event};
 use crate::config::AdminSettings;
+use crate::context::Context;
 use crate::database::{self, Database, folded};
 use crate::entity::{role, roles_users, user};
 
@@ -26,10 +27,10 @@ use super::{AccountError, NewUser, Passwords, Permission};
 ///
 /// # Errors
 /// When the database fails.
-pub async fn ensure_roles(database: &Database, now: NaiveDateTime) -> Result<(), DbErr> {
+pub async fn ensure_roles(ctx: &Context, database: &Database, now: NaiveDateTime) -> Result<(), DbErr> {
     let transaction = database.begin().await?;
     if role::Entity::find().one(&*transaction).await?.is_some() {
-        fill_up_admin(&*transaction, now).await?;
+        fill_up_admin(ctx, &*transaction, now).await?;
         return transaction.commit().await;
     }
     for (name, permissions) in Permission::first_roles() {
@@ -45,7 +46,7 @@ pub async fn ensure_roles(database: &Database, now: NaiveDateTime) -> Result<(),
         match row.insert(&*transaction).await {
             Ok(row) => {
                 let event = Event::new("create", "role", row.id, &row.name).after(role_shown(&row));
-                audit::record(&*transaction, event).await?;
+                audit::record(ctx, &*transaction, event).await?;
             }
             // Another server that starts at the same time made them.
             Err(error) if database::is_duplicate(&error) => return Ok(()),
@@ -56,7 +57,7 @@ pub async fn ensure_roles(database: &Database, now: NaiveDateTime) -> Result<(),
 }
 
 /// Gives the role `admin` what it lacks: a database of an older version knew fewer permissions, and nobody can change that role.
-async fn fill_up_admin(connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<(), DbErr> {
+async fn fill_up_admin(ctx: &Context, connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<(), DbErr> {
     let admin = role::Entity::find().filter(role::Column::Name.eq("admin")).lock_exclusive().one(connection).await?;
     let Some(admin) = admin else { return Ok(()) };
     let held = admin.permissions.clone().unwrap_or_default();
@@ -74,7 +75,8 @@ async fn fill_up_admin(connection: &impl ConnectionTrait, now: NaiveDateTime) ->
     changed.permissions = Set(Some(names));
     changed.update_datetime = Set(now);
     let row = changed.update(connection).await?;
-    audit::record(connection, Event::new("update", "role", row.id, &row.name).changed(&shown, &role_shown(&row))).await
+    audit::record(ctx, connection, Event::new("update", "role", row.id, &row.name).changed(&shown, &role_shown(&row)))
+        .await
 }
 
 /// Makes the administrator's account of the settings when it is not there, or sets it anew when told to.
@@ -82,6 +84,7 @@ async fn fill_up_admin(connection: &impl ConnectionTrait, now: NaiveDateTime) ->
 /// # Errors
 /// When the values cannot be used, or the database fails.
 pub async fn ensure_admin(
+    ctx: &Context,
     database: &Database,
     passwords: &Passwords,
     admin: &AdminSettings,
@@ -119,7 +122,7 @@ pub async fn ensure_admin(
         let hash = passwords.hash(&new.password).await?;
         let transaction = database.begin().await?;
         let is_weak = is_weak(&new.password, &new.username, &new.name, &new.email, least);
-        return match insert(&*transaction, &new, (hash, is_weak), now).await {
+        return match insert(ctx, &*transaction, &new, (hash, is_weak), now).await {
             Ok(_) => Ok(transaction.commit().await?),
             Err(AccountError::Exists) => {
                 drop(transaction);
@@ -161,11 +164,11 @@ pub async fn ensure_admin(
     let row = changed.update(&*transaction).await?;
     let mut after = shown(&row);
     if !is_same {
-        end_access(&*transaction, user_id, now).await?;
+        end_access(ctx, &*transaction, user_id, now).await?;
         after["password"] = serde_json::json!("changed");
     }
     let event = Event::new("update", "user", user_id, &row.username).changed(&before, &after);
-    audit::record(&*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
+    audit::record(ctx, &*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
     if let Some(role) = role::Entity::find().filter(role::Column::Name.eq("admin")).one(&*transaction).await?
         && roles_users::Entity::find_by_id((user_id, role.id)).one(&*transaction).await?.is_none()
     {
@@ -173,7 +176,7 @@ pub async fn ensure_admin(
         roles_users::Entity::insert(link).exec_without_returning(&*transaction).await?;
         let event = Event::new("give_role", "user", user_id, &row.username);
         let event = event.after(serde_json::json!({ "role": role.name }));
-        audit::record(&*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
+        audit::record(ctx, &*transaction, event.because("STUDYGOV_ADMIN_FORCE_UPDATE")).await?;
     }
     transaction.commit().await?;
     Ok(())

@@ -10,6 +10,7 @@ use sea_orm::{
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::entity::{mailing, outbox, roles_users, user};
 use crate::mail::{self, Note, is_address, post};
 
@@ -154,7 +155,13 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Invalid`]; of recipients when there are none.
-    pub async fn send_mailing(&self, by: &User, written: &Written, wanted: &Recipients) -> Result<i32, AccountError> {
+    pub async fn send_mailing(
+        &self,
+        ctx: &Context,
+        by: &User,
+        written: &Written,
+        wanted: &Recipients,
+    ) -> Result<i32, AccountError> {
         written.check()?;
         let people = self.recipients(wanted).await?;
         if people.is_empty() {
@@ -198,7 +205,7 @@ impl Accounts {
         post(&*transaction, &notes, now).await?;
         let event =
             Event::new("send", "mailing", row.id, &row.mail_subject).after(json!({ "recipients": notes.len() }));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         transaction.commit().await?;
         Ok(row.id)
     }
@@ -261,7 +268,7 @@ impl Accounts {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn try_mails_again(&self, of: mail::Of) -> Result<u64, DbErr> {
+    pub async fn try_mails_again(&self, ctx: &Context, of: mail::Of) -> Result<u64, DbErr> {
         let transaction = self.database.begin().await?;
         let count = mail::try_again(&*transaction, of, self.clock.now()).await?;
         if count > 0 {
@@ -272,7 +279,7 @@ impl Accounts {
                 }
                 mail::Of::ToOne | mail::Of::StillTried => Event::of("send", "mailing", "account e-mails"),
             };
-            audit::record(&*transaction, event.after(json!({ "again": count }))).await?;
+            audit::record(ctx, &*transaction, event.after(json!({ "again": count }))).await?;
         }
         transaction.commit().await?;
         Ok(count)

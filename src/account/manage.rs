@@ -10,6 +10,7 @@ use uuid::Uuid;
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database;
 use crate::entity::{role, roles_users, session, user};
 use crate::mail::link;
@@ -46,11 +47,11 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Invalid`], [`AccountError::Exists`] and [`AccountError::UnknownRole`].
-    pub async fn create(&self, new: &NewUser) -> Result<user::Model, AccountError> {
+    pub async fn create(&self, ctx: &Context, new: &NewUser) -> Result<user::Model, AccountError> {
         super::user::check(new)?;
         let hash = self.passwords.hash(&new.password).await?;
         let transaction = self.database.begin().await?;
-        let row = insert(&*transaction, new, (hash, self.is_weak_of(new)), self.clock.now()).await?;
+        let row = insert(ctx, &*transaction, new, (hash, self.is_weak_of(new)), self.clock.now()).await?;
         transaction.commit().await?;
         self.warn_if_weak(&row);
         self.logins.forget_all();
@@ -63,6 +64,7 @@ impl Accounts {
     /// [`AccountError::Unknown`], [`AccountError::Invalid`], [`AccountError::Exists`] and [`AccountError::Changed`].
     pub async fn update(
         &self,
+        ctx: &Context,
         id: i32,
         changes: UserChanges,
         seen: impl FnOnce(&user::Model) -> bool,
@@ -86,7 +88,7 @@ impl Accounts {
         if row.active && changes.active == Some(false) {
             check_other_admin(&*transaction, id).await?;
             // What somebody else may have of it does not come back when the account does.
-            end_access(&*transaction, id, self.clock.now()).await?;
+            end_access(ctx, &*transaction, id, self.clock.now()).await?;
         }
         let username = changes.username.clone().unwrap_or_else(|| row.username.clone());
         let name = changes.name.clone().unwrap_or_else(|| row.name.clone());
@@ -116,7 +118,7 @@ impl Accounts {
             changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
             // Whoever sets it vouches for the account.
             changed.confirmed_at = Set(confirmed_at.or(Some(self.clock.now())));
-            end_access(&*transaction, id, self.clock.now()).await?;
+            end_access(ctx, &*transaction, id, self.clock.now()).await?;
         }
         let row = changed.update(&*transaction).await.map_err(|error| match database::is_duplicate(&error) {
             true => AccountError::Exists,
@@ -131,7 +133,7 @@ impl Accounts {
             after["password"] = json!("changed");
         }
         let event = Event::new("update", "user", id, &row.username).changed(&before, &after);
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         transaction.commit().await?;
         if has_new_password {
             self.warn_if_weak(&row);
@@ -145,7 +147,13 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::LastAdmin`] and [`AccountError::LastScope`].
-    pub async fn set_role(&self, user_id: i32, role_id: i32, has_role: bool) -> Result<(), AccountError> {
+    pub async fn set_role(
+        &self,
+        ctx: &Context,
+        user_id: i32,
+        role_id: i32,
+        has_role: bool,
+    ) -> Result<(), AccountError> {
         let transaction = self.database.begin().await?;
         // With a lock: of two roles that are taken at the same moment each would be the last but one.
         let user = user::Entity::find_by_id(user_id).lock_exclusive().one(&*transaction).await?;
@@ -172,7 +180,7 @@ impl Accounts {
         if let (Some(user), Some(role)) = (user, role) {
             let event = Event::new(if has_role { "give_role" } else { "take_role" }, "user", user_id, &user.username);
             let role = json!({ "role": role.name });
-            audit::record(&*transaction, if has_role { event.after(role) } else { event.before(role) }).await?;
+            audit::record(ctx, &*transaction, if has_role { event.after(role) } else { event.before(role) }).await?;
         }
         transaction.commit().await?;
         self.logins.forget_all();
@@ -193,12 +201,13 @@ impl Accounts {
     /// As [`Self::create`].
     pub async fn insert(
         &self,
+        ctx: &Context,
         connection: &impl ConnectionTrait,
         new: &NewUser,
         hash: String,
         now: chrono::NaiveDateTime,
     ) -> Result<user::Model, AccountError> {
-        insert(connection, new, (hash, self.is_weak_of(new)), now).await
+        insert(ctx, connection, new, (hash, self.is_weak_of(new)), now).await
     }
 
     /// Whether the password of an account is one that is easily guessed; `own` are its user name, name and address.
@@ -253,6 +262,7 @@ pub struct Reset<'a> {
 /// # Errors
 /// When the database cannot be written.
 pub async fn record_reset(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     before: &user::Model,
     after: &user::Model,
@@ -270,7 +280,7 @@ pub async fn record_reset(
         return Ok(());
     }
     let event = Event::new("update", "user", after.id, &after.username).changed(&then, &now);
-    audit::record(connection, event).await
+    audit::record(ctx, connection, event).await
 }
 
 /// Ends all tokens, sessions and links of a user, who has a new password (for fear that somebody has the old one) or is not
@@ -279,6 +289,7 @@ pub async fn record_reset(
 /// # Errors
 /// When the database cannot be written.
 pub async fn end_access(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     user_id: i32,
     now: chrono::NaiveDateTime,
@@ -294,7 +305,7 @@ pub async fn end_access(
     if tokens + sessions > 0 {
         let name = user::Entity::find_by_id(user_id).one(connection).await?.map(|row| row.username);
         let event = Event::new("end_access", "user", user_id, name.unwrap_or_default());
-        audit::record(connection, event.after(json!({ "sessions": sessions, "tokens": tokens }))).await?;
+        audit::record(ctx, connection, event.after(json!({ "sessions": sessions, "tokens": tokens }))).await?;
     }
     link::end_all(connection, user_id, now).await
 }
@@ -342,6 +353,7 @@ async fn check_other_admin(connection: &impl ConnectionTrait, user_id: i32) -> R
 /// # Errors
 /// [`AccountError::UnknownRole`] and [`AccountError::LastScope`].
 pub async fn replace_roles(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     user: &user::Model,
     roles: &[String],
@@ -360,6 +372,6 @@ pub async fn replace_roles(
         .await?;
     let missing = |name: &&String| !held.iter().any(|role| role.name == **name);
     let missing: Vec<String> = roles.iter().filter(missing).cloned().collect();
-    super::user::add_roles(connection, user, &missing, &BTreeSet::new()).await?;
+    super::user::add_roles(ctx, connection, user, &missing, &BTreeSet::new()).await?;
     Ok(held.into_iter().map(|role| role.name).collect())
 }

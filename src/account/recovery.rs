@@ -8,6 +8,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::entity::user;
 use crate::mail::link::Purpose;
 use crate::mail::{Note, post};
@@ -47,7 +48,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Unknown`]; [`AccountError::Changed`] when the account is not open, or has no address.
-    pub async fn send_recovery_to(&self, id: i32, by: &str) -> Result<(), AccountError> {
+    pub async fn send_recovery_to(&self, ctx: &Context, id: i32, by: &str) -> Result<(), AccountError> {
         let row = user::Entity::find_by_id(id).one(self.database.reader()).await?.ok_or(AccountError::Unknown)?;
         if !may_recover(&row) {
             return Err(AccountError::Changed);
@@ -56,7 +57,7 @@ impl Accounts {
         let context = json!({ "name": row.name, "username": row.username, "by": by });
         self.tell(&*transaction, "reset", &row, context).await?;
         let event = Event::new("send", "user", id, &row.username).after(json!({ "mail": "password reset link" }));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -64,7 +65,13 @@ impl Accounts {
     ///
     /// # Errors
     /// [`FormError::Link`], [`FormError::Problems`] by field; the link is good for another try then.
-    pub async fn set_by_link(&self, secret: &str, purpose: Purpose, chosen: &Chosen) -> Result<user::Model, FormError> {
+    pub async fn set_by_link(
+        &self,
+        ctx: &Context,
+        secret: &str,
+        purpose: Purpose,
+        chosen: &Chosen,
+    ) -> Result<user::Model, FormError> {
         let owner = self.link_owner(secret, purpose).await?.ok_or(FormError::Link)?;
         let problems = self.check_chosen(chosen, &[&owner.username, &owner.name, &owner.email]);
         if !problems.is_empty() {
@@ -74,12 +81,12 @@ impl Accounts {
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
         let row = redeem(&*transaction, owner.id, secret, purpose, now).await?;
-        audit::identified(row.id, &row.username, None).map_err(AccountError::from)?;
-        let row = self.replace_password(&*transaction, row, hash).await?;
+        let ctx = &ctx.in_name_of(row.id, &row.username);
+        let row = self.replace_password(ctx, &*transaction, row, hash).await?;
         let is_first = row.confirmed_at.is_none();
         if is_first {
             let event = Event::new("confirm", "user", row.id, &row.username).after(json!({ "email": row.email }));
-            audit::record(&*transaction, event).await?;
+            audit::record(ctx, &*transaction, event).await?;
         }
         let mut changed = row.clone().into_active_model();
         // Who has the link has the mailbox.
@@ -128,6 +135,7 @@ impl Accounts {
     /// [`FormError::Problems`] by field, [`LoginError::TooMany`] after many wrong ones.
     pub async fn change_password(
         &self,
+        ctx: &Context,
         user: &User,
         current: &str,
         chosen: &Chosen,
@@ -143,7 +151,7 @@ impl Accounts {
         let locked = user::Entity::find_by_id(user.id).lock_exclusive().one(&*transaction).await?;
         // Another change was first: what was typed is not the password any more.
         let locked = locked.filter(|locked| locked.password == row.password).ok_or(AccountError::Changed)?;
-        let row = self.replace_password(&*transaction, locked, hash).await?;
+        let row = self.replace_password(ctx, &*transaction, locked, hash).await?;
         self.tell_of_change(&*transaction, &row).await?;
         transaction.commit().await?;
         self.logins.forget_all();
@@ -152,6 +160,7 @@ impl Accounts {
 
     async fn replace_password(
         &self,
+        ctx: &Context,
         connection: &impl ConnectionTrait,
         row: user::Model,
         hash: String,
@@ -164,9 +173,9 @@ impl Accounts {
         changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
         changed.update_datetime = Set(Some(now));
         let row = changed.update(connection).await?;
-        end_access(connection, id, now).await?;
+        end_access(ctx, connection, id, now).await?;
         let event = Event::new("update", "user", id, &row.username).after(json!({ "password": "changed" }));
-        audit::record(connection, event).await?;
+        audit::record(ctx, connection, event).await?;
         Ok(row)
     }
 

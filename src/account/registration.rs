@@ -12,6 +12,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoA
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::folded;
 use crate::entity::{role, user};
 use crate::mail::link::{self, Purpose};
@@ -79,9 +80,8 @@ async fn evenly<T>(work: impl Future<Output = T>) -> T {
 /// Does `work` beside, and answers when [`ANSWERED_AFTER`] is over whether it is done or not: who asks for a mail learns
 /// nothing of it, not even how long it takes.
 pub(super) async fn apart(work: impl Future<Output = Result<(), sea_orm::DbErr>> + Send + 'static) {
-    let who = audit::Who::now();
     tokio::spawn(async move {
-        if let Err(error) = audit::acting(who, work).await {
+        if let Err(error) = work.await {
             tracing::error!(%error, "creating a requested e-mail failed");
         }
     });
@@ -112,6 +112,7 @@ impl Accounts {
     /// [`FormError::Problems`] by field, [`LoginError::TooMany`].
     pub async fn register(
         &self,
+        ctx: &Context,
         form: &Registration,
         chosen: &Chosen,
         address: Option<IpAddr>,
@@ -145,11 +146,12 @@ impl Accounts {
             return Err(FormError::Problems(problems));
         }
         self.limits.ask(&form.email, address)?;
-        evenly(self.register_now(form, chosen, address)).await
+        evenly(self.register_now(ctx, form, chosen, address)).await
     }
 
     async fn register_now(
         &self,
+        ctx: &Context,
         form: &Registration,
         chosen: &Chosen,
         address: Option<IpAddr>,
@@ -169,7 +171,7 @@ impl Accounts {
             cohorts: BTreeSet::new(),
         };
         let made = match check_unique(&*transaction, None, &new.username, &new.email).await {
-            Ok(()) => insert(&*transaction, &new, (hash, false), now).await,
+            Ok(()) => insert(ctx, &*transaction, &new, (hash, false), now).await,
             Err(error) => Err(error),
         };
         match made {
@@ -186,7 +188,7 @@ impl Accounts {
             }
             Err(AccountError::Exists) => {
                 drop(transaction);
-                match self.correct_address(form, chosen, address).await? {
+                match self.correct_address(ctx, form, chosen, address).await? {
                     true => Ok(()),
                     false => self.tell_owner(form).await,
                 }
@@ -258,6 +260,7 @@ impl Accounts {
     /// [`FormError::Link`], [`FormError::Problems`] with the field `password`, [`LoginError::TooMany`].
     pub async fn confirm(
         &self,
+        ctx: &Context,
         secret: &str,
         password: &str,
         address: Option<IpAddr>,
@@ -275,8 +278,7 @@ impl Accounts {
         let row = redeem(&*transaction, owner.id, secret, Purpose::Confirm, now).await?;
         let row = set_confirmed(&*transaction, &row, Some(now)).await?;
         let event = Event::new("confirm", "user", row.id, &row.username).after(json!({ "email": row.email }));
-        audit::identified(row.id, &row.username, None).map_err(AccountError::from)?;
-        audit::record(&*transaction, event).await?;
+        audit::record(&ctx.in_name_of(row.id, &row.username), &*transaction, event).await?;
         if !row.active {
             tell_administrators(&*transaction, &row, now).await?;
         }
@@ -291,6 +293,7 @@ impl Accounts {
     /// As [`Accounts::create`].
     pub async fn invite(
         &self,
+        ctx: &Context,
         form: &Registration,
         roles: Vec<String>,
         cohorts: BTreeSet<i32>,
@@ -313,12 +316,12 @@ impl Accounts {
         super::user::check(&new)?;
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
-        let row = insert(&*transaction, &new, (new.password.clone(), false), now).await?;
+        let row = insert(ctx, &*transaction, &new, (new.password.clone(), false), now).await?;
         let row = set_confirmed(&*transaction, &row, None).await?;
         let context = json!({ "name": row.name, "username": row.username, "by": by });
         post(&*transaction, &[Note::to_user("invite", &row, context)], now).await?;
         let event = Event::new("invite", "user", row.id, &row.username).after(json!({ "email": row.email }));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         transaction.commit().await?;
         Ok(row)
     }
@@ -327,14 +330,14 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Unknown`] when there is nobody with this id who was invited and has not come yet.
-    pub async fn invite_again(&self, id: i32, by: &str) -> Result<(), AccountError> {
+    pub async fn invite_again(&self, ctx: &Context, id: i32, by: &str) -> Result<(), AccountError> {
         let row = user::Entity::find_by_id(id).one(self.database.reader()).await?;
         let row = row.filter(is_invited).ok_or(AccountError::Unknown)?;
         let context = json!({ "name": row.name, "username": row.username, "by": by });
         let transaction = self.database.begin().await?;
         post(&*transaction, &[Note::to_user("invite", &row, context)], self.clock.now()).await?;
         let event = Event::new("invite", "user", id, &row.username).after(json!({ "email": row.email }));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         transaction.commit().await?;
         Ok(())
     }

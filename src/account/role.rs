@@ -7,6 +7,7 @@ use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel};
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database;
 use crate::entity::role;
 
@@ -79,7 +80,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Invalid`]; of a name that another role has too.
-    pub async fn create_role(&self, form: &RoleForm) -> Result<role::Model, AccountError> {
+    pub async fn create_role(&self, ctx: &Context, form: &RoleForm) -> Result<role::Model, AccountError> {
         form.check()?;
         form.check_name("")?;
         let row = role::ActiveModel {
@@ -92,7 +93,7 @@ impl Accounts {
         };
         let transaction = self.database.begin().await?;
         let row = row.insert(&*transaction).await.map_err(taken)?;
-        audit::record(&*transaction, Event::new("create", "role", row.id, &row.name).after(shown(&row))).await?;
+        audit::record(ctx, &*transaction, Event::new("create", "role", row.id, &row.name).after(shown(&row))).await?;
         transaction.commit().await?;
         Ok(row)
     }
@@ -101,7 +102,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Unknown`], [`AccountError::Invalid`].
-    pub async fn update_role(&self, id: i32, form: &RoleForm) -> Result<role::Model, AccountError> {
+    pub async fn update_role(&self, ctx: &Context, id: i32, form: &RoleForm) -> Result<role::Model, AccountError> {
         form.check()?;
         let transaction = self.database.begin().await?;
         let row = role::Entity::find_by_id(id).one(&*transaction).await?.ok_or(AccountError::Unknown)?;
@@ -118,7 +119,7 @@ impl Accounts {
         }
         let row = changed.update(&*transaction).await.map_err(taken)?;
         let event = Event::new("update", "role", id, &row.name).changed(&before, &shown(&row));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         transaction.commit().await?;
         self.logins.forget_all();
         Ok(row)

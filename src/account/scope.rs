@@ -13,7 +13,8 @@ use sea_orm::sea_query::ExprTrait;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::json;
 
-use crate::audit::{self, Cohorts, Event, NobodyActs};
+use crate::audit::{self, Event};
+use crate::context::{Cohorts, Context};
 use crate::entity::{cohort, role, role_scope, roles_users, user};
 
 use super::{AccountError, Accounts, Permission, User};
@@ -82,20 +83,16 @@ impl User {
         person
     }
 
-    /// From here on this person acts, and sees what is there for it.
-    ///
-    /// # Errors
-    /// [`NobodyActs`] outside of [`audit::acting`].
-    pub fn acts(&self) -> Result<(), NobodyActs> {
-        audit::identified(self.id, &self.username, self.cohorts())
+    /// The same request, authenticated as this user.
+    #[must_use = "the context itself does not change"]
+    pub fn authenticate(&self, ctx: &Context) -> Context {
+        ctx.authenticated(self.id, &self.username, self.cohorts())
     }
 
-    /// From here on this person does something that needs this permission, and sees only where it holds.
-    ///
-    /// # Errors
-    /// [`NobodyActs`] outside of [`audit::acting`].
-    pub fn acts_with(&self, permission: Permission) -> Result<(), NobodyActs> {
-        audit::narrowed(self.cohorts_to(permission), permission.name())
+    /// The same request with the cohorts only in which this permission holds.
+    #[must_use = "the context itself does not change"]
+    pub fn narrow(&self, ctx: &Context, permission: Permission) -> Context {
+        ctx.narrowed(self.cohorts_to(permission), permission.name())
     }
 }
 
@@ -154,14 +151,20 @@ impl Accounts {
     /// # Errors
     /// [`AccountError::Unknown`] user, [`AccountError::UnknownRole`]; [`AccountError::Invalid`] when there is no such cohort,
     /// and for `admin`, which is for everything.
-    pub async fn give_role_for(&self, user_id: i32, role_id: i32, cohorts: &BTreeSet<i32>) -> Result<(), AccountError> {
+    pub async fn give_role_for(
+        &self,
+        ctx: &Context,
+        user_id: i32,
+        role_id: i32,
+        cohorts: &BTreeSet<i32>,
+    ) -> Result<(), AccountError> {
         let transaction = self.database.begin().await?;
         // With a lock: two changes at the same moment would leave a mixture.
         let user = user::Entity::find_by_id(user_id).lock_exclusive().one(&*transaction).await?;
         let user = user.ok_or(AccountError::Unknown)?;
         let role = role::Entity::find_by_id(role_id).one(&*transaction).await?;
         let role = role.ok_or_else(|| AccountError::UnknownRole(role_id.to_string()))?;
-        give_for(&*transaction, &user, &role, cohorts).await?;
+        give_for(ctx, &*transaction, &user, &role, cohorts).await?;
         transaction.commit().await?;
         self.forget_logins();
         Ok(())
@@ -171,6 +174,7 @@ impl Accounts {
 /// Gives a role for these cohorts only, or, when there are none, for the whole study. A helper: the caller owns the
 /// transaction.
 pub(super) async fn give_for(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     user: &user::Model,
     role: &role::Model,
@@ -210,7 +214,7 @@ pub(super) async fn give_for(
     if !cohorts.is_empty() {
         role_scope::Entity::insert_many(cohorts.iter().map(row)).exec_without_returning(connection).await?;
     }
-    Ok(audit::record(connection, event).await?)
+    Ok(audit::record(ctx, connection, event).await?)
 }
 
 #[cfg(test)]

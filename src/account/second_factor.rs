@@ -21,6 +21,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::is_unwritable;
 use crate::entity::{recovery_code, user};
 
@@ -83,6 +84,7 @@ impl Accounts {
     /// [`FormError::Problems`] with the field `code`, [`LoginError::TooMany`].
     pub async fn confirm_second_factor(
         &self,
+        ctx: &Context,
         id: i32,
         code: &str,
         address: Option<IpAddr>,
@@ -113,7 +115,7 @@ impl Accounts {
         changed.second_factor_at = Set(Some(now));
         let row = changed.update(&*transaction).await?;
         let event = Event::new("update", "user", id, &row.username).after(json!({ "second_factor": true }));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         self.tell_of_factor(&*transaction, &row, true, None).await?;
         transaction.commit().await?;
         self.logins.forget_all();
@@ -124,14 +126,20 @@ impl Accounts {
     ///
     /// # Errors
     /// [`LoginError::TooMany`] after many wrong ones.
-    pub async fn check_code(&self, id: i32, code: &str, address: Option<IpAddr>) -> Result<bool, LoginError> {
+    pub async fn check_code(
+        &self,
+        ctx: &Context,
+        id: i32,
+        code: &str,
+        address: Option<IpAddr>,
+    ) -> Result<bool, LoginError> {
         let row = self.row(id).await?;
         let causes = self.logins.tries.causes(&format!("code of {}", row.username), address);
         self.logins.tries.try_one(&causes)?;
         self.limits.try_code(id)?;
         let plain: String = code.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_lowercase();
         let is_right = self.use_app_code(&row, &plain).await?
-            || self.use_recovery_code(&row, &plain).await.map_err(AccountError::from)?;
+            || self.use_recovery_code(ctx, &row, &plain).await.map_err(AccountError::from)?;
         if is_right {
             self.logins.tries.take_back(&causes);
         } else if self.limits.is_alarming(id) {
@@ -158,12 +166,12 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Unknown`].
-    pub async fn new_recovery_codes(&self, id: i32) -> Result<Vec<String>, AccountError> {
+    pub async fn new_recovery_codes(&self, ctx: &Context, id: i32) -> Result<Vec<String>, AccountError> {
         let row = self.row(id).await?;
         let transaction = self.database.begin().await?;
         let codes = self.replace_codes(&*transaction, id).await?;
         let event = Event::new("update", "user", id, &row.username).after(json!({ "recovery_codes": "new" }));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         transaction.commit().await?;
         Ok(codes)
     }
@@ -173,7 +181,7 @@ impl Accounts {
     ///
     /// # Errors
     /// [`AccountError::Unknown`].
-    pub async fn end_second_factor(&self, id: i32, by: Option<&str>) -> Result<(), AccountError> {
+    pub async fn end_second_factor(&self, ctx: &Context, id: i32, by: Option<&str>) -> Result<(), AccountError> {
         let row = self.row(id).await?;
         if row.second_factor_at.is_none() {
             return Ok(());
@@ -185,7 +193,7 @@ impl Accounts {
         changed.tf_totp_secret = Set(None);
         let row = changed.update(&*transaction).await?;
         let event = Event::new("update", "user", id, &row.username).after(json!({ "second_factor": false }));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         self.tell_of_factor(&*transaction, &row, false, by).await?;
         transaction.commit().await?;
         self.logins.forget_all();
@@ -260,7 +268,7 @@ impl Accounts {
         Ok(used.rows_affected == 1)
     }
 
-    async fn use_recovery_code(&self, row: &user::Model, code: &str) -> Result<bool, DbErr> {
+    async fn use_recovery_code(&self, ctx: &Context, row: &user::Model, code: &str) -> Result<bool, DbErr> {
         let transaction = self.database.begin().await?;
         let used = recovery_code::Entity::update_many()
             .col_expr(recovery_code::Column::UsedAt, Expr::value(self.clock.now()))
@@ -270,10 +278,9 @@ impl Accounts {
             .exec(&*transaction)
             .await?;
         if used.rows_affected == 1 {
-            // At the login nobody is known yet.
-            audit::identified(row.id, &row.username, None).map_err(|error| DbErr::Custom(error.to_string()))?;
             let event = Event::new("update", "user", row.id, &row.username).after(json!({ "recovery_code": "used" }));
-            audit::record(&*transaction, event).await?;
+            // During a login the request is not authenticated yet.
+            audit::record(&ctx.in_name_of(row.id, &row.username), &*transaction, event).await?;
         }
         transaction.commit().await?;
         Ok(used.rows_affected == 1)

@@ -6,6 +6,7 @@ use serde_json::json;
 use tracing::warn;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::is_unwritable;
 use crate::entity::session::{Column, Entity};
 use crate::entity::user;
@@ -35,12 +36,13 @@ impl Accounts {
     /// When the database fails, except that it cannot be written at present.
     pub async fn record_login(
         &self,
+        ctx: &Context,
         user: &User,
         address: Option<String>,
         is_remembered: bool,
     ) -> Result<(), AccountError> {
-        user.acts()?;
-        match self.write_login(user, address.clone(), is_remembered).await {
+        let ctx = &user.authenticate(ctx);
+        match self.write_login(ctx, user, address.clone(), is_remembered).await {
             // Reading goes on while nothing can be written; the log has what the audit trail lacks.
             Err(AccountError::Database(error)) if is_unwritable(&error) => {
                 warn!(user = %user.username, ?address, %error, "recording a login in the audit log failed");
@@ -50,7 +52,13 @@ impl Accounts {
         }
     }
 
-    async fn write_login(&self, user: &User, address: Option<String>, is_remembered: bool) -> Result<(), AccountError> {
+    async fn write_login(
+        &self,
+        ctx: &Context,
+        user: &User,
+        address: Option<String>,
+        is_remembered: bool,
+    ) -> Result<(), AccountError> {
         let after = json!({ "second_factor": user.has_second_factor, "remembered": is_remembered });
         let transaction = self.database.begin().await?;
         if user.has_second_factor {
@@ -59,7 +67,7 @@ impl Accounts {
             statement.filter(user::Column::Id.eq(row.id)).exec(&*transaction).await?;
         }
         let event = Event::new("log_in", "user", user.id, &user.username).after(after);
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -67,9 +75,9 @@ impl Accounts {
     ///
     /// # Errors
     /// As [`Self::record_login`].
-    pub async fn record_logout(&self, user: &User) -> Result<(), AccountError> {
-        user.acts()?;
-        match self.write_logout(user).await {
+    pub async fn record_logout(&self, ctx: &Context, user: &User) -> Result<(), AccountError> {
+        let ctx = &user.authenticate(ctx);
+        match self.write_logout(ctx, user).await {
             Err(error) if is_unwritable(&error) => {
                 warn!(user = %user.username, %error, "recording a logout in the audit log failed");
                 Ok(())
@@ -78,9 +86,9 @@ impl Accounts {
         }
     }
 
-    async fn write_logout(&self, user: &User) -> Result<(), DbErr> {
+    async fn write_logout(&self, ctx: &Context, user: &User) -> Result<(), DbErr> {
         let transaction = self.database.begin().await?;
-        audit::record(&*transaction, Event::new("log_out", "user", user.id, &user.username)).await?;
+        audit::record(ctx, &*transaction, Event::new("log_out", "user", user.id, &user.username)).await?;
         transaction.commit().await
     }
 
@@ -109,6 +117,7 @@ impl Accounts {
     /// When the database cannot be written.
     pub async fn end_sessions(
         &self,
+        ctx: &Context,
         user_id: i32,
         username: &str,
         one: Option<&str>,
@@ -125,7 +134,7 @@ impl Accounts {
         let count = ended.exec(&*transaction).await?.rows_affected;
         if count > 0 {
             let event = Event::new("end_sessions", "user", user_id, username).after(json!({ "ended": count }));
-            audit::record(&*transaction, event).await?;
+            audit::record(ctx, &*transaction, event).await?;
         }
         transaction.commit().await?;
         Ok(count)

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use tracing::debug;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::is_unwritable;
 use crate::entity::api_token::{ActiveModel, Column, Entity, Model};
 
@@ -64,7 +65,7 @@ impl Accounts {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn create_token(&self, user_id: i32, new: &NewToken) -> Result<(Token, String), DbErr> {
+    pub async fn create_token(&self, ctx: &Context, user_id: i32, new: &NewToken) -> Result<(Token, String), DbErr> {
         let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
         let names = |all: &BTreeSet<Permission>| all.iter().map(|one| one.name()).collect::<Vec<_>>().join(",");
         let row = ActiveModel {
@@ -81,7 +82,7 @@ impl Accounts {
         let transaction = self.database.begin().await?;
         let row = row.insert(&*transaction).await?;
         let after = json!({ "user": user_id, "permissions": row.permissions, "expires_at": row.expires_at });
-        audit::record(&*transaction, Event::new("create", "token", row.id, &row.label).after(after)).await?;
+        audit::record(ctx, &*transaction, Event::new("create", "token", row.id, &row.label).after(after)).await?;
         transaction.commit().await?;
         Ok((token(row), secret))
     }
@@ -99,7 +100,7 @@ impl Accounts {
     ///
     /// # Errors
     /// When the database cannot be written.
-    pub async fn revoke_token(&self, user_id: i32, id: i32) -> Result<Option<Token>, DbErr> {
+    pub async fn revoke_token(&self, ctx: &Context, user_id: i32, id: i32) -> Result<Option<Token>, DbErr> {
         let transaction = self.database.begin().await?;
         let revoked = Entity::update_many()
             .col_expr(Column::RevokedAt, Expr::value(self.clock.now()))
@@ -111,7 +112,7 @@ impl Accounts {
         let row = Entity::find_by_id(id).filter(Column::UserId.eq(user_id)).one(&*transaction).await?;
         if let Some(row) = row.as_ref().filter(|_| revoked.rows_affected > 0) {
             let event = Event::new("revoke", "token", id, &row.label).before(json!({ "user": user_id }));
-            audit::record(&*transaction, event).await?;
+            audit::record(ctx, &*transaction, event).await?;
         }
         transaction.commit().await?;
         Ok(row.map(token))

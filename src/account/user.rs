@@ -9,6 +9,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbErr, 
 use uuid::Uuid;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::{self, folded};
 use crate::entity::{role, roles_users, user};
 use crate::study::label::is_invisible;
@@ -114,8 +115,6 @@ pub enum AccountError {
     NotWithToken,
     #[error("unknown role '{0}'")]
     UnknownRole(String),
-    #[error(transparent)]
-    NobodyActs(#[from] audit::NobodyActs),
     #[error(transparent)]
     Password(#[from] PasswordError),
     #[error(transparent)]
@@ -233,6 +232,7 @@ pub(super) fn is_weak(password: &str, username: &str, name: &str, email: &str, l
 
 /// Makes an account; a `hash` comes with whether its password is easily guessed.
 pub(super) async fn insert(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     new: &NewUser,
     (hash, is_weak): (String, bool),
@@ -269,15 +269,16 @@ pub(super) async fn insert(
         let problem = "requires a role: without a role, an account cannot be limited to cohorts".to_owned();
         return Err(AccountError::Invalid { field: "cohorts", problem });
     }
-    add_roles(connection, &user, &new.roles, &new.cohorts).await?;
+    add_roles(ctx, connection, &user, &new.roles, &new.cohorts).await?;
     let mut after = super::manage::shown(&user);
     after["roles"] = serde_json::json!(new.roles);
-    audit::record(connection, Event::new("create", "user", user.id, &user.username).after(after)).await?;
+    audit::record(ctx, connection, Event::new("create", "user", user.id, &user.username).after(after)).await?;
     Ok(user)
 }
 
 /// Gives roles to a user who has none of them, for certain cohorts only or, when there are none, for the whole study.
 pub(super) async fn add_roles(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     user: &user::Model,
     roles: &[String],
@@ -289,7 +290,7 @@ pub(super) async fn add_roles(
         // For MariaDB 'admin ' is 'admin', and for who has checked what somebody may give it is not.
         let role = role.filter(|role| role.name == *name).ok_or_else(|| AccountError::UnknownRole(name.clone()))?;
         if !cohorts.is_empty() {
-            give_for(connection, user, &role, cohorts).await?;
+            give_for(ctx, connection, user, &role, cohorts).await?;
             continue;
         }
         // The event about the account names them.

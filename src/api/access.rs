@@ -12,8 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::account::{Permission, User};
 use crate::app::App;
-use crate::engine::Actor;
-use crate::entity::kind::Origin;
+use crate::context::Context;
 use crate::http::{Address, AuthSession, HttpError, Meter, Needs, WHOLE_STUDY};
 
 /// How somebody showed who it is.
@@ -30,63 +29,76 @@ pub(super) enum By {
 pub(super) struct Caller {
     pub user: User,
     pub by: By,
+    /// The context of the request, in the user's name.
+    pub ctx: Context,
 }
 
 impl Caller {
-    /// The same as the engine wants it.
-    pub(super) fn actor(&self) -> Actor {
-        Actor { user_id: Some(self.user.id), name: self.user.username.clone(), origin: Origin::Api }
+    fn new(user: User, by: By, ctx: &Context) -> Self {
+        let ctx = user.authenticate(ctx);
+        Self { user, by, ctx }
     }
 
-    /// From here on only the cohorts are there in which a role permits it.
+    /// The same caller, who sees only the cohorts in which a role permits it.
     ///
     /// # Errors
     /// [`HttpError::Forbidden`] when none of the roles permits it.
-    pub(super) fn check(&self, permission: Permission) -> Result<(), HttpError> {
+    pub(super) fn with(mut self, permission: Permission) -> Result<Self, HttpError> {
         if !self.user.may(permission) {
             return Err(HttpError::Forbidden(permission.name()));
         }
-        Ok(self.user.acts_with(permission)?)
+        self.ctx = self.user.narrow(&self.ctx, permission);
+        Ok(self)
     }
 }
 
-/// Somebody who is known, or nobody. A wrong login is an error all the same.
-pub(super) struct MaybeCaller(pub Option<Caller>);
+/// A known caller, or one without a login. A wrong login is an error anyway.
+pub(super) struct MaybeCaller {
+    pub caller: Option<Caller>,
+    /// The context of the request, in the name of the caller if that is known.
+    pub ctx: Context,
+}
+
+impl MaybeCaller {
+    fn known(caller: Caller) -> Self {
+        Self { ctx: caller.ctx.clone(), caller: Some(caller) }
+    }
+}
 
 impl FromRequestParts<App> for MaybeCaller {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         if let Some(caller) = parts.extensions.get::<Caller>() {
-            return Ok(Self(Some(caller.clone())));
+            return Ok(Self::known(caller.clone()));
         }
+        let ctx = Context::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
         let Some(given) = parts.headers.get(AUTHORIZATION).cloned() else {
             let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
             // Somebody who lacks the second factor that a role asks for does nothing before there is one.
             let known = session.user.filter(|user| !user.must_enrol);
-            if let Some(user) = &known {
-                user.acts().map_err(|error| HttpError::from(error).into_response())?;
-            }
-            return Ok(Self(known.map(|user| Caller { user, by: By::Session })));
+            return Ok(match known {
+                Some(user) => Self::known(Caller::new(user, By::Session, &ctx)),
+                None => Self { caller: None, ctx },
+            });
         };
         let found = match scheme(&given) {
-            Some(("basic", encoded)) => basic(parts, app, encoded).await.map_err(|error| refused(app, error))?,
+            Some(("basic", encoded)) => basic(parts, app, encoded, &ctx).await.map_err(|error| refused(app, error))?,
             Some(("bearer", secret)) => {
                 let found =
                     app.accounts.bearer(secret).await.map_err(|error| HttpError::from(error).into_response())?;
-                found.map(|(user, id)| Caller { user, by: By::Token(id) })
+                found.map(|(user, id)| Caller::new(user, By::Token(id), &ctx))
             }
             _ => None,
         };
         match found {
             Some(caller) => {
-                caller.user.acts().map_err(|error| HttpError::from(error).into_response())?;
                 // So that a layer and the handler ask once.
                 parts.extensions.insert(caller.clone());
                 if let Some(meter) = parts.extensions.get::<Meter>() {
                     meter.know();
                 }
-                Ok(Self(Some(caller)))
+                Ok(Self::known(caller))
             }
             None => Err(unauthenticated(app)),
         }
@@ -99,13 +111,13 @@ fn scheme(value: &HeaderValue) -> Option<(&'static str, &str)> {
     Some((known, rest.trim()))
 }
 
-async fn basic(parts: &mut Parts, app: &App, encoded: &str) -> Result<Option<Caller>, HttpError> {
+async fn basic(parts: &mut Parts, app: &App, encoded: &str, ctx: &Context) -> Result<Option<Caller>, HttpError> {
     let Ok(bytes) = STANDARD.decode(encoded) else { return Ok(None) };
     let decoded = text_of(bytes);
     let Some((login, password)) = decoded.split_once(':') else { return Ok(None) };
     let Ok(Address(address)) = Address::from_request_parts(parts, app).await;
     let user = app.accounts.verify(login, password, address).await?;
-    Ok(user.map(|user| Caller { user, by: By::Password }))
+    Ok(user.map(|user| Caller::new(user, By::Password, ctx)))
 }
 
 /// A login in UTF-8, or in Latin-1, as Python's requests and curl on old systems send it.
@@ -138,7 +150,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
-        let MaybeCaller(caller) = MaybeCaller::from_request_parts(parts, app).await?;
+        let MaybeCaller { caller, .. } = MaybeCaller::from_request_parts(parts, app).await?;
         caller.ok_or_else(|| unauthenticated(app))
     }
 }
@@ -169,13 +181,14 @@ impl<N: Needs> FromRequestParts<App> for May<N> {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         let caller = Caller::from_request_parts(parts, app).await?;
-        caller.check(N::PERMISSION).map_err(IntoResponse::into_response)?;
+        let caller = caller.with(N::PERMISSION).map_err(IntoResponse::into_response)?;
         Ok(Self { caller, needs: PhantomData })
     }
 }
 
 /// The same, and it is about the whole study: who has the permission for certain cohorts only may not.
 pub(super) struct Everywhere<N> {
+    pub caller: Caller,
     needs: PhantomData<N>,
 }
 
@@ -185,7 +198,7 @@ impl<N: Needs> FromRequestParts<App> for Everywhere<N> {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         let may = May::<N>::from_request_parts(parts, app).await?;
         match may.caller.user.cohorts() {
-            None => Ok(Self { needs: PhantomData }),
+            None => Ok(Self { caller: may.caller, needs: PhantomData }),
             Some(_) => Err(HttpError::NotYours(WHOLE_STUDY.to_owned()).into_response()),
         }
     }

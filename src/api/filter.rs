@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 
+use crate::context::Context;
 use crate::http::HttpError;
 use crate::study::Reference;
 use crate::study::listing::{Cursor, ExperimentOrder, ExperimentQuery, Window};
@@ -129,20 +130,24 @@ impl AskedExperiments {
     ///
     /// # Errors
     /// 404 for nothing, 409 for several.
-    pub(super) async fn find(self, connection: &impl ConnectionTrait) -> Result<ExperimentQuery, HttpError> {
+    pub(super) async fn find(
+        self,
+        ctx: &Context,
+        connection: &impl ConnectionTrait,
+    ) -> Result<ExperimentQuery, HttpError> {
         let mut query = self.query;
         if let Some(text) = self.cohort {
-            query.cohort = Some(lookup::cohort(connection, &Reference::label_first(&text)).await?.id);
+            query.cohort = Some(lookup::cohort(ctx, connection, &Reference::label_first(&text)).await?.id);
         }
         if let Some(text) = self.subject {
             // A number is an id that may be nothing's: an empty list, as the existing product answers.
             query.subject = match Reference::parse(&text) {
                 Reference::Id(id) | Reference::Either(id, _) => Some(id),
-                reference => Some(lookup::subject(connection, &reference).await?.id),
+                reference => Some(lookup::subject(ctx, connection, &reference).await?.id),
             };
         }
         if let Some(text) = self.workflow {
-            query.workflow = Some(lookup::workflow(connection, &Reference::label_first(&text)).await?.id);
+            query.workflow = Some(lookup::workflow(ctx, connection, &Reference::label_first(&text)).await?.id);
         }
         if let Some(text) = self.state {
             query.states = Some(lookup::states(connection, &Reference::parse(&text)).await?);

@@ -8,10 +8,10 @@ use utoipa::ToSchema;
 
 use crate::account::Permission;
 use crate::app::App;
-use crate::audit::{self, everywhere};
 use crate::callback::FUNCTIONS;
+use crate::context::Context;
 use crate::database::WriteTransaction;
-use crate::engine::{Actor, Annotation, EngineError, Intervention, Report, TimeoutCounts};
+use crate::engine::{Annotation, EngineError, Intervention, Report, TimeoutCounts};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use crate::entity::{action, callback, callback_execution};
 use crate::http::HttpError;
@@ -40,6 +40,7 @@ pub(super) struct ActionBody {
 }
 
 pub(super) async fn update_action(
+    ctx: &Context,
     app: &App,
     id: i32,
     body: ActionBody,
@@ -53,7 +54,7 @@ pub(super) async fn update_action(
         end_time: problems.optional("end_time", body.end_time).map(Some),
     };
     problems.check()?;
-    app.engine.annotate_action(id, annotation, seen).await.map_err(|error| match error {
+    app.engine.annotate_action(ctx, id, annotation, seen).await.map_err(|error| match error {
         EngineError::MovedOn if is_guarded => HttpError::Precondition,
         error => error.into(),
     })
@@ -117,6 +118,7 @@ pub(super) struct CallbackBody {
 }
 
 pub(super) async fn update_callback(
+    ctx: &Context,
     app: &App,
     id: i32,
     body: CallbackBody,
@@ -134,7 +136,7 @@ pub(super) async fn update_callback(
         condition: problems.change("condition", body.condition),
     };
     problems.check()?;
-    amend_callback(app.engine.database(), id, changes, &FUNCTIONS, seen).await.map_err(|error| match error {
+    amend_callback(ctx, app.engine.database(), id, changes, &FUNCTIONS, seen).await.map_err(|error| match error {
         AmendError::NotFound(id) => HttpError::NotFound(format!("callback {id}")),
         AmendError::Invalid { field, problem } => invalid(field, problem),
         AmendError::Duplicate(_) => HttpError::Conflict(error.to_string()),
@@ -229,47 +231,49 @@ pub(super) fn word<T: serde::de::DeserializeOwned>(
     }
 }
 
-/// Somebody who may see and report on an execution: with the permission, or with the secret of one of its attempts.
-pub(super) enum Reporter {
-    Person(Box<Caller>),
-    /// The attempt that the secret is of.
-    Worker(i32),
+/// A caller who may see and report on an execution: with the permission, or with the secret of one of its attempts.
+pub(super) struct Reporter {
+    /// The attempt that the secret is of; none for a user.
+    pub attempt: Option<i32>,
+    pub ctx: Context,
 }
 
 pub(super) fn forbidden() -> HttpError {
     HttpError::NotYours("Cannot access specified callback_execution".to_owned())
 }
 
-/// Who may see an execution sees it. Without a login an execution that is not there looks like one that is not to be seen.
+/// The execution, for a caller who may see it. Without a login an execution that does not exist looks like one that may not be
+/// seen.
 pub(super) async fn open_execution(
     app: &App,
     connection: &impl ConnectionTrait,
     id: i32,
-    MaybeCaller(caller): MaybeCaller,
+    MaybeCaller { caller, ctx }: MaybeCaller,
     secret: Option<String>,
 ) -> Result<(callback_execution::Model, Reporter), HttpError> {
     let mut refused = forbidden();
-    if let Some(caller) = caller.filter(|caller| caller.check(Permission::ActionUpdate).is_ok()) {
-        match by_id::<callback_execution::Entity>(connection, "callback execution", id).await {
-            Ok(row) => return Ok((row, Reporter::Person(Box::new(caller)))),
+    if let Some(Ok(Caller { ctx, .. })) = caller.map(|caller| caller.with(Permission::ActionUpdate)) {
+        match by_id::<callback_execution::Entity>(&ctx, connection, "callback execution", id).await {
+            Ok(row) => return Ok((row, Reporter { attempt: None, ctx })),
             Err(error) => refused = error,
         }
     }
     let Some(secret) = secret else { return Err(refused) };
-    let Some((row, attempt)) = attempt_of(app, connection, id, &secret).await? else { return Err(refused) };
-    audit::widened();
-    Ok((row, Reporter::Worker(attempt)))
+    let Some((row, attempt)) = attempt_of(&ctx, app, connection, id, &secret).await? else { return Err(refused) };
+    let ctx = ctx.seeing_everything().in_history_as("worker", Origin::Worker);
+    Ok((row, Reporter { attempt: Some(attempt), ctx }))
 }
 
 /// The execution and its attempt that the secret is of.
 pub(super) async fn attempt_of(
+    ctx: &Context,
     app: &App,
     connection: &impl ConnectionTrait,
     id: i32,
     secret: &str,
 ) -> Result<Option<(callback_execution::Model, i32)>, HttpError> {
-    // A secret is good for its execution, in whichever cohort.
-    let found = everywhere(async { callback_execution::Entity::visible_by_id(id).one(connection).await }).await?;
+    // A secret is valid for its execution, in every cohort.
+    let found = callback_execution::Entity::visible_by_id(&ctx.seeing_everything(), id).one(connection).await?;
     let Some(row) = found else { return Ok(None) };
     let key = &app.settings.secrets.secret_key;
     // The newest first; of how many there were says nothing who does not know one.
@@ -277,7 +281,8 @@ pub(super) async fn attempt_of(
     Ok(attempt.map(|attempt| (row, attempt)))
 }
 
-/// Takes a report in, if the execution is as `if_match` wants it; `shown` is what a GET would give.
+/// Takes a report in, if the execution is as `if_match` wants it; `shown` is what a GET would give. Gives the
+/// row, and the context of the reporter.
 ///
 /// # Errors
 /// As [`open_execution`]; 400 by field; 412 when it is another one by now; 409 when it comes too late.
@@ -288,9 +293,9 @@ pub(super) async fn report<T: Serialize>(
     body: ExecutionBody,
     if_match: &IfMatch,
     shown: impl Fn(ExecutionRecord) -> T,
-) -> Result<callback_execution::Model, HttpError> {
+) -> Result<(callback_execution::Model, Context), HttpError> {
     let secret = secret.0.or_else(|| body.secret.or(body.secret_key).value());
-    let (row, reporter) = open_execution(app, app.statement(), id, caller, secret).await?;
+    let (row, Reporter { attempt, ctx }) = open_execution(app, app.statement(), id, caller, secret).await?;
     let mut problems = Problems::default();
     let status: Option<ExecutionStatus> = word(&mut problems, "status", body.status);
     let result: Option<ExecutionResult> = word(&mut problems, "result", body.result);
@@ -301,22 +306,19 @@ pub(super) async fn report<T: Serialize>(
     let seen = match if_match.is_given() {
         false => None,
         true => {
-            let (snapshot, row) = reread::<callback_execution::Entity>(app, id, row).await?;
-            if !if_match.fits(&shown(record::execution(&snapshot, row.clone()).await?)) {
+            let (snapshot, row) = reread::<callback_execution::Entity>(&ctx, app, id, row).await?;
+            if !if_match.fits(&shown(record::execution(&ctx, &snapshot, row.clone()).await?)) {
                 return Err(HttpError::Precondition);
             }
             Some(row)
         }
     };
-    let (attempt, actor) = match reporter {
-        Reporter::Person(caller) => (None, caller.actor()),
-        Reporter::Worker(attempt) => (Some(attempt), Actor::without_account("worker", Origin::Worker)),
-    };
     let report = Report { attempt, status, result, run_log, result_log, result_values };
-    app.engine.report_if(id, &report, &actor, seen.as_ref()).await.map_err(|error| match error {
+    let reported = app.engine.report_if(&ctx, id, &report, seen.as_ref()).await.map_err(|error| match error {
         EngineError::MovedOn if seen.is_some() => HttpError::Precondition,
         error => error.into(),
-    })
+    })?;
+    Ok((reported, ctx))
 }
 
 /// The reason for an intervention on an execution.
@@ -356,7 +358,7 @@ pub(super) struct CheckedTimeouts {
     wait_timeouts: u32,
 }
 
-pub(super) async fn check_timeouts(app: &App) -> Result<CheckedTimeouts, HttpError> {
-    let TimeoutCounts { run_timeouts, wait_timeouts } = Box::pin(app.engine.check_timeouts()).await?;
+pub(super) async fn check_timeouts(ctx: &Context, app: &App) -> Result<CheckedTimeouts, HttpError> {
+    let TimeoutCounts { run_timeouts, wait_timeouts } = Box::pin(app.engine.check_timeouts(ctx)).await?;
     Ok(CheckedTimeouts { run_timeouts, wait_timeouts })
 }

@@ -32,11 +32,10 @@ use sha2::Sha256;
 use tracing::warn;
 
 use crate::app::App;
-use crate::audit::{Who, acting};
+use crate::context::Context;
 use crate::database::{self, Commits, Failure, counting_commits};
 use crate::entity::idempotency_key::{self, ActiveModel, Column, Entity, Model};
 use crate::http::{HttpError, read_body};
-use crate::study::visible;
 
 use super::access::{By, Caller};
 use super::output::tag_of;
@@ -86,9 +85,10 @@ pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Re
         Err(refused) => return refused,
     };
     // An answer that the caller may no longer get is not repeated. The body is read only after that.
-    if let Err(error) = rights.check(&parts, &caller) {
-        return error.into_response();
-    }
+    let ctx = match rights.check(&parts, &caller) {
+        Ok(ctx) => ctx,
+        Err(error) => return error.into_response(),
+    };
     let bytes = match read_body(&parts, body).await {
         Ok(bytes) => bytes,
         Err(error) => return error.into_response(),
@@ -100,7 +100,7 @@ pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Re
         // A token sees what the same token was answered, and nothing of its owner's other ways in.
         key_hash: digest(&app, &[format!("{:?}", credential(caller.by)).as_bytes(), key.as_bytes()]),
         // An answer of a time when the caller saw other cohorts is not repeated.
-        fingerprint: digest(&app, &[path.as_bytes(), &bytes, visible::key().as_bytes()]),
+        fingerprint: digest(&app, &[path.as_bytes(), &bytes, ctx.scope_key().as_bytes()]),
     };
     let id = match noted.begin().await {
         Ok(Begun::New(id)) => id,
@@ -111,11 +111,9 @@ pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Re
     let work = async move {
         let work = next.run(Request::from_parts(parts, Body::from(bytes)));
         let (response, commits) = counting_commits(id, work).await;
-        noted.finish(id, response, commits).await
+        noted.finish(&ctx, id, response, commits).await
     };
-    // In the name of the same one.
-    let work = tokio::spawn(acting(Who::now(), work));
-    work.await.unwrap_or_else(|error| HttpError::Internal(error.to_string()).into_response())
+    tokio::spawn(work).await.unwrap_or_else(|error| HttpError::Internal(error.to_string()).into_response())
 }
 
 /// The token that was shown, or none for its owner in person.
@@ -247,13 +245,13 @@ impl Noted {
 
     /// Stores the answer. A request that failed, or was refused because of its caller, may be sent again unless it has changed
     /// something.
-    async fn finish(self, id: i32, response: Response, commits: Commits) -> Response {
+    async fn finish(self, ctx: &Context, id: i32, response: Response, commits: Commits) -> Response {
         let status = response.status();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
         let passing = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
         // A resource that a caller with certain cohorts does not find may be found once the role is for more.
-        let is_hidden = status == StatusCode::NOT_FOUND && !visible::sees_all();
+        let is_hidden = status == StatusCode::NOT_FOUND && !ctx.sees_all();
         let ending = if !status.is_server_error() && !passing.contains(&status) && !is_hidden {
             Ending::Answered(status, bytes.clone())
         } else if commits.known == 0 && !commits.is_unsure {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::{external_experiment_links, external_subject_links, external_system};
 use crate::http::HttpError;
 use crate::study::link::{self, Linked};
@@ -48,30 +49,31 @@ pub(super) struct ExternalUrlBody {
 }
 
 impl ExternalIdsBody {
-    pub(super) async fn set(self, app: &App, linked: Linked) -> Result<(), HttpError> {
-        set_all(app, linked, "external_ids", self.external_ids).await
+    pub(super) async fn set(self, ctx: &Context, app: &App, linked: Linked) -> Result<(), HttpError> {
+        set_all(ctx, app, linked, "external_ids", self.external_ids).await
     }
 }
 
 impl ExternalUrlsBody {
-    pub(super) async fn set(self, app: &App, linked: Linked) -> Result<(), HttpError> {
-        set_all(app, linked, "external_urls", self.external_urls).await
+    pub(super) async fn set(self, ctx: &Context, app: &App, linked: Linked) -> Result<(), HttpError> {
+        set_all(ctx, app, linked, "external_urls", self.external_urls).await
     }
 }
 
 impl ExternalIdBody {
-    pub(super) async fn set(self, app: &App, linked: Linked, system: String) -> Result<(), HttpError> {
-        set_one(app, linked, "external_id", system, self.external_id).await
+    pub(super) async fn set(self, ctx: &Context, app: &App, linked: Linked, system: String) -> Result<(), HttpError> {
+        set_one(ctx, app, linked, "external_id", system, self.external_id).await
     }
 }
 
 impl ExternalUrlBody {
-    pub(super) async fn set(self, app: &App, linked: Linked, system: String) -> Result<(), HttpError> {
-        set_one(app, linked, "external_url", system, self.external_url).await
+    pub(super) async fn set(self, ctx: &Context, app: &App, linked: Linked, system: String) -> Result<(), HttpError> {
+        set_one(ctx, app, linked, "external_url", system, self.external_url).await
     }
 }
 
 async fn set_all(
+    ctx: &Context,
     app: &App,
     linked: Linked,
     field: &str,
@@ -83,7 +85,7 @@ async fn set_all(
         check_external(&mut problems, field, Some(value));
     }
     let values = problems.all(values)?;
-    Ok(link::set_links(app.engine.database(), linked, &values).await?)
+    Ok(link::set_links(ctx, app.engine.database(), linked, &values).await?)
 }
 
 /// An id or address that can be kept, and that is no script when somebody follows it.
@@ -104,6 +106,7 @@ fn check_external(problems: &mut Problems, field: &str, value: Option<&str>) {
 }
 
 async fn set_one(
+    ctx: &Context,
     app: &App,
     linked: Linked,
     field: &str,
@@ -114,7 +117,7 @@ async fn set_one(
     let value = problems.required(field, value);
     check_external(&mut problems, field, value.as_deref());
     let value = problems.all(value)?;
-    Ok(link::set_links(app.engine.database(), linked, &BTreeMap::from([(system, value)])).await?)
+    Ok(link::set_links(ctx, app.engine.database(), linked, &BTreeMap::from([(system, value)])).await?)
 }
 
 /// The id of a subject or an experiment in an external system.
@@ -148,6 +151,7 @@ struct ReadLink {
 }
 
 async fn read_link(
+    ctx: &Context,
     app: &App,
     target_field: &str,
     target: Given<String>,
@@ -161,29 +165,30 @@ async fn read_link(
     check_external(&mut problems, "external_id", external_id.as_deref());
     let ((target, system), external_id) = problems.all(target.zip(system).zip(external_id))?;
     let connection = app.statement();
-    let system = lookup::external_system(connection, &Reference::label_first(&system)).await?;
+    let system = lookup::external_system(ctx, connection, &Reference::label_first(&system)).await?;
     Ok(ReadLink { target, system, external_id })
 }
 
 /// Adds a subject's link; with `replace`, sets it whether it is there or not.
 pub(super) async fn link_subject(
+    ctx: &Context,
     app: &App,
     body: LinkBody,
     replace: bool,
 ) -> Result<external_subject_links::Model, HttpError> {
     let target = body.subject_id.or(body.subject);
     let link =
-        read_link(app, "subject_id", target, body.external_system_name.or(body.external_system), body.external_id)
+        read_link(ctx, app, "subject_id", target, body.external_system_name.or(body.external_system), body.external_id)
             .await?;
     let database = app.engine.database();
-    let subject = lookup::subject(app.statement(), &Reference::parse(&link.target)).await?;
+    let subject = lookup::subject(ctx, app.statement(), &Reference::parse(&link.target)).await?;
     if !replace {
-        return Ok(link::add_subject_link(database, subject.id, &link.system, &link.external_id).await?);
+        return Ok(link::add_subject_link(ctx, database, subject.id, &link.system, &link.external_id).await?);
     }
     let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
-    link::set_links(database, Linked::Subject(subject.id), &values).await?;
+    link::set_links(ctx, database, Linked::Subject(subject.id), &values).await?;
     let found =
-        external_subject_links::Entity::visible().filter(external_subject_links::Column::SubjectId.eq(subject.id));
+        external_subject_links::Entity::visible(ctx).filter(external_subject_links::Column::SubjectId.eq(subject.id));
     let found =
         found.filter(external_subject_links::Column::ExternalSystemId.eq(link.system.id)).one(app.statement()).await?;
     found.ok_or_else(|| HttpError::Conflict("The link was deleted concurrently.".to_owned()))
@@ -191,22 +196,29 @@ pub(super) async fn link_subject(
 
 /// The same of an experiment.
 pub(super) async fn link_experiment(
+    ctx: &Context,
     app: &App,
     body: LinkBody,
     replace: bool,
 ) -> Result<external_experiment_links::Model, HttpError> {
     let target = body.experiment_id.or(body.experiment);
-    let link =
-        read_link(app, "experiment_id", target, body.external_system_name.or(body.external_system), body.external_id)
-            .await?;
+    let link = read_link(
+        ctx,
+        app,
+        "experiment_id",
+        target,
+        body.external_system_name.or(body.external_system),
+        body.external_id,
+    )
+    .await?;
     let database = app.engine.database();
-    let experiment = lookup::experiment(app.statement(), &Reference::parse(&link.target)).await?;
+    let experiment = lookup::experiment(ctx, app.statement(), &Reference::parse(&link.target)).await?;
     if !replace {
-        return Ok(link::add_experiment_link(database, experiment.id, &link.system, &link.external_id).await?);
+        return Ok(link::add_experiment_link(ctx, database, experiment.id, &link.system, &link.external_id).await?);
     }
     let values = BTreeMap::from([(link.system.system_name.clone(), link.external_id)]);
-    link::set_links(database, Linked::Experiment(experiment.id), &values).await?;
-    let found = external_experiment_links::Entity::visible()
+    link::set_links(ctx, database, Linked::Experiment(experiment.id), &values).await?;
+    let found = external_experiment_links::Entity::visible(ctx)
         .filter(external_experiment_links::Column::ExperimentId.eq(experiment.id));
     let found = found
         .filter(external_experiment_links::Column::ExternalSystemId.eq(link.system.id))

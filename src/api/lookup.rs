@@ -6,6 +6,7 @@ use sea_orm::{
 };
 
 use crate::app::App;
+use crate::context::Context;
 use crate::database::Snapshot;
 use crate::entity::{cohort, experiment, external_system, role, scantype, state, subject, user, workflow};
 use crate::http::HttpError;
@@ -18,13 +19,18 @@ use super::input::invalid;
 ///
 /// # Errors
 /// 404 when there is none.
-pub(super) async fn by_id<E>(connection: &impl ConnectionTrait, kind: &str, id: i32) -> Result<E::Model, HttpError>
+pub(super) async fn by_id<E>(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    kind: &str,
+    id: i32,
+) -> Result<E::Model, HttpError>
 where
     E: Visible,
     <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<i32>,
 {
-    let found = E::visible_by_id(id).one(connection).await?;
-    found.ok_or_else(|| HttpError::NotFound(format!("{kind} {id}")))
+    let found = E::visible_by_id(ctx, id).one(connection).await?;
+    found.ok_or_else(|| HttpError::missing(ctx, kind, id))
 }
 
 /// A snapshot after a change, and in it the row that was changed: what the verb returned may be another one by now than
@@ -32,23 +38,28 @@ where
 ///
 /// # Errors
 /// When the database cannot be read.
-pub(super) async fn reread<E>(app: &App, id: i32, row: E::Model) -> Result<(Snapshot, E::Model), HttpError>
+pub(super) async fn reread<E>(
+    ctx: &Context,
+    app: &App,
+    id: i32,
+    row: E::Model,
+) -> Result<(Snapshot, E::Model), HttpError>
 where
     E: Visible,
     <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<i32>,
 {
     let snapshot = app.snapshot().await?;
     // Out of the caller's sight by now: as it was.
-    let now = E::visible_by_id(id).one(&snapshot).await?.unwrap_or(row);
+    let now = E::visible_by_id(ctx, id).one(&snapshot).await?.unwrap_or(row);
     Ok((snapshot, now))
 }
 
 /// # Errors
 /// 404 for nothing, 409 for several.
-pub(super) fn one_of<T>(kind: &str, reference: &Reference, found: Found<T>) -> Result<T, HttpError> {
+pub(super) fn one_of<T>(ctx: &Context, kind: &str, reference: &Reference, found: Found<T>) -> Result<T, HttpError> {
     match found {
         Found::One(row) => Ok(row),
-        Found::Nothing => Err(HttpError::NotFound(format!("{kind} {reference}"))),
+        Found::Nothing => Err(HttpError::missing(ctx, kind, reference)),
         Found::Several(ids) => {
             let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
             let ids = ids.join(", ");
@@ -58,28 +69,29 @@ pub(super) fn one_of<T>(kind: &str, reference: &Reference, found: Found<T>) -> R
 }
 
 macro_rules! finders {
-    ($($name:ident: $kind:literal, $entity:ident, $all:expr, $label:ident;)*) => {$(
+    ($($name:ident: $kind:literal, $entity:ident, $label:ident;)*) => {$(
         /// # Errors
         /// 404 for nothing, 409 for several.
         pub(super) async fn $name(
+            ctx: &Context,
             connection: &impl ConnectionTrait,
             reference: &Reference,
         ) -> Result<$entity::Model, HttpError> {
             let columns = ($entity::Column::Id, $entity::Column::$label);
-            let found = reference.find_in(connection, $all, columns, |row| row.id).await?;
-            one_of($kind, reference, found)
+            let found = reference.find_in(connection, $entity::Entity::visible(ctx), columns, |row| row.id).await?;
+            one_of(ctx, $kind, reference, found)
         }
     )*};
 }
 
 finders! {
-    cohort: "cohort", cohort, cohort::Entity::visible(), Label;
-    workflow: "workflow", workflow, workflow::Entity::find(), Label;
-    state: "state", state, state::Entity::find(), Label;
-    external_system: "external system", external_system, external_system::Entity::find(), SystemName;
-    scantype: "scantype", scantype, scantype::Entity::find(), Protocol;
-    role: "role", role, role::Entity::find(), Name;
-    user: "user", user, user::Entity::find(), Username;
+    cohort: "cohort", cohort, Label;
+    workflow: "workflow", workflow, Label;
+    state: "state", state, Label;
+    external_system: "external system", external_system, SystemName;
+    scantype: "scantype", scantype, Protocol;
+    role: "role", role, Name;
+    user: "user", user, Username;
 }
 
 /// Subjects in use go first: an archived one is found by its id only.
@@ -87,15 +99,16 @@ finders! {
 /// # Errors
 /// 404 for nothing, 409 for several.
 pub(super) async fn subject(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     reference: &Reference,
 ) -> Result<subject::Model, HttpError> {
     let columns = (subject::Column::Id, subject::Column::Label);
-    match reference.find_in(connection, subjects_in_use(), columns, |row| row.id).await? {
+    match reference.find_in(connection, subjects_in_use(ctx), columns, |row| row.id).await? {
         Found::Nothing => {}
-        found => return one_of("subject", reference, found),
+        found => return one_of(ctx, "subject", reference, found),
     }
-    archived::<subject::Entity>(connection, "subject", reference).await
+    archived::<subject::Entity>(ctx, connection, "subject", reference).await
 }
 
 /// As [`subject`].
@@ -103,18 +116,20 @@ pub(super) async fn subject(
 /// # Errors
 /// 404 for nothing, 409 for several.
 pub(super) async fn experiment(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     reference: &Reference,
 ) -> Result<experiment::Model, HttpError> {
     let columns = (experiment::Column::Id, experiment::Column::Label);
-    match reference.find_in(connection, experiments_in_use(), columns, |row| row.id).await? {
+    match reference.find_in(connection, experiments_in_use(ctx), columns, |row| row.id).await? {
         Found::Nothing => {}
-        found => return one_of("experiment", reference, found),
+        found => return one_of(ctx, "experiment", reference, found),
     }
-    archived::<experiment::Entity>(connection, "experiment", reference).await
+    archived::<experiment::Entity>(ctx, connection, "experiment", reference).await
 }
 
 async fn archived<E>(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     kind: &str,
     reference: &Reference,
@@ -125,9 +140,9 @@ where
 {
     match reference {
         Reference::Id(id) | Reference::Either(id, _) | Reference::LabelFirst(id, _) => {
-            by_id::<E>(connection, kind, *id).await
+            by_id::<E>(ctx, connection, kind, *id).await
         }
-        Reference::Label(_) => Err(HttpError::NotFound(format!("{kind} {reference}"))),
+        Reference::Label(_) => Err(HttpError::missing(ctx, kind, reference)),
     }
 }
 
@@ -136,16 +151,17 @@ where
 /// # Errors
 /// 404 of either.
 pub(super) async fn subject_of_cohort(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     cohort: &str,
     label: &str,
 ) -> Result<subject::Model, HttpError> {
-    let cohort = self::cohort(connection, &Reference::label(cohort)).await?;
+    let cohort = self::cohort(ctx, connection, &Reference::label(cohort)).await?;
     let reference = Reference::label(label);
-    let of_cohort = subjects_in_use().filter(subject::Column::CohortId.eq(cohort.id));
+    let of_cohort = subjects_in_use(ctx).filter(subject::Column::CohortId.eq(cohort.id));
     let columns = (subject::Column::Id, subject::Column::Label);
     let found = reference.find_in(connection, of_cohort, columns, |row| row.id).await?;
-    one_of("subject", &reference, found)
+    one_of(ctx, "subject", &reference, found)
 }
 
 /// The states with this id or label, in whichever workflow.
@@ -182,13 +198,14 @@ pub(super) async fn states(connection: &impl ConnectionTrait, reference: &Refere
 /// # Errors
 /// 404 for nothing.
 pub(super) async fn state_of(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     workflow_id: i32,
     reference: &Reference,
 ) -> Result<state::Model, HttpError> {
     let of_workflow = state::Entity::find().filter(state::Column::WorkflowId.eq(workflow_id));
     let found = reference.find_in(connection, of_workflow, (state::Column::Id, state::Column::Label), |row| row.id);
-    one_of("state", reference, found.await?)
+    one_of(ctx, "state", reference, found.await?)
 }
 
 /// How v1 reads the `{id}` of an address: as `?filter_field=` says, or as whichever of the two it is.

@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::account::{AccountError, NewUser, Permission, UserChanges};
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::{role, user};
 use crate::http::HttpError;
 use crate::study::Reference;
@@ -32,7 +33,7 @@ pub(super) struct UserBody {
     active: Given<bool>,
 }
 
-pub(super) async fn create_user(app: &App, body: UserBody) -> Result<user::Model, HttpError> {
+pub(super) async fn create_user(ctx: &Context, app: &App, body: UserBody) -> Result<user::Model, HttpError> {
     let mut problems = Problems::default();
     let username = problems.required("username", body.username);
     let password = problems.required("password", body.password);
@@ -41,7 +42,7 @@ pub(super) async fn create_user(app: &App, body: UserBody) -> Result<user::Model
     let active = problems.optional("active", body.active).unwrap_or(true);
     let ((username, password), (name, email)) = problems.all(username.zip(password).zip(name.zip(email)))?;
     let new = NewUser { username, name, email, password, active, roles: Vec::new(), cohorts: BTreeSet::new() };
-    Ok(app.accounts.create(&new).await?)
+    Ok(app.accounts.create(ctx, &new).await?)
 }
 
 async fn check_reach(app: &App, caller: &Caller, id: i32) -> Result<(), HttpError> {
@@ -71,14 +72,15 @@ pub(super) async fn set_role(
     role: &Reference,
     has_role: bool,
 ) -> Result<(user::Model, role::Model), HttpError> {
+    let ctx = &caller.ctx;
     let connection = app.statement();
-    let user = lookup::user(connection, user).await?;
-    let role = lookup::role(connection, role).await?;
+    let user = lookup::user(ctx, connection, user).await?;
+    let role = lookup::role(ctx, connection, role).await?;
     let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
     check_rights(caller, role.name == "admin", &permissions)?;
     // What a role asks for, and not only what it permits, can shut somebody out.
     check_reach(app, caller, user.id).await?;
-    app.accounts.set_role(user.id, role.id, has_role).await?;
+    app.accounts.set_role(ctx, user.id, role.id, has_role).await?;
     Ok((user, role))
 }
 
@@ -100,6 +102,7 @@ impl RoleCohortsBody {
         user: &Reference,
         role: &Reference,
     ) -> Result<(user::Model, role::Model), HttpError> {
+        let ctx = &caller.ctx;
         let mut problems = Problems::default();
         let wanted = match self.cohorts {
             Given::Null => Some(Vec::new()),
@@ -111,17 +114,17 @@ impl RoleCohortsBody {
         };
         let wanted = problems.all(wanted)?;
         let connection = app.statement();
-        let user = lookup::user(connection, user).await?;
-        let role = lookup::role(connection, role).await?;
+        let user = lookup::user(ctx, connection, user).await?;
+        let role = lookup::role(ctx, connection, role).await?;
         let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
         check_rights(caller, role.name == "admin", &permissions)?;
         // It changes where all other roles of the account hold, too.
         check_reach(app, caller, user.id).await?;
         let mut cohorts = BTreeSet::new();
         for text in wanted {
-            cohorts.insert(lookup::cohort(connection, &Reference::label_first(&text)).await?.id);
+            cohorts.insert(lookup::cohort(ctx, connection, &Reference::label_first(&text)).await?.id);
         }
-        app.accounts.give_role_for(user.id, role.id, &cohorts).await?;
+        app.accounts.give_role_for(ctx, user.id, role.id, &cohorts).await?;
         Ok((user, role))
     }
 }
@@ -133,6 +136,7 @@ pub(super) async fn update_user(
     body: UserBody,
     seen: impl FnOnce(&user::Model) -> bool,
 ) -> Result<user::Model, HttpError> {
+    let ctx = &caller.ctx;
     let mut problems = Problems::default();
     let changes = UserChanges {
         username: problems.optional("username", body.username),
@@ -146,25 +150,27 @@ pub(super) async fn update_user(
     if matches!(caller.by, By::Token(_)) && (changes.password.is_some() || changes.email.is_some()) {
         return Err(AccountError::NotWithToken.into());
     }
-    Ok(app.accounts.update(id, changes, seen).await?)
+    Ok(app.accounts.update(ctx, id, changes, seen).await?)
 }
 
 /// An account is never deleted, it is deactivated: the history names it.
 pub(super) async fn deactivate_user(app: &App, caller: &Caller, id: i32) -> Result<(), HttpError> {
+    let ctx = &caller.ctx;
     check_reach(app, caller, id).await?;
     let changes = UserChanges { active: Some(false), ..UserChanges::default() };
-    app.accounts.update(id, changes, |_| true).await?;
+    app.accounts.update(ctx, id, changes, |_| true).await?;
     Ok(())
 }
 
 /// A user, if the caller may see it: oneself with `user_read`, everybody with `user_read_all`.
 pub(super) async fn open_user(app: &App, caller: &Caller, id: i32) -> Result<user::Model, HttpError> {
+    let ctx = &caller.ctx;
     let may_all = caller.user.may(Permission::UserReadAll);
     if !may_all {
-        caller.check(Permission::UserRead)?;
+        caller.clone().with(Permission::UserRead)?;
         if caller.user.id != id {
             return Err(HttpError::NotYours("You are not authorized to get this information".to_owned()));
         }
     }
-    lookup::by_id::<user::Entity>(app.statement(), "user", id).await
+    lookup::by_id::<user::Entity>(ctx, app.statement(), "user", id).await
 }

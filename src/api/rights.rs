@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use serde_json::Value;
 
 use crate::account::Permission;
+use crate::context::Context;
 use crate::http::HttpError;
 
 use super::access::Caller;
@@ -29,24 +30,28 @@ impl Rights {
         Self(Arc::new(needs.collect()))
     }
 
+    /// The context in which the operation is permitted: an answer is not repeated when its cohorts are others by now.
+    ///
     /// # Errors
     /// 403 when the caller no longer has what the operation needs.
-    pub(super) fn check(&self, parts: &Parts, caller: &Caller) -> Result<(), HttpError> {
-        let Some(path) = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str) else { return Ok(()) };
+    pub(super) fn check(&self, parts: &Parts, caller: &Caller) -> Result<Context, HttpError> {
+        let unchanged = || Ok(caller.ctx.clone());
+        let Some(path) = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str) else { return unchanged() };
         let path = path.find("/api/v").map_or(path, |start| &path[start..]);
-        let Some(scopes) = self.0.get(path) else { return Ok(()) };
+        let Some(scopes) = self.0.get(path) else { return unchanged() };
         let named = |scope: &String| Permission::ALL.iter().find(|(_, name)| name == scope).map(|(one, _)| *one);
         match scopes.as_slice() {
-            [] => Ok(()),
+            [] => unchanged(),
             [scope] if scope.starts_with("role:") => match caller.user.is_admin() {
-                true => Ok(()),
+                true => unchanged(),
                 false => Err(HttpError::NotYours("This requires the role 'admin'.".to_owned())),
             },
-            // From here on only the cohorts are there in which it is permitted, so that the answer is not repeated when
-            // these are others.
-            [scope] => named(scope).map_or(Ok(()), |permission| caller.check(permission)),
+            [scope] => match named(scope) {
+                Some(permission) => Ok(caller.clone().with(permission)?.ctx),
+                None => unchanged(),
+            },
             many => match many.iter().filter_map(named).any(|permission| caller.user.may(permission)) {
-                true => Ok(()),
+                true => unchanged(),
                 false => Err(HttpError::NotYours(format!("This requires one of the permissions {}.", many.join(", ")))),
             },
         }

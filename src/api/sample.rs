@@ -5,7 +5,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::engine::{Actor, NewExperiment};
+use crate::context::Context;
+use crate::engine::NewExperiment;
 use crate::entity::{cohort, experiment, scan, subject};
 use crate::http::HttpError;
 use crate::study::Reference;
@@ -25,16 +26,17 @@ pub(super) struct CohortBody {
     description: Given<String>,
 }
 
-pub(super) async fn create_cohort(app: &App, body: CohortBody) -> Result<cohort::Model, HttpError> {
+pub(super) async fn create_cohort(ctx: &Context, app: &App, body: CohortBody) -> Result<cohort::Model, HttpError> {
     let mut problems = Problems::default();
     let label = problems.required("label", body.label);
     let label = problems.label("label", label);
     let description = problems.optional("description", body.description);
     let label = problems.all(label)?;
-    Ok(revise::create_cohort(app.engine.database(), &label, description).await?)
+    Ok(revise::create_cohort(ctx, app.engine.database(), &label, description).await?)
 }
 
 pub(super) async fn update_cohort(
+    ctx: &Context,
     app: &App,
     id: i32,
     body: CohortBody,
@@ -48,7 +50,7 @@ pub(super) async fn update_cohort(
         description: problems.change("description", body.description),
     };
     problems.check()?;
-    Ok(revise::update_cohort(app.engine.database(), id, changes, is_guarded, seen).await?)
+    Ok(revise::update_cohort(ctx, app.engine.database(), id, changes, is_guarded, seen).await?)
 }
 
 /// Fields to create or update a subject.
@@ -68,6 +70,7 @@ pub(super) struct SubjectBody {
 }
 
 pub(super) async fn create_subject(
+    ctx: &Context,
     app: &App,
     body: SubjectBody,
     cohort_field: &str,
@@ -79,11 +82,12 @@ pub(super) async fn create_subject(
     let date_of_birth = problems.optional("date_of_birth", body.date_of_birth);
     let (label, cohort) = problems.all(label.zip(cohort))?;
     let database = app.engine.database();
-    let cohort = lookup::cohort(app.statement(), &Reference::label_first(&cohort)).await?;
-    Ok(revise::create_subject(database, cohort.id, &label, date_of_birth).await?)
+    let cohort = lookup::cohort(ctx, app.statement(), &Reference::label_first(&cohort)).await?;
+    Ok(revise::create_subject(ctx, database, cohort.id, &label, date_of_birth).await?)
 }
 
 pub(super) async fn update_subject(
+    ctx: &Context,
     app: &App,
     id: i32,
     body: SubjectBody,
@@ -98,11 +102,11 @@ pub(super) async fn update_subject(
     problems.check()?;
     let database = app.engine.database();
     let cohort_id = match cohort {
-        Some(cohort) => Some(lookup::cohort(app.statement(), &Reference::label_first(&cohort)).await?.id),
+        Some(cohort) => Some(lookup::cohort(ctx, app.statement(), &Reference::label_first(&cohort)).await?.id),
         None => None,
     };
     let changes = SubjectChanges { label, cohort_id, date_of_birth };
-    Ok(revise::update_subject(database, id, changes, seen, app.engine.clock().now()).await?)
+    Ok(revise::update_subject(ctx, database, id, changes, seen, app.engine.clock().now()).await?)
 }
 
 /// Fields to create an experiment. Without `workflow` it follows the newest workflow.
@@ -130,11 +134,11 @@ pub(super) struct ExperimentBody {
 
 /// Creates an experiment. `named` says how `subject` is read in v1.
 pub(super) async fn create_experiment(
+    ctx: &Context,
     app: &App,
     body: ExperimentBody,
     subject_field: &str,
     named: Option<&str>,
-    actor: &Actor,
 ) -> Result<experiment::Model, HttpError> {
     let mut problems = Problems::default();
     let label = problems.required("label", body.label);
@@ -148,13 +152,13 @@ pub(super) async fn create_experiment(
     let workflow = problems.optional("workflow", body.workflow_label.or(body.workflow));
     let ((label, scandate), subject) = problems.all(label.zip(scandate).zip(subject))?;
     let connection = app.statement();
-    let subject = lookup::subject(connection, &lookup::filtered(&subject, named)?).await?;
+    let subject = lookup::subject(ctx, connection, &lookup::filtered(&subject, named)?).await?;
     let workflow = match workflow {
-        Some(text) => Some(lookup::workflow(connection, &Reference::label_first(&text)).await?.label),
+        Some(text) => Some(lookup::workflow(ctx, connection, &Reference::label_first(&text)).await?.label),
         None => None,
     };
     let new = NewExperiment { subject_id: subject.id, label, scandate, workflow, variables: Vec::new() };
-    Ok(app.engine.create_experiment(&new, actor).await?)
+    Ok(app.engine.create_experiment(ctx, &new).await?)
 }
 
 /// A series of an experiment.
@@ -173,13 +177,13 @@ pub(super) struct ScanBody {
     experiment: Given<String>,
 }
 
-pub(super) async fn create_scan(app: &App, body: ScanBody) -> Result<scan::Model, HttpError> {
+pub(super) async fn create_scan(ctx: &Context, app: &App, body: ScanBody) -> Result<scan::Model, HttpError> {
     let mut problems = Problems::default();
     let scantype = problems.required("scantype_protocol", body.scantype_protocol.or(body.scantype));
     let experiment = problems.required("experiment_id", body.experiment_id.or(body.experiment));
     let (scantype, experiment) = problems.all(scantype.zip(experiment))?;
     let database = app.engine.database();
-    let experiment = lookup::experiment(app.statement(), &Reference::parse(&experiment)).await?;
-    let scantype = lookup::scantype(app.statement(), &Reference::label_first(&scantype)).await?;
-    Ok(revise::add_scan(database, experiment.id, &scantype).await?)
+    let experiment = lookup::experiment(ctx, app.statement(), &Reference::parse(&experiment)).await?;
+    let scantype = lookup::scantype(ctx, app.statement(), &Reference::label_first(&scantype)).await?;
+    Ok(revise::add_scan(ctx, database, experiment.id, &scantype).await?)
 }

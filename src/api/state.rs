@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::app::App;
-use crate::engine::{Actor, EngineError, Target};
+use crate::context::Context;
+use crate::engine::{EngineError, Target};
 use crate::entity::experiment;
 use crate::http::HttpError;
 use crate::study::Reference;
@@ -50,13 +51,13 @@ pub(super) struct StateChange {
 /// Moves an experiment on. `paths` is the start of the addresses in the error (`/api/v2`). `seen` is the version that
 /// the caller knows.
 pub(super) async fn change_state(
+    ctx: &Context,
     app: &App,
     experiment_id: i32,
     body: StateBody,
     state_field: &str,
     paths: &str,
     seen: Option<i32>,
-    actor: &Actor,
 ) -> Result<StateChange, HttpError> {
     let mut problems = Problems::default();
     let wanted = body.state_label.or(body.state);
@@ -70,13 +71,14 @@ pub(super) async fn change_state(
         Reference::Id(id) => Target::Id(id),
         _ => Target::Either(wanted.clone()),
     };
-    let outcome = app.engine.transition(experiment_id, &target, freetext.as_deref(), seen, actor).await;
+    let outcome = app.engine.transition(ctx, experiment_id, &target, freetext.as_deref(), seen).await;
     let (status, error, experiment) = match outcome {
         Ok(experiment) => (StatusCode::OK, None, experiment),
         Err(error) => match refusal(&error, &wanted, paths) {
             Some((status, body)) => {
                 let connection = app.statement();
-                let experiment = lookup::by_id::<experiment::Entity>(connection, "experiment", experiment_id).await?;
+                let experiment =
+                    lookup::by_id::<experiment::Entity>(ctx, connection, "experiment", experiment_id).await?;
                 (status, Some(body), experiment)
             }
             None if seen.is_some() && matches!(error, EngineError::MovedOn) => return Err(HttpError::Precondition),

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::app::App;
+use crate::context::Context;
 use crate::engine::{Ended, Held};
 use crate::http::{HttpError, Meter};
 use crate::queue::is_execution_secret;
@@ -86,7 +87,9 @@ impl FromRequestParts<App> for HeaderSecret {
         let secret = header(parts, SECRET);
         if let Some(secret) = &secret {
             let Number(id) = Number::from_request_parts(parts, app).await?;
-            let found = attempt_of(app, app.statement(), id, secret).await.map_err(IntoResponse::into_response)?;
+            let ctx = Context::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
+            let found =
+                attempt_of(&ctx, app, app.statement(), id, secret).await.map_err(IntoResponse::into_response)?;
             // With a login, which was looked at before, the secret does not matter.
             if found.is_none() && !parts.extensions.get::<Meter>().is_some_and(Meter::is_known) {
                 return Err(forbidden().into_response());

@@ -1,7 +1,5 @@
 //! One change, as the verb that makes it tells it.
 
-use std::sync::{Mutex, PoisonError};
-
 use chrono::Timelike;
 use sea_orm::ActiveValue::NotSet;
 use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
@@ -9,10 +7,11 @@ use serde_json::{Map, Value};
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
+use crate::context::Context;
 use crate::entity::audit_event::{ActiveModel, Entity, Model};
 
+use super::key;
 use super::seal::last;
-use super::{Who, key};
 
 /// All that is done to something, as events name it.
 pub const VERBS: &[&str] = &[
@@ -149,18 +148,18 @@ impl Event {
 
 impl Event {
     /// The row of the event, signed. `head` is that of the chain at this moment.
-    fn row(self, who: &Who, head: String) -> Result<ActiveModel, DbErr> {
-        let (user_id, name, origin, address) = who.parts();
+    fn row(self, ctx: &Context, head: String) -> Result<ActiveModel, DbErr> {
+        let who = ctx.who();
         let json = |value: Option<Value>| value.map(|value| value.to_string());
         let now = Clock::study().now();
         let mut row = Model {
             id: 0,
             // Databases keep microseconds, and what is signed must be what is read.
             at: now.with_nanosecond(now.nanosecond() / 1000 * 1000).unwrap_or(now),
-            user_id,
-            who: fit(&name, 64),
-            origin,
-            address: address.map(|address| fit(&address, 64)),
+            user_id: who.user_id,
+            who: fit(&who.name, 64),
+            origin: who.origin,
+            address: ctx.ip().map(|ip| ip.to_string()),
             verb: self.verb.to_owned(),
             subject_type: self.kind.to_owned(),
             subject_id: self.id,
@@ -196,20 +195,22 @@ pub async fn recorded() {
     RECORDED.notified().await;
 }
 
-/// Writes the event with the change that it tells of, in the transaction of the caller. One that found nothing different
+/// Writes the event with the change that it describes, in the transaction of the caller, in the name of `ctx`. One that found nothing different
 /// ([`Event::changed`]) is none.
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn record(connection: &impl ConnectionTrait, event: Event) -> Result<(), DbErr> {
+pub async fn record(ctx: &Context, connection: &impl ConnectionTrait, event: Event) -> Result<(), DbErr> {
     if event.is_nothing() {
         return Ok(());
     }
     let head = head(connection).await?;
-    let row = event.row(&Who::now(), head)?;
+    let row = event.row(ctx, head)?;
     let row = row.insert(connection).await?;
     RECORDED.notify_one();
-    let _ = WATCHED.try_with(|events| events.lock().unwrap_or_else(PoisonError::into_inner).push(row));
+    if let Some(watch) = ctx.watch() {
+        watch.add(row);
+    }
     Ok(())
 }
 
@@ -220,40 +221,22 @@ const CHUNK: usize = 1000;
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn record_many(connection: &impl ConnectionTrait, events: Vec<Event>) -> Result<(), DbErr> {
-    // A watcher wants the rows with their ids.
-    if events.len() < 2 || WATCHED.try_with(|_| ()).is_ok() {
+pub async fn record_many(ctx: &Context, connection: &impl ConnectionTrait, events: Vec<Event>) -> Result<(), DbErr> {
+    // A watch gets the rows with their ids.
+    if events.len() < 2 || ctx.watch().is_some() {
         for event in events {
-            record(connection, event).await?;
+            record(ctx, connection, event).await?;
         }
         return Ok(());
     }
-    let (who, head) = (Who::now(), head(connection).await?);
-    let rows = events.into_iter().filter(|event| !event.is_nothing()).map(|event| event.row(&who, head.clone()));
+    let head = head(connection).await?;
+    let rows = events.into_iter().filter(|event| !event.is_nothing()).map(|event| event.row(ctx, head.clone()));
     let rows = rows.collect::<Result<Vec<ActiveModel>, DbErr>>()?;
     for chunk in rows.chunks(CHUNK) {
         Entity::insert_many(chunk.to_vec()).exec_without_returning(connection).await?;
     }
     RECORDED.notify_one();
     Ok(())
-}
-
-tokio::task_local! {
-    static WATCHED: Mutex<Vec<Model>>;
-}
-
-/// Does `work`, and gives with what comes of it all that it has recorded: what is done, or, when it is undone, what would
-/// be.
-pub async fn watching<T>(work: impl Future<Output = T>) -> (T, Vec<Model>) {
-    WATCHED
-        .scope(Mutex::default(), async {
-            let outcome = work.await;
-            let take = |events: &Mutex<Vec<Model>>| {
-                std::mem::take(&mut *events.lock().unwrap_or_else(PoisonError::into_inner))
-            };
-            (outcome, WATCHED.with(take))
-        })
-        .await
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use crate::audit::{self, Event, Head, Key};
+use crate::context::Context;
 
 use super::console::{err, out};
 use super::{Failure, connected_app, started_app};
@@ -43,24 +44,24 @@ pub(super) struct Seal {
 }
 
 impl Audit {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
         match self {
             Self::Verify(verify) => verify.run().await,
-            Self::Seal(seal) => seal.run().await,
+            Self::Seal(seal) => seal.run(ctx).await,
         }
     }
 }
 
 impl Seal {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self, ctx: &Context) -> Result<(), Failure> {
         if self.reason.trim().is_empty() {
             return Err(Failure::Usage("--reason: is empty".to_owned()));
         }
-        let app = started_app().await?;
+        let app = started_app(ctx).await?;
         let database = app.engine.database();
         let transaction = database.begin().await.map_err(Failure::because)?;
         let event = Event::of("seal", "audit_trail", "audit log").because(&self.reason);
-        audit::record(&*transaction, event).await.map_err(Failure::because)?;
+        audit::record(ctx, &*transaction, event).await.map_err(Failure::because)?;
         transaction.commit().await.map_err(Failure::because)?;
         let sealed = audit::seal_again(database).await.map_err(Failure::because)?;
         out(&format!("{} events sealed", sealed.count));

@@ -9,7 +9,7 @@ use crate::app::App;
 use crate::callback::FUNCTIONS;
 use crate::clock::Clock;
 use crate::config::{Environment, Settings};
-use crate::engine::Actor;
+use crate::context::Context;
 use crate::entity::kind::Origin;
 use crate::import::{self, bids};
 use crate::study::Label;
@@ -41,25 +41,25 @@ pub(super) struct Demo {
 struct Example;
 
 impl Demo {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let directory = working_directory()?;
         if self.load {
             let settings = settings()?;
             let home = settings.project.home.clone();
             unpack(&home)?;
-            return prepare(&settings, &home).await;
+            return prepare(ctx, &settings, &home).await;
         }
         let home = directory.join(&self.home);
         unpack(&home)?;
         let settings = Settings::read(&environment(&directory, &home)?, &directory)?;
-        prepare(&settings, &home).await?;
+        prepare(ctx, &settings, &home).await?;
         if self.prepare_only {
             return Ok(());
         }
         let web = &settings.web;
         let admin = settings.admin.as_ref().map_or("", |admin| admin.username.as_str());
         err(&format!("Open http://{}:{}{}/ and log in as {admin}.", web.host, web.port, web.prefix));
-        serve::serve(settings).await
+        serve::serve(ctx, settings).await
     }
 }
 
@@ -111,8 +111,8 @@ fn place(home: &Path, name: &str) -> Option<PathBuf> {
 }
 
 /// Loads the workflow and brings the data set in, unless that was done before.
-async fn prepare(settings: &Settings, home: &Path) -> Result<(), Failure> {
-    let app = App::start(settings.clone(), Clock::study()).await?;
+async fn prepare(ctx: &Context, settings: &Settings, home: &Path) -> Result<(), Failure> {
+    let app = App::start(ctx, settings.clone(), Clock::study()).await?;
     let file = home.join("workflows/workflow.yaml");
     let text = std::fs::read_to_string(&file)
         .map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;
@@ -123,7 +123,7 @@ async fn prepare(settings: &Settings, home: &Path) -> Result<(), Failure> {
             file.display()
         )));
     };
-    match workflow::load(app.engine.database(), &definition).await {
+    match workflow::load(ctx, app.engine.database(), &definition).await {
         Ok(_) | Err(workflow::WorkflowError::Exists(_)) => {}
         Err(error) => return Err(Failure::because(error)),
     }
@@ -134,9 +134,9 @@ async fn prepare(settings: &Settings, home: &Path) -> Result<(), Failure> {
         scan_date_default: None,
     };
     let intake = bids::read(&home.join("data/ds000117"), &options).map_err(Failure::because)?;
-    let actor = Actor::without_account("import", Origin::Import);
+    let ctx = &ctx.in_history_as("import", Origin::Import);
     let bar = progress(intake.sessions.len(), "experiments");
-    let summary = import::write(&app.engine, &intake.sessions, &actor, false, |count| bar.inc(count as u64)).await;
+    let summary = import::write(ctx, &app.engine, &intake.sessions, false, |count| bar.inc(count as u64)).await;
     bar.finish_and_clear();
     let summary = summary.map_err(Failure::because)?;
     err(&format!(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use chrono::{NaiveDate, NaiveDateTime};
 use clap::{Args, Subcommand};
 
-use crate::engine::Actor;
+use crate::context::Context;
 use crate::entity::kind::Origin;
 use crate::import::{self, Intake, Summary, bids, table};
 use crate::study::{Label, limits};
@@ -38,7 +38,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let shown = self.file.display();
         let bytes =
             std::fs::read(&self.file).map_err(|error| Failure::Failed(format!("cannot read {shown}: {error}")))?;
@@ -49,10 +49,10 @@ impl Config {
             }
             Failure::Failed("nothing was changed".to_owned())
         })?;
-        let app = started_app().await?;
+        let app = started_app(ctx).await?;
         let (database, accounts, now) = (app.engine.database(), &app.accounts, app.engine.clock().now());
         let existing = import::Existing::overwritten(self.overwrite);
-        let plan = import::plan_configuration(database, accounts, &configuration, existing, now);
+        let plan = import::plan_configuration(ctx, database, accounts, &configuration, existing, now);
         let plan = plan.await.map_err(Failure::because)?;
         if plan.is_empty() {
             err("nothing to change");
@@ -65,7 +65,7 @@ impl Config {
             err("dry run; use --apply to make these changes");
             return Ok(());
         }
-        let done = import::configure(database, accounts, &configuration, existing, now);
+        let done = import::configure(ctx, database, accounts, &configuration, existing, now);
         done.await.map_err(Failure::because)?;
         err("done");
         Ok(())
@@ -139,9 +139,9 @@ fn delimiter(text: &str) -> Result<u8, String> {
 }
 
 impl Import {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
         match self {
-            Self::Config(config) => config.run().await,
+            Self::Config(config) => config.run(ctx).await,
             Self::Bids(Bids { folder, cohort, scan_date_default, common }) => {
                 let options = bids::Options {
                     cohort,
@@ -149,7 +149,7 @@ impl Import {
                     date_of_birth_default: common.date_of_birth_default,
                     scan_date_default,
                 };
-                bring_in(bids::read(&folder, &options).map_err(Failure::because)?, &common).await
+                bring_in(ctx, bids::read(&folder, &options).map_err(Failure::because)?, &common).await
             }
             Self::Csv(Csv { file, cohort, delimiter, common }) => {
                 let options = table::Options {
@@ -158,13 +158,13 @@ impl Import {
                     date_of_birth_default: common.date_of_birth_default,
                     delimiter,
                 };
-                bring_in(table::read(&file, &options).map_err(Failure::because)?, &common).await
+                bring_in(ctx, table::read(&file, &options).map_err(Failure::because)?, &common).await
             }
         }
     }
 }
 
-async fn bring_in(intake: Intake, common: &Common) -> Result<(), Failure> {
+async fn bring_in(ctx: &Context, intake: Intake, common: &Common) -> Result<(), Failure> {
     for note in &intake.notes {
         err(&format!("note: {note}"));
     }
@@ -172,7 +172,7 @@ async fn bring_in(intake: Intake, common: &Common) -> Result<(), Failure> {
         err(&problem.to_string());
     }
     refuse(intake.problems.len(), common)?;
-    let app = started_app().await?;
+    let app = started_app(ctx).await?;
     let mut sessions = intake.sessions;
     let problems = import::check(&app.engine, &sessions).await.map_err(Failure::because)?;
     for (_, problem) in &problems {
@@ -181,10 +181,10 @@ async fn bring_in(intake: Intake, common: &Common) -> Result<(), Failure> {
     refuse(problems.len(), common)?;
     // From the last one on, so that the other indices stay.
     problems.iter().rev().for_each(|(index, _)| drop(sessions.remove(*index)));
-    let actor = Actor::without_account("import", Origin::Import);
+    let ctx = &ctx.in_history_as("import", Origin::Import);
     let bar = progress(sessions.len(), "experiments");
     let advance = |count: usize| bar.inc(u64::try_from(count).unwrap_or_default());
-    let written = import::write(&app.engine, &sessions, &actor, common.dry_run, advance).await;
+    let written = import::write(ctx, &app.engine, &sessions, common.dry_run, advance).await;
     bar.finish_and_clear();
     report(&written.map_err(Failure::because)?, common.dry_run)
 }

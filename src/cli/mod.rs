@@ -25,10 +25,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::app::{App, StartError};
-use crate::audit::{Who, acting};
 use crate::clock::Clock;
 use crate::config::{Environment, SettingError, Settings};
-use crate::entity::kind::Origin;
+use crate::context::Context;
 use console::err;
 
 /// Workflow governance for imaging studies: the state, the callbacks and the history of every scan session.
@@ -118,7 +117,7 @@ pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
     };
     let person =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "the command line".to_owned());
-    let outcome = runtime.block_on(acting(Who::new(Origin::Cli, &person, None), run(arguments.command)));
+    let outcome = runtime.block_on(run(&Context::command_line(&person), arguments.command));
     // Before the last word: what led to it comes first.
     log.finish();
     match outcome {
@@ -141,18 +140,18 @@ pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<(), Failure> {
+async fn run(ctx: &Context, command: Command) -> Result<(), Failure> {
     match command {
-        Command::Serve(command) => Box::pin(command.run()).await,
-        Command::Worker(command) => command.run().await,
+        Command::Serve(command) => Box::pin(command.run(ctx)).await,
+        Command::Worker(command) => command.run(ctx).await,
         Command::Callback(command) => command.run().await,
         Command::Db(command) => command.run().await,
-        Command::Workflow(command) => command.run().await,
-        Command::Project(command) => Box::pin(command.run()).await,
-        Command::Import(command) => Box::pin(command.run()).await,
-        Command::User(command) => command.run().await,
-        Command::Audit(command) => command.run().await,
-        Command::Demo(command) => Box::pin(command.run()).await,
+        Command::Workflow(command) => command.run(ctx).await,
+        Command::Project(command) => Box::pin(command.run(ctx)).await,
+        Command::Import(command) => Box::pin(command.run(ctx)).await,
+        Command::User(command) => command.run(ctx).await,
+        Command::Audit(command) => command.run(ctx).await,
+        Command::Demo(command) => Box::pin(command.run(ctx)).await,
         Command::Health(command) => command.run().await,
         Command::Kubernetes(command) => command.run().await,
         Command::Secrets(command) => command.run(),
@@ -179,8 +178,8 @@ fn warn_about(settings: &Settings) {
 }
 
 /// For commands that work on the study: connected, with tables that are up to date.
-async fn started_app() -> Result<App, Failure> {
-    Ok(App::start(settings()?, Clock::study()).await?)
+async fn started_app(ctx: &Context) -> Result<App, Failure> {
+    Ok(App::start(ctx, settings()?, Clock::study()).await?)
 }
 
 /// For commands that look after the database itself.

@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::callback::FUNCTIONS;
 use crate::clock::Clock;
 use crate::config::{Environment, ProjectSync, WorkSettings};
+use crate::context::Context;
 use crate::project::{self, FileReport, Keeper};
 
 use super::console::{err, out};
@@ -35,14 +36,14 @@ pub(super) struct Sync {
 }
 
 impl Project {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let Self::Sync(command) = self;
-        command.run().await
+        command.run(ctx).await
     }
 }
 
 impl Sync {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let directory = working_directory()?;
         let settings = WorkSettings::read(&Environment::load(&directory)?, &directory)?;
         let unset =
@@ -52,8 +53,8 @@ impl Sync {
             let files = own.sync_here(&FUNCTIONS).await.map_err(Failure::because)?;
             (Arc::new(own), files)
         } else {
-            let app = started_app().await?;
-            let mut keeper = keeper(&app).ok_or_else(unset)?;
+            let app = started_app(ctx).await?;
+            let mut keeper = keeper(ctx, &app).ok_or_else(unset)?;
             keeper.loads_workflows |= self.load;
             let files = keeper.sync().await.map_err(Failure::because)?;
             (keeper.project, files)
@@ -83,15 +84,15 @@ fn report(files: &[FileReport]) -> Result<(), Failure> {
 }
 
 /// For servers, and workers on the database; nothing without a repository.
-fn keeper(app: &App) -> Option<Keeper> {
+fn keeper(ctx: &Context, app: &App) -> Option<Keeper> {
     let project = Arc::clone(app.project.as_ref()?);
     let loads_workflows = project.repository().loads_workflows;
-    Some(Keeper { project, engine: app.engine.clone(), functions: &FUNCTIONS, loads_workflows })
+    Some(Keeper { project, engine: app.engine.clone(), functions: &FUNCTIONS, loads_workflows, ctx: ctx.clone() })
 }
 
 /// Syncs as the settings say, before a server or a worker on the database begins.
-pub(super) async fn start(app: &App) -> Result<Option<Keeper>, Failure> {
-    let Some(keeper) = keeper(app) else { return Ok(None) };
+pub(super) async fn start(ctx: &Context, app: &App) -> Result<Option<Keeper>, Failure> {
+    let Some(keeper) = keeper(ctx, app) else { return Ok(None) };
     keeper.start().await.map_err(Failure::because)?;
     Ok(Some(keeper))
 }

@@ -15,6 +15,7 @@ use crate::audit::{self, Head, Sealed};
 use crate::callback::Workplace;
 use crate::clock::Clock;
 use crate::config::{CallbackMethod, MigrateMode, Settings};
+use crate::context::Context;
 use crate::database::keep_time;
 use crate::entity::user;
 use crate::http::{self, Layers, Serving};
@@ -37,13 +38,13 @@ pub(super) struct Serve {}
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Serve {
-    pub(super) async fn run(self) -> Result<(), Failure> {
-        serve(settings()?).await
+    pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
+        serve(ctx, settings()?).await
     }
 }
 
 /// Serves until the process is told to stop.
-pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
+pub(super) async fn serve(ctx: &Context, settings: Settings) -> Result<(), Failure> {
     warn_about(&settings);
     http::install_metrics();
     let app = App::connect(settings, Clock::study()).await?;
@@ -59,7 +60,7 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    let mut app = app.prepare().await?;
+    let mut app = app.prepare(ctx).await?;
     if let Some(address) = &app.settings.web.metrics_listen {
         let listener = http::bind_beside("STUDYGOV_METRICS_LISTEN", address).await.map_err(Failure::Failed)?;
         let address = listener.local_addr().map_err(Failure::because)?;
@@ -67,7 +68,7 @@ pub(super) async fn serve(settings: Settings) -> Result<(), Failure> {
         tokio::spawn(http::serve_metrics(listener, app.clone()));
     }
     warn_without_accounts(&app).await?;
-    let keeper = project::start(&app).await?;
+    let keeper = project::start(ctx, &app).await?;
     // Port 0 is any free one; workers are told which it is.
     Arc::make_mut(&mut app.settings).web.port = address.port();
     let (stop, stopped) = watch::channel(false);

@@ -6,6 +6,7 @@ use std::io::{BufRead, IsTerminal};
 use clap::{Args, Subcommand};
 
 use crate::account::{NewUser, UserChanges};
+use crate::context::Context;
 
 use super::console::err;
 use super::{Failure, started_app};
@@ -50,17 +51,17 @@ pub(super) struct Password {
 }
 
 impl User {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
         match self {
-            Self::Create(create) => create.run().await,
-            Self::Password(password) => password.run().await,
+            Self::Create(create) => create.run(ctx).await,
+            Self::Password(password) => password.run(ctx).await,
         }
     }
 }
 
 impl Password {
-    async fn run(self) -> Result<(), Failure> {
-        let app = started_app().await?;
+    async fn run(self, ctx: &Context) -> Result<(), Failure> {
+        let app = started_app(ctx).await?;
         let found = app.accounts.by_login(&self.login).await.map_err(Failure::because)?;
         let Some(row) = found else { return Err(Failure::Failed(format!("unknown user '{}'", self.login))) };
         let password = read_password()?;
@@ -70,7 +71,7 @@ impl Password {
         }
         let active = self.activate.then_some(true);
         let changes = UserChanges { password: Some(password), active, ..UserChanges::default() };
-        let row = app.accounts.update(row.id, changes, |_| true).await.map_err(Failure::because)?;
+        let row = app.accounts.update(ctx, row.id, changes, |_| true).await.map_err(Failure::because)?;
         let then = if row.active { "can now log in" } else { "is not active; use --activate to activate the account" };
         err(&format!("password set; {} {then}", row.username));
         Ok(())
@@ -78,8 +79,8 @@ impl Password {
 }
 
 impl Create {
-    async fn run(self) -> Result<(), Failure> {
-        let app = started_app().await?;
+    async fn run(self, ctx: &Context) -> Result<(), Failure> {
+        let app = started_app(ctx).await?;
         let password = read_password()?;
         let new = NewUser {
             name: self.name.unwrap_or_else(|| self.username.clone()),
@@ -94,7 +95,7 @@ impl Create {
         if let Some(problem) = app.accounts.judge(&password, &own).problem {
             err(&format!("warning: this password {problem}"));
         }
-        app.accounts.create(&new).await.map_err(Failure::because)?;
+        app.accounts.create(ctx, &new).await.map_err(Failure::because)?;
         let then = if new.active {
             "can now log in"
         } else {

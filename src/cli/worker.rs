@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::callback::Workplace;
 use crate::clock::Clock;
 use crate::config::{Environment, MigrateMode, WorkSettings, broker_address, broker_prefix};
+use crate::context::Context;
 use crate::database::keep_time;
 use crate::http;
 use crate::project::{Project, keep};
@@ -53,7 +54,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let directory = working_directory()?;
         let environment = Environment::load(&directory)?;
         let broker = match &self.broker {
@@ -71,7 +72,7 @@ impl Worker {
         });
         match broker {
             Some(broker) => self.run_from_broker(broker, &environment, (grace, listener), stopped).await,
-            None => self.run_from_database((grace, listener), stopped).await,
+            None => self.run_from_database(ctx, (grace, listener), stopped).await,
         }
     }
 
@@ -123,6 +124,7 @@ impl Worker {
 
     async fn run_from_database(
         self,
+        ctx: &Context,
         (grace, listener): (Duration, Option<TcpListener>),
         stop: watch::Receiver<bool>,
     ) -> Result<(), Failure> {
@@ -139,10 +141,10 @@ impl Worker {
         if app.settings.migrate == MigrateMode::Wait && !wait_for_tables(&app, stop.clone()).await? {
             return Ok(());
         }
-        let app = app.prepare().await?;
+        let app = app.prepare(ctx).await?;
         let mut stopped = stop.clone();
         let keeper = tokio::select! {
-            keeper = project::start(&app) => keeper?,
+            keeper = project::start(ctx, &app) => keeper?,
             _ = stopped.wait_for(|stop| *stop) => return Ok(()),
         };
         if let Some(keeper) = keeper {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::callback::FUNCTIONS;
+use crate::context::Context;
 use crate::study::overview;
 use crate::view::Templates;
 use crate::workflow::{self, Definition, check, check_file, upgrade};
@@ -80,13 +81,13 @@ enum Format {
 }
 
 impl Workflow {
-    pub(super) async fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
         match self {
-            Self::Load(command) => command.run().await,
+            Self::Load(command) => command.run(ctx).await,
             Self::Check(command) => command.run(),
-            Self::Upgrade(command) => command.run().await,
-            Self::List => list().await,
-            Self::Show(command) => command.run().await,
+            Self::Upgrade(command) => command.run(ctx).await,
+            Self::List => list(ctx).await,
+            Self::Show(command) => command.run(ctx).await,
             Self::Schema => {
                 out(check::SCHEMA.trim_end());
                 Ok(())
@@ -110,10 +111,10 @@ fn read(file: &Path) -> Result<Definition, Failure> {
 }
 
 impl Load {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let definition = read(&self.file)?;
-        let app = started_app().await?;
-        match workflow::load(app.engine.database(), &definition).await {
+        let app = started_app(ctx).await?;
+        match workflow::load(ctx, app.engine.database(), &definition).await {
             Ok(row) => {
                 err(&format!("workflow {} loaded with {} states", row.label, definition.states.len()));
                 Ok(())
@@ -154,9 +155,9 @@ impl Check {
 }
 
 impl Upgrade {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let definition = read(&self.file)?;
-        let app = started_app().await?;
+        let app = started_app(ctx).await?;
         let database = app.engine.database();
         let plan = upgrade::plan(database, &definition).await.map_err(Failure::because)?;
         if plan.is_empty() {
@@ -178,15 +179,15 @@ impl Upgrade {
             err("dry run; use --apply to make these changes");
             return Ok(());
         }
-        let done = upgrade::apply(database, &definition).await.map_err(Failure::because)?;
+        let done = upgrade::apply(ctx, database, &definition).await.map_err(Failure::because)?;
         err(&format!("workflow {}: {} changes applied", definition.label, done.changes.len()));
         Ok(())
     }
 }
 
-async fn list() -> Result<(), Failure> {
-    let app = started_app().await?;
-    let workflows = overview::workflows(app.engine.database().reader(), None).await.map_err(Failure::because)?;
+async fn list(ctx: &Context) -> Result<(), Failure> {
+    let app = started_app(ctx).await?;
+    let workflows = overview::workflows(ctx, app.engine.database().reader(), None).await.map_err(Failure::because)?;
     for row in workflows {
         out(&format!("{}\t{}\t{} states\t{} experiments", row.id, row.label, row.states.len(), row.experiments));
     }
@@ -194,12 +195,12 @@ async fn list() -> Result<(), Failure> {
 }
 
 impl Show {
-    async fn run(self) -> Result<(), Failure> {
+    async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let file = Path::new(&self.source);
         let definition = if file.is_file() {
             read(file)?
         } else {
-            let app = started_app().await?;
+            let app = started_app(ctx).await?;
             let connection = app.engine.database().reader();
             let row = workflow::find(connection, &self.source)
                 .await

@@ -7,6 +7,7 @@ use sea_orm::{ActiveModelTrait, IntoActiveModel, QuerySelect};
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::entity::action;
 use crate::study::Visible;
 
@@ -28,13 +29,14 @@ impl Engine {
     /// [`EngineError::NotFound`]; [`EngineError::MovedOn`] when it is not as it was seen.
     pub async fn annotate_action(
         &self,
+        ctx: &Context,
         id: i32,
         annotation: Annotation,
         seen: impl AsyncFnOnce(&crate::database::WriteTransaction, &action::Model) -> Result<bool, sea_orm::DbErr>,
     ) -> Result<action::Model, EngineError> {
         let transaction = self.database.begin().await?;
-        let row = action::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
-        let row = row.ok_or(EngineError::NotFound { kind: "action", id })?;
+        let row = action::Entity::visible_by_id(ctx, id).lock_exclusive().one(&*transaction).await?;
+        let row = row.ok_or_else(|| EngineError::not_found(ctx, "action", id))?;
         if !seen(&transaction, &row).await? {
             return Err(EngineError::MovedOn);
         }
@@ -47,7 +49,7 @@ impl Engine {
         let row = if changed.is_changed() { changed.update(&*transaction).await? } else { row };
         let event = Event::new("annotate", "action", id, "").of_experiment(row.experiment_id);
         let event = event.changed(&before, &shown(&row));
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
         transaction.commit().await?;
         Ok(row)
     }

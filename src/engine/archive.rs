@@ -8,6 +8,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database;
 use crate::entity::{cohort, experiment, subject};
 use crate::study::Visible;
@@ -15,17 +16,17 @@ use crate::study::visible::experiments_in_use;
 
 use super::locked::Locked;
 use super::run_log::storable;
-use super::{Actor, Engine, EngineError, about, retried};
+use super::{Engine, EngineError, about, retried};
 
 impl Engine {
     /// Archives an experiment. What still runs for it is cancelled.
     ///
     /// # Errors
     /// [`EngineError::Archived`] when it is archived already.
-    pub async fn archive_experiment(&self, id: i32, reason: &str, actor: &Actor) -> Result<(), EngineError> {
+    pub async fn archive_experiment(&self, ctx: &Context, id: i32, reason: &str) -> Result<(), EngineError> {
         retried(async || {
-            let locked = self.lock(id).await?;
-            put_away(&locked, reason, actor).await?;
+            let locked = self.lock(ctx, id).await?;
+            put_away(ctx, &locked, reason).await?;
             self.commit(locked).await
         })
         .await
@@ -35,37 +36,37 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NotFound`] and [`EngineError::Archived`].
-    pub async fn archive_subject(&self, id: i32, reason: &str, actor: &Actor) -> Result<usize, EngineError> {
+    pub async fn archive_subject(&self, ctx: &Context, id: i32, reason: &str) -> Result<usize, EngineError> {
         retried(async || {
             let mut transaction = self.database.begin().await?;
-            let subject = subject::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
-            let subject = subject.ok_or(EngineError::NotFound { kind: "subject", id })?;
+            let subject = subject::Entity::visible_by_id(ctx, id).lock_exclusive().one(&*transaction).await?;
+            let subject = subject.ok_or_else(|| EngineError::not_found(ctx, "subject", id))?;
             if subject.archive_id != 0 {
                 return Err(EngineError::Archived { kind: "subject", id });
             }
-            let experiments = experiments_in_use().filter(experiment::Column::SubjectId.eq(id));
+            let experiments = experiments_in_use(ctx).filter(experiment::Column::SubjectId.eq(id));
             let experiments = experiments.order_by_asc(experiment::Column::Id).all(&*transaction).await?;
             for experiment in &experiments {
-                let locked = match self.lock_in(transaction, experiment.id).await {
+                let locked = match self.lock_in(ctx, transaction, experiment.id).await {
                     // Somebody archived it at this moment: look again.
                     Err(EngineError::Archived { .. }) => {
                         return Err(EngineError::changed("an experiment was archived"));
                     }
                     outcome => outcome?,
                 };
-                put_away(&locked, reason, actor).await?;
+                put_away(ctx, &locked, reason).await?;
                 transaction = locked.transaction;
             }
             subject::Entity::update_many()
                 .col_expr(subject::Column::ArchiveId, Expr::value(id))
                 .col_expr(subject::Column::ArchivedAt, Expr::value(self.clock.now()))
-                .col_expr(subject::Column::ArchivedBy, Expr::value(name_of(actor)))
+                .col_expr(subject::Column::ArchivedBy, Expr::value(name_of(ctx)))
                 .col_expr(subject::Column::ArchivedReason, Expr::value(storable(reason)))
                 .filter(subject::Column::Id.eq(id))
                 .exec(&*transaction)
                 .await?;
             let event = Event::new("archive", "subject", id, &subject.label).because(reason);
-            audit::record(&*transaction, event.after(json!({ "experiments": experiments.len() }))).await?;
+            audit::record(ctx, &*transaction, event.after(json!({ "experiments": experiments.len() }))).await?;
             transaction.commit().await?;
             Ok(experiments.len())
         })
@@ -78,20 +79,20 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotArchived`]; [`EngineError::Duplicate`] when the subject has another experiment with this
     /// label by now; [`EngineError::Archived`] when the subject is archived.
-    pub async fn restore_experiment(&self, id: i32) -> Result<(), EngineError> {
-        retried(async || self.try_restore_experiment(id).await).await
+    pub async fn restore_experiment(&self, ctx: &Context, id: i32) -> Result<(), EngineError> {
+        retried(async || self.try_restore_experiment(ctx, id).await).await
     }
 
-    async fn try_restore_experiment(&self, id: i32) -> Result<(), EngineError> {
-        let not_found = EngineError::NotFound { kind: "experiment", id };
-        let found = experiment::Entity::visible_by_id(id).one(self.database.reader()).await?.ok_or(not_found)?;
+    async fn try_restore_experiment(&self, ctx: &Context, id: i32) -> Result<(), EngineError> {
+        let not_found = EngineError::not_found(ctx, "experiment", id);
+        let found = experiment::Entity::visible_by_id(ctx, id).one(self.database.reader()).await?.ok_or(not_found)?;
         let transaction = self.database.begin().await?;
         // With a lock, so that the subject is not archived at the same moment; in the order in which that locks too.
-        let subject = subject::Entity::visible_by_id(found.subject_id).lock_exclusive().one(&*transaction).await?;
+        let subject = subject::Entity::visible_by_id(ctx, found.subject_id).lock_exclusive().one(&*transaction).await?;
         if subject.is_some_and(|subject| subject.archive_id != 0) {
             return Err(EngineError::Archived { kind: "subject", id: found.subject_id });
         }
-        let experiment = experiment::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
+        let experiment = experiment::Entity::visible_by_id(ctx, id).lock_exclusive().one(&*transaction).await?;
         let Some(experiment) = experiment.filter(|experiment| experiment.archive_id != 0) else {
             return Err(EngineError::NotArchived { kind: "experiment", id });
         };
@@ -109,7 +110,7 @@ impl Engine {
             }
             outcome => outcome?,
         };
-        audit::record(&*transaction, about(&experiment, "restore")).await?;
+        audit::record(ctx, &*transaction, about(&experiment, "restore")).await?;
         Ok(transaction.commit().await?)
     }
 
@@ -118,18 +119,18 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotArchived`]; [`EngineError::DuplicateSubject`] when the cohort has another subject with this
     /// label by now.
-    pub async fn restore_subject(&self, id: i32) -> Result<(), EngineError> {
-        retried(async || self.try_restore_subject(id).await).await
+    pub async fn restore_subject(&self, ctx: &Context, id: i32) -> Result<(), EngineError> {
+        retried(async || self.try_restore_subject(ctx, id).await).await
     }
 
-    async fn try_restore_subject(&self, id: i32) -> Result<(), EngineError> {
+    async fn try_restore_subject(&self, ctx: &Context, id: i32) -> Result<(), EngineError> {
         let transaction = self.database.begin().await?;
-        let subject = subject::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
-        let subject = subject.ok_or(EngineError::NotFound { kind: "subject", id })?;
+        let subject = subject::Entity::visible_by_id(ctx, id).lock_exclusive().one(&*transaction).await?;
+        let subject = subject.ok_or_else(|| EngineError::not_found(ctx, "subject", id))?;
         if subject.archive_id == 0 {
             return Err(EngineError::NotArchived { kind: "subject", id });
         }
-        let cohort = cohort::Entity::visible_by_id(subject.cohort_id).one(&*transaction).await?;
+        let cohort = cohort::Entity::visible_by_id(ctx, subject.cohort_id).one(&*transaction).await?;
         let restored = subject::Entity::update_many()
             .col_expr(subject::Column::ArchiveId, Expr::value(0))
             .col_expr(subject::Column::ArchivedAt, Expr::value(None::<chrono::NaiveDateTime>))
@@ -145,21 +146,21 @@ impl Engine {
             }
             outcome => outcome?,
         };
-        audit::record(&*transaction, Event::new("restore", "subject", id, &subject.label)).await?;
+        audit::record(ctx, &*transaction, Event::new("restore", "subject", id, &subject.label)).await?;
         Ok(transaction.commit().await?)
     }
 }
 
 /// Cancels what runs for the locked experiment and marks it.
-async fn put_away(locked: &Locked, reason: &str, actor: &Actor) -> Result<(), EngineError> {
-    super::transition::leave(locked, actor, "the experiment was archived").await?;
+async fn put_away(ctx: &Context, locked: &Locked, reason: &str) -> Result<(), EngineError> {
+    super::transition::leave(ctx, locked, "the experiment was archived").await?;
     let id = locked.experiment.id;
     let event = about(&locked.experiment, "archive").because(reason);
-    audit::record(&*locked.transaction, event).await?;
+    audit::record(ctx, &*locked.transaction, event).await?;
     experiment::Entity::update_many()
         .col_expr(experiment::Column::ArchiveId, Expr::value(id))
         .col_expr(experiment::Column::ArchivedAt, Expr::value(locked.now))
-        .col_expr(experiment::Column::ArchivedBy, Expr::value(name_of(actor)))
+        .col_expr(experiment::Column::ArchivedBy, Expr::value(name_of(ctx)))
         .col_expr(experiment::Column::ArchivedReason, Expr::value(storable(reason)))
         .filter(experiment::Column::Id.eq(id))
         .exec(&*locked.transaction)
@@ -167,6 +168,6 @@ async fn put_away(locked: &Locked, reason: &str, actor: &Actor) -> Result<(), En
     Ok(())
 }
 
-fn name_of(actor: &Actor) -> String {
-    actor.name.chars().take(64).collect()
+fn name_of(ctx: &Context) -> String {
+    ctx.actor().name.chars().take(64).collect()
 }

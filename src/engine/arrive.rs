@@ -8,13 +8,14 @@ use chrono::NaiveDateTime;
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
 
+use crate::context::Context;
 use crate::database::WriteTransaction;
 use crate::entity::{action, callback_execution, experiment, state, transition};
 use crate::study::Visible;
 use crate::workflow::Graph;
 
+use super::EngineError;
 use super::locked::{new_action, new_execution};
-use super::{Actor, EngineError};
 
 /// The transition that new experiments take, and where it leads.
 pub(super) struct First<'a> {
@@ -26,20 +27,19 @@ pub(super) struct First<'a> {
 /// Writes the action of each experiment, all executions of the entered state, and the new state (E2). Gives the actions by
 /// experiment. The experiments were made in this transaction, so nothing else can move them; at most a thousand.
 pub(super) async fn enter_many(
+    ctx: &Context,
     transaction: &WriteTransaction,
     experiments: &[i32],
     first: &First<'_>,
     now: NaiveDateTime,
-    actor: &Actor,
 ) -> Result<HashMap<i32, i32>, EngineError> {
     if experiments.is_empty() {
         return Ok(HashMap::new());
     }
     let callbacks = first.graph.callbacks(first.destination.id);
-    let rows =
-        experiments.iter().map(|id| new_action(*id, first.transition.id, callbacks.is_empty(), actor, now, None));
+    let rows = experiments.iter().map(|id| new_action(ctx, *id, first.transition.id, callbacks.is_empty(), now, None));
     action::Entity::insert_many(rows).exec_without_returning(&**transaction).await?;
-    let actions = actions_of(transaction, experiments).await?;
+    let actions = actions_of(ctx, transaction, experiments).await?;
     let rows: Vec<callback_execution::ActiveModel> = actions
         .iter()
         .flat_map(|(_, action_id)| callbacks.iter().map(|callback| new_execution(callback, *action_id, Ok(true), now)))
@@ -52,8 +52,12 @@ pub(super) async fn enter_many(
 }
 
 /// The only action of each experiment, in the order in which they were made.
-async fn actions_of(transaction: &WriteTransaction, experiments: &[i32]) -> Result<Vec<(i32, i32)>, EngineError> {
-    let mut actions: Vec<(i32, i32)> = action::Entity::visible()
+async fn actions_of(
+    ctx: &Context,
+    transaction: &WriteTransaction,
+    experiments: &[i32],
+) -> Result<Vec<(i32, i32)>, EngineError> {
+    let mut actions: Vec<(i32, i32)> = action::Entity::visible(ctx)
         .select_only()
         .columns([action::Column::ExperimentId, action::Column::Id])
         .filter(action::Column::ExperimentId.is_in(experiments.iter().copied()))

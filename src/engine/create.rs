@@ -11,6 +11,7 @@ use sea_orm::{
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::{self, WriteTransaction};
 use crate::entity::{experiment, state, subject, transition, workflow as workflow_table};
 use crate::study::variable::{VariableValue, set_variables, set_variables_of_many};
@@ -21,7 +22,7 @@ use super::answers::Turn;
 use super::arrive::{First, enter_many};
 use super::evaluate::any_condition;
 use super::locked::{Entered, Locked};
-use super::{Actor, Engine, EngineError, retried};
+use super::{Engine, EngineError, retried};
 
 /// An experiment to be.
 #[derive(Debug, Clone)]
@@ -44,12 +45,12 @@ impl Engine {
     /// [`EngineError::Workflow`] and [`EngineError::NoRoot`] when there is no workflow to follow.
     pub async fn create_experiment(
         &self,
+        ctx: &Context,
         new: &NewExperiment,
-        actor: &Actor,
     ) -> Result<experiment::Model, EngineError> {
         retried(async || {
             let transaction = self.database.begin().await?;
-            let (transaction, experiment) = self.create_experiment_in(transaction, new, actor).await?;
+            let (transaction, experiment) = self.create_experiment_in(ctx, transaction, new).await?;
             transaction.commit().await?;
             self.dispatched.notify_one();
             Ok(experiment)
@@ -65,18 +66,18 @@ impl Engine {
     /// again: see [`super::Evaluations`].
     pub async fn create_experiment_in(
         &self,
+        ctx: &Context,
         transaction: WriteTransaction,
         new: &NewExperiment,
-        actor: &Actor,
     ) -> Result<(WriteTransaction, experiment::Model), EngineError> {
         let start = self.start(&*transaction, new.workflow.as_deref()).await?;
-        check_subjects(&transaction, [new.subject_id]).await?;
+        check_subjects(ctx, &transaction, [new.subject_id]).await?;
         let now = self.clock.now();
         let experiment = row(new, &start, now).insert(&*transaction).await.map_err(|error| refused(new, error))?;
         set_variables(&*transaction, experiment.id, &new.variables).await?;
-        audit::record(&*transaction, created(new, &start, experiment.id)).await?;
+        audit::record(ctx, &*transaction, created(new, &start, experiment.id)).await?;
         let (transaction, experiment, _) =
-            self.enter_first(transaction, experiment, &start, now, actor, Turn::default()).await?;
+            self.enter_first(ctx, transaction, experiment, &start, now, Turn::default()).await?;
         Ok((transaction, experiment))
     }
 
@@ -87,12 +88,12 @@ impl Engine {
     /// As [`Self::create_experiment`] of any of them; the transaction is gone then.
     pub async fn create_experiments_in(
         &self,
+        ctx: &Context,
         transaction: WriteTransaction,
         new: &[NewExperiment],
-        actor: &Actor,
     ) -> Result<(WriteTransaction, Vec<experiment::Model>), EngineError> {
         if let [one] = new {
-            let (transaction, experiment) = self.create_experiment_in(transaction, one, actor).await?;
+            let (transaction, experiment) = self.create_experiment_in(ctx, transaction, one).await?;
             return Ok((transaction, vec![experiment]));
         }
         let mut starts: HashMap<Option<&str>, Start> = HashMap::new();
@@ -102,7 +103,7 @@ impl Engine {
                 e.insert(self.start(&*transaction, reference).await?);
             }
         }
-        check_subjects(&transaction, new.iter().map(|one| one.subject_id)).await?;
+        check_subjects(ctx, &transaction, new.iter().map(|one| one.subject_id)).await?;
         let now = self.clock.now();
         let of_each: Vec<&Start> = new.iter().map(|one| &starts[&one.workflow.as_deref()]).collect();
         let mut experiments = Vec::with_capacity(new.len());
@@ -110,13 +111,13 @@ impl Engine {
             let rows = chunk.iter().zip(starts).map(|(one, start)| row(one, start, now));
             let inserted = experiment::Entity::insert_many(rows).exec_without_returning(&*transaction).await;
             inserted.map_err(|error| refused(&chunk[0], error))?;
-            experiments.extend(read_back(&transaction, chunk).await?);
+            experiments.extend(read_back(ctx, &transaction, chunk).await?);
         }
         let variables = experiments.iter().zip(new).map(|(row, one)| (row.id, one.variables.as_slice()));
         set_variables_of_many(&*transaction, variables).await?;
         let events = experiments.iter().zip(new.iter().zip(&of_each));
         let events = events.map(|(row, (one, start))| created(one, start, row.id));
-        audit::record_many(&*transaction, events.collect()).await?;
+        audit::record_many(ctx, &*transaction, events.collect()).await?;
         let mut transaction = transaction;
         let mut turn = Turn::default();
         for (reference, start) in &starts {
@@ -127,7 +128,7 @@ impl Engine {
                 for index in theirs {
                     let experiment = experiments[index].clone();
                     (transaction, experiments[index], turn) =
-                        self.enter_first(transaction, experiment, start, now, actor, turn.next()).await?;
+                        self.enter_first(ctx, transaction, experiment, start, now, turn.next()).await?;
                 }
                 continue;
             }
@@ -135,7 +136,7 @@ impl Engine {
                 let ids: Vec<i32> = chunk.iter().map(|index| experiments[*index].id).collect();
                 let first =
                     First { transition: &start.transition, destination: &start.destination, graph: &start.graph };
-                let actions = enter_many(&transaction, &ids, &first, now, actor).await?;
+                let actions = enter_many(ctx, &transaction, &ids, &first, now).await?;
                 for index in chunk {
                     let experiment = &mut experiments[*index];
                     experiment.state_id = start.destination.id;
@@ -150,17 +151,17 @@ impl Engine {
     /// Takes the root's only transition, and lets everything follow that follows by itself.
     async fn enter_first(
         &self,
+        ctx: &Context,
         transaction: WriteTransaction,
         experiment: experiment::Model,
         start: &Start,
         now: NaiveDateTime,
-        actor: &Actor,
         turn: Turn,
     ) -> Result<(WriteTransaction, experiment::Model, Turn), EngineError> {
         let mut locked =
             Locked { transaction, experiment, now, graph: Arc::clone(&start.graph), turn, _row_turn: None };
-        if self.enter(&mut locked, &start.transition, &start.destination, actor, None).await? == Entered::Skipped {
-            self.settle(&mut locked, actor).await?;
+        if self.enter(ctx, &mut locked, &start.transition, &start.destination, None).await? == Entered::Skipped {
+            self.settle(ctx, &mut locked).await?;
         }
         Ok((locked.transaction, locked.experiment, locked.turn))
     }
@@ -234,11 +235,12 @@ fn created(new: &NewExperiment, start: &Start, id: i32) -> Event {
 
 /// The rows that were just inserted, in the order of `new`.
 async fn read_back(
+    ctx: &Context,
     transaction: &WriteTransaction,
     new: &[NewExperiment],
 ) -> Result<Vec<experiment::Model>, EngineError> {
     use experiment::Column;
-    let rows = experiment::Entity::visible()
+    let rows = experiment::Entity::visible(ctx)
         .filter(Column::ArchiveId.eq(0))
         .filter(Column::SubjectId.is_in(new.iter().map(|one| one.subject_id)))
         .filter(Column::Label.is_in(new.iter().map(|one| one.label.as_str())))
@@ -251,17 +253,21 @@ async fn read_back(
 }
 
 /// The subjects are there and not archived, and are not archived before the experiments are there.
-async fn check_subjects(transaction: &WriteTransaction, ids: impl IntoIterator<Item = i32>) -> Result<(), EngineError> {
+async fn check_subjects(
+    ctx: &Context,
+    transaction: &WriteTransaction,
+    ids: impl IntoIterator<Item = i32>,
+) -> Result<(), EngineError> {
     let ids: BTreeSet<i32> = ids.into_iter().collect();
     let ids: Vec<i32> = ids.into_iter().collect();
     for chunk in ids.chunks(CHUNK) {
         // In their order, as all who lock many subjects do.
-        let all = subject::Entity::visible().filter(subject::Column::Id.is_in(chunk.iter().copied()));
+        let all = subject::Entity::visible(ctx).filter(subject::Column::Id.is_in(chunk.iter().copied()));
         let rows = all.order_by_asc(subject::Column::Id).lock_shared().all(&**transaction).await?;
         let found: HashMap<i32, i32> = rows.into_iter().map(|row| (row.id, row.archive_id)).collect();
         for id in chunk.iter().copied() {
             match found.get(&id) {
-                None => return Err(EngineError::NotFound { kind: "subject", id }),
+                None => return Err(EngineError::not_found(ctx, "subject", id)),
                 Some(0) => {}
                 Some(_) => return Err(EngineError::Archived { kind: "subject", id }),
             }

@@ -2,6 +2,7 @@
 
 use sea_orm::{DbBackend, DbErr};
 
+use crate::context::{Context, Sought};
 use crate::database::{self, Failure};
 use crate::entity::kind::ExecutionStatus;
 use crate::workflow::WorkflowError;
@@ -12,7 +13,7 @@ use super::answers::Pending;
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     #[error("there is no {kind} {id}")]
-    NotFound { kind: &'static str, id: i32 },
+    NotFound { kind: &'static str, id: i32, sought: Sought },
     #[error("Could not find requested state \"{requested}\"")]
     StateNotFound { requested: String },
     #[error("Could not find a valid transition for requested state change (from {from} [{from_id}] to {to} [{to_id}])")]
@@ -65,6 +66,11 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// There is no such thing where `ctx` sees it.
+    pub(super) fn not_found(ctx: &Context, kind: &'static str, id: i32) -> Self {
+        Self::NotFound { kind, id, sought: ctx.sought(kind) }
+    }
+
     /// Something changed while it was being decided about; doing it again decides about what is there now.
     pub(super) fn changed(what: &str) -> Self {
         Self::Database(DbErr::Custom(format!("Record has changed: {what}")))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use crate::context::Context;
 use crate::database::Snapshot;
 use crate::entity::{experiment, state, transition};
 use crate::workflow::condition::Facts;
@@ -127,11 +128,16 @@ impl Engine {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn exits(&self, snapshot: &Snapshot, experiment: &experiment::Model) -> Result<Exits, EngineError> {
+    pub async fn exits(
+        &self,
+        ctx: &Context,
+        snapshot: &Snapshot,
+        experiment: &experiment::Model,
+    ) -> Result<Exits, EngineError> {
         let graph = self.graphs.of(snapshot, experiment.workflow_id).await?;
         let label = graph.state(experiment.state_id).map_or("", |state| state.label.as_str());
         let executions = executions_of(snapshot, experiment.last_action_id).await?;
-        let facts = facts::collect(snapshot, experiment, label, &executions, self.clock.now()).await?;
+        let facts = facts::collect(ctx, snapshot, experiment, label, &executions, self.clock.now()).await?;
         Ok(Exits { transitions: graph.exits(experiment.state_id), facts: Arc::new(facts) })
     }
 

@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 
 use sea_orm::{ConnectionTrait, DbErr};
 
+use crate::context::Context;
 use crate::entity::{callback, callback_execution, experiment};
 use crate::study::variable::{VariableValue, variables_of};
 use crate::workflow::condition::{CallbackFacts, ExperimentFacts, Facts, Value};
 
 /// Collects the facts of an experiment in `state`, with the executions of its last action.
 pub(super) async fn collect(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     experiment: &experiment::Model,
     state: &str,
     executions: &[(callback_execution::Model, callback::Model)],
     now: chrono::NaiveDateTime,
 ) -> Result<Facts, DbErr> {
-    let variables = variables_of(connection, experiment.id).await?;
+    let variables = variables_of(ctx, connection, experiment.id).await?;
     let callbacks: BTreeMap<String, CallbackFacts> = executions
         .iter()
         .map(|(execution, callback)| {

@@ -8,11 +8,12 @@ use serde_json::json;
 use tracing::warn;
 
 use crate::audit;
+use crate::context::Context;
 use crate::entity::{action, experiment, state};
 use crate::study::Visible;
 
 use super::locked::Locked;
-use super::{Actor, Engine, EngineError, about, retried};
+use super::{Engine, EngineError, about, retried};
 
 impl Engine {
     /// Sets how many transitions an experiment may make by itself within a minute; 0 is no limit.
@@ -26,6 +27,7 @@ impl Engine {
     /// minute. Returns whether it did. Transitions by hand do not count: they say who made them.
     pub(super) async fn hold_if_too_fast(
         &self,
+        ctx: &Context,
         locked: &mut Locked,
         destination: &state::Model,
     ) -> Result<bool, EngineError> {
@@ -33,7 +35,7 @@ impl Engine {
         if most == 0 {
             return Ok(false);
         }
-        let made = action::Entity::visible()
+        let made = action::Entity::visible(ctx)
             .filter(action::Column::ExperimentId.eq(locked.experiment.id))
             .filter(action::Column::StartTime.gt(locked.now - TimeDelta::minutes(1)))
             .filter(action::Column::Id.gt(locked.experiment.released_action_id.unwrap_or(0)))
@@ -53,7 +55,7 @@ impl Engine {
         metrics::counter!("studygovernor_holds_total").increment(1);
         set_hold(locked, Some((locked.now, reason.as_str()))).await?;
         let event = about(&locked.experiment, "hold").after(json!({ "state": here })).because(&reason);
-        audit::record(&*locked.transaction, event).await?;
+        audit::record(ctx, &*locked.transaction, event).await?;
         locked.experiment.held_since = Some(locked.now);
         locked.experiment.held_reason = Some(reason);
         Ok(true)
@@ -63,13 +65,13 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::NotHeld`] when it is not on hold.
-    pub async fn release_experiment(&self, id: i32, actor: &Actor) -> Result<experiment::Model, EngineError> {
+    pub async fn release_experiment(&self, ctx: &Context, id: i32) -> Result<experiment::Model, EngineError> {
         retried(async || {
-            let mut locked = self.lock(id).await?;
-            if !end_hold(&mut locked).await? {
+            let mut locked = self.lock(ctx, id).await?;
+            if !end_hold(ctx, &mut locked).await? {
                 return Err(EngineError::NotHeld(id));
             }
-            self.settle(&mut locked, actor).await?;
+            self.settle(ctx, &mut locked).await?;
             let experiment = locked.experiment.clone();
             self.commit(locked).await?;
             Ok(experiment)
@@ -79,13 +81,13 @@ impl Engine {
 }
 
 /// Ends the hold of the experiment, if there is one; returns whether there was. What it did before no longer counts.
-pub(super) async fn end_hold(locked: &mut Locked) -> Result<bool, EngineError> {
+pub(super) async fn end_hold(ctx: &Context, locked: &mut Locked) -> Result<bool, EngineError> {
     let Some(since) = locked.experiment.held_since.take() else { return Ok(false) };
     locked.experiment.held_reason = None;
     locked.experiment.released_action_id = locked.experiment.last_action_id;
     set_hold(locked, None).await?;
     let event = about(&locked.experiment, "release").before(json!({ "held_since": since }));
-    audit::record(&*locked.transaction, event).await?;
+    audit::record(ctx, &*locked.transaction, event).await?;
     Ok(true)
 }
 

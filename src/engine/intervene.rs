@@ -6,6 +6,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::json;
 
 use crate::audit;
+use crate::context::Context;
 use crate::entity::action;
 use crate::entity::callback_execution::{Column, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
@@ -13,7 +14,7 @@ use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use super::attempt::requeue;
 use super::report::{kept_values, load, map_variables, resolve};
 use super::run_log::{next_attempt_log, storable};
-use super::{Actor, Engine, EngineError, about, retried};
+use super::{Engine, EngineError, about, retried};
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,15 +45,15 @@ impl Engine {
     /// the experiment has left its state.
     pub async fn intervene(
         &self,
+        ctx: &Context,
         execution_id: i32,
         what: Intervention,
         reason: &str,
-        actor: &Actor,
     ) -> Result<Model, EngineError> {
-        let experiment_id = self.experiment_of(execution_id).await?;
+        let experiment_id = self.experiment_of(ctx, execution_id).await?;
         retried(async || {
-            let mut locked = self.lock(experiment_id).await?;
-            let (execution, callback) = load(&*locked.transaction, execution_id).await?;
+            let mut locked = self.lock(ctx, experiment_id).await?;
+            let (execution, callback) = load(ctx, &*locked.transaction, execution_id).await?;
             if locked.experiment.last_action_id != Some(execution.action_id) {
                 return Err(EngineError::MovedOn);
             }
@@ -63,9 +64,9 @@ impl Engine {
                 json!({ "status": execution.status, "result": execution.result, "attempt": execution.attempt });
             let after = json!({ "execution": execution.id, "callback": callback.label, "is": what.to_string() });
             let event = about(&locked.experiment, "intervene").before(before).after(after).because(reason);
-            audit::record(&*locked.transaction, event).await?;
+            audit::record(ctx, &*locked.transaction, event).await?;
             let now = locked.now.format("%Y-%m-%d %H:%M:%S");
-            let line = format!("{now} UTC: {what} by {}: {}", actor.name, storable(reason));
+            let line = format!("{now} UTC: {what} by {}: {}", ctx.actor().name, storable(reason));
             match what {
                 Intervention::Retry => {
                     let log = next_attempt_log(execution.run_log.as_deref(), &line, execution.attempt + 1);
@@ -89,10 +90,10 @@ impl Engine {
                     if what == Intervention::Mark(ExecutionResult::Success) {
                         map_variables(&locked, &callback, &kept_values(&execution)).await?;
                     }
-                    self.follow(&mut locked, &execution, Some(status), actor).await?;
+                    self.follow(ctx, &mut locked, &execution, Some(status)).await?;
                 }
             }
-            let (execution, _) = load(&*locked.transaction, execution_id).await?;
+            let (execution, _) = load(ctx, &*locked.transaction, execution_id).await?;
             self.commit(locked).await?;
             Ok(execution)
         })

@@ -4,6 +4,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::{debug, warn};
 
+use crate::context::Context;
 use crate::entity::callback_execution::{Column, Entity, Model};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 
@@ -11,7 +12,7 @@ use super::attempt::requeue;
 use super::locked::Locked;
 use super::report::{load, resolve};
 use super::run_log::next_attempt_log;
-use super::{Actor, Engine, EngineError, Swept, retried};
+use super::{Engine, EngineError, Swept, retried};
 
 impl Engine {
     /// Dispatches again the executions whose lease has run out; one that used all its attempts has failed. An execution whose
@@ -19,7 +20,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the database cannot be asked. What cannot be given back is logged, and tried again the next time.
-    pub async fn check_leases(&self) -> Result<usize, EngineError> {
+    pub async fn check_leases(&self, ctx: &Context) -> Result<usize, EngineError> {
         let lost: Vec<(i32, i32, Option<String>)> = Entity::find()
             .select_only()
             .columns([Column::Id, Column::Attempt, Column::Worker])
@@ -32,7 +33,7 @@ impl Engine {
         let (mut count, mut held) = (0, 0);
         for (id, attempt, worker) in lost {
             let line = format!("no heartbeat from worker {}; lease expired", worker.as_deref().unwrap_or("unknown"));
-            match self.give_back(id, attempt, true, &line).await {
+            match self.give_back(ctx, id, attempt, true, &line).await {
                 Ok(Swept::Done(())) => {
                     count += 1;
                     metrics::counter!("studygovernor_lease_expiries_total").increment(1);
@@ -55,21 +56,28 @@ impl Engine {
     ///
     /// # Errors
     /// When the database fails. One that is not the worker's any more is left alone.
-    pub async fn release(&self, execution: &Model, why: &str) -> Result<bool, EngineError> {
-        let given = self.give_back(execution.id, execution.attempt, false, why).await?;
+    pub async fn release(&self, ctx: &Context, execution: &Model, why: &str) -> Result<bool, EngineError> {
+        let given = self.give_back(ctx, execution.id, execution.attempt, false, why).await?;
         Ok(matches!(given, Swept::Done(())))
     }
 
     /// `expired`: only if the lease has still run out, and without waiting for a lock.
-    async fn give_back(&self, id: i32, attempt: i32, expired: bool, why: &str) -> Result<Swept<()>, EngineError> {
-        let experiment_id = self.experiment_of(id).await?;
+    async fn give_back(
+        &self,
+        ctx: &Context,
+        id: i32,
+        attempt: i32,
+        expired: bool,
+        why: &str,
+    ) -> Result<Swept<()>, EngineError> {
+        let experiment_id = self.experiment_of(ctx, id).await?;
         retried(async || {
             let locked = match expired {
-                true => self.lock_if_free(experiment_id).await?,
-                false => Some(self.lock(experiment_id).await?),
+                true => self.lock_if_free(ctx, experiment_id).await?,
+                false => Some(self.lock(ctx, experiment_id).await?),
             };
             let Some(mut locked) = locked else { return Ok(Swept::Held) };
-            let (execution, _) = load(&*locked.transaction, id).await?;
+            let (execution, _) = load(ctx, &*locked.transaction, id).await?;
             let same = execution.status == ExecutionStatus::Running && execution.attempt == attempt;
             let run_out = execution.leased_until.is_some_and(|until| until < locked.now);
             if !same || (expired && !run_out) {
@@ -83,7 +91,7 @@ impl Engine {
                 let changes = vec![(Column::MaxAttempts, Expr::value(attempts))];
                 requeue(&locked, &execution, locked.now, log, changes).await?;
             } else {
-                self.give_up(&mut locked, &execution, &line).await?;
+                self.give_up(ctx, &mut locked, &execution, &line).await?;
             }
             self.commit(locked).await?;
             Ok(Swept::Done(()))
@@ -91,10 +99,16 @@ impl Engine {
         .await
     }
 
-    async fn give_up(&self, locked: &mut Locked, execution: &Model, line: &str) -> Result<(), EngineError> {
-        let actor = Actor::without_account("lease", Origin::Timeout);
+    async fn give_up(
+        &self,
+        ctx: &Context,
+        locked: &mut Locked,
+        execution: &Model,
+        line: &str,
+    ) -> Result<(), EngineError> {
+        let ctx = &ctx.in_history_as("lease", Origin::Timeout);
         let line = format!("{line}; this was the last of {} attempts", execution.max_attempts);
         resolve(locked, execution, ExecutionStatus::Finished, ExecutionResult::Failed, &line).await?;
-        self.follow(locked, execution, Some(ExecutionStatus::Finished), &actor).await
+        self.follow(ctx, locked, execution, Some(ExecutionStatus::Finished)).await
     }
 }

@@ -10,6 +10,7 @@ use sea_orm::{
     QuerySelect, QueryTrait,
 };
 
+use crate::context::Context;
 use crate::database::{Failure, WriteTransaction};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow as workflow_table};
@@ -21,7 +22,7 @@ use crate::workflow::{self, Graph};
 use super::answers::{Answer, NOT_EVALUATED, Tried, Turn};
 use super::evaluate::{Evaluation, any_condition, condition_text};
 use super::turns;
-use super::{Actor, Engine, EngineError, facts};
+use super::{Engine, EngineError, facts};
 
 /// Attempts that a lost worker may cost, before an execution is given up. Retries after failures come on top.
 pub(super) const ATTEMPTS: i32 = 3;
@@ -59,28 +60,28 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Busy`] when others have it for too long.
-    pub(super) async fn lock(&self, experiment_id: i32) -> Result<Locked, EngineError> {
+    pub(super) async fn lock(&self, ctx: &Context, experiment_id: i32) -> Result<Locked, EngineError> {
         let turn = self.turns.wait(experiment_id, self.database.lock_limit()).await?;
         let transaction = self.database.begin().await?;
-        let locked = self.lock_in(transaction, experiment_id).await?;
+        let locked = self.lock_in(ctx, transaction, experiment_id).await?;
         Ok(Locked { _row_turn: Some(turn), ..locked })
     }
 
     /// As [`Self::lock`], for maintenance: none when the experiment is locked by another transaction, which is not waited for.
-    pub(super) async fn lock_if_free(&self, experiment_id: i32) -> Result<Option<Locked>, EngineError> {
+    pub(super) async fn lock_if_free(&self, ctx: &Context, experiment_id: i32) -> Result<Option<Locked>, EngineError> {
         let Some(turn) = self.turns.take_free(experiment_id) else { return Ok(None) };
         let transaction = self.database.begin_maintenance().await?;
         let behavior = if self.database.skips_locked() { LockBehavior::SkipLocked } else { LockBehavior::Nowait };
-        match lock_row(&transaction, experiment_id, Some(behavior)).await {
+        match lock_row(ctx, &transaction, experiment_id, Some(behavior)).await {
             Ok((experiment, revision)) => {
                 let locked = self.locked(transaction, experiment, revision).await?;
                 Ok(Some(Locked { _row_turn: Some(turn), ..locked }))
             }
             Err(EngineError::Database(error)) if Failure::of(&error) == Some(Failure::Locked) => Ok(None),
             // A row that was left out because it is locked looks like one that does not exist.
-            Err(EngineError::NotFound { kind, id }) => {
-                let exists = experiment::Entity::visible_by_id(experiment_id).one(&*transaction).await?.is_some();
-                if exists { Ok(None) } else { Err(EngineError::NotFound { kind, id }) }
+            Err(error @ EngineError::NotFound { .. }) => {
+                let exists = experiment::Entity::visible_by_id(ctx, experiment_id).one(&*transaction).await?.is_some();
+                if exists { Ok(None) } else { Err(error) }
             }
             Err(error) => Err(error),
         }
@@ -89,10 +90,11 @@ impl Engine {
     /// Locks the experiment in a transaction that has begun.
     pub(super) async fn lock_in(
         &self,
+        ctx: &Context,
         transaction: WriteTransaction,
         experiment_id: i32,
     ) -> Result<Locked, EngineError> {
-        let (experiment, revision) = lock_row(&transaction, experiment_id, None).await?;
+        let (experiment, revision) = lock_row(ctx, &transaction, experiment_id, None).await?;
         self.locked(transaction, experiment, revision).await
     }
 
@@ -122,18 +124,18 @@ impl Engine {
     /// Takes a transition: writes the action, all executions of the entered state, and the new state (E2).
     pub(super) async fn enter(
         &self,
+        ctx: &Context,
         locked: &mut Locked,
         transition: &transition::Model,
         destination: &state::Model,
-        actor: &Actor,
         note: Option<String>,
     ) -> Result<Entered, EngineError> {
         let graph = Arc::clone(&locked.graph);
         let callbacks = graph.callbacks(destination.id);
         let is_manual = callbacks.is_empty();
-        let action = new_action(locked.experiment.id, transition.id, is_manual, actor, locked.now, note);
+        let action = new_action(ctx, locked.experiment.id, transition.id, is_manual, locked.now, note);
         let action = action.insert(&*locked.transaction).await?;
-        let entered = self.ask_for_callbacks(locked, callbacks, action.id, &destination.label).await?;
+        let entered = self.ask_for_callbacks(ctx, locked, callbacks, action.id, &destination.label).await?;
         move_experiment(locked, destination.id, action.id).await?;
         Ok(entered)
     }
@@ -141,6 +143,7 @@ impl Engine {
     /// Writes an execution for each callback: to be run, or skipped when its condition is false.
     async fn ask_for_callbacks(
         &self,
+        ctx: &Context,
         locked: &mut Locked,
         callbacks: &[callback::Model],
         action_id: i32,
@@ -150,9 +153,9 @@ impl Engine {
             return Ok(Entered::Manual);
         }
         let facts = match any_condition(callbacks.iter().map(|callback| callback.condition.as_deref())) {
-            true => {
-                Some(Arc::new(facts::collect(&*locked.transaction, &locked.experiment, state, &[], locked.now).await?))
-            }
+            true => Some(Arc::new(
+                facts::collect(ctx, &*locked.transaction, &locked.experiment, state, &[], locked.now).await?,
+            )),
             false => None,
         };
         let mut rows = Vec::with_capacity(callbacks.len());
@@ -180,7 +183,7 @@ impl Engine {
 
     /// Lets everything follow that follows by itself (E3): as long as the last action's executions are all resolved,
     /// ends it and takes the first transition whose condition holds. Not while the experiment is on hold (E12).
-    pub(super) async fn settle(&self, locked: &mut Locked, actor: &Actor) -> Result<(), EngineError> {
+    pub(super) async fn settle(&self, ctx: &Context, locked: &mut Locked) -> Result<(), EngineError> {
         for step in 0.. {
             if locked.experiment.held_since.is_some() {
                 return Ok(());
@@ -192,13 +195,13 @@ impl Engine {
                 return Ok(());
             }
             let transitions = locked.graph.exits(locked.experiment.state_id);
-            let facts = self.facts_for(locked, &transitions, &executions).await?;
+            let facts = self.facts_for(ctx, locked, &transitions, &executions).await?;
             let evaluations = self.try_transitions(&transitions, &facts, false, &mut locked.turn).await?;
             let stopped = step >= MOST_STEPS;
             let taken = evaluations.iter().position(|evaluation| evaluation.test_result == Some(true));
             // The action stays open then: its end is decided when a person releases the experiment.
             if let Some(index) = taken
-                && self.hold_if_too_fast(locked, &transitions[index].1).await?
+                && self.hold_if_too_fast(ctx, locked, &transitions[index].1).await?
             {
                 return Ok(());
             }
@@ -206,7 +209,7 @@ impl Engine {
             let Some((transition, destination)) = taken.filter(|_| !stopped).map(|index| &transitions[index]) else {
                 return Ok(());
             };
-            if self.enter(locked, transition, destination, actor, None).await? != Entered::Skipped {
+            if self.enter(ctx, locked, transition, destination, None).await? != Entered::Skipped {
                 return Ok(());
             }
         }
@@ -216,6 +219,7 @@ impl Engine {
     /// The facts for trying transitions; empty ones when no condition asks.
     pub(super) async fn facts_for(
         &self,
+        ctx: &Context,
         locked: &Locked,
         transitions: &[(transition::Model, state::Model)],
         executions: &[(callback_execution::Model, callback::Model)],
@@ -225,7 +229,7 @@ impl Engine {
             return Ok(Arc::new(facts::nothing(&locked.experiment, locked.now)));
         }
         let label = locked.graph.state(locked.experiment.state_id).map_or("", |state| state.label.as_str());
-        Ok(Arc::new(facts::collect(connection, &locked.experiment, label, executions, locked.now).await?))
+        Ok(Arc::new(facts::collect(ctx, connection, &locked.experiment, label, executions, locked.now).await?))
     }
 }
 
@@ -235,6 +239,7 @@ impl Engine {
 /// then followed as it was, as if the transition had come first; if it leads along a transition that is not there any more,
 /// the database refuses the action, and the verb is done again ([`crate::database::is_transient`]).
 async fn lock_row(
+    ctx: &Context,
     transaction: &WriteTransaction,
     experiment_id: i32,
     behavior: Option<LockBehavior>,
@@ -245,7 +250,7 @@ async fn lock_row(
         .from(workflow_table::Entity)
         .and_where(Expr::col((workflow_table::Entity, workflow_table::Column::Id)).equals(own))
         .to_owned();
-    let query = experiment::Entity::visible_by_id(experiment_id)
+    let query = experiment::Entity::visible_by_id(ctx, experiment_id)
         .expr_as(SimpleExpr::SubQuery(None, Box::new(revision.into())), "revision");
     let query = match behavior {
         None => query.lock_exclusive(),
@@ -253,7 +258,7 @@ async fn lock_row(
     };
     let query = query.build(transaction.get_database_backend());
     let row = transaction.query_one_raw(query).await?;
-    let row = row.ok_or(EngineError::NotFound { kind: "experiment", id: experiment_id })?;
+    let row = row.ok_or_else(|| EngineError::not_found(ctx, "experiment", experiment_id))?;
     Ok((experiment::Model::from_query_result(&row, "")?, row.try_get("", "revision")?))
 }
 
@@ -274,10 +279,10 @@ pub(super) async fn executions_of(
 
 /// An action that begins now. Into a state without callbacks there is nothing to wait for: the action is over as it begins.
 pub(super) fn new_action(
+    ctx: &Context,
     experiment_id: i32,
     transition_id: i32,
     is_manual: bool,
-    actor: &Actor,
     now: NaiveDateTime,
     note: Option<String>,
 ) -> action::ActiveModel {
@@ -290,8 +295,8 @@ pub(super) fn new_action(
         end_time: Set(is_manual.then_some(now)),
         transition_id: Set(transition_id),
         experiment_id: Set(experiment_id),
-        user_id: Set(actor.user_id),
-        origin: Set(actor.origin),
+        user_id: Set(ctx.actor().user_id),
+        origin: Set(ctx.actor().origin),
     }
 }
 

@@ -33,7 +33,6 @@ use tokio::sync::{Notify, Semaphore};
 use crate::clock::Clock;
 use crate::database::{Database, Snapshot};
 use crate::entity::experiment;
-use crate::entity::kind::Origin;
 use crate::workflow::Graphs;
 
 use answers::Answers;
@@ -51,24 +50,6 @@ pub use timeout::TimeoutCounts;
 pub use transition::Target;
 
 use turns::Turns;
-
-/// Who does something, and from where.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Actor {
-    /// The account, when it is a person's.
-    pub user_id: Option<i32>,
-    /// How logs name the actor.
-    pub name: String,
-    pub origin: Origin,
-}
-
-impl Actor {
-    /// Somebody without an account: a worker, the clock, the command line.
-    #[must_use]
-    pub fn without_account(name: &str, origin: Origin) -> Self {
-        Self { user_id: None, name: name.to_owned(), origin }
-    }
-}
 
 /// The rules of states. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -8,6 +8,7 @@ use sea_orm::{
 use serde_json::{Value, json};
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution};
 use crate::study::Visible;
@@ -17,7 +18,7 @@ use crate::workflow;
 use super::attempt::{retry_at, schedule_retry};
 use super::locked::Locked;
 use super::run_log::{appended, cut, merged_log, storable};
-use super::{Actor, Engine, EngineError, retried};
+use super::{Engine, EngineError, retried};
 
 /// What is said about an execution; what is none stays as it is.
 #[derive(Debug, Clone, Default)]
@@ -60,11 +61,11 @@ impl Engine {
     /// [`EngineError::Resolved`], [`EngineError::StaleAttempt`] and [`EngineError::StepBack`] when it comes too late.
     pub async fn report(
         &self,
+        ctx: &Context,
         execution_id: i32,
         report: &Report,
-        actor: &Actor,
     ) -> Result<callback_execution::Model, EngineError> {
-        self.report_if(execution_id, report, actor, None).await
+        self.report_if(ctx, execution_id, report, None).await
     }
 
     /// The same, if the execution is still as it was `seen`: compared with the experiment locked.
@@ -73,27 +74,27 @@ impl Engine {
     /// [`EngineError::MovedOn`] when it is not.
     pub async fn report_if(
         &self,
+        ctx: &Context,
         execution_id: i32,
         report: &Report,
-        actor: &Actor,
         seen: Option<&callback_execution::Model>,
     ) -> Result<callback_execution::Model, EngineError> {
-        let experiment_id = self.experiment_of(execution_id).await?;
+        let experiment_id = self.experiment_of(ctx, execution_id).await?;
         retried(async || {
-            let mut locked = self.lock(experiment_id).await?;
-            let (execution, callback) = load(&*locked.transaction, execution_id).await?;
+            let mut locked = self.lock(ctx, experiment_id).await?;
+            let (execution, callback) = load(ctx, &*locked.transaction, execution_id).await?;
             if seen.is_some_and(|seen| *seen != execution) {
                 return Err(EngineError::MovedOn);
             }
             check(&execution, report)?;
-            record_of_person(&locked, &execution, &callback, report, actor).await?;
+            record_of_person(ctx, &locked, &execution, &callback, report).await?;
             if let Some(retry) = retry_at(&execution, &callback, report, locked.now) {
                 schedule_retry(&locked, &execution, report, retry).await?;
             } else {
                 write(&locked, &execution, &callback, report).await?;
-                self.follow(&mut locked, &execution, report.status, actor).await?;
+                self.follow(ctx, &mut locked, &execution, report.status).await?;
             }
-            let (execution, _) = load(&*locked.transaction, execution_id).await?;
+            let (execution, _) = load(ctx, &*locked.transaction, execution_id).await?;
             self.commit(locked).await?;
             count_end(&execution, &callback, report);
             Ok(execution)
@@ -104,28 +105,28 @@ impl Engine {
     /// The next step, when the execution was resolved and belongs to the state that the experiment is in.
     pub(super) async fn follow(
         &self,
+        ctx: &Context,
         locked: &mut Locked,
         execution: &callback_execution::Model,
         status: Option<ExecutionStatus>,
-        actor: &Actor,
     ) -> Result<(), EngineError> {
         let resolved = status.is_some_and(ExecutionStatus::is_resolved);
         if resolved && locked.experiment.last_action_id == Some(execution.action_id) {
-            self.settle(locked, actor).await?;
+            self.settle(ctx, locked).await?;
         }
         Ok(())
     }
 
     /// Which experiment an execution is about. It never changes, so it may be asked before the lock.
-    pub(super) async fn experiment_of(&self, execution_id: i32) -> Result<i32, EngineError> {
-        let experiment_id: Option<i32> = callback_execution::Entity::visible_by_id(execution_id)
+    pub(super) async fn experiment_of(&self, ctx: &Context, execution_id: i32) -> Result<i32, EngineError> {
+        let experiment_id: Option<i32> = callback_execution::Entity::visible_by_id(ctx, execution_id)
             .select_only()
             .column(action::Column::ExperimentId)
             .join(JoinType::InnerJoin, callback_execution::Relation::Action.def())
             .into_tuple()
             .one(self.database.reader())
             .await?;
-        experiment_id.ok_or(EngineError::NotFound { kind: "callback execution", id: execution_id })
+        experiment_id.ok_or_else(|| EngineError::not_found(ctx, "callback execution", execution_id))
     }
 }
 
@@ -143,16 +144,17 @@ fn count_end(execution: &callback_execution::Model, callback: &callback::Model, 
 
 /// The execution with its callback, read under the experiment's lock.
 pub(super) async fn load(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     execution_id: i32,
 ) -> Result<(callback_execution::Model, callback::Model), EngineError> {
-    let found = callback_execution::Entity::visible_by_id(execution_id)
+    let found = callback_execution::Entity::visible_by_id(ctx, execution_id)
         .find_also_related(callback::Entity)
         .one(connection)
         .await?;
     match found {
         Some((execution, Some(callback))) => Ok((execution, callback)),
-        _ => Err(EngineError::NotFound { kind: "callback execution", id: execution_id }),
+        _ => Err(EngineError::not_found(ctx, "callback execution", execution_id)),
     }
 }
 
@@ -209,13 +211,13 @@ async fn write(
 
 /// What a person says of an execution is told in the audit trail; of workers the history tells.
 async fn record_of_person(
+    ctx: &Context,
     locked: &Locked,
     execution: &callback_execution::Model,
     callback: &callback::Model,
     report: &Report,
-    actor: &Actor,
 ) -> Result<(), EngineError> {
-    if actor.user_id.is_none() {
+    if ctx.actor().user_id.is_none() {
         return Ok(());
     }
     let before = json!({ "status": execution.status, "result": execution.result });
@@ -229,7 +231,7 @@ async fn record_of_person(
     }
     let event = Event::new("report", "callback_execution", execution.id, &callback.label);
     let event = event.of_experiment(locked.experiment.id).changed(&before, &after);
-    Ok(audit::record(&*locked.transaction, event).await?)
+    Ok(audit::record(ctx, &*locked.transaction, event).await?)
 }
 
 /// The result values that were reported so far.

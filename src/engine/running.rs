@@ -8,13 +8,14 @@ use metrics::counter;
 use sea_orm::EntityTrait;
 use serde_json::{Map, Value};
 
+use crate::context::Context;
 use crate::entity::callback_execution::{self, Entity};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use crate::fault;
 use crate::queue::{self, Assignment, Available, Loaded};
 
 use super::run_log::{cut, merged_log, storable};
-use super::{Actor, Engine, EngineError, Report, retried};
+use super::{Engine, EngineError, Report, retried};
 
 /// An attempt in the hands of a worker.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +64,7 @@ impl Engine {
     /// When the database fails.
     pub async fn claim(
         &self,
+        ctx: &Context,
         held: Held<'_>,
         lease: Duration,
         base_url: &str,
@@ -79,12 +81,13 @@ impl Engine {
         }
         fault::point("after-claim");
         counter!("studygovernor_claimed_total").increment(1);
-        self.assignment(held, lease, base_url).await
+        self.assignment(ctx, held, lease, base_url).await
     }
 
     /// What the worker is told of an attempt that it has, as it was at one moment (E13); nothing when it has lost it again.
     async fn assignment(
         &self,
+        ctx: &Context,
         held: Held<'_>,
         lease: Duration,
         base_url: &str,
@@ -92,7 +95,7 @@ impl Engine {
         let snapshot = self.database.snapshot().await?;
         match Loaded::find(&snapshot, held.execution_id).await? {
             Some(loaded) if loaded.is_running(held.attempt) => {
-                let assignment = loaded.assignment(&snapshot, base_url, lease).await?;
+                let assignment = loaded.assignment(ctx, &snapshot, base_url, lease).await?;
                 Ok(Some(Assignment { project_revision: self.revision.get(), ..assignment }))
             }
             _ => Ok(None),
@@ -133,7 +136,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the database fails, or conditions cannot be evaluated now.
-    pub async fn conclude(&self, held: Held<'_>, ended: Ended) -> Result<bool, EngineError> {
+    pub async fn conclude(&self, ctx: &Context, held: Held<'_>, ended: Ended) -> Result<bool, EngineError> {
         fault::point("before-report");
         let (status, result) = match (ended.is_success, ended.waits) {
             (false, _) => (ExecutionStatus::Finished, ExecutionResult::Failed),
@@ -148,8 +151,8 @@ impl Engine {
             result_log: None,
             result_values: Some(Value::Object(ended.values)),
         };
-        let actor = Actor::without_account(held.worker, Origin::Worker);
-        match self.report(held.execution_id, &report, &actor).await {
+        let ctx = &ctx.in_history_as(held.worker, Origin::Worker);
+        match self.report(ctx, held.execution_id, &report).await {
             Ok(_) => Ok(true),
             Err(
                 EngineError::Resolved { .. }
@@ -167,10 +170,10 @@ impl Engine {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn hand_back(&self, held: Held<'_>, why: &str) -> Result<(), EngineError> {
+    pub async fn hand_back(&self, ctx: &Context, held: Held<'_>, why: &str) -> Result<(), EngineError> {
         let row = Entity::find_by_id(held.execution_id).one(self.database.reader()).await?;
         if let Some(row) = row.filter(|row| held.is_in(row)) {
-            self.release(&row, &storable(why)).await?;
+            self.release(ctx, &row, &storable(why)).await?;
         }
         Ok(())
     }

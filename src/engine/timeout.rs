@@ -3,11 +3,12 @@
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::{debug, warn};
 
+use crate::context::Context;
 use crate::entity::callback_execution::{Column, Entity};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 
 use super::report::{load, resolve};
-use super::{Actor, Engine, EngineError, Swept, retried};
+use super::{Engine, EngineError, Swept, retried};
 
 /// How many executions were past their time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -21,7 +22,7 @@ impl Engine {
     ///
     /// # Errors
     /// When the database cannot be asked. What cannot be ended is logged, and tried again the next time.
-    pub async fn check_timeouts(&self) -> Result<TimeoutCounts, EngineError> {
+    pub async fn check_timeouts(&self, ctx: &Context) -> Result<TimeoutCounts, EngineError> {
         let mut counts = TimeoutCounts::default();
         let late: Vec<i32> = Entity::find()
             .select_only()
@@ -34,7 +35,7 @@ impl Engine {
             .await?;
         let mut held = 0;
         for id in late {
-            match self.time_out(id).await {
+            match self.time_out(ctx, id).await {
                 Ok(Swept::Done(status)) => {
                     metrics::counter!("studygovernor_timeouts_total").increment(1);
                     match status {
@@ -58,12 +59,12 @@ impl Engine {
     }
 
     /// Ends one execution if it is still past its time; gives the status it was in. A locked experiment is not waited for (E14).
-    async fn time_out(&self, execution_id: i32) -> Result<Swept<ExecutionStatus>, EngineError> {
-        let actor = Actor::without_account("timeout", Origin::Timeout);
-        let experiment_id = self.experiment_of(execution_id).await?;
+    async fn time_out(&self, ctx: &Context, execution_id: i32) -> Result<Swept<ExecutionStatus>, EngineError> {
+        let ctx = &ctx.in_history_as("timeout", Origin::Timeout);
+        let experiment_id = self.experiment_of(ctx, execution_id).await?;
         retried(async || {
-            let Some(mut locked) = self.lock_if_free(experiment_id).await? else { return Ok(Swept::Held) };
-            let (execution, callback) = load(&*locked.transaction, execution_id).await?;
+            let Some(mut locked) = self.lock_if_free(ctx, experiment_id).await? else { return Ok(Swept::Held) };
+            let (execution, callback) = load(ctx, &*locked.transaction, execution_id).await?;
             let is_late = execution.deadline.is_some_and(|deadline| deadline <= locked.now);
             if execution.status.is_resolved() || !is_late {
                 return Ok(Swept::Over);
@@ -78,7 +79,7 @@ impl Engine {
                 minutes.unwrap_or(0)
             );
             resolve(&locked, &execution, ExecutionStatus::Finished, ExecutionResult::Timeout, &line).await?;
-            self.follow(&mut locked, &execution, Some(ExecutionStatus::Finished), &actor).await?;
+            self.follow(ctx, &mut locked, &execution, Some(ExecutionStatus::Finished)).await?;
             self.commit(locked).await?;
             Ok(Swept::Done(execution.status))
         })

@@ -8,6 +8,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::json;
 
 use crate::audit;
+use crate::context::Context;
 use crate::entity::kind::ExecutionStatus;
 use crate::entity::{action, callback, callback_execution, experiment, state, transition};
 use crate::workflow::Graph;
@@ -16,7 +17,7 @@ use super::evaluate::any_condition;
 use super::hold::end_hold;
 use super::locked::{Entered, Locked, executions_of};
 use super::run_log::{appended, storable};
-use super::{Actor, Engine, EngineError, about, retried};
+use super::{Engine, EngineError, about, retried};
 
 /// The state that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,29 +47,29 @@ impl Engine {
     /// no such way; [`EngineError::MovedOn`] when the experiment is not as it was `seen` any more.
     pub async fn transition(
         &self,
+        ctx: &Context,
         experiment_id: i32,
         target: &Target,
         note: Option<&str>,
         seen: Option<i32>,
-        actor: &Actor,
     ) -> Result<experiment::Model, EngineError> {
         retried(async || {
-            let mut locked = self.lock(experiment_id).await?;
+            let mut locked = self.lock(ctx, experiment_id).await?;
             if seen.is_some_and(|seen| seen != locked.experiment.version) {
                 return Err(EngineError::MovedOn);
             }
-            let (transition, destination) = self.choose(&mut locked, target).await?;
+            let (transition, destination) = self.choose(ctx, &mut locked, target).await?;
             let from = locked.graph.state(locked.experiment.state_id).map(|state| state.label.clone());
             let event = about(&locked.experiment, "transition").before(json!({ "state": from }));
             let event = event.after(json!({ "state": destination.label })).because(note.unwrap_or_default());
-            audit::record(&*locked.transaction, event).await?;
+            audit::record(ctx, &*locked.transaction, event).await?;
             // A person who moves it on has looked at it.
-            end_hold(&mut locked).await?;
-            leave(&locked, actor, "the experiment was moved manually").await?;
+            end_hold(ctx, &mut locked).await?;
+            leave(ctx, &locked, "the experiment was moved manually").await?;
             let note = note.map(str::trim).filter(|note| !note.is_empty());
-            let note = note.map_or_else(|| format!("Set to {} by {}", destination.label, actor.name), storable);
-            if self.enter(&mut locked, &transition, &destination, actor, Some(note)).await? == Entered::Skipped {
-                self.settle(&mut locked, actor).await?;
+            let note = note.map_or_else(|| format!("Set to {} by {}", destination.label, ctx.actor().name), storable);
+            if self.enter(ctx, &mut locked, &transition, &destination, Some(note)).await? == Entered::Skipped {
+                self.settle(ctx, &mut locked).await?;
             }
             let experiment = locked.experiment.clone();
             self.commit(locked).await?;
@@ -80,6 +81,7 @@ impl Engine {
     /// The first transition to the target whose condition holds.
     async fn choose(
         &self,
+        ctx: &Context,
         locked: &mut Locked,
         target: &Target,
     ) -> Result<(transition::Model, state::Model), EngineError> {
@@ -99,7 +101,7 @@ impl Engine {
             return Ok(ways.swap_remove(0));
         }
         let executions = executions_of(&*locked.transaction, locked.experiment.last_action_id).await?;
-        let facts = self.facts_for(locked, &ways, &executions).await?;
+        let facts = self.facts_for(ctx, locked, &ways, &executions).await?;
         let evaluations = self.try_transitions(&ways, &facts, false, &mut locked.turn).await?;
         if let Some(index) = evaluations.iter().position(|one| one.test_result == Some(true)) {
             return Ok(ways.swap_remove(index));
@@ -123,7 +125,7 @@ fn find_state<'a>(graph: &'a Graph, target: &Target) -> Result<&'a state::Model,
 }
 
 /// Ends the last action where it stands: what was not resolved is skipped and says by whom.
-pub(super) async fn leave(locked: &Locked, actor: &Actor, why: &str) -> Result<(), EngineError> {
+pub(super) async fn leave(ctx: &Context, locked: &Locked, why: &str) -> Result<(), EngineError> {
     let Some(action_id) = locked.experiment.last_action_id else { return Ok(()) };
     // An action into a state without callbacks was over as it began.
     if locked.graph.callbacks(locked.experiment.state_id).is_empty() {
@@ -132,7 +134,7 @@ pub(super) async fn leave(locked: &Locked, actor: &Actor, why: &str) -> Result<(
     let connection = &*locked.transaction;
     for (execution, callback) in executions_of(connection, Some(action_id)).await? {
         if !execution.status.is_resolved() {
-            cancel(locked, &execution, &callback, actor, why).await?;
+            cancel(ctx, locked, &execution, &callback, why).await?;
         }
     }
     action::Entity::update_many()
@@ -145,16 +147,16 @@ pub(super) async fn leave(locked: &Locked, actor: &Actor, why: &str) -> Result<(
 }
 
 async fn cancel(
+    ctx: &Context,
     locked: &Locked,
     execution: &callback_execution::Model,
     callback: &callback::Model,
-    actor: &Actor,
     why: &str,
 ) -> Result<(), EngineError> {
     let line = format!(
         "{} UTC: cancelled by {}: {why} while {} was {}",
         locked.now.format("%Y-%m-%d %H:%M:%S"),
-        actor.name,
+        ctx.actor().name,
         callback.label,
         execution.status
     );

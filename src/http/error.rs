@@ -14,11 +14,10 @@ use utoipa::ToSchema;
 
 use crate::account::{AccountError, FormError, LoginError};
 use crate::app::App;
-use crate::audit::{NobodyActs, Who};
+use crate::context::Context;
 use crate::database::Failure;
 use crate::engine::EngineError;
 use crate::study::revise::ReviseError;
-use crate::study::visible::sees_all;
 use crate::view::ViewError;
 use crate::workflow::WorkflowError;
 
@@ -41,8 +40,7 @@ pub enum HttpError {
     Forbidden(&'static str),
     #[error("{0}")]
     NotYours(String),
-    /// Who sees certain cohorts only hears that too: it may be there, and it may be elsewhere.
-    #[error("There is no {0}{elsewhere}.", elsewhere = elsewhere(.0))]
+    #[error("There is no {0}.")]
     NotFound(String),
     /// The link of an e-mail has expired, was already used, or is incomplete.
     #[error("The link has expired.")]
@@ -118,20 +116,6 @@ pub struct ErrorResponse {
     pub error: String,
 }
 
-/// What belongs to a cohort, by the words with which messages name it.
-const OF_COHORTS: [&str; 7] =
-    ["action", "callback execution", "cohort", "experiment", "external id or address", "scan", "subject"];
-
-/// Who sees certain cohorts only hears that it may be in another one, or in one where the permission does not hold.
-fn elsewhere(what: &str) -> String {
-    let is_of_cohort = OF_COHORTS.iter().any(|kind| what.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' ')));
-    match Who::now().narrowed_to() {
-        _ if !is_of_cohort || sees_all() => String::new(),
-        Some(permission) => format!(" in the cohorts in which you have the permission '{permission}'"),
-        None => " in the cohorts to which your role is limited".to_owned(),
-    }
-}
-
 /// `40 seconds`, `12 minutes`: no less than it is.
 fn in_words(seconds: u64) -> String {
     let many = |count: u64, unit: &str| if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") };
@@ -139,6 +123,12 @@ fn in_words(seconds: u64) -> String {
 }
 
 impl HttpError {
+    /// There is no such thing where `ctx` sees it: `kind` and `name` as in "subject 7".
+    #[must_use]
+    pub fn missing(ctx: &Context, kind: &str, name: impl std::fmt::Display) -> Self {
+        Self::NotFound(format!("{kind} {name}{}", ctx.sought(kind)))
+    }
+
     /// The status that says it.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -217,16 +207,9 @@ impl From<AccountError> for HttpError {
             AccountError::Unknown => Self::NotFound("such user".to_owned()),
             AccountError::Changed => Self::Precondition,
             AccountError::NotWithToken => Self::NotYours(error.to_string()),
-            AccountError::NobodyActs(error) => error.into(),
             AccountError::Password(error) => Self::Internal(error.to_string()),
             AccountError::Database(error) => Self::Database(error),
         }
-    }
-}
-
-impl From<NobodyActs> for HttpError {
-    fn from(error: NobodyActs) -> Self {
-        Self::Internal(error.to_string())
     }
 }
 
@@ -245,7 +228,7 @@ impl From<FormError> for HttpError {
 impl From<ReviseError> for HttpError {
     fn from(error: ReviseError) -> Self {
         match error {
-            ReviseError::NotFound { kind, reference } => Self::NotFound(format!("{kind} {reference}")),
+            ReviseError::NotFound { kind, reference, sought } => Self::NotFound(format!("{kind} {reference}{sought}")),
             ReviseError::Duplicate { .. } | ReviseError::Archived { .. } => Self::Conflict(error.to_string()),
             ReviseError::Changed(_) => Self::Precondition,
             ReviseError::WholeStudy => Self::NotYours(WHOLE_STUDY.to_owned()),
@@ -257,7 +240,7 @@ impl From<ReviseError> for HttpError {
 impl From<EngineError> for HttpError {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::NotFound { kind, id } => Self::NotFound(format!("{kind} {id}")),
+            EngineError::NotFound { kind, id, sought } => Self::NotFound(format!("{kind} {id}{sought}")),
             EngineError::StateNotFound { requested } => Self::NotFound(format!("state '{requested}' in this workflow")),
             EngineError::Workflow(WorkflowError::Unknown(label)) => Self::NotFound(format!("workflow '{label}'")),
             EngineError::Database(error) | EngineError::Workflow(WorkflowError::Database(error)) => {
@@ -309,7 +292,7 @@ impl IntoResponse for HttpError {
 }
 
 #[derive(Serialize)]
-struct Context {
+struct ErrorPage {
     status: u16,
     title: String,
     message: String,
@@ -389,7 +372,7 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
         // The extractors say in plain text which part of the address or the form they could not read.
         None => plain_text(body).await,
     };
-    let context = Context {
+    let context = ErrorPage {
         status: status.as_u16(),
         title: title(status).to_owned(),
         message,

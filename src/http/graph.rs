@@ -3,6 +3,7 @@
 use sea_orm::EntityTrait;
 
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::workflow as workflow_table;
 use crate::study::overview::{self, WorkflowCounts};
 use crate::view::GraphState;
@@ -20,11 +21,11 @@ pub struct Drawn {
 ///
 /// # Errors
 /// 404 when there is none.
-pub async fn draw_workflow(app: &App, id: i32) -> Result<Drawn, HttpError> {
+pub async fn draw_workflow(ctx: &Context, app: &App, id: i32) -> Result<Drawn, HttpError> {
     let snapshot = app.snapshot().await?;
     let missing = || HttpError::NotFound(format!("workflow {id}"));
     let row = workflow_table::Entity::find_by_id(id).one(&snapshot).await?.ok_or_else(missing)?;
-    let counts = overview::workflows(&snapshot, Some(id)).await?.pop().ok_or_else(missing)?;
+    let counts = overview::workflows(ctx, &snapshot, Some(id)).await?.pop().ok_or_else(missing)?;
     let definition = workflow::read_definition(&snapshot, &row).await?;
     drop(snapshot);
     let drawing = tokio::task::spawn_blocking(move || workflow::draw(&definition))

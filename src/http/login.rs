@@ -15,8 +15,7 @@ use super::error::is_fragment;
 use super::{Address, HttpError, session};
 use crate::account::{AccountError, Accounts, LoginError, Permission, User};
 use crate::app::App;
-use crate::engine::Actor;
-use crate::entity::kind::Origin;
+use crate::context::Context;
 
 /// The session of a browser.
 pub type AuthSession = axum_login::AuthSession<Backend>;
@@ -62,14 +61,24 @@ impl AuthnBackend for Backend {
     }
 }
 
-/// Somebody who is logged in. Anybody else is sent to the login page.
-pub struct LoggedIn(pub User);
+/// The context of the request, as the layers around the handler have made it: without a user on pages that need no login, and
+/// in the API, where the extractors of `api::access` authenticate.
+impl FromRequestParts<App> for Context {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, HttpError> {
+        let made = parts.extensions.get::<Self>().cloned();
+        made.ok_or_else(|| HttpError::Internal("a route is outside of the layer that makes the context".to_owned()))
+    }
+}
+
+/// A user who is logged in, and the context of the request in the user's name. Other callers are sent to the login page.
+pub struct LoggedIn(pub User, Context);
 
 impl LoggedIn {
-    /// The same as the engine wants it.
     #[must_use]
-    pub fn actor(&self) -> Actor {
-        Actor { user_id: Some(self.0.id), name: self.0.username.clone(), origin: Origin::Web }
+    pub fn ctx(&self) -> &Context {
+        &self.1
     }
 }
 
@@ -80,8 +89,9 @@ impl FromRequestParts<App> for LoggedIn {
         let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
         match session.user {
             Some(user) => {
-                user.acts().map_err(|error| HttpError::from(error).into_response())?;
-                Ok(Self(user))
+                let ctx = Context::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
+                let ctx = user.authenticate(&ctx);
+                Ok(Self(user, ctx))
             }
             None => {
                 // The whole address, with the path prefix that the routes do not see.

@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 
 use crate::app::App;
+use crate::context::Context;
 use crate::http::HttpError;
 use crate::mail;
 use crate::study::board;
@@ -112,8 +113,8 @@ async fn get_metrics(State(app): State<App>) -> Result<Response, HttpError> {
     let Some(recorder) = RECORDER.get().and_then(Option::as_ref) else {
         return Err(HttpError::NotFound("metrics in this process".to_owned()));
     };
-    let now = app.engine.clock().now();
-    let load = board::load(app.engine.database().reader(), now).await?;
+    let (ctx, now) = (&Context::system("metrics"), app.engine.clock().now());
+    let load = board::load(ctx, app.engine.database().reader(), now).await?;
     for (status, count) in [("queued", load.queued), ("running", load.running), ("waiting", load.waiting)] {
         gauge!("studygovernor_executions", "status" => status).set(count as f64);
     }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::app::App;
+use crate::context::Context;
 use crate::queue::DEFAULT_QUEUE;
 use crate::study::queue_load::{QueueLoad, queue_loads};
 
@@ -26,12 +27,13 @@ pub(super) async fn get_queues(
     State(app): State<App>,
     Query(parameters): Query<Parameters>,
 ) -> Result<Response, HttpError> {
+    let ctx = &Context::system("autoscaler");
     if parameters.concurrency.is_some_and(|concurrency| !(1..=1000).contains(&concurrency)) {
         return Err(HttpError::BadRequest("concurrency: must be a number from 1 to 1000".to_owned()));
     }
     let otherwise = u64::try_from(app.settings.callback.concurrency).unwrap_or(1);
     let (connection, now) = (app.engine.database().reader(), app.engine.clock().now());
-    let loads = queue_loads(connection, now, DEFAULT_QUEUE, parameters.concurrency, otherwise).await?;
+    let loads = queue_loads(ctx, connection, now, DEFAULT_QUEUE, parameters.concurrency, otherwise).await?;
     let Some(queue) = parameters.queue else { return Ok(Json(json!({ "queues": loads })).into_response()) };
     let concurrency = parameters.concurrency.unwrap_or(otherwise).max(1);
     let idle = || QueueLoad { queue: queue.clone(), queued: 0, running: 0, concurrency, wanted: 0 };

@@ -32,7 +32,7 @@ use tower_sessions::{Expiry, SessionManagerLayer};
 use tracing::{info, warn};
 
 use crate::app::App;
-use crate::audit::{Who, acting};
+use crate::context::Context;
 use crate::entity::idempotency_key;
 use crate::entity::kind::Origin;
 use crate::mail;
@@ -71,7 +71,7 @@ impl Layers for Router<App> {
         let auth_layer = AuthManagerLayerBuilder::new(Backend(app.accounts.clone()), session_layer).build();
         let guarded = |router: Self| {
             let known = router.layer(from_fn(know_user)).layer(auth_layer.clone()).layer(from_fn(explain_failures));
-            let known = known.layer(from_fn_with_state(app.clone(), name_actor));
+            let known = known.layer(from_fn_with_state(app.clone(), make_context));
             known.layer(origin::layer(web.external.as_deref())).layer(from_fn_with_state(app.clone(), origin::check))
         };
         let service = guarded(self)
@@ -128,14 +128,14 @@ async fn know_user(session: AuthSession, request: Request, next: Next) -> Respon
     next.run(request).await
 }
 
-/// What a request changes is changed in the name of who sent it, from where it came.
-async fn name_actor(State(app): State<App>, address: Address, request: Request, next: Next) -> Response {
+/// Makes the context of a request, before anything is known of the user: see [`Context::request`].
+async fn make_context(State(app): State<App>, address: Address, mut request: Request, next: Next) -> Response {
     let origin = if is_api(&app, &request) { Origin::Api } else { Origin::Web };
-    let address = address.0.map(|address| address.to_canonical().to_string());
+    let ctx = Context::request(origin, address.0.map(|address| address.to_canonical()));
+    request.extensions_mut().insert(ctx);
     // The part of a page that keeps itself up to date is called so in all templates.
     let is_by_itself = request.headers().get("hx-trigger").is_some_and(|id| id == "live");
-    let answer = by_itself(is_by_itself, next.run(request));
-    acting(Who::new(origin, "anonymous user", address), answer).await
+    by_itself(is_by_itself, next.run(request)).await
 }
 
 /// Where a large body was refused, reads on for a while before it answers, and says that the connection ends. Somebody who is

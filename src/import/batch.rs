@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use sea_orm::ConnectionTrait;
 
 use crate::audit::{self, Event};
-use crate::engine::{Actor, Engine, EngineError, NewExperiment};
+use crate::context::Context;
+use crate::engine::{Engine, EngineError, NewExperiment};
 use crate::entity::experiment;
 use crate::study::link::{NewLink, add_experiment_links};
 use crate::study::register::{self, Registered, RegisteredSubject};
@@ -35,22 +36,22 @@ type Key = (i32, String);
 /// # Errors
 /// A workflow does not exist, a protocol has another modality, or the database fails; nothing is written then.
 pub(super) async fn write_batch(
+    ctx: &Context,
     engine: &Engine,
     sessions: &[Session],
-    actor: &Actor,
     keep: bool,
 ) -> Result<Vec<Outcome>, EngineError> {
     let transaction = engine.database().begin().await?;
-    let places = Places::register(&*transaction, sessions).await?;
-    let known = places.known_experiments(&*transaction, sessions).await?;
+    let places = Places::register(ctx, &*transaction, sessions).await?;
+    let known = places.known_experiments(ctx, &*transaction, sessions).await?;
     let new = places.new_sessions(sessions, &known);
     let experiments: Vec<NewExperiment> = new.iter().map(|(key, session)| new_experiment(key.0, session)).collect();
-    let (transaction, created) = engine.create_experiments_in(transaction, &experiments, actor).await?;
+    let (transaction, created) = engine.create_experiments_in(ctx, transaction, &experiments).await?;
     let new: Vec<(&Session, i32)> =
         new.iter().map(|(_, session)| *session).zip(created.iter().map(|row| row.id)).collect();
-    register_scans(&*transaction, &new).await?;
-    register_ids(engine, &*transaction, &new).await?;
-    let differences = differences(&*transaction, sessions, &places, &known).await?;
+    register_scans(ctx, &*transaction, &new).await?;
+    register_ids(ctx, engine, &*transaction, &new).await?;
+    let differences = differences(ctx, &*transaction, sessions, &places, &known).await?;
     let created = created.into_iter().map(|row| ((row.subject_id, row.label), row.id)).collect();
     let outcomes = places.outcomes(sessions, differences, &known, created);
     if keep {
@@ -79,11 +80,15 @@ struct Places {
 }
 
 impl Places {
-    async fn register(connection: &impl ConnectionTrait, sessions: &[Session]) -> Result<Self, EngineError> {
+    async fn register(
+        ctx: &Context,
+        connection: &impl ConnectionTrait,
+        sessions: &[Session],
+    ) -> Result<Self, EngineError> {
         let mut cohorts: HashMap<String, Registered> = HashMap::new();
         for session in sessions {
             if !cohorts.contains_key(session.cohort.as_str()) {
-                let registered = register::cohort(connection, &session.cohort).await?;
+                let registered = register::cohort(ctx, connection, &session.cohort).await?;
                 cohorts.insert(session.cohort.to_string(), registered);
             }
         }
@@ -92,7 +97,7 @@ impl Places {
             let key = (cohorts[session.cohort.as_str()].id, session.subject.to_string());
             wanted.entry(key).or_insert(session.date_of_birth);
         }
-        let subjects = register::subjects(connection, &wanted).await?;
+        let subjects = register::subjects(ctx, connection, &wanted).await?;
         Ok(Self { cohorts, subjects })
     }
 
@@ -104,6 +109,7 @@ impl Places {
     /// The experiments that are there, archived ones too.
     async fn known_experiments(
         &self,
+        ctx: &Context,
         connection: &impl ConnectionTrait,
         sessions: &[Session],
     ) -> Result<HashMap<Key, experiment::Model>, EngineError> {
@@ -112,7 +118,7 @@ impl Places {
             (!subject.is_new && !subject.is_archived).then_some((subject.id, session.experiment.as_str()))
         });
         let wanted: Vec<(i32, &str)> = wanted.collect();
-        Ok(register::known_experiments(connection, &wanted).await?)
+        Ok(register::known_experiments(ctx, connection, &wanted).await?)
     }
 
     /// The sessions that are not there yet, each once. What was archived does not come back with the next reading of the same list.
@@ -158,11 +164,15 @@ impl Places {
     }
 }
 
-async fn register_scans(connection: &impl ConnectionTrait, new: &[(&Session, i32)]) -> Result<(), EngineError> {
+async fn register_scans(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    new: &[(&Session, i32)],
+) -> Result<(), EngineError> {
     let mut kinds: BTreeMap<&ScanKind, i32> = BTreeMap::new();
     for kind in new.iter().flat_map(|(session, _)| &session.scans) {
         if !kinds.contains_key(kind) {
-            kinds.insert(kind, scantype(connection, kind).await?);
+            kinds.insert(kind, scantype(ctx, connection, kind).await?);
         }
     }
     let scans = new.iter().flat_map(|(session, id)| session.scans.iter().map(|kind| (*id, kinds[kind])));
@@ -172,11 +182,11 @@ async fn register_scans(connection: &impl ConnectionTrait, new: &[(&Session, i32
         let after = serde_json::json!({ "scans": session.scans.len() });
         Event::new("add_scan", "experiment", *id, session.experiment.as_str()).of_experiment(*id).after(after)
     });
-    Ok(audit::record_many(connection, events.collect()).await?)
+    Ok(audit::record_many(ctx, connection, events.collect()).await?)
 }
 
 /// The scantype of this modality and protocol.
-async fn scantype(connection: &impl ConnectionTrait, kind: &ScanKind) -> Result<i32, EngineError> {
+async fn scantype(ctx: &Context, connection: &impl ConnectionTrait, kind: &ScanKind) -> Result<i32, EngineError> {
     let known = register::known_scantypes(connection, [kind.protocol.as_str()].into_iter()).await?;
     match known.get(&kind.protocol) {
         Some((id, modality)) if *modality == kind.modality => Ok(*id),
@@ -185,11 +195,12 @@ async fn scantype(connection: &impl ConnectionTrait, kind: &ScanKind) -> Result<
             stored: modality.clone(),
             given: kind.modality.clone(),
         }),
-        None => Ok(register::scantype(connection, &kind.modality, &kind.protocol).await?.id),
+        None => Ok(register::scantype(ctx, connection, &kind.modality, &kind.protocol).await?.id),
     }
 }
 
 async fn register_ids(
+    ctx: &Context,
     engine: &Engine,
     connection: &impl ConnectionTrait,
     new: &[(&Session, i32)],
@@ -199,7 +210,7 @@ async fn register_ids(
     for (session, experiment_id) in new {
         for (system, external_id) in &session.external_ids {
             if !systems.contains_key(system.as_str()) {
-                let known = register::external_system(connection, system, engine.clock().now()).await?;
+                let known = register::external_system(ctx, connection, system, engine.clock().now()).await?;
                 systems.insert(system.as_str(), known.id);
             }
             let system_id = systems[system.as_str()];
@@ -209,11 +220,12 @@ async fn register_ids(
         }
     }
     let links: Vec<NewLink<'_>> = links.into_values().collect();
-    Ok(add_experiment_links(connection, &links).await?)
+    Ok(add_experiment_links(ctx, connection, &links).await?)
 }
 
 /// The differences of each session, in their order.
 async fn differences(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     sessions: &[Session],
     places: &Places,
@@ -230,7 +242,7 @@ async fn differences(
         }
     }
     let mut all = vec![Vec::new(); sessions.len()];
-    let found = difference::find(connection, compared.iter().map(|(_, known)| *known).collect()).await?;
+    let found = difference::find(ctx, connection, compared.iter().map(|(_, known)| *known).collect()).await?;
     for ((index, _), differences) in compared.iter().zip(found) {
         all[*index] = differences;
     }

@@ -10,6 +10,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait
 
 use crate::account::{AccountError, Accounts, RoleForm, has_admin};
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::Database;
 use crate::entity::{external_system, role, scantype, user};
 use crate::study::{Label, register, revise};
@@ -76,15 +77,15 @@ impl std::fmt::Display for Change {
 /// # Errors
 /// As [`configure`].
 pub async fn plan_configuration(
+    ctx: &Context,
     database: &Database,
     accounts: &Accounts,
     configuration: &Configuration,
     existing: Existing,
     now: NaiveDateTime,
 ) -> Result<Vec<Change>, AccountError> {
-    let (undone, events) =
-        Box::pin(audit::watching(write(database, accounts, configuration, existing, now, false))).await;
-    undone?;
+    let (ctx, watch) = ctx.watched();
+    Box::pin(write(&ctx, database, accounts, configuration, existing, now, false)).await?;
     let change = |event: crate::entity::audit_event::Model| Change {
         verb: event.verb,
         kind: event.subject_type,
@@ -92,7 +93,7 @@ pub async fn plan_configuration(
         before: event.before,
         after: event.after,
     };
-    Ok(events.into_iter().map(change).collect())
+    Ok(watch.take().into_iter().map(change).collect())
 }
 
 /// Writes what the text asks for. What exists already is set to it too, as far as `existing` says.
@@ -100,13 +101,14 @@ pub async fn plan_configuration(
 /// # Errors
 /// As [`AccountError`]; nothing is written then.
 pub async fn configure(
+    ctx: &Context,
     database: &Database,
     accounts: &Accounts,
     configuration: &Configuration,
     existing: Existing,
     now: NaiveDateTime,
 ) -> Result<Configured, AccountError> {
-    let configured = write(database, accounts, configuration, existing, now, true).await?;
+    let configured = write(ctx, database, accounts, configuration, existing, now, true).await?;
     for row in &configured.users {
         accounts.warn_if_weak(row);
     }
@@ -116,6 +118,7 @@ pub async fn configure(
 
 /// Writes it, and keeps it only when that is wanted.
 async fn write(
+    ctx: &Context,
     database: &Database,
     accounts: &Accounts,
     configuration: &Configuration,
@@ -140,16 +143,16 @@ async fn write(
         lock_users(connection, &configuration.users).await?;
     }
     for entry in &configuration.roles {
-        configured.roles.extend(set_role(connection, entry, existing, now).await?);
+        configured.roles.extend(set_role(ctx, connection, entry, existing, now).await?);
     }
     for (entry, password) in configuration.users.iter().zip(passwords) {
-        configured.users.extend(set_user(connection, accounts, entry, password, existing, now).await?);
+        configured.users.extend(set_user(ctx, connection, accounts, entry, password, existing, now).await?);
     }
     for entry in &configuration.external_systems {
-        configured.external_systems.extend(set_system(connection, entry, existing, now).await?);
+        configured.external_systems.extend(set_system(ctx, connection, entry, existing, now).await?);
     }
     for entry in &configuration.scantypes {
-        configured.scantypes.extend(set_scantype(connection, entry, existing).await?);
+        configured.scantypes.extend(set_scantype(ctx, connection, entry, existing).await?);
     }
     if existing.is_overwritten() && had_admin && !has_admin(connection).await? {
         return Err(AccountError::LastAdmin);
@@ -163,6 +166,7 @@ async fn write(
 }
 
 async fn set_role(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     entry: &RoleEntry,
     existing: Existing,
@@ -189,7 +193,7 @@ async fn set_role(
             requires_second_factor: Set(false),
         };
         let row = row.insert(connection).await?;
-        audit::record(connection, Event::new("create", "role", row.id, &row.name).after(shown_role(&row))).await?;
+        audit::record(ctx, connection, Event::new("create", "role", row.id, &row.name).after(shown_role(&row))).await?;
         return Ok(Some(row));
     };
     if !existing.is_overwritten() {
@@ -206,7 +210,7 @@ async fn set_role(
     changed.update_datetime = Set(now);
     let row = changed.update(connection).await?;
     let event = Event::new("update", "role", row.id, &row.name).changed(&before, &shown_role(&row));
-    audit::record(connection, event).await?;
+    audit::record(ctx, connection, event).await?;
     Ok(Some(row))
 }
 
@@ -215,29 +219,31 @@ fn shown_role(row: &role::Model) -> serde_json::Value {
 }
 
 async fn set_system(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     entry: &SystemEntry,
     existing: Existing,
     now: NaiveDateTime,
 ) -> Result<Option<external_system::Model>, DbErr> {
     let Ok(name) = Label::parse(&entry.system_name) else { return Ok(None) };
-    let registered = register::external_system(connection, &name, now).await?;
+    let registered = register::external_system(ctx, connection, &name, now).await?;
     if !registered.is_new && !existing.is_overwritten() {
         return Ok(None);
     }
     let Some(row) = external_system::Entity::find_by_id(registered.id).one(connection).await? else { return Ok(None) };
     match &entry.url {
-        Some(url) => revise::set_system_url(connection, row, url, now).await.map(Some),
+        Some(url) => revise::set_system_url(ctx, connection, row, url, now).await.map(Some),
         None => Ok(Some(row)),
     }
 }
 
 async fn set_scantype(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     entry: &ScantypeEntry,
     existing: Existing,
 ) -> Result<Option<scantype::Model>, DbErr> {
-    let registered = register::scantype(connection, entry.modality.trim(), entry.protocol.trim()).await?;
+    let registered = register::scantype(ctx, connection, entry.modality.trim(), entry.protocol.trim()).await?;
     if !registered.is_new && !existing.is_overwritten() {
         return Ok(None);
     }
@@ -251,6 +257,6 @@ async fn set_scantype(
     let row = changed.update(connection).await?;
     let after = serde_json::json!({ "modality": row.modality });
     let event = Event::new("update", "scantype", row.id, &row.protocol).changed(&before, &after);
-    audit::record(connection, event).await?;
+    audit::record(ctx, connection, event).await?;
     Ok(Some(row))
 }

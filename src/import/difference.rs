@@ -6,6 +6,7 @@ use std::fmt;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, RelationTrait};
 
 use crate::clock::iso;
+use crate::context::Context;
 use crate::entity::{experiment, external_experiment_links, external_system, scan, scantype, variable, workflow};
 use crate::study::register::RegisteredSubject;
 use crate::study::{VariableValue, Visible};
@@ -44,6 +45,7 @@ pub(super) struct Known<'a> {
 /// # Errors
 /// When the database cannot be read.
 pub(super) async fn find(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     known: Vec<Known<'_>>,
 ) -> Result<Vec<Vec<Difference>>, DbErr> {
@@ -51,7 +53,7 @@ pub(super) async fn find(
         return Ok(Vec::new());
     }
     let ids: Vec<i32> = known.iter().filter_map(|one| Some(one.experiment?.id)).collect();
-    let stored = Stored::read(connection, &ids).await?;
+    let stored = Stored::read(ctx, connection, &ids).await?;
     Ok(known.iter().map(|one| one.differences(&stored)).collect())
 }
 
@@ -68,7 +70,7 @@ struct Stored {
 }
 
 impl Stored {
-    async fn read(connection: &impl ConnectionTrait, ids: &[i32]) -> Result<Self, DbErr> {
+    async fn read(ctx: &Context, connection: &impl ConnectionTrait, ids: &[i32]) -> Result<Self, DbErr> {
         let mut stored = Self::default();
         if ids.is_empty() {
             return Ok(stored);
@@ -79,12 +81,12 @@ impl Stored {
         stored.workflows = workflows.into_iter().collect();
         for ids in ids.chunks(1000) {
             let ids = || ids.iter().copied();
-            let all = variable::Entity::visible().filter(variable::Column::ExperimentId.is_in(ids()));
+            let all = variable::Entity::visible(ctx).filter(variable::Column::ExperimentId.is_in(ids()));
             for row in all.all(connection).await? {
                 let value = VariableValue::unpack(row.kind, row.value.as_deref().unwrap_or_default());
                 stored.variables.entry(row.experiment_id).or_default().insert(row.label, value);
             }
-            let all = scan::Entity::visible()
+            let all = scan::Entity::visible(ctx)
                 .select_only()
                 .column(scan::Column::ExperimentId)
                 .column(scantype::Column::Protocol)
@@ -93,7 +95,7 @@ impl Stored {
             for (id, protocol) in all.into_tuple::<(i32, String)>().all(connection).await? {
                 *stored.scans.entry(id).or_default().entry(protocol).or_default() += 1;
             }
-            let all = external_experiment_links::Entity::visible()
+            let all = external_experiment_links::Entity::visible(ctx)
                 .find_also_related(external_system::Entity)
                 .filter(external_experiment_links::Column::ExperimentId.is_in(ids()));
             for (link, system) in all.all(connection).await? {

@@ -13,6 +13,7 @@ use crate::account::{
     AccountError, Accounts, NewUser, PasswordError, Reset, check_unique, declined, end_access, record_reset,
     replace_roles,
 };
+use crate::context::Context;
 use crate::database::Database;
 use crate::entity::user;
 
@@ -102,6 +103,7 @@ fn new_user(entry: &UserEntry) -> NewUser {
 /// Makes the account of an entry, or sets it to what the entry says: an account that is so already is not touched, and its sessions
 /// and tokens go on. None when it is there and is not to be set.
 pub(super) async fn set_user(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     accounts: &Accounts,
     entry: &UserEntry,
@@ -112,7 +114,7 @@ pub(super) async fn set_user(
     let mut found = same_as(entry).all(connection).await?;
     let Some(row) = found.pop() else {
         let hash = password.hash(accounts, entry).await?;
-        return Ok(Some(accounts.insert(connection, &new_user(entry), hash, now).await?));
+        return Ok(Some(accounts.insert(ctx, connection, &new_user(entry), hash, now).await?));
     };
     if !existing.is_overwritten() {
         // A new name with the address of somebody who is there already: nobody would notice that it was left out.
@@ -139,7 +141,7 @@ pub(super) async fn set_user(
         return Err(AccountError::NotWithToken);
     }
     if has_new_password || (row.active && entry.active == Some(false)) {
-        end_access(connection, row.id, now).await?;
+        end_access(ctx, connection, row.id, now).await?;
     }
     let mut changed = row.into_active_model();
     changed.username.set_if_not_equals(entry.username.trim().to_owned());
@@ -167,10 +169,10 @@ pub(super) async fn set_user(
     };
     accounts.tell_let_in(connection, before.active, &row).await?;
     let held = match &entry.roles {
-        Some(roles) => Some((replace_roles(connection, &row, roles).await?, roles.as_slice())),
+        Some(roles) => Some((replace_roles(ctx, connection, &row, roles).await?, roles.as_slice())),
         None => None,
     };
     let roles = held.as_ref().map(|(held, wanted)| (held.as_slice(), *wanted));
-    record_reset(connection, &before, &row, &Reset { has_new_password, roles }).await?;
+    record_reset(ctx, connection, &before, &row, &Reset { has_new_password, roles }).await?;
     Ok(Some(row))
 }

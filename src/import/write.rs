@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use chrono::NaiveDate;
 use sea_orm::DbErr;
 
+use crate::context::Context;
 use crate::database::{self, Failure};
-use crate::engine::{Actor, Engine, EngineError, Evaluations};
+use crate::engine::{Engine, EngineError, Evaluations};
 use crate::study::Label;
 use crate::study::link::{Linked, set_link};
 use crate::study::register::{self, RegisteredSubject};
@@ -46,16 +47,16 @@ pub struct Summary {
 /// # Errors
 /// When a workflow that a session names does not exist; nothing is written then.
 pub async fn write(
+    ctx: &Context,
     engine: &Engine,
     sessions: &[Session],
-    actor: &Actor,
     dry_run: bool,
     mut progress: impl FnMut(usize),
 ) -> Result<Summary, EngineError> {
     let size = check_workflows(engine, sessions).await?;
     let mut tally = Tally::default();
     for batch in sessions.chunks(size) {
-        if let Err((place, error)) = tally.write(engine, batch, actor, !dry_run).await {
+        if let Err((place, error)) = tally.write(ctx, engine, batch, !dry_run).await {
             tally.summary.stopped = Some(RowProblem { place, message: error.to_string() });
             break;
         }
@@ -90,14 +91,14 @@ impl Tally {
     /// Writes a batch. On an error nothing more can be written; it says from where on.
     async fn write(
         &mut self,
+        ctx: &Context,
         engine: &Engine,
         batch: &[Session],
-        actor: &Actor,
         keep: bool,
     ) -> Result<(), (String, EngineError)> {
         let stopped = |session: &Session, error: EngineError| (session.place.clone(), error);
         let Some(first) = batch.first() else { return Ok(()) };
-        match retried(async || write_batch(engine, batch, actor, keep).await).await {
+        match retried(async || write_batch(ctx, engine, batch, keep).await).await {
             Ok(outcomes) => {
                 batch.iter().zip(outcomes).for_each(|(session, outcome)| self.add(session, outcome));
                 return Ok(());
@@ -108,7 +109,7 @@ impl Tally {
         let mut failed = Vec::new();
         for session in batch {
             let one = std::slice::from_ref(session);
-            match retried(async || write_batch(engine, one, actor, keep).await).await {
+            match retried(async || write_batch(ctx, engine, one, keep).await).await {
                 Ok(outcomes) => outcomes.into_iter().for_each(|outcome| self.add(session, outcome)),
                 Err(error) if is_of_a_session(&error) => failed.push((session, error)),
                 Err(error) => return Err(stopped(session, error)),
@@ -162,13 +163,14 @@ fn is_of_a_session(error: &EngineError) -> bool {
 /// # Errors
 /// When the database fails.
 pub async fn register_subject(
+    ctx: &Context,
     engine: &Engine,
     cohort: &Label,
     subject: &Label,
     date_of_birth: Option<NaiveDate>,
     external_ids: &[(Label, String)],
 ) -> Result<(RegisteredSubject, Vec<Difference>), EngineError> {
-    retried(async || try_subject(engine, cohort, subject, date_of_birth, external_ids).await).await
+    retried(async || try_subject(ctx, engine, cohort, subject, date_of_birth, external_ids).await).await
 }
 
 /// Registers one session with everything that belongs to it, in one transaction. One that is there already is left as
@@ -176,8 +178,8 @@ pub async fn register_subject(
 ///
 /// # Errors
 /// When its workflow does not exist, or the database fails; nothing is written then.
-pub async fn register_session(engine: &Engine, session: &Session, actor: &Actor) -> Result<Outcome, EngineError> {
-    let outcomes = retried(async || write_batch(engine, std::slice::from_ref(session), actor, true).await).await?;
+pub async fn register_session(ctx: &Context, engine: &Engine, session: &Session) -> Result<Outcome, EngineError> {
+    let outcomes = retried(async || write_batch(ctx, engine, std::slice::from_ref(session), true).await).await?;
     outcomes.into_iter().next().ok_or(EngineError::MovedOn)
 }
 
@@ -213,6 +215,7 @@ fn may_succeed_again(error: &EngineError) -> bool {
 }
 
 async fn try_subject(
+    ctx: &Context,
     engine: &Engine,
     cohort: &Label,
     label: &Label,
@@ -220,16 +223,16 @@ async fn try_subject(
     external_ids: &[(Label, String)],
 ) -> Result<(RegisteredSubject, Vec<Difference>), EngineError> {
     let transaction = engine.database().begin().await?;
-    let cohort = register::cohort(&*transaction, cohort).await?;
+    let cohort = register::cohort(ctx, &*transaction, cohort).await?;
     let key = (cohort.id, label.to_string());
-    let mut subjects = register::subjects(&*transaction, &[(key.clone(), date_of_birth)].into()).await?;
+    let mut subjects = register::subjects(ctx, &*transaction, &[(key.clone(), date_of_birth)].into()).await?;
     let subject = subjects.remove(&key).ok_or(EngineError::MovedOn)?;
     let mut differences = Vec::new();
     let linked = Linked::Subject(subject.id);
     if subject.is_new {
         for (system, external_id) in external_ids {
-            let known = register::external_system(&*transaction, system, engine.clock().now()).await?;
-            set_link(&*transaction, linked, known.id, system.as_str(), external_id).await?;
+            let known = register::external_system(ctx, &*transaction, system, engine.clock().now()).await?;
+            set_link(ctx, &*transaction, linked, known.id, system.as_str(), external_id).await?;
         }
     } else if !subject.is_archived {
         let mut compare = |field: String, stored: Option<String>, given: &str| {
@@ -242,8 +245,8 @@ async fn try_subject(
             compare(DATE_OF_BIRTH.to_owned(), subject.date_of_birth.map(|date| date.to_string()), &given.to_string());
         }
         for (system, given) in external_ids {
-            let known = register::external_system(&*transaction, system, engine.clock().now()).await?;
-            let stored = crate::study::link::link_of(&*transaction, linked, known.id).await?;
+            let known = register::external_system(ctx, &*transaction, system, engine.clock().now()).await?;
+            let stored = crate::study::link::link_of(ctx, &*transaction, linked, known.id).await?;
             compare(format!("external_ids.{system}"), stored, given);
         }
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::config::ProjectSettings;
+use crate::context::Context;
 use crate::database::Database;
 use crate::workflow::{self, Checked, Definition, WorkflowError, check_file, upgrade};
 
@@ -70,7 +71,7 @@ impl FileReport {
 pub async fn report_files(
     project: &ProjectSettings,
     functions: &'static [&'static str],
-    database: Option<&Database>,
+    database: Option<(&Context, &Database)>,
     load: bool,
 ) -> Result<Vec<FileReport>, DbErr> {
     let (home, folder) = (project.home.clone(), project.workflows.clone());
@@ -83,8 +84,8 @@ pub async fn report_files(
         let label = checked.definition.as_ref().map(|definition| definition.label.clone());
         let state = if label.is_some() { FileState::Checked } else { FileState::Refused };
         let mut report = FileReport { file, label, state, problems };
-        if let (Some(database), Some(definition)) = (database, &checked.definition) {
-            compare(&mut report, database, definition, load).await?;
+        if let (Some((ctx, database)), Some(definition)) = (database, &checked.definition) {
+            compare(ctx, &mut report, database, definition, load).await?;
         }
         log(&report);
         reports.push(report);
@@ -103,6 +104,7 @@ fn log(report: &FileReport) {
 }
 
 async fn compare(
+    ctx: &Context,
     report: &mut FileReport,
     database: &Database,
     definition: &Definition,
@@ -113,7 +115,7 @@ async fn compare(
         Ok(_) => FileState::Differs,
         Err(WorkflowError::Database(error)) => return Err(error),
         Err(_) if !load => FileState::New,
-        Err(_) => match workflow::load(database, definition).await {
+        Err(_) => match workflow::load(ctx, database, definition).await {
             Ok(_) => FileState::Loaded,
             // Another server has loaded it at this moment, or another file has the same label.
             Err(WorkflowError::Exists(_)) => FileState::Differs,

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use crate::config::ProjectSync;
+use crate::context::Context;
 use crate::database::Database;
 use crate::engine::Engine;
 
@@ -28,6 +29,8 @@ pub struct Keeper {
     pub functions: &'static [&'static str],
     /// Whether workflows with new labels are loaded.
     pub loads_workflows: bool,
+    /// In its name workflows are loaded.
+    pub ctx: Context,
 }
 
 impl Keeper {
@@ -90,7 +93,7 @@ impl Keeper {
     async fn check_files(&self) -> Vec<FileReport> {
         let Some(revision) = self.project.current() else { return Vec::new() };
         let settings = self.project.settings_at(&revision);
-        match report_files(&settings, self.functions, Some(self.database()), self.loads_workflows).await {
+        match report_files(&settings, self.functions, Some((&self.ctx, self.database())), self.loads_workflows).await {
             Ok(files) => {
                 self.project.note_files(files.clone());
                 files
@@ -129,6 +132,8 @@ impl Keeper {
 
 /// Keeps the revision in use up to date, until `stop`.
 pub async fn keep(keeper: Keeper, mut stop: watch::Receiver<bool>) {
+    // No longer the command that has started it.
+    let keeper = Keeper { ctx: Context::system("project"), ..keeper };
     let project = &keeper.project;
     let (mut tries, mut follow_tries) = (0, 0);
     let began = Instant::now();

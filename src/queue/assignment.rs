@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::clock::iso;
+use crate::context::Context;
 use crate::entity::kind::ExecutionStatus;
 use crate::entity::{
     action, callback, callback_execution, cohort, experiment, external_cohort_urls, external_experiment_links,
@@ -132,12 +133,13 @@ impl Loaded {
     /// When the database cannot be read.
     pub async fn assignment(
         self,
+        ctx: &Context,
         connection: &impl ConnectionTrait,
         base_url: &str,
         lease: std::time::Duration,
     ) -> Result<Assignment, DbErr> {
         let outside = outside(connection, &self).await?;
-        let variables = variables_of(connection, self.experiment_id).await?;
+        let variables = variables_of(ctx, connection, self.experiment_id).await?;
         let variables: Map<String, Value> =
             variables.into_iter().map(|(label, value)| (label, value.to_json())).collect();
         Ok(Assignment {

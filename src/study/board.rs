@@ -11,6 +11,7 @@ use sea_orm::{
 };
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::entity::callback_execution::{Column, Entity, Relation};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, dead_letter, experiment, worker};
@@ -112,6 +113,7 @@ pub struct ExecutionRow {
 /// # Errors
 /// When the database cannot be read.
 pub async fn executions(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     filter: &ExecutionFilter,
     place: Place,
@@ -131,7 +133,7 @@ pub async fn executions(
         condition = condition.add(Column::CallbackId.in_subquery(sea_orm::QueryTrait::into_query(of_function)));
     }
     let size = place.size.clamp(1, 500);
-    let all = || Entity::visible().filter(condition.clone());
+    let all = || Entity::visible(ctx).filter(condition.clone());
     let window = match (place.below, place.above) {
         (_, Some(above)) => all().filter(Column::Id.gt(above)).order_by_asc(Column::Id),
         (Some(below), None) => all().filter(Column::Id.lt(below)).order_by_desc(Column::Id),
@@ -193,8 +195,8 @@ struct StatusCount {
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn load(connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<Load, DbErr> {
-    let rows = Entity::visible()
+pub async fn load(ctx: &Context, connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<Load, DbErr> {
+    let rows = Entity::visible(ctx)
         .select_only()
         .column(Column::Status)
         .column_as(Column::Id.count(), "count")
@@ -251,11 +253,12 @@ pub struct RunningRow {
 /// # Errors
 /// When the database cannot be read.
 pub async fn workers(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     since: NaiveDateTime,
     now: NaiveDateTime,
 ) -> Result<Vec<WorkerRow>, DbErr> {
-    let running = Entity::visible()
+    let running = Entity::visible(ctx)
         .select_only()
         .columns([Column::Id, Column::Worker, Column::RunStart])
         .column(callback::Column::Label)

@@ -8,6 +8,7 @@ use sea_orm::{
 };
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::entity::kind::ExecutionStatus;
 use crate::entity::{
     action, callback, callback_execution, cohort, experiment, external_experiment_links, external_system, scan,
@@ -136,9 +137,9 @@ impl Dossier {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn find(connection: &impl ConnectionTrait, id: i32) -> Result<Option<Self>, DbErr> {
-        match experiment::Entity::visible_by_id(id).one(connection).await? {
-            Some(experiment) => Self::of(connection, experiment).await,
+    pub async fn find(ctx: &Context, connection: &impl ConnectionTrait, id: i32) -> Result<Option<Self>, DbErr> {
+        match experiment::Entity::visible_by_id(ctx, id).one(connection).await? {
+            Some(experiment) => Self::of(ctx, connection, experiment).await,
             None => Ok(None),
         }
     }
@@ -147,23 +148,27 @@ impl Dossier {
     ///
     /// # Errors
     /// When the database cannot be read.
-    pub async fn of(connection: &impl ConnectionTrait, experiment: experiment::Model) -> Result<Option<Self>, DbErr> {
+    pub async fn of(
+        ctx: &Context,
+        connection: &impl ConnectionTrait,
+        experiment: experiment::Model,
+    ) -> Result<Option<Self>, DbErr> {
         let id = experiment.id;
-        let subject = subject::Entity::visible_by_id(experiment.subject_id).find_also_related(cohort::Entity);
+        let subject = subject::Entity::visible_by_id(ctx, experiment.subject_id).find_also_related(cohort::Entity);
         let Some((subject, Some(cohort))) = subject.one(connection).await? else { return Ok(None) };
         let state = state::Entity::find_by_id(experiment.state_id).find_also_related(workflow::Entity);
         let Some((state, Some(workflow))) = state.one(connection).await? else { return Ok(None) };
-        let variables = variables_of(connection, id).await?;
+        let variables = variables_of(ctx, connection, id).await?;
         Ok(Some(Self {
-            history: history(connection, &experiment).await?,
+            history: history(ctx, connection, &experiment).await?,
             archived: (experiment.archive_id != 0).then(|| Archived {
                 at: experiment.archived_at,
                 by: experiment.archived_by.clone(),
                 reason: experiment.archived_reason.clone(),
             }),
             held: Held::of(&experiment),
-            scans: scans(connection, id).await?,
-            external_ids: external_ids(connection, id).await?,
+            scans: scans(ctx, connection, id).await?,
+            external_ids: external_ids(ctx, connection, id).await?,
             variables: variables.into_iter().map(|(label, value)| (label, value.to_json())).collect(),
             id,
             label: experiment.label,
@@ -184,8 +189,8 @@ impl Dossier {
     }
 }
 
-async fn scans(connection: &impl ConnectionTrait, experiment_id: i32) -> Result<Vec<ScanCount>, DbErr> {
-    let scans = scan::Entity::visible()
+async fn scans(ctx: &Context, connection: &impl ConnectionTrait, experiment_id: i32) -> Result<Vec<ScanCount>, DbErr> {
+    let scans = scan::Entity::visible(ctx)
         .filter(scan::Column::ExperimentId.eq(experiment_id))
         .find_also_related(scantype::Entity)
         .all(connection)
@@ -200,10 +205,11 @@ async fn scans(connection: &impl ConnectionTrait, experiment_id: i32) -> Result<
 }
 
 async fn external_ids(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     experiment_id: i32,
 ) -> Result<BTreeMap<String, String>, DbErr> {
-    let links = external_experiment_links::Entity::visible()
+    let links = external_experiment_links::Entity::visible(ctx)
         .filter(external_experiment_links::Column::ExperimentId.eq(experiment_id))
         .find_also_related(external_system::Entity)
         .all(connection)
@@ -212,10 +218,11 @@ async fn external_ids(
 }
 
 async fn history(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     experiment: &experiment::Model,
 ) -> Result<Vec<HistoryEntry>, DbErr> {
-    let actions = action::Entity::visible()
+    let actions = action::Entity::visible(ctx)
         .filter(action::Column::ExperimentId.eq(experiment.id))
         .order_by_desc(action::Column::Id)
         .all(connection)
@@ -228,7 +235,7 @@ async fn history(
         state::Entity::find().filter(state::Column::WorkflowId.eq(experiment.workflow_id)).all(connection).await?;
     let labels: HashMap<i32, String> = labels.into_iter().map(|row| (row.id, row.label)).collect();
     let users = user_names(connection, actions.iter().filter_map(|action| action.user_id)).await?;
-    let mut executions = executions(connection, &actions).await?;
+    let mut executions = executions(ctx, connection, &actions).await?;
     let label = |id: i32| labels.get(&id).cloned().unwrap_or_default();
     let entry = |action: action::Model| {
         let (from, to) = ends.get(&action.transition_id).copied().unwrap_or_default();
@@ -251,11 +258,12 @@ async fn history(
 }
 
 async fn executions(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     actions: &[action::Model],
 ) -> Result<HashMap<i32, Vec<ExecutionEntry>>, DbErr> {
     // The page is asked for every two seconds.
-    let rows = without_logs(callback_execution::Entity::visible())
+    let rows = without_logs(callback_execution::Entity::visible(ctx))
         .filter(callback_execution::Column::ActionId.is_in(actions.iter().map(|action| action.id)))
         .order_by_asc(callback_execution::Column::Id)
         .all(connection)
@@ -264,7 +272,7 @@ async fn executions(
     let callbacks = callback::Entity::find().filter(callback::Column::Id.is_in(ids)).all(connection).await?;
     let callbacks: HashMap<i32, callback::Model> = callbacks.into_iter().map(|row| (row.id, row)).collect();
     let newest = rows.iter().rev().take(SHOWN_LOGS).map(|row| row.id);
-    let mut logs = last_of_logs(connection, newest).await?;
+    let mut logs = last_of_logs(ctx, connection, newest).await?;
     let mut executions: HashMap<i32, Vec<ExecutionEntry>> = HashMap::new();
     for mut execution in rows {
         let Some(callback) = callbacks.get(&execution.callback_id).cloned() else { continue };
@@ -296,10 +304,11 @@ const SHOWN_LOGS: usize = 6;
 const SHOWN_CHARACTERS: usize = 4000;
 
 async fn last_of_logs(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     ids: impl Iterator<Item = i32>,
 ) -> Result<HashMap<i32, String>, DbErr> {
-    let logs: Vec<(i32, Option<String>)> = callback_execution::Entity::visible()
+    let logs: Vec<(i32, Option<String>)> = callback_execution::Entity::visible(ctx)
         .select_only()
         .columns([callback_execution::Column::Id, callback_execution::Column::RunLog])
         .filter(callback_execution::Column::Id.is_in(ids))

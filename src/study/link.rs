@@ -7,6 +7,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait
 use serde_json::json;
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::{self, Database, WriteTransaction};
 use crate::entity::{cohort, external_cohort_urls, external_experiment_links, external_subject_links, external_system};
 
@@ -19,10 +20,14 @@ use super::revise::{ReviseError, locked_experiment, locked_subject, not_found};
 ///
 /// # Errors
 /// [`ReviseError::NotFound`].
-pub async fn system(connection: &impl ConnectionTrait, name: &str) -> Result<external_system::Model, ReviseError> {
+pub async fn system(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    name: &str,
+) -> Result<external_system::Model, ReviseError> {
     let name = name.replace('\0', "\u{fffd}");
     let found = external_system::Entity::find().filter(external_system::Column::SystemName.eq(&name)).one(connection);
-    found.await?.ok_or_else(|| not_found("external system", &format!("'{name}'")))
+    found.await?.ok_or_else(|| not_found(ctx, "external system", &format!("'{name}'")))
 }
 
 /// What an external system calls something that belongs to the study.
@@ -38,12 +43,17 @@ pub enum Linked {
 ///
 /// # Errors
 /// [`ReviseError::NotFound`] of what is linked or of a system; [`ReviseError::Archived`].
-pub async fn set_links(database: &Database, linked: Linked, values: &BySystem) -> Result<(), ReviseError> {
+pub async fn set_links(
+    ctx: &Context,
+    database: &Database,
+    linked: Linked,
+    values: &BySystem,
+) -> Result<(), ReviseError> {
     let transaction = database.begin().await?;
-    check_linked(&transaction, linked).await?;
+    check_linked(ctx, &transaction, linked).await?;
     for (name, value) in values {
-        let system = system(&*transaction, name).await?;
-        set_link(&*transaction, linked, system.id, name, value).await?;
+        let system = system(ctx, &*transaction, name).await?;
+        set_link(ctx, &*transaction, linked, system.id, name, value).await?;
     }
     Ok(transaction.commit().await?)
 }
@@ -53,20 +63,21 @@ pub async fn set_links(database: &Database, linked: Linked, values: &BySystem) -
 /// # Errors
 /// When the database cannot be written.
 pub async fn set_link(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     linked: Linked,
     system_id: i32,
     system: &str,
     value: &str,
 ) -> Result<(), DbErr> {
-    let before = link_of(connection, linked, system_id).await?;
+    let before = link_of(ctx, connection, linked, system_id).await?;
     match linked {
-        Linked::Cohort(id) => cohort_url(connection, id, system_id, value).await?,
-        Linked::Subject(id) => subject_link(connection, id, system_id, value).await?,
-        Linked::Experiment(id) => experiment_link(connection, id, system_id, value).await?,
+        Linked::Cohort(id) => cohort_url(ctx, connection, id, system_id, value).await?,
+        Linked::Subject(id) => subject_link(ctx, connection, id, system_id, value).await?,
+        Linked::Experiment(id) => experiment_link(ctx, connection, id, system_id, value).await?,
     }
     let (before, after) = (json!({ "external_id": before }), json!({ "external_id": value }));
-    audit::record(connection, link_event("link", linked, system).changed(&before, &after)).await
+    audit::record(ctx, connection, link_event("link", linked, system).changed(&before, &after)).await
 }
 
 /// Sets the ids that external systems have for experiments that have none yet. A helper as [`set_link`], with a statement for each
@@ -74,7 +85,11 @@ pub async fn set_link(
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn add_experiment_links(connection: &impl ConnectionTrait, links: &[NewLink<'_>]) -> Result<(), DbErr> {
+pub async fn add_experiment_links(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    links: &[NewLink<'_>],
+) -> Result<(), DbErr> {
     use external_experiment_links::{ActiveModel, Entity};
     for chunk in links.chunks(1000) {
         let rows = chunk.iter().map(|link| ActiveModel {
@@ -89,7 +104,7 @@ pub async fn add_experiment_links(connection: &impl ConnectionTrait, links: &[Ne
         let (before, after) = (json!({ "external_id": null }), json!({ "external_id": link.external_id }));
         link_event("link", Linked::Experiment(link.experiment_id), link.system).changed(&before, &after)
     });
-    audit::record_many(connection, events.collect()).await
+    audit::record_many(ctx, connection, events.collect()).await
 }
 
 /// The id that an external system has for an experiment.
@@ -111,6 +126,7 @@ fn link_event(verb: &'static str, linked: Linked, system: &str) -> Event {
 
 /// The address or id that a system has for it now.
 pub async fn link_of(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     linked: Linked,
     system_id: i32,
@@ -118,41 +134,49 @@ pub async fn link_of(
     Ok(match linked {
         Linked::Cohort(id) => {
             use external_cohort_urls::{Column, Entity};
-            let all = Entity::visible().filter(Column::CohortId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
+            let all =
+                Entity::visible(ctx).filter(Column::CohortId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
             all.one(connection).await?.map(|row| row.url)
         }
         Linked::Subject(id) => {
             use external_subject_links::{Column, Entity};
-            let all = Entity::visible().filter(Column::SubjectId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
+            let all =
+                Entity::visible(ctx).filter(Column::SubjectId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
             all.one(connection).await?.map(|row| row.external_id)
         }
         Linked::Experiment(id) => {
             use external_experiment_links::{Column, Entity};
             let all =
-                Entity::visible().filter(Column::ExperimentId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
+                Entity::visible(ctx).filter(Column::ExperimentId.eq(id)).filter(Column::ExternalSystemId.eq(system_id));
             all.one(connection).await?.map(|row| row.external_id)
         }
     })
 }
 
-async fn check_linked(transaction: &WriteTransaction, linked: Linked) -> Result<(), ReviseError> {
+async fn check_linked(ctx: &Context, transaction: &WriteTransaction, linked: Linked) -> Result<(), ReviseError> {
     match linked {
         Linked::Cohort(id) => {
-            let row = cohort::Entity::visible_by_id(id).lock_exclusive().one(&**transaction).await?;
-            row.map(drop).ok_or_else(|| not_found("cohort", &id))
+            let row = cohort::Entity::visible_by_id(ctx, id).lock_exclusive().one(&**transaction).await?;
+            row.map(drop).ok_or_else(|| not_found(ctx, "cohort", &id))
         }
-        Linked::Subject(id) => locked_subject(transaction, id).await.map(drop),
-        Linked::Experiment(id) => locked_experiment(transaction, id).await.map(drop),
+        Linked::Subject(id) => locked_subject(ctx, transaction, id).await.map(drop),
+        Linked::Experiment(id) => locked_experiment(ctx, transaction, id).await.map(drop),
     }
 }
 
-async fn cohort_url(connection: &impl ConnectionTrait, cohort_id: i32, system_id: i32, url: &str) -> Result<(), DbErr> {
+async fn cohort_url(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    cohort_id: i32,
+    system_id: i32,
+    url: &str,
+) -> Result<(), DbErr> {
     use external_cohort_urls::{ActiveModel, Column, Entity};
     let known = Column::CohortId.eq(cohort_id).and(Column::ExternalSystemId.eq(system_id));
     let changed = Entity::update_many().col_expr(Column::Url, Expr::value(url)).filter(known.clone());
     changed.exec(connection).await?;
     // Counted by reading: MySQL says 0 changed for a value that is there already.
-    if Entity::visible().filter(known).one(connection).await?.is_some() {
+    if Entity::visible(ctx).filter(known).one(connection).await?.is_some() {
         return Ok(());
     }
     let row = ActiveModel {
@@ -169,11 +193,11 @@ async fn cohort_url(connection: &impl ConnectionTrait, cohort_id: i32, system_id
 ///
 /// # Errors
 /// [`ReviseError::NotFound`] of what is linked, of the system, or when there is nothing to take away.
-pub async fn delete_link(database: &Database, linked: Linked, name: &str) -> Result<(), ReviseError> {
+pub async fn delete_link(ctx: &Context, database: &Database, linked: Linked, name: &str) -> Result<(), ReviseError> {
     let transaction = database.begin().await?;
-    check_linked(&transaction, linked).await?;
-    let system = system(&*transaction, name).await?;
-    let before = link_of(&*transaction, linked, system.id).await?;
+    check_linked(ctx, &transaction, linked).await?;
+    let system = system(ctx, &*transaction, name).await?;
+    let before = link_of(ctx, &*transaction, linked, system.id).await?;
     let deleted = match linked {
         Linked::Cohort(id) => {
             use external_cohort_urls::{Column, Entity};
@@ -192,10 +216,10 @@ pub async fn delete_link(database: &Database, linked: Linked, name: &str) -> Res
         }
     };
     if deleted.rows_affected == 0 {
-        return Err(not_found("external id or address of", &format!("'{name}'")));
+        return Err(not_found(ctx, "external id or address of", &format!("'{name}'")));
     }
     let event = link_event("unlink", linked, name).before(json!({ "external_id": before }));
-    audit::record(&*transaction, event).await?;
+    audit::record(ctx, &*transaction, event).await?;
     Ok(transaction.commit().await?)
 }
 
@@ -204,13 +228,14 @@ pub async fn delete_link(database: &Database, linked: Linked, name: &str) -> Res
 /// # Errors
 /// [`ReviseError::Duplicate`] when it is there.
 pub async fn add_subject_link(
+    ctx: &Context,
     database: &Database,
     subject_id: i32,
     system: &external_system::Model,
     external_id: &str,
 ) -> Result<external_subject_links::Model, ReviseError> {
     let transaction = database.begin().await?;
-    locked_subject(&transaction, subject_id).await?;
+    locked_subject(ctx, &transaction, subject_id).await?;
     let row = external_subject_links::ActiveModel {
         id: NotSet,
         external_id: Set(external_id.to_owned()),
@@ -219,7 +244,7 @@ pub async fn add_subject_link(
     };
     let row = row.insert(&*transaction).await.map_err(|error| linked_already(error, system))?;
     let event = link_event("link", Linked::Subject(subject_id), &system.system_name);
-    audit::record(&*transaction, event.after(json!({ "external_id": external_id }))).await?;
+    audit::record(ctx, &*transaction, event.after(json!({ "external_id": external_id }))).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -229,13 +254,14 @@ pub async fn add_subject_link(
 /// # Errors
 /// [`ReviseError::Duplicate`] when it is there.
 pub async fn add_experiment_link(
+    ctx: &Context,
     database: &Database,
     experiment_id: i32,
     system: &external_system::Model,
     external_id: &str,
 ) -> Result<external_experiment_links::Model, ReviseError> {
     let transaction = database.begin().await?;
-    locked_experiment(&transaction, experiment_id).await?;
+    locked_experiment(ctx, &transaction, experiment_id).await?;
     let row = external_experiment_links::ActiveModel {
         id: NotSet,
         external_id: Set(external_id.to_owned()),
@@ -244,7 +270,7 @@ pub async fn add_experiment_link(
     };
     let row = row.insert(&*transaction).await.map_err(|error| linked_already(error, system))?;
     let event = link_event("link", Linked::Experiment(experiment_id), &system.system_name);
-    audit::record(&*transaction, event.after(json!({ "external_id": external_id }))).await?;
+    audit::record(ctx, &*transaction, event.after(json!({ "external_id": external_id }))).await?;
     transaction.commit().await?;
     Ok(row)
 }

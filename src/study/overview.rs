@@ -8,6 +8,7 @@ use sea_orm::{
 };
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::entity::kind::ExecutionStatus;
 use crate::entity::{callback, callback_execution, cohort, experiment, state, transition, workflow};
 
@@ -49,19 +50,19 @@ pub struct WorkflowCounts {
 
 /// # Errors
 /// When the database cannot be read.
-pub async fn totals(connection: &impl ConnectionTrait) -> Result<Totals, DbErr> {
+pub async fn totals(ctx: &Context, connection: &impl ConnectionTrait) -> Result<Totals, DbErr> {
     let executions = |statuses: &[ExecutionStatus]| {
         let column = callback_execution::Column::Status;
-        callback_execution::Entity::visible().filter(column.is_in(statuses.iter().copied()))
+        callback_execution::Entity::visible(ctx).filter(column.is_in(statuses.iter().copied()))
     };
     Ok(Totals {
-        cohorts: cohort::Entity::visible().count(connection).await?,
-        subjects: subjects_in_use().count(connection).await?,
-        experiments: experiments_in_use().count(connection).await?,
+        cohorts: cohort::Entity::visible(ctx).count(connection).await?,
+        subjects: subjects_in_use(ctx).count(connection).await?,
+        experiments: experiments_in_use(ctx).count(connection).await?,
         queued: executions(&ExecutionStatus::CLAIMABLE).count(connection).await?,
         running: executions(&[ExecutionStatus::Running]).count(connection).await?,
         waiting: executions(&[ExecutionStatus::Waiting]).count(connection).await?,
-        held: experiments_in_use().filter(experiment::Column::HeldSince.is_not_null()).count(connection).await?,
+        held: experiments_in_use(ctx).filter(experiment::Column::HeldSince.is_not_null()).count(connection).await?,
     })
 }
 
@@ -75,7 +76,11 @@ struct Counted {
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn workflows(connection: &impl ConnectionTrait, only: Option<i32>) -> Result<Vec<WorkflowCounts>, DbErr> {
+pub async fn workflows(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    only: Option<i32>,
+) -> Result<Vec<WorkflowCounts>, DbErr> {
     let mut condition = Condition::all();
     if let Some(id) = only {
         condition = condition.add(workflow::Column::Id.eq(id));
@@ -89,7 +94,7 @@ pub async fn workflows(connection: &impl ConnectionTrait, only: Option<i32>) -> 
         .order_by_asc(state::Column::Id)
         .all(connection)
         .await?;
-    let counts = experiments_in_use()
+    let counts = experiments_in_use(ctx)
         .select_only()
         .column(experiment::Column::StateId)
         .column_as(experiment::Column::Id.count(), "count")

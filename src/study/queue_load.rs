@@ -6,6 +6,7 @@ use chrono::NaiveDateTime;
 use sea_orm::{ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QuerySelect};
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::entity::callback_execution::{Column, Entity};
 use crate::entity::kind::ExecutionStatus;
 use crate::entity::worker;
@@ -39,6 +40,7 @@ struct Row {
 /// # Errors
 /// When the database cannot be read.
 pub async fn queue_loads(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     now: NaiveDateTime,
     default_queue: &str,
@@ -46,7 +48,7 @@ pub async fn queue_loads(
     otherwise: u64,
 ) -> Result<Vec<QueueLoad>, DbErr> {
     let due = Condition::all().add(Column::Status.is_in(ExecutionStatus::CLAIMABLE)).add(Column::AvailableAt.lte(now));
-    let rows = Entity::visible()
+    let rows = Entity::visible(ctx)
         .select_only()
         .columns([Column::Queue, Column::Status])
         .column_as(Column::Id.count(), "count")

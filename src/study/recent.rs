@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::entity::kind::ExecutionResult;
 use crate::entity::{action, callback, callback_execution, experiment, state, transition, user};
 
@@ -65,13 +66,14 @@ impl Windows {
 
 /// The newest actions of experiments in use, with those.
 async fn newest_actions(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     wanted: usize,
 ) -> Result<Vec<(action::Model, experiment::Model)>, DbErr> {
     let mut windows = Windows::new(wanted);
     let mut found = Vec::new();
     loop {
-        let rows = action::Entity::visible()
+        let rows = action::Entity::visible(ctx)
             .filter(action::Column::Id.lt(windows.below))
             .order_by_desc(action::Column::Id)
             .limit(windows.rows())
@@ -94,8 +96,8 @@ async fn newest_actions(
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn events(connection: &impl ConnectionTrait, wanted: usize) -> Result<Vec<Event>, DbErr> {
-    let actions = newest_actions(connection, wanted).await?;
+pub async fn events(ctx: &Context, connection: &impl ConnectionTrait, wanted: usize) -> Result<Vec<Event>, DbErr> {
+    let actions = newest_actions(ctx, connection, wanted).await?;
     let ids = actions.iter().map(|(action, _)| action.transition_id);
     let transitions = transition::Entity::find().filter(transition::Column::Id.is_in(ids)).all(connection).await?;
     let ends: HashMap<i32, (i32, i32)> =
@@ -136,11 +138,11 @@ pub(super) async fn user_names(
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn trouble(connection: &impl ConnectionTrait, wanted: usize) -> Result<Vec<Trouble>, DbErr> {
+pub async fn trouble(ctx: &Context, connection: &impl ConnectionTrait, wanted: usize) -> Result<Vec<Trouble>, DbErr> {
     let mut windows = Windows::new(wanted);
     let mut found = Vec::new();
     loop {
-        let executions = callback_execution::Entity::visible()
+        let executions = callback_execution::Entity::visible(ctx)
             .filter(callback_execution::Column::Result.is_in([ExecutionResult::Failed, ExecutionResult::Timeout]))
             .filter(callback_execution::Column::Id.lt(windows.below))
             .order_by_desc(callback_execution::Column::Id)
@@ -149,7 +151,7 @@ pub async fn trouble(connection: &impl ConnectionTrait, wanted: usize) -> Result
             .all(connection)
             .await?;
         let ids: Vec<i32> = executions.iter().map(|(execution, _)| execution.id).collect();
-        found.extend(of_experiments_in_use(connection, executions).await?);
+        found.extend(of_experiments_in_use(ctx, connection, executions).await?);
         if !windows.goes_on(&ids, found.len()) {
             found.truncate(wanted);
             return Ok(found);
@@ -158,11 +160,12 @@ pub async fn trouble(connection: &impl ConnectionTrait, wanted: usize) -> Result
 }
 
 async fn of_experiments_in_use(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     executions: Vec<(callback_execution::Model, Option<callback::Model>)>,
 ) -> Result<Vec<Trouble>, DbErr> {
     let ids = executions.iter().map(|(execution, _)| execution.action_id);
-    let actions = action::Entity::visible()
+    let actions = action::Entity::visible(ctx)
         .filter(action::Column::Id.is_in(ids))
         .find_also_related(experiment::Entity)
         .all(connection)

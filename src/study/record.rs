@@ -6,6 +6,7 @@ use chrono::NaiveDateTime;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 use serde_json::Value;
 
+use crate::context::Context;
 use crate::entity::{
     action, callback, callback_execution, cohort, experiment, external_cohort_urls, external_experiment_links,
     external_subject_links, external_system, scan, scantype, state, subject, transition, workflow,
@@ -115,16 +116,17 @@ pub const MOST_NAMED: u64 = 1000;
 /// # Errors
 /// When the database cannot be read.
 pub async fn cohort(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     row: cohort::Model,
     most: Option<u64>,
 ) -> Result<CohortRecord, DbErr> {
-    let mut subjects = subjects_in_use().filter(subject::Column::CohortId.eq(row.id));
+    let mut subjects = subjects_in_use(ctx).filter(subject::Column::CohortId.eq(row.id));
     if let Some(most) = most {
         subjects = subjects.order_by_desc(subject::Column::Id).limit(most);
     }
     let subjects = subjects_of_cohort(connection, subjects).await?;
-    Ok(CohortRecord { external_urls: cohort_urls(connection, row.id).await?, subjects, row })
+    Ok(CohortRecord { external_urls: cohort_urls(ctx, connection, row.id).await?, subjects, row })
 }
 
 /// Subjects as the existing product lists those of a cohort: as they were registered, and behind them those that were
@@ -150,8 +152,8 @@ pub async fn subjects_of_cohort(
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn cohort_urls(connection: &impl ConnectionTrait, cohort_id: i32) -> Result<BySystem, DbErr> {
-    let rows = external_cohort_urls::Entity::visible()
+pub async fn cohort_urls(ctx: &Context, connection: &impl ConnectionTrait, cohort_id: i32) -> Result<BySystem, DbErr> {
+    let rows = external_cohort_urls::Entity::visible(ctx)
         .filter(external_cohort_urls::Column::CohortId.eq(cohort_id))
         .find_also_related(external_system::Entity)
         .all(connection)
@@ -163,8 +165,8 @@ pub async fn cohort_urls(connection: &impl ConnectionTrait, cohort_id: i32) -> R
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn subject_ids(connection: &impl ConnectionTrait, subject_id: i32) -> Result<BySystem, DbErr> {
-    let rows = external_subject_links::Entity::visible()
+pub async fn subject_ids(ctx: &Context, connection: &impl ConnectionTrait, subject_id: i32) -> Result<BySystem, DbErr> {
+    let rows = external_subject_links::Entity::visible(ctx)
         .filter(external_subject_links::Column::SubjectId.eq(subject_id))
         .find_also_related(external_system::Entity)
         .all(connection)
@@ -176,8 +178,12 @@ pub async fn subject_ids(connection: &impl ConnectionTrait, subject_id: i32) -> 
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn experiment_ids(connection: &impl ConnectionTrait, experiment_id: i32) -> Result<BySystem, DbErr> {
-    let rows = external_experiment_links::Entity::visible()
+pub async fn experiment_ids(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    experiment_id: i32,
+) -> Result<BySystem, DbErr> {
+    let rows = external_experiment_links::Entity::visible(ctx)
         .filter(external_experiment_links::Column::ExperimentId.eq(experiment_id))
         .find_also_related(external_system::Entity)
         .all(connection)
@@ -187,12 +193,16 @@ pub async fn experiment_ids(connection: &impl ConnectionTrait, experiment_id: i3
 
 /// # Errors
 /// When the database cannot be read.
-pub async fn subject(connection: &impl ConnectionTrait, row: subject::Model) -> Result<SubjectRecord, DbErr> {
-    let cohort = one(connection, cohort::Entity::visible_by_id(row.cohort_id)).await?;
+pub async fn subject(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    row: subject::Model,
+) -> Result<SubjectRecord, DbErr> {
+    let cohort = one(connection, cohort::Entity::visible_by_id(ctx, row.cohort_id)).await?;
     Ok(SubjectRecord {
         cohort: Named { id: cohort.id, label: cohort.label },
-        external_ids: subject_ids(connection, row.id).await?,
-        experiments: experiments_of(connection, row.id).await?,
+        external_ids: subject_ids(ctx, connection, row.id).await?,
+        experiments: experiments_of(ctx, connection, row.id).await?,
         row,
     })
 }
@@ -201,22 +211,31 @@ pub async fn subject(connection: &impl ConnectionTrait, row: subject::Model) -> 
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn experiments_of(connection: &impl ConnectionTrait, subject_id: i32) -> Result<Vec<Named>, DbErr> {
-    let experiments =
-        experiments_in_use().filter(experiment::Column::SubjectId.eq(subject_id)).order_by_asc(experiment::Column::Id);
+pub async fn experiments_of(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    subject_id: i32,
+) -> Result<Vec<Named>, DbErr> {
+    let experiments = experiments_in_use(ctx)
+        .filter(experiment::Column::SubjectId.eq(subject_id))
+        .order_by_asc(experiment::Column::Id);
     named(experiments, (experiment::Column::Id, experiment::Column::Label), connection).await
 }
 
 /// # Errors
 /// When the database cannot be read.
-pub async fn experiment(connection: &impl ConnectionTrait, row: experiment::Model) -> Result<ExperimentRecord, DbErr> {
-    let subject = one(connection, subject::Entity::visible_by_id(row.subject_id)).await?;
+pub async fn experiment(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    row: experiment::Model,
+) -> Result<ExperimentRecord, DbErr> {
+    let subject = one(connection, subject::Entity::visible_by_id(ctx, row.subject_id)).await?;
     let state = one(connection, state::Entity::find_by_id(row.state_id)).await?;
-    let variables = variables_of(connection, row.id).await?;
+    let variables = variables_of(ctx, connection, row.id).await?;
     Ok(ExperimentRecord {
         subject: Named { id: subject.id, label: subject.label },
         state: Named { id: state.id, label: state.label },
-        external_ids: experiment_ids(connection, row.id).await?,
+        external_ids: experiment_ids(ctx, connection, row.id).await?,
         variables: variables.into_iter().map(|(label, value)| (label, value.to_json())).collect(),
         row,
     })
@@ -224,7 +243,7 @@ pub async fn experiment(connection: &impl ConnectionTrait, row: experiment::Mode
 
 /// # Errors
 /// When the database cannot be read.
-pub async fn state(connection: &impl ConnectionTrait, row: state::Model) -> Result<StateRecord, DbErr> {
+pub async fn state(ctx: &Context, connection: &impl ConnectionTrait, row: state::Model) -> Result<StateRecord, DbErr> {
     let workflow = one(connection, workflow::Entity::find_by_id(row.workflow_id)).await?;
     let callbacks = callback::Entity::find()
         .filter(callback::Column::StateId.eq(row.id))
@@ -233,7 +252,7 @@ pub async fn state(connection: &impl ConnectionTrait, row: state::Model) -> Resu
     Ok(StateRecord {
         workflow: Named { id: workflow.id, label: workflow.label },
         callbacks: named(callbacks, (callback::Column::Id, callback::Column::Label), connection).await?,
-        experiments: experiments_in(connection, row.id).await?,
+        experiments: experiments_in(ctx, connection, row.id).await?,
         row,
     })
 }
@@ -242,9 +261,13 @@ pub async fn state(connection: &impl ConnectionTrait, row: state::Model) -> Resu
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn experiments_in(connection: &impl ConnectionTrait, state_id: i32) -> Result<Vec<Named>, DbErr> {
+pub async fn experiments_in(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    state_id: i32,
+) -> Result<Vec<Named>, DbErr> {
     let experiments =
-        experiments_in_use().filter(experiment::Column::StateId.eq(state_id)).order_by_asc(experiment::Column::Id);
+        experiments_in_use(ctx).filter(experiment::Column::StateId.eq(state_id)).order_by_asc(experiment::Column::Id);
     named(experiments, (experiment::Column::Id, experiment::Column::Label), connection).await
 }
 
@@ -262,9 +285,13 @@ pub async fn transition(connection: &impl ConnectionTrait, row: transition::Mode
 
 /// # Errors
 /// When the database cannot be read.
-pub async fn action(connection: &impl ConnectionTrait, row: action::Model) -> Result<ActionRecord, DbErr> {
-    let experiment = one(connection, experiment::Entity::visible_by_id(row.experiment_id)).await?;
-    let executions: Vec<i32> = callback_execution::Entity::visible()
+pub async fn action(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    row: action::Model,
+) -> Result<ActionRecord, DbErr> {
+    let experiment = one(connection, experiment::Entity::visible_by_id(ctx, row.experiment_id)).await?;
+    let executions: Vec<i32> = callback_execution::Entity::visible(ctx)
         .select_only()
         .column(callback_execution::Column::Id)
         .filter(callback_execution::Column::ActionId.eq(row.id))
@@ -278,12 +305,13 @@ pub async fn action(connection: &impl ConnectionTrait, row: action::Model) -> Re
 /// # Errors
 /// When the database cannot be read.
 pub async fn callback(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     row: callback::Model,
     most: Option<u64>,
 ) -> Result<CallbackRecord, DbErr> {
     let state = one(connection, state::Entity::find_by_id(row.state_id)).await?;
-    let executions = callback_execution::Entity::visible()
+    let executions = callback_execution::Entity::visible(ctx)
         .select_only()
         .column(callback_execution::Column::Id)
         .filter(callback_execution::Column::CallbackId.eq(row.id));
@@ -299,21 +327,22 @@ pub async fn callback(
 /// # Errors
 /// When the database cannot be read.
 pub async fn execution(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     row: callback_execution::Model,
 ) -> Result<ExecutionRecord, DbErr> {
     let callback_row = one(connection, callback::Entity::find_by_id(row.callback_id)).await?;
-    let action_row = one(connection, action::Entity::visible_by_id(row.action_id)).await?;
-    let experiment_row = one(connection, experiment::Entity::visible_by_id(action_row.experiment_id)).await?;
-    let subject_row = one(connection, subject::Entity::visible_by_id(experiment_row.subject_id)).await?;
-    let cohort_row = one(connection, cohort::Entity::visible_by_id(subject_row.cohort_id)).await?;
+    let action_row = one(connection, action::Entity::visible_by_id(ctx, row.action_id)).await?;
+    let experiment_row = one(connection, experiment::Entity::visible_by_id(ctx, action_row.experiment_id)).await?;
+    let subject_row = one(connection, subject::Entity::visible_by_id(ctx, experiment_row.subject_id)).await?;
+    let cohort_row = one(connection, cohort::Entity::visible_by_id(ctx, subject_row.cohort_id)).await?;
     let systems = external_system::Entity::find().all(connection).await?;
     Ok(ExecutionRecord {
-        callback: callback(connection, callback_row, Some(MOST_NAMED)).await?,
-        cohort: cohort(connection, cohort_row, Some(MOST_NAMED)).await?,
-        subject: subject(connection, subject_row).await?,
-        experiment: experiment(connection, experiment_row).await?,
-        action: action(connection, action_row).await?,
+        callback: callback(ctx, connection, callback_row, Some(MOST_NAMED)).await?,
+        cohort: cohort(ctx, connection, cohort_row, Some(MOST_NAMED)).await?,
+        subject: subject(ctx, connection, subject_row).await?,
+        experiment: experiment(ctx, connection, experiment_row).await?,
+        action: action(ctx, connection, action_row).await?,
         external_systems: systems.into_iter().map(|system| (system.system_name, system.url)).collect(),
         row,
     })
@@ -323,10 +352,14 @@ pub async fn execution(
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn scans(connection: &impl ConnectionTrait, rows: Vec<scan::Model>) -> Result<Vec<ScanRecord>, DbErr> {
+pub async fn scans(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    rows: Vec<scan::Model>,
+) -> Result<Vec<ScanRecord>, DbErr> {
     let experiments = labels(
         connection,
-        experiment::Entity::visible(),
+        experiment::Entity::visible(ctx),
         (experiment::Column::Id, experiment::Column::Label),
         rows.iter().map(|row| row.experiment_id),
     )
@@ -345,12 +378,13 @@ pub async fn scans(connection: &impl ConnectionTrait, rows: Vec<scan::Model>) ->
 /// # Errors
 /// When the database cannot be read.
 pub async fn subject_links(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     rows: Vec<external_subject_links::Model>,
 ) -> Result<Vec<LinkRecord>, DbErr> {
     let columns = (subject::Column::Id, subject::Column::Label);
     let ids = rows.iter().map(|row| row.subject_id);
-    let subjects = labels(connection, subject::Entity::visible(), columns, ids).await?;
+    let subjects = labels(connection, subject::Entity::visible(ctx), columns, ids).await?;
     let systems = external_system::Entity::find().all(connection).await?;
     let record = |row: external_subject_links::Model| {
         let target = Named { id: row.subject_id, label: subjects.get(&row.subject_id)?.clone() };
@@ -365,12 +399,13 @@ pub async fn subject_links(
 /// # Errors
 /// When the database cannot be read.
 pub async fn experiment_links(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     rows: Vec<external_experiment_links::Model>,
 ) -> Result<Vec<LinkRecord>, DbErr> {
     let columns = (experiment::Column::Id, experiment::Column::Label);
     let ids = rows.iter().map(|row| row.experiment_id);
-    let experiments = labels(connection, experiment::Entity::visible(), columns, ids).await?;
+    let experiments = labels(connection, experiment::Entity::visible(ctx), columns, ids).await?;
     let systems = external_system::Entity::find().all(connection).await?;
     let record = |row: external_experiment_links::Model| {
         let target = Named { id: row.experiment_id, label: experiments.get(&row.experiment_id)?.clone() };

@@ -10,6 +10,7 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::entity::{
     cohort, experiment, external_experiment_links, external_subject_links, external_system, external_system_history,
     scan, scantype, subject,
@@ -31,14 +32,14 @@ pub struct Registered {
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn cohort(connection: &impl ConnectionTrait, label: &Label) -> Result<Registered, DbErr> {
-    let found = cohort::Entity::visible().filter(cohort::Column::Label.eq(label.as_str())).one(connection).await?;
+pub async fn cohort(ctx: &Context, connection: &impl ConnectionTrait, label: &Label) -> Result<Registered, DbErr> {
+    let found = cohort::Entity::visible(ctx).filter(cohort::Column::Label.eq(label.as_str())).one(connection).await?;
     if let Some(cohort) = found {
         return Ok(Registered { id: cohort.id, is_new: false });
     }
     let row = cohort::ActiveModel { id: NotSet, label: Set(label.to_string()), description: Set(None) };
     let row = row.insert(connection).await?;
-    audit::record(connection, Event::new("create", "cohort", row.id, &row.label)).await?;
+    audit::record(ctx, connection, Event::new("create", "cohort", row.id, &row.label)).await?;
     Ok(Registered { id: row.id, is_new: true })
 }
 
@@ -47,12 +48,13 @@ pub async fn cohort(connection: &impl ConnectionTrait, label: &Label) -> Result<
 /// # Errors
 /// When the database cannot be written.
 pub async fn subject(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     cohort_id: i32,
     label: &Label,
     date_of_birth: Option<NaiveDate>,
 ) -> Result<Registered, DbErr> {
-    let found = subject::Entity::visible()
+    let found = subject::Entity::visible(ctx)
         .filter(subject::Column::CohortId.eq(cohort_id))
         .filter(subject::Column::Label.eq(label.as_str()))
         .filter(subject::Column::ArchiveId.eq(0))
@@ -70,7 +72,7 @@ pub async fn subject(
     };
     let row = row.insert(connection).await?;
     let after = serde_json::json!({ "cohort_id": cohort_id, "date_of_birth": date_of_birth });
-    audit::record(connection, Event::new("create", "subject", row.id, &row.label).after(after)).await?;
+    audit::record(ctx, connection, Event::new("create", "subject", row.id, &row.label).after(after)).await?;
     Ok(Registered { id: row.id, is_new: true })
 }
 
@@ -91,10 +93,11 @@ pub struct RegisteredSubject {
 /// # Errors
 /// When the database cannot be written.
 pub async fn subjects(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     wanted: &BTreeMap<(i32, String), Option<NaiveDate>>,
 ) -> Result<HashMap<(i32, String), RegisteredSubject>, DbErr> {
-    let mut found = find_subjects(connection, wanted.keys()).await?;
+    let mut found = find_subjects(ctx, connection, wanted.keys()).await?;
     let missing: Vec<(&(i32, String), &Option<NaiveDate>)> =
         wanted.iter().filter(|(key, _)| !found.contains_key(*key)).collect();
     let row = |((cohort_id, label), born): &(&(i32, String), &Option<NaiveDate>)| subject::ActiveModel {
@@ -108,20 +111,21 @@ pub async fn subjects(
     for chunk in rows.chunks(CHUNK) {
         subject::Entity::insert_many(chunk.to_vec()).exec_without_returning(connection).await?;
     }
-    let mut made = find_subjects(connection, missing.iter().map(|(key, _)| *key)).await?;
+    let mut made = find_subjects(ctx, connection, missing.iter().map(|(key, _)| *key)).await?;
     let event = |((cohort_id, label), born): &(&(i32, String), &Option<NaiveDate>)| {
         let id = made.get(&(*cohort_id, label.clone()))?.id;
         let after = serde_json::json!({ "cohort_id": cohort_id, "date_of_birth": born });
         Some(Event::new("create", "subject", id, label).after(after))
     };
     let events: Vec<Event> = missing.iter().filter_map(event).collect();
-    audit::record_many(connection, events).await?;
+    audit::record_many(ctx, connection, events).await?;
     made.values_mut().for_each(|subject| subject.is_new = true);
     found.extend(made);
     Ok(found)
 }
 
 async fn find_subjects<'a>(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     keys: impl Iterator<Item = &'a (i32, String)>,
 ) -> Result<HashMap<(i32, String), RegisteredSubject>, DbErr> {
@@ -133,7 +137,7 @@ async fn find_subjects<'a>(
     }
     for (cohort_id, labels) in by_cohort {
         for labels in labels.chunks(CHUNK) {
-            let all = subject::Entity::visible().filter(Column::CohortId.eq(cohort_id));
+            let all = subject::Entity::visible(ctx).filter(Column::CohortId.eq(cohort_id));
             let all = all.filter(Column::Label.is_in(labels.iter().copied()));
             // The one in use has the lowest: 0.
             for row in all.order_by_asc(Column::ArchiveId).all(connection).await? {
@@ -155,13 +159,14 @@ async fn find_subjects<'a>(
 /// # Errors
 /// When the database cannot be read.
 pub async fn known_experiments(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     wanted: &[(i32, &str)],
 ) -> Result<HashMap<(i32, String), experiment::Model>, DbErr> {
     use experiment::Column;
     let mut found = HashMap::new();
     for chunk in wanted.chunks(CHUNK) {
-        let all = experiment::Entity::visible()
+        let all = experiment::Entity::visible(ctx)
             .filter(Column::SubjectId.is_in(chunk.iter().map(|(subject_id, _)| *subject_id)))
             .filter(Column::Label.is_in(chunk.iter().map(|(_, label)| *label)));
         for row in all.order_by_asc(Column::ArchiveId).all(connection).await? {
@@ -176,11 +181,12 @@ pub async fn known_experiments(
 /// # Errors
 /// When the database cannot be read.
 pub async fn find_experiment(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     subject_id: i32,
     label: &str,
 ) -> Result<Option<experiment::Model>, DbErr> {
-    experiment::Entity::visible()
+    experiment::Entity::visible(ctx)
         .filter(experiment::Column::SubjectId.eq(subject_id))
         .filter(experiment::Column::Label.eq(label))
         .filter(experiment::Column::ArchiveId.eq(0))
@@ -192,7 +198,12 @@ pub async fn find_experiment(
 ///
 /// # Errors
 /// When the database cannot be written.
-pub async fn scantype(connection: &impl ConnectionTrait, modality: &str, protocol: &str) -> Result<Registered, DbErr> {
+pub async fn scantype(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+    modality: &str,
+    protocol: &str,
+) -> Result<Registered, DbErr> {
     let found = scantype::Entity::find().filter(scantype::Column::Protocol.eq(protocol)).one(connection).await?;
     if let Some(scantype) = found {
         return Ok(Registered { id: scantype.id, is_new: false });
@@ -201,7 +212,7 @@ pub async fn scantype(connection: &impl ConnectionTrait, modality: &str, protoco
         scantype::ActiveModel { id: NotSet, modality: Set(modality.to_owned()), protocol: Set(protocol.to_owned()) };
     let row = row.insert(connection).await?;
     let after = serde_json::json!({ "modality": row.modality });
-    audit::record(connection, Event::new("create", "scantype", row.id, &row.protocol).after(after)).await?;
+    audit::record(ctx, connection, Event::new("create", "scantype", row.id, &row.protocol).after(after)).await?;
     Ok(Registered { id: row.id, is_new: true })
 }
 
@@ -243,6 +254,7 @@ pub async fn add_scans(connection: &impl ConnectionTrait, scans: &[(i32, i32)]) 
 /// # Errors
 /// When the database cannot be written.
 pub async fn external_system(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     name: &Label,
     now: NaiveDateTime,
@@ -263,7 +275,7 @@ pub async fn external_system(
         url: Set(Some(String::new())),
     };
     history.insert(connection).await?;
-    audit::record(connection, Event::new("create", "external_system", system.id, &system.system_name)).await?;
+    audit::record(ctx, connection, Event::new("create", "external_system", system.id, &system.system_name)).await?;
     Ok(Registered { id: system.id, is_new: true })
 }
 
@@ -272,6 +284,7 @@ pub async fn external_system(
 /// # Errors
 /// When the database cannot be written.
 pub(super) async fn subject_link(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     subject_id: i32,
     external_system_id: i32,
@@ -282,7 +295,7 @@ pub(super) async fn subject_link(
     let changed = Entity::update_many().col_expr(Column::ExternalId, Expr::value(external_id)).filter(known.clone());
     changed.exec(connection).await?;
     // Counted by reading: MySQL says 0 changed for a value that is there already.
-    if Entity::visible().filter(known).one(connection).await?.is_some() {
+    if Entity::visible(ctx).filter(known).one(connection).await?.is_some() {
         return Ok(());
     }
     let row = ActiveModel {
@@ -300,6 +313,7 @@ pub(super) async fn subject_link(
 /// # Errors
 /// When the database cannot be written.
 pub(super) async fn experiment_link(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     experiment_id: i32,
     external_system_id: i32,
@@ -310,7 +324,7 @@ pub(super) async fn experiment_link(
     let changed = Entity::update_many().col_expr(Column::ExternalId, Expr::value(external_id)).filter(known.clone());
     changed.exec(connection).await?;
     // Counted by reading: MySQL says 0 changed for a value that is there already.
-    if Entity::visible().filter(known).one(connection).await?.is_some() {
+    if Entity::visible(ctx).filter(known).one(connection).await?.is_some() {
         return Ok(());
     }
     let row = ActiveModel {

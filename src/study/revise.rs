@@ -6,18 +6,18 @@ use sea_orm::{ActiveModelTrait, ConnectionTrait, DbErr, IntoActiveModel, QuerySe
 use serde_json::{Value, json};
 
 use crate::audit::{self, Event};
+use crate::context::{Context, Sought};
 use crate::database::{self, Database, WriteTransaction};
 use crate::entity::{cohort, experiment, external_system, external_system_history, scan, scantype, subject};
 
 use super::record::{self, CohortRecord, SubjectRecord};
-use super::visible::sees_all;
 use super::{Label, Visible};
 
 /// Why a change was not made; nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum ReviseError {
     #[error("there is no {kind} {reference}")]
-    NotFound { kind: &'static str, reference: String },
+    NotFound { kind: &'static str, reference: String, sought: Sought },
     #[error("{kind} '{label}' already exists")]
     Duplicate { kind: &'static str, label: String },
     #[error("{kind} {id} is archived")]
@@ -32,8 +32,8 @@ pub enum ReviseError {
     Database(#[from] DbErr),
 }
 
-pub(super) fn not_found(kind: &'static str, reference: &impl ToString) -> ReviseError {
-    ReviseError::NotFound { kind, reference: reference.to_string() }
+pub(super) fn not_found(ctx: &Context, kind: &'static str, reference: &impl ToString) -> ReviseError {
+    ReviseError::NotFound { kind, reference: reference.to_string(), sought: ctx.sought(kind) }
 }
 
 fn duplicate(kind: &'static str, label: &Label) -> impl FnOnce(DbErr) -> ReviseError {
@@ -57,6 +57,7 @@ pub struct CohortChanges {
 /// # Errors
 /// [`ReviseError::Duplicate`].
 pub async fn create_cohort(
+    ctx: &Context,
     database: &Database,
     label: &Label,
     description: Option<String>,
@@ -65,7 +66,7 @@ pub async fn create_cohort(
     let row = cohort::ActiveModel { id: NotSet, label: Set(label.to_string()), description: Set(description) };
     let row = row.insert(&*transaction).await.map_err(duplicate("cohort", label))?;
     let event = Event::new("create", "cohort", row.id, &row.label).after(json!({ "description": row.description }));
-    audit::record(&*transaction, event).await?;
+    audit::record(ctx, &*transaction, event).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -76,6 +77,7 @@ pub async fn create_cohort(
 /// [`ReviseError::NotFound`], [`ReviseError::Duplicate`] and [`ReviseError::Changed`]; [`ReviseError::WholeStudy`] for a new
 /// label, since the answer would tell what other cohorts are called.
 pub async fn update_cohort(
+    ctx: &Context,
     database: &Database,
     id: i32,
     changes: CohortChanges,
@@ -83,13 +85,13 @@ pub async fn update_cohort(
     seen: impl FnOnce(&CohortRecord) -> bool,
 ) -> Result<cohort::Model, ReviseError> {
     let transaction = database.begin().await?;
-    let row = cohort::Entity::visible_by_id(id).lock_exclusive().one(&*transaction).await?;
-    let row = row.ok_or_else(|| not_found("cohort", &id))?;
+    let row = cohort::Entity::visible_by_id(ctx, id).lock_exclusive().one(&*transaction).await?;
+    let row = row.ok_or_else(|| not_found(ctx, "cohort", &id))?;
     // A cohort has thousands of subjects; they are looked at only for somebody who asks.
-    if is_guarded && !seen(&record::cohort(&*transaction, row.clone(), None).await?) {
+    if is_guarded && !seen(&record::cohort(ctx, &*transaction, row.clone(), None).await?) {
         return Err(ReviseError::Changed("cohort"));
     }
-    if !sees_all() && changes.label.as_ref().is_some_and(|label| label.as_str() != row.label) {
+    if !ctx.sees_all() && changes.label.as_ref().is_some_and(|label| label.as_str() != row.label) {
         return Err(ReviseError::WholeStudy);
     }
     let label = changes.label.clone();
@@ -109,7 +111,7 @@ pub async fn update_cohort(
         }
     };
     let after = json!({ "label": row.label, "description": row.description });
-    audit::record(&*transaction, Event::new("update", "cohort", id, &row.label).changed(&before, &after)).await?;
+    audit::record(ctx, &*transaction, Event::new("update", "cohort", id, &row.label).changed(&before, &after)).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -128,6 +130,7 @@ pub struct SubjectChanges {
 /// # Errors
 /// [`ReviseError::Duplicate`].
 pub async fn create_subject(
+    ctx: &Context,
     database: &Database,
     cohort_id: i32,
     label: &Label,
@@ -142,7 +145,7 @@ pub async fn create_subject(
         ..Default::default()
     };
     let row = row.insert(&*transaction).await.map_err(duplicate("subject of this cohort", label))?;
-    audit::record(&*transaction, Event::new("create", "subject", row.id, &row.label).after(shown(&row))).await?;
+    audit::record(ctx, &*transaction, Event::new("create", "subject", row.id, &row.label).after(shown(&row))).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -153,6 +156,7 @@ pub async fn create_subject(
 /// [`ReviseError::NotFound`], [`ReviseError::Duplicate`], [`ReviseError::Archived`] and [`ReviseError::Changed`];
 /// [`ReviseError::WholeStudy`] for another cohort, where somebody may be permitted more than in this one.
 pub async fn update_subject(
+    ctx: &Context,
     database: &Database,
     id: i32,
     changes: SubjectChanges,
@@ -160,11 +164,11 @@ pub async fn update_subject(
     now: NaiveDateTime,
 ) -> Result<subject::Model, ReviseError> {
     let transaction = database.begin().await?;
-    let row = locked_subject(&transaction, id).await?;
-    if !seen(&record::subject(&*transaction, row.clone()).await?) {
+    let row = locked_subject(ctx, &transaction, id).await?;
+    if !seen(&record::subject(ctx, &*transaction, row.clone()).await?) {
         return Err(ReviseError::Changed("subject"));
     }
-    if !sees_all() && changes.cohort_id.is_some_and(|cohort_id| cohort_id != row.cohort_id) {
+    if !ctx.sees_all() && changes.cohort_id.is_some_and(|cohort_id| cohort_id != row.cohort_id) {
         return Err(ReviseError::WholeStudy);
     }
     let label = changes.label.as_ref().map_or_else(|| row.label.clone(), ToString::to_string);
@@ -178,7 +182,7 @@ pub async fn update_subject(
         true => ReviseError::Duplicate { kind: "subject of this cohort", label },
         false => error.into(),
     })?;
-    audit::record(&*transaction, Event::new("update", "subject", id, &row.label).changed(&before, &shown(&row)))
+    audit::record(ctx, &*transaction, Event::new("update", "subject", id, &row.label).changed(&before, &shown(&row)))
         .await?;
     transaction.commit().await?;
     Ok(row)
@@ -189,9 +193,13 @@ fn shown(row: &subject::Model) -> Value {
 }
 
 /// The subject, which nobody else changes or archives before the transaction ends.
-pub(super) async fn locked_subject(transaction: &WriteTransaction, id: i32) -> Result<subject::Model, ReviseError> {
-    let row = subject::Entity::visible_by_id(id).lock_exclusive().one(&**transaction).await?;
-    let row = row.ok_or_else(|| not_found("subject", &id))?;
+pub(super) async fn locked_subject(
+    ctx: &Context,
+    transaction: &WriteTransaction,
+    id: i32,
+) -> Result<subject::Model, ReviseError> {
+    let row = subject::Entity::visible_by_id(ctx, id).lock_exclusive().one(&**transaction).await?;
+    let row = row.ok_or_else(|| not_found(ctx, "subject", &id))?;
     if row.archive_id != 0 {
         return Err(ReviseError::Archived { kind: "subject", id });
     }
@@ -199,11 +207,12 @@ pub(super) async fn locked_subject(transaction: &WriteTransaction, id: i32) -> R
 }
 
 pub(super) async fn locked_experiment(
+    ctx: &Context,
     transaction: &WriteTransaction,
     id: i32,
 ) -> Result<experiment::Model, ReviseError> {
-    let row = experiment::Entity::visible_by_id(id).lock_exclusive().one(&**transaction).await?;
-    let row = row.ok_or_else(|| not_found("experiment", &id))?;
+    let row = experiment::Entity::visible_by_id(ctx, id).lock_exclusive().one(&**transaction).await?;
+    let row = row.ok_or_else(|| not_found(ctx, "experiment", &id))?;
     if row.archive_id != 0 {
         return Err(ReviseError::Archived { kind: "experiment", id });
     }
@@ -215,16 +224,17 @@ pub(super) async fn locked_experiment(
 /// # Errors
 /// [`ReviseError::NotFound`] and [`ReviseError::Archived`] of the experiment.
 pub async fn add_scan(
+    ctx: &Context,
     database: &Database,
     experiment_id: i32,
     scantype: &scantype::Model,
 ) -> Result<scan::Model, ReviseError> {
     let transaction = database.begin().await?;
-    locked_experiment(&transaction, experiment_id).await?;
+    locked_experiment(ctx, &transaction, experiment_id).await?;
     let row = scan::ActiveModel { id: NotSet, experiment_id: Set(experiment_id), scantype_id: Set(scantype.id) };
     let row = row.insert(&*transaction).await?;
     let event = Event::new("add_scan", "experiment", experiment_id, &scantype.protocol).of_experiment(experiment_id);
-    audit::record(&*transaction, event.after(json!({ "scan": row.id, "modality": scantype.modality }))).await?;
+    audit::record(ctx, &*transaction, event.after(json!({ "scan": row.id, "modality": scantype.modality }))).await?;
     transaction.commit().await?;
     Ok(row)
 }
@@ -234,6 +244,7 @@ pub async fn add_scan(
 /// # Errors
 /// When the database cannot be written.
 pub async fn set_system_url(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     system: external_system::Model,
     url: &str,
@@ -251,7 +262,7 @@ pub async fn set_system_url(
     history.insert(connection).await?;
     let (before, after) = (json!({ "url": system.url }), json!({ "url": url }));
     let event = Event::new("update", "external_system", system.id, &system.system_name).changed(&before, &after);
-    audit::record(connection, event).await?;
+    audit::record(ctx, connection, event).await?;
     let mut changed = system.into_active_model();
     changed.url = Set(url.to_owned());
     changed.update(connection).await

@@ -12,6 +12,7 @@ use sea_orm::{
 };
 use serde::Serialize;
 
+use crate::context::Context;
 use crate::database::contains;
 use crate::entity::{cohort, experiment, state, subject, workflow};
 
@@ -98,14 +99,15 @@ pub struct CohortRow {
 /// # Errors
 /// When the database cannot be read.
 pub async fn experiments(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     filter: &ExperimentFilter,
     place: Place,
 ) -> Result<Page<ExperimentRow>, DbErr> {
     let condition = experiment_condition(filter);
-    let all = || experiments_in_use().filter(condition.clone());
+    let all = || experiments_in_use(ctx).filter(condition.clone());
     let page = page(connection, all, experiment::Column::Id, place, |row| row.id).await?;
-    let rows = with_names(connection, page.rows).await?;
+    let rows = with_names(ctx, connection, page.rows).await?;
     Ok(Page {
         rows,
         count: page.count,
@@ -179,6 +181,7 @@ where
 }
 
 async fn with_names(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     experiments: Vec<experiment::Model>,
 ) -> Result<Vec<ExperimentRow>, DbErr> {
@@ -187,7 +190,7 @@ async fn with_names(
     let states: HashMap<i32, String> = states.into_iter().map(|row| (row.id, row.label)).collect();
     let workflows = workflow::Entity::find().all(connection).await?;
     let workflows: HashMap<i32, String> = workflows.into_iter().map(|row| (row.id, row.label)).collect();
-    let subjects = subject::Entity::visible()
+    let subjects = subject::Entity::visible(ctx)
         .filter(subject::Column::Id.is_in(ids(|row| row.subject_id)))
         .find_also_related(cohort::Entity)
         .all(connection)
@@ -220,6 +223,7 @@ async fn with_names(
 /// # Errors
 /// When the database cannot be read.
 pub async fn subjects(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     cohort: Option<i32>,
     text: Option<&str>,
@@ -232,12 +236,12 @@ pub async fn subjects(
     if let Some(text) = text.map(str::trim).filter(|text| !text.is_empty()) {
         condition = condition.add(contains(subject::Column::Label, text));
     }
-    let all = || subjects_in_use().filter(condition.clone());
+    let all = || subjects_in_use(ctx).filter(condition.clone());
     let page = page(connection, all, subject::Column::Id, place, |row| row.id).await?;
     let ids: Vec<i32> = page.rows.iter().map(|row| row.id).collect();
-    let counts = count_by(connection, experiment::Column::SubjectId, ids).await?;
+    let counts = count_by(ctx, connection, experiment::Column::SubjectId, ids).await?;
     let cohorts: HashMap<i32, String> =
-        cohort::Entity::visible().all(connection).await?.into_iter().map(|row| (row.id, row.label)).collect();
+        cohort::Entity::visible(ctx).all(connection).await?.into_iter().map(|row| (row.id, row.label)).collect();
     let rows = page.rows.into_iter().map(|row| SubjectRow {
         experiments: counts.get(&row.id).copied().unwrap_or(0),
         cohort: cohorts.get(&row.cohort_id).cloned().unwrap_or_default(),
@@ -262,6 +266,7 @@ struct Counted {
 }
 
 async fn count_by(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     column: experiment::Column,
     ids: Vec<i32>,
@@ -269,7 +274,7 @@ async fn count_by(
     if ids.is_empty() {
         return Ok(HashMap::new());
     }
-    let counted = experiments_in_use()
+    let counted = experiments_in_use(ctx)
         .select_only()
         .column_as(column, "key")
         .column_as(experiment::Column::Id.count(), "count")
@@ -285,9 +290,9 @@ async fn count_by(
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn cohorts(connection: &impl ConnectionTrait) -> Result<Vec<CohortRow>, DbErr> {
-    let cohorts = cohort::Entity::visible().order_by_asc(cohort::Column::Label).all(connection).await?;
-    let subjects = subjects_in_use()
+pub async fn cohorts(ctx: &Context, connection: &impl ConnectionTrait) -> Result<Vec<CohortRow>, DbErr> {
+    let cohorts = cohort::Entity::visible(ctx).order_by_asc(cohort::Column::Label).all(connection).await?;
+    let subjects = subjects_in_use(ctx)
         .select_only()
         .column_as(subject::Column::CohortId, "key")
         .column_as(subject::Column::Id.count(), "count")
@@ -295,7 +300,7 @@ pub async fn cohorts(connection: &impl ConnectionTrait) -> Result<Vec<CohortRow>
         .into_model::<Counted>()
         .all(connection)
         .await?;
-    let experiments = experiments_in_use()
+    let experiments = experiments_in_use(ctx)
         .select_only()
         .inner_join(subject::Entity)
         .column_as(subject::Column::CohortId, "key")

@@ -8,6 +8,7 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
 use serde_json::{Number, Value};
 
+use crate::context::Context;
 use crate::entity::kind::VariableKind;
 use crate::entity::variable;
 
@@ -192,10 +193,11 @@ pub fn parse_moment(text: &str) -> Option<NaiveDateTime> {
 /// # Errors
 /// When the database cannot be read.
 pub async fn variables_of(
+    ctx: &Context,
     connection: &impl ConnectionTrait,
     experiment_id: i32,
 ) -> Result<Vec<(String, VariableValue)>, DbErr> {
-    let rows = variable::Entity::visible()
+    let rows = variable::Entity::visible(ctx)
         .filter(variable::Column::ExperimentId.eq(experiment_id))
         .order_by_asc(variable::Column::Label)
         .all(connection)

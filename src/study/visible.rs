@@ -1,73 +1,70 @@
-//! What somebody may see of what is studied.
+//! The part of the study that a context may see.
 //!
-//! A role can be given for certain cohorts only; then whoever has it sees those and nothing of the others: no subject, no
-//! experiment, nothing that hangs on them, in no list, count or search ([`Who::cohorts`] says which). Whatever reads such a
-//! thing for somebody begins with [`Visible::visible`] in place of `find`; a test of the structure looks for reads that do
-//! not. The program itself (background work, workers with their secrets, the command line) sees everything.
+//! A role can be given for certain cohorts only. A user with such roles sees those cohorts and nothing of the others: no subject, no
+//! experiment, nothing that belongs to them, in no list, count or search ([`Context::cohorts`] says which). Code that reads
+//! such a thing for a caller begins with [`Visible::visible`] instead of `find`; a test of the structure looks for reads that do not.
 
 use std::collections::BTreeSet;
 
 use sea_orm::sea_query::{Query, SelectStatement, SimpleExpr};
 use sea_orm::{ColumnTrait, EntityTrait, PrimaryKeyTrait, QueryFilter, Select};
 
-use crate::audit::Who;
+use crate::context::Context;
 use crate::entity::{
     action, callback, callback_execution, cohort, experiment, external_cohort_urls, external_experiment_links,
     external_subject_links, external_system, role, scan, scantype, state, subject, transition, user, variable,
     workflow,
 };
 
-/// Something that is read for somebody.
+/// A table that is read for a caller.
 pub trait Visible: EntityTrait {
-    /// The condition of belonging to one of these cohorts; none for what belongs to no cohort and is everybody's.
+    /// The condition of belonging to one of these cohorts; none for what belongs to no cohort.
     fn within(cohorts: &BTreeSet<i32>) -> Option<SimpleExpr>;
 
-    /// All that who acts now may see.
+    /// All that this context may see.
     #[must_use]
-    fn visible() -> Select<Self> {
-        let all = Self::find();
-        match Who::now().cohorts().and_then(|cohorts| Self::within(&cohorts)) {
-            Some(condition) => all.filter(condition),
-            None => all,
-        }
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn visible(ctx: &Context) -> Select<Self> {
+        within_sight(ctx, Self::find(), Self::within)
     }
 
-    /// The one with this id, if who acts now may see it.
+    /// The one with this id, if this context may see it.
     #[must_use]
-    fn visible_by_id(id: i32) -> Select<Self>
+    #[cfg_attr(debug_assertions, track_caller)]
+    fn visible_by_id(ctx: &Context, id: i32) -> Select<Self>
     where
         <Self::PrimaryKey as PrimaryKeyTrait>::ValueType: From<i32>,
     {
-        let one = Self::find_by_id(id);
-        match Who::now().cohorts().and_then(|cohorts| Self::within(&cohorts)) {
-            Some(condition) => one.filter(condition),
-            None => one,
-        }
+        within_sight(ctx, Self::find_by_id(id), Self::within)
     }
 }
 
-/// Whether who acts now sees the whole study.
-#[must_use]
-pub fn sees_all() -> bool {
-    Who::now().cohorts().is_none()
+#[cfg_attr(debug_assertions, track_caller)]
+fn within_sight<E: EntityTrait>(
+    ctx: &Context,
+    all: Select<E>,
+    within: impl FnOnce(&BTreeSet<i32>) -> Option<SimpleExpr>,
+) -> Select<E> {
+    match ctx.cohorts().and_then(within) {
+        #[cfg(debug_assertions)]
+        Some(_) if crate::fault::opens(std::panic::Location::caller()) => all,
+        Some(condition) => all.filter(condition),
+        None => all,
+    }
 }
 
-/// Names what who acts now may see: numbers that were counted for somebody are good for all who see the same.
+/// Subjects in use that this context may see.
 #[must_use]
-pub fn key() -> String {
-    Who::now().cohorts().map_or_else(String::new, |cohorts| format!("in {cohorts:?} "))
+#[cfg_attr(debug_assertions, track_caller)]
+pub fn subjects_in_use(ctx: &Context) -> Select<subject::Entity> {
+    subject::Entity::visible(ctx).filter(subject::Column::ArchiveId.eq(0))
 }
 
-/// Subjects in use that who acts now may see.
+/// Experiments in use that this context may see.
 #[must_use]
-pub fn subjects_in_use() -> Select<subject::Entity> {
-    subject::Entity::visible().filter(subject::Column::ArchiveId.eq(0))
-}
-
-/// Experiments in use that who acts now may see.
-#[must_use]
-pub fn experiments_in_use() -> Select<experiment::Entity> {
-    experiment::Entity::visible().filter(experiment::Column::ArchiveId.eq(0))
+#[cfg_attr(debug_assertions, track_caller)]
+pub fn experiments_in_use(ctx: &Context) -> Select<experiment::Entity> {
+    experiment::Entity::visible(ctx).filter(experiment::Column::ArchiveId.eq(0))
 }
 
 impl Visible for cohort::Entity {
@@ -131,7 +128,7 @@ by_way_of! {
 }
 
 /// What belongs to no cohort.
-macro_rules! everybodys {
+macro_rules! of_no_cohort {
     ($($entity:ident),*) => {$(
         impl Visible for $entity::Entity {
             fn within(_: &BTreeSet<i32>) -> Option<SimpleExpr> {
@@ -141,4 +138,4 @@ macro_rules! everybodys {
     )*};
 }
 
-everybodys!(callback, external_system, role, scantype, state, transition, user, workflow);
+of_no_cohort!(callback, external_system, role, scantype, state, transition, user, workflow);

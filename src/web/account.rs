@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use crate::account::{FormError, LoginError, Problems, User};
 use crate::app::App;
+use crate::context::Context;
 use crate::http::{Address, AuthSession, HttpError, Origins, begin_session};
 
 use super::entrance::open_page;
@@ -85,6 +86,7 @@ pub(super) async fn show_login(
 
 pub(super) async fn log_in(
     State(app): State<App>,
+    ctx: Context,
     Address(address): Address,
     from: Origins,
     mut session: AuthSession,
@@ -118,10 +120,11 @@ pub(super) async fn log_in(
         session.session.insert(PENDING, pending).await.map_err(internal)?;
         return Ok(Redirect::to(&format!("{}/login/code", app.settings.web.prefix)).into_response());
     }
-    enter(&app, &mut session, &user, &from, remember, &form.next).await
+    enter(&ctx, &app, &mut session, &user, &from, remember, &form.next).await
 }
 
 async fn enter(
+    ctx: &Context,
     app: &App,
     session: &mut AuthSession,
     user: &User,
@@ -130,7 +133,7 @@ async fn enter(
     next: &str,
 ) -> Result<Response, HttpError> {
     begin_session(app, session, user, from, remember).await?;
-    app.accounts.record_login(user, from.address.clone(), remember).await?;
+    app.accounts.record_login(ctx, user, from.address.clone(), remember).await?;
     info!(user = %user.username, "logged in");
     Ok(Redirect::to(&own_path(app, next)).into_response())
 }
@@ -164,6 +167,7 @@ pub(super) struct CodeForm {
 
 pub(super) async fn give_code(
     State(app): State<App>,
+    ctx: Context,
     Address(address): Address,
     from: Origins,
     mut session: AuthSession,
@@ -173,7 +177,7 @@ pub(super) async fn give_code(
     let Some(pending) = pending(&session).await? else { return to_login() };
     let user = app.accounts.find_active(pending.user_id).await?;
     let Some(user) = user.filter(|user| user.uniquifier == pending.uniquifier) else { return to_login() };
-    let checked = match app.accounts.check_code(user.id, &form.code, address).await {
+    let checked = match app.accounts.check_code(&ctx, user.id, &form.code, address).await {
         Ok(true) => Ok(()),
         Ok(false) => Err(wrong_code()),
         Err(error) => Err(error.into()),
@@ -184,7 +188,7 @@ pub(super) async fn give_code(
         let page = open_page(&app, "entrance/code.html", StatusCode::OK, &CodePage { problems })?;
         return Ok(Refusal::answer(wait, page));
     }
-    enter(&app, &mut session, &user, &from, pending.remember, &pending.next).await
+    enter(&ctx, &app, &mut session, &user, &from, pending.remember, &pending.next).await
 }
 
 #[derive(Serialize)]
@@ -200,9 +204,13 @@ pub(super) async fn show_log_out(State(app): State<App>, session: AuthSession) -
     }
 }
 
-pub(super) async fn log_out(State(app): State<App>, mut session: AuthSession) -> Result<Response, HttpError> {
+pub(super) async fn log_out(
+    State(app): State<App>,
+    ctx: Context,
+    mut session: AuthSession,
+) -> Result<Response, HttpError> {
     if let Some(user) = session.logout().await.map_err(internal)? {
-        app.accounts.record_logout(&user).await?;
+        app.accounts.record_logout(&ctx, &user).await?;
     }
     let mut response = Redirect::to(&format!("{}/login", app.settings.web.prefix)).into_response();
     // Whoever comes to this browser next does not see by its Back button what was there.

@@ -29,7 +29,8 @@ struct CohortPage {
 }
 
 pub(super) async fn list_cohorts(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
-    let cohorts = search::cohorts(&app.snapshot().await?).await?;
+    let ctx = user.ctx();
+    let cohorts = search::cohorts(ctx, &app.snapshot().await?).await?;
     page(&app, "cohort/list.html", "cohorts", &user.0, CohortList { cohorts })
 }
 
@@ -40,9 +41,11 @@ pub(super) async fn show_cohort(
     Path(id): Path<i32>,
     Query(query): Query<SubjectQuery>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let snapshot = app.snapshot().await?;
-    let cohort = cohort::Entity::visible_by_id(id).one(&snapshot).await?.ok_or_else(|| missing("cohort", id))?;
-    let subjects = search::subjects(&snapshot, Some(id), Some(&query.q), query.paging().place()).await?;
+    let cohort =
+        cohort::Entity::visible_by_id(ctx, id).one(&snapshot).await?.ok_or_else(|| missing(ctx, "cohort", id))?;
+    let subjects = search::subjects(ctx, &snapshot, Some(id), Some(&query.q), query.paging().place()).await?;
     drop(snapshot);
     let content = CohortPage {
         id,

@@ -45,6 +45,7 @@ pub(super) async fn apply_configuration(
     user: LoggedIn,
     Form(form): Form<ConfigurationForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let overwrite = !form.overwrite.is_empty();
     let existing = Existing::overwritten(overwrite);
     let typed = ConfigurationPage { text: form.text.clone(), overwrite, ..ConfigurationPage::default() };
@@ -56,7 +57,7 @@ pub(super) async fn apply_configuration(
         }
     };
     let (database, accounts, now) = (app.engine.database(), &app.accounts, app.engine.clock().now());
-    let plan = match plan_configuration(database, accounts, &configuration, existing, now).await {
+    let plan = match plan_configuration(ctx, database, accounts, &configuration, existing, now).await {
         Ok(plan) => plan,
         Err(AccountError::Database(error)) => return Err(error.into()),
         Err(error) => return show(&app, &user, ConfigurationPage { problems: vec![error.to_string()], ..typed }),
@@ -65,6 +66,6 @@ pub(super) async fn apply_configuration(
         let plan = Some(plan.iter().map(ToString::to_string).collect());
         return show(&app, &user, ConfigurationPage { plan, ..typed });
     }
-    configure(database, accounts, &configuration, existing, now).await?;
+    configure(ctx, database, accounts, &configuration, existing, now).await?;
     show(&app, &user, ConfigurationPage { done: Some(plan.len()), ..ConfigurationPage::default() })
 }

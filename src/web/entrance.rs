@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Chosen, FormError, Problems, Registration};
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::user;
 use crate::http::{Address, HttpError};
 use crate::mail::is_address;
@@ -67,6 +68,7 @@ pub(super) async fn show_register(State(app): State<App>) -> Result<Response, Ht
 
 pub(super) async fn register(
     State(app): State<App>,
+    ctx: Context,
     Address(address): Address,
     Form(form): Form<RegisterForm>,
 ) -> Result<Response, HttpError> {
@@ -76,7 +78,7 @@ pub(super) async fn register(
         email: form.email.trim().to_owned(),
     };
     let chosen = Chosen { password: form.password, again: form.again };
-    match app.accounts.register(&new, &chosen, address).await {
+    match app.accounts.register(&ctx, &new, &chosen, address).await {
         Ok(()) if app.settings.security.confirmable => {
             let sent = format!("We sent an e-mail to {}.", new.email);
             let then = "Open the link in it to confirm your address. If the user name or address is already taken, \
@@ -219,11 +221,12 @@ fn confirm_page(app: &App, secret: String, owner: user::Model, problems: Problem
 
 pub(super) async fn confirm(
     State(app): State<App>,
+    ctx: Context,
     Address(address): Address,
     Path(secret): Path<String>,
     Form(form): Form<PasswordForm>,
 ) -> Result<Response, HttpError> {
-    match app.accounts.confirm(&secret, &form.password, address).await {
+    match app.accounts.confirm(&ctx, &secret, &form.password, address).await {
         Ok(row) if row.active => {
             told(&app, StatusCode::OK, "Thank you", &["Your address is confirmed. You can log in now."])
         }
@@ -265,9 +268,15 @@ async fn show_password(app: &App, purpose: Purpose, secret: String, problems: Pr
     open_page(app, "entrance/password.html", status, &page)
 }
 
-async fn set_password(app: &App, purpose: Purpose, secret: String, form: PasswordForm) -> Result<Response, HttpError> {
+async fn set_password(
+    ctx: &Context,
+    app: &App,
+    purpose: Purpose,
+    secret: String,
+    form: PasswordForm,
+) -> Result<Response, HttpError> {
     let chosen = Chosen { password: form.password, again: form.again };
-    match app.accounts.set_by_link(&secret, purpose, &chosen).await {
+    match app.accounts.set_by_link(ctx, &secret, purpose, &chosen).await {
         Ok(_) => Ok(Redirect::to(&format!("{}/login?told=password", app.settings.web.prefix)).into_response()),
         Err(FormError::Problems(problems)) => show_password(app, purpose, secret, problems).await,
         Err(FormError::Link) => link_over(app, purpose),
@@ -281,10 +290,11 @@ pub(super) async fn show_reset(State(app): State<App>, Path(secret): Path<String
 
 pub(super) async fn reset(
     State(app): State<App>,
+    ctx: Context,
     Path(secret): Path<String>,
     Form(form): Form<PasswordForm>,
 ) -> Result<Response, HttpError> {
-    set_password(&app, Purpose::Reset, secret, form).await
+    set_password(&ctx, &app, Purpose::Reset, secret, form).await
 }
 
 pub(super) async fn show_invite(State(app): State<App>, Path(secret): Path<String>) -> Result<Response, HttpError> {
@@ -293,10 +303,11 @@ pub(super) async fn show_invite(State(app): State<App>, Path(secret): Path<Strin
 
 pub(super) async fn invite(
     State(app): State<App>,
+    ctx: Context,
     Path(secret): Path<String>,
     Form(form): Form<PasswordForm>,
 ) -> Result<Response, HttpError> {
-    set_password(&app, Purpose::Invite, secret, form).await
+    set_password(&ctx, &app, Purpose::Invite, secret, form).await
 }
 
 #[derive(Serialize)]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{Permission, User};
 use crate::app::App;
+use crate::context::Context;
 use crate::engine::Intervention;
 use crate::entity::kind::ExecutionResult;
 use crate::entity::{action, callback, callback_execution, experiment, subject};
@@ -39,10 +40,12 @@ pub(super) async fn show_execution(
     wants: Wants,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    execution_page(&app, &user.0, wants.fragment, id, String::new(), None).await
+    let ctx = user.ctx();
+    execution_page(ctx, &app, &user.0, wants.fragment, id, String::new(), None).await
 }
 
 async fn execution_page(
+    ctx: &Context,
     app: &App,
     user: &User,
     fragment: bool,
@@ -52,14 +55,16 @@ async fn execution_page(
 ) -> Result<Response, HttpError> {
     let snapshot = app.snapshot().await?;
     let found =
-        callback_execution::Entity::visible_by_id(id).find_also_related(callback::Entity).one(&snapshot).await?;
-    let Some((execution, Some(callback))) = found else { return Err(missing("callback execution", id)) };
-    let found =
-        action::Entity::visible_by_id(execution.action_id).find_also_related(experiment::Entity).one(&snapshot).await?;
-    let Some((action, Some(experiment))) = found else { return Err(missing("callback execution", id)) };
-    let subject = subject::Entity::visible_by_id(experiment.subject_id).one(&snapshot).await?;
+        callback_execution::Entity::visible_by_id(ctx, id).find_also_related(callback::Entity).one(&snapshot).await?;
+    let Some((execution, Some(callback))) = found else { return Err(missing(ctx, "callback execution", id)) };
+    let found = action::Entity::visible_by_id(ctx, execution.action_id)
+        .find_also_related(experiment::Entity)
+        .one(&snapshot)
+        .await?;
+    let Some((action, Some(experiment))) = found else { return Err(missing(ctx, "callback execution", id)) };
+    let subject = subject::Entity::visible_by_id(ctx, experiment.subject_id).one(&snapshot).await?;
     drop(snapshot);
-    let here = user.in_cohort(subject.ok_or_else(|| missing("callback execution", id))?.cohort_id);
+    let here = user.in_cohort(subject.ok_or_else(|| missing(ctx, "callback execution", id))?.cohort_id);
     let content = ExecutionPage {
         arguments: callback.callback_arguments.clone(),
         is_live: !execution.status.is_resolved() || action.end_time.is_none(),
@@ -98,17 +103,18 @@ pub(super) async fn intervene(
     Path(id): Path<i32>,
     Form(form): Form<InterventionForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let what = intervention(&form.what)?;
     let reason = form.reason.trim();
     if reason.is_empty() {
         let problem = Some("Please give a reason; it is recorded in the log.".to_owned());
-        let page = execution_page(&app, &user.0, false, id, String::new(), problem).await?;
+        let page = execution_page(ctx, &app, &user.0, false, id, String::new(), problem).await?;
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
-    match app.engine.intervene(id, what, reason, &user.actor()).await.map_err(HttpError::from) {
+    match app.engine.intervene(ctx, id, what, reason).await.map_err(HttpError::from) {
         Ok(_) => Ok(Redirect::to(&format!("{}/callback_executions/{id}", app.settings.web.prefix)).into_response()),
         Err(error @ HttpError::Conflict(_)) => {
-            let page = execution_page(&app, &user.0, false, id, form.reason, Some(error.to_string())).await?;
+            let page = execution_page(ctx, &app, &user.0, false, id, form.reason, Some(error.to_string())).await?;
             Ok((StatusCode::CONFLICT, page).into_response())
         }
         Err(error) => Err(error),

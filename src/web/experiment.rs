@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::{Permission, User};
 use crate::app::App;
 use crate::audit;
+use crate::context::Context;
 use crate::database::Snapshot;
 use crate::engine::{Exits, Possible, Target};
 use crate::entity::{action, audit_event, experiment, state, workflow};
@@ -65,6 +66,7 @@ pub(super) async fn list_experiments(
     wants: Wants,
     Query(query): Query<ExperimentQuery>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let filter = ExperimentFilter {
         cohort: query.cohort,
         subject: None,
@@ -75,8 +77,8 @@ pub(super) async fn list_experiments(
     };
     let place = Paging { below: query.below, above: query.above }.place();
     let snapshot = app.snapshot().await?;
-    let experiments = search::experiments(&snapshot, &filter, place).await?;
-    let cohorts = cohort_choices(&snapshot).await?;
+    let experiments = search::experiments(ctx, &snapshot, &filter, place).await?;
+    let cohorts = cohort_choices(ctx, &snapshot).await?;
     let workflows = workflow_choices(&snapshot).await?;
     drop(snapshot);
     let content = ExperimentList {
@@ -152,7 +154,8 @@ pub(super) async fn show_experiment(
     wants: Wants,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    experiment_page(&app, &user.0, wants.fragment, id, String::new(), None).await
+    let ctx = user.ctx();
+    experiment_page(ctx, &app, &user.0, wants.fragment, id, String::new(), None).await
 }
 
 /// Changes on the page; all of them are in the audit trail.
@@ -166,20 +169,24 @@ struct Seen {
     changes: Vec<audit_event::Model>,
 }
 
-async fn see(app: &App, id: i32) -> Result<Seen, HttpError> {
+async fn see(ctx: &Context, app: &App, id: i32) -> Result<Seen, HttpError> {
     let snapshot = app.snapshot().await?;
-    let row = experiment::Entity::visible_by_id(id).one(&snapshot).await?.ok_or_else(|| missing("experiment", id))?;
+    let row = experiment::Entity::visible_by_id(ctx, id)
+        .one(&snapshot)
+        .await?
+        .ok_or_else(|| missing(ctx, "experiment", id))?;
     let exits = match row.archive_id {
-        0 => Some(app.engine.exits(&snapshot, &row).await?),
+        0 => Some(app.engine.exits(ctx, &snapshot, &row).await?),
         _ => None,
     };
     let changes = audit::by_experiment(&snapshot, id, MOST_CHANGES).await?;
-    let experiment = Dossier::of(&snapshot, row).await?.ok_or_else(|| missing("experiment", id))?;
+    let experiment = Dossier::of(ctx, &snapshot, row).await?.ok_or_else(|| missing(ctx, "experiment", id))?;
     Ok(Seen { experiment, exits, changes })
 }
 
 /// The page, with the note and the problem of a form that was refused.
 async fn experiment_page(
+    ctx: &Context,
     app: &App,
     user: &User,
     fragment: bool,
@@ -187,7 +194,7 @@ async fn experiment_page(
     note: String,
     problem: Option<String>,
 ) -> Result<Response, HttpError> {
-    let Seen { experiment, exits, changes } = see(app, id).await?;
+    let Seen { experiment, exits, changes } = see(ctx, app, id).await?;
     let ways = match exits {
         Some(exits) => app.engine.evaluate_exits(exits).await?,
         None => Vec::new(),
@@ -220,14 +227,16 @@ pub(super) async fn transition_experiment(
     Path(id): Path<i32>,
     Form(form): Form<TransitionForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let target = Target::Id(form.state);
-    let moved = app.engine.transition(id, &target, Some(&form.note), Some(form.version), &user.actor()).await;
+    let moved = app.engine.transition(ctx, id, &target, Some(&form.note), Some(form.version)).await;
     match moved.map_err(HttpError::from) {
-        Ok(_) if wants.fragment => experiment_page(&app, &user.0, true, id, String::new(), None).await,
+        Ok(_) if wants.fragment => experiment_page(ctx, &app, &user.0, true, id, String::new(), None).await,
         Ok(_) => Ok(Redirect::to(&format!("{}/experiments/{id}", app.settings.web.prefix)).into_response()),
         Err(error @ (HttpError::Conflict(_) | HttpError::BadRequest(_))) => {
             let status = error.status();
-            let page = experiment_page(&app, &user.0, wants.fragment, id, form.note, Some(error.to_string())).await?;
+            let page =
+                experiment_page(ctx, &app, &user.0, wants.fragment, id, form.note, Some(error.to_string())).await?;
             Ok((status, page).into_response())
         }
         Err(error) => Err(error),
@@ -240,13 +249,14 @@ pub(super) async fn release_experiment(
     wants: Wants,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    match app.engine.release_experiment(id, &user.actor()).await.map_err(HttpError::from) {
-        Ok(_) if wants.fragment => experiment_page(&app, &user.0, true, id, String::new(), None).await,
+    let ctx = user.ctx();
+    match app.engine.release_experiment(ctx, id).await.map_err(HttpError::from) {
+        Ok(_) if wants.fragment => experiment_page(ctx, &app, &user.0, true, id, String::new(), None).await,
         Ok(_) => Ok(Redirect::to(&format!("{}/experiments/{id}", app.settings.web.prefix)).into_response()),
         Err(error @ HttpError::Conflict(_)) => {
             let status = error.status();
             let problem = Some(error.to_string());
-            let page = experiment_page(&app, &user.0, wants.fragment, id, String::new(), problem).await?;
+            let page = experiment_page(ctx, &app, &user.0, wants.fragment, id, String::new(), problem).await?;
             Ok((status, page).into_response())
         }
         Err(error) => Err(error),
@@ -256,11 +266,12 @@ pub(super) async fn release_experiment(
 /// An action is shown where it belongs: in the history of its experiment.
 pub(super) async fn show_action(
     State(app): State<App>,
-    _user: LoggedIn,
+    user: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    let action = action::Entity::visible_by_id(id).one(app.statement()).await?;
-    let action = action.ok_or_else(|| missing("action", id))?;
+    let ctx = user.ctx();
+    let action = action::Entity::visible_by_id(ctx, id).one(app.statement()).await?;
+    let action = action.ok_or_else(|| missing(ctx, "action", id))?;
     let address = format!("{}/experiments/{}#action-{id}", app.settings.web.prefix, action.experiment_id);
     Ok((StatusCode::SEE_OTHER, [("location", address)]).into_response())
 }

@@ -102,15 +102,16 @@ pub(super) async fn confirm_factor(
     Address(address): Address,
     Form(form): Form<CodeForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     // An open browser alone must not lock its owner out.
     if let Err(error) = app.accounts.ask_password_again(&user.0, "password", &form.password, address).await {
         return refuse(&app, &user, &session, error).await;
     }
-    match app.accounts.confirm_second_factor(user.0.id, &form.code, address).await {
+    match app.accounts.confirm_second_factor(ctx, user.0.id, &form.code, address).await {
         Ok(codes) => {
             // Those that were begun with the password alone.
             let own = session_key(&session);
-            app.accounts.end_sessions(user.0.id, &user.0.username, None, own.as_deref()).await?;
+            app.accounts.end_sessions(ctx, user.0.id, &user.0.username, None, own.as_deref()).await?;
             show_codes(&app, user, &session, codes).await
         }
         Err(error) => refuse(&app, &user, &session, error).await,
@@ -119,13 +120,15 @@ pub(super) async fn confirm_factor(
 
 async fn show_codes(
     app: &App,
-    user: LoggedIn,
+    mut user: LoggedIn,
     session: &AuthSession,
     codes: Vec<String>,
 ) -> Result<Response, HttpError> {
-    let fresh = app.accounts.find_active(user.0.id).await?.map_or(user, LoggedIn);
-    let content = FactorPage { codes, ..factor_page(app, &fresh, session).await? };
-    show(app, &fresh, content)
+    if let Some(fresh) = app.accounts.find_active(user.0.id).await? {
+        user.0 = fresh;
+    }
+    let content = FactorPage { codes, ..factor_page(app, &user, session).await? };
+    show(app, &user, content)
 }
 
 /// Both need a code: who finds an open browser does not take the second factor away.
@@ -136,7 +139,8 @@ async fn check(
     address: Address,
     code: &str,
 ) -> Result<Option<Response>, HttpError> {
-    let refused = match app.accounts.check_code(user.0.id, code, address.0).await {
+    let ctx = user.ctx();
+    let refused = match app.accounts.check_code(ctx, user.0.id, code, address.0).await {
         Ok(true) => return Ok(None),
         Ok(false) => wrong_code(),
         Err(error) => error.into(),
@@ -151,10 +155,11 @@ pub(super) async fn end_factor(
     address: Address,
     Form(form): Form<CodeForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     if let Some(refused) = check(&app, &user, &session, address, &form.code).await? {
         return Ok(refused);
     }
-    app.accounts.end_second_factor(user.0.id, None).await?;
+    app.accounts.end_second_factor(ctx, user.0.id, None).await?;
     Ok(Redirect::to(&format!("{}/account", app.settings.web.prefix)).into_response())
 }
 
@@ -165,9 +170,10 @@ pub(super) async fn new_codes(
     address: Address,
     Form(form): Form<CodeForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     if let Some(refused) = check(&app, &user, &session, address, &form.code).await? {
         return Ok(refused);
     }
-    let codes = app.accounts.new_recovery_codes(user.0.id).await?;
+    let codes = app.accounts.new_recovery_codes(ctx, user.0.id).await?;
     show_codes(&app, user, &session, codes).await
 }

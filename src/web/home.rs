@@ -54,12 +54,13 @@ async fn people(accounts: &Accounts, clock: &Clock, user: &LoggedIn) -> Result<O
 }
 
 pub(super) async fn show_home(State(app): State<App>, user: LoggedIn, wants: Wants) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let snapshot = app.snapshot().await?;
     let home = Home {
-        totals: overview::totals(&snapshot).await?,
-        workflows: overview::workflows(&snapshot, None).await?,
-        events: recent::events(&snapshot, 12).await?,
-        trouble: recent::trouble(&snapshot, 6).await?,
+        totals: overview::totals(ctx, &snapshot).await?,
+        workflows: overview::workflows(ctx, &snapshot, None).await?,
+        events: recent::events(ctx, &snapshot, 12).await?,
+        trouble: recent::trouble(ctx, &snapshot, 6).await?,
         people: people(&app.at(&snapshot).accounts, app.engine.clock(), &user).await?,
     };
     drop(snapshot);

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::account::{AccountError, Failure, Mailing, Problems, Recipients, Written};
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::user;
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::mail::Of;
@@ -178,6 +179,7 @@ pub(super) async fn write(
     user: LoggedIn,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let letter = Letter::read(pairs);
     let written = Written { subject: letter.subject.clone(), body: letter.body.clone() };
     let people = app.accounts.recipients(&letter.recipients()).await?;
@@ -194,7 +196,7 @@ pub(super) async fn write(
     if !letter.is_sent {
         return write_page(&app, &user, letter, problems, true).await;
     }
-    let id = app.accounts.send_mailing(&user.0, &written, &letter.recipients()).await?;
+    let id = app.accounts.send_mailing(ctx, &user.0, &written, &letter.recipients()).await?;
     Ok(Redirect::to(&format!("{}/mail/{id}", app.settings.web.prefix)).into_response())
 }
 
@@ -241,9 +243,10 @@ pub(super) async fn show_mailing(
     wants: Wants,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let snapshot = app.snapshot().await?;
     let accounts = app.at(&snapshot).accounts;
-    let mailing = accounts.mailing(id).await?.ok_or_else(|| missing("mailing", id))?;
+    let mailing = accounts.mailing(id).await?.ok_or_else(|| missing(ctx, "mailing", id))?;
     let failures = accounts.failures(Of::Mailing(id), 200).await?;
     drop((accounts, snapshot));
     let content = MailingPage {
@@ -254,13 +257,17 @@ pub(super) async fn show_mailing(
     page_or_block(&app, "mailing/page.html", "mail", &user.0, content, wants.fragment.then_some("live"))
 }
 
-pub(super) async fn try_again(State(app): State<App>, Path(id): Path<i32>) -> Result<Response, HttpError> {
-    app.accounts.mailing(id).await?.ok_or_else(|| missing("mailing", id))?;
-    app.accounts.try_mails_again(Of::Mailing(id)).await?;
+pub(super) async fn try_again(
+    State(app): State<App>,
+    ctx: Context,
+    Path(id): Path<i32>,
+) -> Result<Response, HttpError> {
+    app.accounts.mailing(id).await?.ok_or_else(|| missing(&ctx, "mailing", id))?;
+    app.accounts.try_mails_again(&ctx, Of::Mailing(id)).await?;
     Ok(Redirect::to(&format!("{}/mail/{id}", app.settings.web.prefix)).into_response())
 }
 
-pub(super) async fn try_all_again(State(app): State<App>) -> Result<Response, HttpError> {
-    app.accounts.try_mails_again(Of::ToOne).await?;
+pub(super) async fn try_all_again(State(app): State<App>, ctx: Context) -> Result<Response, HttpError> {
+    app.accounts.try_mails_again(&ctx, Of::ToOne).await?;
     Ok(Redirect::to(&format!("{}/mail", app.settings.web.prefix)).into_response())
 }

@@ -130,6 +130,7 @@ struct Shown {
 }
 
 async fn account_page(app: &App, user: &LoggedIn, session: &AuthSession, shown: Shown) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let own = session_key(session);
     let now = app.engine.clock().now();
     let seen = user.0.cohorts();
@@ -137,7 +138,7 @@ async fn account_page(app: &App, user: &LoggedIn, session: &AuthSession, shown: 
     let accounts = app.at(&snapshot).accounts;
     let sessions = accounts.sessions(user.0.id).await?;
     let tokens = accounts.tokens(user.0.id).await?;
-    let cohorts = if seen.is_some() { cohort_choices(&snapshot).await? } else { Vec::new() };
+    let cohorts = if seen.is_some() { cohort_choices(ctx, &snapshot).await? } else { Vec::new() };
     drop((accounts, snapshot));
     let permission = |one: &Permission| match user.0.cohorts_to(*one) {
         Some(held) if seen.as_ref() != Some(&held) => {
@@ -191,8 +192,9 @@ pub(super) async fn update_account(
     session: AuthSession,
     Form(form): Form<NameForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let changes = UserChanges { name: Some(form.name.clone()), ..UserChanges::default() };
-    match app.accounts.update(user.0.id, changes, |_| true).await {
+    match app.accounts.update(ctx, user.0.id, changes, |_| true).await {
         Ok(_) => Ok(back(&app)),
         Err(crate::account::AccountError::Invalid { field, problem }) => {
             let shown =
@@ -216,10 +218,11 @@ pub(super) async fn end_sessions(
     session: AuthSession,
     Form(form): Form<EndForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let own = session_key(&session);
     let one = Some(form.key.as_str()).filter(|key| !key.is_empty());
     let except = if one.is_none() { own.as_deref() } else { None };
-    app.accounts.end_sessions(user.0.id, &user.0.username, one, except).await?;
+    app.accounts.end_sessions(ctx, user.0.id, &user.0.username, one, except).await?;
     Ok(back(&app))
 }
 
@@ -248,6 +251,7 @@ pub(super) async fn create_token(
     session: AuthSession,
     Form(form): Form<TokenForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let label = form.label.trim().to_owned();
     let mut problems = Problems::new();
     if label.is_empty() || label.chars().count() > 100 || label.chars().any(char::is_control) {
@@ -276,7 +280,7 @@ pub(super) async fn create_token(
     }
     let expires_at = app.engine.clock().now() + TimeDelta::days(days.unwrap_or(1));
     let new = NewToken { label, permissions, expires_at };
-    let (_, secret) = app.accounts.create_token(user.0.id, &new).await?;
+    let (_, secret) = app.accounts.create_token(ctx, user.0.id, &new).await?;
     account_page(&app, &user, &session, Shown { secret: Some(secret), ..Shown::default() }).await
 }
 
@@ -290,7 +294,8 @@ pub(super) async fn revoke_token(
     user: LoggedIn,
     Form(form): Form<RevokeForm>,
 ) -> Result<Response, HttpError> {
-    app.accounts.revoke_token(user.0.id, form.id).await?;
+    let ctx = user.ctx();
+    app.accounts.revoke_token(ctx, user.0.id, form.id).await?;
     Ok(back(&app))
 }
 
@@ -319,8 +324,9 @@ pub(super) async fn change(
     mut session: AuthSession,
     Form(form): Form<ChangeForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let chosen = Chosen { password: form.password, again: form.again };
-    match app.accounts.change_password(&user.0, &form.current, &chosen, address).await {
+    match app.accounts.change_password(ctx, &user.0, &form.current, &chosen, address).await {
         Ok(changed) => {
             let remembered = keep_remembered(&app, &session).await?;
             begin_session(&app, &mut session, &changed, &from, remembered).await?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::account::{FormError, LoginError, Permission, Problems, User};
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::cohort;
 use crate::http::HttpError;
 use crate::study::Visible;
@@ -17,9 +18,9 @@ use crate::study::search::Place;
 /// Rows of a list on one page.
 pub(super) const PAGE_SIZE: u64 = 50;
 
-/// The context of every page: who looks, when, and what the page is about.
+/// The values of every template: the user, the time, and the content of the page.
 #[derive(Serialize)]
-pub(super) struct Context<T> {
+struct Values<T> {
     user: Person,
     /// The navigation entry that the page belongs to.
     section: &'static str,
@@ -60,8 +61,8 @@ pub(super) fn page<T: Serialize>(
     user: &User,
     content: T,
 ) -> Result<Response, HttpError> {
-    let context = Context { user: Person::new(user), section, now: app.engine.clock().now(), content };
-    Ok(with_headers(app.templates.page(template, &context)?, section))
+    let values = Values { user: Person::new(user), section, now: app.engine.clock().now(), content };
+    Ok(with_headers(app.templates.page(template, &values)?, section))
 }
 
 /// Renders the page, or only `block` of it for htmx.
@@ -74,8 +75,8 @@ pub(super) fn page_or_block<T: Serialize>(
     block: Option<&str>,
 ) -> Result<Response, HttpError> {
     let Some(block) = block else { return page(app, template, section, user, content) };
-    let context = Context { user: Person::new(user), section, now: app.engine.clock().now(), content };
-    Ok(with_headers(app.templates.block(template, block, &context)?, section))
+    let values = Values { user: Person::new(user), section, now: app.engine.clock().now(), content };
+    Ok(with_headers(app.templates.block(template, block, &values)?, section))
 }
 
 /// The same page with another status.
@@ -157,8 +158,8 @@ pub(super) fn maybe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option
 }
 
 /// "There is no `kind` `id`."
-pub(super) fn missing(kind: &str, id: impl std::fmt::Display) -> HttpError {
-    HttpError::NotFound(format!("{kind} {id}"))
+pub(super) fn missing(ctx: &Context, kind: &str, id: impl std::fmt::Display) -> HttpError {
+    HttpError::missing(ctx, kind, id)
 }
 
 /// Something to choose in a form.
@@ -169,7 +170,7 @@ pub(super) struct Choice {
 }
 
 /// All cohorts, by label.
-pub(super) async fn cohort_choices(connection: &impl ConnectionTrait) -> Result<Vec<Choice>, HttpError> {
-    let cohorts = cohort::Entity::visible().order_by_asc(cohort::Column::Label).all(connection).await?;
+pub(super) async fn cohort_choices(ctx: &Context, connection: &impl ConnectionTrait) -> Result<Vec<Choice>, HttpError> {
+    let cohorts = cohort::Entity::visible(ctx).order_by_asc(cohort::Column::Label).all(connection).await?;
     Ok(cohorts.into_iter().map(|row| Choice { id: row.id, label: row.label }).collect())
 }

@@ -141,7 +141,8 @@ pub(super) async fn show_role(
     user: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    let role = app.accounts.role(id).await?.ok_or_else(|| missing("role", id))?;
+    let ctx = user.ctx();
+    let role = app.accounts.role(id).await?.ok_or_else(|| missing(ctx, "role", id))?;
     role_page(&app, &user.0, Some(id), &of(&role), role.row.name == "admin", Problems::new())
 }
 
@@ -158,9 +159,10 @@ pub(super) async fn create_role(
     user: LoggedIn,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let form = read(pairs);
     check_reach(&user.0, false, &form)?;
-    match app.accounts.create_role(&form).await {
+    match app.accounts.create_role(ctx, &form).await {
         Ok(_) => Ok(to_list(&app)),
         Err(AccountError::Invalid { field, problem }) => {
             role_page(&app, &user.0, None, &form, false, Problems::from([(field, problem)]))
@@ -179,7 +181,8 @@ pub(super) async fn update_role(
     Path(id): Path<i32>,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> Result<Response, HttpError> {
-    let role = app.accounts.role(id).await?.ok_or_else(|| missing("role", id))?;
+    let ctx = user.ctx();
+    let role = app.accounts.role(id).await?.ok_or_else(|| missing(ctx, "role", id))?;
     let is_admin = role.row.name == "admin";
     let mut form = read(pairs);
     if is_admin {
@@ -204,7 +207,7 @@ pub(super) async fn update_role(
             }
         }
     }
-    match app.accounts.update_role(id, &form).await {
+    match app.accounts.update_role(ctx, id, &form).await {
         Ok(_) => Ok(to_list(&app)),
         Err(AccountError::Invalid { field, problem }) => {
             role_page(&app, &user.0, Some(id), &form, is_admin, Problems::from([(field, problem)]))

@@ -133,10 +133,11 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
         return next.run(request).await;
     }
     let (mut parts, body) = request.into_parts();
-    let user = match LoggedIn::from_request_parts(&mut parts, &app).await {
-        Ok(user) => user.0,
+    let known = match LoggedIn::from_request_parts(&mut parts, &app).await {
+        Ok(user) => user,
         Err(to_login) => return to_login,
     };
+    let (user, mut ctx) = (&known.0, known.ctx().clone());
     if user.must_enrol && need != Need::Account {
         let to = format!("{}/account/second_factor", app.settings.web.prefix);
         let Ok(wants) = Wants::from_request_parts(&mut parts, &app).await;
@@ -156,12 +157,12 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
                 false => HttpError::Forbidden(permission.name()).into_response(),
             };
         }
-        if let Err(error) = user.acts_with(permission) {
-            return HttpError::from(error).into_response();
-        }
+        ctx = user.narrow(&ctx, permission);
     }
     if matches!(need, Need::Everywhere(_)) && user.cohorts().is_some() {
         return HttpError::NotYours(WHOLE_STUDY.to_owned()).into_response();
     }
+    // The handler gets no wider one: it starts from this.
+    parts.extensions.insert(ctx);
     next.run(Request::from_parts(parts, body)).await
 }

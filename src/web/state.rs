@@ -55,9 +55,10 @@ pub(super) async fn show_state(
     Path(id): Path<i32>,
     Query(paging): Query<Paging>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let snapshot = app.snapshot().await?;
     let found = state::Entity::find_by_id(id).find_also_related(workflow::Entity).one(&snapshot).await?;
-    let Some((state, Some(workflow))) = found else { return Err(missing("state", id)) };
+    let Some((state, Some(workflow))) = found else { return Err(missing(ctx, "state", id)) };
     let callbacks = callback::Entity::find()
         .filter(callback::Column::StateId.eq(id))
         .order_by_asc(callback::Column::Position)
@@ -73,7 +74,7 @@ pub(super) async fn show_state(
         callbacks: callbacks.into_iter().map(callback_entry).collect(),
         to: ways(&snapshot, transition::Column::SourceStateId, id).await?,
         from: ways(&snapshot, transition::Column::DestinationStateId, id).await?,
-        experiments: search::experiments(&snapshot, &filter, paging.place()).await?,
+        experiments: search::experiments(ctx, &snapshot, &filter, paging.place()).await?,
         path: format!("/states/{id}"),
     };
     drop(snapshot);

@@ -62,9 +62,10 @@ pub(super) async fn list_subjects(
     wants: Wants,
     Query(query): Query<SubjectQuery>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let snapshot = app.snapshot().await?;
-    let subjects = search::subjects(&snapshot, query.cohort, Some(&query.q), query.paging().place()).await?;
-    let cohorts = cohort_choices(&snapshot).await?;
+    let subjects = search::subjects(ctx, &snapshot, query.cohort, Some(&query.q), query.paging().place()).await?;
+    let cohorts = cohort_choices(ctx, &snapshot).await?;
     drop(snapshot);
     let content = SubjectList { q: query.q, cohort: query.cohort, cohorts, subjects, path: "/subjects" };
     page_or_block(&app, "subject/list.html", "subjects", &user.0, content, wants.fragment.then_some("results"))
@@ -77,10 +78,11 @@ pub(super) async fn show_subject(
     Path(id): Path<i32>,
     Query(paging): Query<Paging>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let snapshot = app.snapshot().await?;
-    let found = subject::Entity::visible_by_id(id).find_also_related(cohort::Entity).one(&snapshot).await?;
-    let Some((subject, Some(cohort))) = found else { return Err(missing("subject", id)) };
-    let links = external_subject_links::Entity::visible()
+    let found = subject::Entity::visible_by_id(ctx, id).find_also_related(cohort::Entity).one(&snapshot).await?;
+    let Some((subject, Some(cohort))) = found else { return Err(missing(ctx, "subject", id)) };
+    let links = external_subject_links::Entity::visible(ctx)
         .filter(external_subject_links::Column::SubjectId.eq(id))
         .find_also_related(external_system::Entity)
         .all(&snapshot)
@@ -102,7 +104,7 @@ pub(super) async fn show_subject(
             .into_iter()
             .filter_map(|(link, system)| Some((system?.system_name, link.external_id)))
             .collect(),
-        experiments: search::experiments(&snapshot, &filter, paging.place()).await?,
+        experiments: search::experiments(ctx, &snapshot, &filter, paging.place()).await?,
         path: format!("/subjects/{id}"),
     };
     drop(snapshot);

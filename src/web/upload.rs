@@ -14,6 +14,7 @@ use tower_http::services::ServeFile;
 
 use crate::app::App;
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::files::{Arriving, DataFolder, Entry, FileError, size};
 
@@ -157,8 +158,9 @@ pub(super) async fn upload(
     wants: Wants,
     form: Multipart,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let mut into = FolderQuery::default();
-    match take(&app, form, &mut into).await {
+    match take(ctx, &app, form, &mut into).await {
         Ok(name) => {
             let mut address = url::form_urlencoded::Serializer::new(String::new());
             address.append_pair("told", &name);
@@ -182,7 +184,7 @@ pub(super) async fn upload(
 }
 
 /// `into` gets what comes before the file: the folder, and whether a file that is there is replaced.
-async fn take(app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<String, HttpError> {
+async fn take(ctx: &Context, app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<String, HttpError> {
     let mut brought = None;
     while let Some(field) = quickly(form.next_field()).await? {
         if brought.is_some() && matches!(field.name(), Some("replace" | "folder" | "file" | "file_field")) {
@@ -210,7 +212,7 @@ async fn take(app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<
         }
     }
     match brought {
-        Some(arriving) => keep(app, arriving, &into.folder).await,
+        Some(arriving) => keep(ctx, app, arriving, &into.folder).await,
         None => Err(HttpError::BadRequest("Choose a file.".to_owned())),
     }
 }
@@ -235,21 +237,21 @@ async fn arrive(mut arriving: Arriving, mut field: Field<'_>) -> Result<Arriving
     Ok(arriving)
 }
 
-async fn keep(app: &App, mut arriving: Arriving, folder: &str) -> Result<String, HttpError> {
+async fn keep(ctx: &Context, app: &App, mut arriving: Arriving, folder: &str) -> Result<String, HttpError> {
     let name = arriving.name.clone();
     let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
     let (bytes, is_replaced) = arriving.settle().await?;
     // In a task of its own: who goes away between the two does not leave a file that nobody brought.
-    let app = app.clone();
+    let (ctx, app) = (ctx.clone(), app.clone());
     let event = Event::of(if is_replaced { "replace" } else { "upload" }, "file", &name);
     let event = event.after(serde_json::json!({ "path": path, "bytes": bytes }));
     let keeping = async move {
         arriving.finish().await?;
         let transaction = app.engine.database().begin().await?;
-        audit::record(&*transaction, event).await?;
+        audit::record(&ctx, &*transaction, event).await?;
         Ok::<(), HttpError>(transaction.commit().await?)
     };
-    let kept = tokio::spawn(audit::acting(audit::Who::now(), keeping)).await;
+    let kept = tokio::spawn(keeping).await;
     kept.map_err(|error| HttpError::Internal(error.to_string()))??;
     Ok(name)
 }

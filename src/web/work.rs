@@ -10,6 +10,7 @@ use crate::account::User;
 use crate::app::App;
 use crate::callback::FUNCTIONS;
 use crate::config::CallbackMethod;
+use crate::context::Context;
 use crate::entity::dead_letter;
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::board::{self, ExecutionFilter, ExecutionRow, Load, Stage, WorkerRow};
@@ -69,8 +70,9 @@ pub(super) async fn list_executions(
     wants: Wants,
     Query(query): Query<WorkQuery>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let said = Said::default();
-    work_page(&app, &user.0, query, said, wants.fragment).await
+    work_page(ctx, &app, &user.0, query, said, wants.fragment).await
 }
 
 /// What a form said, and what came of it.
@@ -83,6 +85,7 @@ struct Said {
 }
 
 async fn work_page(
+    ctx: &Context,
     app: &App,
     user: &User,
     query: WorkQuery,
@@ -101,8 +104,8 @@ async fn work_page(
     };
     let place = Paging { below: query.below, above: query.above }.place();
     let snapshot = app.snapshot().await?;
-    let executions = board::executions(&snapshot, &filter, place).await?;
-    let load = board::load(&snapshot, now).await?;
+    let executions = board::executions(ctx, &snapshot, &filter, place).await?;
+    let load = board::load(ctx, &snapshot, now).await?;
     drop(snapshot);
     let content = WorkList {
         executions,
@@ -157,6 +160,7 @@ pub(super) async fn intervene_many(
     user: LoggedIn,
     RawForm(bytes): RawForm,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let form = read_many(&bytes);
     let what = intervention(&form.what)?;
     let problem = match (form.ids.is_empty(), form.reason.is_empty()) {
@@ -166,13 +170,12 @@ pub(super) async fn intervene_many(
     };
     if let Some(problem) = problem {
         let said = Said { reason: form.reason, chosen: form.ids, problem: Some(problem.to_owned()), done: None };
-        let page = work_page(&app, &user.0, form.query, said, false).await?;
+        let page = work_page(ctx, &app, &user.0, form.query, said, false).await?;
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, page).into_response());
     }
-    let actor = user.actor();
     let mut done = Done { what: what.to_string(), count: 0, refused: Vec::new() };
     for id in form.ids {
-        match app.engine.intervene(id, what, &form.reason, &actor).await.map_err(HttpError::from) {
+        match app.engine.intervene(ctx, id, what, &form.reason).await.map_err(HttpError::from) {
             Ok(_) => done.count += 1,
             Err(error) if error.status().is_server_error() => {
                 tracing::error!(execution = id, %error, "intervention failed for one of the selected executions");
@@ -183,7 +186,7 @@ pub(super) async fn intervene_many(
             Err(error) => done.refused.push((id, error.to_string())),
         }
     }
-    work_page(&app, &user.0, form.query, Said { done: Some(done), ..Said::default() }, false).await
+    work_page(ctx, &app, &user.0, form.query, Said { done: Some(done), ..Said::default() }, false).await
 }
 
 #[derive(Serialize)]
@@ -196,11 +199,12 @@ struct WorkerList {
 }
 
 pub(super) async fn list_workers(State(app): State<App>, user: LoggedIn, wants: Wants) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let now: NaiveDateTime = app.engine.clock().now();
     let uses_broker = app.settings.callback.method == CallbackMethod::RabbitMq;
     let snapshot = app.snapshot().await?;
-    let workers = board::workers(&snapshot, now - TimeDelta::days(1), now).await?;
-    let load = board::load(&snapshot, now).await?;
+    let workers = board::workers(ctx, &snapshot, now - TimeDelta::days(1), now).await?;
+    let load = board::load(ctx, &snapshot, now).await?;
     drop(snapshot);
     let content = WorkerList {
         workers,

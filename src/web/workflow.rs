@@ -53,7 +53,8 @@ struct WorkflowPage {
 }
 
 pub(super) async fn list_workflows(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {
-    let workflows = overview::workflows(&app.snapshot().await?, None).await?;
+    let ctx = user.ctx();
+    let workflows = overview::workflows(ctx, &app.snapshot().await?, None).await?;
     let project = app.project.as_deref().map(ProjectShown::new);
     let list = WorkflowList { workflows, project };
     page(&app, "workflow/list.html", "workflows", &user.0, list)
@@ -64,16 +65,18 @@ pub(super) async fn show_workflow(
     user: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    let drawn = draw_workflow(&app, id).await?;
+    let ctx = user.ctx();
+    let drawn = draw_workflow(ctx, &app, id).await?;
     let graph = drawn.svg(&app, false)?;
     page(&app, "workflow/page.html", "workflows", &user.0, WorkflowPage { workflow: drawn.counts, graph })
 }
 
 pub(super) async fn show_graph(
     State(app): State<App>,
-    _user: LoggedIn,
+    user: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    let graph = draw_workflow(&app, id).await?.svg(&app, true)?;
+    let ctx = user.ctx();
+    let graph = draw_workflow(ctx, &app, id).await?.svg(&app, true)?;
     Ok(([(CONTENT_TYPE, "image/svg+xml")], graph).into_response())
 }

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::callback::Outcome;
+use crate::context::Context;
 use crate::engine::{Ended, Engine, EngineError, Held};
 use crate::queue::{self, Available, Ticket};
 
@@ -21,13 +22,14 @@ pub struct LocalDesk {
     engine: Engine,
     base_url: String,
     lease: Duration,
+    ctx: Context,
 }
 
 impl LocalDesk {
     /// `base_url` begins the addresses that callbacks are told; a claim is good for `lease`.
     #[must_use]
     pub fn new(engine: Engine, base_url: &str, lease: Duration) -> Self {
-        Self { engine, base_url: base_url.to_owned(), lease }
+        Self { engine, base_url: base_url.to_owned(), lease, ctx: Context::system("worker") }
     }
 }
 
@@ -42,7 +44,8 @@ fn held<'a>(ticket: &Ticket, worker: &'a str) -> Held<'a> {
 
 impl Desk for LocalDesk {
     async fn claim(&self, ticket: &Ticket, worker: &str) -> Result<Claim, DeskError> {
-        let granted = self.engine.claim(held(ticket, worker), self.lease, &self.base_url).await.map_err(failed)?;
+        let granted =
+            self.engine.claim(&self.ctx, held(ticket, worker), self.lease, &self.base_url).await.map_err(failed)?;
         Ok(granted.map_or(Claim::Refused, |assignment| Claim::Granted(Box::new(assignment))))
     }
 
@@ -60,12 +63,12 @@ impl Desk for LocalDesk {
         waits: bool,
     ) -> Result<Verdict, DeskError> {
         let ended = Ended { is_success: outcome.is_success, waits, log, values: outcome.values.clone() };
-        let taken = self.engine.conclude(held(ticket, worker), ended).await.map_err(failed)?;
+        let taken = self.engine.conclude(&self.ctx, held(ticket, worker), ended).await.map_err(failed)?;
         Ok(if taken { Verdict::Accepted } else { Verdict::Refused })
     }
 
     async fn release(&self, ticket: &Ticket, worker: &str, why: &str) -> Result<(), DeskError> {
-        self.engine.hand_back(held(ticket, worker), why).await.map_err(failed)
+        self.engine.hand_back(&self.ctx, held(ticket, worker), why).await.map_err(failed)
     }
 }
 

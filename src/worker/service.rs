@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::clock::StudyClock;
+use crate::context::Context;
 use crate::engine::Engine;
 
 /// Between two sweeps.
@@ -43,6 +44,7 @@ async fn watch_for_stalls(stalled: watch::Sender<Instant>) {
 async fn sweep_until_stopped(engine: &Engine, lease: Duration, stalled: &watch::Receiver<Instant>) {
     // When the database did not answer for the last time.
     let mut silent = Instant::now();
+    let (timeouts, leases) = (Context::system("timeout"), Context::system("lease"));
     let moves = || engine.clock().of_study().map_or(0, StudyClock::moves);
     let mut moves_before = moves();
     loop {
@@ -52,7 +54,7 @@ async fn sweep_until_stopped(engine: &Engine, lease: Duration, stalled: &watch::
         if !answers || was_moved || asked.elapsed() > STALL {
             silent = Instant::now();
         }
-        match engine.check_timeouts().await {
+        match engine.check_timeouts(&timeouts).await {
             Ok(counts) if counts.run_timeouts + counts.wait_timeouts > 0 => {
                 info!(run = counts.run_timeouts, wait = counts.wait_timeouts, "timeouts");
             }
@@ -60,7 +62,7 @@ async fn sweep_until_stopped(engine: &Engine, lease: Duration, stalled: &watch::
             Err(error) => warn!(%error, "checking timeouts failed"),
         }
         let heard_since = silent.max(*stalled.borrow());
-        let checked = if heard_since.elapsed() < lease { Ok(0) } else { engine.check_leases().await };
+        let checked = if heard_since.elapsed() < lease { Ok(0) } else { engine.check_leases(&leases).await };
         match checked {
             Ok(0) => {}
             Ok(count) => warn!(count, "leases expired; requeued executions"),

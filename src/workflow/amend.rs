@@ -4,6 +4,7 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QuerySelect};
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::{self, Database};
 use crate::entity::{callback, state};
 
@@ -87,6 +88,7 @@ impl CallbackChanges {
 /// # Errors
 /// As [`AmendError`]; nothing has changed then.
 pub async fn amend_callback(
+    ctx: &Context,
     database: &Database,
     id: i32,
     changes: CallbackChanges,
@@ -118,7 +120,7 @@ pub async fn amend_callback(
         false => error.into(),
     })?;
     let event = Event::new("update", "callback", id, &row.label).changed(&before, &shown(&row));
-    audit::record(&*transaction, event).await?;
+    audit::record(ctx, &*transaction, event).await?;
     let state = state::Entity::find_by_id(row.state_id).one(&*transaction).await?;
     if let Some(state) = state {
         graph::revise(&*transaction, state.workflow_id).await?;

@@ -6,6 +6,7 @@ use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter};
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::{self, Database};
 use crate::entity::{callback, state, transition, workflow};
 
@@ -19,7 +20,11 @@ const CHUNK: usize = 500;
 ///
 /// # Errors
 /// [`WorkflowError::Exists`] when the label is taken.
-pub async fn load(database: &Database, definition: &Definition) -> Result<workflow::Model, WorkflowError> {
+pub async fn load(
+    ctx: &Context,
+    database: &Database,
+    definition: &Definition,
+) -> Result<workflow::Model, WorkflowError> {
     let transaction = database.begin().await?;
     let row = workflow::ActiveModel {
         id: NotSet,
@@ -46,7 +51,8 @@ pub async fn load(database: &Database, definition: &Definition) -> Result<workfl
     insert_all::<callback::Entity, _>(&*transaction, callbacks).await?;
     insert_all::<transition::Entity, _>(&*transaction, transitions).await?;
     let after = serde_json::json!({ "states": definition.states.len() });
-    audit::record(&*transaction, Event::new("create", "workflow", workflow.id, &workflow.label).after(after)).await?;
+    audit::record(ctx, &*transaction, Event::new("create", "workflow", workflow.id, &workflow.label).after(after))
+        .await?;
     transaction.commit().await?;
     Ok(workflow)
 }

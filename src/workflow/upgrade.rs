@@ -13,6 +13,7 @@ use sea_orm::{
 };
 
 use crate::audit::{self, Event};
+use crate::context::Context;
 use crate::database::Database;
 use crate::entity::{action, callback, callback_execution, experiment, state, transition, workflow};
 
@@ -53,7 +54,7 @@ pub async fn plan(database: &Database, definition: &Definition) -> Result<Plan, 
 ///
 /// # Errors
 /// [`WorkflowError::InUse`] when something would be removed that the history refers to; nothing has changed then.
-pub async fn apply(database: &Database, definition: &Definition) -> Result<Plan, WorkflowError> {
+pub async fn apply(ctx: &Context, database: &Database, definition: &Definition) -> Result<Plan, WorkflowError> {
     let transaction = database.begin().await?;
     let difference = Difference::find(&*transaction, definition).await?;
     let plan = difference.plan();
@@ -66,7 +67,7 @@ pub async fn apply(database: &Database, definition: &Definition) -> Result<Plan,
     if !plan.changes.is_empty() {
         let after = serde_json::json!({ "changes": plan.changes });
         let event = Event::new("upgrade", "workflow", workflow_id, &definition.label).after(after);
-        audit::record(&*transaction, event).await?;
+        audit::record(ctx, &*transaction, event).await?;
     }
     transaction.commit().await?;
     Ok(plan)

@@ -7,12 +7,14 @@ use std::process::Output;
 use reqwest::StatusCode;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use serde_json::{Value, json};
-use studygovernor::audit::{self, Event, Head, Key, Who, Wrong, acting};
+use studygovernor::audit::{self, Event, Head, Key, Wrong};
+use studygovernor::context::Context;
+use studygovernor::engine::Target;
 use studygovernor::entity::kind::Origin;
 use studygovernor::entity::{audit_event, audit_seal};
 
 use crate::api::Server;
-use crate::support::{Backend, Said, Study, eventually, on_every_database, studygovernor};
+use crate::support::{Backend, Said, Study, ctx, eventually, on_every_database, studygovernor};
 use crate::web::{Browser, Demo};
 
 on_every_database! {
@@ -36,7 +38,7 @@ async fn a_changed_or_missing_row_is_found(study: Study) {
     let (database, connection) = (study.engine.database(), study.engine.database().reader());
     for number in 1..=6 {
         let event = Event::new("update", "cohort", number, format!("cohort {number}"));
-        audit::record(connection, event.after(json!({ "n": number })).because("a test")).await.unwrap();
+        audit::record(ctx(), connection, event.after(json!({ "n": number })).because("a test")).await.unwrap();
     }
     assert_eq!(audit::seal(database).await.unwrap().count, 6);
     assert_eq!(audit::seal(database).await.unwrap().count, 0);
@@ -82,7 +84,9 @@ async fn a_changed_or_missing_row_is_found(study: Study) {
 /// Records `count` events, sealed one by one, so that each saw the end of the chain before it.
 async fn chain(study: &Study, count: i32) -> Vec<i32> {
     for number in 1..=count {
-        audit::record(study.engine.database().reader(), Event::new("update", "cohort", number, "c")).await.unwrap();
+        audit::record(ctx(), study.engine.database().reader(), Event::new("update", "cohort", number, "c"))
+            .await
+            .unwrap();
         assert_eq!(audit::seal(study.engine.database()).await.unwrap().count, 1);
     }
     events(study).await.iter().map(|event| event.id).collect()
@@ -150,7 +154,7 @@ async fn removed_events_are_missed_when_the_chain_is_made_again(study: Study) {
         "{found:?}"
     );
     // With the other events since it goes on as before.
-    audit::record(connection, Event::new("update", "cohort", 9, "c")).await.unwrap();
+    audit::record(ctx(), connection, Event::new("update", "cohort", 9, "c")).await.unwrap();
     assert_eq!(audit::seal(database).await.unwrap().count, 1);
     // The events of another key are not believed and not taken for forged.
     let old = Key::new("another key");
@@ -163,14 +167,11 @@ async fn what_was_not_done_is_not_recorded(study: Study) {
     let before = events(&study).await.len();
     study.move_to(experiment.id, "nowhere").await.unwrap_err();
     study.try_create("e").await.unwrap_err();
-    study.engine.restore_experiment(experiment.id).await.unwrap_err();
+    study.engine.restore_experiment(ctx(), experiment.id).await.unwrap_err();
     assert_eq!(events(&study).await.len(), before);
-    let who = Who::new(Origin::Cli, "erin", Some("192.0.2.7".to_owned()));
-    acting(who, async {
-        study.move_to(experiment.id, "e").await.unwrap();
-        study.engine.archive_experiment(experiment.id, "a double", &study.actor()).await.unwrap();
-    })
-    .await;
+    let worker = Context::request(Origin::Api, "192.0.2.7".parse().ok()).seeing_everything();
+    study.engine.transition(&worker, experiment.id, &Target::Label("e".to_owned()), None, None).await.unwrap();
+    study.engine.archive_experiment(&worker, experiment.id, "a double").await.unwrap();
     let all = events(&study).await;
     let [moved, archived] = &all[before..] else { panic!("{all:?}") };
     assert_eq!((moved.verb.as_str(), archived.verb.as_str()), ("transition", "archive"));
@@ -178,7 +179,7 @@ async fn what_was_not_done_is_not_recorded(study: Study) {
         (moved.before.as_deref(), moved.after.as_deref()),
         (Some("{\"state\":\"s\"}"), Some("{\"state\":\"e\"}"))
     );
-    assert_eq!((archived.who.as_str(), archived.address.as_deref()), ("erin", Some("192.0.2.7")));
+    assert_eq!((archived.who.as_str(), archived.address.as_deref()), ("anonymous user", Some("192.0.2.7")));
     assert_eq!((archived.reason.as_deref(), archived.experiment_id), (Some("a double"), Some(experiment.id)));
 }
 
@@ -190,7 +191,7 @@ async fn several_servers_seal_at_once_and_the_chain_is_whole(study: Study) {
             for number in 0..25 {
                 let transaction = database.begin().await.unwrap();
                 let event = Event::new("update", "cohort", number, format!("{writer}"));
-                audit::record(&*transaction, event).await.unwrap();
+                audit::record(ctx(), &*transaction, event).await.unwrap();
                 tokio::task::yield_now().await;
                 transaction.commit().await.unwrap();
             }

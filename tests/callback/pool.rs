@@ -14,7 +14,7 @@ use studygovernor::queue::{self, Available, Ticket};
 use studygovernor::worker::{Claim, Desk, DeskError, LocalDesk, Order, Verdict};
 
 use super::{Running, is_gone, local_desk, run, running_study, workflow};
-use crate::support::{Study, eventually, ledger_problems, on_every_database};
+use crate::support::{Study, ctx, eventually, ledger_problems, on_every_database};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_callback_with_a_wait_stage_waits_until_somebody_finishes_it() {
@@ -204,9 +204,9 @@ async fn q4_a_lost_worker_is_replaced_until_the_attempts_are_used(study: Study) 
         assert_eq!(desk.beat(ticket, "worker", Some("alive\n".to_owned())).await.unwrap(), Order::Continue);
         assert_eq!(desk.beat(ticket, "other", None).await.unwrap(), Order::Stop);
         study.clock.advance(TimeDelta::seconds(10));
-        assert_eq!(study.engine.check_leases().await.unwrap(), 0);
+        assert_eq!(study.engine.check_leases(ctx()).await.unwrap(), 0);
         study.clock.advance(TimeDelta::seconds(10));
-        let (first, second) = tokio::join!(study.engine.check_leases(), study.engine.check_leases());
+        let (first, second) = tokio::join!(study.engine.check_leases(ctx()), study.engine.check_leases(ctx()));
         assert_eq!(first.unwrap() + second.unwrap(), 1);
         assert_eq!(desk.beat(ticket, "worker", None).await.unwrap(), Order::Stop);
         let late = Report { attempt: Some(attempt), ..Report::finished(ExecutionResult::Success) };

@@ -20,7 +20,8 @@ use studygovernor::study::queue_load::queue_loads;
 
 use crate::api::Server;
 use crate::support::{
-    Backend, Program, Said, Study, create_database, eventually, on_every_database, studygovernor, use_condition_worker,
+    Backend, Program, Said, Study, create_database, ctx, eventually, on_every_database, studygovernor,
+    use_condition_worker,
 };
 
 on_every_database! {
@@ -40,7 +41,7 @@ async fn the_load_of_each_queue_says_how_many_workers_it_wants(study: Study) {
     let experiment = study.create("e").await;
     let (database, now) = (study.engine.database(), study.clock.now());
     let loads = async |concurrency| {
-        let loads = queue_loads(database.reader(), now, "default", concurrency, 4).await.unwrap();
+        let loads = queue_loads(ctx(), database.reader(), now, "default", concurrency, 4).await.unwrap();
         loads.into_iter().map(|load| (load.queue.clone(), load)).collect::<BTreeMap<_, _>>()
     };
     let all = loads(None).await;

@@ -13,7 +13,7 @@ use studygovernor::project::{Keeper, Project, noted};
 use tempfile::TempDir;
 
 use crate::api::Caller;
-use crate::support::{Backend, Program, Said, Station, Study, eventually, on_every_database, studygovernor};
+use crate::support::{Backend, Program, Said, Station, Study, ctx, eventually, on_every_database, studygovernor};
 use crate::web::Browser;
 
 /// A bare repository with a working copy beside it.
@@ -334,7 +334,7 @@ fn keeper(study: &Study, home: &str, repository: &Repository, sync: &str) -> Kee
     let entries = [("PROJECT_REPO", address.as_str()), ("STUDYGOV_PROJECT_SYNC", sync), ("PATH", &path)];
     let settings = WorkSettings::read(&entries.into_iter().collect::<Environment>(), &home).unwrap();
     let project = Arc::new(Project::new(&settings.project, Clock::System).unwrap());
-    Keeper { project, engine: study.engine.clone(), functions: &FUNCTIONS, loads_workflows: true }
+    Keeper { project, engine: study.engine.clone(), functions: &FUNCTIONS, loads_workflows: true, ctx: ctx().clone() }
 }
 
 async fn servers_agree_on_the_revision(study: Study) {

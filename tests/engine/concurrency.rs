@@ -9,7 +9,7 @@ use studygovernor::entity::callback_execution;
 use studygovernor::entity::kind::ExecutionResult;
 
 use super::WORKFLOW;
-use crate::support::{Study, ledger_problems, on_every_database};
+use crate::support::{Study, ctx, ledger_problems, on_every_database};
 
 on_every_database! {
     e1_e4_32_tasks_report_on_the_same_50_experiments_each_report_twice;
@@ -27,14 +27,14 @@ async fn e1_e4_32_tasks_report_on_the_same_50_experiments_each_report_twice(stud
     assert_eq!(ids.len(), 100);
     let (accepted, refused) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let tasks = (0..32).map(|task| {
-        let (engine, actor, ids) = (study.engine.clone(), study.actor(), Arc::clone(&ids));
+        let (engine, ids) = (study.engine.clone(), Arc::clone(&ids));
         let (accepted, refused) = (Arc::clone(&accepted), Arc::clone(&refused));
         tokio::spawn(async move {
             let report = Report::finished(ExecutionResult::Success);
             // Each in an order of its own, so that all meet everywhere.
             for step in 0..ids.len() * 2 {
                 let id = ids[(step * 7 + task * 13) % ids.len()];
-                match engine.report(id, &report, &actor).await {
+                match engine.report(ctx(), id, &report).await {
                     Ok(_) => accepted.fetch_add(1, Ordering::Relaxed),
                     Err(EngineError::Resolved { .. }) => refused.fetch_add(1, Ordering::Relaxed),
                     Err(error) => panic!("{error}"),
@@ -63,11 +63,10 @@ async fn e1_two_servers_create_report_and_move_at_once(study: Study) {
     let experiment = study.create("session").await;
     let executions = study.executions(experiment.id).await;
     let report = Report::finished(ExecutionResult::Success);
-    let actor = study.actor();
     let (a, b, c) = tokio::join!(
-        study.engine.report(executions["count"].id, &report, &actor),
-        other.report(executions["count"].id, &report, &actor),
-        other.report(executions["notify"].id, &report, &actor),
+        study.engine.report(ctx(), executions["count"].id, &report),
+        other.report(ctx(), executions["count"].id, &report),
+        other.report(ctx(), executions["notify"].id, &report),
     );
     assert_eq!(usize::from(a.is_ok()) + usize::from(b.is_ok()), 1);
     c.unwrap();

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use serde_json::{Value, json};
-use studygovernor::engine::{Actor, Report};
-use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
+use studygovernor::engine::Report;
+use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 use studygovernor::import::{Session, register_session};
 use studygovernor::study::Label;
 
-use crate::support::{Caller, Program, Study, eventually, on_every_database, studygovernor};
+use crate::support::{Caller, Program, Study, ctx, eventually, on_every_database, studygovernor};
 
 on_every_database! {
     e9_slow_conditions_have_one_budget_and_are_evaluated_without_the_lock;
@@ -254,9 +254,8 @@ async fn e9_imports_evaluate_slow_conditions_without_the_lock(study: Study) {
     };
     let done = AtomicBool::new(false);
     let mut writes = 0;
-    let actor = Actor::without_account("tester", Origin::Cli);
     let import = async {
-        let outcome = register_session(&study.engine, &session(1), &actor).await.unwrap();
+        let outcome = register_session(ctx(), &study.engine, &session(1)).await.unwrap();
         done.store(true, Ordering::Relaxed);
         outcome
     };

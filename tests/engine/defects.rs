@@ -7,7 +7,7 @@ use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 use studygovernor::entity::workflow;
 
 use super::WORKFLOW;
-use crate::support::{Backend, Study, ledger_problems};
+use crate::support::{Backend, Study, ctx, ledger_problems};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_whose_callbacks_are_all_skipped_is_not_a_dead_end() {
@@ -124,9 +124,9 @@ states:
     for execution in study.executions(experiment.id).await.values() {
         study.report(execution.id, &running).await.unwrap();
     }
-    assert_eq!(study.engine.check_timeouts().await.unwrap().run_timeouts, 0);
+    assert_eq!(study.engine.check_timeouts(ctx()).await.unwrap().run_timeouts, 0);
     study.clock.advance(chrono::TimeDelta::days(400));
-    assert_eq!(study.engine.check_timeouts().await.unwrap().run_timeouts, 1);
+    assert_eq!(study.engine.check_timeouts(ctx()).await.unwrap().run_timeouts, 1);
     let executions = study.executions(experiment.id).await;
     assert_eq!(executions["limited"].result, ExecutionResult::Timeout);
     assert_eq!(executions["null_limit"].status, ExecutionStatus::Running);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use studygovernor::engine::{EngineError, Intervention};
 use studygovernor::entity::kind::ExecutionStatus;
 
-use crate::support::{Caller, Program, Study, eventually, on_every_database, studygovernor};
+use crate::support::{Caller, Program, Study, ctx, eventually, on_every_database, studygovernor};
 use crate::web::Browser;
 
 on_every_database! {
@@ -48,7 +48,7 @@ async fn e12_a_circle_of_quick_callbacks_is_held_until_a_person_releases_it(mut 
 
     // Reports are accepted, and it stays.
     let execution = study.executions(id).await["x"].id;
-    let again = study.engine.intervene(execution, Intervention::Retry, "again", &study.actor()).await.unwrap();
+    let again = study.engine.intervene(ctx(), execution, Intervention::Retry, "again").await.unwrap();
     assert_eq!(again.status, ExecutionStatus::Queued);
     study.succeed(execution).await;
     assert_eq!(
@@ -57,13 +57,13 @@ async fn e12_a_circle_of_quick_callbacks_is_held_until_a_person_releases_it(mut 
     );
     // Time alone releases nothing.
     study.clock.advance(chrono::TimeDelta::hours(1));
-    study.engine.check_timeouts().await.unwrap();
+    study.engine.check_timeouts(ctx()).await.unwrap();
     assert_eq!(study.actions(id).await.len(), 5);
 
     // Released, it takes its next step at once, and may make as many again.
-    let released = study.engine.release_experiment(id, &study.actor()).await.unwrap();
+    let released = study.engine.release_experiment(ctx(), id).await.unwrap();
     assert_eq!((released.held_since, released.held_reason, study.state(id).await.as_str()), (None, None, "b"));
-    let twice = study.engine.release_experiment(id, &study.actor()).await;
+    let twice = study.engine.release_experiment(ctx(), id).await;
     assert!(matches!(twice, Err(EngineError::NotHeld(_))), "{twice:?}");
     round(&study, id).await;
     assert!(study.experiment(id).await.held_since.is_some());

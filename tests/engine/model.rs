@@ -11,7 +11,7 @@ use studygovernor::engine::{Intervention, Report};
 use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 
 use super::WORKFLOW;
-use crate::support::{Backend, Study, ledger_problems};
+use crate::support::{Backend, Study, ctx, ledger_problems};
 
 /// Something that happens. Numbers pick one of what there is.
 #[derive(Debug, Clone)]
@@ -209,8 +209,8 @@ impl Play {
                 let open: Vec<usize> =
                     open.into_iter().filter(|run| self.model.runs[*run].status != Status::Over).collect();
                 let reports = open.iter().map(|run| {
-                    let (engine, actor, id) = (self.study.engine.clone(), self.study.actor(), self.model.runs[*run].id);
-                    tokio::spawn(async move { engine.report(id, &finished(success), &actor).await.is_ok() })
+                    let (engine, id) = (self.study.engine.clone(), self.model.runs[*run].id);
+                    tokio::spawn(async move { engine.report(ctx(), id, &finished(success)).await.is_ok() })
                 });
                 for report in reports.collect::<Vec<_>>() {
                     prop_assert!(report.await.unwrap());
@@ -231,8 +231,8 @@ impl Play {
                 let Some(run) = self.pick_run(execution) else { return Ok(()) };
                 let is_current = self.model.experiments[self.model.runs[run].experiment].current.contains(&run);
                 let expected = is_current && self.model.resolve(run, false, false);
-                let (id, actor) = (self.model.runs[run].id, self.study.actor());
-                let done = self.study.engine.intervene(id, Intervention::Skip, "tested", &actor).await.is_ok();
+                let id = self.model.runs[run].id;
+                let done = self.study.engine.intervene(ctx(), id, Intervention::Skip, "tested").await.is_ok();
                 prop_assert_eq!(done, expected, "{:?}", event);
             }
             Event::Move { experiment, state } => {
@@ -244,7 +244,7 @@ impl Play {
             Event::PassTime { minutes } => {
                 self.model.minute += minutes;
                 self.study.clock.advance(TimeDelta::minutes(minutes));
-                self.study.engine.check_timeouts().await.unwrap();
+                self.study.engine.check_timeouts(ctx()).await.unwrap();
                 let late =
                     |run: &Run| run.status != Status::Over && run.deadline.is_some_and(|at| at <= self.model.minute);
                 for run in (0..self.model.runs.len()).filter(|run| late(&self.model.runs[*run])).collect::<Vec<_>>() {

@@ -9,7 +9,7 @@ use studygovernor::entity::variable;
 use studygovernor::study::variable::{VariableValue, set_variables, variables_of};
 
 use super::WORKFLOW;
-use crate::support::{Study, ledger_problems, on_every_database};
+use crate::support::{Study, ctx, ledger_problems, on_every_database};
 
 on_every_database! {
     e2_a_transition_writes_everything_at_once;
@@ -135,7 +135,7 @@ async fn e6_a_transition_by_hand_cancels_what_was_running(study: Study) {
     let seen = study.experiment(experiment.id).await.version;
     study.move_to(experiment.id, "check").await.unwrap();
     let target = Target::Label("broken".to_owned());
-    let stale = study.engine.transition(experiment.id, &target, Some("why"), Some(seen), &study.actor()).await;
+    let stale = study.engine.transition(ctx(), experiment.id, &target, Some("why"), Some(seen)).await;
     assert!(matches!(stale, Err(EngineError::MovedOn)), "{stale:?}");
     assert!(ledger_problems(&study.engine).await.is_empty());
 }
@@ -147,7 +147,7 @@ async fn e7_variables_are_set_from_result_values(study: Study) {
     let values = json!({"extra": {"n": 7}});
     let report = Report { result_values: Some(values), ..Report::finished(ExecutionResult::Success) };
     study.report(count, &report).await.unwrap();
-    let variables = variables_of(study.engine.database().reader(), experiment.id).await.unwrap();
+    let variables = variables_of(ctx(), study.engine.database().reader(), experiment.id).await.unwrap();
     let wanted = [("n", VariableValue::Int(7)), ("qc", VariableValue::None)];
     assert_eq!(variables, wanted.map(|(label, value)| (label.to_owned(), value)).to_vec());
 
@@ -171,11 +171,11 @@ async fn e7_every_database_takes_the_same_values(study: Study) {
     };
     study.report(count, &report).await.unwrap();
     let connection = study.engine.database().reader();
-    let variables = variables_of(connection, experiment.id).await.unwrap();
+    let variables = variables_of(ctx(), connection, experiment.id).await.unwrap();
     assert_eq!(variables[0].1, VariableValue::Str("a\u{fffd}b".to_owned()));
     let twice = [("x", 1), ("X", 2), ("x", 3)].map(|(label, value)| (label.to_owned(), VariableValue::Int(value)));
     set_variables(connection, experiment.id, &twice).await.unwrap();
-    let variables = variables_of(connection, experiment.id).await.unwrap();
+    let variables = variables_of(ctx(), connection, experiment.id).await.unwrap();
     assert!(variables.contains(&("x".to_owned(), VariableValue::Int(3))), "{variables:?}");
     assert!(variables.contains(&("X".to_owned(), VariableValue::Int(2))), "{variables:?}");
     assert_ne!(study.subject("AB1").await, study.subject("ab1").await);
@@ -190,9 +190,9 @@ async fn e8_what_is_past_its_time_times_out(study: Study) {
     study.report(executions["count"].id, &running).await.unwrap();
     study.succeed(executions["notify"].id).await;
     study.clock.advance(TimeDelta::minutes(9));
-    assert_eq!(study.engine.check_timeouts().await.unwrap(), TimeoutCounts::default());
+    assert_eq!(study.engine.check_timeouts(ctx()).await.unwrap(), TimeoutCounts::default());
     study.clock.advance(TimeDelta::minutes(2));
-    let (first, second) = tokio::join!(study.engine.check_timeouts(), study.engine.check_timeouts());
+    let (first, second) = tokio::join!(study.engine.check_timeouts(ctx()), study.engine.check_timeouts(ctx()));
     assert_eq!(first.unwrap().run_timeouts + second.unwrap().run_timeouts, 1);
     let late = study.execution(executions["count"].id).await;
     assert_eq!((late.status, late.result), (ExecutionStatus::Finished, ExecutionResult::Timeout));
@@ -209,7 +209,7 @@ async fn e8_what_is_past_its_time_times_out(study: Study) {
     let waiting = Report { status: Some(ExecutionStatus::Waiting), ..Report::default() };
     study.report(pipeline, &waiting).await.unwrap();
     study.clock.advance(TimeDelta::minutes(61));
-    let counts = study.engine.check_timeouts().await.unwrap();
+    let counts = study.engine.check_timeouts(ctx()).await.unwrap();
     assert_eq!((counts.run_timeouts, counts.wait_timeouts), (0, 1));
     assert_eq!(study.state(experiment.id).await, "broken");
     assert!(ledger_problems(&study.engine).await.is_empty());
@@ -276,18 +276,17 @@ async fn q5_people_skip_mark_and_retry(study: Study) {
     let experiment = study.create("session").await;
     let executions = study.executions(experiment.id).await;
     let (count, notify) = (executions["count"].id, executions["notify"].id);
-    let actor = study.actor();
-    let skipped = study.engine.intervene(notify, Intervention::Skip, "not needed", &actor).await.unwrap();
+    let skipped = study.engine.intervene(ctx(), notify, Intervention::Skip, "not needed").await.unwrap();
     assert_eq!(skipped.status, ExecutionStatus::Skipped);
     assert!(skipped.run_log.unwrap().contains("skipped by tester: not needed"));
-    let retried = study.engine.intervene(count, Intervention::Retry, "again", &actor).await.unwrap();
+    let retried = study.engine.intervene(ctx(), count, Intervention::Retry, "again").await.unwrap();
     assert_eq!((retried.status, retried.attempt), (ExecutionStatus::Queued, 2));
     let old = Report { attempt: Some(1), ..Report::finished(ExecutionResult::Success) };
     assert!(matches!(study.report(count, &old).await, Err(EngineError::StaleAttempt { .. })));
     let mark = Intervention::Mark(ExecutionResult::Failed);
-    study.engine.intervene(count, mark, "is broken", &actor).await.unwrap();
+    study.engine.intervene(ctx(), count, mark, "is broken").await.unwrap();
     assert_eq!(study.state(experiment.id).await, "broken");
-    let moved_on = study.engine.intervene(count, Intervention::Retry, "again", &actor).await;
+    let moved_on = study.engine.intervene(ctx(), count, Intervention::Retry, "again").await;
     assert!(matches!(moved_on, Err(EngineError::MovedOn)));
 
     // What a person marks as success sets its variables (E7).
@@ -300,13 +299,13 @@ async fn q5_people_skip_mark_and_retry(study: Study) {
     };
     study.report(marked, &waiting).await.unwrap();
     let mark = Intervention::Mark(ExecutionResult::Success);
-    study.engine.intervene(marked, mark, "looked at it", &actor).await.unwrap();
-    let variables = variables_of(study.engine.database().reader(), experiment.id).await.unwrap();
+    study.engine.intervene(ctx(), marked, mark, "looked at it").await.unwrap();
+    let variables = variables_of(ctx(), study.engine.database().reader(), experiment.id).await.unwrap();
     assert!(variables.contains(&("n".to_owned(), VariableValue::Int(12))), "{variables:?}");
     study.move_to(experiment.id, "review").await.unwrap();
     study.move_to(experiment.id, "work").await.unwrap();
     let pipeline = study.executions(experiment.id).await["pipeline"].id;
-    study.engine.intervene(pipeline, Intervention::Mark(ExecutionResult::Timeout), "gone", &actor).await.unwrap();
+    study.engine.intervene(ctx(), pipeline, Intervention::Mark(ExecutionResult::Timeout), "gone").await.unwrap();
 
     // One that failed, with nowhere to go, can be run again in its place.
     study.move_to(experiment.id, "check").await.unwrap();
@@ -316,7 +315,7 @@ async fn q5_people_skip_mark_and_retry(study: Study) {
     study.move_to(experiment.id, "work").await.unwrap();
     let pipeline = study.executions(experiment.id).await["pipeline"].id;
     study.report(pipeline, &Report::finished(ExecutionResult::Failed)).await.unwrap();
-    study.engine.intervene(pipeline, Intervention::Retry, "the disk was full", &actor).await.unwrap();
+    study.engine.intervene(ctx(), pipeline, Intervention::Retry, "the disk was full").await.unwrap();
     study.succeed(pipeline).await;
     assert_eq!(study.state(experiment.id).await, "done");
     assert!(ledger_problems(&study.engine).await.is_empty());

@@ -11,7 +11,7 @@ use studygovernor::import::{self, Difference, Intake, ScanKind, Session, Summary
 use studygovernor::study::{Label, VariableValue};
 
 use super::{WORKFLOW, write};
-use crate::support::{Backend, Study, ledger_problems, moment, on_every_database};
+use crate::support::{Backend, Study, ctx, ledger_problems, moment, on_every_database};
 
 on_every_database! {
     e5_many_experiments_begin_as_one_would;
@@ -102,7 +102,7 @@ async fn e5_many_experiments_begin_as_one_would(study: Study) {
             workflow: one.workflow,
             variables: vec![("n".to_owned(), VariableValue::Int(i64::try_from(of).unwrap()))],
         };
-        let alone = study.engine.create_experiment(&new, &study.actor()).await.unwrap();
+        let alone = study.engine.create_experiment(ctx(), &new).await.unwrap();
         let many = rows.iter().find(|row| row.label == format!("e{of}")).unwrap();
         assert_eq!(
             (many.state_id, many.version, many.workflow_id, many.state_since),
@@ -212,7 +212,7 @@ async fn what_differs_is_reported_and_left_alone(study: Study) {
     // Nothing is said about what was archived, and nothing is done to it.
     let connection = study.engine.database().reader();
     let of = subject::Entity::find().one(connection).await.unwrap().unwrap();
-    study.engine.archive_subject(of.id, "withdrew", &study.actor()).await.unwrap();
+    study.engine.archive_subject(ctx(), of.id, "withdrew").await.unwrap();
     assert_eq!(write(&study, &again, false).await, Summary { known: 2, ..Summary::default() });
 }
 

@@ -12,7 +12,7 @@ use studygovernor::import::{self, Intake, Summary, bids, table};
 use studygovernor::study::Label;
 use studygovernor::study::variable::{VariableValue, variables_of};
 
-use crate::support::{Backend, Study, moment, on_every_database};
+use crate::support::{Backend, Study, ctx, moment, on_every_database};
 
 const WORKFLOW: &str = "{label: w, states: [{label: r, transitions: [{destination: s}]}, {label: s, transitions: [{destination: e}]}, {label: e}]}";
 
@@ -35,7 +35,7 @@ fn read_bids(folder: &Path) -> Intake {
 }
 
 async fn write(study: &Study, intake: &Intake, dry_run: bool) -> Summary {
-    import::write(&study.engine, &intake.sessions, &study.actor(), dry_run, |_| {}).await.unwrap()
+    import::write(ctx(), &study.engine, &intake.sessions, dry_run, |_| {}).await.unwrap()
 }
 
 async fn the_faces_come_in_once(study: Study) {
@@ -64,7 +64,7 @@ async fn the_faces_come_in_once(study: Study) {
     let experiments = experiment::Entity::find().all(connection).await.unwrap();
     let meg = experiments.iter().find(|row| row.label == "sub-01_ses-meg").unwrap();
     assert_eq!(meg.scandate, moment("2009-04-09T12:04:14"));
-    let variables = variables_of(connection, meg.id).await.unwrap();
+    let variables = variables_of(ctx(), connection, meg.id).await.unwrap();
     let wanted = [
         ("age", VariableValue::Int(31)),
         ("first_ses", VariableValue::Str("meg".into())),
@@ -96,10 +96,10 @@ async fn e10_what_was_archived_is_known_to_the_dry_run_too_and_stays_archived() 
     let connection = study.engine.database().reader();
     let subjects = subject::Entity::find().all(connection).await.unwrap();
     let id = |label: &str| subjects.iter().find(|row| row.label == label).unwrap().id;
-    study.engine.archive_subject(id("sub-01"), "withdrew", &study.actor()).await.unwrap();
+    study.engine.archive_subject(ctx(), id("sub-01"), "withdrew").await.unwrap();
     let of_another = experiment::Entity::find().filter(experiment::Column::SubjectId.eq(id("sub-02")));
     let mistake = of_another.one(connection).await.unwrap().unwrap();
-    study.engine.archive_experiment(mistake.id, "wrong subject", &study.actor()).await.unwrap();
+    study.engine.archive_experiment(ctx(), mistake.id, "wrong subject").await.unwrap();
     for dry_run in [true, false] {
         assert_eq!(write(&study, &intake, dry_run).await, Summary { known: 10, ..Summary::default() });
     }
@@ -119,7 +119,7 @@ async fn the_synthetic_set_comes_in_with_the_columns_of_its_sessions() {
     let experiments = experiment::Entity::find().all(connection).await.unwrap();
     let first = experiments.iter().find(|row| row.label == "sub-01_ses-01").unwrap();
     assert_eq!(first.scandate, moment("1880-01-10T05:17:54"));
-    let variables = variables_of(connection, first.id).await.unwrap();
+    let variables = variables_of(ctx(), connection, first.id).await.unwrap();
     assert!(variables.contains(&("systolic_blood_pressure".to_owned(), VariableValue::Int(112))), "{variables:?}");
 }
 
@@ -179,7 +179,7 @@ async fn a_table_comes_in_with_variables_and_ids() {
     let links = external_experiment_links::Entity::find().all(connection).await.unwrap();
     assert_eq!(links.iter().map(|link| link.external_id.as_str()).collect::<Vec<_>>(), ["XNAT_E1", "XNAT_E3"]);
     assert_eq!(external_system::Entity::find().all(connection).await.unwrap()[0].system_name, "XNAT");
-    let second = variables_of(connection, 2).await.unwrap();
+    let second = variables_of(ctx(), connection, 2).await.unwrap();
     assert_eq!(second[0], ("age".to_owned(), VariableValue::None));
 }
 

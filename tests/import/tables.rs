@@ -12,7 +12,7 @@ use studygovernor::study::variable::{VariableValue, variables_of};
 use sea_orm::{EntityTrait, QueryOrder};
 
 use super::{WORKFLOW, write};
-use crate::support::{Backend, Said, Study, on_every_database, studygovernor};
+use crate::support::{Backend, Said, Study, ctx, on_every_database, studygovernor};
 
 on_every_database! {
     cells_come_back_as_they_were;
@@ -205,7 +205,7 @@ async fn cells_come_back_as_they_were(study: Study) {
     let stored = variable::Entity::find().order_by_asc(variable::Column::Label).all(connection).await.unwrap();
     let stored: Vec<(String, VariableKind)> = stored.into_iter().map(|row| (row.value.unwrap(), row.kind)).collect();
     assert_eq!(stored, cells.map(|(cell, kind)| (cell.to_owned(), kind)));
-    let read = variables_of(connection, 1).await.unwrap();
+    let read = variables_of(ctx(), connection, 1).await.unwrap();
     assert_eq!(read[0].1.to_json().to_string(), cells[0].0);
     // The same table again says the same.
     assert_eq!(write(&study, &intake, false).await, Summary { known: 1, ..Summary::default() });
@@ -270,6 +270,6 @@ async fn e7_whole_numbers_of_reports_stay_whole() {
     study.report(execution, &report).await.unwrap();
     assert_eq!(study.state(experiment.id).await, "t");
     assert!(study.execution(execution).await.result_values.unwrap().contains(digits));
-    let variables = variables_of(study.engine.database().reader(), experiment.id).await.unwrap();
+    let variables = variables_of(ctx(), study.engine.database().reader(), experiment.id).await.unwrap();
     assert_eq!(variables[0].1.to_json().to_string(), digits);
 }

@@ -25,14 +25,14 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use sea_orm::{ConnectionTrait, EntityTrait};
-use studygovernor::engine::{Actor, NewExperiment};
-use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
+use studygovernor::engine::NewExperiment;
+use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 use studygovernor::entity::{action, experiment, state};
 use studygovernor::queue::{QueueNames, declare_queue};
 use studygovernor::study::Label;
 use tokio::sync::Mutex;
 
-use support::{Backend, Program, Proxy, SetClock, SmallDisk, Station, create_database, ledger_problems, moment};
+use support::{Backend, Program, Proxy, SetClock, SmallDisk, Station, create_database, ctx, ledger_problems, moment};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -404,8 +404,7 @@ async fn round(seed: u64) -> BTreeMap<&'static str, usize> {
             workflow: None,
             variables: Vec::new(),
         };
-        let actor = Actor::without_account("tester", Origin::Cli);
-        night.station.engine.create_experiment(&new, &actor).await.unwrap();
+        night.station.engine.create_experiment(ctx(), &new).await.unwrap();
     }
     let began = Instant::now();
     let trouble_ends = began + Duration::from_secs(6);

@@ -8,7 +8,7 @@ use studygovernor::entity::{mail_link, outbox, role, session};
 
 use super::routes::table;
 use super::{GOOD, House, Visitor};
-use crate::support::{Backend, Study, eventually};
+use crate::support::{Backend, Study, ctx, eventually};
 
 /// Whatever changes something is refused when another site asks for it with somebody's session.
 #[tokio::test(flavor = "multi_thread")]
@@ -318,7 +318,7 @@ async fn administrators_may_what_an_older_version_did_not_know() {
     study.database().reader().execute_unprepared(old).await.unwrap();
     admin.get("/upload_data").await.shows(403, "upload_data");
     for _ in 0..2 {
-        studygovernor::account::ensure_roles(study.database(), study.clock().now()).await.unwrap();
+        studygovernor::account::ensure_roles(ctx(), study.database(), study.clock().now()).await.unwrap();
     }
     admin.get("/upload_data").await.shows(200, "Files");
     let kept =

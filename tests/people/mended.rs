@@ -6,7 +6,7 @@ use serde_json::json;
 use studygovernor::audit::{self, Event};
 
 use super::{GOOD, House, Visitor};
-use crate::support::{Backend, Study};
+use crate::support::{Backend, Study, ctx};
 
 /// A session that is ended stays so, however much its browser notes in it at that moment.
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +111,7 @@ async fn the_table_of_the_trail_is_whole() {
     let transaction = engine.database().begin().await.unwrap();
     for number in 0..4_100 {
         let event = Event::new("create", "cohort", number, format!("c{number}"));
-        audit::record(&*transaction, event).await.unwrap();
+        audit::record(ctx(), &*transaction, event).await.unwrap();
     }
     transaction.commit().await.unwrap();
     let table = admin.get("/audit.csv?kind=cohort").await.shows(200, "c0,").text;

@@ -9,6 +9,7 @@ mod mails;
 mod many;
 mod markup;
 mod mended;
+mod opened;
 mod routes;
 mod scope;
 mod scope_attacked;

@@ -43,7 +43,12 @@ const ALL: &str = "action_update,sample_state_update,sample_add,sample_update,sa
 /// A study with two cohorts. The hidden one is there first; in each one subject, an experiment whose first callback failed,
 /// an archived experiment, scans, links, and everything that can be written down about them.
 pub(super) async fn two_cohorts(backend: Backend) -> House {
-    let house = House::new(backend, &[]).await;
+    two_cohorts_with(backend, &[]).await
+}
+
+/// The same, of a server with this in its environment.
+pub(super) async fn two_cohorts_with(backend: Backend, environment: &[(&str, &str)]) -> House {
+    let house = House::new(backend, environment).await;
     let api = house.server.admin();
     let body = json!({ "config_definition": CONFIGURATION });
     api.post("/api/v2/service/config/import-config", body).await.expect(201);
@@ -96,10 +101,33 @@ impl House {
     }
 }
 
-/// All that can be read: the pages, with `parts` their fragments too, and both versions of the API, for every id there is. Gives the
-/// answers by what was asked.
-async fn everything(visitor: &Visitor, api: &Caller, parts: bool) -> BTreeMap<String, (u16, String)> {
-    let mut asked = BTreeMap::new();
+/// One request of the walk: for a page, a part of one, or the API.
+pub(super) struct Question {
+    path: String,
+    is_part: bool,
+    is_api: bool,
+}
+
+impl Question {
+    pub(super) fn name(&self) -> String {
+        format!("{}{}", self.path, if self.is_part { " (part)" } else { "" })
+    }
+
+    /// The status and the text of the answer.
+    pub(super) async fn ask(&self, visitor: &Visitor, api: &Caller) -> (u16, String) {
+        if self.is_api {
+            let answer = api.get(&self.path).await;
+            return (answer.status.as_u16(), answer.body.to_string());
+        }
+        let request = visitor.request(Method::GET, &self.path);
+        let request = if self.is_part { request.header("hx-request", "true") } else { request };
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    }
+}
+
+/// All that can be read: the pages, with `parts` their fragments too, and both versions of the API, for every id there is.
+pub(super) async fn questions(api: &Caller, parts: bool) -> Vec<Question> {
     let ids = |path: &str| -> Vec<String> {
         match path.contains('{') {
             false => vec![path.to_owned()],
@@ -131,16 +159,10 @@ async fn everything(visitor: &Visitor, api: &Caller, parts: bool) -> BTreeMap<St
         ]
         .map(str::to_owned),
     );
+    let mut all = Vec::new();
     for path in paths.iter().flat_map(|path| ids(path)) {
-        for fragment in [false, true].into_iter().take(1 + usize::from(parts)) {
-            let request = visitor.request(Method::GET, &path);
-            let request = if fragment { request.header("hx-request", "true") } else { request };
-            let answer = request.send().await.unwrap();
-            let status = answer.status().as_u16();
-            asked.insert(
-                format!("{path}{}", if fragment { " (part)" } else { "" }),
-                (status, answer.text().await.unwrap()),
-            );
+        for is_part in [false, true].into_iter().take(1 + usize::from(parts)) {
+            all.push(Question { path: path.clone(), is_part, is_api: false });
         }
     }
     for version in ["v1", "v2"] {
@@ -155,13 +177,27 @@ async fn everything(visitor: &Visitor, api: &Caller, parts: bool) -> BTreeMap<St
                 }
             }
         }
-        for path in paths.iter().flat_map(|path| ids(path)) {
-            let path = format!("/api/{version}{path}");
-            let answer = api.get(&path).await;
-            asked.insert(path, (answer.status.as_u16(), answer.body.to_string()));
-        }
+        let paths = paths.iter().flat_map(|path| ids(path)).map(|path| format!("/api/{version}{path}"));
+        all.extend(paths.map(|path| Question { path, is_part: false, is_api: true }));
     }
-    asked
+    all
+}
+
+/// Asks them all, and gives the answers by what was asked.
+async fn everything(visitor: &Visitor, api: &Caller, parts: bool) -> BTreeMap<String, (u16, String)> {
+    let mut answers = BTreeMap::new();
+    for question in questions(api, parts).await {
+        answers.insert(question.name(), question.ask(visitor, api).await);
+    }
+    answers
+}
+
+/// Whether an answer shows something of the hidden cohort, whose things have these ids.
+pub(super) fn shows_hidden(status: u16, text: &str, hidden: &[(&'static str, i64)]) -> bool {
+    // What somebody typed is shown again in the field.
+    let text = text.replace("value=\"hush\"", "");
+    // Nor by its number: most lists of the first version are addresses only.
+    text.contains(HIDDEN) || status == 200 && hidden.iter().any(|(kind, id)| refers_to(&text, kind, *id))
 }
 
 async fn nothing_of_another_cohort_is_seen(backend: Backend) {
@@ -179,13 +215,7 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
     assert!(hidden.len() >= 12, "{hidden:?}");
     for (asked, (status, text)) in &seen {
         assert!(*status < 500, "{asked}: {status} {text}");
-        // What somebody typed is shown again in the field.
-        let text = text.replace("value=\"hush\"", "");
-        assert!(!text.contains(HIDDEN), "{asked} shows what is hidden: {text}");
-        // Nor by its number: most lists of the first version are addresses only.
-        for (kind, id) in hidden.iter().filter(|_| *status == 200) {
-            assert!(!refers_to(&text, kind, *id), "{asked} refers to {kind}/{id}: {text}");
-        }
+        assert!(!shows_hidden(*status, text, &hidden), "{asked} shows what is hidden: {text}");
     }
     let with = |word: &str, all: &BTreeMap<String, (u16, String)>| {
         all.iter()
@@ -283,7 +313,7 @@ async fn nothing_of_another_cohort_is_seen_on_mariadb() {
 }
 
 /// All that belongs to the hidden cohort, by kind and id.
-async fn hidden_ids(admin: &Caller) -> Vec<(&'static str, i64)> {
+pub(super) async fn hidden_ids(admin: &Caller) -> Vec<(&'static str, i64)> {
     let mut ids =
         vec![("cohorts", 1), ("subjects", 1), ("experiments", 1), ("experiments", 2), ("scans", 1), ("scans", 2)];
     for experiment in [1, 2] {

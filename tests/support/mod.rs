@@ -15,7 +15,7 @@ pub use set_clock::SetClock;
 pub use small_disk::{SmallDisk, give_to_postgres};
 pub use station::{KEY, Station};
 pub(crate) use study::on_every_database;
-pub use study::{Backend, Study, create_database, ledger_problems, moment};
+pub use study::{Backend, Study, create_database, ctx, ledger_problems, moment};
 
 use std::time::Duration;
 

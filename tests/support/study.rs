@@ -1,19 +1,27 @@
 //! A study on a database of its own.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use chrono::{NaiveDate, NaiveDateTime};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder};
 use studygovernor::callback::FUNCTIONS;
 use studygovernor::clock::Clock;
 use studygovernor::config::DatabaseSettings;
+use studygovernor::context::Context;
 use studygovernor::database::Database;
-use studygovernor::engine::{Actor, Engine, EngineError, NewExperiment, Report, Target};
-use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
+use studygovernor::engine::{Engine, EngineError, NewExperiment, Report, Target};
+use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 use studygovernor::entity::{action, callback, callback_execution, experiment, state, transition};
 use studygovernor::study::{Label, register};
 use studygovernor::workflow;
 use tempfile::TempDir;
+
+/// The context of a test.
+pub fn ctx() -> &'static Context {
+    static CONTEXT: LazyLock<Context> = LazyLock::new(|| Context::command_line("tester"));
+    &CONTEXT
+}
 
 /// One of the three databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,22 +89,19 @@ impl Study {
         Engine::new(Database::connect(&settings).await.unwrap(), Clock::System)
     }
 
-    pub fn actor(&self) -> Actor {
-        Actor::without_account("tester", Origin::Cli)
-    }
-
     /// Loads a workflow from text, which must be sound.
     pub async fn load(&self, text: &str) -> i32 {
         let checked = workflow::check(text, &FUNCTIONS);
         let definition = checked.definition.unwrap_or_else(|| panic!("{:?}", checked.problems));
-        workflow::load(self.engine.database(), &definition).await.unwrap().id
+        workflow::load(ctx(), self.engine.database(), &definition).await.unwrap().id
     }
 
     pub async fn subject(&self, label: &str) -> i32 {
         let transaction = self.engine.database().begin().await.unwrap();
-        let cohort = register::cohort(&*transaction, &Label::parse("cohort").unwrap()).await.unwrap();
+        let cohort = register::cohort(ctx(), &*transaction, &Label::parse("cohort").unwrap()).await.unwrap();
         let born = NaiveDate::from_ymd_opt(1950, 1, 1);
-        let subject = register::subject(&*transaction, cohort.id, &Label::parse(label).unwrap(), born).await.unwrap();
+        let subject =
+            register::subject(ctx(), &*transaction, cohort.id, &Label::parse(label).unwrap(), born).await.unwrap();
         transaction.commit().await.unwrap();
         subject.id
     }
@@ -113,7 +118,7 @@ impl Study {
             workflow: None,
             variables: Vec::new(),
         };
-        self.engine.create_experiment(&new, &self.actor()).await
+        self.engine.create_experiment(ctx(), &new).await
     }
 
     /// Label of the state that the experiment is in.
@@ -154,7 +159,7 @@ impl Study {
     }
 
     pub async fn report(&self, execution_id: i32, report: &Report) -> Result<callback_execution::Model, EngineError> {
-        self.engine.report(execution_id, report, &self.actor()).await
+        self.engine.report(ctx(), execution_id, report).await
     }
 
     pub async fn succeed(&self, execution_id: i32) {
@@ -163,7 +168,7 @@ impl Study {
 
     pub async fn move_to(&self, experiment_id: i32, state: &str) -> Result<experiment::Model, EngineError> {
         let target = Target::Label(state.to_owned());
-        self.engine.transition(experiment_id, &target, None, None, &self.actor()).await
+        self.engine.transition(ctx(), experiment_id, &target, None, None).await
     }
 }
 

@@ -5,7 +5,7 @@ mod yaml;
 use studygovernor::callback::FUNCTIONS;
 use studygovernor::workflow::{self, Severity, StateKind, WorkflowError, check, draw, to_dot, upgrade};
 
-use crate::support::{Backend, Study, on_every_database};
+use crate::support::{Backend, Study, ctx, on_every_database};
 
 const RECORDED: &str = include_str!("../data/imaging_qc_2024.yaml");
 const EXAMPLE: &str = include_str!("../../examples/faces/workflow.yaml");
@@ -20,8 +20,8 @@ on_every_database! {
 async fn a_workflow_reads_back_as_it_was_written(study: Study) {
     for text in [RECORDED, EXAMPLE] {
         let definition = check(text, &FUNCTIONS).definition.unwrap();
-        let row = workflow::load(study.engine.database(), &definition).await.unwrap();
-        let again = workflow::load(study.engine.database(), &definition).await;
+        let row = workflow::load(ctx(), study.engine.database(), &definition).await.unwrap();
+        let again = workflow::load(ctx(), study.engine.database(), &definition).await;
         assert!(matches!(again, Err(WorkflowError::Exists(_))));
         let connection = study.engine.database().reader();
         assert_eq!(workflow::read_definition(connection, &row).await.unwrap(), definition);
@@ -45,7 +45,7 @@ async fn a_workflow_of_300_states_loads(study: Study) {
     let checked = check(&text, &FUNCTIONS);
     assert_eq!(checked.problems, []);
     let definition = checked.definition.unwrap();
-    let row = workflow::load(study.engine.database(), &definition).await.unwrap();
+    let row = workflow::load(ctx(), study.engine.database(), &definition).await.unwrap();
     assert_eq!(workflow::read_definition(study.engine.database().reader(), &row).await.unwrap(), definition);
     assert_eq!(draw(&definition).boxes.len(), 301);
 }
@@ -75,12 +75,12 @@ async fn an_upgrade_is_planned_and_then_done(study: Study) {
     assert_eq!(plan.obstacles, Vec::<String>::new());
     // A plan changes nothing.
     assert_eq!(upgrade::plan(database, &definition).await.unwrap(), plan);
-    assert_eq!(upgrade::apply(database, &definition).await.unwrap(), plan);
+    assert_eq!(upgrade::apply(ctx(), database, &definition).await.unwrap(), plan);
     assert!(upgrade::plan(database, &definition).await.unwrap().is_empty());
     let row = workflow::find(database.reader(), "imaging_qc_2024").await.unwrap();
     assert_eq!(workflow::read_definition(database.reader(), &row).await.unwrap(), definition);
     // And back again: nothing of it has been used.
-    upgrade::apply(database, &same).await.unwrap();
+    upgrade::apply(ctx(), database, &same).await.unwrap();
     assert_eq!(workflow::read_definition(database.reader(), &row).await.unwrap(), same);
 }
 
@@ -95,7 +95,7 @@ states:
 ";
     let definition = check(smaller, &FUNCTIONS).definition.unwrap();
     let database = study.engine.database();
-    let refused = upgrade::apply(database, &definition).await;
+    let refused = upgrade::apply(ctx(), database, &definition).await;
     let Err(WorkflowError::InUse(obstacles)) = refused else { panic!("{refused:?}") };
     let wanted = [
         "state check has experiments",
@@ -107,7 +107,7 @@ states:
     let before = check(RECORDED, &FUNCTIONS).definition.unwrap();
     assert!(upgrade::plan(database, &before).await.unwrap().is_empty(), "all or nothing");
     let unknown = check(&smaller.replace("imaging_qc_2024", "other"), &FUNCTIONS).definition.unwrap();
-    assert!(matches!(upgrade::apply(database, &unknown).await, Err(WorkflowError::Unknown(_))));
+    assert!(matches!(upgrade::apply(ctx(), database, &unknown).await, Err(WorkflowError::Unknown(_))));
 }
 
 /// Line, column and words of one error.

@@ -23,13 +23,15 @@ use crate::study::{Reference, listing};
     responses((status = 200, body = UserList)))]
 pub(super) async fn list_users(
     State(app): State<App>,
-    _: May<UserReadAll>,
+    May { caller, .. }: May<UserReadAll>,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<UserList>, HttpError> {
+    let ctx = &caller.ctx;
     let all = user::Entity::find();
-    let listed = listing::list(&app.snapshot().await?, &app.totals, "users", all, user::Column::Id, window).await?;
+    let listed =
+        listing::list(ctx, &app.snapshot().await?, &app.totals, "users", all, user::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("users", row.id)).collect();
@@ -41,11 +43,11 @@ pub(super) async fn list_users(
     responses((status = 201, body = User)))]
 pub(super) async fn create_user(
     State(app): State<App>,
-    _: May<UserAdd>,
+    may: May<UserAdd>,
     addresses: Addresses,
     Body(body): Body<UserBody>,
 ) -> Result<Created<User>, HttpError> {
-    let body = V1(addresses).user(people::create_user(&app, body).await?);
+    let body = V1(addresses).user(people::create_user(&may.caller.ctx, &app, body).await?);
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -142,13 +144,15 @@ pub(super) async fn remove_user_role(
     responses((status = 200, body = RoleList)))]
 pub(super) async fn list_roles(
     State(app): State<App>,
-    _: May<RolesManage>,
+    May { caller, .. }: May<RolesManage>,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<RoleList>, HttpError> {
+    let ctx = &caller.ctx;
     let all = role::Entity::find();
-    let listed = listing::list(&app.snapshot().await?, &app.totals, "roles", all, role::Column::Id, window).await?;
+    let listed =
+        listing::list(ctx, &app.snapshot().await?, &app.totals, "roles", all, role::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("roles", row.id)).collect();
@@ -160,11 +164,12 @@ pub(super) async fn list_roles(
     security(("login" = ["roles_manage"])), responses((status = 200, body = Role)))]
 pub(super) async fn get_role(
     State(app): State<App>,
-    _: May<RolesManage>,
+    May { caller, .. }: May<RolesManage>,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Role>, HttpError> {
-    let row = by_id::<role::Entity>(app.statement(), "role", id).await?;
+    let ctx = &caller.ctx;
+    let row = by_id::<role::Entity>(ctx, app.statement(), "role", id).await?;
     Ok(Single(V1(addresses).role(row)))
 }
 
@@ -173,7 +178,8 @@ pub(super) async fn get_role(
     responses((status = 200, body = CheckedTimeouts)))]
 pub(super) async fn check_timeouts(
     State(app): State<App>,
-    _: Everywhere<ActionUpdate>,
+    Everywhere { caller, .. }: Everywhere<ActionUpdate>,
 ) -> Result<axum::Json<CheckedTimeouts>, HttpError> {
-    history::check_timeouts(&app).await.map(axum::Json)
+    let ctx = &caller.ctx;
+    history::check_timeouts(ctx, &app).await.map(axum::Json)
 }

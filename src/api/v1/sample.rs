@@ -15,6 +15,7 @@ use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListA
 use crate::api::sample::{self, CohortBody, ExperimentBody, SubjectBody};
 use crate::api::state::{StateBody, change_state};
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::{cohort, experiment, subject};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleStateUpdate};
@@ -54,21 +55,22 @@ pub(super) struct SubjectFilterField {
     responses((status = 200, body = CohortList)))]
 pub(super) async fn list_cohorts(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<CohortList>, HttpError> {
+    let ctx = &caller.ctx;
     let columns = (cohort::Column::Id, cohort::Column::Label);
-    let all = cohort::Entity::visible();
-    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "cohorts", all, columns, window).await?;
+    let all = cohort::Entity::visible(ctx);
+    let listed = listing::list_named(ctx, &app.snapshot().await?, &app.totals, "cohorts", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, CohortList::new(V1(addresses).uris("cohorts", &listed.rows), &extent)))
 }
 
-async fn show_cohort(app: &App, addresses: Addresses, row: cohort::Model) -> Result<Cohort, HttpError> {
-    let (snapshot, row) = reread::<cohort::Entity>(app, row.id, row).await?;
-    Ok(V1(addresses).cohort(record::cohort(&snapshot, row, None).await?))
+async fn show_cohort(ctx: &Context, app: &App, addresses: Addresses, row: cohort::Model) -> Result<Cohort, HttpError> {
+    let (snapshot, row) = reread::<cohort::Entity>(ctx, app, row.id, row).await?;
+    Ok(V1(addresses).cohort(record::cohort(ctx, &snapshot, row, None).await?))
 }
 
 /// Creates a cohort.
@@ -76,12 +78,13 @@ async fn show_cohort(app: &App, addresses: Addresses, row: cohort::Model) -> Res
     security(("login" = ["sample_add"])), responses((status = 201, body = Cohort)))]
 pub(super) async fn create_cohort(
     State(app): State<App>,
-    _: Everywhere<SampleAdd>,
+    Everywhere { caller, .. }: Everywhere<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<CohortBody>,
 ) -> Result<Created<Cohort>, HttpError> {
-    let row = sample::create_cohort(&app, body).await?;
-    let body = show_cohort(&app, addresses, row).await?;
+    let ctx = &caller.ctx;
+    let row = sample::create_cohort(ctx, &app, body).await?;
+    let body = show_cohort(ctx, &app, addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -90,15 +93,16 @@ pub(super) async fn create_cohort(
     security(("login" = [])), responses((status = 200, body = Cohort)))]
 pub(super) async fn get_cohort(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path(id): Path<String>,
     Query(field): Query<FilterField>,
 ) -> Result<Single<Cohort>, HttpError> {
+    let ctx = &caller.ctx;
     let reference = field.read(&id)?;
     let snapshot = app.snapshot().await?;
-    let row = lookup::cohort(&snapshot, &reference).await?;
-    Ok(Single(V1(addresses).cohort(record::cohort(&snapshot, row, None).await?)))
+    let row = lookup::cohort(ctx, &snapshot, &reference).await?;
+    Ok(Single(V1(addresses).cohort(record::cohort(ctx, &snapshot, row, None).await?)))
 }
 
 /// Changes label or description. Omitted fields are unchanged.
@@ -106,17 +110,18 @@ pub(super) async fn get_cohort(
     security(("login" = ["sample_add"])), responses((status = 200, body = Cohort)))]
 pub(super) async fn update_cohort(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     if_match: IfMatch,
     Path(id): Path<String>,
     Body(body): Body<CohortBody>,
 ) -> Result<Single<Cohort>, HttpError> {
-    let row = lookup::cohort(app.statement(), &Reference::parse(&id)).await?;
+    let ctx = &caller.ctx;
+    let row = lookup::cohort(ctx, app.statement(), &Reference::parse(&id)).await?;
     let shown = V1(addresses.clone());
     let seen = |now: &record::CohortRecord| if_match.fits(&shown.cohort(now.clone()));
-    let row = sample::update_cohort(&app, row.id, body, if_match.is_given(), seen).await?;
-    show_cohort(&app, addresses, row).await.map(Single)
+    let row = sample::update_cohort(ctx, &app, row.id, body, if_match.is_given(), seen).await?;
+    show_cohort(ctx, &app, addresses, row).await.map(Single)
 }
 
 /// Subjects.
@@ -124,19 +129,25 @@ pub(super) async fn update_cohort(
     responses((status = 200, body = SubjectList)))]
 pub(super) async fn list_subjects(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectList>, HttpError> {
-    let listed = listing::subjects(&app.snapshot().await?, &app.totals, None, None, false, window).await?;
+    let ctx = &caller.ctx;
+    let listed = listing::subjects(ctx, &app.snapshot().await?, &app.totals, None, None, false, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, SubjectList::new(V1(addresses).uris("subjects", &listed.rows), &extent)))
 }
 
-async fn show_subject(app: &App, addresses: Addresses, row: subject::Model) -> Result<Subject, HttpError> {
-    let (snapshot, row) = reread::<subject::Entity>(app, row.id, row).await?;
-    Ok(V1(addresses).subject(record::subject(&snapshot, row).await?))
+async fn show_subject(
+    ctx: &Context,
+    app: &App,
+    addresses: Addresses,
+    row: subject::Model,
+) -> Result<Subject, HttpError> {
+    let (snapshot, row) = reread::<subject::Entity>(ctx, app, row.id, row).await?;
+    Ok(V1(addresses).subject(record::subject(ctx, &snapshot, row).await?))
 }
 
 /// Creates a subject in a cohort.
@@ -144,12 +155,13 @@ async fn show_subject(app: &App, addresses: Addresses, row: subject::Model) -> R
     security(("login" = ["sample_add"])), responses((status = 201, body = Subject)))]
 pub(super) async fn create_subject(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<SubjectBody>,
 ) -> Result<Created<Subject>, HttpError> {
-    let row = sample::create_subject(&app, body, "cohort").await?;
-    let body = show_subject(&app, addresses, row).await?;
+    let ctx = &caller.ctx;
+    let row = sample::create_subject(ctx, &app, body, "cohort").await?;
+    let body = show_subject(ctx, &app, addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -158,15 +170,16 @@ pub(super) async fn create_subject(
     security(("login" = [])), responses((status = 200, body = Subject)))]
 pub(super) async fn get_subject(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path(id): Path<String>,
     Query(field): Query<FilterField>,
 ) -> Result<Single<Subject>, HttpError> {
+    let ctx = &caller.ctx;
     let reference = field.read(&id)?;
     let snapshot = app.snapshot().await?;
-    let row = lookup::subject(&snapshot, &reference).await?;
-    Ok(Single(V1(addresses).subject(record::subject(&snapshot, row).await?)))
+    let row = lookup::subject(ctx, &snapshot, &reference).await?;
+    Ok(Single(V1(addresses).subject(record::subject(ctx, &snapshot, row).await?)))
 }
 
 /// Changes label, date of birth or cohort. Omitted fields are unchanged.
@@ -174,17 +187,18 @@ pub(super) async fn get_subject(
     request_body = SubjectBody, security(("login" = ["sample_add"])), responses((status = 200, body = Subject)))]
 pub(super) async fn update_subject(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     if_match: IfMatch,
     Path(id): Path<String>,
     Body(body): Body<SubjectBody>,
 ) -> Result<Single<Subject>, HttpError> {
-    let row = lookup::subject(app.statement(), &Reference::parse(&id)).await?;
+    let ctx = &caller.ctx;
+    let row = lookup::subject(ctx, app.statement(), &Reference::parse(&id)).await?;
     let shown = V1(addresses.clone());
     let seen = |now: &record::SubjectRecord| if_match.fits(&shown.subject(now.clone()));
-    let row = sample::update_subject(&app, row.id, body, "cohort", seen).await?;
-    show_subject(&app, addresses, row).await.map(Single)
+    let row = sample::update_subject(ctx, &app, row.id, body, "cohort", seen).await?;
+    show_subject(ctx, &app, addresses, row).await.map(Single)
 }
 
 /// Experiments.
@@ -192,24 +206,30 @@ pub(super) async fn update_subject(
     security(("login" = [])), responses((status = 200, body = ExperimentList)))]
 pub(super) async fn list_experiments(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Query(filter): Query<ExperimentFilter>,
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
+    let ctx = &caller.ctx;
     let (asked, window) = AskedExperiments::read(filter, window)?;
     let snapshot = app.snapshot().await?;
-    let query = asked.find(&snapshot).await?;
-    let page = listing::experiments(&snapshot, &app.totals, &query, window).await?;
+    let query = asked.find(ctx, &snapshot).await?;
+    let page = listing::experiments(ctx, &snapshot, &app.totals, &query, window).await?;
     drop(snapshot);
     let extent = Extent::of_experiments(window, &page);
     Ok(address.answer(&extent, ExperimentList::new(V1(addresses).uris("experiments", &page.listed.rows), &extent)))
 }
 
-async fn show_experiment(app: &App, addresses: Addresses, row: experiment::Model) -> Result<Experiment, HttpError> {
-    let (snapshot, row) = reread::<experiment::Entity>(app, row.id, row).await?;
-    Ok(V1(addresses).experiment(record::experiment(&snapshot, row).await?))
+async fn show_experiment(
+    ctx: &Context,
+    app: &App,
+    addresses: Addresses,
+    row: experiment::Model,
+) -> Result<Experiment, HttpError> {
+    let (snapshot, row) = reread::<experiment::Entity>(ctx, app, row.id, row).await?;
+    Ok(V1(addresses).experiment(record::experiment(ctx, &snapshot, row).await?))
 }
 
 /// Creates an experiment. It enters the first state of its workflow immediately.
@@ -222,11 +242,12 @@ pub(super) async fn create_experiment(
     Query(field): Query<SubjectFilterField>,
     Body(body): Body<ExperimentBody>,
 ) -> Result<Created<Experiment>, HttpError> {
+    let ctx = &may.caller.ctx;
     let mut problems = Problems::default();
     let field = problems.optional("subject_filter_field", field.subject_filter_field);
     problems.check()?;
-    let row = sample::create_experiment(&app, body, "subject", field.as_deref(), &may.caller.actor()).await?;
-    let body = show_experiment(&app, addresses, row).await?;
+    let row = sample::create_experiment(ctx, &app, body, "subject", field.as_deref()).await?;
+    let body = show_experiment(ctx, &app, addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -235,15 +256,16 @@ pub(super) async fn create_experiment(
     security(("login" = [])), responses((status = 200, body = Experiment)))]
 pub(super) async fn get_experiment(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path(id): Path<String>,
     Query(field): Query<FilterField>,
 ) -> Result<Single<Experiment>, HttpError> {
+    let ctx = &caller.ctx;
     let reference = field.read(&id)?;
     let snapshot = app.snapshot().await?;
-    let row = lookup::experiment(&snapshot, &reference).await?;
-    Ok(Single(V1(addresses).experiment(record::experiment(&snapshot, row).await?)))
+    let row = lookup::experiment(ctx, &snapshot, &reference).await?;
+    Ok(Single(V1(addresses).experiment(record::experiment(ctx, &snapshot, row).await?)))
 }
 
 /// The history of an experiment, oldest first.
@@ -252,15 +274,16 @@ pub(super) async fn get_experiment(
     responses((status = 200, body = ActionList)))]
 pub(super) async fn list_actions_of_experiment(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Path(id): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let experiment = lookup::experiment(&snapshot, &Reference::parse(&id)).await?;
-    let listed = listing::actions(&snapshot, &app.totals, Some(experiment.id), window).await?;
+    let experiment = lookup::experiment(ctx, &snapshot, &Reference::parse(&id)).await?;
+    let listed = listing::actions(ctx, &snapshot, &app.totals, Some(experiment.id), window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("actions", row.id)).collect();
@@ -295,11 +318,12 @@ pub(super) struct StateAnswer {
     security(("login" = [])), responses((status = 200, body = ExperimentState)))]
 pub(super) async fn get_experiment_state(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path(id): Path<String>,
 ) -> Result<Single<ExperimentState>, HttpError> {
-    let row = lookup::experiment(app.statement(), &Reference::parse(&id)).await?;
+    let ctx = &caller.ctx;
+    let row = lookup::experiment(ctx, app.statement(), &Reference::parse(&id)).await?;
     Ok(Single(state_of(&V1(addresses), &row)))
 }
 
@@ -322,14 +346,15 @@ pub(super) async fn set_experiment_state(
     Path(id): Path<String>,
     Body(body): Body<StateBody>,
 ) -> Result<Response, HttpError> {
-    let row = lookup::experiment(app.statement(), &Reference::parse(&id)).await?;
+    let ctx = &may.caller.ctx;
+    let row = lookup::experiment(ctx, app.statement(), &Reference::parse(&id)).await?;
     let (id, version) = (row.id, row.version);
     if !if_match.fits(&state_of(&V1(addresses.clone()), &row)) {
         return Err(HttpError::Precondition);
     }
     let seen = if_match.is_given().then_some(version);
     let paths = addresses.path("/api/v1");
-    let change = change_state(&app, id, body, "state", &paths, seen, &may.caller.actor()).await?;
+    let change = change_state(ctx, &app, id, body, "state", &paths, seen).await?;
     let success = change.error.is_none();
     let answer = StateAnswer { state: V1(addresses).uri("states", change.state.id), error: change.error, success };
     Ok((change.status, axum::Json(answer)).into_response())

@@ -8,7 +8,7 @@ use super::show::{
     Workflow, WorkflowList,
 };
 use crate::api::access::{Administrator, Caller, May, MaybeCaller};
-use crate::api::history::{self, ActionBody, CallbackBody, ExecutionBody, Reporter, SecretBody, open_execution};
+use crate::api::history::{self, ActionBody, CallbackBody, ExecutionBody, SecretBody, open_execution};
 use crate::api::input::{Body, Number};
 use crate::api::lookup::{self, by_id, reread};
 use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
@@ -25,14 +25,16 @@ use crate::study::{Reference, listing, record};
     responses((status = 200, body = WorkflowList)))]
 pub(super) async fn list_workflows(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<WorkflowList>, HttpError> {
+    let ctx = &caller.ctx;
     let columns = (workflow::Column::Id, workflow::Column::Label);
     let all = workflow::Entity::find();
-    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "workflows", all, columns, window).await?;
+    let listed =
+        listing::list_named(ctx, &app.snapshot().await?, &app.totals, "workflows", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, WorkflowList::new(V1(addresses).uris("workflows", &listed.rows), &extent)))
 }
@@ -42,11 +44,12 @@ pub(super) async fn list_workflows(
     security(("login" = [])), responses((status = 200, body = Workflow)))]
 pub(super) async fn get_workflow(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path(id): Path<String>,
 ) -> Result<Single<Workflow>, HttpError> {
-    let row = lookup::workflow(app.statement(), &Reference::parse(&id)).await?;
+    let ctx = &caller.ctx;
+    let row = lookup::workflow(ctx, app.statement(), &Reference::parse(&id)).await?;
     Ok(Single(V1(addresses).workflow(row)))
 }
 
@@ -56,18 +59,19 @@ pub(super) async fn get_workflow(
     responses((status = 200, body = StateList)))]
 pub(super) async fn list_states_of_workflow(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Path(id): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let workflow = lookup::workflow(&snapshot, &Reference::parse(&id)).await?;
+    let workflow = lookup::workflow(ctx, &snapshot, &Reference::parse(&id)).await?;
     let all = state::Entity::find().filter(state::Column::WorkflowId.eq(workflow.id));
     let key = format!("states of {}", workflow.id);
     let columns = (state::Column::Id, state::Column::Label);
-    let listed = listing::list_named(&snapshot, &app.totals, &key, all, columns, window).await?;
+    let listed = listing::list_named(ctx, &snapshot, &app.totals, &key, all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, StateList::new(V1(addresses).uris("states", &listed.rows), &extent)))
 }
@@ -78,14 +82,15 @@ pub(super) async fn list_states_of_workflow(
     responses((status = 200, body = super::show::State)))]
 pub(super) async fn get_state_of_workflow(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path((workflow, state)): Path<(String, String)>,
 ) -> Result<Single<super::show::State>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let workflow = lookup::workflow(&snapshot, &Reference::parse(&workflow)).await?;
-    let row = lookup::state_of(&snapshot, workflow.id, &Reference::parse(&state)).await?;
-    Ok(Single(V1(addresses).state(record::state(&snapshot, row).await?)))
+    let workflow = lookup::workflow(ctx, &snapshot, &Reference::parse(&workflow)).await?;
+    let row = lookup::state_of(ctx, &snapshot, workflow.id, &Reference::parse(&state)).await?;
+    Ok(Single(V1(addresses).state(record::state(ctx, &snapshot, row).await?)))
 }
 
 /// States of all workflows.
@@ -93,14 +98,15 @@ pub(super) async fn get_state_of_workflow(
     responses((status = 200, body = StateList)))]
 pub(super) async fn list_states(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
+    let ctx = &caller.ctx;
     let columns = (state::Column::Id, state::Column::Label);
     let all = state::Entity::find();
-    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "states", all, columns, window).await?;
+    let listed = listing::list_named(ctx, &app.snapshot().await?, &app.totals, "states", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, StateList::new(V1(addresses).uris("states", &listed.rows), &extent)))
 }
@@ -110,13 +116,14 @@ pub(super) async fn list_states(
     responses((status = 200, body = super::show::State)))]
 pub(super) async fn get_state(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path(id): Path<String>,
 ) -> Result<Single<super::show::State>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = lookup::state(&snapshot, &Reference::parse(&id)).await?;
-    Ok(Single(V1(addresses).state(record::state(&snapshot, row).await?)))
+    let row = lookup::state(ctx, &snapshot, &Reference::parse(&id)).await?;
+    Ok(Single(V1(addresses).state(record::state(ctx, &snapshot, row).await?)))
 }
 
 /// The experiments in a state.
@@ -125,16 +132,17 @@ pub(super) async fn get_state(
     responses((status = 200, body = ExperimentList)))]
 pub(super) async fn list_experiments_in_state(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Path(id): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let state = lookup::state(&snapshot, &Reference::parse(&id)).await?;
+    let state = lookup::state(ctx, &snapshot, &Reference::parse(&id)).await?;
     let query = listing::ExperimentQuery { states: Some(vec![state.id]), ..listing::ExperimentQuery::default() };
-    let listed = listing::experiments(&snapshot, &app.totals, &query, window).await?.listed;
+    let listed = listing::experiments(ctx, &snapshot, &app.totals, &query, window).await?.listed;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, ExperimentList::new(V1(addresses).uris("experiments", &listed.rows), &extent)))
 }
@@ -144,14 +152,15 @@ pub(super) async fn list_experiments_in_state(
     responses((status = 200, body = TransitionList)))]
 pub(super) async fn list_transitions(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<TransitionList>, HttpError> {
+    let ctx = &caller.ctx;
     let all = transition::Entity::find();
     let id = transition::Column::Id;
-    let listed = listing::list(&app.snapshot().await?, &app.totals, "transitions", all, id, window).await?;
+    let listed = listing::list(ctx, &app.snapshot().await?, &app.totals, "transitions", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("transitions", row.id)).collect();
@@ -163,12 +172,13 @@ pub(super) async fn list_transitions(
     security(("login" = [])), responses((status = 200, body = Transition)))]
 pub(super) async fn get_transition(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Transition>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<transition::Entity>(&snapshot, "transition", id).await?;
+    let row = by_id::<transition::Entity>(ctx, &snapshot, "transition", id).await?;
     Ok(Single(V1(addresses).transition(record::transition(&snapshot, row).await?)))
 }
 
@@ -177,12 +187,13 @@ pub(super) async fn get_transition(
     responses((status = 200, body = ActionList)))]
 pub(super) async fn list_actions(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    let listed = listing::actions(&app.snapshot().await?, &app.totals, None, window).await?;
+    let ctx = &caller.ctx;
+    let listed = listing::actions(ctx, &app.snapshot().await?, &app.totals, None, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let shown = V1(addresses);
     let rows = listed.rows.iter().map(|row| shown.uri("actions", row.id)).collect();
@@ -194,13 +205,14 @@ pub(super) async fn list_actions(
     responses((status = 200, body = Action)))]
 pub(super) async fn get_action(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Action>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<action::Entity>(&snapshot, "action", id).await?;
-    Ok(Single(V1(addresses).action(record::action(&snapshot, row).await?)))
+    let row = by_id::<action::Entity>(ctx, &snapshot, "action", id).await?;
+    Ok(Single(V1(addresses).action(record::action(ctx, &snapshot, row).await?)))
 }
 
 /// Updates the outcome of an action. Omitted fields are unchanged. The experiment does not move.
@@ -208,22 +220,23 @@ pub(super) async fn get_action(
     security(("login" = ["action_update"])), responses((status = 200, body = Action)))]
 pub(super) async fn update_action(
     State(app): State<App>,
-    _: May<ActionUpdate>,
+    May { caller, .. }: May<ActionUpdate>,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
     Body(body): Body<ActionBody>,
 ) -> Result<Single<Action>, HttpError> {
+    let ctx = &caller.ctx;
     let shown = V1(addresses);
     let seen = async |transaction: &WriteTransaction, row: &action::Model| {
         if !if_match.is_given() {
             return Ok(true);
         }
-        Ok(if_match.fits(&shown.action(record::action(&**transaction, row.clone()).await?)))
+        Ok(if_match.fits(&shown.action(record::action(ctx, &**transaction, row.clone()).await?)))
     };
-    let row = history::update_action(&app, id, body, if_match.is_given(), seen).await?;
-    let (snapshot, row) = reread::<action::Entity>(&app, row.id, row).await?;
-    Ok(Single(shown.action(record::action(&snapshot, row).await?)))
+    let row = history::update_action(ctx, &app, id, body, if_match.is_given(), seen).await?;
+    let (snapshot, row) = reread::<action::Entity>(ctx, &app, row.id, row).await?;
+    Ok(Single(shown.action(record::action(ctx, &snapshot, row).await?)))
 }
 
 /// Callbacks of all states.
@@ -231,14 +244,16 @@ pub(super) async fn update_action(
     responses((status = 200, body = CallbackList)))]
 pub(super) async fn list_callbacks(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<CallbackList>, HttpError> {
+    let ctx = &caller.ctx;
     let columns = (callback::Column::Id, callback::Column::Label);
     let all = callback::Entity::find();
-    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "callbacks", all, columns, window).await?;
+    let listed =
+        listing::list_named(ctx, &app.snapshot().await?, &app.totals, "callbacks", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, CallbackList::new(V1(addresses).uris("callbacks", &listed.rows), &extent)))
 }
@@ -248,13 +263,14 @@ pub(super) async fn list_callbacks(
     security(("login" = [])), responses((status = 200, body = Callback)))]
 pub(super) async fn get_callback(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Callback>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<callback::Entity>(&snapshot, "callback", id).await?;
-    Ok(Single(V1(addresses).callback(record::callback(&snapshot, row, None).await?)))
+    let row = by_id::<callback::Entity>(ctx, &snapshot, "callback", id).await?;
+    Ok(Single(V1(addresses).callback(record::callback(ctx, &snapshot, row, None).await?)))
 }
 
 /// Changes a callback of a loaded workflow, for repairs. Omitted fields are unchanged. Restricted to administrators,
@@ -263,22 +279,23 @@ pub(super) async fn get_callback(
     request_body = CallbackBody, security(("login" = ["role:admin"])), responses((status = 200, body = Callback)))]
 pub(super) async fn update_callback(
     State(app): State<App>,
-    _: Administrator,
+    Administrator(caller): Administrator,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
     Body(body): Body<CallbackBody>,
 ) -> Result<Single<Callback>, HttpError> {
+    let ctx = &caller.ctx;
     let shown = V1(addresses);
     let seen = async |transaction: &WriteTransaction, row: &callback::Model| {
         if !if_match.is_given() {
             return Ok(true);
         }
-        Ok(if_match.fits(&shown.callback(record::callback(&**transaction, row.clone(), None).await?)))
+        Ok(if_match.fits(&shown.callback(record::callback(ctx, &**transaction, row.clone(), None).await?)))
     };
-    let row = history::update_callback(&app, id, body, seen).await?;
-    let (snapshot, row) = reread::<callback::Entity>(&app, row.id, row).await?;
-    Ok(Single(shown.callback(record::callback(&snapshot, row, None).await?)))
+    let row = history::update_callback(ctx, &app, id, body, seen).await?;
+    let (snapshot, row) = reread::<callback::Entity>(ctx, &app, row.id, row).await?;
+    Ok(Single(shown.callback(record::callback(ctx, &snapshot, row, None).await?)))
 }
 
 /// An execution with all data that its callback may need. Requires the permission, or the secret of its attempt in the
@@ -296,10 +313,10 @@ pub(super) async fn get_callback_execution(
     let snapshot = app.snapshot().await?;
     let (row, reporter) = open_execution(&app, &snapshot, id, caller, body.secret(secret)).await?;
     // The secret of an earlier attempt says nothing about the present one.
-    if matches!(reporter, Reporter::Worker(attempt) if attempt != row.attempt) {
+    if reporter.attempt.is_some_and(|attempt| attempt != row.attempt) {
         return Err(HttpError::NotYours("Cannot access specified callback_execution".to_owned()));
     }
-    Ok(Single(V1(addresses).execution(record::execution(&snapshot, row).await?)))
+    Ok(Single(V1(addresses).execution(record::execution(&reporter.ctx, &snapshot, row).await?)))
 }
 
 /// Reports the status of an execution. Omitted fields are unchanged. If it was the last open execution of the
@@ -318,7 +335,8 @@ pub(super) async fn update_callback_execution(
     Body(body): Body<ExecutionBody>,
 ) -> Result<Single<Execution>, HttpError> {
     let shown = V1(addresses);
-    let row = history::report(&app, id, (caller, secret), body, &if_match, |record| shown.execution(record)).await?;
-    let (snapshot, row) = reread::<callback_execution::Entity>(&app, row.id, row).await?;
-    Ok(Single(shown.execution(record::execution(&snapshot, row).await?)))
+    let (row, ctx) =
+        history::report(&app, id, (caller, secret), body, &if_match, |record| shown.execution(record)).await?;
+    let (snapshot, row) = reread::<callback_execution::Entity>(&ctx, &app, row.id, row).await?;
+    Ok(Single(shown.execution(record::execution(&ctx, &snapshot, row).await?)))
 }

@@ -11,6 +11,7 @@ use crate::api::lookup::{self, by_id, reread};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, CohortBody};
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::{cohort, subject};
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleDelete, SampleUpdate};
@@ -34,14 +35,15 @@ pub(super) struct CohortUrls {
     responses((status = 200, body = CohortList)))]
 pub(super) async fn list_cohorts(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<CohortList>, HttpError> {
+    let ctx = &caller.ctx;
     let columns = (cohort::Column::Id, cohort::Column::Label);
-    let all = cohort::Entity::visible();
-    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "cohorts", all, columns, window).await?;
+    let all = cohort::Entity::visible(ctx);
+    let listed = listing::list_named(ctx, &app.snapshot().await?, &app.totals, "cohorts", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, CohortList::new(addresses.summaries("cohorts", listed.rows), &extent)))
 }
@@ -51,13 +53,14 @@ pub(super) async fn list_cohorts(
     security(("login" = ["sample_add"])), responses((status = 201, body = Cohort)))]
 pub(super) async fn create_cohort(
     State(app): State<App>,
-    _: Everywhere<SampleAdd>,
+    Everywhere { caller, .. }: Everywhere<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<CohortBody>,
 ) -> Result<Created<Cohort>, HttpError> {
-    let row = sample::create_cohort(&app, body).await?;
-    let (snapshot, row) = reread::<cohort::Entity>(&app, row.id, row).await?;
-    let body = addresses.cohort(record::cohort(&snapshot, row, None).await?);
+    let ctx = &caller.ctx;
+    let row = sample::create_cohort(ctx, &app, body).await?;
+    let (snapshot, row) = reread::<cohort::Entity>(ctx, &app, row.id, row).await?;
+    let body = addresses.cohort(record::cohort(ctx, &snapshot, row, None).await?);
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -66,13 +69,14 @@ pub(super) async fn create_cohort(
     responses((status = 200, body = Cohort)))]
 pub(super) async fn get_cohort(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Cohort>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<cohort::Entity>(&snapshot, "cohort", id).await?;
-    Ok(Single(addresses.cohort(record::cohort(&snapshot, row, None).await?)))
+    let row = by_id::<cohort::Entity>(ctx, &snapshot, "cohort", id).await?;
+    Ok(Single(addresses.cohort(record::cohort(ctx, &snapshot, row, None).await?)))
 }
 
 /// The cohort with this label.
@@ -80,13 +84,14 @@ pub(super) async fn get_cohort(
     security(("login" = [])), responses((status = 200, body = Cohort)))]
 pub(super) async fn get_cohort_by_label(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path(label): Path<String>,
 ) -> Result<Single<Cohort>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = lookup::cohort(&snapshot, &Reference::label(&label)).await?;
-    Ok(Single(addresses.cohort(record::cohort(&snapshot, row, None).await?)))
+    let row = lookup::cohort(ctx, &snapshot, &Reference::label(&label)).await?;
+    Ok(Single(addresses.cohort(record::cohort(ctx, &snapshot, row, None).await?)))
 }
 
 /// Changes label or description. Omitted fields are unchanged.
@@ -94,22 +99,23 @@ pub(super) async fn get_cohort_by_label(
     security(("login" = ["sample_add"])), responses((status = 200, body = Cohort)))]
 pub(super) async fn update_cohort(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
     Body(body): Body<CohortBody>,
 ) -> Result<Single<Cohort>, HttpError> {
+    let ctx = &caller.ctx;
     let seen = |now: &record::CohortRecord| if_match.fits(&addresses.cohort(now.clone()));
-    let row = sample::update_cohort(&app, id, body, if_match.is_given(), seen).await?;
-    let (snapshot, row) = reread::<cohort::Entity>(&app, row.id, row).await?;
-    Ok(Single(addresses.cohort(record::cohort(&snapshot, row, None).await?)))
+    let row = sample::update_cohort(ctx, &app, id, body, if_match.is_given(), seen).await?;
+    let (snapshot, row) = reread::<cohort::Entity>(ctx, &app, row.id, row).await?;
+    Ok(Single(addresses.cohort(record::cohort(ctx, &snapshot, row, None).await?)))
 }
 
-async fn urls(app: &App, id: i32) -> Result<CohortUrls, HttpError> {
+async fn urls(ctx: &Context, app: &App, id: i32) -> Result<CohortUrls, HttpError> {
     let snapshot = app.snapshot().await?;
-    let row = by_id::<cohort::Entity>(&snapshot, "cohort", id).await?;
-    let external_urls = record::cohort_urls(&snapshot, id).await?;
+    let row = by_id::<cohort::Entity>(ctx, &snapshot, "cohort", id).await?;
+    let external_urls = record::cohort_urls(ctx, &snapshot, id).await?;
     Ok(CohortUrls { cohort_id: id, cohort_label: row.label, external_urls })
 }
 
@@ -118,10 +124,11 @@ async fn urls(app: &App, id: i32) -> Result<CohortUrls, HttpError> {
     security(("login" = [])), responses((status = 200, body = CohortUrls)))]
 pub(super) async fn get_cohort_urls(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Number(id): Number,
 ) -> Result<Single<CohortUrls>, HttpError> {
-    urls(&app, id).await.map(Single)
+    let ctx = &caller.ctx;
+    urls(ctx, &app, id).await.map(Single)
 }
 
 /// Sets the values for several external systems at once.
@@ -130,15 +137,16 @@ pub(super) async fn get_cohort_urls(
     responses((status = 201, body = CohortUrls)))]
 pub(super) async fn set_cohort_urls(
     State(app): State<App>,
-    _: May<SampleUpdate>,
+    May { caller, .. }: May<SampleUpdate>,
     addresses: Addresses,
     Number(id): Number,
     Body(body): Body<ExternalUrlsBody>,
 ) -> Result<Created<CohortUrls>, HttpError> {
-    body.set(&app, Linked::Cohort(id)).await?;
+    let ctx = &caller.ctx;
+    body.set(ctx, &app, Linked::Cohort(id)).await?;
     Ok(Created {
         location: addresses.path(&format!("/api/v2/cohorts/{id}/external_urls")),
-        body: urls(&app, id).await?,
+        body: urls(ctx, &app, id).await?,
     })
 }
 
@@ -148,16 +156,17 @@ pub(super) async fn set_cohort_urls(
     security(("login" = ["sample_update"])), responses((status = 201, body = CohortUrls)))]
 pub(super) async fn set_cohort_url(
     State(app): State<App>,
-    _: May<SampleUpdate>,
+    May { caller, .. }: May<SampleUpdate>,
     addresses: Addresses,
     Path((id, system)): Path<(String, String)>,
     Body(body): Body<ExternalUrlBody>,
 ) -> Result<Created<CohortUrls>, HttpError> {
+    let ctx = &caller.ctx;
     let id = crate::api::input::number(&id)?;
-    body.set(&app, Linked::Cohort(id), system).await?;
+    body.set(ctx, &app, Linked::Cohort(id), system).await?;
     Ok(Created {
         location: addresses.path(&format!("/api/v2/cohorts/{id}/external_urls")),
-        body: urls(&app, id).await?,
+        body: urls(ctx, &app, id).await?,
     })
 }
 
@@ -167,12 +176,13 @@ pub(super) async fn set_cohort_url(
     responses((status = 200, body = CohortUrls)))]
 pub(super) async fn delete_cohort_url(
     State(app): State<App>,
-    _: May<SampleDelete>,
+    May { caller, .. }: May<SampleDelete>,
     Path((id, system)): Path<(String, String)>,
 ) -> Result<Single<CohortUrls>, HttpError> {
+    let ctx = &caller.ctx;
     let id = crate::api::input::number(&id)?;
-    link::delete_link(app.engine.database(), Linked::Cohort(id), &system).await?;
-    urls(&app, id).await.map(Single)
+    link::delete_link(ctx, app.engine.database(), Linked::Cohort(id), &system).await?;
+    urls(ctx, &app, id).await.map(Single)
 }
 
 /// The subjects of a cohort. Without paging parameters, subjects that were changed after registration come last; with
@@ -182,20 +192,21 @@ pub(super) async fn delete_cohort_url(
     responses((status = 200, body = SubjectList)))]
 pub(super) async fn list_subjects_of_cohort(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Path(label): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let cohort = lookup::cohort(&snapshot, &Reference::label(&label)).await?;
+    let cohort = lookup::cohort(ctx, &snapshot, &Reference::label(&label)).await?;
     let listed = if window == listing::Window::default() {
-        let all = subjects_in_use().filter(subject::Column::CohortId.eq(cohort.id));
+        let all = subjects_in_use(ctx).filter(subject::Column::CohortId.eq(cohort.id));
         let rows = record::subjects_of_cohort(&snapshot, all).await?;
         listing::Listed { count: rows.len() as u64, rows, more: false }
     } else {
-        listing::subjects(&snapshot, &app.totals, Some(cohort.id), None, false, window).await?
+        listing::subjects(ctx, &snapshot, &app.totals, Some(cohort.id), None, false, window).await?
     };
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, SubjectList::new(addresses.summaries("subjects", listed.rows), &extent)))
@@ -207,13 +218,14 @@ pub(super) async fn list_subjects_of_cohort(
     responses((status = 200, body = Subject)))]
 pub(super) async fn get_subject_of_cohort(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path((cohort, label)): Path<(String, String)>,
 ) -> Result<Single<Subject>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = lookup::subject_of_cohort(&snapshot, &cohort, &label).await?;
-    Ok(Single(addresses.subject(record::subject(&snapshot, row).await?)))
+    let row = lookup::subject_of_cohort(ctx, &snapshot, &cohort, &label).await?;
+    Ok(Single(addresses.subject(record::subject(ctx, &snapshot, row).await?)))
 }
 
 /// The experiments of a subject by its labels.
@@ -222,16 +234,17 @@ pub(super) async fn get_subject_of_cohort(
     responses((status = 200, body = ExperimentList)))]
 pub(super) async fn list_experiments_of_subject(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Path((cohort, label)): Path<(String, String)>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let subject = lookup::subject_of_cohort(&snapshot, &cohort, &label).await?;
+    let subject = lookup::subject_of_cohort(ctx, &snapshot, &cohort, &label).await?;
     let query = listing::ExperimentQuery { subject: Some(subject.id), ..listing::ExperimentQuery::default() };
-    let listed = listing::experiments(&snapshot, &app.totals, &query, window).await?.listed;
+    let listed = listing::experiments(ctx, &snapshot, &app.totals, &query, window).await?.listed;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), &extent)))
 }
@@ -242,14 +255,15 @@ pub(super) async fn list_experiments_of_subject(
     ("experiment_label" = String, Path)), security(("login" = [])), responses((status = 200, body = Experiment)))]
 pub(super) async fn get_experiment_of_subject(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path((cohort, subject, label)): Path<(String, String, String)>,
 ) -> Result<Single<Experiment>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let subject = lookup::subject_of_cohort(&snapshot, &cohort, &subject).await?;
+    let subject = lookup::subject_of_cohort(ctx, &snapshot, &cohort, &subject).await?;
     let label = label.replace('\0', "\u{fffd}");
-    let row = crate::study::register::find_experiment(&snapshot, subject.id, &label).await?;
-    let row = row.ok_or_else(|| HttpError::NotFound(format!("experiment '{label}' of this subject")))?;
-    Ok(Single(addresses.experiment(record::experiment(&snapshot, row).await?)))
+    let row = crate::study::register::find_experiment(ctx, &snapshot, subject.id, &label).await?;
+    let row = row.ok_or_else(|| HttpError::missing(ctx, "experiment", format!("'{label}' of this subject")))?;
+    Ok(Single(addresses.experiment(record::experiment(ctx, &snapshot, row).await?)))
 }

@@ -14,6 +14,7 @@ use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListA
 use crate::api::sample::{self, ExperimentBody};
 use crate::api::state::{StateBody, change_state};
 use crate::app::App;
+use crate::context::Context;
 use crate::database::Snapshot;
 use crate::engine::Possible;
 use crate::entity::{experiment, state};
@@ -80,16 +81,17 @@ pub(super) struct ExplainedTransition {
     security(("login" = [])), responses((status = 200, body = ExperimentList)))]
 pub(super) async fn list_experiments(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Query(filter): Query<ExperimentFilter>,
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
+    let ctx = &caller.ctx;
     let (asked, window) = AskedExperiments::read(filter, window)?;
     let snapshot = app.snapshot().await?;
-    let query = asked.find(&snapshot).await?;
-    let page = listing::experiments(&snapshot, &app.totals, &query, window).await?;
+    let query = asked.find(ctx, &snapshot).await?;
+    let page = listing::experiments(ctx, &snapshot, &app.totals, &query, window).await?;
     drop(snapshot);
     let extent = Extent::of_experiments(window, &page);
     Ok(address.answer(&extent, ExperimentList::new(addresses.summaries("experiments", page.listed.rows), &extent)))
@@ -104,20 +106,21 @@ pub(super) async fn create_experiment(
     addresses: Addresses,
     Body(body): Body<ExperimentBody>,
 ) -> Result<Created<Experiment>, HttpError> {
-    let row = sample::create_experiment(&app, body, "subject_id", None, &may.caller.actor()).await?;
-    let (snapshot, row) = reread::<experiment::Entity>(&app, row.id, row).await?;
-    let body = addresses.experiment(record::experiment(&snapshot, row).await?);
+    let ctx = &may.caller.ctx;
+    let row = sample::create_experiment(ctx, &app, body, "subject_id", None).await?;
+    let (snapshot, row) = reread::<experiment::Entity>(ctx, &app, row.id, row).await?;
+    let body = addresses.experiment(record::experiment(ctx, &snapshot, row).await?);
     Ok(Created { location: body.uri.clone(), body })
 }
 
-async fn find(snapshot: &Snapshot, id: i32) -> Result<experiment::Model, HttpError> {
-    by_id::<experiment::Entity>(snapshot, "experiment", id).await
+async fn find(ctx: &Context, snapshot: &Snapshot, id: i32) -> Result<experiment::Model, HttpError> {
+    by_id::<experiment::Entity>(ctx, snapshot, "experiment", id).await
 }
 
-async fn show(app: &App, addresses: &Addresses, id: i32) -> Result<Single<Experiment>, HttpError> {
+async fn show(ctx: &Context, app: &App, addresses: &Addresses, id: i32) -> Result<Single<Experiment>, HttpError> {
     let snapshot = app.snapshot().await?;
-    let row = find(&snapshot, id).await?;
-    Ok(Single(addresses.experiment(record::experiment(&snapshot, row).await?)))
+    let row = find(ctx, &snapshot, id).await?;
+    Ok(Single(addresses.experiment(record::experiment(ctx, &snapshot, row).await?)))
 }
 
 /// An experiment with its variables.
@@ -125,11 +128,12 @@ async fn show(app: &App, addresses: &Addresses, id: i32) -> Result<Single<Experi
     security(("login" = [])), responses((status = 200, body = Experiment)))]
 pub(super) async fn get_experiment(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Experiment>, HttpError> {
-    show(&app, &addresses, id).await
+    let ctx = &caller.ctx;
+    show(ctx, &app, &addresses, id).await
 }
 
 /// Archives an experiment: the experiment is hidden, its history is kept and its label can be reused. Its running
@@ -145,9 +149,10 @@ pub(super) async fn archive_experiment(
     Query(asked): Query<ReasonBody>,
     Body(body): Body<ReasonBody>,
 ) -> Result<Single<Experiment>, HttpError> {
+    let ctx = &may.caller.ctx;
     let reason = body.or(asked).read()?;
-    app.engine.archive_experiment(id, &reason, &may.caller.actor()).await?;
-    show(&app, &addresses, id).await
+    app.engine.archive_experiment(ctx, id, &reason).await?;
+    show(ctx, &app, &addresses, id).await
 }
 
 /// Restores an archived experiment in its previous state. Its callbacks stay cancelled.
@@ -155,12 +160,13 @@ pub(super) async fn archive_experiment(
     security(("login" = ["sample_delete"])), responses((status = 200, body = Experiment)))]
 pub(super) async fn restore_experiment(
     State(app): State<App>,
-    _: May<SampleDelete>,
+    May { caller, .. }: May<SampleDelete>,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Experiment>, HttpError> {
-    app.engine.restore_experiment(id).await?;
-    show(&app, &addresses, id).await
+    let ctx = &caller.ctx;
+    app.engine.restore_experiment(ctx, id).await?;
+    show(ctx, &app, &addresses, id).await
 }
 
 /// Releases an experiment that was put on hold after too many automatic transitions. Its next step follows immediately.
@@ -173,8 +179,9 @@ pub(super) async fn release_experiment(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Experiment>, HttpError> {
-    app.engine.release_experiment(id, &may.caller.actor()).await?;
-    show(&app, &addresses, id).await
+    let ctx = &may.caller.ctx;
+    app.engine.release_experiment(ctx, id).await?;
+    show(ctx, &app, &addresses, id).await
 }
 
 /// The history of an experiment, oldest first.
@@ -182,15 +189,16 @@ pub(super) async fn release_experiment(
     security(("login" = [])), responses((status = 200, body = ActionList)))]
 pub(super) async fn list_actions_of_experiment(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Number(id): Number,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    find(&snapshot, id).await?;
-    let listed = listing::actions(&snapshot, &app.totals, Some(id), window).await?;
+    find(ctx, &snapshot, id).await?;
+    let listed = listing::actions(ctx, &snapshot, &app.totals, Some(id), window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();
     Ok(address.answer(&extent, ActionList::new(rows, &extent)))
@@ -201,13 +209,14 @@ pub(super) async fn list_actions_of_experiment(
     security(("login" = [])), responses((status = 200, body = ExperimentState)))]
 pub(super) async fn get_experiment_state(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<ExperimentState>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = find(&snapshot, id).await?;
-    let state = by_id::<state::Entity>(&snapshot, "state", row.state_id).await?;
+    let row = find(ctx, &snapshot, id).await?;
+    let state = by_id::<state::Entity>(ctx, &snapshot, "state", row.state_id).await?;
     Ok(Single(ExperimentState { state: addresses.summary("states", Named { id: state.id, label: state.label }) }))
 }
 
@@ -226,13 +235,14 @@ pub(super) async fn set_experiment_state(
     Number(id): Number,
     Body(body): Body<StateBody>,
 ) -> Result<Response, HttpError> {
+    let ctx = &may.caller.ctx;
     let seen = match if_match.is_given() {
         false => None,
         true => {
             let snapshot = app.snapshot().await?;
-            let row = find(&snapshot, id).await?;
+            let row = find(ctx, &snapshot, id).await?;
             let version = row.version;
-            let now = record::experiment(&snapshot, row).await?;
+            let now = record::experiment(ctx, &snapshot, row).await?;
             let state = ExperimentState { state: addresses.summary("states", now.state.clone()) };
             if !if_match.fits(&state) && !if_match.fits(&addresses.experiment(now)) {
                 return Err(HttpError::Precondition);
@@ -241,8 +251,7 @@ pub(super) async fn set_experiment_state(
         }
     };
     let paths = addresses.path("/api/v2");
-    let actor = may.caller.actor();
-    let change = change_state(&app, id, body, "state_label", &paths, seen, &actor).await?;
+    let change = change_state(ctx, &app, id, body, "state_label", &paths, seen).await?;
     let success = change.error.is_none();
     let answer = StateAnswer { state: addresses.summary("states", change.state), error: change.error, success };
     Ok((change.status, axum::Json(answer)).into_response())
@@ -254,14 +263,15 @@ pub(super) async fn set_experiment_state(
     security(("login" = [])), responses((status = 200, body = Explanation)))]
 pub(super) async fn explain_experiment(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Explanation>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = find(&snapshot, id).await?;
-    let state = by_id::<state::Entity>(&snapshot, "state", row.state_id).await?;
-    let exits = app.engine.exits(&snapshot, &row).await?;
+    let row = find(ctx, &snapshot, id).await?;
+    let state = by_id::<state::Entity>(ctx, &snapshot, "state", row.state_id).await?;
+    let exits = app.engine.exits(ctx, &snapshot, &row).await?;
     drop(snapshot);
     let possible = app.engine.evaluate_exits(exits).await?;
     let explained = |Possible { evaluation, destination_id, .. }: Possible| ExplainedTransition {
@@ -279,10 +289,10 @@ pub(super) async fn explain_experiment(
     }))
 }
 
-async fn ids(app: &App, id: i32) -> Result<ExperimentIds, HttpError> {
+async fn ids(ctx: &Context, app: &App, id: i32) -> Result<ExperimentIds, HttpError> {
     let snapshot = app.snapshot().await?;
-    let row = find(&snapshot, id).await?;
-    let external_ids = record::experiment_ids(&snapshot, id).await?;
+    let row = find(ctx, &snapshot, id).await?;
+    let external_ids = record::experiment_ids(ctx, &snapshot, id).await?;
     Ok(ExperimentIds { experiment_id: id, experiment_label: row.label, external_ids })
 }
 
@@ -295,10 +305,11 @@ fn ids_path(addresses: &Addresses, id: i32) -> String {
     security(("login" = [])), responses((status = 200, body = ExperimentIds)))]
 pub(super) async fn get_experiment_ids(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Number(id): Number,
 ) -> Result<Single<ExperimentIds>, HttpError> {
-    ids(&app, id).await.map(Single)
+    let ctx = &caller.ctx;
+    ids(ctx, &app, id).await.map(Single)
 }
 
 /// Sets the values for several external systems at once.
@@ -307,13 +318,14 @@ pub(super) async fn get_experiment_ids(
     responses((status = 201, body = ExperimentIds)))]
 pub(super) async fn set_experiment_ids(
     State(app): State<App>,
-    _: May<SampleUpdate>,
+    May { caller, .. }: May<SampleUpdate>,
     addresses: Addresses,
     Number(id): Number,
     Body(body): Body<ExternalIdsBody>,
 ) -> Result<Created<ExperimentIds>, HttpError> {
-    body.set(&app, Linked::Experiment(id)).await?;
-    Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
+    let ctx = &caller.ctx;
+    body.set(ctx, &app, Linked::Experiment(id)).await?;
+    Ok(Created { location: ids_path(&addresses, id), body: ids(ctx, &app, id).await? })
 }
 
 /// Sets the value for one external system.
@@ -322,14 +334,15 @@ pub(super) async fn set_experiment_ids(
     security(("login" = ["sample_update"])), responses((status = 201, body = ExperimentIds)))]
 pub(super) async fn set_experiment_id(
     State(app): State<App>,
-    _: May<SampleUpdate>,
+    May { caller, .. }: May<SampleUpdate>,
     addresses: Addresses,
     Path((id, system)): Path<(String, String)>,
     Body(body): Body<ExternalIdBody>,
 ) -> Result<Created<ExperimentIds>, HttpError> {
+    let ctx = &caller.ctx;
     let id = number(&id)?;
-    body.set(&app, Linked::Experiment(id), system).await?;
-    Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
+    body.set(ctx, &app, Linked::Experiment(id), system).await?;
+    Ok(Created { location: ids_path(&addresses, id), body: ids(ctx, &app, id).await? })
 }
 
 /// Deletes the value for one external system.
@@ -338,10 +351,11 @@ pub(super) async fn set_experiment_id(
     responses((status = 200, body = ExperimentIds)))]
 pub(super) async fn delete_experiment_id(
     State(app): State<App>,
-    _: May<SampleDelete>,
+    May { caller, .. }: May<SampleDelete>,
     Path((id, system)): Path<(String, String)>,
 ) -> Result<Single<ExperimentIds>, HttpError> {
+    let ctx = &caller.ctx;
     let id = number(&id)?;
-    link::delete_link(app.engine.database(), Linked::Experiment(id), &system).await?;
-    ids(&app, id).await.map(Single)
+    link::delete_link(ctx, app.engine.database(), Linked::Experiment(id), &system).await?;
+    ids(ctx, &app, id).await.map(Single)
 }

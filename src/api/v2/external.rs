@@ -14,6 +14,7 @@ use crate::api::lookup::{self, by_id, reread};
 use crate::api::output::{Addresses, Created, Extent, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::sample::{self, ScanBody};
 use crate::app::App;
+use crate::context::Context;
 use crate::database::Snapshot;
 use crate::entity::{external_experiment_links, external_subject_links, external_system, scan, scantype};
 use crate::http::HttpError;
@@ -29,14 +30,15 @@ fn gone() -> HttpError {
     security(("login" = [])), responses((status = 200, body = ExternalSystemList)))]
 pub(super) async fn list_external_systems(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExternalSystemList>, HttpError> {
+    let ctx = &caller.ctx;
     let all = external_system::Entity::find();
     let id = external_system::Column::Id;
-    let listed = listing::list(&app.snapshot().await?, &app.totals, "external systems", all, id, window).await?;
+    let listed = listing::list(ctx, &app.snapshot().await?, &app.totals, "external systems", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.external_system(row)).collect();
     Ok(address.answer(&extent, ExternalSystemList::new(rows, &extent)))
@@ -47,11 +49,12 @@ pub(super) async fn list_external_systems(
     security(("login" = [])), responses((status = 200, body = ExternalSystem)))]
 pub(super) async fn get_external_system(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<ExternalSystem>, HttpError> {
-    let row = by_id::<external_system::Entity>(app.statement(), "external system", id).await?;
+    let ctx = &caller.ctx;
+    let row = by_id::<external_system::Entity>(ctx, app.statement(), "external system", id).await?;
     Ok(Single(addresses.external_system(row)))
 }
 
@@ -61,11 +64,12 @@ pub(super) async fn get_external_system(
     responses((status = 200, body = ExternalSystem)))]
 pub(super) async fn get_external_system_by_name(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path(name): Path<String>,
 ) -> Result<Single<ExternalSystem>, HttpError> {
-    let row = lookup::external_system(app.statement(), &Reference::label(&name)).await?;
+    let ctx = &caller.ctx;
+    let row = lookup::external_system(ctx, app.statement(), &Reference::label(&name)).await?;
     Ok(Single(addresses.external_system(row)))
 }
 
@@ -74,27 +78,29 @@ pub(super) async fn get_external_system_by_name(
     security(("login" = [])), responses((status = 200, body = SubjectLinkList)))]
 pub(super) async fn list_subject_links(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<SubjectLinkList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let all = listing::subject_links();
+    let all = listing::subject_links(ctx);
     let id = external_subject_links::Column::Id;
-    let listed = listing::list(&snapshot, &app.totals, "subject links", all, id, window).await?;
+    let listed = listing::list(ctx, &snapshot, &app.totals, "subject links", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    let records = record::subject_links(&snapshot, listed.rows).await?;
+    let records = record::subject_links(ctx, &snapshot, listed.rows).await?;
     let rows = records.into_iter().map(|row| addresses.subject_link(row)).collect();
     Ok(address.answer(&extent, SubjectLinkList::new(rows, &extent)))
 }
 
 async fn subject_link(
+    ctx: &Context,
     snapshot: &Snapshot,
     addresses: &Addresses,
     row: external_subject_links::Model,
 ) -> Result<SubjectLink, HttpError> {
-    let mut records = record::subject_links(snapshot, vec![row]).await?;
+    let mut records = record::subject_links(ctx, snapshot, vec![row]).await?;
     Ok(addresses.subject_link(records.pop().ok_or_else(gone)?))
 }
 
@@ -103,13 +109,14 @@ async fn subject_link(
     security(("login" = ["sample_add"])), responses((status = 201, body = SubjectLink)))]
 pub(super) async fn create_subject_link(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
-    let row = link::link_subject(&app, body, false).await?;
-    let (snapshot, row) = reread::<external_subject_links::Entity>(&app, row.id, row).await?;
-    let body = subject_link(&snapshot, &addresses, row).await?;
+    let ctx = &caller.ctx;
+    let row = link::link_subject(ctx, &app, body, false).await?;
+    let (snapshot, row) = reread::<external_subject_links::Entity>(ctx, &app, row.id, row).await?;
+    let body = subject_link(ctx, &snapshot, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -118,13 +125,14 @@ pub(super) async fn create_subject_link(
     security(("login" = ["sample_add"])), responses((status = 201, body = SubjectLink)))]
 pub(super) async fn set_subject_link(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Created<SubjectLink>, HttpError> {
-    let row = link::link_subject(&app, body, true).await?;
-    let (snapshot, row) = reread::<external_subject_links::Entity>(&app, row.id, row).await?;
-    let body = subject_link(&snapshot, &addresses, row).await?;
+    let ctx = &caller.ctx;
+    let row = link::link_subject(ctx, &app, body, true).await?;
+    let (snapshot, row) = reread::<external_subject_links::Entity>(ctx, &app, row.id, row).await?;
+    let body = subject_link(ctx, &snapshot, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -133,13 +141,14 @@ pub(super) async fn set_subject_link(
     security(("login" = [])), responses((status = 200, body = SubjectLink)))]
 pub(super) async fn get_subject_link(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<SubjectLink>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<external_subject_links::Entity>(&snapshot, "external subject link", id).await?;
-    subject_link(&snapshot, &addresses, row).await.map(Single)
+    let row = by_id::<external_subject_links::Entity>(ctx, &snapshot, "external subject link", id).await?;
+    subject_link(ctx, &snapshot, &addresses, row).await.map(Single)
 }
 
 /// The ids of experiments in external systems.
@@ -147,27 +156,29 @@ pub(super) async fn get_subject_link(
     security(("login" = [])), responses((status = 200, body = ExperimentLinkList)))]
 pub(super) async fn list_experiment_links(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentLinkList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let all = listing::experiment_links();
+    let all = listing::experiment_links(ctx);
     let id = external_experiment_links::Column::Id;
-    let listed = listing::list(&snapshot, &app.totals, "experiment links", all, id, window).await?;
+    let listed = listing::list(ctx, &snapshot, &app.totals, "experiment links", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    let records = record::experiment_links(&snapshot, listed.rows).await?;
+    let records = record::experiment_links(ctx, &snapshot, listed.rows).await?;
     let rows = records.into_iter().map(|row| addresses.experiment_link(row)).collect();
     Ok(address.answer(&extent, ExperimentLinkList::new(rows, &extent)))
 }
 
 async fn experiment_link(
+    ctx: &Context,
     snapshot: &Snapshot,
     addresses: &Addresses,
     row: external_experiment_links::Model,
 ) -> Result<ExperimentLink, HttpError> {
-    let mut records = record::experiment_links(snapshot, vec![row]).await?;
+    let mut records = record::experiment_links(ctx, snapshot, vec![row]).await?;
     Ok(addresses.experiment_link(records.pop().ok_or_else(gone)?))
 }
 
@@ -176,13 +187,14 @@ async fn experiment_link(
     security(("login" = ["sample_add"])), responses((status = 201, body = ExperimentLink)))]
 pub(super) async fn create_experiment_link(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Created<ExperimentLink>, HttpError> {
-    let row = link::link_experiment(&app, body, false).await?;
-    let (snapshot, row) = reread::<external_experiment_links::Entity>(&app, row.id, row).await?;
-    let body = experiment_link(&snapshot, &addresses, row).await?;
+    let ctx = &caller.ctx;
+    let row = link::link_experiment(ctx, &app, body, false).await?;
+    let (snapshot, row) = reread::<external_experiment_links::Entity>(ctx, &app, row.id, row).await?;
+    let body = experiment_link(ctx, &snapshot, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -191,13 +203,14 @@ pub(super) async fn create_experiment_link(
     security(("login" = ["sample_add"])), responses((status = 200, body = ExperimentLink)))]
 pub(super) async fn set_experiment_link(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<LinkBody>,
 ) -> Result<Single<ExperimentLink>, HttpError> {
-    let row = link::link_experiment(&app, body, true).await?;
-    let (snapshot, row) = reread::<external_experiment_links::Entity>(&app, row.id, row).await?;
-    experiment_link(&snapshot, &addresses, row).await.map(Single)
+    let ctx = &caller.ctx;
+    let row = link::link_experiment(ctx, &app, body, true).await?;
+    let (snapshot, row) = reread::<external_experiment_links::Entity>(ctx, &app, row.id, row).await?;
+    experiment_link(ctx, &snapshot, &addresses, row).await.map(Single)
 }
 
 /// The id of an experiment in an external system.
@@ -205,13 +218,14 @@ pub(super) async fn set_experiment_link(
     security(("login" = [])), responses((status = 200, body = ExperimentLink)))]
 pub(super) async fn get_experiment_link(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<ExperimentLink>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<external_experiment_links::Entity>(&snapshot, "external experiment link", id).await?;
-    experiment_link(&snapshot, &addresses, row).await.map(Single)
+    let row = by_id::<external_experiment_links::Entity>(ctx, &snapshot, "external experiment link", id).await?;
+    experiment_link(ctx, &snapshot, &addresses, row).await.map(Single)
 }
 
 /// Scans of all experiments.
@@ -219,22 +233,28 @@ pub(super) async fn get_experiment_link(
     responses((status = 200, body = ScanList)))]
 pub(super) async fn list_scans(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ScanList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let all = listing::scans();
-    let listed = listing::list(&snapshot, &app.totals, "scans", all, scan::Column::Id, window).await?;
+    let all = listing::scans(ctx);
+    let listed = listing::list(ctx, &snapshot, &app.totals, "scans", all, scan::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
-    let records = record::scans(&snapshot, listed.rows).await?;
+    let records = record::scans(ctx, &snapshot, listed.rows).await?;
     let rows = records.into_iter().map(|row| addresses.scan(row)).collect();
     Ok(address.answer(&extent, ScanList::new(rows, &extent)))
 }
 
-async fn show_scan(snapshot: &Snapshot, addresses: &Addresses, row: scan::Model) -> Result<Scan, HttpError> {
-    let mut records = record::scans(snapshot, vec![row]).await?;
+async fn show_scan(
+    ctx: &Context,
+    snapshot: &Snapshot,
+    addresses: &Addresses,
+    row: scan::Model,
+) -> Result<Scan, HttpError> {
+    let mut records = record::scans(ctx, snapshot, vec![row]).await?;
     Ok(addresses.scan(records.pop().ok_or_else(gone)?))
 }
 
@@ -243,13 +263,14 @@ async fn show_scan(snapshot: &Snapshot, addresses: &Addresses, row: scan::Model)
     responses((status = 201, body = Scan)))]
 pub(super) async fn create_scan(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<ScanBody>,
 ) -> Result<Created<Scan>, HttpError> {
-    let row = sample::create_scan(&app, body).await?;
-    let (snapshot, row) = reread::<scan::Entity>(&app, row.id, row).await?;
-    let body = show_scan(&snapshot, &addresses, row).await?;
+    let ctx = &caller.ctx;
+    let row = sample::create_scan(ctx, &app, body).await?;
+    let (snapshot, row) = reread::<scan::Entity>(ctx, &app, row.id, row).await?;
+    let body = show_scan(ctx, &snapshot, &addresses, row).await?;
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -258,13 +279,14 @@ pub(super) async fn create_scan(
     responses((status = 200, body = Scan)))]
 pub(super) async fn get_scan(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Scan>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<scan::Entity>(&snapshot, "scan", id).await?;
-    show_scan(&snapshot, &addresses, row).await.map(Single)
+    let row = by_id::<scan::Entity>(ctx, &snapshot, "scan", id).await?;
+    show_scan(ctx, &snapshot, &addresses, row).await.map(Single)
 }
 
 /// Scantypes.
@@ -272,14 +294,15 @@ pub(super) async fn get_scan(
     responses((status = 200, body = ScantypeList)))]
 pub(super) async fn list_scantypes(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ScantypeList>, HttpError> {
+    let ctx = &caller.ctx;
     let all = scantype::Entity::find();
     let listed =
-        listing::list(&app.snapshot().await?, &app.totals, "scantypes", all, scantype::Column::Id, window).await?;
+        listing::list(ctx, &app.snapshot().await?, &app.totals, "scantypes", all, scantype::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.scantype(row)).collect();
     Ok(address.answer(&extent, ScantypeList::new(rows, &extent)))
@@ -290,10 +313,11 @@ pub(super) async fn list_scantypes(
     responses((status = 200, body = Scantype)))]
 pub(super) async fn get_scantype(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Scantype>, HttpError> {
-    let row = by_id::<scantype::Entity>(app.statement(), "scantype", id).await?;
+    let ctx = &caller.ctx;
+    let row = by_id::<scantype::Entity>(ctx, app.statement(), "scantype", id).await?;
     Ok(Single(addresses.scantype(row)))
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::show::{Action, ActionList, Callback, CallbackList, Execution, Summary};
-use crate::api::access::{Caller, May, MaybeCaller};
+use crate::api::access::{Administrator, Caller, May, MaybeCaller};
 use crate::api::history::{
-    self, ActionBody, CallbackBody, ExecutionBody, MarkBody, Reporter, SecretBody, open_execution, read_mark, word,
+    self, ActionBody, CallbackBody, ExecutionBody, MarkBody, SecretBody, open_execution, read_mark, word,
 };
 use crate::api::input::{Body, Given, Number, Problems, Query, ReasonBody};
 use crate::api::lookup::{by_id, moment, reread};
@@ -16,6 +16,7 @@ use crate::api::output::{Addresses, Extent, IfMatch, ListAddress, ListAnswer, Si
 
 use crate::api::worker::HeaderSecret;
 use crate::app::App;
+use crate::context::Context;
 use crate::engine::Intervention;
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{action, callback, callback_execution};
@@ -29,12 +30,13 @@ use crate::study::record;
     responses((status = 200, body = ActionList)))]
 pub(super) async fn list_actions(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ActionList>, HttpError> {
-    let listed = listing::actions(&app.snapshot().await?, &app.totals, None, window).await?;
+    let ctx = &caller.ctx;
+    let listed = listing::actions(ctx, &app.snapshot().await?, &app.totals, None, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.action_summary(row)).collect();
     Ok(address.answer(&extent, ActionList::new(rows, &extent)))
@@ -45,13 +47,14 @@ pub(super) async fn list_actions(
     responses((status = 200, body = Action)))]
 pub(super) async fn get_action(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Action>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<action::Entity>(&snapshot, "action", id).await?;
-    Ok(Single(addresses.action(record::action(&snapshot, row).await?)))
+    let row = by_id::<action::Entity>(ctx, &snapshot, "action", id).await?;
+    Ok(Single(addresses.action(record::action(ctx, &snapshot, row).await?)))
 }
 
 /// Updates the outcome of an action. Omitted fields are unchanged. The experiment does not move.
@@ -59,21 +62,22 @@ pub(super) async fn get_action(
     security(("login" = ["action_update"])), responses((status = 200, body = Action)))]
 pub(super) async fn update_action(
     State(app): State<App>,
-    _: May<ActionUpdate>,
+    May { caller, .. }: May<ActionUpdate>,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
     Body(body): Body<ActionBody>,
 ) -> Result<Single<Action>, HttpError> {
+    let ctx = &caller.ctx;
     let seen = async |transaction: &crate::database::WriteTransaction, row: &action::Model| {
         if !if_match.is_given() {
             return Ok(true);
         }
-        Ok(if_match.fits(&addresses.action(record::action(&**transaction, row.clone()).await?)))
+        Ok(if_match.fits(&addresses.action(record::action(ctx, &**transaction, row.clone()).await?)))
     };
-    let row = history::update_action(&app, id, body, if_match.is_given(), seen).await?;
-    let (snapshot, row) = reread::<action::Entity>(&app, row.id, row).await?;
-    Ok(Single(addresses.action(record::action(&snapshot, row).await?)))
+    let row = history::update_action(ctx, &app, id, body, if_match.is_given(), seen).await?;
+    let (snapshot, row) = reread::<action::Entity>(ctx, &app, row.id, row).await?;
+    Ok(Single(addresses.action(record::action(ctx, &snapshot, row).await?)))
 }
 
 /// Callbacks of all states.
@@ -81,14 +85,16 @@ pub(super) async fn update_action(
     responses((status = 200, body = CallbackList)))]
 pub(super) async fn list_callbacks(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<CallbackList>, HttpError> {
+    let ctx = &caller.ctx;
     let columns = (callback::Column::Id, callback::Column::Label);
     let all = callback::Entity::find();
-    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "callbacks", all, columns, window).await?;
+    let listed =
+        listing::list_named(ctx, &app.snapshot().await?, &app.totals, "callbacks", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, CallbackList::new(addresses.summaries("callbacks", listed.rows), &extent)))
 }
@@ -98,13 +104,14 @@ pub(super) async fn list_callbacks(
     security(("login" = [])), responses((status = 200, body = Callback)))]
 pub(super) async fn get_callback(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Callback>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<callback::Entity>(&snapshot, "callback", id).await?;
-    Ok(Single(addresses.callback(record::callback(&snapshot, row, None).await?)))
+    let row = by_id::<callback::Entity>(ctx, &snapshot, "callback", id).await?;
+    Ok(Single(addresses.callback(record::callback(ctx, &snapshot, row, None).await?)))
 }
 
 /// Changes a callback of a loaded workflow, for repairs. Omitted fields are unchanged. Restricted to administrators,
@@ -113,21 +120,22 @@ pub(super) async fn get_callback(
     request_body = CallbackBody, security(("login" = ["role:admin"])), responses((status = 200, body = Callback)))]
 pub(super) async fn update_callback(
     State(app): State<App>,
-    _: crate::api::access::Administrator,
+    Administrator(caller): Administrator,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
     Body(body): Body<CallbackBody>,
 ) -> Result<Single<Callback>, HttpError> {
+    let ctx = &caller.ctx;
     let seen = async |transaction: &crate::database::WriteTransaction, row: &callback::Model| {
         if !if_match.is_given() {
             return Ok(true);
         }
-        Ok(if_match.fits(&addresses.callback(record::callback(&**transaction, row.clone(), None).await?)))
+        Ok(if_match.fits(&addresses.callback(record::callback(ctx, &**transaction, row.clone(), None).await?)))
     };
-    let row = history::update_callback(&app, id, body, seen).await?;
-    let (snapshot, row) = reread::<callback::Entity>(&app, row.id, row).await?;
-    Ok(Single(addresses.callback(record::callback(&snapshot, row, None).await?)))
+    let row = history::update_callback(ctx, &app, id, body, seen).await?;
+    let (snapshot, row) = reread::<callback::Entity>(ctx, &app, row.id, row).await?;
+    Ok(Single(addresses.callback(record::callback(ctx, &snapshot, row, None).await?)))
 }
 
 /// An execution in a list, without its logs.
@@ -175,12 +183,13 @@ pub(super) struct ExecutionFilter {
     security(("login" = ["action_update"])), responses((status = 200, body = ExecutionList)))]
 pub(super) async fn list_callback_executions(
     State(app): State<App>,
-    _: May<ActionUpdate>,
+    May { caller, .. }: May<ActionUpdate>,
     addresses: Addresses,
     address: ListAddress,
     Query(filter): Query<ExecutionFilter>,
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<ExecutionList>, HttpError> {
+    let ctx = &caller.ctx;
     let mut problems = Problems::default();
     let window = window.read(&mut problems);
     let status: Option<ExecutionStatus> = word(&mut problems, "status", filter.status);
@@ -188,7 +197,7 @@ pub(super) async fn list_callback_executions(
     let callback = problems.optional("callback", filter.callback);
     problems.check()?;
     let snapshot = app.snapshot().await?;
-    let listed = listing::executions(&snapshot, &app.totals, status, result, callback, window).await?;
+    let listed = listing::executions(ctx, &snapshot, &app.totals, status, result, callback, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let ids = listed.rows.iter().map(|row| row.callback_id).collect::<std::collections::BTreeSet<_>>();
     let callbacks = callback::Entity::find().filter(callback::Column::Id.is_in(ids));
@@ -215,12 +224,13 @@ pub(super) async fn list_callback_executions(
 }
 
 async fn show(
+    ctx: &Context,
     app: &App,
     addresses: &Addresses,
     row: callback_execution::Model,
 ) -> Result<Single<Execution>, HttpError> {
-    let (snapshot, row) = reread::<callback_execution::Entity>(app, row.id, row).await?;
-    Ok(Single(addresses.execution(record::execution(&snapshot, row).await?)))
+    let (snapshot, row) = reread::<callback_execution::Entity>(ctx, app, row.id, row).await?;
+    Ok(Single(addresses.execution(record::execution(ctx, &snapshot, row).await?)))
 }
 
 /// An execution with all data that its callback may need. Requires the permission, or the secret of its attempt in the
@@ -238,10 +248,10 @@ pub(super) async fn get_callback_execution(
     let snapshot = app.snapshot().await?;
     let (row, reporter) = open_execution(&app, &snapshot, id, caller, body.secret(secret)).await?;
     // The secret of an earlier attempt says nothing about the present one.
-    if matches!(reporter, Reporter::Worker(attempt) if attempt != row.attempt) {
+    if reporter.attempt.is_some_and(|attempt| attempt != row.attempt) {
         return Err(HttpError::NotYours("Cannot access specified callback_execution".to_owned()));
     }
-    Ok(Single(addresses.execution(record::execution(&snapshot, row).await?)))
+    Ok(Single(addresses.execution(record::execution(&reporter.ctx, &snapshot, row).await?)))
 }
 
 /// Reports the status of an execution. Omitted fields are unchanged. If it was the last open execution of the
@@ -259,9 +269,9 @@ pub(super) async fn update_callback_execution(
     Number(id): Number,
     Body(body): Body<ExecutionBody>,
 ) -> Result<Single<Execution>, HttpError> {
-    let row =
+    let (row, ctx) =
         history::report(&app, id, (caller, secret), body, &if_match, |record| addresses.execution(record)).await?;
-    show(&app, &addresses, row).await
+    show(&ctx, &app, &addresses, row).await
 }
 
 async fn intervene(
@@ -272,8 +282,9 @@ async fn intervene(
     what: Intervention,
     reason: &str,
 ) -> Result<Single<Execution>, HttpError> {
-    let row = app.engine.intervene(id, what, reason, &caller.actor()).await?;
-    show(app, addresses, row).await
+    let ctx = &caller.ctx;
+    let row = app.engine.intervene(ctx, id, what, reason).await?;
+    show(ctx, app, addresses, row).await
 }
 
 /// Runs an execution again, now. A finished execution can be run again while the experiment is still in its state.

@@ -17,14 +17,13 @@ use crate::api::lookup;
 use crate::api::output::Addresses;
 use crate::api::state::{self, StateBody};
 use crate::app::App;
-use crate::engine::Actor;
+use crate::context::Context;
 use crate::entity::external_system;
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleStateUpdate};
 use crate::import::{Difference, ScanKind, Session, register_session, register_subject};
 use crate::study::listing::Named;
 use crate::study::register::{self, Registered};
-use crate::study::visible::sees_all;
 use crate::study::{Label, Reference, VariableValue, limits};
 
 /// Things in one request at most, so that it ends in time.
@@ -85,6 +84,7 @@ pub(super) async fn bulk_transition(
     addresses: Addresses,
     Body(body): Body<BulkBody>,
 ) -> Result<axum::Json<BulkAnswer>, HttpError> {
+    let ctx = &may.caller.ctx;
     let mut problems = Problems::default();
     let experiments = problems.required("experiments", body.experiments);
     let state = problems.required("state", body.state);
@@ -94,11 +94,10 @@ pub(super) async fn bulk_transition(
     }
     let (experiments, state) = problems.all(experiments.zip(state))?;
     let paths = addresses.path("/api/v2");
-    let actor = may.caller.actor();
     let mut results = Vec::with_capacity(experiments.len());
     for id in experiments {
         let wanted = StateBody::new(&state, freetext.as_deref());
-        let outcome = state::change_state(&app, id, wanted, "state", &paths, None, &actor).await;
+        let outcome = state::change_state(ctx, &app, id, wanted, "state", &paths, None).await;
         results.push(match outcome {
             Ok(change) => BulkResult {
                 experiment: id,
@@ -234,6 +233,7 @@ pub(super) async fn import_subjects(
     addresses: Addresses,
     ListBody(items): ListBody,
 ) -> Result<axum::Json<ImportAnswer>, HttpError> {
+    let ctx = &may.caller.ctx;
     let experiments = items.iter().map(|item| item["experiments"].as_array().map_or(0, Vec::len)).sum::<usize>();
     if items.len() > MOST || experiments > MOST {
         let message = format!("At most {MOST} subjects and {MOST} experiments in one request.");
@@ -241,10 +241,9 @@ pub(super) async fn import_subjects(
     }
     let systems = external_system::Entity::find().all(app.statement()).await?;
     let systems: BTreeSet<String> = systems.into_iter().map(|system| system.system_name).collect();
-    let actor = may.caller.actor();
     let mut results = Vec::with_capacity(items.len());
     for item in &items {
-        results.push(import_subject(&app, &addresses, &actor, &systems, item).await?);
+        results.push(import_subject(ctx, &app, &addresses, &systems, item).await?);
     }
     let experiments = || results.iter().flat_map(|result: &ImportResult| &result.experiments);
     let wrong = results.iter().filter(|result| result.error.is_some()).count();
@@ -330,9 +329,9 @@ fn read_session(subject: &ReadSubject, item: &Value, systems: &BTreeSet<String>)
 }
 
 async fn import_subject(
+    ctx: &Context,
     app: &App,
     addresses: &Addresses,
-    actor: &Actor,
     systems: &BTreeSet<String>,
     item: &Value,
 ) -> Result<ImportResult, HttpError> {
@@ -349,8 +348,8 @@ async fn import_subject(
     };
     // Nothing is made in cohorts that are not there for who asks, nor are new ones.
     let reference = Reference::label(subject.cohort.as_str());
-    if !sees_all()
-        && let Err(error) = lookup::cohort(app.statement(), &reference).await
+    if !ctx.sees_all()
+        && let Err(error) = lookup::cohort(ctx, app.statement(), &reference).await
     {
         return Ok(wrong(told(&error)));
     }
@@ -359,9 +358,15 @@ async fn import_subject(
         Some(Value::Array(sessions)) => sessions,
         Some(_) => return Ok(wrong("experiments must be a list".to_owned())),
     };
-    let registered =
-        register_subject(&app.engine, &subject.cohort, &subject.label, subject.date_of_birth, &subject.external_ids)
-            .await;
+    let registered = register_subject(
+        ctx,
+        &app.engine,
+        &subject.cohort,
+        &subject.label,
+        subject.date_of_birth,
+        &subject.external_ids,
+    )
+    .await;
     let (registered, differences) = match registered.map_err(HttpError::from) {
         Ok(registered) => registered,
         Err(error) => return Ok(wrong(told(&error))),
@@ -370,11 +375,11 @@ async fn import_subject(
     for item in sessions {
         let session = read_session(&subject, item, systems);
         let session = match session {
-            Ok(session) => with_known_scantypes(app, session).await?,
+            Ok(session) => with_known_scantypes(ctx, app, session).await?,
             Err(error) => Err(error),
         };
         experiments.push(match session {
-            Ok(session) => import_session(app, addresses, actor, &session).await?,
+            Ok(session) => import_session(ctx, app, addresses, &session).await?,
             Err(error) => ImportedExperimentResult::wrong(error),
         });
     }
@@ -385,8 +390,12 @@ async fn import_subject(
 }
 
 /// Who sees certain cohorts only makes no scantypes, which are everybody's.
-async fn with_known_scantypes(app: &App, session: Session) -> Result<Result<Session, String>, HttpError> {
-    if sees_all() {
+async fn with_known_scantypes(
+    ctx: &Context,
+    app: &App,
+    session: Session,
+) -> Result<Result<Session, String>, HttpError> {
+    if ctx.sees_all() {
         return Ok(Ok(session));
     }
     let protocols = session.scans.iter().map(|scan| scan.protocol.as_str());
@@ -398,12 +407,12 @@ async fn with_known_scantypes(app: &App, session: Session) -> Result<Result<Sess
 }
 
 async fn import_session(
+    ctx: &Context,
     app: &App,
     addresses: &Addresses,
-    actor: &Actor,
     session: &Session,
 ) -> Result<ImportedExperimentResult, HttpError> {
-    match register_session(&app.engine, session, actor).await.map_err(HttpError::from) {
+    match register_session(ctx, &app.engine, session).await.map_err(HttpError::from) {
         Ok(outcome) => {
             let label = session.experiment.to_string();
             let summary = |one: Registered| addresses.summary("experiments", Named { id: one.id, label });

@@ -16,6 +16,7 @@ use crate::api::lookup::{self, by_id, moment};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery, Windowed};
 use crate::api::people::{self, RoleCohortsBody, UserBody, open_user};
 use crate::app::App;
+use crate::context::Context;
 use crate::database::Snapshot;
 use crate::entity::{cohort, role, user};
 use crate::http::needs::{RolesManage, UserAdd, UserDelete, UserReadAll, UserUpdateAll};
@@ -27,13 +28,15 @@ use crate::study::{Reference, Visible, listing};
     responses((status = 200, body = UserList)))]
 pub(super) async fn list_users(
     State(app): State<App>,
-    _: May<UserReadAll>,
+    May { caller, .. }: May<UserReadAll>,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<UserList>, HttpError> {
+    let ctx = &caller.ctx;
     let all = user::Entity::find();
-    let listed = listing::list(&app.snapshot().await?, &app.totals, "users", all, user::Column::Id, window).await?;
+    let listed =
+        listing::list(ctx, &app.snapshot().await?, &app.totals, "users", all, user::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.user_summary(row)).collect();
     Ok(address.answer(&extent, UserList::new(rows, &extent)))
@@ -44,11 +47,11 @@ pub(super) async fn list_users(
     responses((status = 201, body = User)))]
 pub(super) async fn create_user(
     State(app): State<App>,
-    _: May<UserAdd>,
+    may: May<UserAdd>,
     addresses: Addresses,
     Body(body): Body<UserBody>,
 ) -> Result<Created<User>, HttpError> {
-    let body = addresses.user(people::create_user(&app, body).await?);
+    let body = addresses.user(people::create_user(&may.caller.ctx, &app, body).await?);
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -151,6 +154,7 @@ pub(super) struct UserRoleCohorts {
 }
 
 async fn role_cohorts(
+    ctx: &Context,
     app: &App,
     snapshot: &Snapshot,
     addresses: &Addresses,
@@ -163,7 +167,7 @@ async fn role_cohorts(
     let cohorts = match cohorts.get(&user.id).and_then(|roles| roles.get(&role.id)) {
         None => None,
         Some(ids) => {
-            let of_role = cohort::Entity::visible().filter(cohort::Column::Id.is_in(ids.iter().copied()));
+            let of_role = cohort::Entity::visible(ctx).filter(cohort::Column::Id.is_in(ids.iter().copied()));
             let of_role = of_role.order_by_asc(cohort::Column::Id);
             let rows = listing::named(of_role, (cohort::Column::Id, cohort::Column::Label), snapshot).await?;
             Some(addresses.summaries("cohorts", rows))
@@ -179,14 +183,15 @@ async fn role_cohorts(
     responses((status = 200, body = UserRoleCohorts)))]
 pub(super) async fn get_role_cohorts(
     State(app): State<App>,
-    _: May<RolesManage>,
+    May { caller, .. }: May<RolesManage>,
     addresses: Addresses,
     Path((user, role)): Path<(String, String)>,
 ) -> Result<Single<UserRoleCohorts>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let user = lookup::user(&snapshot, &Reference::label_first(&user)).await?;
-    let role = lookup::role(&snapshot, &Reference::label_first(&role)).await?;
-    role_cohorts(&app, &snapshot, &addresses, user, role).await
+    let user = lookup::user(ctx, &snapshot, &Reference::label_first(&user)).await?;
+    let role = lookup::role(ctx, &snapshot, &Reference::label_first(&role)).await?;
+    role_cohorts(ctx, &app, &snapshot, &addresses, user, role).await
 }
 
 /// Assigns a role for certain cohorts only, or for the whole study. A user whose role is limited to certain cohorts
@@ -201,10 +206,11 @@ pub(super) async fn set_role_cohorts(
     Path((user, role)): Path<(String, String)>,
     Body(body): Body<RoleCohortsBody>,
 ) -> Result<Single<UserRoleCohorts>, HttpError> {
+    let ctx = &may.caller.ctx;
     let (user, role) = (Reference::label_first(&user), Reference::label_first(&role));
     let (user, role) = body.give(&app, &may.caller, &user, &role).await?;
     let snapshot = app.snapshot().await?;
-    role_cohorts(&app, &snapshot, &addresses, user, role).await
+    role_cohorts(ctx, &app, &snapshot, &addresses, user, role).await
 }
 
 /// Roles.
@@ -212,13 +218,15 @@ pub(super) async fn set_role_cohorts(
     responses((status = 200, body = RoleList)))]
 pub(super) async fn list_roles(
     State(app): State<App>,
-    _: May<RolesManage>,
+    May { caller, .. }: May<RolesManage>,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<RoleList>, HttpError> {
+    let ctx = &caller.ctx;
     let all = role::Entity::find();
-    let listed = listing::list(&app.snapshot().await?, &app.totals, "roles", all, role::Column::Id, window).await?;
+    let listed =
+        listing::list(ctx, &app.snapshot().await?, &app.totals, "roles", all, role::Column::Id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.into_iter().map(|row| addresses.role_summary(row)).collect();
     Ok(address.answer(&extent, RoleList::new(rows, &extent)))
@@ -229,11 +237,12 @@ pub(super) async fn list_roles(
     security(("login" = ["roles_manage"])), responses((status = 200, body = Role)))]
 pub(super) async fn get_role(
     State(app): State<App>,
-    _: May<RolesManage>,
+    May { caller, .. }: May<RolesManage>,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Role>, HttpError> {
-    let row = by_id::<role::Entity>(app.statement(), "role", id).await?;
+    let ctx = &caller.ctx;
+    let row = by_id::<role::Entity>(ctx, app.statement(), "role", id).await?;
     Ok(Single(addresses.role(row)))
 }
 
@@ -336,6 +345,7 @@ pub(super) async fn create_token(
     addresses: Addresses,
     Body(body): Body<TokenBody>,
 ) -> Result<(axum::http::StatusCode, axum::Json<NewTokenAnswer>), HttpError> {
+    let ctx = &caller.ctx;
     check_no_token(&caller)?;
     let now = app.engine.clock().now();
     let mut problems = Problems::default();
@@ -360,7 +370,7 @@ pub(super) async fn create_token(
     }
     let permissions = names.map(|names| Permission::parse_all(&names.join(",")));
     let (token, secret) =
-        app.accounts.create_token(caller.user.id, &NewToken { label, permissions, expires_at }).await?;
+        app.accounts.create_token(ctx, caller.user.id, &NewToken { label, permissions, expires_at }).await?;
     let answer = NewTokenAnswer { token: secret, about: show_token(&addresses, token) };
     Ok((axum::http::StatusCode::CREATED, axum::Json(answer)))
 }
@@ -374,8 +384,9 @@ pub(super) async fn revoke_token(
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<axum::Json<Token>, HttpError> {
+    let ctx = &caller.ctx;
     check_no_token(&caller)?;
-    let token = app.accounts.revoke_token(caller.user.id, id).await?;
+    let token = app.accounts.revoke_token(ctx, caller.user.id, id).await?;
     let token = token.ok_or_else(|| HttpError::NotFound(format!("token {id} of your account")))?;
     Ok(axum::Json(show_token(&addresses, token)))
 }

@@ -13,6 +13,7 @@ use crate::api::lookup::moment;
 use crate::api::output::{Addresses, Created};
 use crate::app::App;
 use crate::callback::FUNCTIONS;
+use crate::context::Context;
 use crate::engine::EngineError;
 use crate::http::HttpError;
 use crate::http::needs::ActionUpdate;
@@ -25,9 +26,10 @@ use crate::workflow;
     responses((status = 200, body = CheckedTimeouts)))]
 pub(super) async fn check_timeouts(
     State(app): State<App>,
-    _: Everywhere<ActionUpdate>,
+    Everywhere { caller, .. }: Everywhere<ActionUpdate>,
 ) -> Result<axum::Json<CheckedTimeouts>, HttpError> {
-    history::check_timeouts(&app).await.map(axum::Json)
+    let ctx = &caller.ctx;
+    history::check_timeouts(ctx, &app).await.map(axum::Json)
 }
 
 /// A configuration file.
@@ -50,6 +52,7 @@ pub(super) struct ConfigAnswer {
 }
 
 async fn set_config(
+    ctx: &Context,
     app: &App,
     addresses: &Addresses,
     body: ConfigBody,
@@ -64,7 +67,7 @@ async fn set_config(
     })?;
     let now = app.engine.clock().now();
     let Configured { roles, users, external_systems, scantypes } =
-        configure(app.engine.database(), &app.accounts, &configuration, existing, now).await?;
+        configure(ctx, app.engine.database(), &app.accounts, &configuration, existing, now).await?;
     Ok(ConfigAnswer {
         updated_at: moment(now),
         users: users.into_iter().map(|row| addresses.user_summary(row)).collect(),
@@ -79,11 +82,12 @@ async fn set_config(
     security(("login" = ["role:admin"])), responses((status = 201, body = ConfigAnswer)))]
 pub(super) async fn import_config(
     State(app): State<App>,
-    _: Administrator,
+    Administrator(caller): Administrator,
     addresses: Addresses,
     Body(body): Body<ConfigBody>,
 ) -> Result<(StatusCode, axum::Json<ConfigAnswer>), HttpError> {
-    Ok((StatusCode::CREATED, axum::Json(set_config(&app, &addresses, body, Existing::Kept).await?)))
+    let ctx = &caller.ctx;
+    Ok((StatusCode::CREATED, axum::Json(set_config(ctx, &app, &addresses, body, Existing::Kept).await?)))
 }
 
 /// Adds roles, users, external systems and scantypes, and overwrites existing ones.
@@ -95,12 +99,13 @@ pub(super) async fn overwrite_config(
     addresses: Addresses,
     Body(body): Body<ConfigBody>,
 ) -> Result<axum::Json<ConfigAnswer>, HttpError> {
+    let ctx = &caller.ctx;
     // One rule for all ways to change an account: PUT /users refuses it too.
     let existing = match caller.by {
         By::Token(_) => Existing::OverwrittenButCredentials,
         _ => Existing::Overwritten,
     };
-    Ok(axum::Json(set_config(&app, &addresses, body, existing).await?))
+    Ok(axum::Json(set_config(ctx, &app, &addresses, body, existing).await?))
 }
 
 /// A workflow file.
@@ -118,24 +123,25 @@ pub(super) struct WorkflowBody {
     security(("login" = ["role:admin"])), responses((status = 201, body = Summary)))]
 pub(super) async fn import_workflow(
     State(app): State<App>,
-    _: Administrator,
+    Administrator(caller): Administrator,
     addresses: Addresses,
     Body(body): Body<WorkflowBody>,
 ) -> Result<Created<Summary>, HttpError> {
+    let ctx = &caller.ctx;
     let mut problems = Problems::default();
     let text = problems.required("workflow_definition", body.workflow_definition);
     let text = problems.all(text)?;
-    let row = load_workflow(&app, &text).await?;
+    let row = load_workflow(ctx, &app, &text).await?;
     let body = addresses.summary("workflows", Named { id: row.id, label: row.label });
     Ok(Created { location: body.uri.clone(), body })
 }
 
 /// Loads a workflow from the text of its file.
-async fn load_workflow(app: &App, text: &str) -> Result<crate::entity::workflow::Model, HttpError> {
+async fn load_workflow(ctx: &Context, app: &App, text: &str) -> Result<crate::entity::workflow::Model, HttpError> {
     let checked = workflow::check_in_background(text.to_owned(), &FUNCTIONS).await;
     let Some(definition) = checked.definition else {
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
         return Err(invalid("workflow_definition", problems.join("; ")));
     };
-    workflow::load(app.engine.database(), &definition).await.map_err(|error| EngineError::from(error).into())
+    workflow::load(ctx, app.engine.database(), &definition).await.map_err(|error| EngineError::from(error).into())
 }

@@ -12,6 +12,7 @@ use crate::api::lookup::{self, by_id, reread};
 use crate::api::output::{Addresses, Created, Extent, IfMatch, ListAddress, ListAnswer, Single, WindowQuery};
 use crate::api::sample::{self, SubjectBody};
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::subject;
 use crate::http::HttpError;
 use crate::http::needs::{SampleAdd, SampleDelete, SampleUpdate};
@@ -53,12 +54,13 @@ pub(super) struct SubjectFilter {
     security(("login" = [])), responses((status = 200, body = SubjectList)))]
 pub(super) async fn list_subjects(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Query(filter): Query<SubjectFilter>,
     Query(window): Query<WindowQuery>,
 ) -> Result<ListAnswer<SubjectList>, HttpError> {
+    let ctx = &caller.ctx;
     let mut problems = Problems::default();
     let window = window.read(&mut problems);
     let cohort = problems.optional("cohort_label", filter.cohort_label.or(filter.cohort));
@@ -67,10 +69,10 @@ pub(super) async fn list_subjects(
     problems.check()?;
     let snapshot = app.snapshot().await?;
     let cohort = match cohort {
-        Some(text) => Some(lookup::cohort(&snapshot, &Reference::label_first(&text)).await?.id),
+        Some(text) => Some(lookup::cohort(ctx, &snapshot, &Reference::label_first(&text)).await?.id),
         None => None,
     };
-    let listed = listing::subjects(&snapshot, &app.totals, cohort, label.as_deref(), archived, window).await?;
+    let listed = listing::subjects(ctx, &snapshot, &app.totals, cohort, label.as_deref(), archived, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, SubjectList::new(addresses.summaries("subjects", listed.rows), &extent)))
 }
@@ -80,13 +82,14 @@ pub(super) async fn list_subjects(
     security(("login" = ["sample_add"])), responses((status = 201, body = Subject)))]
 pub(super) async fn create_subject(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     Body(body): Body<SubjectBody>,
 ) -> Result<Created<Subject>, HttpError> {
-    let row = sample::create_subject(&app, body, "cohort_label").await?;
-    let (snapshot, row) = reread::<subject::Entity>(&app, row.id, row).await?;
-    let body = addresses.subject(record::subject(&snapshot, row).await?);
+    let ctx = &caller.ctx;
+    let row = sample::create_subject(ctx, &app, body, "cohort_label").await?;
+    let (snapshot, row) = reread::<subject::Entity>(ctx, &app, row.id, row).await?;
+    let body = addresses.subject(record::subject(ctx, &snapshot, row).await?);
     Ok(Created { location: body.uri.clone(), body })
 }
 
@@ -95,17 +98,18 @@ pub(super) async fn create_subject(
     responses((status = 200, body = Subject)))]
 pub(super) async fn get_subject(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Subject>, HttpError> {
-    show(&app, &addresses, id).await
+    let ctx = &caller.ctx;
+    show(ctx, &app, &addresses, id).await
 }
 
-async fn show(app: &App, addresses: &Addresses, id: i32) -> Result<Single<Subject>, HttpError> {
+async fn show(ctx: &Context, app: &App, addresses: &Addresses, id: i32) -> Result<Single<Subject>, HttpError> {
     let snapshot = app.snapshot().await?;
-    let row = by_id::<subject::Entity>(&snapshot, "subject", id).await?;
-    Ok(Single(addresses.subject(record::subject(&snapshot, row).await?)))
+    let row = by_id::<subject::Entity>(ctx, &snapshot, "subject", id).await?;
+    Ok(Single(addresses.subject(record::subject(ctx, &snapshot, row).await?)))
 }
 
 /// Changes label, date of birth or cohort. Omitted fields are unchanged.
@@ -113,16 +117,17 @@ async fn show(app: &App, addresses: &Addresses, id: i32) -> Result<Single<Subjec
     security(("login" = ["sample_add"])), responses((status = 200, body = Subject)))]
 pub(super) async fn update_subject(
     State(app): State<App>,
-    _: May<SampleAdd>,
+    May { caller, .. }: May<SampleAdd>,
     addresses: Addresses,
     if_match: IfMatch,
     Number(id): Number,
     Body(body): Body<SubjectBody>,
 ) -> Result<Single<Subject>, HttpError> {
-    by_id::<subject::Entity>(app.statement(), "subject", id).await?;
+    let ctx = &caller.ctx;
+    by_id::<subject::Entity>(ctx, app.statement(), "subject", id).await?;
     let seen = |now: &record::SubjectRecord| if_match.fits(&addresses.subject(now.clone()));
-    sample::update_subject(&app, id, body, "cohort_label", seen).await?;
-    show(&app, &addresses, id).await
+    sample::update_subject(ctx, &app, id, body, "cohort_label", seen).await?;
+    show(ctx, &app, &addresses, id).await
 }
 
 /// Archives a subject with all its experiments: they are hidden, their history is kept and their labels can be reused.
@@ -137,9 +142,10 @@ pub(super) async fn archive_subject(
     Query(asked): Query<ReasonBody>,
     Body(body): Body<ReasonBody>,
 ) -> Result<Single<Subject>, HttpError> {
+    let ctx = &may.caller.ctx;
     let reason = body.or(asked).read()?;
-    app.engine.archive_subject(id, &reason, &may.caller.actor()).await?;
-    show(&app, &addresses, id).await
+    app.engine.archive_subject(ctx, id, &reason).await?;
+    show(ctx, &app, &addresses, id).await
 }
 
 /// Restores an archived subject. Its experiments stay archived until they are restored.
@@ -147,18 +153,19 @@ pub(super) async fn archive_subject(
     security(("login" = ["sample_delete"])), responses((status = 200, body = Subject)))]
 pub(super) async fn restore_subject(
     State(app): State<App>,
-    _: May<SampleDelete>,
+    May { caller, .. }: May<SampleDelete>,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Subject>, HttpError> {
-    app.engine.restore_subject(id).await?;
-    show(&app, &addresses, id).await
+    let ctx = &caller.ctx;
+    app.engine.restore_subject(ctx, id).await?;
+    show(ctx, &app, &addresses, id).await
 }
 
-async fn ids(app: &App, id: i32) -> Result<SubjectIds, HttpError> {
+async fn ids(ctx: &Context, app: &App, id: i32) -> Result<SubjectIds, HttpError> {
     let snapshot = app.snapshot().await?;
-    let row = by_id::<subject::Entity>(&snapshot, "subject", id).await?;
-    let external_ids = record::subject_ids(&snapshot, id).await?;
+    let row = by_id::<subject::Entity>(ctx, &snapshot, "subject", id).await?;
+    let external_ids = record::subject_ids(ctx, &snapshot, id).await?;
     Ok(SubjectIds { subject_id: id, subject_label: row.label, external_ids })
 }
 
@@ -171,10 +178,11 @@ fn ids_path(addresses: &Addresses, id: i32) -> String {
     security(("login" = [])), responses((status = 200, body = SubjectIds)))]
 pub(super) async fn get_subject_ids(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Number(id): Number,
 ) -> Result<Single<SubjectIds>, HttpError> {
-    ids(&app, id).await.map(Single)
+    let ctx = &caller.ctx;
+    ids(ctx, &app, id).await.map(Single)
 }
 
 /// Sets the values for several external systems at once.
@@ -183,13 +191,14 @@ pub(super) async fn get_subject_ids(
     responses((status = 201, body = SubjectIds)))]
 pub(super) async fn set_subject_ids(
     State(app): State<App>,
-    _: May<SampleUpdate>,
+    May { caller, .. }: May<SampleUpdate>,
     addresses: Addresses,
     Number(id): Number,
     Body(body): Body<ExternalIdsBody>,
 ) -> Result<Created<SubjectIds>, HttpError> {
-    body.set(&app, Linked::Subject(id)).await?;
-    Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
+    let ctx = &caller.ctx;
+    body.set(ctx, &app, Linked::Subject(id)).await?;
+    Ok(Created { location: ids_path(&addresses, id), body: ids(ctx, &app, id).await? })
 }
 
 /// Sets the value for one external system.
@@ -198,14 +207,15 @@ pub(super) async fn set_subject_ids(
     security(("login" = ["sample_update"])), responses((status = 201, body = SubjectIds)))]
 pub(super) async fn set_subject_id(
     State(app): State<App>,
-    _: May<SampleUpdate>,
+    May { caller, .. }: May<SampleUpdate>,
     addresses: Addresses,
     Path((id, system)): Path<(String, String)>,
     Body(body): Body<ExternalIdBody>,
 ) -> Result<Created<SubjectIds>, HttpError> {
+    let ctx = &caller.ctx;
     let id = number(&id)?;
-    body.set(&app, Linked::Subject(id), system).await?;
-    Ok(Created { location: ids_path(&addresses, id), body: ids(&app, id).await? })
+    body.set(ctx, &app, Linked::Subject(id), system).await?;
+    Ok(Created { location: ids_path(&addresses, id), body: ids(ctx, &app, id).await? })
 }
 
 /// Deletes the value for one external system.
@@ -214,10 +224,11 @@ pub(super) async fn set_subject_id(
     responses((status = 200, body = SubjectIds)))]
 pub(super) async fn delete_subject_id(
     State(app): State<App>,
-    _: May<SampleDelete>,
+    May { caller, .. }: May<SampleDelete>,
     Path((id, system)): Path<(String, String)>,
 ) -> Result<Single<SubjectIds>, HttpError> {
+    let ctx = &caller.ctx;
     let id = number(&id)?;
-    link::delete_link(app.engine.database(), Linked::Subject(id), &system).await?;
-    ids(&app, id).await.map(Single)
+    link::delete_link(ctx, app.engine.database(), Linked::Subject(id), &system).await?;
+    ids(ctx, &app, id).await.map(Single)
 }

@@ -1,5 +1,6 @@
 //! Workers and dead letters for people; and what workers on other machines ask: claim, heartbeat, report, release. Each shows the secret of its attempt, which it
-//! has from the message that told it of the work; answers are a few kB, whatever the size of the study.
+//! has from the message that told it of the work; answers are a few kB, whatever the size of the study. A secret that
+//! was checked is valid for its execution, in every cohort.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,6 +14,7 @@ use crate::api::lookup::moment;
 use crate::api::output::{Addresses, Extent, ListAddress, ListAnswer, WindowQuery, Windowed, list_of};
 use crate::api::worker::{EndBody, HeaderAttempt, ReleaseBody, WorkerBody};
 use crate::app::App;
+use crate::context::Context;
 use crate::entity::dead_letter;
 use crate::http::HttpError;
 use crate::http::needs::ActionUpdate;
@@ -32,12 +34,16 @@ fn not_yours() -> HttpError {
     request_body = WorkerBody, security(()), responses((status = 200, body = Object)))]
 pub(super) async fn claim_callback_execution(
     State(app): State<App>,
+    ctx: Context,
     Number(id): Number,
     shown: HeaderAttempt,
     Body(body): Body<WorkerBody>,
 ) -> Result<axum::Json<Assignment>, HttpError> {
     let (worker, _) = body.read(&app, id, &shown)?;
-    let claimed = app.engine.claim(worker.held(), app.settings.callback.lease, &app.settings.web.base_url()).await?;
+    let claimed = app
+        .engine
+        .claim(&ctx.seeing_everything(), worker.held(), app.settings.callback.lease, &app.settings.web.base_url())
+        .await?;
     claimed.map(axum::Json).ok_or_else(not_yours)
 }
 
@@ -61,12 +67,13 @@ pub(super) async fn keep_callback_execution(
     request_body = EndBody, security(()), responses((status = 204)))]
 pub(super) async fn conclude_callback_execution(
     State(app): State<App>,
+    ctx: Context,
     Number(id): Number,
     shown: HeaderAttempt,
     Body(body): Body<EndBody>,
 ) -> Result<StatusCode, HttpError> {
     let (worker, ended) = body.read(&app, id, &shown)?;
-    let taken = app.engine.conclude(worker.held(), ended).await?;
+    let taken = app.engine.conclude(&ctx.seeing_everything(), worker.held(), ended).await?;
     taken.then_some(StatusCode::NO_CONTENT).ok_or_else(not_yours)
 }
 
@@ -75,12 +82,13 @@ pub(super) async fn conclude_callback_execution(
     request_body = ReleaseBody, security(()), responses((status = 204)))]
 pub(super) async fn release_callback_execution(
     State(app): State<App>,
+    ctx: Context,
     Number(id): Number,
     shown: HeaderAttempt,
     Body(body): Body<ReleaseBody>,
 ) -> Result<StatusCode, HttpError> {
     let (worker, reason) = body.read(&app, id, &shown)?;
-    app.engine.hand_back(worker.held(), &reason).await?;
+    app.engine.hand_back(&ctx.seeing_everything(), worker.held(), &reason).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -117,11 +125,12 @@ pub(super) struct WorkerList {
     responses((status = 200, body = WorkerList)))]
 pub(super) async fn list_workers(
     State(app): State<App>,
-    _: May<ActionUpdate>,
+    May { caller, .. }: May<ActionUpdate>,
     addresses: Addresses,
 ) -> Result<axum::Json<WorkerList>, HttpError> {
+    let ctx = &caller.ctx;
     let now = app.engine.clock().now();
-    let rows = board::workers(&app.snapshot().await?, now - chrono::TimeDelta::days(1), now).await?;
+    let rows = board::workers(ctx, &app.snapshot().await?, now - chrono::TimeDelta::days(1), now).await?;
     let workers = rows.into_iter().map(|row| WorkerSummary {
         name: row.name,
         kind: row.kind,
@@ -165,12 +174,13 @@ list_of! {
     security(("login" = ["action_update"])), responses((status = 200, body = DeadLetterList)))]
 pub(super) async fn list_dead_letters(
     State(app): State<App>,
-    _: Everywhere<ActionUpdate>,
+    Everywhere { caller, .. }: Everywhere<ActionUpdate>,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<DeadLetterList>, HttpError> {
-    let listed = listing::dead_letters(&app.snapshot().await?, &app.totals, window).await?;
+    let ctx = &caller.ctx;
+    let listed = listing::dead_letters(ctx, &app.snapshot().await?, &app.totals, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let row = |row: dead_letter::Model| DeadLetter {
         id: row.id,

@@ -71,14 +71,16 @@ pub(super) struct GraphTransition {
     responses((status = 200, body = WorkflowList)))]
 pub(super) async fn list_workflows(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<WorkflowList>, HttpError> {
+    let ctx = &caller.ctx;
     let columns = (workflow::Column::Id, workflow::Column::Label);
     let all = workflow::Entity::find();
-    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "workflows", all, columns, window).await?;
+    let listed =
+        listing::list_named(ctx, &app.snapshot().await?, &app.totals, "workflows", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, WorkflowList::new(addresses.summaries("workflows", listed.rows), &extent)))
 }
@@ -88,11 +90,12 @@ pub(super) async fn list_workflows(
     security(("login" = [])), responses((status = 200, body = Summary)))]
 pub(super) async fn get_workflow(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Summary>, HttpError> {
-    let row = by_id::<workflow::Entity>(app.statement(), "workflow", id).await?;
+    let ctx = &caller.ctx;
+    let row = by_id::<workflow::Entity>(ctx, app.statement(), "workflow", id).await?;
     Ok(Single(addresses.summary("workflows", Named { id: row.id, label: row.label })))
 }
 
@@ -101,11 +104,12 @@ pub(super) async fn get_workflow(
     security(("login" = [])), responses((status = 200, body = Summary)))]
 pub(super) async fn get_workflow_by_label(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path(label): Path<String>,
 ) -> Result<Single<Summary>, HttpError> {
-    let row = lookup::workflow(app.statement(), &Reference::label(&label)).await?;
+    let ctx = &caller.ctx;
+    let row = lookup::workflow(ctx, app.statement(), &Reference::label(&label)).await?;
     Ok(Single(addresses.summary("workflows", Named { id: row.id, label: row.label })))
 }
 
@@ -115,18 +119,19 @@ pub(super) async fn get_workflow_by_label(
     responses((status = 200, body = StateList)))]
 pub(super) async fn list_states_of_workflow(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Path(reference): Path<String>,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let workflow = lookup::workflow(&snapshot, &Reference::label_first(&reference)).await?;
+    let workflow = lookup::workflow(ctx, &snapshot, &Reference::label_first(&reference)).await?;
     let all = state::Entity::find().filter(state::Column::WorkflowId.eq(workflow.id));
     let key = format!("states of {}", workflow.id);
     let columns = (state::Column::Id, state::Column::Label);
-    let listed = listing::list_named(&snapshot, &app.totals, &key, all, columns, window).await?;
+    let listed = listing::list_named(ctx, &snapshot, &app.totals, &key, all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, StateList::new(addresses.summaries("states", listed.rows), &extent)))
 }
@@ -138,14 +143,15 @@ pub(super) async fn list_states_of_workflow(
     responses((status = 200, body = super::show::State)))]
 pub(super) async fn get_state_of_workflow(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Path((workflow, state)): Path<(String, String)>,
 ) -> Result<Single<super::show::State>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let workflow = lookup::workflow(&snapshot, &Reference::label_first(&workflow)).await?;
-    let row = lookup::state_of(&snapshot, workflow.id, &Reference::label_first(&state)).await?;
-    Ok(Single(addresses.state(record::state(&snapshot, row).await?)))
+    let workflow = lookup::workflow(ctx, &snapshot, &Reference::label_first(&workflow)).await?;
+    let row = lookup::state_of(ctx, &snapshot, workflow.id, &Reference::label_first(&state)).await?;
+    Ok(Single(addresses.state(record::state(ctx, &snapshot, row).await?)))
 }
 
 /// States of all workflows.
@@ -153,14 +159,15 @@ pub(super) async fn get_state_of_workflow(
     responses((status = 200, body = StateList)))]
 pub(super) async fn list_states(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<StateList>, HttpError> {
+    let ctx = &caller.ctx;
     let columns = (state::Column::Id, state::Column::Label);
     let all = state::Entity::find();
-    let listed = listing::list_named(&app.snapshot().await?, &app.totals, "states", all, columns, window).await?;
+    let listed = listing::list_named(ctx, &app.snapshot().await?, &app.totals, "states", all, columns, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, StateList::new(addresses.summaries("states", listed.rows), &extent)))
 }
@@ -170,13 +177,14 @@ pub(super) async fn list_states(
     responses((status = 200, body = super::show::State)))]
 pub(super) async fn get_state(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<super::show::State>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<state::Entity>(&snapshot, "state", id).await?;
-    Ok(Single(addresses.state(record::state(&snapshot, row).await?)))
+    let row = by_id::<state::Entity>(ctx, &snapshot, "state", id).await?;
+    Ok(Single(addresses.state(record::state(ctx, &snapshot, row).await?)))
 }
 
 /// The experiments in a state.
@@ -184,16 +192,17 @@ pub(super) async fn get_state(
     security(("login" = [])), responses((status = 200, body = ExperimentList)))]
 pub(super) async fn list_experiments_in_state(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Number(id): Number,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<ExperimentList>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    by_id::<state::Entity>(&snapshot, "state", id).await?;
+    by_id::<state::Entity>(ctx, &snapshot, "state", id).await?;
     let query = listing::ExperimentQuery { states: Some(vec![id]), ..listing::ExperimentQuery::default() };
-    let listed = listing::experiments(&snapshot, &app.totals, &query, window).await?.listed;
+    let listed = listing::experiments(ctx, &snapshot, &app.totals, &query, window).await?.listed;
     let extent = Extent::of(window, &listed, |row| row.id);
     Ok(address.answer(&extent, ExperimentList::new(addresses.summaries("experiments", listed.rows), &extent)))
 }
@@ -203,14 +212,15 @@ pub(super) async fn list_experiments_in_state(
     responses((status = 200, body = TransitionList)))]
 pub(super) async fn list_transitions(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     address: ListAddress,
     Windowed(window): Windowed,
 ) -> Result<ListAnswer<TransitionList>, HttpError> {
+    let ctx = &caller.ctx;
     let all = transition::Entity::find();
     let id = transition::Column::Id;
-    let listed = listing::list(&app.snapshot().await?, &app.totals, "transitions", all, id, window).await?;
+    let listed = listing::list(ctx, &app.snapshot().await?, &app.totals, "transitions", all, id, window).await?;
     let extent = Extent::of(window, &listed, |row| row.id);
     let rows = listed.rows.iter().map(|row| addresses.pointer("transitions", row.id)).collect();
     Ok(address.answer(&extent, TransitionList::new(rows, &extent)))
@@ -221,12 +231,13 @@ pub(super) async fn list_transitions(
     security(("login" = [])), responses((status = 200, body = Transition)))]
 pub(super) async fn get_transition(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<Transition>, HttpError> {
+    let ctx = &caller.ctx;
     let snapshot = app.snapshot().await?;
-    let row = by_id::<transition::Entity>(&snapshot, "transition", id).await?;
+    let row = by_id::<transition::Entity>(ctx, &snapshot, "transition", id).await?;
     Ok(Single(addresses.transition(record::transition(&snapshot, row).await?)))
 }
 
@@ -235,11 +246,12 @@ pub(super) async fn get_transition(
     security(("login" = [])), responses((status = 200, body = WorkflowGraph)))]
 pub(super) async fn get_workflow_graph(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     addresses: Addresses,
     Number(id): Number,
 ) -> Result<Single<WorkflowGraph>, HttpError> {
-    let drawn = draw_workflow(&app, id).await?;
+    let ctx = &caller.ctx;
+    let drawn = draw_workflow(ctx, &app, id).await?;
     let states = drawn.counts.states.into_iter().zip(drawn.drawing.boxes).map(|(state, place)| GraphState {
         id: state.id,
         uri: addresses.v2("states", state.id),
@@ -274,9 +286,10 @@ pub(super) async fn get_workflow_graph(
     responses((status = 200, description = "SVG", content_type = "image/svg+xml", body = String)))]
 pub(super) async fn draw_workflow_graph(
     State(app): State<App>,
-    _: Caller,
+    caller: Caller,
     Number(id): Number,
 ) -> Result<Response, HttpError> {
-    let svg = draw_workflow(&app, id).await?.svg(&app, true)?;
+    let ctx = &caller.ctx;
+    let svg = draw_workflow(ctx, &app, id).await?.svg(&app, true)?;
     Ok(([(CONTENT_TYPE, "image/svg+xml")], svg).into_response())
 }

@@ -8,6 +8,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, Query};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Select};
 use serde::{Deserialize, Serialize};
 
+use crate::context::Context;
 use crate::database::{Snapshot, contains};
 use crate::entity::kind::{ExecutionResult, ExecutionStatus};
 use crate::entity::{
@@ -92,17 +93,18 @@ struct Ordered {
 /// # Errors
 /// When the database cannot be read.
 pub async fn experiments(
+    ctx: &Context,
     snapshot: &Snapshot,
     totals: &Totals,
     query: &ExperimentQuery,
     window: Window,
 ) -> Result<ExperimentPage, DbErr> {
-    let all = filtered(query);
+    let all = filtered(ctx, query);
     let unordered = ExperimentQuery { order: ExperimentOrder::Id, descending: false, from: None, ..query.clone() };
     let key = format!("experiments {unordered:?}");
     if query.is_by_id() {
         let columns = (experiment::Column::Id, experiment::Column::Label);
-        let listed = list_named(snapshot, totals, &key, all, columns, window).await?;
+        let listed = list_named(ctx, snapshot, totals, &key, all, columns, window).await?;
         return Ok(ExperimentPage { listed, next: None });
     }
     let mut rows: Vec<Ordered> = in_order(all.clone(), query, window).all(snapshot).await?;
@@ -113,7 +115,7 @@ pub async fn experiments(
     };
     let rows: Vec<Named> = rows.into_iter().map(|row| Named { id: row.id, label: row.label }).collect();
     let window = Window { is_continued: query.from.is_some(), ..window };
-    Ok(ExperimentPage { listed: counted(snapshot, totals, &key, all, window, rows, more).await?, next })
+    Ok(ExperimentPage { listed: counted(ctx, snapshot, totals, &key, all, window, (rows, more)).await?, next })
 }
 
 fn in_order(
@@ -160,11 +162,11 @@ async fn cursor_behind(snapshot: &Snapshot, query: &ExperimentQuery, last: &Orde
     Ok(Cursor { order: query.order, descending: query.descending, key, id: last.id, visible })
 }
 
-fn filtered(query: &ExperimentQuery) -> Select<experiment::Entity> {
+fn filtered(ctx: &Context, query: &ExperimentQuery) -> Select<experiment::Entity> {
     use experiment::Column;
     let mut all = match query.archived {
-        true => experiment::Entity::visible().filter(Column::ArchiveId.ne(0)),
-        false => experiments_in_use(),
+        true => experiment::Entity::visible(ctx).filter(Column::ArchiveId.ne(0)),
+        false => experiments_in_use(ctx),
     };
     let ids = [(Column::SubjectId, query.subject), (Column::WorkflowId, query.workflow)];
     for (column, id) in ids.into_iter().filter_map(|(column, id)| Some((column, id?))) {
@@ -217,6 +219,7 @@ fn with_variable(name: &str, value: &str) -> sea_orm::sea_query::SelectStatement
 /// # Errors
 /// When the database cannot be read.
 pub async fn subjects(
+    ctx: &Context,
     snapshot: &Snapshot,
     totals: &Totals,
     cohort: Option<i32>,
@@ -226,8 +229,8 @@ pub async fn subjects(
 ) -> Result<Listed<Named>, DbErr> {
     use subject::Column;
     let mut all = match archived {
-        true => subject::Entity::visible().filter(Column::ArchiveId.ne(0)),
-        false => subjects_in_use(),
+        true => subject::Entity::visible(ctx).filter(Column::ArchiveId.ne(0)),
+        false => subjects_in_use(ctx),
     };
     if let Some(cohort) = cohort {
         all = all.filter(Column::CohortId.eq(cohort));
@@ -236,7 +239,7 @@ pub async fn subjects(
         all = all.filter(contains(Column::Label, text));
     }
     let key = format!("subjects {cohort:?} {label:?} {archived}");
-    list_named(snapshot, totals, &key, all, (Column::Id, Column::Label), window).await
+    list_named(ctx, snapshot, totals, &key, all, (Column::Id, Column::Label), window).await
 }
 
 /// Callback executions without their logs and values, which may be megabytes each.
@@ -244,6 +247,7 @@ pub async fn subjects(
 /// # Errors
 /// When the database cannot be read.
 pub async fn executions(
+    ctx: &Context,
     snapshot: &Snapshot,
     totals: &Totals,
     status: Option<ExecutionStatus>,
@@ -252,7 +256,7 @@ pub async fn executions(
     window: Window,
 ) -> Result<Listed<callback_execution::Model>, DbErr> {
     use callback_execution::{Column, Entity};
-    let mut all = Entity::visible();
+    let mut all = Entity::visible(ctx);
     if let Some(status) = status {
         all = all.filter(Column::Status.eq(status));
     }
@@ -266,7 +270,7 @@ pub async fn executions(
     let mut rows = rows.all(snapshot).await?;
     let more = window.cut(&mut rows);
     let key = format!("executions {status:?} {result:?} {callback:?}");
-    counted(snapshot, totals, &key, all, window, rows, more).await
+    counted(ctx, snapshot, totals, &key, all, window, (rows, more)).await
 }
 
 /// Messages that came to nothing.
@@ -274,32 +278,33 @@ pub async fn executions(
 /// # Errors
 /// When the database cannot be read.
 pub async fn dead_letters(
+    ctx: &Context,
     snapshot: &Snapshot,
     totals: &Totals,
     window: Window,
 ) -> Result<Listed<dead_letter::Model>, DbErr> {
     use dead_letter::Column;
-    list(snapshot, totals, "dead letters", dead_letter::Entity::find(), Column::Id, window).await
+    list(ctx, snapshot, totals, "dead letters", dead_letter::Entity::find(), Column::Id, window).await
 }
 
 /// The ids that external systems have for subjects that are not archived.
 #[must_use]
-pub fn subject_links() -> Select<external_subject_links::Entity> {
+pub fn subject_links(ctx: &Context) -> Select<external_subject_links::Entity> {
     let column = external_subject_links::Column::SubjectId;
-    external_subject_links::Entity::visible().filter(column.in_subquery(subject::Entity::ids_in_use()))
+    external_subject_links::Entity::visible(ctx).filter(column.in_subquery(subject::Entity::ids_in_use()))
 }
 
 /// The same of experiments.
 #[must_use]
-pub fn experiment_links() -> Select<external_experiment_links::Entity> {
+pub fn experiment_links(ctx: &Context) -> Select<external_experiment_links::Entity> {
     let column = external_experiment_links::Column::ExperimentId;
-    external_experiment_links::Entity::visible().filter(column.in_subquery(experiment::Entity::ids_in_use()))
+    external_experiment_links::Entity::visible(ctx).filter(column.in_subquery(experiment::Entity::ids_in_use()))
 }
 
 /// Scans of experiments that are not archived.
 #[must_use]
-pub fn scans() -> Select<scan::Entity> {
-    scan::Entity::visible().filter(scan::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use()))
+pub fn scans(ctx: &Context) -> Select<scan::Entity> {
+    scan::Entity::visible(ctx).filter(scan::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use()))
 }
 
 /// Actions without their notes and times, of one experiment or of all: there may be millions.
@@ -307,13 +312,14 @@ pub fn scans() -> Select<scan::Entity> {
 /// # Errors
 /// When the database cannot be read.
 pub async fn actions(
+    ctx: &Context,
     snapshot: &Snapshot,
     totals: &Totals,
     experiment: Option<i32>,
     window: Window,
 ) -> Result<Listed<ActionRow>, DbErr> {
     use action::{Column, Entity};
-    let mut all = Entity::visible();
+    let mut all = Entity::visible(ctx);
     if let Some(id) = experiment {
         all = all.filter(Column::ExperimentId.eq(id));
     }
@@ -321,7 +327,7 @@ pub async fn actions(
     let rows = rows.select_only().columns([Column::Id, Column::Success, Column::ReturnValue]);
     let mut rows: Vec<ActionRow> = rows.into_model().all(snapshot).await?;
     let more = window.cut(&mut rows);
-    counted(snapshot, totals, &format!("actions {experiment:?}"), all, window, rows, more).await
+    counted(ctx, snapshot, totals, &format!("actions {experiment:?}"), all, window, (rows, more)).await
 }
 
 /// An action in a list.

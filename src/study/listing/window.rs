@@ -14,8 +14,8 @@ use sea_orm::{
     QuerySelect, Select,
 };
 
+use crate::context::Context;
 use crate::database::Snapshot;
-use crate::study::visible;
 
 /// Which rows of a list, in the order of the list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -103,6 +103,7 @@ impl Totals {
 /// # Errors
 /// When the database cannot be read.
 pub async fn list<E>(
+    ctx: &Context,
     snapshot: &Snapshot,
     totals: &Totals,
     key: &str,
@@ -116,7 +117,7 @@ where
 {
     let mut rows = windowed(all.clone(), id, window).order_by_asc(id).all(snapshot).await?;
     let more = window.cut(&mut rows);
-    counted(snapshot, totals, key, all, window, rows, more).await
+    counted(ctx, snapshot, totals, key, all, window, (rows, more)).await
 }
 
 /// The same with ids and labels only.
@@ -124,6 +125,7 @@ where
 /// # Errors
 /// When the database cannot be read.
 pub async fn list_named<E>(
+    ctx: &Context,
     snapshot: &Snapshot,
     totals: &Totals,
     key: &str,
@@ -137,7 +139,7 @@ where
 {
     let mut rows = named(windowed(all.clone(), id, window).order_by_asc(id), (id, label), snapshot).await?;
     let more = window.cut(&mut rows);
-    counted(snapshot, totals, key, all, window, rows, more).await
+    counted(ctx, snapshot, totals, key, all, window, (rows, more)).await
 }
 
 /// Ids and labels of what `all` selects, in its order.
@@ -172,15 +174,15 @@ pub(super) fn windowed<E: EntityTrait>(all: Select<E>, id: E::Column, window: Wi
 /// The largest number that all three databases take as a limit.
 const MOST_ROWS: u64 = i64::MAX.unsigned_abs();
 
-/// These rows with the total.
+/// These rows, of which there may be more, with the total.
 pub(super) async fn counted<E, T>(
+    ctx: &Context,
     snapshot: &Snapshot,
     totals: &Totals,
     key: &str,
     all: Select<E>,
     window: Window,
-    rows: Vec<T>,
-    more: bool,
+    (rows, more): (Vec<T>, bool),
 ) -> Result<Listed<T>, DbErr>
 where
     E: EntityTrait,
@@ -193,7 +195,7 @@ where
         return Ok(Listed { rows, count: shown, more });
     }
     // What was counted for a caller who sees other cohorts is another number.
-    let key = format!("{}{key}", visible::key());
+    let key = format!("{}{key}", ctx.scope_key());
     let total = totals.of(&key, snapshot.change(), all.count(snapshot)).await?;
     let least = if begins_at_first && !rows.is_empty() { shown + u64::from(more) } else { rows.len() as u64 };
     Ok(Listed { rows, count: total.max(least), more })

@@ -16,7 +16,8 @@ use crate::http::{AuthSession, HttpError, LoggedIn, Wants, stands_on};
 
 /// The account, if it may not do more than who wants to change it.
 pub(super) async fn reached(app: &App, looks: &LoggedIn, id: i32) -> Result<User, HttpError> {
-    let person = app.accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
+    let ctx = looks.ctx();
+    let person = app.accounts.find(id).await?.ok_or_else(|| missing(ctx, "user", id))?;
     match looks.0.reaches_account(&person) {
         true => Ok(person),
         false => Err(HttpError::NotYours(
@@ -42,6 +43,7 @@ pub(in crate::web) async fn update_user(
     Path(id): Path<i32>,
     Form(form): Form<UserForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     reached(&app, &looks, id).await?;
     let typed = form.clone();
     let changes = UserChanges {
@@ -50,7 +52,7 @@ pub(in crate::web) async fn update_user(
         email: Some(form.email),
         ..UserChanges::default()
     };
-    let problems = match app.accounts.update(id, changes, |_| true).await {
+    let problems = match app.accounts.update(ctx, id, changes, |_| true).await {
         Ok(_) => return Ok(to_user(&app, id, "saved")),
         Err(AccountError::Invalid { field, problem }) => Problems::from([(field, problem)]),
         Err(AccountError::Exists) => taken(),
@@ -84,13 +86,14 @@ pub(in crate::web) async fn switch_role(
     Path(id): Path<i32>,
     Form(form): Form<RoleForm>,
 ) -> Result<Response, HttpError> {
-    let role = app.accounts.role(form.role).await?.ok_or_else(|| missing("role", form.role))?;
+    let ctx = looks.ctx();
+    let role = app.accounts.role(form.role).await?.ok_or_else(|| missing(ctx, "role", form.role))?;
     // What a role asks for, and not only what it permits, can shut somebody out.
     reached(&app, &looks, id).await?;
     if !may_give(&looks.0, &role) {
         return Err(HttpError::NotYours(format!("The role '{}' has more permissions than you.", role.row.name)));
     }
-    let refused = match app.accounts.set_role(id, form.role, form.on == "1").await {
+    let refused = match app.accounts.set_role(ctx, id, form.role, form.on == "1").await {
         Ok(()) => None,
         Err(error) => Some(refused(error)?),
     };
@@ -101,10 +104,10 @@ pub(in crate::web) async fn switch_role(
     }
     let snapshot = app.snapshot().await?;
     let accounts = app.at(&snapshot).accounts;
-    let row = user::Entity::find_by_id(id).one(&snapshot).await?.ok_or_else(|| missing("user", id))?;
-    let person = accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
+    let row = user::Entity::find_by_id(id).one(&snapshot).await?.ok_or_else(|| missing(ctx, "user", id))?;
+    let person = accounts.find(id).await?.ok_or_else(|| missing(ctx, "user", id))?;
     let roles = accounts.roles().await?;
-    let held = held_by(&snapshot, &accounts, &person, &roles).await?;
+    let held = held_by(ctx, &snapshot, &accounts, &person, &roles).await?;
     drop((accounts, snapshot));
     let status = if refused.is_some() { StatusCode::CONFLICT } else { StatusCode::OK };
     let content = SwitchesPart { person: user_row(row, &held, &roles, &looks.0), refused };
@@ -140,12 +143,13 @@ pub(in crate::web) async fn switch_active(
     Path(id): Path<i32>,
     Form(form): Form<ActiveForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     reached(&app, &looks, id).await?;
     let changed = if form.active == "1" {
-        app.accounts.activate(id).await
+        app.accounts.activate(ctx, id).await
     } else {
         let changes = UserChanges { active: Some(false), ..UserChanges::default() };
-        app.accounts.update(id, changes, |_| true).await
+        app.accounts.update(ctx, id, changes, |_| true).await
     };
     match changed {
         // The next one that waits is there.
@@ -170,8 +174,9 @@ pub(in crate::web) async fn send_reset(
     looks: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     reached(&app, &looks, id).await?;
-    app.accounts.send_recovery_to(id, &looks.0.name).await?;
+    app.accounts.send_recovery_to(ctx, id, &looks.0.name).await?;
     Ok(to_user(&app, id, "reset"))
 }
 
@@ -189,8 +194,9 @@ pub(in crate::web) async fn decline_user(
     Path(id): Path<i32>,
     Form(form): Form<DeclineForm>,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     reached(&app, &looks, id).await?;
-    match app.accounts.decline(id, &form.reason).await {
+    match app.accounts.decline(ctx, id, &form.reason).await {
         Ok(_) => Ok(to_user(&app, id, "declined")),
         Err(AccountError::Invalid { field, problem }) => {
             let problems = Problems::from([(field, problem)]);
@@ -206,8 +212,9 @@ pub(in crate::web) async fn confirm_user(
     looks: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     reached(&app, &looks, id).await?;
-    app.accounts.confirm_for(id).await?;
+    app.accounts.confirm_for(ctx, id).await?;
     Ok(to_user(&app, id, "confirmed"))
 }
 
@@ -216,8 +223,9 @@ pub(in crate::web) async fn end_sessions(
     looks: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     let person = reached(&app, &looks, id).await?;
-    app.accounts.end_sessions(id, &person.username, None, None).await?;
+    app.accounts.end_sessions(ctx, id, &person.username, None, None).await?;
     Ok(to_user(&app, id, "ended"))
 }
 
@@ -226,12 +234,13 @@ pub(in crate::web) async fn end_second_factor(
     looks: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     reached(&app, &looks, id).await?;
     if looks.0.id == id {
         let told = "Turn off your own second factor on your account page, with a code.";
         return Err(HttpError::NotYours(told.to_owned()));
     }
-    app.accounts.end_second_factor(id, Some(&looks.0.name)).await?;
+    app.accounts.end_second_factor(ctx, id, Some(&looks.0.name)).await?;
     Ok(to_user(&app, id, "factor"))
 }
 
@@ -240,6 +249,7 @@ pub(in crate::web) async fn invite_again(
     looks: LoggedIn,
     Path(id): Path<i32>,
 ) -> Result<Response, HttpError> {
-    app.accounts.invite_again(id, &looks.0.name).await?;
+    let ctx = looks.ctx();
+    app.accounts.invite_again(ctx, id, &looks.0.name).await?;
     Ok(to_user(&app, id, "invited"))
 }

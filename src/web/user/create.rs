@@ -34,9 +34,10 @@ struct NewRole {
 }
 
 async fn new_page(app: &App, looks: &LoggedIn, form: &NewForm, problems: Problems) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     let snapshot = app.snapshot().await?;
     let roles = app.at(&snapshot).accounts.roles().await?;
-    let labels = cohort_labels(&snapshot).await?;
+    let labels = cohort_labels(ctx, &snapshot).await?;
     drop(snapshot);
     let roles = roles.into_iter().map(|(role, _)| role).filter(|role| may_give(&looks.0, role));
     let new = |role: RoleRecord| NewRole {
@@ -102,6 +103,7 @@ pub(in crate::web) async fn create_user(
     looks: LoggedIn,
     Form(pairs): Form<Vec<(String, String)>>,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     let form = NewForm::read(pairs);
     let known = app.accounts.roles().await?;
     for name in &form.roles {
@@ -116,7 +118,7 @@ pub(in crate::web) async fn create_user(
     }
     let made = if form.by_mail {
         let new = Registration { username: form.username.clone(), name: form.name.clone(), email: form.email.clone() };
-        app.accounts.invite(&new, form.roles.clone(), form.cohorts.clone(), &looks.0.name).await
+        app.accounts.invite(ctx, &new, form.roles.clone(), form.cohorts.clone(), &looks.0.name).await
     } else {
         let own = [form.username.as_str(), form.name.as_str(), form.email.as_str()];
         if let Some(problem) = app.accounts.judge(&form.password, &own).problem {
@@ -131,7 +133,7 @@ pub(in crate::web) async fn create_user(
             roles: form.roles.clone(),
             cohorts: form.cohorts.clone(),
         };
-        app.accounts.create(&new).await
+        app.accounts.create(ctx, &new).await
     };
     let problems = match made {
         Ok(row) => return Ok(to_user(&app, row.id, if form.by_mail { "invited" } else { "created" })),

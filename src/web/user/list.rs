@@ -62,6 +62,7 @@ pub(in crate::web) async fn list_users(
     wants: Wants,
     Query(query): Query<UserQuery>,
 ) -> Result<Response, HttpError> {
+    let ctx = user.ctx();
     let state = match query.state.as_str() {
         "" => None,
         name => {
@@ -77,7 +78,7 @@ pub(in crate::web) async fn list_users(
     let roles = accounts.roles().await?;
     let ids: Vec<i32> = found.users.iter().map(|one| one.id).collect();
     let cohorts = accounts.role_cohorts(&ids).await?;
-    let labels = cohort_labels(&snapshot).await?;
+    let labels = cohort_labels(ctx, &snapshot).await?;
     drop((accounts, snapshot));
     let address = |field: &str, row: Option<&user::Model>| {
         let mut address = url::form_urlencoded::Serializer::new(String::new());

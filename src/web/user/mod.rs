@@ -19,6 +19,7 @@ use crate::account::{
     AccountError, AccountState, Accounts, Permission, Problems, RoleCohorts, RoleRecord, User, is_invited,
 };
 use crate::app::App;
+use crate::context::Context;
 use crate::database::Snapshot;
 use crate::entity::user;
 use crate::http::HttpError;
@@ -84,12 +85,16 @@ impl Held {
 }
 
 /// The labels of all cohorts by id.
-async fn cohort_labels(connection: &impl ConnectionTrait) -> Result<Arc<BTreeMap<i32, String>>, HttpError> {
-    Ok(Arc::new(cohort_choices(connection).await?.into_iter().map(|one| (one.id, one.label)).collect()))
+async fn cohort_labels(
+    ctx: &Context,
+    connection: &impl ConnectionTrait,
+) -> Result<Arc<BTreeMap<i32, String>>, HttpError> {
+    Ok(Arc::new(cohort_choices(ctx, connection).await?.into_iter().map(|one| (one.id, one.label)).collect()))
 }
 
 /// The roles of one person.
 async fn held_by(
+    ctx: &Context,
     snapshot: &Snapshot,
     accounts: &Accounts,
     person: &User,
@@ -99,7 +104,7 @@ async fn held_by(
     Ok(Held {
         roles: roles.iter().filter(has).map(|(role, _)| role.row.id).collect(),
         cohorts: accounts.role_cohorts(&[person.id]).await?.remove(&person.id).unwrap_or_default(),
-        labels: cohort_labels(snapshot).await?,
+        labels: cohort_labels(ctx, snapshot).await?,
     })
 }
 

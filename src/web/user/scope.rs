@@ -12,6 +12,7 @@ use super::show::{Typed, user_page};
 use super::{Held, may_give, to_user};
 use crate::account::{AccountError, Problems, RoleRecord, User};
 use crate::app::App;
+use crate::context::Context;
 use crate::http::{AuthSession, HttpError, LoggedIn};
 
 /// A role that somebody has, and for which cohorts.
@@ -100,8 +101,9 @@ pub(in crate::web) async fn give_for_cohorts(
     Path(id): Path<i32>,
     RawForm(bytes): RawForm,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     let chosen = read(&bytes);
-    let role = app.accounts.role(chosen.role).await?.ok_or_else(|| missing("role", chosen.role))?;
+    let role = app.accounts.role(chosen.role).await?.ok_or_else(|| missing(ctx, "role", chosen.role))?;
     if !may_give(&looks.0, &role) {
         return Err(HttpError::NotYours(format!("The role '{}' has more permissions than you.", role.row.name)));
     }
@@ -109,8 +111,8 @@ pub(in crate::web) async fn give_for_cohorts(
     reached(&app, &looks, id).await?;
     let problem = match (chosen.whole, chosen.cohorts.is_empty()) {
         (false, true) => Some("select at least one".to_owned()),
-        (true, _) => give(&app, id, chosen.role, &BTreeSet::new()).await?,
-        (false, false) => give(&app, id, chosen.role, &chosen.cohorts).await?,
+        (true, _) => give(ctx, &app, id, chosen.role, &BTreeSet::new()).await?,
+        (false, false) => give(ctx, &app, id, chosen.role, &chosen.cohorts).await?,
     };
     let Some(problem) = problem else { return Ok(to_user(&app, id, "saved")) };
     let problems = Problems::from([("cohorts", problem)]);
@@ -118,8 +120,14 @@ pub(in crate::web) async fn give_for_cohorts(
 }
 
 /// Gives it, or says what is wrong with the form.
-async fn give(app: &App, id: i32, role: i32, cohorts: &BTreeSet<i32>) -> Result<Option<String>, HttpError> {
-    match app.accounts.give_role_for(id, role, cohorts).await {
+async fn give(
+    ctx: &Context,
+    app: &App,
+    id: i32,
+    role: i32,
+    cohorts: &BTreeSet<i32>,
+) -> Result<Option<String>, HttpError> {
+    match app.accounts.give_role_for(ctx, id, role, cohorts).await {
         Ok(()) => Ok(None),
         Err(AccountError::Invalid { problem, .. }) => Ok(Some(problem)),
         Err(error) => Err(error.into()),

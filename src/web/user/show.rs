@@ -64,12 +64,13 @@ pub(super) async fn user_page(
     typed: Typed,
     told: Option<&'static str>,
 ) -> Result<Response, HttpError> {
+    let ctx = looks.ctx();
     let snapshot = app.snapshot().await?;
     let accounts = app.at(&snapshot).accounts;
-    let row = user::Entity::find_by_id(id).one(&snapshot).await?.ok_or_else(|| missing("user", id))?;
-    let person = accounts.find(id).await?.ok_or_else(|| missing("user", id))?;
+    let row = user::Entity::find_by_id(id).one(&snapshot).await?.ok_or_else(|| missing(ctx, "user", id))?;
+    let person = accounts.find(id).await?.ok_or_else(|| missing(ctx, "user", id))?;
     let roles = accounts.roles().await?;
-    let held = held_by(&snapshot, &accounts, &person, &roles).await?;
+    let held = held_by(ctx, &snapshot, &accounts, &person, &roles).await?;
     let (sessions, tokens) = (accounts.sessions(id).await?, accounts.tokens(id).await?);
     let events = audit::by_user(&snapshot, id, 20).await?;
     let done_to = audit::of_user(&snapshot, id, 20).await?;
