@@ -11,6 +11,7 @@ use utoipa::IntoParams;
 use crate::context::Context;
 use crate::http::HttpError;
 use crate::study::Reference;
+use crate::study::filter::{Filter, Mistake, ResolveError, Sort};
 use crate::study::listing::{Cursor, ExperimentOrder, ExperimentQuery, Window};
 
 use super::input::{Given, Problems};
@@ -70,6 +71,9 @@ pub(super) struct ExperimentFilter {
     /// `id`, `label`, `scandate` or `state_since`; prefix with `-` for descending order.
     #[param(value_type = Option<String>, example = "-scandate")]
     order: Given<String>,
+    /// A filter in the filter language, in addition to the other parameters.
+    #[param(value_type = Option<String>, example = "state:check instate:>30d")]
+    q: Given<String>,
     /// Start of a page, from the `Link` to the next page of a sorted list. Requires the same `order`; cannot be
     /// combined with `offset` or `after`.
     #[param(value_type = Option<String>)]
@@ -84,6 +88,7 @@ pub(super) struct ExperimentFilter {
 /// What a list of experiments asks for, before what it names is looked up.
 pub(super) struct AskedExperiments {
     query: ExperimentQuery,
+    filter: Filter,
     cohort: Option<String>,
     subject: Option<String>,
     workflow: Option<String>,
@@ -96,9 +101,11 @@ impl AskedExperiments {
     pub(super) fn read(filter: ExperimentFilter, window: WindowQuery) -> Result<(Self, Window), HttpError> {
         let mut problems = Problems::default();
         let window = window.read(&mut problems);
-        let (order, descending) = read_order(&mut problems, filter.order);
+        let asked = read_filter(&mut problems, filter.q);
+        let (order, descending) = read_order(&mut problems, filter.order, asked.sort());
         let from = read_cursor(&mut problems, filter.cursor, window, order, descending);
         let asked = Self {
+            filter: asked,
             cohort: problems.optional("cohort", filter.cohort.or(filter.cohort_label)),
             subject: problems.optional("subject", filter.subject_id.or(filter.subject)),
             workflow: problems.optional("workflow", filter.workflow.or(filter.workflow_label)),
@@ -129,13 +136,24 @@ impl AskedExperiments {
     /// Looks up what it names.
     ///
     /// # Errors
-    /// 404 for nothing, 409 for several.
+    /// 404 for nothing, 409 for several; 400 for a name in the filter `q` that does not exist.
     pub(super) async fn find(
         self,
         ctx: &Context,
         connection: &impl ConnectionTrait,
+        now: NaiveDateTime,
     ) -> Result<ExperimentQuery, HttpError> {
         let mut query = self.query;
+        query.filter = match self.filter.resolve(ctx, connection, now).await {
+            Ok(filter) => Some(filter),
+            Err(ResolveError::Database(error)) => return Err(error.into()),
+            Err(ResolveError::Mistakes(mistakes)) => {
+                let mut problems = Problems::default();
+                add_mistakes(&mut problems, &mistakes);
+                problems.check()?;
+                None
+            }
+        };
         if let Some(text) = self.cohort {
             query.cohort = Some(lookup::cohort(ctx, connection, &Reference::label_first(&text)).await?.id);
         }
@@ -156,8 +174,27 @@ impl AskedExperiments {
     }
 }
 
-/// The order, and whether it is the other way round.
-fn read_order(problems: &mut Problems, order: Given<String>) -> (ExperimentOrder, bool) {
+fn read_filter(problems: &mut Problems, text: Given<String>) -> Filter {
+    let text = problems.optional("q", text).unwrap_or_default();
+    Filter::parse(&text).unwrap_or_else(|mistakes| {
+        add_mistakes(problems, &mistakes);
+        Filter::default()
+    })
+}
+
+fn add_mistakes(problems: &mut Problems, mistakes: &[Mistake]) {
+    let texts: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    problems.add("q", texts.join("; "));
+}
+
+/// The order, and whether it is descending.
+fn read_order(problems: &mut Problems, order: Given<String>, sort: Option<Sort>) -> (ExperimentOrder, bool) {
+    if let Some(sort) = sort {
+        if !order.is_missing() {
+            problems.add("order", "the filter 'q' has an order already, 'sort:'");
+        }
+        return (sort.order, sort.descending);
+    }
     let order = problems.optional("order", order).unwrap_or_else(|| "id".to_owned());
     let column = match order.trim_start_matches('-') {
         // `asc` and `desc` are words of the existing product's engine.

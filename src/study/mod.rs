@@ -5,6 +5,7 @@
 pub mod board;
 pub mod dossier;
 pub mod files;
+pub mod filter;
 pub mod json;
 pub mod label;
 pub mod limits;

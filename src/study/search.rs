@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use sea_orm::sea_query::Query;
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, PaginatorTrait, QueryFilter,
     QueryOrder, QuerySelect, Select,
@@ -13,23 +12,11 @@ use sea_orm::{
 use serde::Serialize;
 
 use crate::context::Context;
-use crate::database::contains;
+use crate::database::{Snapshot, contains};
 use crate::entity::{cohort, experiment, state, subject, workflow};
 
+use super::listing::{self, Cursor, ExperimentQuery, Totals, Window};
 use super::visible::{Visible, experiments_in_use, subjects_in_use};
-
-/// Which experiments.
-#[derive(Debug, Clone, Default)]
-pub struct ExperimentFilter {
-    pub cohort: Option<i32>,
-    pub subject: Option<i32>,
-    pub workflow: Option<i32>,
-    pub state: Option<i32>,
-    /// Only those that are on hold.
-    pub held: bool,
-    /// Part of the experiment's label or of the subject's.
-    pub text: Option<String>,
-}
 
 /// Which page: the one after (newest first: below) this id, or the one before it; the first when neither is given.
 #[derive(Debug, Clone, Copy, Default)]
@@ -94,57 +81,38 @@ pub struct CohortRow {
     pub experiments: u64,
 }
 
-/// Experiments, the newest first. Five statements, whatever the size of the page.
+/// A page of the list of experiments.
+#[derive(Debug, Clone, Serialize)]
+pub struct ExperimentRows {
+    pub rows: Vec<ExperimentRow>,
+    /// How many there are in the whole list.
+    pub count: u64,
+    /// The cursor at which the page before this one ends; none on the first page.
+    pub previous: Option<String>,
+    /// The cursor behind which the next page begins; none on the last page.
+    pub next: Option<String>,
+}
+
+/// A page of experiments with the names of what they belong to. Seven statements at most, whatever the size of the page.
 ///
 /// # Errors
 /// When the database cannot be read.
 pub async fn experiments(
     ctx: &Context,
-    connection: &impl ConnectionTrait,
-    filter: &ExperimentFilter,
-    place: Place,
-) -> Result<Page<ExperimentRow>, DbErr> {
-    let condition = experiment_condition(filter);
-    let all = || experiments_in_use(ctx).filter(condition.clone());
-    let page = page(connection, all, experiment::Column::Id, place, |row| row.id).await?;
-    let rows = with_names(ctx, connection, page.rows).await?;
-    Ok(Page {
-        rows,
-        count: page.count,
-        count_is_least: page.count_is_least,
-        has_newer: page.has_newer,
-        has_older: page.has_older,
-    })
-}
-
-fn experiment_condition(filter: &ExperimentFilter) -> Condition {
-    let mut condition = Condition::all();
-    if let Some(id) = filter.state {
-        condition = condition.add(experiment::Column::StateId.eq(id));
-    }
-    if let Some(id) = filter.workflow {
-        condition = condition.add(experiment::Column::WorkflowId.eq(id));
-    }
-    if let Some(id) = filter.subject {
-        condition = condition.add(experiment::Column::SubjectId.eq(id));
-    }
-    let subjects = || Query::select().column(subject::Column::Id).from(subject::Entity).to_owned();
-    if let Some(id) = filter.cohort {
-        let of_cohort = subjects().and_where(subject::Column::CohortId.eq(id)).to_owned();
-        condition = condition.add(experiment::Column::SubjectId.in_subquery(of_cohort));
-    }
-    if filter.held {
-        condition = condition.add(experiment::Column::HeldSince.is_not_null());
-    }
-    if let Some(text) = filter.text.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
-        let named = subjects().and_where(contains(subject::Column::Label, text)).to_owned();
-        condition = condition.add(
-            Condition::any()
-                .add(contains(experiment::Column::Label, text))
-                .add(experiment::Column::SubjectId.in_subquery(named)),
-        );
-    }
-    condition
+    snapshot: &Snapshot,
+    totals: &Totals,
+    query: &ExperimentQuery,
+    size: u64,
+) -> Result<ExperimentRows, DbErr> {
+    let window = Window { limit: Some(size), ..Window::default() };
+    let page = listing::experiments(ctx, snapshot, totals, query, window).await?;
+    let ids: Vec<i32> = page.listed.rows.iter().map(|row| row.id).collect();
+    let found = experiment::Entity::visible(ctx).filter(experiment::Column::Id.is_in(ids.iter().copied()));
+    let mut rows = with_names(ctx, snapshot, found.all(snapshot).await?).await?;
+    let places: HashMap<i32, usize> = ids.into_iter().enumerate().map(|(place, id)| (id, place)).collect();
+    rows.sort_by_key(|row| places.get(&row.id).copied());
+    let text = |cursor: Option<Cursor>| cursor.map(|cursor| cursor.to_string());
+    Ok(ExperimentRows { rows, count: page.listed.count, previous: text(page.previous), next: text(page.next) })
 }
 
 async fn page<E, C>(

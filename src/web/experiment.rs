@@ -1,115 +1,22 @@
-//! Experiments: the list, the page, and the buttons on it.
+//! The page of an experiment, and the buttons on it.
 
-use axum::extract::{Form, Path, Query, State};
+use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
-use sea_orm::{EntityTrait, QueryOrder};
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Permission, User};
 use crate::app::App;
 use crate::audit;
 use crate::context::Context;
-use crate::database::Snapshot;
 use crate::engine::{Exits, Possible, Target};
-use crate::entity::{action, audit_event, experiment, state, workflow};
+use crate::entity::{action, audit_event, experiment};
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::Visible;
 use crate::study::dossier::Dossier;
-use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page};
 
 use super::audit::EventRow;
-use super::page::{Choice, Paging, cohort_choices, maybe, missing, page_or_block};
-
-#[derive(Deserialize)]
-pub(super) struct ExperimentQuery {
-    #[serde(default)]
-    q: String,
-    #[serde(default, deserialize_with = "maybe")]
-    cohort: Option<i32>,
-    #[serde(default, deserialize_with = "maybe")]
-    workflow: Option<i32>,
-    #[serde(default, deserialize_with = "maybe")]
-    state: Option<i32>,
-    /// Anything: only those that are on hold.
-    #[serde(default)]
-    held: String,
-    #[serde(default, deserialize_with = "maybe")]
-    below: Option<i32>,
-    #[serde(default, deserialize_with = "maybe")]
-    above: Option<i32>,
-}
-
-#[derive(Serialize)]
-struct WorkflowChoice {
-    id: i32,
-    label: String,
-    states: Vec<Choice>,
-}
-
-#[derive(Serialize)]
-struct ExperimentList {
-    q: String,
-    cohort: Option<i32>,
-    workflow: Option<i32>,
-    state: Option<i32>,
-    held: bool,
-    cohorts: Vec<Choice>,
-    workflows: Vec<WorkflowChoice>,
-    experiments: Page<ExperimentRow>,
-    path: &'static str,
-}
-
-pub(super) async fn list_experiments(
-    State(app): State<App>,
-    user: LoggedIn,
-    wants: Wants,
-    Query(query): Query<ExperimentQuery>,
-) -> Result<Response, HttpError> {
-    let ctx = user.ctx();
-    let filter = ExperimentFilter {
-        cohort: query.cohort,
-        subject: None,
-        workflow: query.workflow,
-        state: query.state,
-        held: !query.held.is_empty(),
-        text: Some(query.q.clone()),
-    };
-    let place = Paging { below: query.below, above: query.above }.place();
-    let snapshot = app.snapshot().await?;
-    let experiments = search::experiments(ctx, &snapshot, &filter, place).await?;
-    let cohorts = cohort_choices(ctx, &snapshot).await?;
-    let workflows = workflow_choices(&snapshot).await?;
-    drop(snapshot);
-    let content = ExperimentList {
-        cohorts,
-        workflows,
-        q: query.q,
-        cohort: query.cohort,
-        workflow: query.workflow,
-        state: query.state,
-        held: !query.held.is_empty(),
-        experiments,
-        path: "/experiments",
-    };
-    let block = wants.fragment.then_some("results");
-    page_or_block(&app, "experiment/list.html", "experiments", &user.0, content, block)
-}
-
-async fn workflow_choices(snapshot: &Snapshot) -> Result<Vec<WorkflowChoice>, HttpError> {
-    let workflows = workflow::Entity::find().order_by_desc(workflow::Column::Id).all(snapshot).await?;
-    let states = state::Entity::find().order_by_asc(state::Column::Position).all(snapshot).await?;
-    let choice = |workflow: workflow::Model| WorkflowChoice {
-        states: states
-            .iter()
-            .filter(|state| state.workflow_id == workflow.id)
-            .map(|state| Choice { id: state.id, label: state.label.clone() })
-            .collect(),
-        id: workflow.id,
-        label: workflow.label,
-    };
-    Ok(workflows.into_iter().map(choice).collect())
-}
+use super::page::{missing, page_or_block};
 
 /// A way out of the current state.
 #[derive(Serialize)]

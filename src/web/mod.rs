@@ -7,6 +7,7 @@ mod configuration;
 mod entrance;
 mod execution;
 mod experiment;
+mod experiments;
 mod factor;
 mod home;
 mod mailing;
@@ -43,7 +44,7 @@ pub fn pages(app: &App) -> Pages {
         .get("/cohorts/{id}", Login, cohort::show_cohort)
         .get("/subjects", Login, subject::list_subjects)
         .get("/subjects/{id}", Login, subject::show_subject)
-        .get("/experiments", Login, experiment::list_experiments)
+        .get("/experiments", Login, experiments::list_experiments)
         .get("/experiments/{id}", Login, experiment::show_experiment)
         .post("/experiments/{id}/transition", May(SampleStateUpdate), experiment::transition_experiment)
         .post("/experiments/{id}/release", May(SampleStateUpdate), experiment::release_experiment)

@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::entity::cohort;
 use crate::http::HttpError;
 use crate::study::Visible;
+use crate::study::listing::{Cursor, ExperimentQuery};
 use crate::study::search::Place;
 
 /// Rows of a list on one page.
@@ -146,6 +147,42 @@ impl Paging {
     pub(super) fn place(self) -> Place {
         Place { below: self.below, above: self.above, size: PAGE_SIZE }
     }
+}
+
+/// Which page of the list of experiments, in its address: the one behind a row, or the one before it.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Turn {
+    #[serde(default)]
+    pub after: String,
+    #[serde(default)]
+    pub before: String,
+}
+
+impl Turn {
+    /// Lets the query begin there.
+    ///
+    /// # Errors
+    /// 400 when the place is not one of a list in this order.
+    pub(super) fn apply(self, query: &mut ExperimentQuery) -> Result<(), HttpError> {
+        let (text, backward) = if self.before.is_empty() { (self.after, false) } else { (self.before, true) };
+        if text.is_empty() {
+            return Ok(());
+        }
+        let cursor = Cursor::parse(&text).filter(|cursor| cursor.is_of(query.order, query.descending));
+        let wrong = || {
+            HttpError::BadRequest(
+                "This link to a page of a list is not complete, or belongs to another list.".to_owned(),
+            )
+        };
+        query.from = Some(cursor.ok_or_else(wrong)?);
+        query.backward = backward;
+        Ok(())
+    }
+}
+
+/// All experiments, the newest first: what pages begin with.
+pub(super) fn newest_first() -> ExperimentQuery {
+    ExperimentQuery { descending: true, ..ExperimentQuery::default() }
 }
 
 /// A number of an address; a field that was left empty is none.

@@ -9,9 +9,10 @@ use crate::app::App;
 use crate::database::Snapshot;
 use crate::entity::{callback, state, transition, workflow};
 use crate::http::{HttpError, LoggedIn, Wants};
-use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page};
+use crate::study::listing::ExperimentQuery;
+use crate::study::search::{self, ExperimentRows};
 
-use super::page::{Paging, missing, page_or_block};
+use super::page::{PAGE_SIZE, Turn, missing, newest_first, page_or_block};
 
 #[derive(Serialize)]
 struct Way {
@@ -44,7 +45,7 @@ struct StatePage {
     callbacks: Vec<CallbackEntry>,
     to: Vec<Way>,
     from: Vec<Way>,
-    experiments: Page<ExperimentRow>,
+    experiments: ExperimentRows,
     path: String,
 }
 
@@ -53,7 +54,7 @@ pub(super) async fn show_state(
     user: LoggedIn,
     wants: Wants,
     Path(id): Path<i32>,
-    Query(paging): Query<Paging>,
+    Query(turn): Query<Turn>,
 ) -> Result<Response, HttpError> {
     let ctx = user.ctx();
     let snapshot = app.snapshot().await?;
@@ -64,7 +65,8 @@ pub(super) async fn show_state(
         .order_by_asc(callback::Column::Position)
         .all(&snapshot)
         .await?;
-    let filter = ExperimentFilter { state: Some(id), ..ExperimentFilter::default() };
+    let mut query = ExperimentQuery { states: Some(vec![id]), ..newest_first() };
+    turn.apply(&mut query)?;
     let content = StatePage {
         id,
         label: state.label,
@@ -74,7 +76,7 @@ pub(super) async fn show_state(
         callbacks: callbacks.into_iter().map(callback_entry).collect(),
         to: ways(&snapshot, transition::Column::SourceStateId, id).await?,
         from: ways(&snapshot, transition::Column::DestinationStateId, id).await?,
-        experiments: search::experiments(ctx, &snapshot, &filter, paging.place()).await?,
+        experiments: search::experiments(ctx, &snapshot, &app.totals, &query, PAGE_SIZE).await?,
         path: format!("/states/{id}"),
     };
     drop(snapshot);

@@ -12,9 +12,10 @@ use crate::entity::{cohort, external_subject_links, external_system, subject};
 use crate::http::{HttpError, LoggedIn, Wants};
 use crate::study::Visible;
 use crate::study::dossier::Archived;
-use crate::study::search::{self, ExperimentFilter, ExperimentRow, Page, SubjectRow};
+use crate::study::listing::ExperimentQuery;
+use crate::study::search::{self, ExperimentRows, Page, SubjectRow};
 
-use super::page::{Choice, Paging, cohort_choices, maybe, missing, page_or_block};
+use super::page::{Choice, PAGE_SIZE, Paging, Turn, cohort_choices, maybe, missing, newest_first, page_or_block};
 
 #[derive(Deserialize)]
 pub(super) struct SubjectQuery {
@@ -51,7 +52,7 @@ struct SubjectPage {
     cohort_id: i32,
     cohort: String,
     external_ids: BTreeMap<String, String>,
-    experiments: Page<ExperimentRow>,
+    experiments: ExperimentRows,
     path: String,
     archived: Option<Archived>,
 }
@@ -76,7 +77,7 @@ pub(super) async fn show_subject(
     user: LoggedIn,
     wants: Wants,
     Path(id): Path<i32>,
-    Query(paging): Query<Paging>,
+    Query(turn): Query<Turn>,
 ) -> Result<Response, HttpError> {
     let ctx = user.ctx();
     let snapshot = app.snapshot().await?;
@@ -87,7 +88,8 @@ pub(super) async fn show_subject(
         .find_also_related(external_system::Entity)
         .all(&snapshot)
         .await?;
-    let filter = ExperimentFilter { subject: Some(id), ..ExperimentFilter::default() };
+    let mut query = ExperimentQuery { subject: Some(id), ..newest_first() };
+    turn.apply(&mut query)?;
     let archived = (subject.archive_id != 0).then_some(Archived {
         at: subject.archived_at,
         by: subject.archived_by,
@@ -104,7 +106,7 @@ pub(super) async fn show_subject(
             .into_iter()
             .filter_map(|(link, system)| Some((system?.system_name, link.external_id)))
             .collect(),
-        experiments: search::experiments(ctx, &snapshot, &filter, paging.place()).await?,
+        experiments: search::experiments(ctx, &snapshot, &app.totals, &query, PAGE_SIZE).await?,
         path: format!("/subjects/{id}"),
     };
     drop(snapshot);

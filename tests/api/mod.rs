@@ -5,6 +5,7 @@ mod additions;
 mod client;
 mod defects;
 mod description;
+mod filters;
 mod golden;
 mod lengths;
 mod lists;

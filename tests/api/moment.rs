@@ -69,10 +69,16 @@ impl Visitor {
     }
 
     pub async fn get(&self, path: &str) -> String {
+        let (status, text) = self.look(path).await;
+        assert_eq!(status, 200, "{path}");
+        text
+    }
+
+    /// The page with its status.
+    pub async fn look(&self, path: &str) -> (u16, String) {
         let request = self.client.get(format!("{}{path}", self.url)).header("cookie", &self.cookie);
         let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), 200, "{path}");
-        answer.text().await.unwrap()
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 }
 

@@ -215,7 +215,7 @@ pub(super) async fn list_experiments(
     let ctx = &caller.ctx;
     let (asked, window) = AskedExperiments::read(filter, window)?;
     let snapshot = app.snapshot().await?;
-    let query = asked.find(ctx, &snapshot).await?;
+    let query = asked.find(ctx, &snapshot, app.engine.clock().now()).await?;
     let page = listing::experiments(ctx, &snapshot, &app.totals, &query, window).await?;
     drop(snapshot);
     let extent = Extent::of_experiments(window, &page);

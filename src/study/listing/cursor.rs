@@ -101,9 +101,9 @@ impl Cursor {
         fits && ranges <= MOST_RANGES && self.visible.is_some() == (self.order == ExperimentOrder::StateSince)
     }
 
-    /// The condition of coming after the cursor, of rows whose key is `key` and whose id is `id`.
-    pub(super) fn behind(&self, key: &SimpleExpr, id: &SimpleExpr) -> Condition {
-        let next = |column: &SimpleExpr, value: SimpleExpr| match self.descending {
+    /// The condition of coming after the cursor in the given direction, of rows whose key is `key` and whose id is `id`.
+    pub(super) fn behind(&self, key: &SimpleExpr, id: &SimpleExpr, descending: bool) -> Condition {
+        let next = |column: &SimpleExpr, value: SimpleExpr| match descending {
             true => column.clone().lt(value),
             false => column.clone().gt(value),
         };

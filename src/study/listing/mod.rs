@@ -5,7 +5,10 @@ mod window;
 
 use chrono::NaiveDateTime;
 use sea_orm::sea_query::{Expr, ExprTrait, Query};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect, Select};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect,
+    Select,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
@@ -24,6 +27,7 @@ use cursor::{Key, VisibleActions};
 
 use super::VariableValue;
 use super::dossier::without_logs;
+use super::filter::Resolved;
 use super::visible::{Visible, experiments_in_use, subjects_in_use};
 
 /// In which order experiments are listed.
@@ -53,14 +57,20 @@ pub struct ExperimentQuery {
     pub state_since_from: Option<NaiveDateTime>,
     /// Included.
     pub state_since_to: Option<NaiveDateTime>,
+    /// Only those that are on hold.
+    pub held: bool,
     /// Names and values of variables, as they are written.
     pub variables: Vec<(String, String)>,
     /// The archived ones in place of those in use.
     pub archived: bool,
     pub order: ExperimentOrder,
     pub descending: bool,
-    /// Only what comes after this, in the same order.
+    /// Only what comes after this, in the same order; or before it ([`Self::backward`]).
     pub from: Option<Cursor>,
+    /// The page that ends before the cursor, in place of the one that begins behind it.
+    pub backward: bool,
+    /// What else the filter language asks for.
+    pub filter: Option<Resolved>,
 }
 
 impl ExperimentQuery {
@@ -75,7 +85,9 @@ impl ExperimentQuery {
 #[derive(Debug, Clone)]
 pub struct ExperimentPage {
     pub listed: Listed<Named>,
-    /// None on the last page, and in the order of ids, where the last id is enough.
+    /// Where the page before this one ends; none on the first page.
+    pub previous: Option<Cursor>,
+    /// Where the next page begins. None on the last page, and in the order of ids, where the last id is enough.
     pub next: Option<Cursor>,
 }
 
@@ -99,23 +111,37 @@ pub async fn experiments(
     query: &ExperimentQuery,
     window: Window,
 ) -> Result<ExperimentPage, DbErr> {
-    let all = filtered(ctx, query);
-    let unordered = ExperimentQuery { order: ExperimentOrder::Id, descending: false, from: None, ..query.clone() };
+    let all = filtered(ctx, query, snapshot.get_database_backend());
+    let unordered =
+        ExperimentQuery { order: ExperimentOrder::Id, descending: false, from: None, backward: false, ..query.clone() };
     let key = format!("experiments {unordered:?}");
-    if query.is_by_id() {
+    if query.is_by_id() && query.from.is_none() && !query.backward {
         let columns = (experiment::Column::Id, experiment::Column::Label);
         let listed = list_named(ctx, snapshot, totals, &key, all, columns, window).await?;
-        return Ok(ExperimentPage { listed, next: None });
+        return Ok(ExperimentPage { listed, previous: None, next: None });
     }
     let mut rows: Vec<Ordered> = in_order(all.clone(), query, window).all(snapshot).await?;
     let more = window.cut(&mut rows);
+    let (more_before, more_behind) = match (&query.from, query.backward) {
+        (None, _) => (false, more),
+        (Some(_), false) => (true, more),
+        (Some(_), true) => {
+            rows.reverse();
+            (more, true)
+        }
+    };
+    let previous = match rows.first() {
+        Some(first) if more_before => Some(cursor_at(snapshot, query, first).await?),
+        _ => None,
+    };
     let next = match rows.last() {
-        Some(last) if more => Some(cursor_behind(snapshot, query, last).await?),
+        Some(last) if more_behind => Some(cursor_at(snapshot, query, last).await?),
         _ => None,
     };
     let rows: Vec<Named> = rows.into_iter().map(|row| Named { id: row.id, label: row.label }).collect();
     let window = Window { is_continued: query.from.is_some(), ..window };
-    Ok(ExperimentPage { listed: counted(ctx, snapshot, totals, &key, all, window, (rows, more)).await?, next })
+    let listed = counted(ctx, snapshot, totals, &key, all, window, (rows, more_behind)).await?;
+    Ok(ExperimentPage { listed, previous, next })
 }
 
 fn in_order(
@@ -135,10 +161,11 @@ fn in_order(
             (key.clone(), Some(key))
         }
     };
-    let direction = if query.descending { sea_orm::Order::Desc } else { sea_orm::Order::Asc };
+    let descending = query.descending != query.backward;
+    let direction = if descending { sea_orm::Order::Desc } else { sea_orm::Order::Asc };
     let mut select = all;
     if let Some(cursor) = &query.from {
-        select = select.filter(cursor.behind(&key, &id));
+        select = select.filter(cursor.behind(&key, &id, descending));
     }
     // An order by the id alone names it twice, which changes nothing.
     select = select.order_by(key, direction.clone()).order_by(id, direction);
@@ -147,9 +174,10 @@ fn in_order(
     select.expr_as(at.unwrap_or_else(|| Expr::value(None::<NaiveDateTime>)), "at").into_model()
 }
 
-async fn cursor_behind(snapshot: &Snapshot, query: &ExperimentQuery, last: &Ordered) -> Result<Cursor, DbErr> {
-    let key = match (query.order, last.at) {
-        (ExperimentOrder::Label, _) => Key::Label(last.label.clone()),
+/// The cursor that stands at this row.
+async fn cursor_at(snapshot: &Snapshot, query: &ExperimentQuery, row: &Ordered) -> Result<Cursor, DbErr> {
+    let key = match (query.order, row.at) {
+        (ExperimentOrder::Label, _) => Key::Label(row.label.clone()),
         (_, Some(at)) => Key::At(at),
         (_, None) => Key::Id,
     };
@@ -159,12 +187,12 @@ async fn cursor_behind(snapshot: &Snapshot, query: &ExperimentQuery, last: &Orde
         (ExperimentOrder::StateSince, None) => Some(VisibleActions::now(snapshot).await?),
         _ => None,
     };
-    Ok(Cursor { order: query.order, descending: query.descending, key, id: last.id, visible })
+    Ok(Cursor { order: query.order, descending: query.descending, key, id: row.id, visible })
 }
 
-fn filtered(ctx: &Context, query: &ExperimentQuery) -> Select<experiment::Entity> {
+fn filtered(ctx: &Context, query: &ExperimentQuery, backend: DbBackend) -> Select<experiment::Entity> {
     use experiment::Column;
-    let mut all = match query.archived {
+    let mut all = match query.archived || query.filter.as_ref().is_some_and(Resolved::is_archived) {
         true => experiment::Entity::visible(ctx).filter(Column::ArchiveId.ne(0)),
         false => experiments_in_use(ctx),
     };
@@ -197,8 +225,14 @@ fn filtered(ctx: &Context, query: &ExperimentQuery) -> Select<experiment::Entity
     for (column, at) in to.into_iter().filter_map(|(column, at)| Some((column, at?))) {
         all = all.filter(column.lte(at));
     }
+    if query.held {
+        all = all.filter(Column::HeldSince.is_not_null());
+    }
     for (name, value) in &query.variables {
         all = all.filter(Column::Id.in_subquery(with_variable(name, value)));
+    }
+    if let Some(filter) = &query.filter {
+        all = all.filter(filter.condition(backend));
     }
     all
 }
