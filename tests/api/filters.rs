@@ -43,7 +43,7 @@ const FOUND: &[(&str, &[&str])] = &[
     ("-cohort:\"follow up\"", &["A_1", "b%2"]),
     ("subject:\"S 01\" -label:A_1", &["b%2"]),
     ("a_", &["A_1"]),
-    ("-\"a_\" s 01", &["b%2"]),
+    ("-\"a_\" \"s 01\"", &["b%2"]),
     ("%", &["b%2"]),
     ("var.hand:left", &["A_1", "c_3"]),
     ("-var.hand:left", &["b%2"]),
@@ -226,7 +226,7 @@ fn labels(page: &str) -> Vec<String> {
 
 fn link(page: &str, rel: &str) -> Option<String> {
     let (_, behind) = page.split_once(&format!("rel=\"{rel}\" href=\""))?;
-    Some(behind.split('"').next().unwrap().replace("&amp;", "&"))
+    Some(behind.split('"').next().unwrap().replace("&amp;", "&").replace("&#x2f;", "/"))
 }
 
 fn query(pairs: &[(&str, &str)]) -> String {
