@@ -1,4 +1,4 @@
-//! Notes on the history that scripts make: what came of an action, and when it ended. The history itself stays (E10).
+//! Updates to an action made through the API: its success, return value and end time. The history itself stays (E10).
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::Set;
@@ -14,7 +14,7 @@ use crate::study::Visible;
 use super::run_log::storable;
 use super::{Engine, EngineError};
 
-/// What is to be different; what is none stays, an inner none takes it away.
+/// Fields to change. `None` leaves a field unchanged; `Some(None)` clears it.
 #[derive(Debug, Clone, Default)]
 pub struct Annotation {
     pub success: Option<bool>,
@@ -23,10 +23,10 @@ pub struct Annotation {
 }
 
 impl Engine {
-    /// Changes an action that is still as `seen` wants it.
+    /// Changes an action if `seen` accepts its current row.
     ///
     /// # Errors
-    /// [`EngineError::NotFound`]; [`EngineError::MovedOn`] when it is not as it was seen.
+    /// [`EngineError::NotFound`]; [`EngineError::MovedOn`] when `seen` does not accept it.
     pub async fn annotate_action(
         &self,
         ctx: &Context,

@@ -1,9 +1,9 @@
-//! Answers to conditions that take long: found outside of the experiment's lock, then used under it.
+//! Answers to slow conditions: found without the experiment's lock, then used under it.
 //!
-//! A usual condition takes microseconds and is evaluated where it is asked for. When evaluating has taken [`UNDER_LOCK`] in one
-//! transaction, or there is no answer at all, the verb gives up its transaction with a [`Pending`]; `retried` evaluates what
-//! is left without any lock and does the verb again. An answer is used only for exactly the facts that it was found for, so
-//! what changed in between is asked again.
+//! A usual condition takes microseconds and is evaluated under the lock. After [`UNDER_LOCK`] of evaluating in one
+//! transaction, or when a condition has no answer in time, the verb rolls its transaction back and returns a [`Pending`];
+//! `retried` evaluates the remaining conditions without a lock and repeats the verb. An answer is used only for exactly the
+//! facts that it was found for, so a condition whose inputs have changed is evaluated again.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,35 +17,35 @@ use crate::workflow::condition::{self, Evaluated, Facts};
 
 use super::EngineError;
 
-/// Time that evaluating may take while an experiment is locked, on SQLite with all other writers waiting.
+/// Evaluation time allowed while an experiment is locked. On SQLite all other writers wait for that time.
 const UNDER_LOCK: Duration = Duration::from_millis(100);
 
-/// How long an answer is waited for under the lock. The machine may be busy; without the lock there is more patience.
+/// Limit for a single answer under the lock, on a machine that may be busy. Without the lock the limit is higher.
 const PATIENCE_UNDER_LOCK: Duration = Duration::from_millis(300);
 
-/// Processor time that all conditions of one step may take together; of what one report brings about, when states follow one
-/// another without anything being run.
+/// Processor time that all conditions of one step may take together. One report can cause a long step, when states follow
+/// one another without running anything.
 const MOST_PROCESSOR: Duration = Duration::from_secs(2);
 
-/// What is said of a condition that was not evaluated because those before it took too long.
+/// Error of a condition that was not evaluated because earlier ones had used up the time.
 pub(super) const NOT_EVALUATED: &str =
     "not evaluated: the conditions of this step took longer than 2 s of processor time together";
 
-/// Answers kept, and for how long: until the verb that asked for them is done again.
+/// Number of stored answers, and their lifetime: they are needed until the verb has been repeated.
 const MOST_KEPT: usize = 512;
 const KEPT_FOR: Duration = Duration::from_mins(1);
 
-/// Whether a condition holds, or why that cannot be said.
+/// Value of a condition, or the reason why it could not be evaluated.
 pub(super) type Answer = Result<bool, String>;
 
-/// What evaluating has cost so far in a transaction.
+/// Time that evaluating has taken so far in a transaction.
 #[derive(Debug, Default)]
 pub(super) struct Turn {
     /// Processor time of the conditions.
     spent: Duration,
-    /// Time on the clock, with the lock held.
+    /// Elapsed time, with the lock held.
     waited: Duration,
-    /// Nothing is locked: everything is evaluated where it is asked for.
+    /// Nothing is locked: every condition is evaluated at once.
     stays: bool,
 }
 
@@ -55,19 +55,19 @@ impl Turn {
         Self { stays: true, ..Self::default() }
     }
 
-    /// For another experiment in the same transaction: a step of its own, while the lock has been held as long as before.
+    /// For another experiment in the same transaction: its processor time starts at zero, the time under the lock adds up.
     pub(super) fn next(self) -> Self {
         Self { spent: Duration::ZERO, ..self }
     }
 }
 
-/// What came of asking for one condition.
+/// Result of asking for one condition.
 #[derive(Debug)]
 pub(super) enum Tried {
     Answered(Answer),
-    /// Those before it took all the time that there is.
+    /// Earlier conditions have used up the time.
     OverBudget,
-    /// It must be asked without the lock.
+    /// It must be evaluated without the lock.
     Elsewhere,
 }
 
@@ -80,7 +80,7 @@ struct Kept {
     since: Instant,
 }
 
-/// The answers that were found. Cheap to clone.
+/// Stored answers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Answers {
     kept: Arc<Mutex<VecDeque<Kept>>>,
@@ -95,10 +95,10 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// Asks for one condition that is not blank.
+    /// Asks for the value of one condition that is not blank.
     ///
     /// # Errors
-    /// [`EngineError::NoInterpreter`] when there was no answer, and the transaction cannot be given up.
+    /// [`EngineError::NoInterpreter`] when there is no answer and the transaction cannot be rolled back.
     pub(super) async fn ask(&self, turn: &mut Turn, text: &str, facts: &Arc<Facts>) -> Result<Tried, EngineError> {
         if turn.spent >= MOST_PROCESSOR {
             return Ok(Tried::OverBudget);
@@ -127,7 +127,7 @@ impl Answers {
         }
     }
 
-    /// What is left to be evaluated without the lock.
+    /// Collects the conditions to evaluate without the lock.
     pub(super) fn pending<'a>(
         &self,
         turn: &Turn,
@@ -160,7 +160,7 @@ impl Answers {
             return None;
         }
         let facts_hash = hash(facts);
-        // The time moves on while a condition is evaluated; a minute is no other time.
+        // `now` advances while a condition is evaluated; up to a minute counts as the same time.
         let is_near = |now: NaiveDateTime| (facts.now - now).abs() <= TimeDelta::minutes(1);
         let found = kept.iter().find(|one| one.text == text && is_near(one.now) && one.facts == facts_hash);
         found.map(|one| one.evaluated.clone())
@@ -180,8 +180,7 @@ impl Answers {
     }
 }
 
-/// A fingerprint of the facts, which may be large. It is the same for the same facts, also when a number among them is not a
-/// number, which is never equal to itself.
+/// A fingerprint of the facts, which may be large. A NaN among them is never equal to itself, but has the same fingerprint.
 fn hash(facts: &Facts) -> [u8; 32] {
     Sha256::digest(format!("{:?} {:?}", facts.experiment, facts.callbacks)).into()
 }
@@ -190,17 +189,17 @@ fn answer(evaluated: Evaluated) -> Answer {
     evaluated.outcome.map_err(|error| error.to_string())
 }
 
-/// How often conditions were evaluated for one verb, which is done again after each time.
+/// Number of evaluations for one verb, which is repeated after each.
 #[derive(Debug, Default)]
 pub struct Evaluations(u32);
 
 impl Evaluations {
-    /// Evaluates what the verb needs before it is done again.
+    /// Evaluates the conditions that the verb needs before it is repeated.
     ///
     /// # Errors
-    /// [`EngineError::NoInterpreter`] when there was no answer in time, or when it was needed too often.
+    /// [`EngineError::NoInterpreter`] when there was no answer in time, or after too many evaluations.
     pub async fn evaluate(&mut self, pending: &Pending) -> Result<(), EngineError> {
-        /// States that follow one another in one transaction may each have conditions that take long.
+        /// States that follow one another in one transaction may each have slow conditions.
         const MOST: u32 = 50;
         self.0 += 1;
         if self.0 > MOST {
@@ -211,19 +210,19 @@ impl Evaluations {
     }
 }
 
-/// Conditions that a verb needs, to be evaluated before it is done again.
+/// Conditions to evaluate before the verb is repeated.
 #[derive(Debug)]
 pub struct Pending {
     answers: Answers,
     texts: Vec<String>,
     facts: Arc<Facts>,
-    /// Those behind one that holds are not asked for.
+    /// Stops after the first condition that is met.
     until_true: bool,
     budget: Duration,
 }
 
 impl Pending {
-    /// Evaluates them, and keeps the answers.
+    /// Evaluates the conditions and stores the answers.
     ///
     /// # Errors
     /// [`EngineError::NoInterpreter`] when there was no answer in time: nothing may be decided then.

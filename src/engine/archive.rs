@@ -1,6 +1,6 @@
-//! Taking mistakes out of sight: an experiment or a subject is archived, with a reason, and its history stays (E10).
+//! Archives experiments and subjects that were created by mistake. A reason is required, and the history stays (E10).
 //!
-//! What is archived does not move any more: its callbacks are cancelled, and its label is free for the right one.
+//! Archived experiments no longer move: their callbacks are cancelled, and their labels can be used again.
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -19,10 +19,10 @@ use super::run_log::storable;
 use super::{Engine, EngineError, about, retried};
 
 impl Engine {
-    /// Archives an experiment. What still runs for it is cancelled.
+    /// Archives an experiment and cancels its open callbacks.
     ///
     /// # Errors
-    /// [`EngineError::Archived`] when it is archived already.
+    /// [`EngineError::Archived`] when it is already archived.
     pub async fn archive_experiment(&self, ctx: &Context, id: i32, reason: &str) -> Result<(), EngineError> {
         retried(async || {
             let locked = self.lock(ctx, id).await?;
@@ -32,7 +32,7 @@ impl Engine {
         .await
     }
 
-    /// Archives a subject with all its experiments, all at once. Gives the number of experiments.
+    /// Archives a subject and all its experiments in one transaction. Returns the number of experiments.
     ///
     /// # Errors
     /// [`EngineError::NotFound`] and [`EngineError::Archived`].
@@ -48,7 +48,7 @@ impl Engine {
             let experiments = experiments.order_by_asc(experiment::Column::Id).all(&*transaction).await?;
             for experiment in &experiments {
                 let locked = match self.lock_in(ctx, transaction, experiment.id).await {
-                    // Somebody archived it at this moment: look again.
+                    // Another request archived it in the meantime: read the experiments again.
                     Err(EngineError::Archived { .. }) => {
                         return Err(EngineError::changed("an experiment was archived"));
                     }
@@ -73,12 +73,12 @@ impl Engine {
         .await
     }
 
-    /// Brings an archived experiment back into the state that it was in. Its callbacks stay cancelled: a person moves it
-    /// on or has them run again.
+    /// Restores an archived experiment to the state that it was in. Its callbacks stay cancelled: a person moves it or
+    /// retries them.
     ///
     /// # Errors
-    /// [`EngineError::NotArchived`]; [`EngineError::Duplicate`] when the subject has another experiment with this
-    /// label by now; [`EngineError::Archived`] when the subject is archived.
+    /// [`EngineError::NotArchived`]; [`EngineError::Duplicate`] when the subject now has another experiment with this label;
+    /// [`EngineError::Archived`] when the subject is archived.
     pub async fn restore_experiment(&self, ctx: &Context, id: i32) -> Result<(), EngineError> {
         retried(async || self.try_restore_experiment(ctx, id).await).await
     }
@@ -87,7 +87,7 @@ impl Engine {
         let not_found = EngineError::not_found(ctx, "experiment", id);
         let found = experiment::Entity::visible_by_id(ctx, id).one(self.database.reader()).await?.ok_or(not_found)?;
         let transaction = self.database.begin().await?;
-        // With a lock, so that the subject is not archived at the same moment; in the order in which that locks too.
+        // Locks the subject first, as archiving does, so that it is not archived at the same moment.
         let subject = subject::Entity::visible_by_id(ctx, found.subject_id).lock_exclusive().one(&*transaction).await?;
         if subject.is_some_and(|subject| subject.archive_id != 0) {
             return Err(EngineError::Archived { kind: "subject", id: found.subject_id });
@@ -114,11 +114,11 @@ impl Engine {
         Ok(transaction.commit().await?)
     }
 
-    /// Brings an archived subject back; its experiments stay archived until they are restored one by one.
+    /// Restores an archived subject; its experiments stay archived until each is restored.
     ///
     /// # Errors
-    /// [`EngineError::NotArchived`]; [`EngineError::DuplicateSubject`] when the cohort has another subject with this
-    /// label by now.
+    /// [`EngineError::NotArchived`]; [`EngineError::DuplicateSubject`] when the cohort now has another subject with this
+    /// label.
     pub async fn restore_subject(&self, ctx: &Context, id: i32) -> Result<(), EngineError> {
         retried(async || self.try_restore_subject(ctx, id).await).await
     }
@@ -151,7 +151,7 @@ impl Engine {
     }
 }
 
-/// Cancels what runs for the locked experiment and marks it.
+/// Cancels the open callbacks of the locked experiment and marks it as archived.
 async fn put_away(ctx: &Context, locked: &Locked, reason: &str) -> Result<(), EngineError> {
     super::transition::leave(ctx, locked, "the experiment was archived").await?;
     let id = locked.experiment.id;

@@ -1,6 +1,8 @@
-//! The first transition of many new experiments at once: as [`super::Engine::enter`] takes it for one, with statements for all.
+//! The first transition of many new experiments at once: as [`super::Engine::enter`] does for one, with one statement for
+//! all.
 //!
-//! Only for states whose callbacks have no conditions: then each experiment gets the same executions, and nothing follows by itself.
+//! Only for states whose callbacks have no conditions: each experiment gets the same executions, and no automatic transition
+//! follows.
 
 use std::collections::HashMap;
 
@@ -17,15 +19,15 @@ use crate::workflow::Graph;
 use super::EngineError;
 use super::locked::{new_action, new_execution};
 
-/// The transition that new experiments take, and where it leads.
+/// The transition that new experiments take, and its destination.
 pub(super) struct First<'a> {
     pub(super) transition: &'a transition::Model,
     pub(super) destination: &'a state::Model,
     pub(super) graph: &'a Graph,
 }
 
-/// Writes the action of each experiment, all executions of the entered state, and the new state (E2). Gives the actions by
-/// experiment. The experiments were made in this transaction, so nothing else can move them; at most a thousand.
+/// Writes the action of each experiment, all executions of the entered state, and the new state (E2). Returns the actions by
+/// experiment. The experiments, at most a thousand, were created in this transaction, so no other transaction can move them.
 pub(super) async fn enter_many(
     ctx: &Context,
     transaction: &WriteTransaction,
@@ -51,7 +53,7 @@ pub(super) async fn enter_many(
     Ok(actions.into_iter().collect())
 }
 
-/// The only action of each experiment, in the order in which they were made.
+/// The only action of each experiment, in order of creation.
 async fn actions_of(
     ctx: &Context,
     transaction: &WriteTransaction,

@@ -1,4 +1,4 @@
-//! The next attempt of an execution: whether there is one, when, and what of the last one it leaves behind (Q5).
+//! Retry scheduling: whether an execution gets another attempt, when, and which fields of the last attempt are reset (Q5).
 
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::sea_query::{Expr, SimpleExpr};
@@ -12,7 +12,8 @@ use super::locked::Locked;
 use super::report::{Report, update};
 use super::run_log::{cut, merged_log, next_attempt_log, storable};
 
-/// When to try again: a worker's failure, with retries left (Q5). People and scripts who say "failed" mean it.
+/// Time of the next attempt after a worker's failure, if retries are left (Q5). A failure that a person or script reports is
+/// final.
 pub(super) fn retry_at(
     execution: &callback_execution::Model,
     callback: &callback::Model,
@@ -26,7 +27,7 @@ pub(super) fn retry_at(
     Some(now + backoff(callback.retry_delay, execution.failures, rand::random()))
 }
 
-/// `delay`, 2 × `delay`, 4 × `delay`, … seconds (±20 %, `chance` from 0 to 1 says where in that), at most a day.
+/// `delay`, 2 × `delay`, 4 × `delay`, … seconds, at most a day; `chance` from 0 to 1 spreads that by ±20 %.
 fn backoff(delay: i32, failures: i32, chance: f64) -> TimeDelta {
     const DAY: f64 = 86_400.0;
     let seconds = f64::from(delay.max(0)) * 2_f64.powi(failures.clamp(0, 30));
@@ -49,7 +50,7 @@ pub(super) async fn schedule_retry(
     requeue(locked, execution, at, log, changes).await
 }
 
-/// The queue that its callback asks for by now: it may have been another one when the execution was written.
+/// The queue that the callback names now: it may have changed since the execution was written.
 fn queue_now(locked: &Locked, execution: &callback_execution::Model) -> Option<String> {
     let callbacks = locked.graph.callbacks(locked.experiment.state_id);
     match callbacks.iter().find(|callback| callback.id == execution.callback_id) {
@@ -58,7 +59,7 @@ fn queue_now(locked: &Locked, execution: &callback_execution::Model) -> Option<S
     }
 }
 
-/// Makes an execution ready for its next attempt.
+/// Queues an execution for its next attempt.
 pub(super) async fn requeue(
     locked: &Locked,
     execution: &callback_execution::Model,

@@ -24,25 +24,25 @@ use super::evaluate::any_condition;
 use super::locked::{Entered, Locked};
 use super::{Engine, EngineError, retried};
 
-/// An experiment to be.
+/// Input for creating an experiment.
 #[derive(Debug, Clone)]
 pub struct NewExperiment {
     pub subject_id: i32,
     pub label: Label,
     /// UTC.
     pub scandate: NaiveDateTime,
-    /// Label or id of the workflow; the newest when none is named.
+    /// Label or id of the workflow; the newest if not given.
     pub workflow: Option<String>,
-    /// Known from the beginning, so that the conditions of the first callbacks see them.
+    /// Set at creation, so that the conditions of the first callbacks see them.
     pub variables: Vec<(String, VariableValue)>,
 }
 
 impl Engine {
-    /// Creates an experiment at the root of its workflow and takes the root's only transition at once.
+    /// Creates an experiment at the root of its workflow and takes the root's only transition.
     ///
     /// # Errors
     /// [`EngineError::Duplicate`] when the subject has an experiment with this label; [`EngineError::NoWorkflow`],
-    /// [`EngineError::Workflow`] and [`EngineError::NoRoot`] when there is no workflow to follow.
+    /// [`EngineError::Workflow`] and [`EngineError::NoRoot`] when there is no usable workflow.
     pub async fn create_experiment(
         &self,
         ctx: &Context,
@@ -58,12 +58,12 @@ impl Engine {
         .await
     }
 
-    /// The same inside a transaction of the caller, who commits it together with what belongs to it
-    /// and then rings [`Engine::dispatched`].
+    /// The same inside a transaction of the caller, who commits it with other changes and then notifies
+    /// [`Engine::dispatched`].
     ///
     /// # Errors
-    /// As [`Self::create_experiment`]; the transaction is gone then. After [`EngineError::Elsewhere`] the caller evaluates and begins
-    /// again: see [`super::Evaluations`].
+    /// As [`Self::create_experiment`]; the transaction is then rolled back. After [`EngineError::Elsewhere`] the caller
+    /// evaluates the conditions and starts again: see [`super::Evaluations`].
     pub async fn create_experiment_in(
         &self,
         ctx: &Context,
@@ -81,11 +81,11 @@ impl Engine {
         Ok((transaction, experiment))
     }
 
-    /// Creates many experiments, with statements for a thousand at a time: each as [`Self::create_experiment_in`] does, and in the
-    /// order of `new`.
+    /// Creates many experiments, a thousand per statement: each as [`Self::create_experiment_in`] does, in the order of
+    /// `new`.
     ///
     /// # Errors
-    /// As [`Self::create_experiment`] of any of them; the transaction is gone then.
+    /// As [`Self::create_experiment`] for any of them; the transaction is then rolled back.
     pub async fn create_experiments_in(
         &self,
         ctx: &Context,
@@ -124,7 +124,7 @@ impl Engine {
             let theirs: Vec<usize> =
                 (0..new.len()).filter(|index| new[*index].workflow.as_deref() == *reference).collect();
             if start.has_conditions() {
-                // Each may have another answer.
+                // The conditions may differ for each experiment.
                 for index in theirs {
                     let experiment = experiments[index].clone();
                     (transaction, experiments[index], turn) =
@@ -148,7 +148,7 @@ impl Engine {
         Ok((transaction, experiments))
     }
 
-    /// Takes the root's only transition, and lets everything follow that follows by itself.
+    /// Takes the root's only transition, then all automatic transitions that follow.
     async fn enter_first(
         &self,
         ctx: &Context,
@@ -166,15 +166,15 @@ impl Engine {
         Ok((locked.transaction, locked.experiment, locked.turn))
     }
 
-    /// Whether conditions are evaluated when an experiment begins in this workflow (label or id; none: the newest).
+    /// Whether creating an experiment in this workflow evaluates conditions (label or id; `None`: the newest).
     ///
     /// # Errors
-    /// [`EngineError::NoWorkflow`], [`EngineError::Workflow`] and [`EngineError::NoRoot`] when there is no workflow to follow.
+    /// [`EngineError::NoWorkflow`], [`EngineError::Workflow`] and [`EngineError::NoRoot`] when there is no usable workflow.
     pub async fn begins_with_conditions(&self, workflow: Option<&str>) -> Result<bool, EngineError> {
         Ok(self.start(self.database.reader(), workflow).await?.has_conditions())
     }
 
-    /// Where experiments of a workflow begin.
+    /// Looks up where experiments of a workflow start.
     async fn start(&self, connection: &impl ConnectionTrait, reference: Option<&str>) -> Result<Start, EngineError> {
         let workflow = match reference {
             Some(reference) => workflow::find(connection, reference).await?,
@@ -186,10 +186,10 @@ impl Engine {
     }
 }
 
-/// Experiments in one statement: databases take only so many values.
+/// Experiments per statement: databases limit the number of values.
 const CHUNK: usize = 1000;
 
-/// Where experiments of a workflow begin: the root, and the transition that is taken out of it at once.
+/// Start of a workflow: the root, its only transition and the first state.
 struct Start {
     workflow: workflow_table::Model,
     graph: Arc<Graph>,
@@ -199,7 +199,7 @@ struct Start {
 }
 
 impl Start {
-    /// Whether it depends on the experiment which callbacks of the first state are run.
+    /// Whether callbacks of the first state have conditions, so that their executions depend on the experiment.
     fn has_conditions(&self) -> bool {
         any_condition(self.graph.callbacks(self.destination.id).iter().map(|callback| callback.condition.as_deref()))
     }
@@ -233,7 +233,7 @@ fn created(new: &NewExperiment, start: &Start, id: i32) -> Event {
     Event::new("create", "experiment", id, new.label.as_str()).of_experiment(id).after(after)
 }
 
-/// The rows that were just inserted, in the order of `new`.
+/// Reads the rows that were just inserted, in the order of `new`.
 async fn read_back(
     ctx: &Context,
     transaction: &WriteTransaction,
@@ -252,7 +252,8 @@ async fn read_back(
     taken.collect::<Option<Vec<_>>>().ok_or_else(|| EngineError::changed("new experiments"))
 }
 
-/// The subjects are there and not archived, and are not archived before the experiments are there.
+/// Checks that the subjects exist and are not archived, and locks them so that they stay so until the experiments are
+/// written.
 async fn check_subjects(
     ctx: &Context,
     transaction: &WriteTransaction,
@@ -261,7 +262,7 @@ async fn check_subjects(
     let ids: BTreeSet<i32> = ids.into_iter().collect();
     let ids: Vec<i32> = ids.into_iter().collect();
     for chunk in ids.chunks(CHUNK) {
-        // In their order, as all who lock many subjects do.
+        // In order of their ids, as all transactions that lock many subjects do.
         let all = subject::Entity::visible(ctx).filter(subject::Column::Id.is_in(chunk.iter().copied()));
         let rows = all.order_by_asc(subject::Column::Id).lock_shared().all(&**transaction).await?;
         let found: HashMap<i32, i32> = rows.into_iter().map(|row| (row.id, row.archive_id)).collect();
@@ -276,7 +277,7 @@ async fn check_subjects(
     Ok(())
 }
 
-/// The only state of a workflow without incoming transitions, its only transition, and where that leads.
+/// The only state of a workflow without incoming transitions, its only transition, and the destination of that.
 fn root(
     graph: &Graph,
     workflow: &workflow_table::Model,

@@ -1,4 +1,4 @@
-//! Trying conditions (E3, E9).
+//! Evaluation of transition conditions (E3, E9).
 
 use std::sync::Arc;
 
@@ -14,20 +14,20 @@ use super::answers::{NOT_EVALUATED, Tried, Turn};
 use super::locked::executions_of;
 use super::{Engine, EngineError, facts};
 
-/// What came of trying one transition. `test_result` is none when an earlier one was taken, and when it was not evaluated,
-/// which `error` then says.
+/// Result of trying one transition. `test_result` is `None` when an earlier transition was taken, or when the condition was
+/// not evaluated; then `error` says why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evaluation {
     pub transition_id: i32,
     pub destination: String,
     pub condition: Option<String>,
     pub test_result: Option<bool>,
-    /// Why the condition could not be evaluated; it counts as false. With no `test_result`: why it was not evaluated.
+    /// Why the condition could not be evaluated, which counts as not met; without a `test_result`: why it was not evaluated.
     pub error: Option<String>,
 }
 
 impl Evaluation {
-    /// The evaluation as the text of `action.return_value`, with the keys of the existing product.
+    /// The evaluations as the text of `action.return_value`, with the keys of version 8.1.
     pub(super) fn to_yaml(all: &[Self]) -> String {
         let entries = all.iter().map(|one| {
             let mut entry = Map::new();
@@ -44,7 +44,7 @@ impl Evaluation {
     }
 }
 
-/// A transition out of the current state, and whether it can be taken now.
+/// A transition out of the current state, and whether its condition is met now.
 #[derive(Debug, Clone)]
 pub struct Possible {
     pub evaluation: Evaluation,
@@ -53,37 +53,37 @@ pub struct Possible {
 }
 
 impl Possible {
-    /// Whether the condition holds now.
+    /// Whether the condition is met now.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.evaluation.test_result == Some(true)
     }
 }
 
-/// The text of a condition that has to be evaluated.
+/// The text of a condition, unless it is blank.
 pub(super) fn condition_text(condition: Option<&str>) -> Option<&str> {
     condition.filter(|text| !text.trim().is_empty())
 }
 
-/// The transitions out of a state at one moment, with what their conditions ask about.
+/// The transitions out of a state at one moment, with the inputs of their conditions.
 #[derive(Debug)]
 pub struct Exits {
     transitions: Vec<(transition::Model, state::Model)>,
     facts: Arc<Facts>,
 }
 
-/// Whether any of the conditions needs facts to be answered.
+/// Whether any of the conditions has to be evaluated, and so needs facts.
 pub(super) fn any_condition<'a>(mut conditions: impl Iterator<Item = Option<&'a str>>) -> bool {
     conditions.any(|condition| condition_text(condition).is_some())
 }
 
 impl Engine {
-    /// Tries transitions in their order until one holds; with `all`, tries the rest too. Where the time for evaluating is used
-    /// up, nothing is decided about that transition and those behind it.
+    /// Tries transitions in their order until a condition is met; with `all`, tries the rest too. When the time for
+    /// evaluating is used up, the remaining conditions are not evaluated.
     ///
     /// # Errors
-    /// [`EngineError::NoInterpreter`] and [`EngineError::Elsewhere`] when there was no answer: that says nothing about the
-    /// condition, so nothing may be decided.
+    /// [`EngineError::NoInterpreter`] and [`EngineError::Elsewhere`] when there was no answer: the condition is then neither
+    /// met nor not met, so nothing may be decided.
     pub(super) async fn try_transitions(
         &self,
         transitions: &[(transition::Model, state::Model)],
@@ -123,11 +123,8 @@ impl Engine {
         Ok(evaluations)
     }
 
-    /// The transitions out of an experiment's state and what their conditions ask about, to be evaluated with
-    /// [`Self::evaluate_exits`] after the snapshot is dropped: conditions may take their time.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Reads the transitions out of an experiment's state and the inputs of their conditions. The caller drops the snapshot
+    /// before [`Self::evaluate_exits`], because conditions may take time.
     pub async fn exits(
         &self,
         ctx: &Context,
@@ -141,10 +138,10 @@ impl Engine {
         Ok(Exits { transitions: graph.exits(experiment.state_id), facts: Arc::new(facts) })
     }
 
-    /// Every one of these transitions with the value that its condition has. Changes nothing.
+    /// Evaluates the condition of each of these transitions. Changes nothing.
     ///
     /// # Errors
-    /// When the conditions cannot be evaluated now.
+    /// [`EngineError::NoInterpreter`] when the conditions cannot be evaluated now.
     pub async fn evaluate_exits(&self, exits: Exits) -> Result<Vec<Possible>, EngineError> {
         let _turn = self.views.acquire().await.map_err(|error| EngineError::NoInterpreter(error.to_string()))?;
         let evaluations = self.try_transitions(&exits.transitions, &exits.facts, true, &mut Turn::staying()).await?;

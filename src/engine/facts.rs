@@ -1,4 +1,4 @@
-//! What a condition can see of an experiment.
+//! The inputs of conditions: an experiment, its variables and its executions.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub(super) async fn collect(
     Ok(Facts { experiment, callbacks, now })
 }
 
-/// For conditions that nobody asks.
+/// Empty facts, for transitions without conditions.
 pub(super) fn nothing(experiment: &experiment::Model, now: chrono::NaiveDateTime) -> Facts {
     let experiment = ExperimentFacts {
         label: experiment.label.clone(),
@@ -51,7 +51,7 @@ pub(super) fn nothing(experiment: &experiment::Model, now: chrono::NaiveDateTime
     Facts { experiment, callbacks: BTreeMap::new(), now }
 }
 
-/// A variable as Python shall see it.
+/// A variable as a Python value.
 fn python(value: VariableValue) -> Value {
     match value {
         VariableValue::None => Value::None,

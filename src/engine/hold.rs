@@ -1,4 +1,4 @@
-//! Experiments that do not stop moving (E12): one that makes more transitions by itself within a minute than the setting allows
+//! Experiments that move in a loop (E12): one that takes more automatic transitions within a minute than the setting allows
 //! is put on hold, with the reason. Reports on it are still accepted; the next step follows when a person releases it.
 
 use chrono::{NaiveDateTime, TimeDelta};
@@ -16,15 +16,15 @@ use super::locked::Locked;
 use super::{Engine, EngineError, about, retried};
 
 impl Engine {
-    /// Sets how many transitions an experiment may make by itself within a minute; 0 is no limit.
+    /// Sets the number of automatic transitions that an experiment may take within a minute; 0 means no limit.
     #[must_use]
     pub fn with_transition_limit(mut self, most: u32) -> Self {
         self.most_transitions = most;
         self
     }
 
-    /// Puts the experiment on hold instead of taking the next transition by itself, when it made too many within the last
-    /// minute. Returns whether it did. Transitions by hand do not count: they say who made them.
+    /// Puts the experiment on hold instead of taking the next automatic transition, when it took too many within the last
+    /// minute. Returns whether it did. Manual transitions do not count: each has a known author.
     pub(super) async fn hold_if_too_fast(
         &self,
         ctx: &Context,
@@ -80,7 +80,7 @@ impl Engine {
     }
 }
 
-/// Ends the hold of the experiment, if there is one; returns whether there was. What it did before no longer counts.
+/// Ends the hold of the experiment; returns whether it was on hold. Earlier transitions no longer count towards the limit.
 pub(super) async fn end_hold(ctx: &Context, locked: &mut Locked) -> Result<bool, EngineError> {
     let Some(since) = locked.experiment.held_since.take() else { return Ok(false) };
     locked.experiment.held_reason = None;
@@ -91,7 +91,7 @@ pub(super) async fn end_hold(ctx: &Context, locked: &mut Locked) -> Result<bool,
     Ok(true)
 }
 
-/// Writes the hold, or its end.
+/// Writes the start or end of a hold.
 async fn set_hold(locked: &Locked, hold: Option<(NaiveDateTime, &str)>) -> Result<(), EngineError> {
     let mut update = experiment::Entity::update_many()
         .col_expr(experiment::Column::HeldSince, Expr::value(hold.map(|(since, _)| since)))

@@ -1,4 +1,4 @@
-//! What people do about an execution that got stuck: skip it, say how it ended, try it again (Q5).
+//! Interventions in executions that are stuck: a person skips, marks or retries them (Q5).
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
@@ -16,14 +16,14 @@ use super::report::{kept_values, load, map_variables, resolve};
 use super::run_log::{next_attempt_log, storable};
 use super::{Engine, EngineError, about, retried};
 
-/// What is to be done.
+/// A person's decision about an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Intervention {
-    /// Go on as if it had not been asked for.
+    /// Continue as if the callback had not been requested.
     Skip,
-    /// It is over, with this result.
+    /// Resolve it with this result.
     Mark(ExecutionResult),
-    /// Run it again, now. One that is resolved can be run again while the experiment is still in its state.
+    /// Run it again, now. A resolved execution can be retried while the experiment is still in its state.
     Retry,
 }
 
@@ -38,11 +38,11 @@ impl std::fmt::Display for Intervention {
 }
 
 impl Engine {
-    /// Does it, and writes who did and why into the log of the execution.
+    /// Intervenes, and writes the user and the reason into the log of the execution.
     ///
     /// # Errors
-    /// [`EngineError::Resolved`] when it is over already; [`EngineError::MovedOn`] when it shall be run again and
-    /// the experiment has left its state.
+    /// [`EngineError::Resolved`] when it is already resolved; [`EngineError::MovedOn`] for a retry after the experiment has
+    /// left the state.
     pub async fn intervene(
         &self,
         ctx: &Context,
@@ -70,7 +70,7 @@ impl Engine {
             match what {
                 Intervention::Retry => {
                     let log = next_attempt_log(execution.run_log.as_deref(), &line, execution.attempt + 1);
-                    // A person's retry is one more than was allowed.
+                    // A person's retry may exceed the allowed number of attempts.
                     let changes = vec![
                         (Column::MaxAttempts, Expr::value(execution.max_attempts.max(execution.attempt + 1))),
                         (Column::Result, Expr::value(ExecutionResult::None)),
@@ -101,7 +101,7 @@ impl Engine {
     }
 }
 
-/// An action of which something runs again is not over.
+/// Reopens an action when one of its executions runs again.
 async fn reopen(locked: &super::locked::Locked, action_id: i32) -> Result<(), EngineError> {
     action::Entity::update_many()
         .col_expr(action::Column::EndTime, Expr::value(None::<chrono::NaiveDateTime>))

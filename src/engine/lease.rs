@@ -1,4 +1,4 @@
-//! Workers that were lost (Q4), and workers that give back what they cannot finish (Q7).
+//! Lease expiry of lost workers (Q4), and release of executions by workers that cannot finish them (Q7).
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -15,11 +15,11 @@ use super::run_log::next_attempt_log;
 use super::{Engine, EngineError, Swept, retried};
 
 impl Engine {
-    /// Dispatches again the executions whose lease has run out; one that used all its attempts has failed. An execution whose
-    /// experiment is locked is left to the next sweep (E14). Gives how many there were.
+    /// Requeues the executions whose lease has expired; those without attempts left fail. An execution whose experiment is
+    /// locked is left to the next sweep (E14). Returns the number of executions.
     ///
     /// # Errors
-    /// When the database cannot be asked. What cannot be given back is logged, and tried again the next time.
+    /// When the database cannot be read. Executions that cannot be requeued are logged and tried again in the next sweep.
     pub async fn check_leases(&self, ctx: &Context) -> Result<usize, EngineError> {
         let lost: Vec<(i32, i32, Option<String>)> = Entity::find()
             .select_only()
@@ -42,7 +42,7 @@ impl Engine {
                 Ok(Swept::Over) => {}
                 // Without a database, or on a full disk, the others would fail too, each after a wait.
                 Err(error) if error.is_of_all(self.database.backend()) => return Err(error),
-                // One that fails does not keep the others waiting.
+                // One failure does not delay the other executions.
                 Err(error) => warn!(execution = id, %error, "requeueing an execution failed"),
             }
         }
@@ -52,16 +52,14 @@ impl Engine {
         Ok(count)
     }
 
-    /// A worker gives back an execution that it claimed and cannot finish, because it stops.
-    ///
-    /// # Errors
-    /// When the database fails. One that is not the worker's any more is left alone.
+    /// Releases an execution that a worker claimed and cannot finish because it stops. Returns `false` and changes nothing
+    /// when the worker no longer holds it.
     pub async fn release(&self, ctx: &Context, execution: &Model, why: &str) -> Result<bool, EngineError> {
         let given = self.give_back(ctx, execution.id, execution.attempt, false, why).await?;
         Ok(matches!(given, Swept::Done(())))
     }
 
-    /// `expired`: only if the lease has still run out, and without waiting for a lock.
+    /// `expired`: only if the lease is still expired, and without waiting for a lock.
     async fn give_back(
         &self,
         ctx: &Context,
@@ -86,7 +84,7 @@ impl Engine {
             let line = format!("{} UTC: {why}", locked.now.format("%Y-%m-%d %H:%M:%S"));
             if !expired || execution.attempt < execution.max_attempts {
                 let log = next_attempt_log(execution.run_log.as_deref(), &line, execution.attempt + 1);
-                // A worker that stops in good order costs no attempt.
+                // A regular release costs no attempt.
                 let attempts = if expired { execution.max_attempts } else { execution.max_attempts + 1 };
                 let changes = vec![(Column::MaxAttempts, Expr::value(attempts))];
                 requeue(&locked, &execution, locked.now, log, changes).await?;

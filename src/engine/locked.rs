@@ -1,4 +1,4 @@
-//! An experiment under its lock: the one place where states change (E1).
+//! A locked experiment: all changes of state are made here (E1).
 
 use std::sync::Arc;
 
@@ -24,27 +24,27 @@ use super::evaluate::{Evaluation, any_condition, condition_text};
 use super::turns;
 use super::{Engine, EngineError, facts};
 
-/// Attempts that a lost worker may cost, before an execution is given up. Retries after failures come on top.
+/// Attempts before an execution is given up because its workers were lost. Retries after failures are counted separately.
 pub(super) const ATTEMPTS: i32 = 3;
 
-/// Transitions that may follow one another without anything being run between them. A workflow whose states all
-/// skip their callbacks in a circle would go round for ever otherwise.
+/// Transitions that may follow one another without running anything. Without this limit, a circle of states that all skip
+/// their callbacks would never end.
 const MOST_STEPS: usize = 100;
 
-/// An experiment that nobody else can change before the transaction ends.
+/// An experiment that no other transaction can change before this one ends.
 pub(super) struct Locked {
     pub(super) transaction: WriteTransaction,
     pub(super) experiment: experiment::Model,
     pub(super) now: NaiveDateTime,
-    /// Of the experiment's workflow, read under the lock.
+    /// Graph of the experiment's workflow, read under the lock.
     pub(super) graph: Arc<Graph>,
-    /// What evaluating conditions has cost so far.
+    /// Time that evaluating conditions has taken so far.
     pub(super) turn: Turn,
-    /// Until the transaction has ended: the others in this process wait without a connection.
+    /// Held until the transaction ends: other requests of this process wait without a connection.
     pub(super) _row_turn: Option<turns::Turn>,
 }
 
-/// What is to be done in a state that was entered.
+/// Work that an entered state requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entered {
     /// It has no callbacks: a person or a script decides.
@@ -59,7 +59,7 @@ impl Engine {
     /// Begins a transaction and locks the experiment in it.
     ///
     /// # Errors
-    /// [`EngineError::Busy`] when others have it for too long.
+    /// [`EngineError::Busy`] when others hold the lock for too long.
     pub(super) async fn lock(&self, ctx: &Context, experiment_id: i32) -> Result<Locked, EngineError> {
         let turn = self.turns.wait(experiment_id, self.database.lock_limit()).await?;
         let transaction = self.database.begin().await?;
@@ -67,7 +67,8 @@ impl Engine {
         Ok(Locked { _row_turn: Some(turn), ..locked })
     }
 
-    /// As [`Self::lock`], for maintenance: none when the experiment is locked by another transaction, which is not waited for.
+    /// As [`Self::lock`], for maintenance: does not wait, and returns `None` when another transaction has locked the
+    /// experiment.
     pub(super) async fn lock_if_free(&self, ctx: &Context, experiment_id: i32) -> Result<Option<Locked>, EngineError> {
         let Some(turn) = self.turns.take_free(experiment_id) else { return Ok(None) };
         let transaction = self.database.begin_maintenance().await?;
@@ -78,7 +79,7 @@ impl Engine {
                 Ok(Some(Locked { _row_turn: Some(turn), ..locked }))
             }
             Err(EngineError::Database(error)) if Failure::of(&error) == Some(Failure::Locked) => Ok(None),
-            // A row that was left out because it is locked looks like one that does not exist.
+            // A locked row that was skipped looks like one that does not exist.
             Err(error @ EngineError::NotFound { .. }) => {
                 let exists = experiment::Entity::visible_by_id(ctx, experiment_id).one(&*transaction).await?.is_some();
                 if exists { Ok(None) } else { Err(error) }
@@ -108,11 +109,11 @@ impl Engine {
             return Err(EngineError::Archived { kind: "experiment", id: experiment.id });
         }
         let graph = self.graphs.at(&*transaction, experiment.workflow_id, revision).await?;
-        // Asked after the lock was had, so that times in the history go forward.
+        // Read after the lock was acquired, so that times in the history increase.
         Ok(Locked { transaction, experiment, now: self.clock.now(), graph, turn: Turn::default(), _row_turn: None })
     }
 
-    /// Makes everything permanent, then notifies those who run callbacks.
+    /// Commits, then notifies the relay and the workers of this process.
     pub(super) async fn commit(&self, locked: Locked) -> Result<(), EngineError> {
         fault::point("before-commit");
         locked.transaction.commit().await?;
@@ -140,7 +141,7 @@ impl Engine {
         Ok(entered)
     }
 
-    /// Writes an execution for each callback: to be run, or skipped when its condition is false.
+    /// Writes an execution for each callback: created, or skipped when its condition is not met.
     async fn ask_for_callbacks(
         &self,
         ctx: &Context,
@@ -181,8 +182,8 @@ impl Engine {
         Ok(entered)
     }
 
-    /// Lets everything follow that follows by itself (E3): as long as the last action's executions are all resolved,
-    /// ends it and takes the first transition whose condition holds. Not while the experiment is on hold (E12).
+    /// Takes all automatic transitions that follow (E3): while the last action's executions are all resolved, ends the
+    /// action and takes the first transition whose condition is met. Does nothing while the experiment is on hold (E12).
     pub(super) async fn settle(&self, ctx: &Context, locked: &mut Locked) -> Result<(), EngineError> {
         for step in 0.. {
             if locked.experiment.held_since.is_some() {
@@ -190,7 +191,7 @@ impl Engine {
             }
             let Some(action_id) = locked.experiment.last_action_id else { return Ok(()) };
             let executions = executions_of(&*locked.transaction, Some(action_id)).await?;
-            // No executions: a state that waits for a person or a script.
+            // No executions: the state waits for a person or a script.
             if executions.is_empty() || executions.iter().any(|(execution, _)| !execution.status.is_resolved()) {
                 return Ok(());
             }
@@ -199,7 +200,7 @@ impl Engine {
             let evaluations = self.try_transitions(&transitions, &facts, false, &mut locked.turn).await?;
             let stopped = step >= MOST_STEPS;
             let taken = evaluations.iter().position(|evaluation| evaluation.test_result == Some(true));
-            // The action stays open then: its end is decided when a person releases the experiment.
+            // The action stays open while the experiment is on hold; it is ended after a person releases the experiment.
             if let Some(index) = taken
                 && self.hold_if_too_fast(ctx, locked, &transitions[index].1).await?
             {
@@ -216,7 +217,7 @@ impl Engine {
         Ok(())
     }
 
-    /// The facts for trying transitions; empty ones when no condition asks.
+    /// The facts for trying transitions; empty if none has a condition.
     pub(super) async fn facts_for(
         &self,
         ctx: &Context,
@@ -233,11 +234,11 @@ impl Engine {
     }
 }
 
-/// The experiment, locked, and the revision of its workflow, in one statement.
+/// Locks the experiment and reads it with the revision of its workflow, in one statement.
 ///
-/// When the lock has to be waited for, the revision may be that of before the wait. A workflow that was changed in that time is
-/// then followed as it was, as if the transition had come first; if it leads along a transition that is not there any more,
-/// the database refuses the action, and the verb is done again ([`crate::database::is_transient`]).
+/// After a wait for the lock, the revision may be the one from before the wait. The previous version of the workflow is then
+/// followed, as if the transition had come first; if its transition no longer exists, the database rejects the action, and
+/// the verb is repeated ([`crate::database::is_transient`]).
 async fn lock_row(
     ctx: &Context,
     transaction: &WriteTransaction,
@@ -277,7 +278,7 @@ pub(super) async fn executions_of(
     Ok(rows.into_iter().filter_map(|(execution, callback)| Some((execution, callback?))).collect())
 }
 
-/// An action that begins now. Into a state without callbacks there is nothing to wait for: the action is over as it begins.
+/// A new action. In a state without callbacks there is nothing to wait for, so the action ends as it begins.
 pub(super) fn new_action(
     ctx: &Context,
     experiment_id: i32,
@@ -300,7 +301,7 @@ pub(super) fn new_action(
     }
 }
 
-/// `outcome` is what the callback's condition came to.
+/// `outcome` is the answer to the callback's condition.
 pub(super) fn new_execution(
     callback: &callback::Model,
     action_id: i32,
@@ -361,7 +362,7 @@ async fn end_action(
     Ok(())
 }
 
-/// The lock makes a second mover wait; the version makes sure that none slipped past it.
+/// The lock makes a second change wait; comparing the version detects one that bypassed the lock.
 async fn move_experiment(locked: &mut Locked, state_id: i32, action_id: i32) -> Result<(), EngineError> {
     let version = locked.experiment.version;
     let moved = experiment::Entity::update_many()

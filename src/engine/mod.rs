@@ -1,9 +1,9 @@
-//! An experiment: created at the root of its workflow → in a state → the callbacks of the state are run and reported
-//! → its transitions are tried → in the next state → … → in a state that waits for a person, or at an end.
+//! Life of an experiment: created at the root of its workflow → in a state → callbacks of the state run and report →
+//! transitions are tried → in the next state → … → in a manual or final state.
 //!
-//! Every change of state goes through [`Engine`] (E1). Each verb owns one transaction: it locks the experiment,
-//! changes what is to be changed, lets everything follow that follows by itself, and commits (E2). A verb that loses
-//! against another one through no fault of its own is done again; one that comes too late is refused.
+//! Every change of state goes through [`Engine`] (E1). Each verb owns one transaction: it locks the experiment, makes its
+//! change, takes all automatic transitions that follow, and commits (E2). A verb that fails because of a concurrent
+//! transaction is repeated; a change that comes too late is rejected.
 
 mod annotate;
 mod answers;
@@ -57,12 +57,12 @@ pub struct Engine {
     database: Database,
     clock: Clock,
     answers: Answers,
-    /// Pages evaluate conditions one at a time: many viewers do not keep a report waiting.
+    /// Pages evaluate conditions one at a time, so that many viewers do not delay a report.
     views: Arc<Semaphore>,
-    /// Rung after each commit that left something to dispatch.
+    /// Notified after each commit that may have queued executions.
     dispatched: Arc<Notify>,
     graphs: Graphs,
-    /// Transitions that an experiment may make by itself within a minute; 0 is no limit.
+    /// Automatic transitions that an experiment may take within a minute; 0 means no limit.
     most_transitions: u32,
     turns: Turns,
     revision: ProjectRevision,
@@ -87,28 +87,25 @@ impl Engine {
         }
     }
 
-    /// The commit of the study's repository that claims name.
+    /// The commit of the study repository that claims name.
     #[must_use]
     pub fn revision(&self) -> &ProjectRevision {
         &self.revision
     }
 
-    /// The same engine, reading at one moment; it refuses to change anything.
+    /// The same engine, reading from a snapshot; it refuses to change anything.
     #[must_use]
     pub fn at(&self, snapshot: &Snapshot) -> Self {
         Self { database: snapshot.database().clone(), ..self.clone() }
     }
 
-    /// Where the engine keeps its state.
+    /// The database that the engine works on.
     #[must_use]
     pub fn database(&self) -> &Database {
         &self.database
     }
 
     /// The label of the state that an experiment is in.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn state_label(&self, experiment: &experiment::Model) -> Result<String, sea_orm::DbErr> {
         self.graphs.label_of(self.database.reader(), experiment.workflow_id, experiment.state_id).await
     }
@@ -118,20 +115,20 @@ impl Engine {
         &self.clock
     }
 
-    /// Rings when there may be something new to run. A listener that was away misses nothing but a little time:
-    /// it looks by itself every second too.
+    /// Notified when there may be new work. A listener that misses a notification is only a little late, because it also
+    /// polls every second.
     #[must_use]
     pub fn dispatched(&self) -> Arc<Notify> {
         Arc::clone(&self.dispatched)
     }
 }
 
-/// Something that is done to an experiment, for the audit trail.
+/// An audit event about an experiment.
 fn about(experiment: &experiment::Model, verb: &'static str) -> crate::audit::Event {
     crate::audit::Event::new(verb, "experiment", experiment.id, &experiment.label).of_experiment(experiment.id)
 }
 
-/// What a sweep did about one execution.
+/// Result of a sweep for one execution.
 enum Swept<T> {
     Done(T),
     /// Its experiment is locked by another transaction; the next sweep tries it again.
@@ -140,8 +137,8 @@ enum Swept<T> {
     Over,
 }
 
-/// Does a verb, and does it again when it lost against another transaction through no fault of its own, or when conditions had
-/// to be evaluated without its lock.
+/// Runs a verb, and repeats it after a transient conflict with another transaction, or after its conditions had to be
+/// evaluated without the lock.
 async fn retried<T, F>(mut verb: impl FnMut() -> F) -> Result<T, EngineError>
 where
     F: Future<Output = Result<T, EngineError>>,
@@ -151,7 +148,7 @@ where
     let mut evaluations = Evaluations::default();
     loop {
         match verb().await {
-            // 2 ms, 8 ms, 18 ms, …: those who met once should not meet again.
+            // 2 ms, 8 ms, 18 ms, …: growing delays keep two verbs from colliding again.
             Err(error) if error.is_transient() && tries < MOST => {
                 tokio::time::sleep(std::time::Duration::from_millis(2 * tries * tries)).await;
                 tries += 1;

@@ -20,10 +20,10 @@ use super::locked::Locked;
 use super::run_log::{appended, cut, merged_log, storable};
 use super::{Engine, EngineError, retried};
 
-/// What is said about an execution; what is none stays as it is.
+/// Reported fields of an execution; `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// The attempt that is reported on, when a worker reports; none for scripts and people.
+    /// The attempt that a worker reports on; `None` for scripts and people.
     pub attempt: Option<i32>,
     pub status: Option<ExecutionStatus>,
     pub result: Option<ExecutionResult>,
@@ -40,7 +40,7 @@ impl Report {
     }
 }
 
-/// Whether an execution may go from one status to another: forward only. A pure function; the database guards it too.
+/// Whether an execution may change from one status to another: forward only. A pure function; the database checks it too.
 fn may_become(from: ExecutionStatus, to: ExecutionStatus) -> bool {
     use ExecutionStatus::{Created, Finished, Queued, Running, Skipped, Waiting};
     let rank = |status| match status {
@@ -54,8 +54,8 @@ fn may_become(from: ExecutionStatus, to: ExecutionStatus) -> bool {
 }
 
 impl Engine {
-    /// Takes a report in; when it resolves the last open execution of the experiment's state, the next step follows
-    /// in the same transaction.
+    /// Records a report. When it resolves the last open execution of the experiment's state, the next step follows in the
+    /// same transaction.
     ///
     /// # Errors
     /// [`EngineError::Resolved`], [`EngineError::StaleAttempt`] and [`EngineError::StepBack`] when it comes too late.
@@ -68,7 +68,7 @@ impl Engine {
         self.report_if(ctx, execution_id, report, None).await
     }
 
-    /// The same, if the execution is still as it was `seen`: compared with the experiment locked.
+    /// The same, if the execution still equals `seen`; compared under the experiment's lock.
     ///
     /// # Errors
     /// [`EngineError::MovedOn`] when it is not.
@@ -102,7 +102,7 @@ impl Engine {
         .await
     }
 
-    /// The next step, when the execution was resolved and belongs to the state that the experiment is in.
+    /// Takes the next step when the execution was resolved and belongs to the experiment's current state.
     pub(super) async fn follow(
         &self,
         ctx: &Context,
@@ -117,7 +117,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Which experiment an execution is about. It never changes, so it may be asked before the lock.
+    /// The experiment of an execution. It never changes, so it may be read before locking.
     pub(super) async fn experiment_of(&self, ctx: &Context, execution_id: i32) -> Result<i32, EngineError> {
         let experiment_id: Option<i32> = callback_execution::Entity::visible_by_id(ctx, execution_id)
             .select_only()
@@ -209,7 +209,7 @@ async fn write(
     Ok(())
 }
 
-/// What a person says of an execution is told in the audit trail; of workers the history tells.
+/// Records a user's report in the audit trail; reports of workers are recorded in the history.
 async fn record_of_person(
     ctx: &Context,
     locked: &Locked,
@@ -239,7 +239,7 @@ pub(super) fn kept_values(execution: &callback_execution::Model) -> Value {
     execution.result_values.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }
 
-/// What a new status brings with it: its time, its deadline, the end of the lease.
+/// Fields that change with the status: its time, its deadline, the end of the lease.
 fn status_changes(
     execution: &callback_execution::Model,
     callback: &callback::Model,
@@ -272,12 +272,12 @@ fn status_changes(
     changes
 }
 
-/// When a stage that begins now times out (E8): `minutes` from now; none or 0 is never.
+/// Deadline of a stage that begins now (E8): `minutes` from now; without or with 0 minutes there is none.
 pub(crate) fn deadline(minutes: Option<i32>, now: NaiveDateTime) -> Option<NaiveDateTime> {
     minutes.filter(|minutes| *minutes > 0).map(|minutes| now + TimeDelta::minutes(i64::from(minutes)))
 }
 
-/// Changes an execution that is still as it was read; a worker's claim may have come between.
+/// Changes an execution if it is still as it was read; a worker may have claimed it in between.
 pub(super) async fn update(
     locked: &Locked,
     execution: &callback_execution::Model,
@@ -304,7 +304,7 @@ pub(super) async fn update(
     ))))
 }
 
-/// Ends an execution from outside of its run, with a line that says why: a timeout, a lost worker, a person.
+/// Resolves an execution for a reason outside of its run, such as a timeout, a lost worker or a person, and logs the reason.
 pub(super) async fn resolve(
     locked: &Locked,
     execution: &callback_execution::Model,
@@ -326,7 +326,7 @@ pub(super) async fn resolve(
     update(locked, execution, changes).await
 }
 
-/// Sets the variables that the callback's map asks for (E7); a pointer that finds nothing sets none.
+/// Sets the variables of the callback's variable map (E7); a pointer without a value sets none.
 pub(super) async fn map_variables(
     locked: &Locked,
     callback: &callback::Model,

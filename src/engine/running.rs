@@ -1,5 +1,5 @@
-//! What a worker does with an attempt: claims it → keeps it, with its log so far → says how it ended, or gives it back
-//! (Q3, Q4, Q6, Q7). The same for workers inside the server and those that come over the network.
+//! The verbs of a worker: claim an attempt → send heartbeats with the log so far → report the result, or release the attempt
+//! (Q3, Q4, Q6, Q7). They are the same for workers inside the server and for those that use HTTP.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::queue::{self, Assignment, Available, Loaded};
 use super::run_log::{cut, merged_log, storable};
 use super::{Engine, EngineError, Report, retried};
 
-/// An attempt in the hands of a worker.
+/// An attempt that a worker holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Held<'a> {
     pub execution_id: i32,
@@ -30,7 +30,7 @@ pub struct Held<'a> {
 #[derive(Debug, Clone)]
 pub struct Ended {
     pub is_success: bool,
-    /// After a success, somebody else finishes it later.
+    /// After a success, the execution waits until a person or script finishes it.
     pub waits: bool,
     pub log: String,
     /// Becomes `result_values`.
@@ -46,7 +46,7 @@ impl Held<'_> {
         Available { id: self.execution_id, attempt: self.attempt }
     }
 
-    /// Whether the attempt still runs, and with this worker.
+    /// Whether the attempt still runs, and on this worker.
     fn is_in(&self, execution: &callback_execution::Model) -> bool {
         execution.attempt == self.attempt
             && execution.status == ExecutionStatus::Running
@@ -55,13 +55,10 @@ impl Held<'_> {
 }
 
 impl Engine {
-    /// Gives an attempt to a worker until `lease` from now; nothing when another one has it, or it is over. A worker that
-    /// asks again for what it was given is given it again: it may not have heard the answer.
+    /// Claims an attempt for a worker until `lease` from now. Returns `None` when another worker holds it or it has ended. A
+    /// worker that repeats its claim gets the same answer: the first answer may have been lost.
     ///
-    /// `base_url` begins the addresses that the callback is told.
-    ///
-    /// # Errors
-    /// When the database fails.
+    /// `base_url` is the beginning of the URLs that the callback gets.
     pub async fn claim(
         &self,
         ctx: &Context,
@@ -84,7 +81,7 @@ impl Engine {
         self.assignment(ctx, held, lease, base_url).await
     }
 
-    /// What the worker is told of an attempt that it has, as it was at one moment (E13); nothing when it has lost it again.
+    /// The data of a claimed attempt, read in one snapshot (E13); `None` when the worker has lost the claim again.
     async fn assignment(
         &self,
         ctx: &Context,
@@ -103,7 +100,7 @@ impl Engine {
     }
 
     async fn take(&self, held: Held<'_>, lease: Duration, run_timeout: Option<i32>) -> Result<bool, EngineError> {
-        // One statement that compares and sets: a transaction around it would be two round trips for nothing.
+        // One statement that compares and sets; a transaction would add two round trips.
         retried(async || {
             let (now, lease) = (self.clock.now(), lease_of(lease));
             Ok(queue::claim(self.database.writer(), held.available(), held.worker, now, lease, run_timeout).await?)
@@ -111,11 +108,8 @@ impl Engine {
         .await
     }
 
-    /// Keeps an attempt for another `lease`, and takes its log so far. False when it is not this worker's any more:
-    /// cancelled, timed out, or given to another one.
-    ///
-    /// # Errors
-    /// When the database fails.
+    /// Extends the lease of an attempt and stores its log so far. Returns `false` when this worker no longer holds it,
+    /// because it was cancelled, timed out, or claimed by another worker.
     pub async fn keep(&self, held: Held<'_>, lease: Duration, log: Option<&str>) -> Result<bool, EngineError> {
         let log = match log {
             None => None,
@@ -132,10 +126,11 @@ impl Engine {
         .await
     }
 
-    /// Takes in how the run of an attempt ended. False when that comes too late: it changes nothing then (E4).
+    /// Records how the run of an attempt ended. Returns `false` when the report comes too late; it changes nothing then
+    /// (E4).
     ///
     /// # Errors
-    /// When the database fails, or conditions cannot be evaluated now.
+    /// [`EngineError::NoInterpreter`] when conditions cannot be evaluated now.
     pub async fn conclude(&self, ctx: &Context, held: Held<'_>, ended: Ended) -> Result<bool, EngineError> {
         fault::point("before-report");
         let (status, result) = match (ended.is_success, ended.waits) {
@@ -165,11 +160,8 @@ impl Engine {
         }
     }
 
-    /// Takes back what a worker cannot finish, for another attempt that costs none. What is not the worker's any more is
-    /// left alone.
-    ///
-    /// # Errors
-    /// When the database fails.
+    /// Releases an attempt that a worker cannot finish; the next attempt is not counted. Does nothing when the worker no
+    /// longer holds it.
     pub async fn hand_back(&self, ctx: &Context, held: Held<'_>, why: &str) -> Result<(), EngineError> {
         let row = Entity::find_by_id(held.execution_id).one(self.database.reader()).await?;
         if let Some(row) = row.filter(|row| held.is_in(row)) {

@@ -1,4 +1,4 @@
-//! Timeouts (E8): a stage past its time ends, and the next step follows.
+//! Timeouts (E8): a stage that is past its deadline ends, and the next step follows.
 
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tracing::{debug, warn};
@@ -10,7 +10,7 @@ use crate::entity::kind::{ExecutionResult, ExecutionStatus, Origin};
 use super::report::{load, resolve};
 use super::{Engine, EngineError, Swept, retried};
 
-/// How many executions were past their time.
+/// Number of executions that timed out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct TimeoutCounts {
     pub run_timeouts: u32,
@@ -18,10 +18,10 @@ pub struct TimeoutCounts {
 }
 
 impl Engine {
-    /// Ends every execution that is past its time. Several servers may do this at the same time.
+    /// Ends every execution that is past its deadline. Several servers may do this at the same time.
     ///
     /// # Errors
-    /// When the database cannot be asked. What cannot be ended is logged, and tried again the next time.
+    /// When the database cannot be read. Executions that cannot be ended are logged and tried again in the next sweep.
     pub async fn check_timeouts(&self, ctx: &Context) -> Result<TimeoutCounts, EngineError> {
         let mut counts = TimeoutCounts::default();
         let late: Vec<i32> = Entity::find()
@@ -44,11 +44,11 @@ impl Engine {
                     }
                 }
                 Ok(Swept::Held) => held += 1,
-                // Another server ended it meanwhile.
+                // Another server has ended it in the meantime.
                 Ok(Swept::Over) => {}
                 // Without a database, or on a full disk, the others would fail too, each after a wait.
                 Err(error) if error.is_of_all(self.database.backend()) => return Err(error),
-                // One that fails does not keep the others waiting.
+                // One failure does not delay the other executions.
                 Err(error) => warn!(execution = id, %error, "timing out an execution failed"),
             }
         }
@@ -58,7 +58,8 @@ impl Engine {
         Ok(counts)
     }
 
-    /// Ends one execution if it is still past its time; gives the status it was in. A locked experiment is not waited for (E14).
+    /// Ends an execution if it is still past its deadline; returns its previous status. Does not wait for a locked
+    /// experiment (E14).
     async fn time_out(&self, ctx: &Context, execution_id: i32) -> Result<Swept<ExecutionStatus>, EngineError> {
         let ctx = &ctx.in_history_as("timeout", Origin::Timeout);
         let experiment_id = self.experiment_of(ctx, execution_id).await?;

@@ -1,4 +1,4 @@
-//! Transitions by hand (E6): buttons, scripts, administrators.
+//! Manual transitions (E6), requested from pages, scripts and the command line.
 
 use std::sync::Arc;
 
@@ -19,13 +19,13 @@ use super::locked::{Entered, Locked, executions_of};
 use super::run_log::{appended, storable};
 use super::{Engine, EngineError, about, retried};
 
-/// The state that is wanted.
+/// The requested state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     Id(i32),
     /// Label of a state of the experiment's workflow.
     Label(String),
-    /// Label, or else id: as people and scripts write it.
+    /// Label, or else id: the form that people and scripts use.
     Either(String),
 }
 
@@ -39,12 +39,12 @@ impl std::fmt::Display for Target {
 }
 
 impl Engine {
-    /// Takes a transition out of the current state to `target`, whose condition must hold, and cancels what was still
-    /// running for the state that is left. `seen` is the version of the experiment that the decision was made about.
+    /// Takes a transition out of the current state to `target` if its condition is met, and cancels the open callbacks of
+    /// the state that is left. `seen` is the version of the experiment that the decision was based on.
     ///
     /// # Errors
-    /// [`EngineError::StateNotFound`], [`EngineError::NoTransition`] and [`EngineError::ConditionNotMet`] when there is
-    /// no such way; [`EngineError::MovedOn`] when the experiment is not as it was `seen` any more.
+    /// [`EngineError::StateNotFound`], [`EngineError::NoTransition`] and [`EngineError::ConditionNotMet`] when there is no
+    /// such transition; [`EngineError::MovedOn`] when the experiment no longer has the version `seen`.
     pub async fn transition(
         &self,
         ctx: &Context,
@@ -63,7 +63,7 @@ impl Engine {
             let event = about(&locked.experiment, "transition").before(json!({ "state": from }));
             let event = event.after(json!({ "state": destination.label })).because(note.unwrap_or_default());
             audit::record(ctx, &*locked.transaction, event).await?;
-            // A person who moves it on has looked at it.
+            // A person who moves the experiment has reviewed it.
             end_hold(ctx, &mut locked).await?;
             leave(ctx, &locked, "the experiment was moved manually").await?;
             let note = note.map(str::trim).filter(|note| !note.is_empty());
@@ -78,7 +78,7 @@ impl Engine {
         .await
     }
 
-    /// The first transition to the target whose condition holds.
+    /// Chooses the first transition to the target whose condition is met.
     async fn choose(
         &self,
         ctx: &Context,
@@ -124,10 +124,10 @@ fn find_state<'a>(graph: &'a Graph, target: &Target) -> Result<&'a state::Model,
     found.ok_or_else(|| EngineError::StateNotFound { requested: target.to_string() })
 }
 
-/// Ends the last action where it stands: what was not resolved is skipped and says by whom.
+/// Ends the last action: executions that are not resolved are skipped, and their logs name the user.
 pub(super) async fn leave(ctx: &Context, locked: &Locked, why: &str) -> Result<(), EngineError> {
     let Some(action_id) = locked.experiment.last_action_id else { return Ok(()) };
-    // An action into a state without callbacks was over as it began.
+    // An action into a state without callbacks ended as it began.
     if locked.graph.callbacks(locked.experiment.state_id).is_empty() {
         return Ok(());
     }
@@ -160,7 +160,7 @@ async fn cancel(
         callback.label,
         execution.status
     );
-    // Whatever status it has by now: a claim that comes between the reading and this waits for the row or finds it gone.
+    // Regardless of the status that was read: a claim in between either waits for the row or finds it skipped.
     callback_execution::Entity::update_many()
         .col_expr(callback_execution::Column::Status, Expr::value(ExecutionStatus::Skipped))
         .col_expr(callback_execution::Column::Finished, Expr::value(locked.now))

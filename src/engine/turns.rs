@@ -1,5 +1,5 @@
-//! Who may change an experiment next, within this process. One request waits for the lock of a row in the database; the others wait
-//! here, without a connection, and only a limited number of them (E14).
+//! Queues for changes to one experiment, within this process. One request waits for the row lock in the database; the others
+//! wait here, without a connection, and their number is limited (E14).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,24 +10,24 @@ use tokio::time::timeout;
 
 use super::EngineError;
 
-/// Requests that wait for one experiment at the same time; further ones are refused at once.
+/// Requests that may wait for one experiment at the same time; further ones are refused at once.
 const MOST_WAITING: usize = 50;
 
 /// Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turns(Arc<Mutex<HashMap<i32, Queue>>>);
 
-/// Those that have or want the turn for one experiment.
+/// Requests that hold or wait for the turn of one experiment.
 #[derive(Debug, Default)]
 struct Queue {
     members: usize,
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// The turn for one experiment, until it is dropped.
+/// The turn for one experiment; ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn {
-    // Before `_place`: the next one goes on when this is dropped.
+    // Before `_place`: dropping this lets the next request continue.
     _guard: OwnedMutexGuard<()>,
     _place: Place,
 }
@@ -69,7 +69,7 @@ impl Turns {
     /// Waits for the turn, at most for `limit`.
     ///
     /// # Errors
-    /// [`EngineError::Busy`] when too many wait already, or when the wait takes too long.
+    /// [`EngineError::Busy`] when too many requests wait already, or when the wait takes too long.
     pub(super) async fn wait(&self, experiment_id: i32, limit: Duration) -> Result<Turn, EngineError> {
         let busy = EngineError::Busy { experiment_id };
         let Some((place, turn)) = self.enter(experiment_id) else { return Err(busy) };
