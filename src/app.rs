@@ -20,7 +20,7 @@ use crate::queue::BrokerState;
 use crate::study::Totals;
 use crate::view::{Templates, ViewError};
 
-/// See the module. Cheap to clone.
+/// The application; see the module. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct App {
     pub settings: Arc<Settings>,
@@ -28,9 +28,9 @@ pub struct App {
     pub accounts: Accounts,
     pub totals: Totals,
     pub templates: Templates,
-    /// Whether this server has the broker; nobody asks where there is none.
+    /// Whether this server can reach the broker; unused without a broker.
     pub broker: Arc<BrokerState>,
-    /// The repository that the files of the study come from, when there is one.
+    /// The repository that the files of the study come from, if there is one.
     pub project: Option<Arc<Project>>,
 }
 
@@ -41,7 +41,7 @@ pub enum StartError {
     Database { shown: String, reason: String },
     #[error("cannot migrate the database: {}", plain_reason(.0))]
     Migration(DbErr),
-    /// The setting leaves it to another program.
+    /// The setting leaves the migration to another program.
     #[error("{0}; automatic migration is disabled by STUDYGOV_MIGRATE: run `studygovernor db migrate`")]
     Tables(Tables),
     #[error(transparent)]
@@ -56,7 +56,7 @@ impl App {
     /// Connects to the database without touching its tables.
     ///
     /// # Errors
-    /// [`StartError::Database`] when it is not there.
+    /// [`StartError::Database`] if the database cannot be reached.
     pub async fn connect(settings: Settings, clock: Clock) -> Result<Self, StartError> {
         audit::use_key(&settings.secrets.secret_key);
         let database = connect(&settings).await?;
@@ -74,18 +74,19 @@ impl App {
         })
     }
 
-    /// Connects, brings the tables up to date (as [`MigrateMode`] says), and creates the first roles and the administrator's account.
+    /// Connects, migrates the tables (depending on [`MigrateMode`]), and creates the built-in roles and the
+    /// administrator's account.
     ///
     /// # Errors
-    /// As [`Self::connect`], and when one of these cannot be done.
+    /// As [`Self::connect`], and if one of these steps fails.
     pub async fn start(ctx: &Context, settings: Settings, clock: Clock) -> Result<Self, StartError> {
         Self::connect(settings, clock).await?.prepare(ctx).await
     }
 
-    /// What [`Self::start`] does once it is connected.
+    /// The steps of [`Self::start`] after connecting.
     ///
     /// # Errors
-    /// When the tables are not up to date and this program is not to change them, or the database cannot be written.
+    /// If the tables are not up to date and this program must not change them, or the database cannot be written.
     pub async fn prepare(self, ctx: &Context) -> Result<Self, StartError> {
         let app = self;
         let database = app.engine.database();
@@ -111,17 +112,17 @@ impl App {
             let least = app.settings.security.password_length;
             account::ensure_admin(ctx, database, app.accounts.passwords(), admin, least, now).await?;
         }
-        // Whoever set them: of the environment, of a configuration, of the API.
+        // From any source: the environment, a configuration, or the API.
         for row in app.accounts.weak_passwords().await.map_err(account::AccountError::Database)? {
             warn!(user = %row.username, "account has a weak password; change it before exposing the server");
         }
         Ok(app)
     }
 
-    /// How the tables are, against what this program wants.
+    /// Compares the tables with the migrations of this program.
     ///
     /// # Errors
-    /// When the database cannot be read, or its tables are those of a later version.
+    /// If the database cannot be read, or its tables are those of a later version.
     pub async fn tables(&self) -> Result<Tables, DbErr> {
         let status = self.engine.database().migration_status().await?;
         let wanted = status.last().map(|(name, _)| name.clone()).unwrap_or_default();
@@ -133,11 +134,11 @@ impl App {
     }
 }
 
-/// The tables of the database, against what this program wants.
+/// The tables of the database, compared with the migrations of this program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tables {
     UpToDate,
-    /// The newest migration that was applied (none: there are no tables), and the newest that this program has.
+    /// The newest migration that was applied (`None` if there are no tables), and the newest that this program has.
     Older {
         found: Option<String>,
         wanted: String,
@@ -158,24 +159,24 @@ impl std::fmt::Display for Tables {
     }
 }
 
-/// How pages and the API read (E13). They have no other way to the database: a test of the structure sees to that.
+/// How pages and the API read (E13). They have no other access to the database; a test of the structure ensures that.
 impl App {
-    /// For what is read with several statements and shown together. Drop it before a template is rendered or anything
-    /// else is waited for.
+    /// For data that is read with several statements and shown together. Drop it before rendering a template or
+    /// awaiting anything else.
     ///
     /// # Errors
-    /// When the database cannot be reached.
+    /// If the database cannot be reached.
     pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
         self.engine.database().snapshot().await
     }
 
-    /// The program as it was at that moment: its rooms read from the snapshot and refuse to write.
+    /// The program at the moment of the snapshot: its modules read from the snapshot and refuse to write.
     #[must_use]
     pub fn at(&self, snapshot: &Snapshot) -> Self {
         Self { engine: self.engine.at(snapshot), accounts: self.accounts.at(snapshot), ..self.clone() }
     }
 
-    /// For an answer that one statement gives, and for looking up what a request names before it is changed.
+    /// For an answer that needs one statement, and for looking up what a request names before it is changed.
     #[must_use]
     pub fn statement(&self) -> &Reader {
         self.engine.database().reader()
@@ -200,8 +201,8 @@ fn plain_reason(error: &DbErr) -> String {
     tail.trim_start_matches("Connection Error: ").trim_start_matches("Custom Error: ").to_owned()
 }
 
-/// Waits until the database server takes connections, as it may be starting too; the driver alone would wait without a
-/// word and then not say why.
+/// Waits until the database server accepts connections, as it may be starting, too; the driver alone would wait
+/// silently and then not report the reason.
 async fn wait_for_server(settings: &Settings) -> Result<(), StartError> {
     const PATIENCE: Duration = Duration::from_secs(10);
     let Ok(url) = url::Url::parse(&settings.database.url) else { return Ok(()) };

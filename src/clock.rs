@@ -1,47 +1,48 @@
-//! The time, handed in: rooms never ask the machine for it, so that tests can move it.
+//! The time, passed in: modules never ask the machine for it, so that tests can change it.
 //!
-//! Leases, deadlines and due times of all servers are compared with each other, so all servers need the same time (E11). That is the
-//! time of the study: the time of the database plus a difference that the database keeps (`study_clock`). A [`StudyClock`] reads it every
-//! few seconds and goes on by itself in between, on a clock that no one can set. The clock of the machine decides nothing.
+//! Leases, deadlines and due times of all servers are compared with each other, so all servers need the same time
+//! (E11). That is the study time: the time of the database plus a difference that the database stores (`study_clock`).
+//! A [`StudyClock`] reads it every few seconds and advances in between on a clock that cannot be set. The clock of the
+//! machine decides nothing.
 //!
-//! The difference is zero until the clock of the database is set. From then on it makes up for the change, so that the time of the
-//! study goes on as if nothing had happened: what was due stays due, and nothing ends early.
+//! The difference is zero until the clock of the database is set. From then on it compensates for the change, so that
+//! the study time continues as if nothing had happened: due work stays due, and nothing ends early.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use chrono::{NaiveDateTime, SubsecRound, TimeDelta};
 
-/// Differences between two clocks up to this are taken for the time that asking takes.
+/// Differences between two clocks up to this are attributed to the duration of the query.
 pub const TOLERANCE: TimeDelta = TimeDelta::seconds(2);
 
-/// Where the current time comes from. Cheap to clone; clones show the same time.
+/// The source of the current time. Cheap to clone; clones show the same time.
 #[derive(Clone, Debug)]
 pub enum Clock {
     /// The time of the machine, in UTC: for processes without a database.
     System,
-    /// The time of the study, in UTC.
+    /// The study time, in UTC.
     Study(Arc<StudyClock>),
-    /// A time that moves only when told.
+    /// A time that changes only when a test advances it.
     Manual(Arc<Mutex<NaiveDateTime>>),
 }
 
 impl Clock {
-    /// The clock of the study that this process belongs to. It shows the machine's time until the database was asked.
+    /// The study clock of this process. It shows the machine's time until the database was asked.
     #[must_use]
     pub fn study() -> Self {
         static OF_THIS_PROCESS: OnceLock<Arc<StudyClock>> = OnceLock::new();
         Self::Study(Arc::clone(OF_THIS_PROCESS.get_or_init(Arc::default)))
     }
 
-    /// A clock that stands at `start` until it is advanced.
+    /// A clock that stays at `start` until it is advanced.
     #[must_use]
     pub fn manual(start: NaiveDateTime) -> Self {
         Self::Manual(Arc::new(Mutex::new(start)))
     }
 
-    /// The current time in UTC, to the microsecond: what the coarsest of the three databases keeps, so that
-    /// a time compares equal after it was stored.
+    /// The current time in UTC, to the microsecond: the precision of the coarsest of the three databases, so that a
+    /// time compares equal after it was stored.
     #[must_use]
     pub fn now(&self) -> NaiveDateTime {
         match self {
@@ -51,8 +52,8 @@ impl Clock {
         }
     }
 
-    /// The time of the machine in UTC, for what is compared with clocks outside of the study, as the codes of authenticator apps. A
-    /// manual clock shows its own time.
+    /// The time of the machine in UTC, for comparison with clocks outside the study, such as the codes of authenticator
+    /// apps. A manual clock shows its own time.
     #[must_use]
     pub fn machine(&self) -> NaiveDateTime {
         match self {
@@ -61,7 +62,7 @@ impl Clock {
         }
     }
 
-    /// The clock of the study; none for the other kinds.
+    /// The study clock; `None` for the other kinds.
     #[must_use]
     pub fn of_study(&self) -> Option<&StudyClock> {
         match self {
@@ -70,7 +71,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward. The other kinds stay what they are.
+    /// Advances a manual clock. Does nothing for the other kinds.
     pub fn advance(&self, by: TimeDelta) {
         if let Self::Manual(time) = self {
             *time.lock().unwrap_or_else(PoisonError::into_inner) += by;
@@ -78,70 +79,70 @@ impl Clock {
     }
 }
 
-/// What the database says of the time.
+/// The time as read from the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     /// The clock of the database, in UTC.
     pub database: NaiveDateTime,
-    /// How far the study's time is ahead of it; negative when it is behind.
+    /// How far the study time is ahead of it; negative if it is behind.
     pub ahead: TimeDelta,
-    /// The latest time of the study that a server has noted.
+    /// The latest study time that a server has stored.
     pub noted: Option<NaiveDateTime>,
 }
 
 impl Reading {
-    /// The time of the study.
+    /// The study time.
     #[must_use]
     pub fn study(&self) -> NaiveDateTime {
         self.database + self.ahead
     }
 }
 
-/// What this process expects before it asks.
+/// The time that this process expects before it asks the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Expected {
     pub study: NaiveDateTime,
     pub ahead: TimeDelta,
 }
 
-/// How far the study's time has to be ahead of the database's from now on, because the clock of the database was set; none when it
-/// was not.
+/// The new difference between the study time and the database's clock, because the clock of the database was set;
+/// `None` if it was not.
 #[must_use]
 pub fn correction(reading: &Reading, expected: Option<Expected>) -> Option<TimeDelta> {
     let study = reading.study();
     if let Some(expected) = expected
-        // Another server has corrected it already otherwise.
+        // Otherwise another server has already corrected it.
         && expected.ahead == reading.ahead
     {
         let gap = study - expected.study;
-        // The others went on while this process stood still: it is behind, and the database is right.
+        // The other servers continued while this process was suspended: it is behind, and the database is right.
         let others_went_on = reading.noted.is_some_and(|noted| noted > expected.study + TOLERANCE);
         if gap.abs() > TOLERANCE && !(gap > TOLERANCE && others_went_on) {
             return Some(reading.ahead - gap);
         }
     }
-    // It was set back while no server was there to see it.
+    // The clock was set back while no server was running.
     let noted = reading.noted.filter(|noted| *noted > study + TOLERANCE)?;
     Some(reading.ahead + (noted - study))
 }
 
-/// The study's time as a process knows it.
+/// The study time as a process knows it.
 #[derive(Debug)]
 pub struct StudyClock(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// The time of the study at `since`.
+    /// The study time at `since`.
     at: NaiveDateTime,
     /// Time since the machine was started.
     since: Duration,
     /// The latest time that was shown.
     shown: NaiveDateTime,
-    /// How far the study's time is ahead of the database's; none before the database was asked.
+    /// How far the study time is ahead of the database's; `None` before the database was asked.
     ahead: Option<TimeDelta>,
-    /// The database has the clock of this machine.
+    /// The database uses the clock of this machine.
     is_local: bool,
-    /// How often the time was moved by more than the tolerance.
+    /// How many times the time was changed by more than the tolerance.
     moves: u64,
 }
 
@@ -164,7 +165,7 @@ impl StudyClock {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The time of the study. It never goes back by a correction within the tolerance.
+    /// The study time. A correction within the tolerance never sets it back.
     #[must_use]
     pub fn now(&self) -> NaiveDateTime {
         let mut state = self.state();
@@ -172,14 +173,14 @@ impl StudyClock {
         state.shown
     }
 
-    /// What the time should be when the database is asked at `uptime`; none before it was asked for the first time.
+    /// The expected time when the database is asked at `uptime`; `None` before it was first asked.
     #[must_use]
     pub fn expected(&self, uptime: Duration) -> Option<Expected> {
         let state = self.state();
         state.ahead.map(|ahead| Expected { study: state.time_at(uptime), ahead })
     }
 
-    /// Takes the time of the database, as it was at `uptime`. `is_local`: the database has the clock of this machine.
+    /// Sets the time from the database's reading at `uptime`. `is_local`: the database uses the clock of this machine.
     pub fn adopt(&self, reading: &Reading, uptime: Duration, is_local: bool) {
         let mut state = self.state();
         let moved = reading.study() - state.time_at(uptime);
@@ -191,7 +192,8 @@ impl StudyClock {
         (state.ahead, state.is_local) = (Some(reading.ahead), is_local);
     }
 
-    /// How far the clock of this machine is ahead of the database's; negative when it is behind. None before the database was asked.
+    /// How far the clock of this machine is ahead of the database's; negative if it is behind. `None` before the
+    /// database was asked.
     #[must_use]
     pub fn difference(&self) -> Option<TimeDelta> {
         let state = self.state();
@@ -202,13 +204,13 @@ impl StudyClock {
         Some(machine_time() - (state.time_at(uptime()) - ahead))
     }
 
-    /// How far the time of the study is ahead of the database's clock, because that was set; negative when it is behind.
+    /// How far the study time is ahead of the database's clock, because that was set; negative if it is behind.
     #[must_use]
     pub fn ahead(&self) -> TimeDelta {
         self.state().ahead.unwrap_or_default()
     }
 
-    /// A number that grows when the time of this process was moved.
+    /// A counter that increases when the time of this process was changed.
     #[must_use]
     pub fn moves(&self) -> u64 {
         self.state().moves
@@ -220,7 +222,7 @@ fn machine_time() -> NaiveDateTime {
     chrono::Utc::now().naive_utc().trunc_subsecs(6)
 }
 
-/// Time since the machine was started, also while it was suspended. It cannot be set.
+/// Time since the machine was started, including time suspended. It cannot be set.
 #[cfg(target_os = "linux")]
 #[must_use]
 pub fn uptime() -> Duration {
@@ -228,7 +230,7 @@ pub fn uptime() -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
 
-/// Time since this process first asked. It cannot be set; while the machine is suspended it may stand still.
+/// Time since this process first asked. It cannot be set; it may stop while the machine is suspended.
 #[cfg(not(target_os = "linux"))]
 #[must_use]
 pub fn uptime() -> Duration {
@@ -236,7 +238,7 @@ pub fn uptime() -> Duration {
     FIRST.get_or_init(std::time::Instant::now).elapsed()
 }
 
-/// A span of time in words, as `3 minutes`: in the largest unit that fits, without its sign.
+/// A time span in words, such as `3 minutes`: in the largest unit that fits, without its sign.
 #[must_use]
 pub fn in_words(span: TimeDelta) -> String {
     let seconds = span.num_seconds().abs();
@@ -249,7 +251,7 @@ pub fn in_words(span: TimeDelta) -> String {
     if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
 }
 
-/// A moment as the existing product writes it: UTC without an offset, with a fraction only when there is one.
+/// Formats a timestamp as version 8.1 does: UTC without an offset, with a fraction only if there is one.
 #[must_use]
 pub fn iso(at: NaiveDateTime) -> String {
     at.format("%Y-%m-%dT%H:%M:%S%.6f").to_string().replace(".000000", "")
@@ -275,7 +277,7 @@ mod tests {
     #[test]
     fn e11_a_clock_that_was_set_is_made_up_for() {
         let ahead = |seconds| Some(TimeDelta::seconds(seconds));
-        // Nothing was set, and a moment for asking.
+        // No clock was set, and asking took a moment.
         assert_eq!(correction(&reading(100, 0, Some(97)), expected(101, 0)), None);
         assert_eq!(correction(&reading(100, 0, None), None), None);
         // The database's clock was set back, then forward again.
@@ -285,15 +287,15 @@ mod tests {
         assert_eq!(correction(&reading(3700, 0, Some(97)), expected(100, 0)), ahead(-3600));
         // It was set back before this server started, and is still behind.
         assert_eq!(correction(&reading(-3500, 0, Some(97)), None), ahead(3597));
-        // A server that has just started after a pause sees nothing odd.
+        // A server that starts after a pause sees nothing unusual.
         assert_eq!(correction(&reading(7300, 0, Some(97)), None), None);
     }
 
     #[test]
     fn e11_a_process_that_stood_still_does_not_move_the_others() {
-        // The others have noted later times than this one expects.
+        // The others have stored later times than this one expects.
         assert_eq!(correction(&reading(3700, 0, Some(3698)), expected(100, 0)), None);
-        // Another server has made up for the change already.
+        // Another server has already compensated for the change.
         assert_eq!(correction(&reading(-3500, 3600, Some(97)), expected(100, 0)), None);
     }
 

@@ -1,8 +1,9 @@
-//! Who asks, from where, and what they may see.
+//! The caller of a verb or query: who asks, from where, and which cohorts they may see.
 //!
-//! A context is made once at the edge (a request, a command, a background task) and passed to every verb and query. It never
-//! changes: authentication gives a context with the user in it, and a permission that holds in fewer cohorts gives a narrower
-//! one. There is no default: code without a context cannot read what belongs to a cohort, nor record an event.
+//! A context is created once at the edge (a request, a command, a background task) and passed to every verb and query.
+//! It never changes: authentication returns a context with the user in it, and a permission that holds in fewer cohorts
+//! returns a narrower one. There is no default: code without a context cannot read what belongs to a cohort, nor record
+//! an event.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -11,15 +12,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::entity::audit_event;
 use crate::entity::kind::Origin;
 
-/// Ids of cohorts, when it is not all of them.
+/// Ids of cohorts; `None` for all.
 pub type Cohorts = Option<Arc<BTreeSet<i32>>>;
 
-/// Who does something, and from where.
+/// The person or program that does something, and its origin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     /// The account, if the actor has one.
     pub user_id: Option<i32>,
-    /// The name in logs and in the audit trail.
+    /// The name in logs and in the audit log.
     pub name: String,
     pub origin: Origin,
 }
@@ -32,20 +33,20 @@ impl Actor {
     }
 }
 
-/// See the module. Cheap to clone.
+/// The context; see the module. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Context(Arc<Parts>);
 
 #[derive(Debug, Clone)]
 struct Parts {
-    /// As the audit trail records it.
+    /// The actor in the audit log.
     who: Actor,
-    /// As the history of experiments records it, where that is not `who`.
+    /// The actor in the history of experiments, if it is not `who`.
     in_history: Option<Actor>,
     ip: Option<IpAddr>,
-    /// The only cohorts that can be seen; none: the whole study.
+    /// The only cohorts that are visible; `None` for the whole study.
     cohorts: Cohorts,
-    /// The permission for which there are fewer cohorts than the user sees.
+    /// The permission that limits the cohorts to fewer than the user sees.
     narrowed_to: Option<&'static str>,
     watch: Option<Watch>,
 }
@@ -55,21 +56,21 @@ impl Context {
         Self(Arc::new(Parts { who, in_history: None, ip, cohorts, narrowed_to: None, watch: None }))
     }
 
-    /// A request before authentication: nothing of the study can be seen.
+    /// A request before authentication: nothing of the study is visible.
     #[must_use]
     pub fn request(origin: Origin, ip: Option<IpAddr>) -> Self {
         let who = Actor::without_account("anonymous user", origin);
         Self::new(who, ip, Some(Arc::default()))
     }
 
-    /// A command of `person`, who has the database anyway: the whole study can be seen.
+    /// A command of `person`, which accesses the database directly: the whole study is visible.
     #[must_use]
     pub fn command_line(person: &str) -> Self {
         Self::new(Actor::without_account(person, Origin::Cli), None, None)
     }
 
-    /// Work in the background that no user asked for: the whole study can be seen. `task` is the name in the history of
-    /// experiments; the audit trail names the program.
+    /// Background work that no user requested: the whole study is visible. `task` is the name in the history of
+    /// experiments; the audit log names the program.
     #[must_use]
     pub fn system(task: &'static str) -> Self {
         Self::new(Actor::without_account("the program", Origin::Cli), None, None).in_history_as(task, Origin::Timeout)
@@ -81,8 +82,8 @@ impl Context {
         Self(Arc::new(parts))
     }
 
-    /// The same request after authentication: this account, which sees these cohorts. If it is the account that was
-    /// authenticated before, it does not see more than it did: a context that was narrowed stays narrow.
+    /// The same request after authentication: this account, which sees these cohorts. If the context already has this
+    /// account, it does not see more than before: a narrowed context stays narrow.
     #[must_use = "the context itself does not change"]
     pub fn authenticated(&self, user_id: i32, name: &str, cohorts: Cohorts) -> Self {
         self.with(|parts| {
@@ -94,14 +95,14 @@ impl Context {
         })
     }
 
-    /// The same request in the name of this account, whose owner has shown a link or a code: the audit trail names the account,
-    /// and no more of the study can be seen.
+    /// The same request in the name of this account, whose owner has presented a link or a code: the audit log names
+    /// the account, and no more of the study becomes visible.
     #[must_use = "the context itself does not change"]
     pub fn in_name_of(&self, user_id: i32, name: &str) -> Self {
         self.with(|parts| parts.who = Actor { user_id: Some(user_id), name: name.to_owned(), origin: parts.who.origin })
     }
 
-    /// The same with fewer cohorts: those of them in which this permission holds.
+    /// The same, limited to those of the cohorts in which this permission holds.
     #[must_use = "the context itself does not change"]
     pub fn narrowed(&self, cohorts: Cohorts, permission: &'static str) -> Self {
         self.with(|parts| {
@@ -113,8 +114,8 @@ impl Context {
         })
     }
 
-    /// The same with the whole study in sight: for a caller that has shown a secret which opens one thing wherever it is, and for
-    /// what the program does for all users.
+    /// The same with the whole study visible: for a caller that has presented a secret which grants access to one
+    /// object in any cohort, and for what the program does for all users.
     #[must_use = "the context itself does not change"]
     pub fn seeing_everything(&self) -> Self {
         self.with(|parts| parts.cohorts = None)
@@ -133,13 +134,13 @@ impl Context {
         (self.with(|parts| parts.watch = Some(watch.clone())), watch)
     }
 
-    /// The actor that the audit trail names.
+    /// The actor in the audit log.
     #[must_use]
     pub fn who(&self) -> &Actor {
         &self.0.who
     }
 
-    /// The actor that the history of experiments names.
+    /// The actor in the history of experiments.
     #[must_use]
     pub fn actor(&self) -> &Actor {
         self.0.in_history.as_ref().unwrap_or(&self.0.who)
@@ -151,25 +152,26 @@ impl Context {
         self.0.ip
     }
 
-    /// The only cohorts that can be seen; none: the whole study.
+    /// The only cohorts that are visible; `None` for the whole study.
     #[must_use]
     pub fn cohorts(&self) -> Option<&BTreeSet<i32>> {
         self.0.cohorts.as_deref()
     }
 
-    /// Whether the whole study can be seen.
+    /// Whether the whole study is visible.
     #[must_use]
     pub fn sees_all(&self) -> bool {
         self.0.cohorts.is_none()
     }
 
-    /// Names what can be seen: a number that was counted for one context is good for all with the same key.
+    /// Identifies the visible part of the study: a number that was counted for one context is valid for all with the
+    /// same key.
     #[must_use]
     pub fn scope_key(&self) -> String {
         self.cohorts().map_or_else(String::new, |cohorts| format!("in {cohorts:?} "))
     }
 
-    /// For an answer that something of this kind was not found: the part of the study in which it was looked for.
+    /// For an answer that an object of this kind was not found: the part of the study that was searched.
     #[must_use]
     pub fn sought(&self, kind: &str) -> Sought {
         match self.0.narrowed_to {
@@ -191,12 +193,12 @@ fn both(one: Cohorts, other: Cohorts) -> Cohorts {
     }
 }
 
-/// The kinds of things that belong to a cohort, in the words of messages.
+/// The kinds of objects that belong to a cohort, in the words of messages.
 const OF_COHORTS: [&str; 7] =
     ["action", "callback execution", "cohort", "experiment", "external id or address", "scan", "subject"];
 
-/// The part of the study in which something was looked for, as the end of a sentence. A caller who sees certain cohorts only
-/// learns that it may exist in another one.
+/// The part of the study that was searched, as the end of a sentence. A caller who sees only some cohorts learns that
+/// the object may exist in another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sought {
     Everywhere,
@@ -217,8 +219,8 @@ impl std::fmt::Display for Sought {
     }
 }
 
-/// Collects the events that are recorded with a context ([`Context::watched`]): the changes that were made, or, when they are
-/// rolled back, that would be made.
+/// Collects the events that are recorded with a context ([`Context::watched`]): the changes that were made or, if they
+/// are rolled back, would be made.
 #[derive(Debug, Clone, Default)]
 pub struct Watch(Arc<Mutex<Vec<audit_event::Model>>>);
 

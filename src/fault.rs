@@ -1,8 +1,8 @@
-//! Named points at which a test stops the process, as a power cut would, reads that a test makes slow or holds, and queries that
-//! it makes show too much. Only in debug builds: a release contains nothing of it.
+//! Failpoints: named points at which a test stops the process, as a power cut would; reads that a test slows down or
+//! holds; and queries that a test makes show too much. Only in debug builds: a release contains none of it.
 
-/// Ends the process at once when `STUDYGOV_FAULT` is `name:n` and this is the n-th time that it passes here; stops it, as SIGSTOP
-/// does, when it is `freeze-name:n`.
+/// Ends the process if `STUDYGOV_FAULT` is `name:n` and this is the n-th call with this name; stops it, as SIGSTOP
+/// does, if it is `freeze-name:n`.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
     use std::sync::OnceLock;
@@ -24,20 +24,20 @@ pub fn point(name: &str) {
             std::process::abort();
         }
         let own = std::process::id().to_string();
-        // It takes effect before the command has ended.
+        // The signal takes effect before the command has ended.
         drop(std::process::Command::new("kill").args(["-STOP", own.as_str()]).status());
     }
 }
 
-/// Nothing.
+/// Does nothing in a release.
 #[cfg(not(debug_assertions))]
 pub fn point(_: &str) {}
 
 /// Waits before a statement reads, so that a test can change the data between two statements of an answer.
 ///
-/// When `STUDYGOV_FAULT` is `slow-reads:MS`, each one waits for so many milliseconds. When it is `hold-reads:FOLDER`, a
+/// If `STUDYGOV_FAULT` is `slow-reads:MS`, each statement waits that many milliseconds. If it is `hold-reads:FOLDER`, a
 /// statement whose text contains the name of a file in the folder renames the file to `NAME.held` and waits until the
-/// test has removed that, a minute at most.
+/// test has removed that file, a minute at most.
 #[cfg(debug_assertions)]
 pub async fn before_read(statement: &str) {
     use std::path::PathBuf;
@@ -67,7 +67,7 @@ pub async fn before_read(statement: &str) {
                 |path: &PathBuf| path.file_name().is_some_and(|name| statement.contains(&*name.to_string_lossy()));
             let Some(path) = names.filter(|path| path.extension().is_none()).find(is_meant) else { return };
             let held = path.with_extension("held");
-            // Of several statements at the same time one is held.
+            // Of several concurrent statements, only one is held.
             if std::fs::rename(&path, &held).is_err() {
                 return;
             }
@@ -81,15 +81,17 @@ pub async fn before_read(statement: &str) {
     }
 }
 
-/// Nothing.
+/// Does nothing in a release.
 #[cfg(not(debug_assertions))]
 #[expect(clippy::unused_async, reason = "as in debug builds")]
 pub async fn before_read(_: &str) {}
 
-/// Whether a test makes the query at this place of the source show the whole study, as if its author had forgotten the context.
+/// Whether a test makes the query at this place of the source show the whole study, as if its author had forgotten the
+/// context.
 ///
-/// Only when `STUDYGOV_FAULT` is `open-query:FOLDER`: then the places of all queries that show certain cohorts only are added to
-/// the file `passed` in the folder (as `src/study/search.rs:133`), and the one that the file `open` names is opened.
+/// Only if `STUDYGOV_FAULT` is `open-query:FOLDER`: the places of all queries that are limited to some cohorts are
+/// added to the file `passed` in the folder (such as `src/study/search.rs:133`), and the place that the file `open`
+/// names is opened.
 #[cfg(debug_assertions)]
 pub fn opens(place: &std::panic::Location<'_>) -> bool {
     use std::io::Write;

@@ -1,9 +1,10 @@
-//! Study Governor: the state of every scan session on a workflow graph, its callbacks on workers, and its whole history.
+//! Study Governor: the state of every scan session on a workflow graph, its callbacks on workers, and its whole
+//! history.
 //!
-//! Each module is one room with one purpose and opens with its life story. Dependencies point one way,
-//! `cli → web | api | worker → http → app → import | view → engine | account | callback → workflow → queue → study → audit →
-//! database | mail → context → entity | config | clock | fault`; `tests/structure` reads the imports and fails on a reversed one. Rooms know no axum,
-//! minijinja, lapin, lettre or clap. The longer map is in `docs/ARCHITECTURE.md`.
+//! Each module has one purpose and begins with its life cycle. Dependencies point one way, `cli → web | api | worker →
+//! http → app → import | view → engine | account | callback → workflow → queue → study → audit → database | mail →
+//! context → entity | config | clock | fault`; `tests/structure` reads the imports and fails on a reversed one. Modules
+//! do not know axum, minijinja, lapin, lettre or clap. The longer map is in `docs/ARCHITECTURE.md`.
 
 pub mod account;
 pub mod api;

@@ -1,5 +1,5 @@
-//! Letting in: who has registered waits → an administrator activates the account, or declines it; each is told by mail. And an
-//! address is confirmed by an administrator where its mail does not come. What others do to an account its owner is told.
+//! Approval of registrations: an administrator activates or declines a pending account, or confirms its address when
+//! the confirmation mail does not arrive. The owner is notified by mail of each of these changes.
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect};
@@ -15,7 +15,7 @@ use super::registration::set_confirmed;
 use super::{AccountError, AccountState, Accounts, UserChanges, end_access, is_invited};
 
 impl Accounts {
-    /// Activates an account, and tells its owner. One that was declined is welcome after all.
+    /// Activates an account and notifies its owner. A declined account can be activated, too.
     ///
     /// # Errors
     /// As [`Accounts::update`].
@@ -23,17 +23,15 @@ impl Accounts {
         self.update(ctx, id, UserChanges { active: Some(true), ..UserChanges::default() }, |_| true).await
     }
 
-    /// Tells somebody by mail who was not let in before, and is now. A helper: the caller owns the transaction.
-    ///
-    /// # Errors
-    /// When the database cannot be written.
+    /// Notifies the owner of an account that was inactive and is now active. A helper: the caller owns the transaction.
     pub async fn tell_let_in(
         &self,
         connection: &impl ConnectionTrait,
         was_active: bool,
         row: &user::Model,
     ) -> Result<(), sea_orm::DbErr> {
-        // Who has not confirmed the address cannot log in yet, and is told so by that link.
+        // An owner who has not confirmed the address cannot log in yet, and learns of the approval from the
+        // confirmation link.
         let is_confirmed = row.confirmed_at.is_some() || !self.rules.security.confirmable;
         if was_active || !row.active || !is_confirmed {
             return Ok(());
@@ -41,11 +39,12 @@ impl Accounts {
         self.tell(connection, "activated", row, json!({ "name": row.name, "username": row.username })).await
     }
 
-    /// Does not let somebody in who waits; the owner is told, with the reason if there is one. The account stays, so that
-    /// the history of this is kept, and may be activated later.
+    /// Declines a pending account and notifies its owner, with the reason if one is given. The account stays, so that
+    /// its history is kept and it can be activated later.
     ///
     /// # Errors
-    /// [`AccountError::Unknown`]; [`AccountError::Invalid`] reason; [`AccountError::Changed`] when nobody waits there.
+    /// [`AccountError::Unknown`]; [`AccountError::Invalid`] reason; [`AccountError::Changed`] if the account is not
+    /// pending.
     pub async fn decline(&self, ctx: &Context, id: i32, reason: &str) -> Result<user::Model, AccountError> {
         let reason = reason.trim();
         if reason.chars().count() > 500 || reason.chars().any(char::is_control) {
@@ -73,12 +72,12 @@ impl Accounts {
         Ok(row)
     }
 
-    /// Confirms the address of somebody whose mail does not come, in their stead; its links end. Who was activated before can
-    /// come in now, and is told.
+    /// Confirms the address on behalf of an owner whose confirmation mail does not arrive; the links of the account
+    /// end. The owner of an account that is already active can now log in and is notified.
     ///
     /// # Errors
-    /// [`AccountError::Unknown`]; [`AccountError::Changed`] when it is confirmed already, or the account is an invitation, whose
-    /// link sets the password.
+    /// [`AccountError::Unknown`]; [`AccountError::Changed`] if the address is already confirmed, or the account is an
+    /// invitation, whose link sets the password.
     pub async fn confirm_for(&self, ctx: &Context, id: i32) -> Result<user::Model, AccountError> {
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
@@ -99,7 +98,7 @@ impl Accounts {
         Ok(row)
     }
 
-    /// Puts a mail to a user into the outbox, if mails can go there.
+    /// Adds a mail to a user to the outbox, if the address can receive mail.
     pub(super) async fn tell(
         &self,
         connection: &impl ConnectionTrait,
@@ -113,7 +112,7 @@ impl Accounts {
         }
     }
 
-    /// The address of an account is another one now, and links go there: whoever has the old one should know.
+    /// Notifies the old address that the account has a new one, to which links are now sent.
     pub(super) async fn tell_old_address(
         &self,
         connection: &impl ConnectionTrait,
@@ -130,7 +129,7 @@ impl Accounts {
     }
 }
 
-/// A mail to each active administrator: somebody waits.
+/// Notifies each active administrator that an account is pending.
 pub(super) async fn tell_administrators(
     connection: &impl ConnectionTrait,
     row: &user::Model,

@@ -1,4 +1,4 @@
-//! Who somebody is that brings a name and a password.
+//! Password authentication.
 
 use std::net::IpAddr;
 
@@ -15,10 +15,8 @@ use super::password::Checked;
 use super::user::{is_weak, with_permissions};
 use super::{AccountError, AccountState, Accounts, Passwords, User};
 
-/// Whose this name, or this e-mail address in any case, and this password are. Takes as long in each case.
-///
-/// # Errors
-/// When the database fails.
+/// Finds the account with this user name or e-mail address (in any case) and checks the password. Takes the same time
+/// whether the account exists or not.
 pub(super) async fn authenticate(
     database: &Database,
     passwords: &Passwords,
@@ -27,46 +25,46 @@ pub(super) async fn authenticate(
     now: NaiveDateTime,
 ) -> Result<Outcome, AccountError> {
     match try_once(database, passwords, rules, given, now).await? {
-        // Another login of the same account replaced an old hash at the same moment.
+        // A concurrent login of the same account replaced an old hash.
         Outcome::Replaced => try_once(database, passwords, rules, given, now).await,
         outcome => Ok(outcome),
     }
 }
 
-/// What somebody brings to log in.
+/// The credentials of a login.
 pub(super) struct Given<'a> {
     pub login: &'a str,
     pub password: &'a str,
     pub address: Option<IpAddr>,
 }
 
-/// What came of a login.
+/// The result of a login.
 pub(super) enum Outcome {
     In(Box<User>),
-    /// The password is not right, or there is nobody with this name who may be told more.
+    /// The password is wrong, or the account must not be disclosed to the caller.
     Out,
-    /// The password is right, the address is confirmed, and no administrator has let the person in yet.
+    /// The password is right and the address is confirmed, but no administrator has approved the account yet.
     Waiting,
-    /// The password was right, and is another one or has another hash by now.
+    /// The password was right, but the password or its hash has changed in the meantime.
     Replaced,
 }
 
-/// Whose a user name or an e-mail address, in any case, is. An import may bring names that differ by their case only; then the
-/// one that is written in the same way goes first.
+/// Finds the account by user name or e-mail address, in any case. Imported names may differ in their case only; then
+/// the exact match wins.
 async fn by_login(connection: &impl ConnectionTrait, login: &str) -> Result<Option<user::Model>, DbErr> {
-    // PostgreSQL refuses to compare with a null character; no name has one.
+    // PostgreSQL rejects null characters in comparisons; no name contains one.
     let login = login.trim().replace('\0', "\u{fffd}");
     let lower = login.to_lowercase();
     let same = |column| Expr::expr(Func::lower(Expr::col(column))).is_in(folded(&login));
     let either = Condition::any().add(same(user::Column::Username)).add(same(user::Column::Email));
     let mut found = user::Entity::find().filter(either).order_by_asc(user::Column::Id).all(connection).await?;
-    // A name may look like the address of somebody else; the name goes first.
+    // A user name may look like the address of another user; the user name wins.
     let exact = found.iter().position(|row| row.username == login);
     let place = exact.or_else(|| found.iter().position(|row| row.email.to_lowercase() == lower)).unwrap_or(0);
     Ok((place < found.len()).then(|| found.swap_remove(place)))
 }
 
-/// One more login, now and from there.
+/// Counts one more login, with its time and address.
 pub(super) fn counted(
     statement: UpdateMany<user::Entity>,
     row: &user::Model,
@@ -82,16 +80,13 @@ pub(super) fn counted(
 }
 
 impl Accounts {
-    /// The account that somebody logs in to with this name or address.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The account that this name or address logs in to.
     pub async fn by_login(&self, login: &str) -> Result<Option<user::Model>, DbErr> {
         by_login(self.database.reader(), login).await
     }
 }
 
-/// Writes what a login changes about the account. False when its password is another one by now.
+/// Stores what a login changes about the account. Returns false if its password has changed in the meantime.
 async fn note_login(database: &Database, changes: UpdateMany<user::Entity>) -> Result<bool, DbErr> {
     let transaction = database.begin().await?;
     if changes.exec(&*transaction).await?.rows_affected != 1 {
@@ -115,27 +110,28 @@ async fn try_once(
     let Some(row) = row.filter(|_| checked != Checked::Wrong) else { return Ok(Outcome::Out) };
     match AccountState::of(row) {
         AccountState::Active if row.confirmed_at.is_some() || !rules.confirmable => {}
-        // Who has confirmed the address has the mailbox, and may know. Before that the answer would tell whoever registers with
-        // somebody else's address whether there is an account of it; and without confirmations it would do so always.
+        // A user who confirmed the address owns the mailbox and may learn the state. Before that, the answer would
+        // reveal to a person who registers with another user's address whether it has an account; without confirmations
+        // it would always do so.
         AccountState::Waiting if rules.confirmable => return Ok(Outcome::Waiting),
         _ => return Ok(Outcome::Out),
     }
     let is_weak = is_weak(password, &row.username, &row.name, &row.email, rules.password_length);
     let address = given.address.map(|address| address.to_canonical().to_string());
     let mut statement = user::Entity::update_many().col_expr(user::Column::WeakPassword, Expr::value(is_weak));
-    // With a second factor nobody is in before the code was right.
+    // With a second factor, the login is complete only after a valid code.
     if row.second_factor_at.is_none() {
         statement = counted(statement, row, address, now);
     }
     if checked == Checked::RightButOld {
         statement = statement.col_expr(user::Column::Password, Expr::value(passwords.hash(password).await?));
     }
-    // Only if it is still this password: one that was set meanwhile is not undone.
+    // Only if the password is unchanged: one that was set in the meantime is not overwritten.
     let same = statement.filter(user::Column::Id.eq(row.id)).filter(user::Column::Password.eq(&row.password));
     match note_login(database, same).await {
         Ok(true) => {}
         Ok(false) => return Ok(Outcome::Replaced),
-        // The password is right; only the time of the login is not noted.
+        // The password is right; only the time of the login is not stored.
         Err(error) if is_unwritable(&error) => warn!(user = %row.username, %error, "recording a login failed"),
         Err(error) => return Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! Who mistyped the address of a registration, and registers again.
+//! Re-registration with a corrected e-mail address.
 
 use std::net::IpAddr;
 
@@ -21,12 +21,9 @@ use super::user::check_unique;
 use super::{AccountError, Accounts};
 
 impl Accounts {
-    /// When the name is that of a registration that nobody has confirmed, and the password is the one that was chosen then: it is the
-    /// same person, whose mail went astray. The account gets the address that is given now, and a link is sent there. Gives whether that
-    /// was so.
-    ///
-    /// # Errors
-    /// When the database fails.
+    /// If the name is that of an unconfirmed registration and the password matches, the same person registers again
+    /// because the mail did not arrive. The account gets the new address, and a link is sent to it. Returns whether
+    /// this was the case.
     pub(super) async fn correct_address(
         &self,
         ctx: &Context,
@@ -37,7 +34,7 @@ impl Accounts {
         let lower = Expr::expr(Func::lower(Expr::col(user::Column::Username)));
         let same = user::Entity::find().filter(lower.is_in(folded(&form.username)));
         let Some(found) = same.one(self.database.reader()).await?.filter(is_astray) else { return Ok(false) };
-        // A try like that of a login: the page is no place to guess at passwords more often.
+        // Counted like a login, so that the page does not allow more guesses at passwords.
         let causes = self.logins.tries.causes(&found.username, address);
         if self.logins.tries.try_one(&causes).is_err()
             || self.passwords.check(&chosen.password, Some(&found.password)).await == Checked::Wrong
@@ -48,14 +45,15 @@ impl Accounts {
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
         let row = user::Entity::find_by_id(found.id).lock_exclusive().one(&*transaction).await?;
-        // It may have been confirmed, or set anew, in this moment.
+        // The account may have been confirmed, or its password changed, in the meantime.
         let Some(row) = row.filter(|row| is_astray(row) && row.password == found.password) else { return Ok(false) };
         let is_free = match check_unique(&*transaction, Some(row.id), &row.username, &form.email).await {
             Ok(()) => true,
             Err(AccountError::Exists) => false,
             Err(error) => return Err(error.into()),
         };
-        // When the new address is somebody's, the old one is given up all the same: whether it still gets mails would tell.
+        // If the new address is already taken, the old one is dropped anyway: whether it still receives mails would
+        // reveal that.
         let email = if is_free { form.email.trim().to_owned() } else { format!("{}@astray.invalid", row.id) };
         link::end_all(&*transaction, row.id, now).await?;
         let before = shown(&row);
@@ -75,7 +73,7 @@ impl Accounts {
     }
 }
 
-/// Whether this is a registration of which nobody has confirmed the address, and that nobody has decided about.
+/// Whether this is a registration whose address is unconfirmed and which no administrator has approved or declined.
 fn is_astray(row: &user::Model) -> bool {
     !row.active && row.confirmed_at.is_none() && row.login_count == 0 && row.declined_at.is_none() && !is_invited(row)
 }

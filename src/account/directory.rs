@@ -1,4 +1,4 @@
-//! Who there is: the list of accounts and of roles, for those who look after them.
+//! Queries for the account and role lists.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ use crate::entity::{role, roles_users, user};
 
 use super::{Accounts, RoleRecord, User};
 
-/// Which accounts.
+/// Filter of the account list.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// Part of the name, the user name or the address, in any case.
@@ -22,18 +22,18 @@ pub struct Wanted {
     pub state: Option<AccountState>,
 }
 
-/// What can be told of an account at a glance.
+/// The state of an account, as lists show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccountState {
     Active,
-    /// Registered, confirmed, and neither activated nor declined yet: nobody logged in with it ever.
+    /// Registered and confirmed, but neither activated nor declined, and never logged in.
     Waiting,
-    /// Was active once, was declined, or has not confirmed the address.
+    /// Deactivated, declined, or the address is not confirmed.
     Inactive,
 }
 
 impl AccountState {
-    /// Of this account.
+    /// The state of this account.
     #[must_use]
     pub fn of(row: &user::Model) -> Self {
         match row.active {
@@ -52,7 +52,7 @@ impl AccountState {
         }
     }
 
-    /// The one with this name.
+    /// The state with this name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         [Self::Active, Self::Waiting, Self::Inactive].into_iter().find(|one| one.name() == name)
@@ -78,8 +78,9 @@ impl AccountState {
     }
 }
 
-/// Where an account stands in the list, by what the list is ordered by: a page begins behind or before one, so that none
-/// is lost or comes twice while others are made. An account that is activated meanwhile may come again where it is then.
+/// The position of an account in the list, by the columns that order it. A page begins after or before a position, so
+/// that no account is missing or repeated while others are created. An account that is activated in the meantime may
+/// appear again at its new position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountKey {
     pub waits: bool,
@@ -88,13 +89,13 @@ pub struct AccountKey {
 }
 
 impl AccountKey {
-    /// Of this account.
+    /// The position of this account.
     #[must_use]
     pub fn of(row: &user::Model) -> Self {
         Self { waits: AccountState::of(row) == AccountState::Waiting, username: row.username.clone(), id: row.id }
     }
 
-    /// The key that [`std::fmt::Display`] wrote.
+    /// Parses the key as [`std::fmt::Display`] writes it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '.');
@@ -104,7 +105,7 @@ impl AccountKey {
         Some(Self { waits, username, id })
     }
 
-    /// The condition of coming after this account, or of coming before it.
+    /// The condition for accounts after this position, or before it.
     fn beyond(&self, is_after: bool) -> Condition {
         let beyond = |column: SimpleExpr, value: SimpleExpr| match is_after {
             true => column.gt(value),
@@ -125,7 +126,7 @@ impl std::fmt::Display for AccountKey {
     }
 }
 
-/// 0 for accounts that wait, 1 for the others.
+/// 0 for pending accounts, 1 for the others.
 fn group_of() -> SimpleExpr {
     Expr::case(AccountState::Waiting.condition(), 0).finally(1).into()
 }
@@ -138,7 +139,7 @@ fn id() -> SimpleExpr {
     Expr::col((user::Entity, user::Column::Id))
 }
 
-/// Which page of the list.
+/// The page of the list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum AccountPlace {
     #[default]
@@ -147,7 +148,7 @@ pub enum AccountPlace {
     Before(AccountKey),
 }
 
-/// A part of a list.
+/// One page of the list.
 #[derive(Debug, Clone)]
 pub struct Found {
     pub users: Vec<user::Model>,
@@ -155,15 +156,12 @@ pub struct Found {
     pub has_after: bool,
     /// Ids of the roles, by user.
     pub roles: BTreeMap<i32, BTreeSet<i32>>,
-    /// All that fit, on whatever page.
+    /// The number of matching accounts on all pages.
     pub count: u64,
 }
 
 impl Accounts {
-    /// The accounts that are wanted, those that wait first, then by user name; at most `size`.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The matching accounts, pending ones first, then by user name; at most `size`.
     pub async fn search(&self, wanted: &Wanted, place: &AccountPlace, size: u64) -> Result<Found, DbErr> {
         let connection = self.database.reader();
         let mut all = user::Entity::find();
@@ -208,37 +206,25 @@ impl Accounts {
         Ok(Found { users, has_before, has_after, roles, count })
     }
 
-    /// Accounts that wait to be activated.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The number of pending accounts.
     pub async fn waiting(&self) -> Result<u64, DbErr> {
         user::Entity::find().filter(AccountState::Waiting.condition()).count(self.database.reader()).await
     }
 
-    /// Active accounts whose password was taken as given and is easily guessed.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Active accounts with a weak password that was accepted unchecked.
     pub async fn weak_passwords(&self) -> Result<Vec<user::Model>, DbErr> {
         let weak =
             user::Entity::find().filter(user::Column::WeakPassword.eq(true)).filter(user::Column::Active.eq(true));
         weak.order_by_asc(user::Column::Username).limit(20).all(self.database.reader()).await
     }
 
-    /// Whether the password of this account was taken as given and is easily guessed.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Whether the account has a weak password that was accepted unchecked.
     pub async fn has_weak_password(&self, id: i32) -> Result<bool, DbErr> {
         let row = user::Entity::find_by_id(id).one(self.database.reader()).await?;
         Ok(row.is_some_and(|row| row.weak_password))
     }
 
-    /// All roles by name, with how many have each.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// All roles by name, with the number of accounts that have each.
     pub async fn roles(&self) -> Result<Vec<(RoleRecord, u64)>, DbErr> {
         let connection = self.database.reader();
         let roles = role::Entity::find().order_by_asc(role::Column::Name).all(connection).await?;
@@ -259,10 +245,7 @@ impl Accounts {
             .collect())
     }
 
-    /// Who has a role, with all that their roles hold.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The users who have a role, with all permissions of their roles.
     pub async fn holders(&self, role_id: i32) -> Result<Vec<User>, DbErr> {
         let connection = self.database.reader();
         let held = roles_users::Entity::find().filter(roles_users::Column::RoleId.eq(role_id)).all(connection).await?;
@@ -274,9 +257,6 @@ impl Accounts {
     }
 
     /// The role with this id.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn role(&self, id: i32) -> Result<Option<RoleRecord>, DbErr> {
         Ok(role::Entity::find_by_id(id).one(self.database.reader()).await?.map(RoleRecord::from))
     }

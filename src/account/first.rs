@@ -1,4 +1,4 @@
-//! What there is at the first start: the roles, and the administrator of the settings.
+//! Bootstraps the built-in roles and the administrator account from the settings.
 
 use std::collections::BTreeSet;
 
@@ -23,10 +23,7 @@ use super::role::shown as role_shown;
 use super::user::{check, insert, is_weak};
 use super::{AccountError, NewUser, Passwords, Permission};
 
-/// Makes the roles of the first start when there are no roles at all; otherwise sees to it that administrators may do everything.
-///
-/// # Errors
-/// When the database fails.
+/// Creates the built-in roles if there are no roles at all; otherwise ensures that `admin` has every permission.
 pub async fn ensure_roles(ctx: &Context, database: &Database, now: NaiveDateTime) -> Result<(), DbErr> {
     let transaction = database.begin().await?;
     if role::Entity::find().one(&*transaction).await?.is_some() {
@@ -48,7 +45,7 @@ pub async fn ensure_roles(ctx: &Context, database: &Database, now: NaiveDateTime
                 let event = Event::new("create", "role", row.id, &row.name).after(role_shown(&row));
                 audit::record(ctx, &*transaction, event).await?;
             }
-            // Another server that starts at the same time made them.
+            // Another server that starts at the same time has created them.
             Err(error) if database::is_duplicate(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
@@ -56,7 +53,8 @@ pub async fn ensure_roles(ctx: &Context, database: &Database, now: NaiveDateTime
     transaction.commit().await
 }
 
-/// Gives the role `admin` what it lacks: a database of an older version knew fewer permissions, and nobody can change that role.
+/// Adds missing permissions to the role `admin`: the database of an older version has fewer, and no user can change
+/// that role.
 async fn fill_up_admin(ctx: &Context, connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<(), DbErr> {
     let admin = role::Entity::find().filter(role::Column::Name.eq("admin")).lock_exclusive().one(connection).await?;
     let Some(admin) = admin else { return Ok(()) };
@@ -79,10 +77,10 @@ async fn fill_up_admin(ctx: &Context, connection: &impl ConnectionTrait, now: Na
         .await
 }
 
-/// Makes the administrator's account of the settings when it is not there, or sets it anew when told to.
+/// Creates the administrator's account from the settings if it does not exist, or resets it if the settings say so.
 ///
 /// # Errors
-/// When the values cannot be used, or the database fails.
+/// If the values are invalid, or the database fails.
 pub async fn ensure_admin(
     ctx: &Context,
     database: &Database,
@@ -91,8 +89,8 @@ pub async fn ensure_admin(
     least: usize,
     now: NaiveDateTime,
 ) -> Result<(), AccountError> {
-    // In any case, as nobody else can have a name or an address that differs only by that; an import may have brought some,
-    // and then the one that is written in the same way is meant.
+    // Compares in any case, as two names or addresses must not differ in their case only. Imported accounts may; then
+    // the exact match is meant.
     let by = async |column: user::Column, value: &str| -> Result<Option<user::Model>, DbErr> {
         let value = value.trim();
         let same = Expr::expr(Func::lower(Expr::col(column))).is_in(folded(value));
@@ -126,7 +124,8 @@ pub async fn ensure_admin(
             Ok(_) => Ok(transaction.commit().await?),
             Err(AccountError::Exists) => {
                 drop(transaction);
-                // Another server that starts at the same time made it; or else the name is somebody's address.
+                // Another server that starts at the same time has created it; otherwise the name is the address of
+                // another account.
                 match by(user::Column::Username, &admin.username).await? {
                     Some(_) => Ok(()),
                     None => Err(AccountError::Invalid {

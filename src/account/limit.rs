@@ -1,6 +1,6 @@
-//! How often somebody may ask for a mail: by the address that they come from, and by the account that they name, whether
-//! there is such an account or not. And how often codes of a second factor are tried for an account, from wherever: of a
-//! million codes three are right at a time.
+//! Rate limits for account e-mails and second-factor codes. Mails are limited by the address of the caller and by the
+//! account that the caller names, whether it exists or not. Codes are limited by account, whatever the caller's
+//! address: three of a million codes are valid at a time.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,21 +14,21 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use super::LoginError;
 use super::tries::network;
 
-/// At once; one more comes back each three minutes.
+/// Burst per address; one request is restored every three minutes.
 const OF_ADDRESS: NonZeroU32 = NonZeroU32::new(20).unwrap();
-/// At once; one more comes back each twelve minutes.
+/// Burst per account; one request is restored every twelve minutes.
 const OF_ACCOUNT: NonZeroU32 = NonZeroU32::new(5).unwrap();
 
-/// Codes that are tried for an account: at once, and then in an hour.
+/// Codes that may be tried for an account: as a burst, and then per hour.
 const CODES: NonZeroU32 = NonZeroU32::new(20).unwrap();
 const CODES_AN_HOUR: NonZeroU32 = NonZeroU32::new(10).unwrap();
 
-/// Wrong codes, at once and then in an hour, that may be mistakes of the owner, who is told of more.
+/// Wrong codes, as a burst and then per hour, that may be mistakes of the owner. The owner is notified of more.
 const MISTAKES: NonZeroU32 = NonZeroU32::new(5).unwrap();
-/// Between two mails about wrong codes.
+/// Minimum time between two mails about wrong codes.
 const QUIET: Duration = Duration::from_hours(24);
 
-/// Addresses and accounts that are remembered before those that have not asked lately are forgotten.
+/// Addresses and accounts that are kept before those without recent requests are dropped.
 const MOST_KEPT: usize = 10_000;
 
 #[derive(Clone)]
@@ -37,9 +37,9 @@ pub(super) struct Limits {
     accounts: Arc<DefaultKeyedRateLimiter<String>>,
     codes: Arc<DefaultKeyedRateLimiter<i32>>,
     mistakes: Arc<DefaultKeyedRateLimiter<i32>>,
-    /// Accounts whose owners were told of wrong codes.
+    /// Accounts whose owners were notified of wrong codes.
     told: Arc<DefaultKeyedRateLimiter<i32>>,
-    /// By account the time of the last code that was used, for when it cannot be written.
+    /// The time step of the last code that was used, by account, for when the database cannot be written.
     steps: Arc<Mutex<HashMap<i32, i32>>>,
 }
 
@@ -63,7 +63,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Counts one that asks.
+    /// Counts a request for a mail.
     pub(super) fn ask(&self, account: &str, address: Option<IpAddr>) -> Result<(), LoginError> {
         if self.addresses.len() > MOST_KEPT {
             self.addresses.retain_recent();
@@ -85,13 +85,13 @@ impl Limits {
         self.codes.check_key(&user_id).map_err(|not| too_many(not.wait_time_from(now)))
     }
 
-    /// Whether no code of this time or a later one was used for the account in this process.
+    /// Whether no code of this time step or a later one was used for the account in this process.
     pub(super) fn is_new_step(&self, user_id: i32, step: i32) -> bool {
         let steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         steps.get(&user_id).is_none_or(|last| *last < step)
     }
 
-    /// Notes that the code of this time is used. False when another request was first.
+    /// Records that the code of this time step is used. Returns false if another request was first.
     pub(super) fn use_step(&self, user_id: i32, step: i32) -> bool {
         let mut steps = self.steps.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = steps.get(&user_id).is_none_or(|last| *last < step);
@@ -101,7 +101,8 @@ impl Limits {
         is_new
     }
 
-    /// Counts a wrong code. Says whether the owner is to be told: once a day, when these are more than mistakes.
+    /// Counts a wrong code. Returns whether to notify the owner: once a day, if there are more wrong codes than
+    /// mistakes explain.
     pub(super) fn is_alarming(&self, user_id: i32) -> bool {
         self.mistakes.check_key(&user_id).is_err() && self.told.check_key(&user_id).is_ok()
     }

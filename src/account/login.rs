@@ -1,9 +1,8 @@
-//! Who logs in: a name and a password, checked at a constant cost, remembered for a moment, and refused for a while
-//! after many failures.
+//! Logins by name and password: checked in constant time, cached briefly, and throttled after many failures.
 //!
-//! Checking a password takes a core for some hundredths of a second, on purpose. A script that sends it with each
-//! request would spend all its time there, so a login that was right is remembered for a minute: in memory, under a hash
-//! with a key that this process made up, and with the permissions of at most two seconds ago.
+//! Checking a password takes a core for some hundredths of a second, on purpose. A script that sends its password with
+//! each request would spend all its time there, so a successful login is cached for a minute: in memory, under a hash
+//! with a random key of this process, and with permissions that are at most two seconds old.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,28 +17,28 @@ use super::tries::Tries;
 use super::user::find_active;
 use super::{AccountError, Accounts, User};
 
-/// A login that was right is not checked again for this long.
+/// A successful login is not checked again for this time.
 const REMEMBERED: Duration = Duration::from_mins(1);
 
-/// A login that is refused is answered after this time, whatever was looked at: an old hash of the existing product takes
-/// longer than a new one, and than a name that nobody has.
+/// A failed login is answered after this time, whatever was checked: an old hash of version 8.1 takes longer than a new
+/// one, and than a name that does not exist.
 const REFUSED_AFTER: Duration = Duration::from_millis(600);
 
-/// What another process changed about an account is seen after this long; what this one changed, at once.
+/// Changes of an account by another process take effect after this time; changes by this one, immediately.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// Logins that are remembered at most.
+/// Maximum number of cached logins.
 const MOST_KEPT: usize = 10_000;
 
-/// Why somebody was not let in, besides a wrong name or password.
+/// Why a login failed, other than a wrong name or password.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     #[error("too many attempts; try again in {0} seconds")]
     TooMany(u64),
-    /// Of somebody who has confirmed the address and given the right password.
+    /// The password is right and the address confirmed, but the account is pending.
     #[error("the account is pending approval")]
     Waiting,
-    /// Of a script that brings the right password of somebody who has a second factor, or whose role asks for one.
+    /// The password of a script is right, but the account has a second factor, or its role requires one.
     #[error("this account requires a second factor")]
     TokenWanted,
     #[error(transparent)]
@@ -53,7 +52,7 @@ pub(super) struct Logins {
     key: Key,
     remembered: Arc<Mutex<HashMap<Key, Remembered>>>,
     pub(super) tries: Tries,
-    /// The same login is checked once, however many requests come with it at the same time.
+    /// The same login is checked once, however many requests send it at the same time.
     turns: Arc<[tokio::sync::Mutex<()>; 16]>,
 }
 
@@ -82,7 +81,7 @@ struct Remembered {
 }
 
 impl Logins {
-    /// The same login gives the same key, in this process only; nothing leads back to the password.
+    /// The same login yields the same key, in this process only; the password cannot be derived from it.
     fn key_of(&self, login: &str, password: &str) -> Key {
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return rand::random() };
         mac.update(&(login.len() as u64).to_le_bytes());
@@ -115,16 +114,16 @@ impl Logins {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
     }
 
-    /// Forgets all logins: an account or a role has changed.
+    /// Drops all cached logins because an account or a role has changed.
     pub(super) fn forget_all(&self) {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
 impl Accounts {
-    /// The user with this name or address and password, for requests that bring them each time; a login that was
-    /// right a moment ago is not checked again. `address` is where the request comes from. A password alone is not enough
-    /// for who has a second factor or must have one: their scripts use tokens.
+    /// The user with this name or address and password, for requests that send them each time; a recent successful
+    /// login is not checked again. `address` is where the request comes from. A password alone is not enough for users
+    /// who have a second factor or must have one: their scripts use tokens.
     ///
     /// # Errors
     /// [`LoginError::TooMany`] after many failures, [`LoginError::TokenWanted`].
@@ -148,7 +147,7 @@ impl Accounts {
         password: &str,
         address: Option<IpAddr>,
     ) -> Result<Option<User>, LoginError> {
-        // Before what is remembered: or a right guess would show among many wrong ones.
+        // Checked before the cache: otherwise a right guess would stand out among many wrong ones.
         self.logins.tries.check(&self.logins.tries.causes(login, address))?;
         let key = self.logins.key_of(login, password);
         if let Some(user) = self.recalled(&key).await? {
@@ -159,12 +158,12 @@ impl Accounts {
             Some(turn) => Some(turn.lock().await),
             None => None,
         };
-        // Another request with the same login may have been first.
+        // A concurrent request with the same login may have been first.
         if let Some(user) = self.recalled(&key).await? {
             return Ok(Some(user));
         }
         let user = match self.try_login(login, password, address).await {
-            // To a script it is like any other login that is refused.
+            // Scripts get the same answer as for any other failed login.
             Err(LoginError::Waiting) => None,
             outcome => outcome?,
         };
@@ -178,10 +177,11 @@ impl Accounts {
         Ok(user)
     }
 
-    /// The user with this name or address and password, checked now; none when there is nobody like that.
+    /// The user with this name or address and password, checked now; `None` if there is no such user.
     ///
     /// # Errors
-    /// [`LoginError::TooMany`] after many failures; [`LoginError::Waiting`] for who is right and not let in yet.
+    /// [`LoginError::TooMany`] after many failures; [`LoginError::Waiting`] if the password is right and the account is
+    /// pending.
     pub async fn log_in(
         &self,
         login: &str,
@@ -203,7 +203,7 @@ impl Accounts {
         address: Option<IpAddr>,
     ) -> Result<Option<User>, LoginError> {
         let causes = self.logins.tries.causes(login, address);
-        // Counted before the password is looked at: of many at the same moment no more than the limit are tried.
+        // Counted before the password is checked, so that concurrent attempts cannot exceed the limit.
         self.logins.tries.try_one(&causes)?;
         let given = Given { login, password, address };
         let security = &self.rules.security;
@@ -217,7 +217,7 @@ impl Accounts {
         }
     }
 
-    /// The user of a remembered login, if nothing about the account has changed that ends it.
+    /// The user of a cached login, unless a change of the account has ended it.
     async fn recalled(&self, key: &Key) -> Result<Option<User>, LoginError> {
         let Some(entry) = self.logins.recall(key) else { return Ok(None) };
         if entry.loaded.elapsed() < FRESH {
@@ -236,18 +236,12 @@ impl Accounts {
         Ok(user)
     }
 
-    /// The user with this id, active or not, with what the roles permit.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The user with this id, active or not, with the permissions of the roles.
     pub async fn find(&self, id: i32) -> Result<Option<User>, sea_orm::DbErr> {
         super::user::find(self.database.reader(), id).await
     }
 
     /// The active user with this id.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn find_active(&self, id: i32) -> Result<Option<User>, sea_orm::DbErr> {
         find_active(self.database.reader(), id).await
     }

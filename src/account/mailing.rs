@@ -1,4 +1,5 @@
-//! One text to many people: written once, sent from the outbox in the background, with what became of each.
+//! Bulk mail: one text to many users, stored once and sent from the outbox in the background, with a status per
+//! recipient.
 
 use std::collections::BTreeSet;
 
@@ -16,24 +17,24 @@ use crate::mail::{self, Note, is_address, post};
 
 use super::{AccountError, Accounts, User};
 
-/// Who gets a mail: of those who are active and have an address that mails can go to.
+/// The recipients of a mail, limited to active users with an address that can receive mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recipients {
     Everybody,
-    /// Who has the role with this id.
+    /// The users who have the role with this id.
     Role(i32),
     /// The users with these ids.
     Users(Vec<i32>),
 }
 
-/// What is to be sent; `{user.name}`, `{user.username}` and `{user.email}` stand for those of the recipient.
+/// The text to send; `{user.name}`, `{user.username}` and `{user.email}` are replaced by the values of the recipient.
 #[derive(Debug, Clone)]
 pub struct Written {
     pub subject: String,
     pub body: String,
 }
 
-/// How far a mailing is.
+/// The progress of a mailing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
     pub all: u64,
@@ -41,22 +42,22 @@ pub struct Progress {
     pub failed: u64,
 }
 
-/// A mail that did not go out (yet).
+/// A mail that was not sent (yet).
 #[derive(Debug, Clone)]
 pub struct Failure {
     pub recipient: String,
-    /// What it is about, in one word.
+    /// The kind of mail, in one word.
     pub template: String,
     pub reason: String,
-    /// When it is tried again; none when it was given up.
+    /// The time of the next attempt; `None` if the mail was given up.
     pub again: Option<NaiveDateTime>,
 }
 
-/// A mailing with how far it is.
+/// A mailing with its progress.
 #[derive(Debug, Clone)]
 pub struct Mailing {
     pub row: mailing::Model,
-    /// User name of who sends it.
+    /// User name of the sender.
     pub by: Option<String>,
     pub progress: Progress,
 }
@@ -64,6 +65,8 @@ pub struct Mailing {
 const PLACES: [&str; 3] = ["user.name", "user.username", "user.email"];
 
 impl Written {
+    /// Checks the subject and the body.
+    ///
     /// # Errors
     /// [`AccountError::Invalid`] with the field `subject` or `body`.
     pub fn check(&self) -> Result<(), AccountError> {
@@ -96,14 +99,14 @@ impl Written {
         Ok(())
     }
 
-    /// As this person gets it.
+    /// The text for this recipient.
     #[must_use]
     pub fn to(&self, person: &user::Model) -> Self {
         Self { subject: fill(&self.subject, person), body: fill(&self.body, person) }
     }
 }
 
-/// In one go: what a name looks like stays a name.
+/// Replaces all placeholders in one pass: a name that looks like a placeholder stays a name.
 fn fill(text: &str, person: &user::Model) -> String {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
@@ -131,10 +134,7 @@ fn fill(text: &str, person: &user::Model) -> String {
 }
 
 impl Accounts {
-    /// Who would get a mail.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The recipients of a mail.
     pub async fn recipients(&self, wanted: &Recipients) -> Result<Vec<user::Model>, DbErr> {
         let mut all = user::Entity::find().filter(user::Column::Active.eq(true));
         match wanted {
@@ -150,11 +150,11 @@ impl Accounts {
         Ok(all.into_iter().filter(|person| is_address(&person.email)).collect())
     }
 
-    /// Puts a mail for each recipient into the outbox. The same text by the same person to the same people within a minute is
-    /// the same mailing: somebody has clicked twice. Gives its id.
+    /// Adds a mail for each recipient to the outbox. The same text by the same sender to the same recipients within a
+    /// minute is the same mailing, such as after a double click. Returns its id.
     ///
     /// # Errors
-    /// [`AccountError::Invalid`]; of recipients when there are none.
+    /// [`AccountError::Invalid`]; also if there are no recipients.
     pub async fn send_mailing(
         &self,
         ctx: &Context,
@@ -174,7 +174,7 @@ impl Accounts {
         }
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
-        // Of two clicks at the same moment the second waits for the first.
+        // Of two concurrent clicks, the second waits for the first.
         user::Entity::find_by_id(by.id).lock_exclusive().one(&*transaction).await?;
         let lately = mailing::Entity::find()
             .filter(mailing::Column::UserId.eq(by.id))
@@ -211,9 +211,6 @@ impl Accounts {
     }
 
     /// The mailings, the newest first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn mailings(&self, most: u64) -> Result<Vec<Mailing>, DbErr> {
         let rows = mailing::Entity::find().order_by_desc(mailing::Column::Id).limit(most);
         let mut all = Vec::new();
@@ -224,9 +221,6 @@ impl Accounts {
     }
 
     /// The mailing with this id.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn mailing(&self, id: i32) -> Result<Option<Mailing>, DbErr> {
         match mailing::Entity::find_by_id(id).one(self.database.reader()).await? {
             Some(row) => Ok(Some(self.with_progress(row).await?)),
@@ -249,10 +243,7 @@ impl Accounts {
         Ok(Mailing { row, by, progress })
     }
 
-    /// Mails that did not go out, with why.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Mails that were not sent, with the reason.
     pub async fn failures(&self, of: mail::Of, most: u64) -> Result<Vec<Failure>, DbErr> {
         let failure = |row: outbox::Model| Failure {
             recipient: row.recipient,
@@ -264,10 +255,7 @@ impl Accounts {
         Ok(rows.into_iter().map(failure).collect())
     }
 
-    /// What did not go out is tried again at once. Says how many mails that are.
-    ///
-    /// # Errors
-    /// When the database cannot be written.
+    /// Retries failed mails immediately. Returns their number.
     pub async fn try_mails_again(&self, ctx: &Context, of: mail::Of) -> Result<u64, DbErr> {
         let transaction = self.database.begin().await?;
         let count = mail::try_again(&*transaction, of, self.clock.now()).await?;

@@ -1,4 +1,4 @@
-//! Changes of accounts and roles by administrators. Each ends what this process remembers of logins.
+//! Changes of accounts and roles by administrators. Each drops the cached logins of this process.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ use super::scope::check_still_scoped;
 use super::user::{check_field, check_unique, insert, is_weak};
 use super::{AccountError, Accounts, NewUser, Permission};
 
-/// What is to be different about an account; what is none stays.
+/// Fields of an account to change. `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct UserChanges {
     pub username: Option<String>,
@@ -29,7 +29,7 @@ pub struct UserChanges {
     pub active: Option<bool>,
 }
 
-/// A role with what it permits.
+/// A role with its permissions.
 #[derive(Debug, Clone)]
 pub struct RoleRecord {
     pub row: role::Model,
@@ -43,7 +43,7 @@ impl From<role::Model> for RoleRecord {
 }
 
 impl Accounts {
-    /// Makes an account. The password is taken as given.
+    /// Creates an account. The password is accepted unchecked.
     ///
     /// # Errors
     /// [`AccountError::Invalid`], [`AccountError::Exists`] and [`AccountError::UnknownRole`].
@@ -58,7 +58,7 @@ impl Accounts {
         Ok(row)
     }
 
-    /// Changes an account that is still as `seen` wants it. With a new password all its sessions end.
+    /// Changes an account if `seen` accepts its current state. A new password ends all its sessions.
     ///
     /// # Errors
     /// [`AccountError::Unknown`], [`AccountError::Invalid`], [`AccountError::Exists`] and [`AccountError::Changed`].
@@ -87,13 +87,13 @@ impl Accounts {
         }
         if row.active && changes.active == Some(false) {
             check_other_admin(&*transaction, id).await?;
-            // What somebody else may have of it does not come back when the account does.
+            // Access that another person may have obtained must not return when the account is reactivated.
             end_access(ctx, &*transaction, id, self.clock.now()).await?;
         }
         let username = changes.username.clone().unwrap_or_else(|| row.username.clone());
         let name = changes.name.clone().unwrap_or_else(|| row.name.clone());
         let email = changes.email.clone().unwrap_or_else(|| row.email.clone());
-        // Not otherwise: of two that an import has brought, and that differ by their case only, each can still be put out.
+        // Only if they change: of two imported accounts that differ in their case only, each can still be deactivated.
         if username.trim() != row.username || email.trim() != row.email {
             check_unique(&*transaction, Some(id), &username, &email).await?;
         }
@@ -116,7 +116,7 @@ impl Accounts {
         if let Some(hash) = hash {
             changed.password = Set(hash);
             changed.fs_uniquifier = Set(Uuid::new_v4().simple().to_string());
-            // Whoever sets it vouches for the account.
+            // The person who sets the password vouches for the account.
             changed.confirmed_at = Set(confirmed_at.or(Some(self.clock.now())));
             end_access(ctx, &*transaction, id, self.clock.now()).await?;
         }
@@ -142,8 +142,8 @@ impl Accounts {
         Ok(row)
     }
 
-    /// Gives a role to a user, or takes it away. One that the user has already stays as it is, also when it is for certain
-    /// cohorts only.
+    /// Adds a role to a user, or removes it. A role that the user already has is unchanged, even if it is limited to
+    /// some cohorts.
     ///
     /// # Errors
     /// [`AccountError::LastAdmin`] and [`AccountError::LastScope`].
@@ -155,7 +155,7 @@ impl Accounts {
         has_role: bool,
     ) -> Result<(), AccountError> {
         let transaction = self.database.begin().await?;
-        // With a lock: of two roles that are taken at the same moment each would be the last but one.
+        // Locked: otherwise, of two roles that are removed at the same time, neither would be recognized as the last.
         let user = user::Entity::find_by_id(user_id).lock_exclusive().one(&*transaction).await?;
         let held = roles_users::Entity::find_by_id((user_id, role_id)).one(&*transaction).await?;
         match (held, has_role) {
@@ -187,7 +187,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Whether an account can be made of this.
+    /// Checks whether an account can be created from this.
     ///
     /// # Errors
     /// [`AccountError::Invalid`].
@@ -195,7 +195,7 @@ impl Accounts {
         super::user::check(new)
     }
 
-    /// Makes an account inside a transaction of the caller, who calls [`Self::forget_logins`] after it.
+    /// Creates an account inside a transaction of the caller, who then calls [`Self::forget_logins`].
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -210,14 +210,14 @@ impl Accounts {
         insert(ctx, connection, new, (hash, self.is_weak_of(new)), now).await
     }
 
-    /// Whether the password of an account is one that is easily guessed; `own` are its user name, name and address.
+    /// Whether a password is weak; `own` are the user name, name and address of the account.
     #[must_use]
     pub fn is_weak(&self, password: &str, own: [&str; 3]) -> bool {
         let [username, name, email] = own;
         is_weak(password, username, name, email, self.rules.security.password_length)
     }
 
-    /// Says in the log that the password of an account is easily guessed, when it is and was set just now.
+    /// Logs a warning if the password that was just set is weak.
     pub fn warn_if_weak(&self, row: &user::Model) {
         if row.weak_password {
             tracing::warn!(user = %row.username, "account has a weak password");
@@ -228,14 +228,14 @@ impl Accounts {
         self.is_weak(&new.password, [&new.username, &new.name, &new.email])
     }
 
-    /// Something about roles or accounts was changed by somebody else in this process: nothing remembered counts.
+    /// Drops all cached logins, after other code of this process has changed roles or accounts.
     pub fn forget_logins(&self) {
         self.logins.forget_all();
     }
 }
 
-/// Since when somebody is not let in who never was inside, when the account is made active or not: who is put out before the
-/// first login does not wait for anybody.
+/// When an account that was never used counts as declined, given whether it becomes active or not: an account that is
+/// deactivated before its first login is no longer pending.
 #[must_use]
 pub fn declined(row: &user::Model, active: Option<bool>, now: chrono::NaiveDateTime) -> Option<chrono::NaiveDateTime> {
     match active {
@@ -245,22 +245,19 @@ pub fn declined(row: &user::Model, active: Option<bool>, now: chrono::NaiveDateT
     }
 }
 
-/// What the audit trail tells of an account: never anything of a password.
+/// The fields of an account in the audit log: never anything about a password.
 pub(super) fn shown(row: &user::Model) -> serde_json::Value {
     json!({ "username": row.username, "name": row.name, "email": row.email, "active": row.active })
 }
 
-/// What else of an account was set than what its row shows.
+/// Changes of an account that its row does not show.
 pub struct Reset<'a> {
     pub has_new_password: bool,
-    /// The names before and after, in any order, when they were set.
+    /// The names of the roles before and after, in any order, if they were set.
     pub roles: Option<(&'a [String], &'a [String])>,
 }
 
-/// Notes that a configuration file set an account anew; nothing when it was so already.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Records that a configuration file reset an account; does nothing if nothing changed.
 pub async fn record_reset(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -283,11 +280,8 @@ pub async fn record_reset(
     audit::record(ctx, connection, event).await
 }
 
-/// Ends all tokens, sessions and links of a user, who has a new password (for fear that somebody has the old one) or is not
-/// let in any more.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Ends all tokens, sessions and links of a user, because the password has changed (the old one may have leaked) or the
+/// account was deactivated.
 pub async fn end_access(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -310,10 +304,7 @@ pub async fn end_access(
     link::end_all(connection, user_id, now).await
 }
 
-/// Whether anybody active has the role `admin`.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Whether an active user has the role `admin`.
 pub async fn has_admin(connection: &impl ConnectionTrait) -> Result<bool, sea_orm::DbErr> {
     let role = role::Entity::find().filter(role::Column::Name.eq("admin")).one(connection).await?;
     let Some(role) = role else { return Ok(false) };
@@ -325,8 +316,8 @@ pub async fn has_admin(connection: &impl ConnectionTrait) -> Result<bool, sea_or
     Ok(holders.iter().any(|(_, user)| user.as_ref().is_some_and(|user| user.active)))
 }
 
-/// Somebody must be left who can let others in. With a lock, so that two administrators do not remove each other at the
-/// same moment.
+/// At least one administrator must remain. Locked, so that two administrators cannot remove each other at the same
+/// time.
 async fn check_other_admin(connection: &impl ConnectionTrait, user_id: i32) -> Result<(), AccountError> {
     let role = role::Entity::find().filter(role::Column::Name.eq("admin")).lock_exclusive().one(connection).await?;
     let Some(role) = role else { return Ok(()) };
@@ -347,8 +338,8 @@ async fn check_other_admin(connection: &impl ConnectionTrait, user_id: i32) -> R
     }
 }
 
-/// Gives a user exactly these roles. Those that the user has already stay as they are, for the whole study or for certain
-/// cohorts. Gives the names of those before. A helper: the caller owns the transaction.
+/// Gives a user exactly these roles. Roles that the user already has are unchanged, whether for the whole study or for
+/// some cohorts. Returns the names of the previous roles. A helper: the caller owns the transaction.
 ///
 /// # Errors
 /// [`AccountError::UnknownRole`] and [`AccountError::LastScope`].
@@ -358,7 +349,7 @@ pub async fn replace_roles(
     user: &user::Model,
     roles: &[String],
 ) -> Result<Vec<String>, AccountError> {
-    // As in `set_role`.
+    // Locked as in `set_role`.
     user::Entity::find_by_id(user.id).lock_exclusive().one(connection).await?;
     let of_user = roles_users::Entity::find().filter(roles_users::Column::UserId.eq(user.id));
     let held = of_user.find_also_related(role::Entity).all(connection).await?;

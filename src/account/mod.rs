@@ -1,7 +1,8 @@
-//! People: an account is made → logs in → does what its roles permit → is deactivated, never deleted.
+//! Accounts: an account is created → its user logs in → does what the roles permit → the account is deactivated, never
+//! deleted.
 //!
-//! [`Accounts`] is the door: who somebody is ([`Accounts::verify`], [`Accounts::log_in`], [`Accounts::bearer`]), and
-//! every change of accounts, roles and tokens.
+//! [`Accounts`] is the entry point for authentication ([`Accounts::verify`], [`Accounts::log_in`],
+//! [`Accounts::bearer`]) and for every change of accounts, roles and tokens.
 
 mod admission;
 mod authenticate;
@@ -48,7 +49,7 @@ pub use strength::Strength;
 pub use token::{NewToken, Token};
 pub use user::{AccountError, NewUser, User, check_unique};
 
-/// See the module. Cheap to clone.
+/// Accounts, roles and tokens; see the module. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Accounts {
     database: Database,
@@ -59,7 +60,7 @@ pub struct Accounts {
     rules: Arc<Rules>,
 }
 
-/// What accounts are held to, and what their second factors are made with.
+/// The rules for accounts and the values from which second factors are created.
 pub struct Rules {
     pub security: SecuritySettings,
     pub secret_key: String,
@@ -78,7 +79,7 @@ impl Accounts {
         Self { database, passwords, clock, logins, limits, rules: Arc::new(rules) }
     }
 
-    /// The same accounts, read at one moment; nothing is changed with them.
+    /// The same accounts, read from a snapshot; for reading only.
     #[must_use]
     pub fn at(&self, snapshot: &Snapshot) -> Self {
         Self { database: snapshot.database().clone(), ..self.clone() }

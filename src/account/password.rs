@@ -17,20 +17,20 @@ use unicode_normalization::UnicodeNormalization;
 #[error("cannot hash the password: {0}")]
 pub struct PasswordError(String);
 
-/// Hashes with Argon2id; checks those hashes and the ones of the existing product: bcrypt over the base64 of
-/// HMAC-SHA512 with `SECURITY_PASSWORD_SALT` (Flask-Security's `verify_password`).
+/// Hashes with Argon2id; checks those hashes and the ones of version 8.1: bcrypt over the base64 of HMAC-SHA512 with
+/// `SECURITY_PASSWORD_SALT` (Flask-Security's `verify_password`).
 #[derive(Clone)]
 pub struct Passwords {
     salt: Arc<str>,
-    /// A hash that no password has, so that a wrong name takes as long as a wrong password.
+    /// A hash that no password matches, so that a wrong name takes as long as a wrong password.
     nobody: Arc<str>,
     threads: Threads,
 }
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// Two threads that do nothing but hash. Each hash takes 7 MiB and a core for a moment: among the many threads for
-/// blocking work, each with memory of its own that it keeps, some wrong logins would fill the machine.
+/// Two threads dedicated to hashing. Each hash takes 7 MiB and a core for a moment; on the many threads for blocking
+/// work, each of which retains its memory, a few wrong logins would exhaust the machine.
 #[derive(Clone)]
 struct Threads {
     queue: mpsc::Sender<Work>,
@@ -54,10 +54,10 @@ impl Threads {
         Ok(Self { queue })
     }
 
-    /// What `work` gives; none when the threads are gone.
+    /// The result of `work`; `None` if the threads have ended.
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         let (done, outcome) = oneshot::channel();
-        // Who asked may have gone away meanwhile; then nobody wants the answer.
+        // The caller may have stopped waiting for the result.
         let work = Box::new(move || drop(done.send(work())));
         self.queue.send(work).ok()?;
         outcome.await.ok()
@@ -70,7 +70,7 @@ impl std::fmt::Debug for Passwords {
     }
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Checked {
     Wrong,
@@ -80,10 +80,10 @@ pub(super) enum Checked {
 }
 
 impl Passwords {
-    /// `salt` is the `SECURITY_PASSWORD_SALT` of the existing product.
+    /// `salt` is the `SECURITY_PASSWORD_SALT` of version 8.1.
     ///
     /// # Errors
-    /// When hashing does not work at all.
+    /// If hashing does not work at all.
     pub fn new(salt: &str) -> Result<Self, PasswordError> {
         let random = STANDARD.encode(rand::random::<[u8; 32]>());
         let threads = Threads::start().map_err(|error| PasswordError(error.to_string()))?;
@@ -93,19 +93,19 @@ impl Passwords {
     /// Hashes a password. Takes a noticeable time on purpose.
     ///
     /// # Errors
-    /// When it cannot be hashed.
+    /// If it cannot be hashed.
     pub async fn hash(&self, password: &str) -> Result<String, PasswordError> {
         let password = password.to_owned();
         let hashed = self.threads.run(move || hash(&password)).await;
         hashed.unwrap_or_else(|| Err(PasswordError("the server is shutting down".to_owned())))
     }
 
-    /// Whether a password is the one that this stored hash was made of.
+    /// Whether a password matches this stored hash.
     pub async fn fits(&self, password: &str, stored: &str) -> bool {
         self.check(password, Some(stored)).await != Checked::Wrong
     }
 
-    /// Checks a password against a stored hash, or against nobody's.
+    /// Checks a password against a stored hash, or against one that no password matches.
     pub(super) async fn check(&self, password: &str, stored: Option<&str>) -> Checked {
         let (passwords, password) = (self.clone(), password.to_owned());
         let stored = stored.map(str::to_owned);
@@ -127,7 +127,7 @@ impl Passwords {
             return if forms(password).any(|form| fits(&form)) { Checked::RightButOld } else { Checked::Wrong };
         }
         let Ok(parsed) = PasswordHash::new(stored) else {
-            // Not a hash at all. It takes as long as one, and never fits.
+            // Not a hash at all. The check takes as long as for a hash, and always fails.
             self.check_now(password, &self.nobody);
             return Checked::Wrong;
         };
@@ -142,9 +142,9 @@ impl Passwords {
     }
 }
 
-/// The forms in which a password may have been hashed. The same letter is typed as one sign on one machine and as two on another:
-/// Flask-Security brought what came from a form to NFKD first (`SECURITY_PASSWORD_NORMALIZE_FORM`), and took what came from scripts
-/// and files as it was.
+/// The forms in which a password may have been hashed. Different machines encode the same letter as one character or as
+/// two: Flask-Security normalized passwords from forms to NFKD (`SECURITY_PASSWORD_NORMALIZE_FORM`), but not those from
+/// scripts and files.
 fn forms(password: &str) -> impl Iterator<Item = String> {
     let normal = normal(password);
     let other = (normal != password).then(|| password.to_owned());
@@ -155,8 +155,8 @@ fn normal(password: &str) -> String {
     password.nfkd().collect()
 }
 
-/// Argon2id with 7 MiB, five times over: as hard to guess as with 19 MiB twice over (OWASP Password Storage Cheat Sheet),
-/// and kinder to a server that is to be small.
+/// Argon2id with 7 MiB and five iterations: as hard to guess as with 19 MiB and two iterations (OWASP Password Storage
+/// Cheat Sheet), and it suits a small server.
 fn hash(password: &str) -> Result<String, PasswordError> {
     let parameters = Params::new(7 * 1024, 5, 1, None).map_err(|error| PasswordError(error.to_string()))?;
     let hashed =
@@ -168,20 +168,21 @@ fn hash(password: &str) -> Result<String, PasswordError> {
 mod tests {
     use super::*;
 
-    /// Made with passlib 1.7.4 (bcrypt 4.0.1), rounds 4:
-    /// `bcrypt.hash(base64.b64encode(hmac.new(b"pepper", b"correct horse", "sha512").digest()))`.
+    /// Generated with passlib 1.7.4 (bcrypt 4.0.1), rounds 4: `bcrypt.hash(base64.b64encode(hmac.new(b"pepper",
+    /// b"correct horse", "sha512").digest()))`.
     const LEGACY: &str = "$2b$04$sk8mRv7no1AG/mvjl4bD..GCld0K3gIPxrTO2dPS8XzInaz19z5cW";
 
-    /// Made with `flask_security.hash_password` of Flask-Security-Too 4.1.3 (passlib 1.7.4, bcrypt 3.2.0), the versions of the
-    /// existing product, with `SECURITY_PASSWORD_SALT = "a salt of the tests"`: the first with its own 12 rounds.
+    /// Generated with `flask_security.hash_password` of Flask-Security-Too 4.1.3 (passlib 1.7.4, bcrypt 3.2.0), the
+    /// versions of version 8.1, with `SECURITY_PASSWORD_SALT = "a salt of the tests"`: the first with its default of 12
+    /// rounds.
     const OF_FLASK_SECURITY: [(&str, &str); 3] = [
         ("correct horse", "$2b$12$2/LZ8ZJKgpdDS.clYBEb6.uPHQckrJz9FfaHQFaX/bnF2f1hJufL2"),
         ("correct horse", "$2b$05$1kX1MsZ8W6a6BgkhUqJPQe.HHUqB/mmnwk7cJReUM0IVEyAJW58Ye"),
         ("Schöne Grüße, 東京", "$2b$05$5xZANvfRfSgB2gp3LW80mei4StX40QTgILoWioGj5KIP3XkHv/R3e"),
     ];
-    /// The same of what a form makes of `Grüße-aus-Köln-42` (`_password_util.validate`).
+    /// The same for `Grüße-aus-Köln-42` as a form normalizes it (`_password_util.validate`).
     const OF_A_FORM: &str = "$2b$05$T4EAxipZ8G/kzGZ1ejKXGOkUHy8p/63bif4payuxv87PFzsa4ohw6";
-    /// Of 200 times `x`: bcrypt alone would look at 72 bytes.
+    /// For 200 times `x`: bcrypt alone would use only 72 bytes.
     const OF_A_LONG_ONE: &str = "$2b$05$cn4C9oytwqoE39PCD/P0subnNsUHpcIPVAvliV55E4Ta5reJGFg2q";
 
     #[tokio::test]

@@ -1,8 +1,8 @@
-//! What roles may hold, and the roles that exist at first start.
+//! Permissions of roles, and the built-in roles.
 
 use std::collections::BTreeSet;
 
-/// Something that somebody may do. The names are those of the existing product.
+/// A permission. The names are those of version 8.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Permission {
     ActionUpdate,
@@ -20,7 +20,7 @@ pub enum Permission {
 }
 
 impl Permission {
-    /// All of them, with the names in which roles keep them.
+    /// All permissions, with the names under which roles store them.
     pub const ALL: [(Self, &'static str); 12] = [
         (Self::ActionUpdate, "action_update"),
         (Self::SampleStateUpdate, "sample_state_update"),
@@ -36,32 +36,32 @@ impl Permission {
         (Self::UploadData, "upload_data"),
     ];
 
-    /// Whether it is about people, files or the audit trail, which belong to no cohort: it does not come with a role for
-    /// certain cohorts only.
+    /// Whether the permission is about people, files or the audit log, which belong to no cohort: a role that is
+    /// limited to some cohorts does not grant it.
     #[must_use]
     pub fn is_of_whole_study(self) -> bool {
         use Permission::{RolesManage, UploadData, UserAdd, UserDelete, UserReadAll, UserUpdateAll};
         matches!(self, UserReadAll | UserUpdateAll | UserAdd | UserDelete | RolesManage | UploadData)
     }
 
-    /// The name in which roles keep it.
+    /// The name under which roles store it.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(permission, _)| *permission == self).map_or("", |(_, name)| name)
     }
 
-    /// The permissions in a role's text, which separates them by commas. Unknown names permit nothing.
+    /// The permissions in a role's comma-separated text. Unknown names permit nothing.
     #[must_use]
     pub fn parse_all(text: &str) -> BTreeSet<Self> {
         let known = |name: &str| Self::ALL.iter().find(|(_, known)| *known == name.trim()).map(|(one, _)| *one);
         text.split(',').filter_map(known).collect()
     }
 
-    /// The roles of the first start with their permissions.
+    /// The built-in roles with their permissions.
     #[must_use]
     pub fn first_roles() -> [(&'static str, Vec<Self>); 3] {
-        // Who reads all accounts reads the own one too: `user_read` is not listed beside `user_read_all`, as in the
-        // existing product.
+        // Permission to read all accounts includes the user's own: `user_read` is not listed next to `user_read_all`,
+        // as in version 8.1.
         let all =
             Self::ALL.map(|(permission, _)| permission).into_iter().filter(|one| *one != Self::UserRead).collect();
         let superuser = vec![Self::SampleStateUpdate, Self::SampleAdd, Self::UserRead, Self::UploadData];

@@ -1,4 +1,4 @@
-//! A new password: for who forgot the old one, by a link in a mail, and for who knows it.
+//! Setting a new password: by a link in a mail, or with the old password.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,8 @@ use super::password::Checked;
 use super::registration::{Chosen, FormError, Problems, apart, redeem};
 use super::{AccountError, Accounts, LoginError, User, end_access};
 
-/// Whether a link for a new password is sent to somebody: not to who was put out or declined, nor where mails cannot go.
+/// Whether a link for a new password may be sent: not for deactivated or declined accounts, and not to addresses that
+/// cannot receive mail.
 #[must_use]
 pub fn may_recover(row: &user::Model) -> bool {
     let is_open = row.active || (row.login_count == 0 && row.declined_at.is_none());
@@ -26,7 +27,7 @@ pub fn may_recover(row: &user::Model) -> bool {
 }
 
 impl Accounts {
-    /// Sends a link to set a new password to this address, if it is that of an account that is active, or that waits to be.
+    /// Sends a link to set a new password to this address, if it is that of an active or a pending account.
     ///
     /// # Errors
     /// [`LoginError::TooMany`].
@@ -44,10 +45,10 @@ impl Accounts {
         Ok(())
     }
 
-    /// The same for somebody who told an administrator, whose name is `by`.
+    /// The same at the request of an administrator, whose name is `by`.
     ///
     /// # Errors
-    /// [`AccountError::Unknown`]; [`AccountError::Changed`] when the account is not open, or has no address.
+    /// [`AccountError::Unknown`]; [`AccountError::Changed`] if the account is not open, or has no address.
     pub async fn send_recovery_to(&self, ctx: &Context, id: i32, by: &str) -> Result<(), AccountError> {
         let row = user::Entity::find_by_id(id).one(self.database.reader()).await?.ok_or(AccountError::Unknown)?;
         if !may_recover(&row) {
@@ -61,10 +62,10 @@ impl Accounts {
         Ok(transaction.commit().await?)
     }
 
-    /// Sets the password of who has the link of a recovery or an invitation. All sessions and tokens end.
+    /// Sets the password of the user who has the link of a recovery or an invitation. All sessions and tokens end.
     ///
     /// # Errors
-    /// [`FormError::Link`], [`FormError::Problems`] by field; the link is good for another try then.
+    /// [`FormError::Link`], [`FormError::Problems`] by field; the link stays valid for another attempt then.
     pub async fn set_by_link(
         &self,
         ctx: &Context,
@@ -89,7 +90,7 @@ impl Accounts {
             audit::record(ctx, &*transaction, event).await?;
         }
         let mut changed = row.clone().into_active_model();
-        // Who has the link has the mailbox.
+        // The user who has the link owns the mailbox.
         changed.confirmed_at = Set(Some(row.confirmed_at.unwrap_or(now)));
         let row = changed.update(&*transaction).await?;
         if is_first && !row.active {
@@ -103,8 +104,8 @@ impl Accounts {
         Ok(row)
     }
 
-    /// The account of a user who shows its password once more, for a change that outlives the session: an open browser alone
-    /// must not be enough. `field` is where the form has it.
+    /// The account of a user who enters the password again, for a change that outlives the session: an open browser
+    /// alone must not be enough. `field` is the name of the form field.
     ///
     /// # Errors
     /// [`FormError::Problems`] with the field, [`LoginError::TooMany`] after many wrong ones.
@@ -129,7 +130,8 @@ impl Accounts {
         Ok(row)
     }
 
-    /// Changes the own password for who knows it. All sessions and tokens end; the caller begins a new session.
+    /// Changes the user's own password, given the old one. All sessions and tokens end; the caller begins a new
+    /// session.
     ///
     /// # Errors
     /// [`FormError::Problems`] by field, [`LoginError::TooMany`] after many wrong ones.
@@ -149,7 +151,7 @@ impl Accounts {
         let hash = self.passwords.hash(&chosen.password).await.map_err(AccountError::from)?;
         let transaction = self.database.begin().await?;
         let locked = user::Entity::find_by_id(user.id).lock_exclusive().one(&*transaction).await?;
-        // Another change was first: what was typed is not the password any more.
+        // A concurrent change was first: the old password is no longer the right one.
         let locked = locked.filter(|locked| locked.password == row.password).ok_or(AccountError::Changed)?;
         let row = self.replace_password(ctx, &*transaction, locked, hash).await?;
         self.tell_of_change(&*transaction, &row).await?;

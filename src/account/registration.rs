@@ -1,6 +1,7 @@
-//! How somebody gets in: registers, confirms the address by a link, is activated by an administrator; or is invited.
+//! Registration and invitation: a user registers, confirms the address by a link, and is approved by an administrator;
+//! or is invited.
 //!
-//! What is answered, and how fast, is the same whether a name or an address is known or not; only the mail tells.
+//! The answer and its timing are the same whether a name or an address is known or not; only the mail reveals it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -24,7 +25,7 @@ use super::strength::judge;
 use super::user::{check_field, check_unique, insert};
 use super::{AccountError, Accounts, LoginError, NewUser, Strength};
 
-/// What somebody fills in.
+/// The fields of the registration form.
 #[derive(Debug, Clone, Default)]
 pub struct Registration {
     pub username: String,
@@ -32,22 +33,22 @@ pub struct Registration {
     pub email: String,
 }
 
-/// A password, typed twice.
+/// A new password, typed twice.
 #[derive(Clone, Default)]
 pub struct Chosen {
     pub password: String,
     pub again: String,
 }
 
-/// What is wrong with a form, by field.
+/// Errors of a form, by field.
 pub type Problems = BTreeMap<&'static str, String>;
 
-/// Why a form was not taken.
+/// Why a form was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum FormError {
     #[error("the form has errors")]
     Problems(Problems),
-    /// The link was used, has expired, or never was.
+    /// The link was used, has expired, or never existed.
     #[error("the link has expired")]
     Link,
     #[error(transparent)]
@@ -69,16 +70,16 @@ impl From<sea_orm::DbErr> for FormError {
     }
 }
 
-/// As long as the longest way through takes, with a margin: the answer tells nothing by its time.
+/// As long as the slowest path takes, with a margin: the time of the answer reveals nothing.
 const ANSWERED_AFTER: Duration = Duration::from_millis(600);
 
-/// Does `work`, and takes no less than [`ANSWERED_AFTER`].
+/// Runs `work`, and takes no less than [`ANSWERED_AFTER`].
 async fn evenly<T>(work: impl Future<Output = T>) -> T {
     tokio::join!(work, tokio::time::sleep(ANSWERED_AFTER)).0
 }
 
-/// Does `work` beside, and answers when [`ANSWERED_AFTER`] is over whether it is done or not: who asks for a mail learns
-/// nothing of it, not even how long it takes.
+/// Runs `work` in the background and returns after [`ANSWERED_AFTER`], whether it is done or not: a caller who asks for
+/// a mail learns nothing from it, not even how long it takes.
 pub(super) async fn apart(work: impl Future<Output = Result<(), sea_orm::DbErr>> + Send + 'static) {
     tokio::spawn(async move {
         if let Err(error) = work.await {
@@ -89,7 +90,7 @@ pub(super) async fn apart(work: impl Future<Output = Result<(), sea_orm::DbErr>>
 }
 
 impl Accounts {
-    /// How good a password would be for somebody with these names and addresses.
+    /// Estimates the strength of a password for a user with these names and addresses.
     #[must_use]
     pub fn judge(&self, password: &str, own: &[&str]) -> Strength {
         judge(password, own, self.rules.security.password_length)
@@ -105,8 +106,9 @@ impl Accounts {
         problems
     }
 
-    /// Makes an inactive account with the role `user` and sends the link that confirms its address. Who registers again with the same
-    /// name and password before it is confirmed corrects the address; when the name or the address is somebody else's already, tells the owner of the address by mail, and the caller nothing.
+    /// Creates an inactive account with the role `user` and sends the link that confirms its address. A user who
+    /// registers again with the same name and password before it is confirmed corrects the address. If the name or the
+    /// address is already taken, the owner of the address is notified by mail, and the caller learns nothing.
     ///
     /// # Errors
     /// [`FormError::Problems`] by field, [`LoginError::TooMany`].
@@ -131,7 +133,7 @@ impl Accounts {
                 .to_owned(),
             );
         } else if !form.username.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
-            // Nobody who is not looked at by anybody gets a name that looks like somebody else's.
+            // No person reviews the name, so it must not look like the name of another user.
             problems.entry("username").or_insert_with(|| {
                 "may only contain the letters a to z, digits and . _ \
                 -"
@@ -159,7 +161,7 @@ impl Accounts {
         let hash = self.passwords.hash(&chosen.password).await.map_err(AccountError::from)?;
         let now = self.clock.now();
         let transaction = self.database.begin().await?;
-        // Where somebody has taken the role away, whoever registers has none.
+        // If an administrator has deleted the role, new accounts have none.
         let role = role::Entity::find().filter(role::Column::Name.eq("user")).one(&*transaction).await?;
         let new = NewUser {
             username: form.username.clone(),
@@ -197,7 +199,7 @@ impl Accounts {
         }
     }
 
-    /// The name or the address is somebody's: who has the mailbox learns which.
+    /// The name or the address is taken: the mail tells the owner of the mailbox which one.
     async fn tell_owner(&self, form: &Registration) -> Result<(), FormError> {
         let now = self.clock.now();
         let owner = self.by_email(&form.email).await?;
@@ -222,7 +224,7 @@ impl Accounts {
         user::Entity::find().filter(same).one(self.database.reader()).await
     }
 
-    /// Sends the link of a confirmation again, if the address waits for one.
+    /// Sends the confirmation link again, if the address is unconfirmed.
     ///
     /// # Errors
     /// [`LoginError::TooMany`].
@@ -241,10 +243,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Whose a link is, while it is good.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The owner of a valid link.
     pub async fn link_owner(&self, secret: &str, purpose: Purpose) -> Result<Option<user::Model>, sea_orm::DbErr> {
         let connection = self.database.reader();
         let Some(found) = link::find(connection, secret, purpose, self.clock.now()).await? else { return Ok(None) };
@@ -252,9 +251,9 @@ impl Accounts {
         Ok(row.filter(|row| is_for(row, &found.email, purpose)))
     }
 
-    /// The address is confirmed by its link and the password: or somebody could register the address of a colleague, who
-    /// expects a mail like this, with a password of the own. Gives the account; the administrators are told if it is to be
-    /// activated.
+    /// Confirms the address by its link and the password. The password is required because a person could register the
+    /// address of a colleague, who expects a mail like this, with a password of their own. Returns the account; the
+    /// administrators are notified if it must be activated.
     ///
     /// # Errors
     /// [`FormError::Link`], [`FormError::Problems`] with the field `password`, [`LoginError::TooMany`].
@@ -287,7 +286,7 @@ impl Accounts {
         Ok(row)
     }
 
-    /// Makes an active account without a password and sends the link by which its owner sets one.
+    /// Creates an active account without a password and sends the link by which its owner sets one.
     ///
     /// # Errors
     /// As [`Accounts::create`].
@@ -307,7 +306,7 @@ impl Accounts {
             username: form.username.clone(),
             name: form.name.clone(),
             email: form.email.clone(),
-            // No password has this as its hash.
+            // No password has this hash.
             password: "!".to_owned(),
             active: true,
             roles,
@@ -329,7 +328,7 @@ impl Accounts {
     /// Sends an invitation again.
     ///
     /// # Errors
-    /// [`AccountError::Unknown`] when there is nobody with this id who was invited and has not come yet.
+    /// [`AccountError::Unknown`] if there is no invited account with this id that has not set a password yet.
     pub async fn invite_again(&self, ctx: &Context, id: i32, by: &str) -> Result<(), AccountError> {
         let row = user::Entity::find_by_id(id).one(self.database.reader()).await?;
         let row = row.filter(is_invited).ok_or(AccountError::Unknown)?;
@@ -343,13 +342,13 @@ impl Accounts {
     }
 }
 
-/// Whether this is somebody who was invited and has not set a password yet.
+/// Whether the account was invited and has not set a password yet.
 #[must_use]
 pub fn is_invited(row: &user::Model) -> bool {
     row.password == "!"
 }
 
-/// Uses a link of `owner` up and gives the account, if its address is still the same.
+/// Redeems a link of `owner` and returns the account, if its address is unchanged.
 pub(super) async fn redeem(
     connection: &impl ConnectionTrait,
     owner: i32,
@@ -357,15 +356,15 @@ pub(super) async fn redeem(
     purpose: Purpose,
     now: chrono::NaiveDateTime,
 ) -> Result<user::Model, FormError> {
-    // The account first, as everybody does who locks more of it.
+    // The account is locked first, as everywhere that locks more of it.
     let row = user::Entity::find_by_id(owner).lock_exclusive().one(connection).await?;
     let found = link::redeem(connection, secret, purpose, now).await?.filter(|found| found.user_id == owner);
     let found = found.ok_or(FormError::Link)?;
     row.filter(|row| is_for(row, &found.email, purpose)).ok_or(FormError::Link)
 }
 
-/// Whether a link that went to this address is still for this account: the address is the same, and who was invited has
-/// not come by another way.
+/// Whether a link that was sent to this address still belongs to this account: the address is the same, and an invited
+/// user has not set a password in another way.
 fn is_for(row: &user::Model, email: &str, purpose: Purpose) -> bool {
     row.email.eq_ignore_ascii_case(email) && (purpose != Purpose::Invite || is_invited(row))
 }

@@ -1,4 +1,4 @@
-//! Roles: made, and what they permit.
+//! Creating and changing roles and their permissions.
 
 use std::collections::BTreeSet;
 
@@ -13,21 +13,21 @@ use crate::entity::role;
 
 use super::{AccountError, Accounts, Permission};
 
-/// A role as somebody wants it.
+/// The fields of a role.
 #[derive(Debug, Clone, Default)]
 pub struct RoleForm {
     pub name: String,
     pub description: String,
     pub permissions: BTreeSet<Permission>,
-    /// Who has it must have a second factor.
+    /// Users with this role must have a second factor.
     pub requires_second_factor: bool,
 }
 
 impl RoleForm {
-    /// Whether a role may be made that is called so.
+    /// Checks whether a role with this name can be created.
     ///
     /// # Errors
-    /// [`AccountError::Invalid`] with what is wrong.
+    /// [`AccountError::Invalid`] with the reason.
     pub fn check_new(name: &str, description: &str) -> Result<(), AccountError> {
         let form = Self { name: name.to_owned(), description: description.to_owned(), ..Self::default() };
         form.check()?;
@@ -46,8 +46,8 @@ impl RoleForm {
         Ok(())
     }
 
-    /// Two names mean something: `admin` is for everything, `user` is who registers. Neither is given to another role, nor
-    /// taken from its own.
+    /// Two names have a meaning: `admin` permits everything, `user` is the role of new registrations. No other role may
+    /// take these names, and these roles keep them.
     fn check_name(&self, until_now: &str) -> Result<(), AccountError> {
         let name = self.name.trim();
         let means = |name: &str| ["admin", "user"].iter().any(|one| name.eq_ignore_ascii_case(one));
@@ -65,7 +65,7 @@ impl RoleForm {
     }
 }
 
-/// What the audit trail tells of a role.
+/// The fields of a role in the audit log.
 pub(super) fn shown(row: &role::Model) -> serde_json::Value {
     json!({
         "name": row.name,
@@ -76,10 +76,10 @@ pub(super) fn shown(row: &role::Model) -> serde_json::Value {
 }
 
 impl Accounts {
-    /// Makes a role.
+    /// Creates a role.
     ///
     /// # Errors
-    /// [`AccountError::Invalid`]; of a name that another role has too.
+    /// [`AccountError::Invalid`]; also if another role has this name.
     pub async fn create_role(&self, ctx: &Context, form: &RoleForm) -> Result<role::Model, AccountError> {
         form.check()?;
         form.check_name("")?;
@@ -98,7 +98,7 @@ impl Accounts {
         Ok(row)
     }
 
-    /// Sets a role anew. `admin` keeps its name and its permissions: somebody must be left who may do everything.
+    /// Changes a role. `admin` keeps its name and its permissions: one role must permit everything.
     ///
     /// # Errors
     /// [`AccountError::Unknown`], [`AccountError::Invalid`].

@@ -1,9 +1,10 @@
-//! Roles for certain cohorts only.
+//! Roles that are limited to some cohorts.
 //!
-//! A role is given for the whole study, or for certain cohorts ([`role_scope`]). Whoever has a role for certain cohorts sees
-//! the cohorts of such roles and nothing else of the study, and does there what the roles permit that are given there;
-//! another role that is given for the whole study adds what it permits to those cohorts, and shows no others. What is about
-//! the whole study (people, files, the audit trail) does not come with it. `admin` is always for everything.
+//! A role is given for the whole study, or for some cohorts ([`role_scope`]). A user with a role that is limited to
+//! some cohorts sees the cohorts of such roles and nothing else of the study, and has there the permissions of the
+//! roles given for each cohort. Another role that is given for the whole study adds its permissions in those cohorts
+//! and shows no others. Permissions for the whole study (people, files, the audit log) are not included. `admin` is
+//! always for the whole study.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,19 +20,19 @@ use crate::entity::{cohort, role, role_scope, roles_users, user};
 
 use super::{AccountError, Accounts, Permission, User};
 
-/// The part of the study that is there for somebody.
+/// The part of the study that a user sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scope {
     cohorts: Arc<BTreeSet<i32>>,
-    /// Where each permission holds.
+    /// The cohorts in which each permission holds.
     permissions: BTreeMap<Permission, Arc<BTreeSet<i32>>>,
 }
 
-/// The cohorts of roles, by role; a role that is not there is for the whole study.
+/// The cohorts of roles, by role; a role that is missing is for the whole study.
 pub type RoleCohorts = BTreeMap<i32, BTreeSet<i32>>;
 
 impl Scope {
-    /// What follows from the roles somebody has; none when that is the whole study.
+    /// The scope that the roles of a user grant; `None` if that is the whole study.
     pub(super) fn of(roles: &[role::Model], cohorts: &RoleCohorts) -> Option<Self> {
         if roles.iter().any(|role| role.name == "admin") {
             return None;
@@ -52,27 +53,27 @@ impl Scope {
         Some(Self { cohorts: Arc::new(all), permissions })
     }
 
-    /// What is permitted in any of the cohorts.
+    /// The permissions that hold in at least one of the cohorts.
     pub(super) fn permissions(&self) -> BTreeSet<Permission> {
         self.permissions.keys().copied().collect()
     }
 }
 
 impl User {
-    /// The cohorts that are there for this person; none: the whole study is.
+    /// The cohorts that this user sees; `None` for the whole study.
     #[must_use]
     pub fn cohorts(&self) -> Cohorts {
         self.scope.as_ref().map(|scope| Arc::clone(&scope.cohorts))
     }
 
-    /// Where this person may do something; none: in the whole study.
+    /// The cohorts in which this user has a permission; `None` for the whole study.
     #[must_use]
     pub fn cohorts_to(&self, permission: Permission) -> Cohorts {
         let scope = self.scope.as_ref()?;
         Some(scope.permissions.get(&permission).map_or_else(Arc::default, Arc::clone))
     }
 
-    /// The same person with what may be done in one cohort.
+    /// The same user with the permissions in one cohort.
     #[must_use]
     pub fn in_cohort(&self, cohort_id: i32) -> Self {
         let mut person = self.clone();
@@ -89,7 +90,7 @@ impl User {
         ctx.authenticated(self.id, &self.username, self.cohorts())
     }
 
-    /// The same request with the cohorts only in which this permission holds.
+    /// The same request, limited to the cohorts in which this permission holds.
     #[must_use = "the context itself does not change"]
     pub fn narrow(&self, ctx: &Context, permission: Permission) -> Context {
         ctx.narrowed(self.cohorts_to(permission), permission.name())
@@ -109,14 +110,14 @@ pub(super) async fn cohorts_of(
     Ok(found)
 }
 
-/// Nobody sees more because a role is taken away: the last one that is for certain cohorts stays until it is given for the
-/// whole study. `taken` are roles to be taken away from the user.
+/// Removing a role must not show a user more of the study: the last role that is limited to some cohorts stays until it
+/// is given for the whole study. `taken` are the roles to remove from the user.
 pub(super) async fn check_still_scoped(
     connection: &impl ConnectionTrait,
     user_id: i32,
     taken: &[i32],
 ) -> Result<(), AccountError> {
-    // Who stays an administrator sees everything anyhow.
+    // A user who stays an administrator sees everything anyway.
     let admin = role::Entity::find().filter(role::Column::Name.eq("admin")).one(connection).await?;
     if let Some(admin) = admin.filter(|admin| !taken.contains(&admin.id))
         && roles_users::Entity::find_by_id((user_id, admin.id)).one(connection).await?.is_some()
@@ -137,20 +138,17 @@ async fn named(connection: &impl ConnectionTrait, ids: &BTreeSet<i32>) -> Result
 }
 
 impl Accounts {
-    /// The cohorts of the roles of these users, by user and role; what is not there is for the whole study.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The cohorts of the roles of these users, by user and role; a role that is missing is for the whole study.
     pub async fn role_cohorts(&self, users: &[i32]) -> Result<BTreeMap<i32, RoleCohorts>, DbErr> {
         cohorts_of(self.database.reader(), users.iter().copied()).await
     }
 
-    /// Gives a role for these cohorts only, or, when there are none, for the whole study, whether the user has the role
-    /// already or not.
+    /// Gives a role for these cohorts only, or, if there are none, for the whole study, whether the user already has
+    /// the role or not.
     ///
     /// # Errors
-    /// [`AccountError::Unknown`] user, [`AccountError::UnknownRole`]; [`AccountError::Invalid`] when there is no such cohort,
-    /// and for `admin`, which is for everything.
+    /// [`AccountError::Unknown`] user, [`AccountError::UnknownRole`]; [`AccountError::Invalid`] if a cohort does not
+    /// exist, and for `admin`, which is for the whole study.
     pub async fn give_role_for(
         &self,
         ctx: &Context,
@@ -159,7 +157,7 @@ impl Accounts {
         cohorts: &BTreeSet<i32>,
     ) -> Result<(), AccountError> {
         let transaction = self.database.begin().await?;
-        // With a lock: two changes at the same moment would leave a mixture.
+        // Locked: two concurrent changes would leave a mixture.
         let user = user::Entity::find_by_id(user_id).lock_exclusive().one(&*transaction).await?;
         let user = user.ok_or(AccountError::Unknown)?;
         let role = role::Entity::find_by_id(role_id).one(&*transaction).await?;
@@ -171,7 +169,7 @@ impl Accounts {
     }
 }
 
-/// Gives a role for these cohorts only, or, when there are none, for the whole study. A helper: the caller owns the
+/// Gives a role for these cohorts only, or, if there are none, for the whole study. A helper: the caller owns the
 /// transaction.
 pub(super) async fn give_for(
     ctx: &Context,
@@ -244,7 +242,7 @@ mod tests {
         let scope = Scope::of(&roles, &RoleCohorts::from([(2, set(&[7])), (4, set(&[8]))])).unwrap();
         assert_eq!(*scope.cohorts, set(&[7, 8]));
         assert_eq!(*scope.permissions[&Permission::SampleAdd], set(&[7]));
-        // Of a role for the whole study: wherever the person sees something; nothing about the whole study.
+        // A role for the whole study holds wherever the user sees anything, but grants nothing about the whole study.
         assert_eq!(*scope.permissions[&Permission::UserRead], set(&[7, 8]));
         assert_eq!(scope.permissions(), BTreeSet::from([Permission::SampleAdd, Permission::UserRead]));
         let admin = [role(1, "admin", "sample_add"), roles[0].clone()];

@@ -1,7 +1,7 @@
-//! The second factor: codes of an authenticator app (TOTP, RFC 6238), and recovery codes for who has lost it.
+//! Second factor: codes of an authenticator app (TOTP, RFC 6238), and recovery codes for users who have lost it.
 //!
-//! Nothing in the database alone gives a code: the app's secret is made of `SECRET_KEY` and what the account keeps, the
-//! recovery codes are kept as keyed hashes.
+//! The database alone does not suffice to compute a code: the app's secret is derived from `SECRET_KEY` and a value of
+//! the account, and the recovery codes are stored as keyed hashes.
 
 use std::net::IpAddr;
 
@@ -28,26 +28,26 @@ use crate::entity::{recovery_code, user};
 use super::registration::{FormError, Problems};
 use super::{AccountError, Accounts, LoginError};
 
-/// Recovery codes that somebody gets.
+/// Number of recovery codes of a user.
 const CODES: usize = 10;
 
-/// What an authenticator app wants to know.
+/// The data that an authenticator app needs.
 #[derive(Debug, Clone)]
 pub struct Enrolment {
-    /// Names this secret, and tells nothing of it.
+    /// Identifies this secret, and reveals nothing of it.
     pub nonce: String,
     /// In base 32, for typing.
     pub secret: String,
-    /// `otpauth://…`, for a picture.
+    /// `otpauth://…`, for a QR code.
     pub url: String,
 }
 
 impl Accounts {
-    /// What the app is to be told: the secret that was `told` before in the same place, while it is the one that counts; or else
-    /// another one, so that one that somebody else has seen is good for nothing.
+    /// The data for the app: the secret that was shown (`told`) before in the same place, while it is valid; otherwise
+    /// a new one, so that a secret that another person has seen is useless.
     ///
     /// # Errors
-    /// [`AccountError::Unknown`], [`AccountError::Changed`] when there is a second factor already.
+    /// [`AccountError::Unknown`], [`AccountError::Changed`] if there already is a second factor.
     pub async fn begin_second_factor(
         &self,
         id: i32,
@@ -70,15 +70,15 @@ impl Accounts {
         transaction.commit().await?;
         let secret = Secret::from(self.app_secret(&row)).to_base32();
         let encoded = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        // A space is %20 here, not a plus.
+        // A space must be %20 here, not a plus.
         let issuer = encoded(issuer).replace('+', "%20");
         let account = encoded(&row.username).replace('+', "%20");
         let url = format!("otpauth://totp/{issuer}:{account}?secret={secret}&issuer={issuer}");
         Ok(Enrolment { nonce: row.tf_totp_secret.unwrap_or_default(), secret, url })
     }
 
-    /// The first code of the app is right: from now on one is asked for at each login. Gives the recovery codes, which
-    /// are kept nowhere.
+    /// Confirms the first code of the app: from now on each login requires one. Returns the recovery codes, which are
+    /// not stored in readable form.
     ///
     /// # Errors
     /// [`FormError::Problems`] with the field `code`, [`LoginError::TooMany`].
@@ -105,8 +105,8 @@ impl Accounts {
         let transaction = self.database.begin().await?;
         let shown = row.tf_totp_secret;
         let row = locked(&*transaction, id).await?;
-        // Another page was first, and shows the codes that count; or another session has asked for another secret meanwhile, and the
-        // code was of this one.
+        // Another page was first and shows the valid codes; or another session has requested another secret in the
+        // meantime, and the code belongs to this one.
         if row.second_factor_at.is_some() || row.tf_totp_secret != shown {
             return Err(AccountError::Changed.into());
         }
@@ -122,7 +122,7 @@ impl Accounts {
         Ok(codes)
     }
 
-    /// Whether this is a code of the app that was not used yet, or one of the recovery codes, which is used up by it.
+    /// Whether this is an unused code of the app, or one of the recovery codes, which is consumed.
     ///
     /// # Errors
     /// [`LoginError::TooMany`] after many wrong ones.
@@ -153,7 +153,8 @@ impl Accounts {
         Ok(is_right)
     }
 
-    /// Who is asked for codes has shown the password: its owner should know if it is not the one who tries.
+    /// A person who is asked for a code has entered the right password, so the owner should know if it is another
+    /// person.
     async fn tell_of_wrong_codes(&self, row: &user::Model, address: Option<IpAddr>) -> Result<(), DbErr> {
         let address = address.map(|address| address.to_canonical().to_string());
         let context = json!({ "name": row.name, "username": row.username, "at": self.clock.now(), "address": address });
@@ -162,7 +163,7 @@ impl Accounts {
         transaction.commit().await
     }
 
-    /// New recovery codes; the old ones are good no more.
+    /// Creates new recovery codes and invalidates the old ones.
     ///
     /// # Errors
     /// [`AccountError::Unknown`].
@@ -176,8 +177,7 @@ impl Accounts {
         Ok(codes)
     }
 
-    /// Ends the second factor of somebody, who is told by mail: the own one, or one that was lost, by an administrator with this
-    /// name.
+    /// Removes a second factor: the user's own, or a lost one, by the administrator `by`. The user is notified by mail.
     ///
     /// # Errors
     /// [`AccountError::Unknown`].
@@ -200,10 +200,7 @@ impl Accounts {
         Ok(())
     }
 
-    /// Recovery codes that somebody has left.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Number of unused recovery codes of a user.
     pub async fn recovery_codes_left(&self, id: i32) -> Result<usize, DbErr> {
         let unused = recovery_code::Entity::find().filter(recovery_code::Column::UserId.eq(id));
         let unused = unused.filter(recovery_code::Column::UsedAt.is_null());
@@ -226,7 +223,7 @@ impl Accounts {
     fn app_secret(&self, row: &user::Model) -> Vec<u8> {
         let kept = row.tf_totp_secret.as_deref().unwrap_or_default();
         let mut secret = self.keyed(&["authenticator app", &row.id.to_string(), kept]);
-        // As long as the hash of TOTP, which all apps take.
+        // As long as the hash of TOTP, a length that all apps accept.
         secret.truncate(20);
         secret
     }
@@ -236,10 +233,11 @@ impl Accounts {
         Builder::new().with_secret(self.app_secret(row)).build().ok()
     }
 
-    /// Whether it is the app's code of now (or 30 s before or after), of a later time than the last one that was used.
+    /// Whether this is the current code of the app (or the one 30 s before or after), of a later time step than the
+    /// last one that was used.
     async fn use_app_code(&self, row: &user::Model, code: &str) -> Result<bool, AccountError> {
         let code: String = code.chars().filter(char::is_ascii_digit).collect();
-        // The phone follows the time of day, not the time of the study.
+        // The phone follows the real time, not the clock of the study.
         let time = u64::try_from(self.clock.machine().and_utc().timestamp()).unwrap_or_default();
         let step = self.totp(row).and_then(|totp| totp.check(&code, time));
         let Some(step) = step.and_then(|step| i32::try_from(step).ok()) else { return Ok(false) };
@@ -251,11 +249,12 @@ impl Accounts {
             Err(error) if is_unwritable(&error) => row.last_code_step < step,
             outcome => outcome?,
         };
-        // Of several requests with one code, one gets here first.
+        // Of several requests with one code, only one gets here.
         Ok(is_used_now && self.limits.use_step(row.id, step))
     }
 
-    /// Writes the time of a code that is used. False when one of this time or a later one was used before.
+    /// Stores the time step of a code that is used. Returns false if a code of this step or a later one was used
+    /// before.
     async fn note_step(&self, user_id: i32, step: i32) -> Result<bool, DbErr> {
         let transaction = self.database.begin().await?;
         let used = user::Entity::update_many()
@@ -316,13 +315,13 @@ impl Accounts {
     }
 }
 
-/// The account, held until the end of the transaction.
+/// The account, locked until the end of the transaction.
 async fn locked(connection: &impl ConnectionTrait, id: i32) -> Result<user::Model, AccountError> {
     let row = user::Entity::find_by_id(id).lock_exclusive().one(connection).await?;
     row.ok_or(AccountError::Unknown)
 }
 
-/// `k7m2x-9fq4w`: 49 bits, without signs that look alike.
+/// `k7m2x-9fq4w`: 49 bits, without characters that look alike.
 fn random_code() -> String {
     const SIGNS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
     let mut random = rand::rng();

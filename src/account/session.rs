@@ -1,4 +1,4 @@
-//! Where somebody is logged in with a browser.
+//! Browser sessions of a user.
 
 use chrono::NaiveDateTime;
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryOrder};
@@ -14,26 +14,27 @@ use crate::entity::user;
 use super::authenticate::counted;
 use super::{AccountError, Accounts, User};
 
-/// A session of a browser.
+/// A browser session.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Its key in the table, which opens nothing.
+    /// Its key in the table, which does not grant access.
     pub key: String,
     pub since: Option<NaiveDateTime>,
     /// To the minute.
     pub last_seen: Option<NaiveDateTime>,
     pub ends: NaiveDateTime,
     pub address: Option<String>,
-    /// What the browser calls itself.
+    /// The user agent of the browser.
     pub agent: Option<String>,
     pub is_remembered: bool,
 }
 
 impl Accounts {
-    /// Records a login with a browser. With a second factor the login counts from here on: the password alone was none.
+    /// Records a login with a browser. With a second factor the login counts from here: the password alone was not a
+    /// login.
     ///
     /// # Errors
-    /// When the database fails, except that it cannot be written at present.
+    /// When the database fails, except if it is only read-only at present.
     pub async fn record_login(
         &self,
         ctx: &Context,
@@ -43,7 +44,7 @@ impl Accounts {
     ) -> Result<(), AccountError> {
         let ctx = &user.authenticate(ctx);
         match self.write_login(ctx, user, address.clone(), is_remembered).await {
-            // Reading goes on while nothing can be written; the log has what the audit trail lacks.
+            // Reading continues while the database cannot be written; the log has the entries that the audit log lacks.
             Err(AccountError::Database(error)) if is_unwritable(&error) => {
                 warn!(user = %user.username, ?address, %error, "recording a login in the audit log failed");
                 Ok(())
@@ -92,10 +93,7 @@ impl Accounts {
         transaction.commit().await
     }
 
-    /// The sessions of a user, the one that was used last first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The sessions of a user, the most recently used first.
     pub async fn sessions(&self, user_id: i32) -> Result<Vec<Session>, DbErr> {
         let open = Entity::find().filter(Column::UserId.eq(user_id)).filter(Column::ExpiresAt.gt(self.clock.now()));
         let rows = open.order_by_desc(Column::LastSeen).all(self.database.reader()).await?;
@@ -111,10 +109,7 @@ impl Accounts {
         Ok(rows.into_iter().map(session).collect())
     }
 
-    /// Ends a session of a user, or all of them but `except`. Says how many.
-    ///
-    /// # Errors
-    /// When the database cannot be written.
+    /// Ends a session of a user, or all of them except `except`. Returns how many.
     pub async fn end_sessions(
         &self,
         ctx: &Context,

@@ -1,41 +1,42 @@
-//! How good a password is that somebody chooses: long enough, and not one that is too easy to guess.
+//! Password strength: a new password must be long enough and not too easy to guess.
 //!
-//! How often it would have to be guessed is estimated by zxcvbn (Wheeler, "zxcvbn: Low-Budget Password Strength
-//! Estimation", USENIX Security 2016), whose lists hold the commonest passwords, names and words; no rules about digits
-//! and signs.
+//! zxcvbn estimates the number of guesses (Wheeler, "zxcvbn: Low-Budget Password Strength Estimation", USENIX Security
+//! 2016); its lists contain the most common passwords, names and words. There are no rules about digits and special
+//! characters.
 
 use unicode_normalization::UnicodeNormalization;
 use zxcvbn::zxcvbn;
 
-/// More is of no use to anybody.
+/// Longer passwords are not more secure.
 const MOST: usize = 256;
 
-/// What is looked at: of the password so many characters (who goes on is no easier to guess), of names and addresses so many, and so
-/// many parts of them. Estimating takes far longer the more there is, and everybody may ask for it.
+/// Limits of the estimate: characters of the password (longer ones are not easier to guess), characters of names and
+/// addresses, and the number of their parts. Its cost grows steeply with the input, and any caller may request it.
 const LOOKED_AT: usize = 48;
 const LONGEST_NAME: usize = 255;
 const MOST_PARTS: usize = 30;
 
-/// See the module.
+/// The strength of a password; see the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Strength {
-    /// 0 is guessed at once, 4 hardly ever.
+    /// From 0 (guessed at once) to 4 (hardly ever guessed).
     pub score: u8,
     pub word: &'static str,
-    /// Why it cannot be chosen.
+    /// Why the password is rejected.
     pub problem: Option<String>,
 }
 
-/// Judges a password of at least `least` characters; `own` are names and addresses of who chooses it.
+/// Estimates a password of at least `least` characters; `own` are names and addresses of its user.
 #[must_use]
 pub fn judge(password: &str, own: &[&str], least: usize) -> Strength {
     let own: Vec<&str> = own.iter().map(|text| beginning(text, LONGEST_NAME)).collect();
-    // Parts of an address are easily guessed too.
+    // Parts of an address are easily guessed, too.
     let halves = own.iter().flat_map(|text| text.split('@'));
     let words = own.iter().flat_map(|text| text.split(['@', '.', ' ']));
     let parts: Vec<&str> = words.chain(halves).chain(own.iter().copied()).collect();
     let parts: Vec<&str> = parts.into_iter().filter(|part| part.chars().count() > 2).take(MOST_PARTS).collect();
-    // Wide letters and ligatures are hashed as what they stand for, so they make nothing better.
+    // Wide letters and ligatures are hashed as the letters that they represent, so they do not make a password
+    // stronger.
     let password: String = password.nfkc().take(MOST + 1).collect();
     let score = u8::from(zxcvbn(beginning(&password, LOOKED_AT), &parts).score());
     let length = password.chars().count();
@@ -52,7 +53,7 @@ pub fn judge(password: &str, own: &[&str], least: usize) -> Strength {
     Strength { score, word: words.get(usize::from(score)).copied().unwrap_or_default(), problem }
 }
 
-/// The first so many characters.
+/// The first `most` characters.
 fn beginning(text: &str, most: usize) -> &str {
     text.char_indices().nth(most).map_or(text, |(end, _)| &text[..end])
 }
@@ -73,7 +74,7 @@ mod tests {
         assert_eq!(problem("a long password of mine"), None);
         assert_eq!(problem("correct horse battery"), None);
         assert!(problem(&"ab c".repeat(100)).unwrap().contains("at most"));
-        // The name is still found in it, and a long one is as good as its beginning.
+        // The name is still found in it, and a long password is as strong as its beginning.
         assert!(problem(&"erin".repeat(10)).unwrap().contains("too easy to guess"));
         assert_eq!(problem(&"cart violet lamp sonata ".repeat(5)), None);
         assert!(judge("cart violet lamp 9 sonata", &[], 12).score > judge("password", &[], 12).score);

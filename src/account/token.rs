@@ -18,16 +18,16 @@ use crate::entity::api_token::{ActiveModel, Column, Entity, Model};
 
 use super::{Accounts, Permission, User};
 
-/// A token to be.
+/// Input for creating a token.
 #[derive(Debug, Clone)]
 pub struct NewToken {
     pub label: String,
-    /// What it may do, of what its owner may do at the time of each request; everything when it is none.
+    /// The permissions that it includes, of those that its owner has at the time of each request; `None` for all.
     pub permissions: Option<BTreeSet<Permission>>,
     pub expires_at: NaiveDateTime,
 }
 
-/// A token as its owner sees it later: without the secret.
+/// A token as lists show it: without the secret.
 #[derive(Debug, Clone)]
 pub struct Token {
     pub id: i32,
@@ -40,7 +40,7 @@ pub struct Token {
     pub last_used_at: Option<NaiveDateTime>,
 }
 
-/// Tells tokens from other secrets, for people and for programs that look for leaked ones.
+/// Identifies tokens, for people and for programs that scan for leaked secrets.
 const PREFIX: &str = "sgov_";
 
 fn hash(secret: &str) -> String {
@@ -61,10 +61,7 @@ fn token(row: Model) -> Token {
 }
 
 impl Accounts {
-    /// Makes a token. The second is its secret, which is kept nowhere: only its hash is.
-    ///
-    /// # Errors
-    /// When the database cannot be written.
+    /// Creates a token. The second value is its secret, which is not stored: only its hash is.
     pub async fn create_token(&self, ctx: &Context, user_id: i32, new: &NewToken) -> Result<(Token, String), DbErr> {
         let secret = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
         let names = |all: &BTreeSet<Permission>| all.iter().map(|one| one.name()).collect::<Vec<_>>().join(",");
@@ -87,19 +84,13 @@ impl Accounts {
         Ok((token(row), secret))
     }
 
-    /// The tokens of a user, the newest first, the revoked and ended ones too.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The tokens of a user, the newest first, including revoked and expired ones.
     pub async fn tokens(&self, user_id: i32) -> Result<Vec<Token>, DbErr> {
         let all = Entity::find().filter(Column::UserId.eq(user_id)).order_by_desc(Column::Id);
         Ok(all.all(self.database.reader()).await?.into_iter().map(token).collect())
     }
 
-    /// Ends a token of this user at once. Gives none when the user has no such token.
-    ///
-    /// # Errors
-    /// When the database cannot be written.
+    /// Revokes a token of this user. Returns `None` if the user has no such token.
     pub async fn revoke_token(&self, ctx: &Context, user_id: i32, id: i32) -> Result<Option<Token>, DbErr> {
         let transaction = self.database.begin().await?;
         let revoked = Entity::update_many()
@@ -118,10 +109,7 @@ impl Accounts {
         Ok(row.map(token))
     }
 
-    /// The user of a token that is still good, with what the token permits of what the user may do, and the token's id.
-    ///
-    /// # Errors
-    /// When the database fails.
+    /// The user of a valid token, with the permissions of the user that the token includes, and the token's id.
     pub async fn bearer(&self, secret: &str) -> Result<Option<(User, i32)>, DbErr> {
         if !secret.starts_with(PREFIX) {
             return Ok(None);
@@ -134,16 +122,16 @@ impl Accounts {
             .await?;
         let Some(row) = row.filter(|row| row.expires_at.is_none_or(|end| end > now)) else { return Ok(None) };
         let user = self.find_active(row.user_id).await?;
-        // Who lacks the second factor that a role asks for does nothing before there is one, by no way.
+        // A user who lacks the second factor that a role requires has no access in any way until it is set up.
         let Some(mut user) = user.filter(|user| !user.must_enrol) else { return Ok(None) };
         if let Some(permissions) = row.permissions.as_deref().map(Permission::parse_all) {
             user.permissions.retain(|permission| permissions.contains(permission));
-            // What is for a role is not for a token with some of its permissions.
+            // A token with some of the permissions does not get what depends on a role.
             user.roles.clear();
         }
         if row.last_used_at.is_none_or(|last| now - last >= TimeDelta::minutes(1)) {
             match self.note_use(row.id, now).await {
-                // It is only noted that the token was used.
+                // Only the time of the last use is not stored.
                 Err(error) if is_unwritable(&error) => debug!(%error, "recording the use of a token failed"),
                 outcome => outcome?,
             }

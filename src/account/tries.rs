@@ -1,5 +1,5 @@
-//! How often logins fail: counted by name, by address and by both, within a window; who got in from somewhere is trusted to
-//! come again from there. In memory, for this process.
+//! Login throttling: failed attempts are counted per user name, per address and per pair within a window. A successful
+//! login marks the pair as trusted. The counts are in memory, per process.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,30 +8,30 @@ use std::time::{Duration, Instant};
 
 use super::LoginError;
 
-/// Counts that are kept at most.
+/// Maximum number of counts.
 const MOST_KEPT: usize = 10_000;
 
 /// Failures count for this long.
 const WINDOW: Duration = Duration::from_mins(5);
 
-/// Who got in is trusted to come again from there for this long.
+/// A pair is trusted for this long after a successful login.
 const TRUSTED: Duration = Duration::from_hours(24);
 
-/// Failures in [`WINDOW`] after which nobody is let in any more: of one name from one address, of one address, of one
-/// name. The last is far higher, so that others cannot lock somebody out easily.
+/// Failures in [`WINDOW`] after which logins are refused: per pair of name and address, per address, per name. The
+/// limit per name is far higher, so that others cannot easily lock a user out.
 const MOST_OF_PAIR: u32 = 10;
 const MOST_OF_ADDRESS: u32 = 50;
 const MOST_OF_NAME: u32 = 100;
 
-/// See the module. Cheap to clone.
+/// The counts of failed logins; see the module. Cheap to clone.
 #[derive(Clone, Default)]
 pub(super) struct Tries {
     failures: Arc<Mutex<HashMap<Cause, Failures>>>,
-    /// Names with the addresses from which they got in.
+    /// Pairs of name and address with a recent successful login.
     trusted: Arc<Mutex<HashMap<Cause, Instant>>>,
 }
 
-/// Where failures come from.
+/// The key of a count.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Cause {
     Pair(IpAddr, String),
@@ -41,7 +41,7 @@ pub(super) enum Cause {
 
 impl Cause {
     fn all(login: &str, address: Option<IpAddr>) -> Vec<Self> {
-        // Long names would fill the memory.
+        // Long names would exhaust the memory.
         let name: String = login.trim().to_lowercase().chars().take(64).collect();
         let mut all = vec![Self::Name(name.clone())];
         if let Some(address) = address.map(network) {
@@ -59,7 +59,7 @@ impl Cause {
     }
 }
 
-/// Where an address belongs to: who has one IPv6 address has the other 2^64 of its network too.
+/// The network of an address: the owner of one IPv6 address also has the other 2^64 of its network.
 pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -78,8 +78,8 @@ struct Failures {
 }
 
 impl Tries {
-    /// What a login counts for. Who got in from there lately counts for the pair only: neither a colleague's broken
-    /// script behind the same address nor somebody elsewhere who guesses at the name keeps a script out that works.
+    /// The counts that a login adds to. A trusted pair counts for the pair only: neither a colleague's broken script
+    /// behind the same address nor a person elsewhere who guesses at the name locks out a script that works.
     pub(super) fn causes(&self, login: &str, address: Option<IpAddr>) -> Vec<Cause> {
         let mut causes = Cause::all(login, address);
         let trusted = self.trusted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,7 @@ impl Tries {
         check_in(&self.failures.lock().unwrap_or_else(PoisonError::into_inner), causes)
     }
 
-    /// Counts a try, unless there were too many already.
+    /// Counts an attempt, unless the limit is already reached.
     pub(super) fn try_one(&self, causes: &[Cause]) -> Result<(), LoginError> {
         let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         check_in(&all, causes)?;
@@ -102,7 +102,7 @@ impl Tries {
             all.retain(|_, failures| failures.since.elapsed() < WINDOW);
         }
         if all.len() + causes.len() > MOST_KEPT {
-            // Somebody fills it on purpose. What counted little goes; names and addresses that are being guessed at stay.
+            // The map is being flooded. Low counts are dropped; names and addresses under attack are kept.
             all.retain(|cause, failures| failures.count * 2 >= cause.most());
         }
         for cause in causes {
@@ -115,7 +115,7 @@ impl Tries {
         Ok(())
     }
 
-    /// The try was right: it is not counted, and who came from there is trusted for a while.
+    /// The attempt succeeded: it is not counted, and the pair is trusted for a while.
     pub(super) fn take_back(&self, causes: &[Cause]) {
         let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         for cause in causes {

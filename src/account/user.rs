@@ -1,4 +1,4 @@
-//! Accounts: making them, and who somebody is.
+//! Users and their rights; creating accounts.
 
 use std::collections::BTreeSet;
 
@@ -18,54 +18,56 @@ use super::scope::{Scope, cohorts_of, give_for};
 use super::strength::judge;
 use super::{PasswordError, Permission};
 
-/// Somebody who is logged in, with what the roles permit.
+/// A logged-in user, with the permissions of the roles.
 #[derive(Debug, Clone)]
 pub struct User {
     pub id: i32,
     pub username: String,
     pub name: String,
     pub email: String,
-    /// What may be done, in some cohort at least.
+    /// Permissions that hold in at least one cohort.
     pub permissions: BTreeSet<Permission>,
-    /// All that the roles hold, also what is not permitted because a role is for certain cohorts only: that can change.
+    /// All permissions of the roles, including those that do not hold because a role is limited to some cohorts: that
+    /// can change.
     granted: BTreeSet<Permission>,
-    /// The part of the study that is there for this person; none: all of it.
+    /// The part of the study that this user sees; `None` for all of it.
     pub(super) scope: Option<Scope>,
     /// Names of the roles.
     pub roles: BTreeSet<String>,
     /// Changes with the password, so that sessions end with it.
     pub uniquifier: String,
-    /// A code is asked for at each login.
+    /// Each login requires a code.
     pub has_second_factor: bool,
-    /// One of the roles wants a second factor and there is none yet: nothing can be done before there is.
+    /// A role requires a second factor, and the user must set it up before doing anything else.
     pub must_enrol: bool,
 }
 
 impl User {
-    /// Whether this is an administrator: somebody with the role `admin`.
+    /// Whether this user is an administrator, that is, has the role `admin`.
     #[must_use]
     pub fn is_admin(&self) -> bool {
         self.roles.contains("admin")
     }
 
-    /// Nobody reaches for more than the own rights: an account that may do more than oneself, a role that permits more. Who
-    /// sets the password of an account can use it.
+    /// Whether the user has all of these rights: users must not manage accounts or roles that exceed their own rights,
+    /// since a person who sets the password of an account can use it.
     #[must_use]
     pub fn reaches(&self, is_admin: bool, permissions: &BTreeSet<Permission>) -> bool {
-        // Who reads all accounts reads the own one.
+        // Permission to read all accounts includes the user's own.
         let has =
             |one: &Permission| self.may(*one) || (*one == Permission::UserRead && self.may(Permission::UserReadAll));
         self.is_admin() || (!is_admin && permissions.iter().all(has))
     }
 
-    /// Whether one of the roles holds it, also when it is not permitted since a role is for certain cohorts only.
+    /// Whether one of the roles holds the permission, even if it does not hold because a role is limited to some
+    /// cohorts.
     #[must_use]
     pub fn holds(&self, permission: Permission) -> bool {
         self.granted.contains(&permission)
     }
 
-    /// The same of an account, with all that its roles hold: what a role for certain cohorts takes away from it for now comes
-    /// back with the whole study.
+    /// The same for an account, with all permissions of its roles: those that a limit to some cohorts suspends return
+    /// when the role is given for the whole study.
     #[must_use]
     pub fn reaches_account(&self, other: &Self) -> bool {
         self.reaches(other.is_admin(), &other.granted)
@@ -78,7 +80,7 @@ impl User {
     }
 }
 
-/// An account to be.
+/// Input for creating an account.
 #[derive(Debug, Clone)]
 pub struct NewUser {
     pub username: String,
@@ -87,11 +89,11 @@ pub struct NewUser {
     pub password: String,
     pub active: bool,
     pub roles: Vec<String>,
-    /// The roles are for these cohorts only; for the whole study when there are none.
+    /// The roles are limited to these cohorts; they are for the whole study if there are none.
     pub cohorts: BTreeSet<i32>,
 }
 
-/// Why something with an account was not done.
+/// Why an operation on an account was rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum AccountError {
     #[error("{field}: {problem}")]
@@ -107,10 +109,10 @@ pub enum AccountError {
     LastScope,
     #[error("this user does not exist")]
     Unknown,
-    /// It is not what the caller had seen any more.
+    /// The account or role has changed since the caller read it.
     #[error("the account has changed since it was read")]
     Changed,
-    /// Whoever finds a token could make permanent what it opens.
+    /// A person who finds a token could otherwise make its access permanent.
     #[error("API tokens cannot change passwords or e-mail addresses; log in with a password.")]
     NotWithToken,
     #[error("unknown role '{0}'")]
@@ -122,9 +124,6 @@ pub enum AccountError {
 }
 
 /// The active user with this id.
-///
-/// # Errors
-/// When the database fails.
 pub(super) async fn find_active(connection: &impl ConnectionTrait, id: i32) -> Result<Option<User>, DbErr> {
     let row = user::Entity::find_by_id(id).filter(user::Column::Active.eq(true)).one(connection).await?;
     match row {
@@ -141,8 +140,7 @@ pub(super) async fn find(connection: &impl ConnectionTrait, id: i32) -> Result<O
     }
 }
 
-/// Nobody's name or address is that of somebody else, in whichever case, nor the one looks like the other: people log in
-/// with either.
+/// A name or address must not equal the name or address of another account in any case, as users log in with either.
 pub async fn check_unique(
     connection: &impl ConnectionTrait,
     own: Option<i32>,
@@ -155,7 +153,7 @@ pub async fn check_unique(
         .add(lower(user::Column::Email).is_in(names.clone()))
         .add(lower(user::Column::Username).is_in(names));
     let found = user::Entity::find().filter(same).all(connection).await?;
-    // One's own name may be one's own address.
+    // A user's name may equal the user's own address.
     match found.iter().any(|row| Some(row.id) != own) {
         true => Err(AccountError::Exists),
         false => Ok(()),
@@ -191,21 +189,21 @@ pub(super) async fn with_permissions(connection: &impl ConnectionTrait, row: use
     })
 }
 
-/// Whether a name or address can be kept.
+/// Checks whether a name or address is valid.
 pub(super) fn check_field(field: &'static str, value: &str) -> Result<(), AccountError> {
     let invalid = |problem: &str| Err(AccountError::Invalid { field, problem: problem.to_owned() });
     let most = if field == "email" { 255 } else { 64 };
     if value.trim().is_empty() {
         return invalid("is empty");
     }
-    // Two names that look alike would be two people.
+    // Two names that look alike would be two accounts.
     if value.chars().count() > most || value.chars().any(|c| c.is_control() || is_invisible(c)) {
         return invalid(&format!("must be at most {most} characters without control characters"));
     }
     Ok(())
 }
 
-/// The existing product takes a user name for the address of who has none.
+/// Version 8.1 stores the user name as the address of users who have none.
 pub(super) fn check_email(email: &str, username: &str) -> Result<(), AccountError> {
     match email.contains('@') || email.trim() == username.trim() {
         true => Ok(()),
@@ -225,12 +223,12 @@ pub(super) fn check(new: &NewUser) -> Result<(), AccountError> {
     Ok(())
 }
 
-/// Whether a password is one that its owner could not choose in a form.
+/// Whether a password is too weak to be accepted by a form.
 pub(super) fn is_weak(password: &str, username: &str, name: &str, email: &str, least: usize) -> bool {
     judge(password, &[username, name, email], least).problem.is_some()
 }
 
-/// Makes an account; a `hash` comes with whether its password is easily guessed.
+/// Creates an account; a `hash` comes with whether its password is weak.
 pub(super) async fn insert(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -276,7 +274,7 @@ pub(super) async fn insert(
     Ok(user)
 }
 
-/// Gives roles to a user who has none of them, for certain cohorts only or, when there are none, for the whole study.
+/// Gives roles to a user who has none of them, for these cohorts only or, if there are none, for the whole study.
 pub(super) async fn add_roles(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -287,7 +285,7 @@ pub(super) async fn add_roles(
     let distinct: BTreeSet<&String> = roles.iter().collect();
     for name in distinct {
         let role = role::Entity::find().filter(role::Column::Name.eq(name)).one(connection).await?;
-        // For MariaDB 'admin ' is 'admin', and for who has checked what somebody may give it is not.
+        // MariaDB treats 'admin ' as 'admin', but the check of which roles a user may assign does not.
         let role = role.filter(|role| role.name == *name).ok_or_else(|| AccountError::UnknownRole(name.clone()))?;
         if !cohorts.is_empty() {
             give_for(ctx, connection, user, &role, cohorts).await?;

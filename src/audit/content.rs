@@ -1,15 +1,15 @@
-//! What an event says, as signatures and the chain take it.
+//! The content of an event, as input of signatures and of the hash chain.
 
 use crate::entity::audit_event::Model;
 
-/// Something made of texts, in a fixed order.
+/// A sequence of texts in a fixed order.
 pub(super) trait Parts {
-    /// Gives each part to `add`; one that is not set is none.
+    /// Passes each part to `add`; a part that is not set is `None`.
     fn parts(&self, add: &mut dyn FnMut(Option<&str>));
 }
 
 impl Parts for Model {
-    /// All that an event says but for its id, which the database gives, and its signature.
+    /// The content of an event except its id, which the database assigns, and its signature.
     fn parts(&self, add: &mut dyn FnMut(Option<&str>)) {
         let number = |value: Option<i32>| value.map(|value| value.to_string());
         add(Some(&self.at.format("%Y-%m-%dT%H:%M:%S%.6f").to_string()));
@@ -25,14 +25,14 @@ impl Parts for Model {
         add(self.before.as_deref());
         add(self.after.as_deref());
         add(self.reason.as_deref());
-        // Events that are older than signatures have none, and their places in the chain are made without it.
+        // Events that are older than signatures have none, and their hashes in the chain do not include the head.
         if self.signature.is_some() {
             add(self.head.as_deref());
         }
     }
 }
 
-/// Writes a part with its length, so that nothing can be moved from one part into the next.
+/// Writes a part with its length, so that no text can be moved from one part into the next.
 pub(super) fn write(out: &mut dyn FnMut(&[u8]), part: Option<&str>) {
     match part {
         None => out(&[0]),

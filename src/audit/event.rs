@@ -1,4 +1,4 @@
-//! One change, as the verb that makes it tells it.
+//! An audit event: one change, as the verb that makes it describes it.
 
 use chrono::Timelike;
 use sea_orm::ActiveValue::NotSet;
@@ -13,7 +13,7 @@ use crate::entity::audit_event::{ActiveModel, Entity, Model};
 use super::key;
 use super::seal::last;
 
-/// All that is done to something, as events name it.
+/// All verbs of events.
 pub const VERBS: &[&str] = &[
     "add_scan",
     "annotate",
@@ -45,7 +45,7 @@ pub const VERBS: &[&str] = &[
     "upload",
 ];
 
-/// What it is done to.
+/// The kinds of objects in events.
 pub const KINDS: &[&str] = &[
     "action",
     "audit_trail",
@@ -64,7 +64,7 @@ pub const KINDS: &[&str] = &[
     "workflow",
 ];
 
-/// A change of something: a verb (`create`, `update`, …) and what it was done to.
+/// A change: a verb (`create`, `update`, …) and its object.
 #[derive(Debug, Clone)]
 pub struct Event {
     verb: &'static str,
@@ -78,36 +78,36 @@ pub struct Event {
 }
 
 impl Event {
-    /// `kind` is the table (`user`, `cohort`, …), `name` how people call the one.
+    /// `kind` is the table (`user`, `cohort`, …), `name` the name that users know.
     #[must_use]
     pub fn new(verb: &'static str, kind: &'static str, id: i32, name: impl Into<String>) -> Self {
-        // What people can look for is what there is.
+        // The filters of the audit log offer only the listed ones.
         debug_assert!(VERBS.contains(&verb) && KINDS.contains(&kind), "{verb} {kind}");
         let name = name.into();
         Self { verb, kind, id: Some(id), name, experiment_id: None, before: None, after: None, reason: None }
     }
 
-    /// About something that has no row: a file, a configuration.
+    /// About an object that has no row: a file, a configuration.
     #[must_use]
     pub fn of(verb: &'static str, kind: &'static str, name: impl Into<String>) -> Self {
         Self { id: None, ..Self::new(verb, kind, 0, name) }
     }
 
-    /// What is new.
+    /// The new values.
     #[must_use]
     pub fn after(mut self, after: Value) -> Self {
         self.after = Some(after);
         self
     }
 
-    /// What was before and is no more.
+    /// The removed values.
     #[must_use]
     pub fn before(mut self, before: Value) -> Self {
         self.before = Some(before);
         self
     }
 
-    /// What was before and what is now, of two mappings only what is different.
+    /// The values before and after; of two mappings only the fields that differ.
     #[must_use]
     pub fn changed(mut self, before: &Value, after: &Value) -> Self {
         let (mut was, mut is) = (Map::new(), Map::new());
@@ -131,14 +131,14 @@ impl Event {
         is_empty(&self.before) && is_empty(&self.after)
     }
 
-    /// The page of this experiment shows it.
+    /// Shows the event on the page of this experiment.
     #[must_use]
     pub fn of_experiment(mut self, id: i32) -> Self {
         self.experiment_id = Some(id);
         self
     }
 
-    /// Why, as somebody said.
+    /// The reason that the user gave.
     #[must_use]
     pub fn because(mut self, reason: &str) -> Self {
         self.reason = Some(reason.to_owned()).filter(|reason| !reason.trim().is_empty());
@@ -147,14 +147,14 @@ impl Event {
 }
 
 impl Event {
-    /// The row of the event, signed. `head` is that of the chain at this moment.
+    /// The row of the event, signed. `head` is the current end of the chain.
     fn row(self, ctx: &Context, head: String) -> Result<ActiveModel, DbErr> {
         let who = ctx.who();
         let json = |value: Option<Value>| value.map(|value| value.to_string());
         let now = Clock::study().now();
         let mut row = Model {
             id: 0,
-            // Databases keep microseconds, and what is signed must be what is read.
+            // Databases store microseconds, and the signed value must equal the value that is read.
             at: now.with_nanosecond(now.nanosecond() / 1000 * 1000).unwrap_or(now),
             user_id: who.user_id,
             who: fit(&who.name, 64),
@@ -168,9 +168,9 @@ impl Event {
             before: json(self.before),
             after: json(self.after),
             reason: self.reason.map(|reason| fit(&reason, 10_000)),
-            // What is removed from the chain later is missed by what was written after it.
+            // Reveals a later removal from the chain: what was written after it refers to it.
             head: Some(head),
-            // Not none: the signature covers `head` when there is one.
+            // Not `None`: the signature covers `head` if there is a signature.
             signature: Some(String::new()),
         };
         row.signature = Some(key::current()?.sign(&row));
@@ -182,24 +182,21 @@ async fn head(connection: &impl ConnectionTrait) -> Result<String, DbErr> {
     Ok(last(connection).await?.map(|head| head.to_string()).unwrap_or_default())
 }
 
-/// At most `most` characters, and none that PostgreSQL does not keep.
+/// At most `most` characters, without the null character, which PostgreSQL does not store.
 fn fit(text: &str, most: usize) -> String {
     text.replace('\0', "\u{fffd}").chars().take(most).collect()
 }
 
-/// Rung when something was recorded in this process.
+/// Notified when an event was recorded in this process.
 static RECORDED: Notify = Notify::const_new();
 
-/// Resolves when something was recorded in this process since the last time; it may not be committed yet.
+/// Resolves when an event was recorded in this process since the last call; it may not be committed yet.
 pub async fn recorded() {
     RECORDED.notified().await;
 }
 
-/// Writes the event with the change that it describes, in the transaction of the caller, in the name of `ctx`. One that found nothing different
-/// ([`Event::changed`]) is none.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Records an event in the name of `ctx`, in the caller's transaction, together with the change that it describes. An
+/// event without a difference ([`Event::changed`]) is not recorded.
 pub async fn record(ctx: &Context, connection: &impl ConnectionTrait, event: Event) -> Result<(), DbErr> {
     if event.is_nothing() {
         return Ok(());
@@ -214,15 +211,12 @@ pub async fn record(ctx: &Context, connection: &impl ConnectionTrait, event: Eve
     Ok(())
 }
 
-/// Events in one statement: databases take only so many values.
+/// Events in one statement: databases limit the number of values.
 const CHUNK: usize = 1000;
 
-/// Records many events, as [`record`] does, with a statement for each thousand.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Records many events, as [`record`] does, with one statement per thousand.
 pub async fn record_many(ctx: &Context, connection: &impl ConnectionTrait, events: Vec<Event>) -> Result<(), DbErr> {
-    // A watch gets the rows with their ids.
+    // A watch needs the rows with their ids.
     if events.len() < 2 || ctx.watch().is_some() {
         for event in events {
             record(ctx, connection, event).await?;

@@ -1,4 +1,4 @@
-//! The key that events are signed with: the database alone cannot make one that is believed.
+//! The key that signs events: write access to the database alone is not enough to forge one.
 
 use std::sync::OnceLock;
 
@@ -14,7 +14,7 @@ use super::content::Parts;
 /// A key for signatures of events, derived from a server's `SECRET_KEY`.
 #[derive(Clone)]
 pub struct Key {
-    /// Says which key it is and nothing about it.
+    /// Identifies the key and reveals nothing about it.
     id: String,
     key: Vec<u8>,
 }
@@ -25,13 +25,13 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// What a signature says of an event.
+/// The result of checking a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Signature {
     Sound,
-    /// The event is not the one that was signed, or a program without the key wrote it.
+    /// The event differs from the signed one, or a program without the key wrote it.
     Forged,
-    /// It was signed with another key.
+    /// The event was signed with another key.
     OtherKey,
 }
 
@@ -45,7 +45,7 @@ pub fn use_key(secret_key: &str) {
 /// The key of this process.
 ///
 /// # Errors
-/// When none was set: an event without a signature would be taken for a forged one.
+/// If no key was set: an event without a signature would be taken for a forged one.
 pub(super) fn current() -> Result<&'static Key, DbErr> {
     KEY.get().ok_or_else(|| DbErr::Custom("this process has no key for the audit log".to_owned()))
 }
@@ -60,20 +60,20 @@ impl Key {
         Self { id, key: derive("study governor: audit key") }
     }
 
-    /// Which key it is, in eight letters.
+    /// Identifies the key, in eight letters.
     #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// The signature of an event: name of the key, a number used once, HMAC-SHA256 over both the number and the event.
+    /// The signature of an event: id of the key, a nonce, HMAC-SHA256 over the nonce and the event.
     pub(super) fn sign(&self, event: &impl Parts) -> String {
         let nonce = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 12]>());
         let signature = self.signature(&nonce, event);
         format!("{}:{nonce}:{signature}", self.id)
     }
 
-    /// What a signature says of an event.
+    /// Checks the signature of an event.
     pub(super) fn check(&self, signature: &str, event: &impl Parts) -> Signature {
         let Some((id, rest)) = signature.split_once(':') else { return Signature::Forged };
         if id != self.id {

@@ -1,7 +1,7 @@
-//! Who did what: a change is made → recorded in the same transaction → sealed into a chain of hashes a moment later →
-//! read by people, and verified.
+//! Audit log: a change is made → recorded in the same transaction → sealed into a hash chain a moment later → read by
+//! users, and verified.
 //!
-//! Verbs of other rooms call [`record`] with their context, which says who acts, and with their transaction.
+//! Verbs of other modules call [`record`] with their context, which names the actor, and with their transaction.
 
 mod content;
 mod event;

@@ -1,12 +1,14 @@
-//! The chain of hashes over the events.
+//! The hash chain over the events.
 //!
-//! Each seal is SHA-256 over the hash before it and everything that its event says. Events get their seals a moment after their commit, so
-//! that transactions do not wait for one another to be numbered. Three things make a change in the database visible:
+//! Each seal is SHA-256 over the previous hash and the whole content of its event. Events are sealed a moment after
+//! their commit, so that transactions do not wait for one another to be numbered. Three things reveal a change in the
+//! database:
 //!
-//! - an event carries a signature that needs the server's `SECRET_KEY`: a row that was changed or put in is found;
-//! - an event carries the end of the chain at the time it was written: rows that were removed from before it are missed, also when the
-//!   chain was made again without them;
-//! - a head that is kept elsewhere ([`Head`], shown by `studygovernor audit verify`) shows whether the end was cut off.
+//! - an event carries a signature that needs the server's `SECRET_KEY`: a row that was changed or inserted is found;
+//! - an event carries the end of the chain at the time it was written: rows that were removed before it are missed,
+//! even if the   chain was rebuilt without them;
+//! - a head that is stored elsewhere ([`Head`], shown by `studygovernor audit verify`) shows whether the end was cut
+//! off.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,7 +25,7 @@ use super::key::{self, Signature};
 /// Events that are sealed in one transaction, and rows that are verified at once.
 pub(super) const BATCH: u64 = 500;
 
-/// An event may be committed later than others that were begun after it, but not later than so many.
+/// An event may be committed later than events that were begun after it, but not later than this many.
 const LATEST: i32 = 10_000;
 
 /// The end of the chain.
@@ -50,7 +52,7 @@ impl std::str::FromStr for Head {
     }
 }
 
-/// The hash of the place `seq` of the chain.
+/// The hash at position `seq` of the chain.
 pub(super) fn hash(previous: &str, seq: i32, event: &audit_event::Model) -> String {
     let mut digest = Sha256::new();
     let mut add = |bytes: &[u8]| digest.update(bytes);
@@ -64,39 +66,33 @@ pub(super) fn hash(previous: &str, seq: i32, event: &audit_event::Model) -> Stri
     URL_SAFE_NO_PAD.encode(digest.finalize())
 }
 
-/// The end of the chain; none when nothing is sealed.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The end of the chain; `None` if nothing is sealed.
 pub(super) async fn last(connection: &impl ConnectionTrait) -> Result<Option<Head>, DbErr> {
     let row = audit_seal::Entity::find().order_by_desc(audit_seal::Column::Seq).one(connection).await?;
     Ok(row.map(|row| Head { seq: row.seq, hash: row.hash }))
 }
 
-/// What sealing came to.
+/// The result of sealing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sealed {
-    /// Events that got their place.
+    /// Number of events that were sealed.
     pub count: usize,
-    /// Events that are not sealed, as they were not written by a program with the key.
+    /// Events that are not sealed because no program with the key wrote them.
     pub forged: Vec<i32>,
-    /// The end of the chain that an event saw when it was written and that is not in the chain: seals were removed. Nothing is sealed
-    /// until an administrator has looked.
+    /// The end of the chain that an event refers to and that is not in the chain: seals were removed. Nothing is sealed
+    /// until an administrator has checked it.
     pub missing: Option<Head>,
 }
 
-/// Gives all events that have none their place in the chain. Of several servers that do it at the same time one does.
+/// Seals all events that are not sealed yet. Of several servers that try at the same time, one succeeds.
 ///
-/// Events without a valid signature are passed over, and nothing is sealed when seals are missing that events refer to: the server
-/// would make good what was removed. [`seal_again`] does it after a person has decided so.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Events without a valid signature are skipped, and nothing is sealed while seals are missing that events refer to:
+/// the server would conceal what was removed. [`seal_again`] seals after a person has decided so.
 pub async fn seal(database: &Database) -> Result<Sealed, DbErr> {
     seal_all(database, false).await
 }
 
-/// As [`seal`], also when seals are missing. The verification goes on reporting what is missing.
+/// As [`seal`], even if seals are missing. The verification continues to report what is missing.
 ///
 /// # Errors
 /// As [`seal`].
@@ -122,7 +118,7 @@ async fn seal_all(database: &Database, is_again: bool) -> Result<Sealed, DbErr> 
         };
         let (ours, forged): (Vec<_>, Vec<_>) = events.into_iter().partition(is_ours);
         sealed.forged.extend(forged.iter().map(|event| event.id));
-        // A batch that another server has sealed in the meantime is looked at again.
+        // A batch that another server has sealed in the meantime is read again.
         if append(database, &ours).await? {
             sealed.count += ours.len();
             after = newest;
@@ -135,7 +131,7 @@ async fn seal_all(database: &Database, is_again: bool) -> Result<Sealed, DbErr> 
     }
 }
 
-/// Appends events to the chain; false when another server was first.
+/// Appends events to the chain; returns false if another server was first.
 async fn append(database: &Database, events: &[audit_event::Model]) -> Result<bool, DbErr> {
     if events.is_empty() {
         return Ok(true);
@@ -150,25 +146,25 @@ async fn append(database: &Database, events: &[audit_event::Model]) -> Result<bo
     }
     match audit_seal::Entity::insert_many(rows).exec_without_returning(&*transaction).await {
         Ok(_) => transaction.commit().await.map(|()| true),
-        // What the other one left is for the next time.
+        // Events that the other server left are sealed next time.
         Err(error) if database::is_duplicate(&error) || database::is_transient(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// The latest head that one of these events saw, when it is not in the chain.
+/// The latest head that one of these events refers to, if it is not in the chain.
 async fn missing_head(connection: &impl ConnectionTrait, events: &[audit_event::Model]) -> Result<Option<Head>, DbErr> {
     let Some(seen) = events.iter().filter_map(head_of).max_by_key(|head| head.seq) else { return Ok(None) };
     let row = audit_seal::Entity::find_by_id(seen.seq).one(connection).await?;
     Ok(Some(seen).filter(|seen| row.is_none_or(|row| row.hash != seen.hash)))
 }
 
-/// The end of the chain that an event saw when it was written.
+/// The end of the chain when the event was written.
 pub(super) fn head_of(event: &audit_event::Model) -> Option<Head> {
     event.head.as_deref()?.parse().ok()
 }
 
-/// Events without a place in the chain, the oldest first.
+/// Events that are not sealed, the oldest first.
 async fn unsealed(connection: &impl ConnectionTrait, after: i32, most: u64) -> Result<Vec<audit_event::Model>, DbErr> {
     let newest: Option<Option<i32>> = audit_seal::Entity::find()
         .select_only()

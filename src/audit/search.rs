@@ -1,4 +1,4 @@
-//! Reading the events, the newest first.
+//! Queries for events, the newest first.
 
 use chrono::NaiveDateTime;
 use sea_orm::{
@@ -9,14 +9,14 @@ use crate::database::contains;
 use crate::entity::audit_event::{Column, Entity, Model};
 use crate::entity::kind::Origin;
 
-/// Which events; what is none does not matter.
+/// Filter of events; `None` matches all.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Part of the name of who did it, in any case.
+    /// Part of the name of the actor, in any case.
     pub who: Option<String>,
     pub verb: Option<String>,
     pub kind: Option<String>,
-    /// Part of the name of what it was done to.
+    /// Part of the name of the object, in any case.
     pub name: Option<String>,
     pub origin: Option<Origin>,
     pub since: Option<NaiveDateTime>,
@@ -60,9 +60,6 @@ impl Filter {
 }
 
 /// At most `size` events older than the one with the id `below`.
-///
-/// # Errors
-/// When the database cannot be read.
 pub async fn search(
     connection: &impl ConnectionTrait,
     filter: &Filter,
@@ -80,10 +77,7 @@ pub async fn search(
     Ok(Found { events, has_older })
 }
 
-/// What was done to an experiment, the newest first.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Changes of an experiment, the newest first.
 pub async fn by_experiment(
     connection: &impl ConnectionTrait,
     experiment_id: i32,
@@ -93,19 +87,13 @@ pub async fn by_experiment(
     all.limit(most).all(connection).await
 }
 
-/// What somebody did, the newest first.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Events of a user, the newest first.
 pub async fn by_user(connection: &impl ConnectionTrait, user_id: i32, most: u64) -> Result<Vec<Model>, DbErr> {
     let all = Entity::find().filter(Column::UserId.eq(user_id)).order_by_desc(Column::Id);
     all.limit(most).all(connection).await
 }
 
-/// What others did to the account of somebody, the newest first.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Changes of an account by others, the newest first.
 pub async fn of_user(connection: &impl ConnectionTrait, user_id: i32, most: u64) -> Result<Vec<Model>, DbErr> {
     let by_others = Condition::any().add(Column::UserId.is_null()).add(Column::UserId.ne(user_id));
     let of_account = Entity::find().filter(Column::SubjectType.eq("user")).filter(Column::SubjectId.eq(user_id));

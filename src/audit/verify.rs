@@ -1,4 +1,4 @@
-//! Looking at the whole chain. It only reads.
+//! Verifies the whole chain. It only reads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,7 +13,7 @@ use crate::entity::{audit_event, audit_seal};
 use super::key::{self, Key, Signature};
 use super::seal::{BATCH, Head, hash, head_of};
 
-/// What is wrong at one place of the audit trail.
+/// An error at one place of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Wrong {
     #[error("event {event_id} (number {seq} of the chain) is missing")]
@@ -22,12 +22,12 @@ pub enum Wrong {
     Changed { seq: i32, event_id: i32 },
     #[error("number {0} of the chain is missing")]
     Gap(i32),
-    /// Its signature is not valid.
+    /// Its signature is invalid.
     #[error("event {0} was not written by Study Governor, or was changed")]
     Forged(i32),
     #[error("event {event_id} is a copy of event {of}")]
     Copied { event_id: i32, of: i32 },
-    /// The chain that the event saw is not the one that is there.
+    /// The chain that the event refers to is not the present one.
     #[error("event {event_id} was written when the chain ended at {head}; earlier events were removed or replaced")]
     Replaced { event_id: i32, head: Head },
     #[error("{count} events are signed with another SECRET_KEY ({id}); pass that key with --old-key to verify them")]
@@ -38,22 +38,19 @@ pub enum Wrong {
     OtherHead(Head),
 }
 
-/// What a look at the whole chain found.
+/// The result of verifying the whole chain.
 #[derive(Debug, Clone, Default)]
 pub struct Verified {
     pub events: usize,
-    /// None when nothing is sealed.
+    /// `None` if nothing is sealed.
     pub head: Option<Head>,
-    /// Events with a valid signature that have no place in the chain yet, the oldest first.
+    /// Events with a valid signature that are not sealed yet, the oldest first.
     pub unsealed: Vec<i32>,
     pub wrong: Vec<Wrong>,
 }
 
-/// Looks at the whole chain and at what has no place in it, and whether the chain still goes through `known`, a head that was kept
-/// elsewhere. Signatures are checked with this process's key and with `old` ones.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Verifies the whole chain and the events that are not sealed, and whether the chain still contains `known`, a head
+/// that was stored elsewhere. Signatures are checked with this process's key and with `old` ones.
 pub async fn verify(database: &Database, known: Option<&Head>, old: &[Key]) -> Result<Verified, DbErr> {
     let connection = database.reader();
     let mut look = Look::new(std::iter::once(key::current()?).chain(old).collect());
@@ -80,14 +77,14 @@ pub async fn verify(database: &Database, known: Option<&Head>, old: &[Key]) -> R
     Ok(verified)
 }
 
-/// The place up to which the chain was looked at.
+/// The position up to which the chain is verified.
 struct Look<'a> {
     keys: Vec<&'a Key>,
     seq: i32,
     hash: String,
-    /// Whether an event with a signature was met: none without one may follow.
+    /// Whether a signed event was found: no unsigned event may follow.
     is_signed: bool,
-    /// Heads that were reported as missing: many events saw each.
+    /// Heads that were reported as missing: many events refer to each.
     replaced: BTreeSet<i32>,
     other_keys: BTreeMap<String, usize>,
     verified: Verified,
@@ -127,13 +124,13 @@ impl<'a> Look<'a> {
                 self.verified.wrong.push(Wrong::OtherHead(known.clone()));
             }
             self.verified.events += 1;
-            // What follows is compared with what is stored here, so that one change is reported once.
+            // The next row is compared with what is stored here, so that one change is reported once.
             (self.seq, self.hash) = (seal.seq, seal.hash);
         }
         Ok(())
     }
 
-    /// True when the signature is sound.
+    /// Returns true if the signature is valid.
     fn signature(&mut self, event: &audit_event::Model) -> bool {
         let Some(signature) = &event.signature else {
             if self.is_signed {
@@ -154,7 +151,7 @@ impl<'a> Look<'a> {
         false
     }
 
-    /// Whether the chain that the event saw is the one that is there.
+    /// Checks whether the chain that the event refers to is the present one.
     fn pinned(&mut self, event: &audit_event::Model, heads: &HashMap<i32, String>) {
         let Some(head) = head_of(event) else { return };
         if heads.get(&head.seq) != Some(&head.hash) && self.replaced.insert(head.seq) {
@@ -162,7 +159,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Events without a place in the chain.
+    /// Events that are not sealed.
     async fn unsealed(&mut self, connection: &impl ConnectionTrait) -> Result<(), DbErr> {
         let sealed = audit_seal::Entity::find().select_only().column(audit_seal::Column::EventId).into_query();
         let left = audit_event::Entity::find()
@@ -171,7 +168,7 @@ impl<'a> Look<'a> {
             .all(connection)
             .await?;
         let heads = heads_in_chain(connection, &left).await?;
-        // One that has no signature is never sealed: where there are signatures it was put in by another program.
+        // An event without a signature is never sealed: where there are signatures, another program inserted it.
         self.is_signed = true;
         for event in &left {
             if self.signature(event) {
@@ -182,7 +179,7 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// A signed row that was copied under another id.
+    /// Finds signed rows that were copied under another id.
     async fn copies(&mut self, connection: &impl ConnectionTrait) -> Result<(), DbErr> {
         #[derive(FromQueryResult)]
         struct Copy {
@@ -205,7 +202,7 @@ impl<'a> Look<'a> {
     }
 }
 
-/// The hashes of the chain at the places that these events saw as its end.
+/// The hashes of the chain at the positions that these events refer to as its end.
 async fn heads_in_chain(
     connection: &impl ConnectionTrait,
     events: &[audit_event::Model],
