@@ -1,4 +1,4 @@
-//! What the worker of an execution is told: a few kB, whatever the size of the cohort.
+//! Payload of a successful claim: a few kB, regardless of the size of the cohort.
 
 use chrono::{NaiveDate, NaiveDateTime};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, JoinType, QuerySelect};
@@ -15,7 +15,7 @@ use crate::entity::{
 };
 use crate::study::variable::variables_of;
 
-/// Everything a worker needs to run one attempt of one execution, and nothing of the server's own secrets (Q2).
+/// Everything that a worker needs to run one attempt of one execution, without the server's own secrets (Q2).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
     pub execution_id: i32,
@@ -25,19 +25,19 @@ pub struct Assignment {
     pub arguments: String,
     /// Seconds to wait before the run.
     pub initial_delay: u32,
-    /// Minutes that somebody else may take to finish it after a successful run; 0 is no wait stage.
+    /// Minutes in which a person or script may finish it after a successful run; 0 means no wait stage.
     pub wait_timeout: u32,
-    /// How long the claim is good without a heartbeat, in milliseconds.
+    /// Lifetime of the claim without a heartbeat, in milliseconds.
     pub lease_ms: u64,
-    /// The commit of the study's repository whose files the run uses; none where there is no repository.
+    /// The commit of the study repository whose files the run uses; `None` without a repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project_revision: Option<String>,
-    /// What the function may know of the execution, under the names of `GET /api/v2/callback_executions/{id}`; of its lists
-    /// those that grow with the study are left out.
+    /// Data about the execution for the function, with the names of `GET /api/v2/callback_executions/{id}`; lists that grow
+    /// with the study are left out.
     pub data: Map<String, Value>,
 }
 
-/// An execution with everything around it, in one statement.
+/// An execution with all related rows, read in one statement.
 #[derive(FromQueryResult)]
 pub struct Loaded {
     id: i32,
@@ -74,10 +74,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The execution with its callback, its action, and what that is about.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Reads the execution with its callback, its action, and the experiment, subject and cohort of that.
     pub async fn find(connection: &impl ConnectionTrait, execution_id: i32) -> Result<Option<Self>, DbErr> {
         use callback_execution::Column;
         callback_execution::Entity::find_by_id(execution_id)
@@ -121,16 +118,14 @@ impl Loaded {
         self.attempt == attempt && ExecutionStatus::CLAIMABLE.contains(&self.status)
     }
 
-    /// Whether this attempt is with a worker.
+    /// Whether a worker runs this attempt.
     #[must_use]
     pub fn is_running(&self, attempt: i32) -> bool {
         self.attempt == attempt && self.status == ExecutionStatus::Running
     }
 
-    /// What the worker is told. `connection` reads at one moment, the one at which this was loaded. `base_url` begins the addresses in it.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Builds the payload for the worker. `connection` must read the snapshot that this was loaded from; `base_url` begins
+    /// the URLs in it.
     pub async fn assignment(
         self,
         ctx: &Context,
@@ -156,7 +151,7 @@ impl Loaded {
     }
 
     fn data(self, base_url: &str, outside: &Outside, variables: &Map<String, Value>) -> Map<String, Value> {
-        // Absolute with the server's name, and as the API's own `uri` without it.
+        // URLs for workers are absolute; each `uri` has no server name, as in the API.
         let api = |kind: &str, id: i32| format!("{base_url}/api/v2/{kind}/{id}");
         let prefix = url::Url::parse(base_url).map(|url| url.path().trim_end_matches('/').to_owned());
         let prefix = prefix.unwrap_or_default();
@@ -235,7 +230,7 @@ impl Loaded {
     }
 }
 
-/// What other systems know it by: each by the name of the system.
+/// External ids and URLs of the cohort, subject and experiment, by the name of the system.
 #[derive(Default)]
 struct Outside {
     systems: Map<String, Value>,
@@ -255,7 +250,7 @@ struct OutsideRow {
 
 async fn outside(connection: &impl ConnectionTrait, loaded: &Loaded) -> Result<Outside, DbErr> {
     let (cohort_id, subject_id, experiment_id) = (loaded.cohort_id, loaded.subject_id, loaded.experiment_id);
-    // The links of this one only: the condition belongs to the join.
+    // Only the links of this row: a condition on the join keeps systems without a link.
     let only = |link: RelationDef, own: Condition| {
         link.rev().condition_type(sea_orm::sea_query::ConditionType::All).on_condition(move |_, _| own.clone())
     };

@@ -16,10 +16,7 @@ pub struct Available {
     pub attempt: i32,
 }
 
-/// The executions that wait for a worker, those that wait longest first.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The executions that wait for a worker, longest waiting first.
 pub async fn available(
     connection: &impl ConnectionTrait,
     now: NaiveDateTime,
@@ -38,10 +35,8 @@ pub async fn available(
         .await
 }
 
-/// Takes an attempt for `worker` until `now + lease`. False when it is taken, over, or another attempt by now.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Claims an attempt for `worker` until `now + lease`. Returns `false` when it has been claimed, has ended, or is no longer
+/// the current attempt.
 pub async fn claim(
     connection: &impl ConnectionTrait,
     wanted: Available,
@@ -67,11 +62,8 @@ pub async fn claim(
     Ok(claimed.rows_affected == 1)
 }
 
-/// Keeps a claim for another `lease`, and takes the log so far in. False when the claim is lost: cancelled, timed
-/// out, or given to another worker.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Extends a claim and stores the log so far. Returns `false` when the claim is lost, because it was cancelled, timed out,
+/// or given to another worker.
 pub async fn beat(
     connection: &impl ConnectionTrait,
     claimed: Available,

@@ -1,5 +1,5 @@
-//! Messages that came to nothing: taken from the broker and kept where people see them. What they were about is not lost: it is
-//! published again.
+//! Dead letters: undeliverable messages, moved from the broker to the database, where pages show them. No work is lost: the
+//! executions are published again.
 
 use chrono::NaiveDateTime;
 use lapin::Connection;
@@ -20,10 +20,7 @@ use super::rabbitmq::{connect, declare_dead_queue};
 use super::renewal::Ailing;
 use super::server::{ANSWER, Broken, Pauses, Server, consume, end, open_channel};
 
-/// Keeps a message, without its secret.
-///
-/// # Errors
-/// When the database fails.
+/// Stores a message without its secret.
 async fn keep(database: &Database, body: &[u8], reason: &str, queue: &str, now: NaiveDateTime) -> Result<(), DbErr> {
     let (body, read) = readable(body);
     let number = |name: &str| read.get(name).and_then(Value::as_i64).and_then(|number| i32::try_from(number).ok());
@@ -41,7 +38,7 @@ async fn keep(database: &Database, body: &[u8], reason: &str, queue: &str, now: 
     transaction.commit().await
 }
 
-/// What can be shown of a message, and what it is as JSON.
+/// The text of a message that pages may show, and its JSON value.
 fn readable(body: &[u8]) -> (String, Value) {
     const MOST: usize = 2000;
     let mut value: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -56,7 +53,8 @@ fn readable(body: &[u8]) -> (String, Value) {
 }
 
 impl Server {
-    /// On a connection of its own: a broker that cannot use that queue ends the connection of who asks for it.
+    /// Stores dead letters until cancelled. Uses its own connection: a broker with a broken dead letter queue closes the
+    /// connection that consumes it.
     pub(super) async fn keep_burying(&self) {
         let mut pauses = Pauses::new();
         loop {
@@ -70,7 +68,7 @@ impl Server {
         }
     }
 
-    /// Keeps what the broker could not deliver where people see it.
+    /// Stores undeliverable messages in the database.
     async fn keep_dead_letters(&self, connection: &Connection) -> Result<(), Broken> {
         let channel = open_channel(connection).await?;
         let name = self.names.dead();
@@ -85,7 +83,7 @@ impl Server {
             let delivery = delivery?;
             let (reason, queue) = cause_of_death(delivery.properties.headers().as_ref());
             if let Err(error) = keep(&self.database, &delivery.data, &reason, &queue, self.clock.now()).await {
-                // It comes again with the next connection.
+                // The message is delivered again on the next connection.
                 return Err(Broken(format!("cannot store a dead letter: {error}")));
             }
             warn!(%queue, %reason, "undeliverable message");
@@ -96,7 +94,7 @@ impl Server {
     }
 }
 
-/// Why and in which queue a message died first, as RabbitMQ notes it in the header `x-death`.
+/// Reason and queue of the first time that a message was dead-lettered, from RabbitMQ's header `x-death`.
 fn cause_of_death(headers: Option<&FieldTable>) -> (String, String) {
     let of = |name: &str| -> Option<String> {
         let value = headers?.inner().get(&ShortString::from(name))?;

@@ -1,9 +1,8 @@
-//! What is to be run: written with the transition as a row → due → published by a relay, or seen by an embedded
-//! worker → claimed by one worker, with a lease → kept by heartbeats → reported, or due again when the lease runs out.
+//! The queue of executions: written as rows with the transition → due → published by the relay, or read by an embedded
+//! worker → claimed by one worker, with a lease → kept by heartbeats → reported, or due again when the lease expires.
 //!
-//! The table of callback executions is the queue, and `relay_at` in it says what is to be published (Q1). A claim is one
-//! compare-and-set on status and attempt (Q3), so any number of workers may try, and a message that comes twice is
-//! harmless.
+//! The table of callback executions is the queue; its `relay_at` says when to publish (Q1). A claim is one compare-and-set
+//! on status and attempt (Q3), so any number of workers may try, and a message that is delivered twice is harmless.
 
 mod assignment;
 mod claim;

@@ -1,5 +1,5 @@
-//! Which workers there are. A worker of the broker says so over the broker: it has no other credentials, and who may
-//! use the broker may work. An embedded one writes it down itself.
+//! Presence of workers. A worker that uses the broker reports its presence over the broker: it has no other credentials, and
+//! access to the broker is the permission to work. An embedded worker writes to the database.
 
 use std::collections::HashSet;
 
@@ -21,7 +21,7 @@ use super::rabbitmq::declare_presence_queue;
 use super::renewal::Ailing;
 use super::server::{ANSWER, Broken, Server, consume, open_channel};
 
-/// What a worker says of itself, every few seconds.
+/// Message that a worker sends about itself every few seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Presence {
     /// `host:process:random`
@@ -33,15 +33,12 @@ pub struct Presence {
     pub version: String,
     /// UTC.
     pub started_at: NaiveDateTime,
-    /// It is about to be gone.
+    /// The worker is about to stop.
     #[serde(default)]
     pub is_stopping: bool,
 }
 
-/// Notes that a worker was heard of.
-///
-/// # Errors
-/// When the database fails.
+/// Records the presence of a worker.
 pub async fn note(database: &Database, presence: &Presence, now: NaiveDateTime) -> Result<(), DbErr> {
     let cut = |text: &str, most: usize| text.chars().take(most).collect::<String>();
     let row = ActiveModel {
@@ -51,7 +48,7 @@ pub async fn note(database: &Database, presence: &Presence, now: NaiveDateTime) 
         queues: Set(cut(&presence.queues.join(", "), 4000)),
         concurrency: Set(i32::try_from(presence.concurrency).unwrap_or(i32::MAX)),
         version: Set(cut(&presence.version, 32)),
-        // By the clock of the worker's machine, which may be ahead.
+        // The clock of the worker's machine may be ahead.
         started_at: Set(presence.started_at.min(now)),
         seen_at: Set(now),
         stopped_at: Set(presence.is_stopping.then_some(now)),
@@ -64,7 +61,7 @@ pub async fn note(database: &Database, presence: &Presence, now: NaiveDateTime) 
 }
 
 impl Server {
-    /// Notes which workers there are.
+    /// Records the presence messages of workers.
     pub(super) async fn note_workers(&self, connection: &Connection) -> Result<(), Broken> {
         let channel = open_channel(connection).await?;
         let name = self.names.workers();
@@ -79,7 +76,7 @@ impl Server {
             let delivery = delivery?;
             match serde_json::from_slice::<Presence>(&delivery.data) {
                 Ok(presence) => {
-                    // A worker waits for all of its queues, also for those to which nothing is published.
+                    // A worker consumes all of its queues, including those without messages, so each of them is checked.
                     for queue in presence.queues.iter().filter(|queue| known.insert((*queue).clone())) {
                         self.state.ward.doubt(Ailing::Work(queue.clone()));
                     }

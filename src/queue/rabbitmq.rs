@@ -1,4 +1,4 @@
-//! The broker: how queues are called and declared, and how one connects.
+//! RabbitMQ: names and declarations of the queues, and connections.
 
 use std::time::Duration;
 
@@ -8,54 +8,54 @@ use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
 use tokio::time::timeout;
 
-/// The queue of callbacks that ask for none.
+/// The queue of callbacks that do not name one.
 pub const DEFAULT_QUEUE: &str = "default";
 
-/// How queues are called at the broker. Not by their bare names: the queues of the existing product are of another kind, and
-/// several studies may use one broker, each with a prefix of its own.
+/// Names of the queues at the broker. They have a prefix, because the queues of version 8.1 have other arguments, and
+/// because several studies may share a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueNames {
     prefix: String,
 }
 
 impl QueueNames {
-    /// Names that begin with `prefix`: the same for the servers and the workers of a study.
+    /// Names with this prefix, which must be the same for all servers and workers of a study.
     #[must_use]
     pub fn new(prefix: &str) -> Self {
         Self { prefix: prefix.to_owned() }
     }
 
-    /// The queue of callbacks that ask for `queue`.
+    /// The queue of callbacks that name `queue`.
     #[must_use]
     pub fn work(&self, queue: &str) -> String {
         format!("{}.queue.{queue}", self.prefix)
     }
 
-    /// Where messages go that no worker could take.
+    /// The queue of undeliverable messages.
     #[must_use]
     pub fn dead(&self) -> String {
         format!("{}.dead", self.prefix)
     }
 
-    /// Whose queue this is may declare queues anew: one server at a time.
+    /// A queue that serves as a lock: its owner may repair broken queues, one server at a time.
     #[must_use]
     pub fn renewal(&self) -> String {
         format!("{}.renewal", self.prefix)
     }
 
-    /// Where workers say that they are there.
+    /// The queue of presence messages.
     #[must_use]
     pub fn workers(&self) -> String {
         format!("{}.workers", self.prefix)
     }
 }
 
-/// Connects to the first of the addresses (with semicolons between them) that answers; `name` is shown in the broker's own pages.
-/// Without a heartbeat in the address it is ten seconds.
+/// Connects to the first of the URLs (separated by semicolons) that responds; `name` is shown on the broker's own pages. The
+/// heartbeat is ten seconds unless the URL sets it.
 ///
 /// # Errors
-/// When none of them can be reached, or lets us in, with the reason of each. There is no password in the text: it is shown to callers
-/// who are not logged in.
+/// When none of them can be reached or accepts the login, with the reason for each. The text contains no password, because
+/// it is shown to callers who are not logged in.
 pub async fn connect(addresses: &str, name: &str) -> Result<Connection, String> {
     let mut reasons = Vec::new();
     let addresses: Vec<&str> = addresses.split(';').collect();
@@ -69,7 +69,7 @@ pub async fn connect(addresses: &str, name: &str) -> Result<Connection, String> 
     Err(reasons.join("; "))
 }
 
-/// Why one of several addresses cannot be used.
+/// Why one of several URLs cannot be used.
 struct Refused {
     /// Host and port.
     place: String,
@@ -93,12 +93,12 @@ async fn connect_to(address: &str, name: &str) -> Result<Connection, Refused> {
     Err(Refused { place, reason })
 }
 
-/// A text of the broker or of its driver, which may quote what it was given.
+/// Redacts the URL and the password from a text of the broker or its driver, which may quote them.
 fn without_password(text: &str, address: &str, password: &str) -> String {
     let written = url::Url::parse(address).ok().and_then(|url| url.password().map(str::to_owned)).unwrap_or_default();
     let mut text = text.replace(address, "amqp://…");
     for secret in [password, &written] {
-        // The one that everybody knows (guest) is also a name.
+        // The well-known default (guest) is also a user name.
         if !secret.is_empty() && secret != "guest" {
             text = text.replace(secret, "***");
         }
@@ -106,7 +106,7 @@ fn without_password(text: &str, address: &str, password: &str) -> String {
     text
 }
 
-/// How long to wait before the next attempt after so many failures in a row: 0.2 s, 0.4 s, 0.8 s, … at most 10 s.
+/// Pause before the next attempt after this number of failures in a row: 0.2 s, 0.4 s, 0.8 s, … at most 10 s.
 #[must_use]
 pub fn pause_after(failures: u32) -> Duration {
     Duration::from_millis(100 << failures.clamp(1, 7)).min(Duration::from_secs(10))
@@ -124,11 +124,11 @@ fn text(value: &str) -> AMQPValue {
     AMQPValue::LongString(value.into())
 }
 
-/// Declares the queue of callbacks with this name at the broker: durable, replicated where the broker has several nodes, and
-/// what cannot be delivered goes to the dead letters and is not lost on the way there.
+/// Declares a work queue at the broker: durable, and replicated if the broker has several nodes. Undeliverable messages go
+/// to the dead letters, at least once.
 ///
 /// # Errors
-/// When the broker refuses, as when there is a queue of this name and another kind.
+/// When the broker refuses, for example because a queue of this name has other arguments.
 pub async fn declare_queue(channel: &Channel, names: &QueueNames, queue: &str) -> Result<(), lapin::Error> {
     let arguments = table(&[
         ("x-queue-type", text("quorum")),
@@ -136,7 +136,7 @@ pub async fn declare_queue(channel: &Channel, names: &QueueNames, queue: &str) -
         ("x-dead-letter-routing-key", text(&names.dead())),
         ("x-dead-letter-strategy", text("at-least-once")),
         ("x-overflow", text("reject-publish")),
-        // A worker that is full hands messages back; only what comes back this often is something else.
+        // A worker without capacity requeues messages; only a message that is requeued this often has another problem.
         ("x-delivery-limit", AMQPValue::LongInt(1000)),
     ]);
     declare_dead_queue(channel, names).await?;
@@ -149,10 +149,7 @@ pub(super) async fn declare_dead_queue(channel: &Channel, names: &QueueNames) ->
     channel.queue_declare(names.dead().into(), QueueDeclareOptions::durable(), arguments).await.map(|_| ())
 }
 
-/// Declares [`QueueNames::workers`]: what nobody reads within a minute is of no use.
-///
-/// # Errors
-/// When the broker refuses.
+/// Declares [`QueueNames::workers`]. Presence messages older than a minute are useless, so they expire.
 pub async fn declare_presence_queue(channel: &Channel, names: &QueueNames) -> Result<(), lapin::Error> {
     let arguments = table(&[
         ("x-queue-type", text("classic")),

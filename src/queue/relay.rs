@@ -1,8 +1,8 @@
-//! Which executions are to be published, and that they were (Q1).
+//! The relay: selects executions to publish, and records that they were published (Q1).
 //!
-//! Due → taken by one server, which moves `relay_at` a little ahead so that the others leave it alone → published and
-//! confirmed → `queued`, with `relay_at` at the time when it is sent once more if nobody has claimed it by then (Q4).
-//! A server that dies in between leaves it due again a moment later: the message goes twice, and Q3 makes that harmless.
+//! Due → taken by one server, which moves `relay_at` a little ahead so that other servers skip it → published and confirmed
+//! → `queued`, with `relay_at` at the time when it is published again unless a worker has claimed it (Q4). If a server dies
+//! in between, the execution is due again soon: the message is sent twice, which Q3 makes harmless.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,37 +16,34 @@ use crate::entity::kind::ExecutionStatus;
 
 use super::DEFAULT_QUEUE;
 
-/// An execution that is to be published.
+/// An execution to publish.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
 pub struct Due {
     pub id: i32,
     pub attempt: i32,
-    /// The queue that its callback asks for.
+    /// The queue that its callback names.
     pub queue: Option<String>,
     pub available_at: NaiveDateTime,
     pub published_at: Option<NaiveDateTime>,
 }
 
-/// How long what one server has taken is left alone by the others.
+/// Time for which other servers skip the executions that one server has taken.
 const TURN: TimeDelta = TimeDelta::seconds(15);
 
-/// What one server has taken, until it says what became of it.
+/// Executions that one server has taken, until it records the result.
 #[derive(Debug)]
 pub struct Turn {
     pub due: Vec<Due>,
     until: NaiveDateTime,
 }
 
-/// Takes what is due, what has waited longest first, at most `limit`.
-///
-/// # Errors
-/// When the database fails.
+/// Takes due executions, longest waiting first, at most `limit`.
 pub async fn take_due(database: &Database, now: NaiveDateTime, limit: u64) -> Result<Turn, DbErr> {
     let until = now + TURN;
     let due =
         || Entity::find().filter(Column::RelayAt.lte(now)).filter(Column::Status.is_in(ExecutionStatus::CLAIMABLE));
     let columns = [Column::Id, Column::Attempt, Column::Queue, Column::AvailableAt, Column::PublishedAt];
-    // Looked at without a lock first: mostly there is nothing, and a transaction for that is three statements too many.
+    // Checks without a lock first: usually nothing is due, and a transaction would cost three more statements.
     let any: Option<i32> = due().select_only().column(Column::Id).into_tuple().one(database.reader()).await?;
     if any.is_none() {
         return Ok(Turn { due: Vec::new(), until });
@@ -58,7 +55,7 @@ pub async fn take_due(database: &Database, now: NaiveDateTime, limit: u64) -> Re
         .order_by_asc(Column::RelayAt)
         .order_by_asc(Column::Id)
         .limit(limit)
-        // What another server is taking at this moment is its business.
+        // Skips rows that another server is taking at this moment.
         .lock_with_behavior(LockType::Update, LockBehavior::SkipLocked)
         .into_model::<Due>()
         .all(&*transaction)
@@ -74,10 +71,8 @@ pub async fn take_due(database: &Database, now: NaiveDateTime, limit: u64) -> Re
     Ok(Turn { due: taken, until })
 }
 
-/// Notes that these were published and confirmed. One that was claimed meanwhile, or is over, stays as it is.
-///
-/// # Errors
-/// When the database fails.
+/// Records that these were published and confirmed. Executions that have been claimed or resolved in the meantime stay
+/// unchanged.
 pub async fn mark_published(
     database: &Database,
     turn: &Turn,
@@ -104,10 +99,7 @@ pub async fn mark_published(
     Ok(())
 }
 
-/// Leaves these to the next turn of any server, at `at`.
-///
-/// # Errors
-/// When the database fails; they are due by themselves a little later then.
+/// Leaves these to the next turn of any server, at `at`. If the database fails, they become due a little later anyway.
 pub async fn put_back(database: &Database, turn: &Turn, unpublished: &[Due], at: NaiveDateTime) -> Result<(), DbErr> {
     alone(database, {
         Entity::update_many()
@@ -118,10 +110,7 @@ pub async fn put_back(database: &Database, turn: &Turn, unpublished: &[Due], at:
     .await
 }
 
-/// The queues in which something was published that nobody has claimed.
-///
-/// # Errors
-/// When the database fails.
+/// The queues with published executions that no worker has claimed.
 pub async fn published_queues(database: &Database) -> Result<BTreeSet<String>, DbErr> {
     let queues: Vec<Option<String>> = Entity::find()
         .filter(Column::Status.eq(ExecutionStatus::Queued))
@@ -135,10 +124,7 @@ pub async fn published_queues(database: &Database) -> Result<BTreeSet<String>, D
     Ok(queues.into_iter().map(|queue| queue.unwrap_or_else(|| DEFAULT_QUEUE.to_owned())).collect())
 }
 
-/// Makes what was published to a queue and not claimed due once more: the queue was lost with all that lay in it.
-///
-/// # Errors
-/// When the database fails.
+/// Makes the unclaimed executions of a queue due again, after the queue was lost with its messages.
 pub async fn send_again(database: &Database, queue: &str, now: NaiveDateTime) -> Result<(), DbErr> {
     let asked_for = Column::Queue.eq(queue);
     let here = if queue == DEFAULT_QUEUE { asked_for.or(Column::Queue.is_null()) } else { asked_for };
@@ -152,7 +138,7 @@ pub async fn send_again(database: &Database, queue: &str, now: NaiveDateTime) ->
     .await
 }
 
-/// One statement; done again when it met another one.
+/// Runs one statement in a transaction; repeats it after a conflict.
 async fn alone(database: &Database, statement: sea_orm::UpdateMany<Entity>) -> Result<(), DbErr> {
     for _ in 0..5 {
         let transaction = database.begin_maintenance().await?;
@@ -167,9 +153,9 @@ async fn alone(database: &Database, statement: sea_orm::UpdateMany<Entity>) -> R
     Err(DbErr::Custom("the queue was changed concurrently five times in a row".to_owned()))
 }
 
-/// How long after a message was confirmed it is sent once more when nobody has claimed: `republish`, or as long as it has
-/// waited already, in steps that double, at most six hours. So a message that the broker lost is made up for soon, and one that
-/// waits in a long queue does not fill it with copies of itself.
+/// Time after which an unclaimed message is published again: `republish`, doubled until it is at least the time already
+/// waited, up to a limit of about six hours. A message that the broker lost is soon replaced, and one that waits in a long
+/// queue does not fill the queue with copies.
 fn patience(republish: TimeDelta, waited: TimeDelta) -> TimeDelta {
     let mut patience = republish;
     while patience < waited && patience < TimeDelta::hours(6) {
@@ -187,7 +173,7 @@ mod tests {
         let minute = TimeDelta::minutes(1);
         assert_eq!(patience(minute, TimeDelta::zero()), minute);
         assert_eq!(patience(minute, TimeDelta::minutes(3)), TimeDelta::minutes(4));
-        // In a day of waiting a dozen copies, not one a minute.
+        // A dozen copies in a day of waiting, not one a minute.
         let (mut waited, mut copies) = (TimeDelta::zero(), 0);
         while waited < TimeDelta::days(1) {
             waited += patience(minute, waited);

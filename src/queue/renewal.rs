@@ -1,10 +1,10 @@
-//! Queues that the broker has and cannot use: deleted and declared anew.
+//! Repairs broken quorum queues by deleting and redeclaring them.
 //!
-//! A RabbitMQ that is killed within a moment after a quorum queue was declared may come back with the queue in its list and
-//! nothing behind it: declaring it is answered as if all were well, a message for it is refused or never confirmed, who wants
-//! to read it gets `INTERNAL_ERROR` or no answer at all, and that for good (seen with 3.10; as in rabbitmq-server issues 11561
-//! and 17531). Only deleting it helps. That is safe here: what lay in it is in the database and is published again, and
-//! a message that comes twice runs once (Q3).
+//! A RabbitMQ that is killed just after a quorum queue was declared may restart with a queue that is listed but has no
+//! process. Declaring it succeeds, a message for it is rejected or never confirmed, and a consumer gets `INTERNAL_ERROR` or
+//! no response. That is permanent (seen with 3.10; as in rabbitmq-server issues 11561 and 17531); only deleting the queue
+//! helps. Deleting is safe: the executions are in the database and are published again, and a message that is delivered
+//! twice runs once (Q3).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -22,19 +22,19 @@ use super::rabbitmq::{connect, declare_dead_queue, declare_queue};
 use super::relay;
 use super::server::{ANSWER, Server, end};
 
-/// How long one round of looking is before the next.
+/// Pause between two rounds of checks.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// One of the queues that are made anew.
+/// A queue that can be repaired.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ailing {
-    /// The queue of callbacks that ask for this name.
+    /// The queue of callbacks that name it.
     Work(String),
     /// The queue of dead letters.
     Dead,
 }
 
-/// The queues that are to be looked at.
+/// The queues to check.
 #[derive(Debug, Default)]
 pub(super) struct Ward {
     patients: Mutex<BTreeMap<Ailing, Complaint>>,
@@ -44,33 +44,34 @@ pub(super) struct Ward {
 #[derive(Debug, Clone, Copy)]
 struct Complaint {
     since: Instant,
-    /// It took no message, or let nobody read; otherwise there is only a doubt.
+    /// It rejected a publish or a consumer; otherwise its health is unknown.
     refuses: bool,
 }
 
-/// What was found out about a queue.
+/// Result of a check.
 enum Finding {
-    /// It can be read. One that takes nothing is full then, by a rule of the broker's administrator.
+    /// It can be consumed. If it still rejects messages, it is full because of a limit that the broker's administrator has
+    /// set.
     Well,
     Ill(String),
 }
 
 impl Ward {
-    /// Has a queue looked at that took no message or let nobody read: nothing is published to it until it is well.
+    /// Schedules a check of a queue that rejected a publish or a consumer; nothing is published to it until it is healthy.
     pub(super) fn admit(&self, queue: Ailing) {
         let complaint = Complaint { since: Instant::now(), refuses: true };
         self.patients().entry(queue).or_insert(complaint).refuses = true;
         self.bell.notify_one();
     }
 
-    /// Has a queue looked at of which nothing is known yet.
+    /// Schedules a check of a queue whose health is unknown.
     pub(super) fn doubt(&self, queue: Ailing) {
         let complaint = Complaint { since: Instant::now(), refuses: false };
         self.patients().entry(queue).or_insert(complaint);
         self.bell.notify_one();
     }
 
-    /// Whether nothing is to be published to it.
+    /// Whether publishing to it is suspended.
     pub(super) fn refuses(&self, queue: &Ailing) -> bool {
         self.patients().get(queue).is_some_and(|complaint| complaint.refuses)
     }
@@ -83,7 +84,7 @@ impl Ward {
         self.patients().remove(queue);
     }
 
-    /// The time in which nobody could look does not count.
+    /// Restarts the time that a queue has been broken: time without checks does not count.
     fn begin_again(&self, queue: &Ailing) {
         if let Some(complaint) = self.patients().get_mut(queue) {
             complaint.since = Instant::now();
@@ -92,7 +93,7 @@ impl Ward {
 }
 
 impl Server {
-    /// Looks after the queues in the ward, for ever.
+    /// Checks and repairs the listed queues until cancelled.
     pub(super) async fn renew_queues(&self) {
         loop {
             let patients = self.state.ward.patients().clone();
@@ -126,7 +127,7 @@ impl Server {
                 Ok(false) => info!(queue = name, "another server is repairing queues, or has just done so"),
                 Err(why) => {
                     warn!(queue = name, "repairing a broken queue failed: {why}");
-                    // Not at once: it costs the broker more than looking.
+                    // Wait before the next repair, which costs the broker more than a check.
                     self.state.ward.begin_again(queue);
                 }
             },
@@ -147,18 +148,18 @@ impl Server {
         }
     }
 
-    /// A connection of its own: the broker ends the one on which a queue cannot be used.
+    /// Uses its own connection, because the broker closes the one on which a queue is broken.
     async fn examine(&self, name: &str, refuses: bool) -> Result<Finding, String> {
         let connection = connect(&self.broker, "study governor queue check").await?;
         let finding = examine(&connection, name, refuses).await;
-        // What was handed over meanwhile goes back.
+        // Messages that were delivered during the check are requeued.
         end(&connection).await;
         finding
     }
 
-    /// Deletes a queue that cannot be used and declares it anew, unless another server is at it or was a moment ago: gives whether
-    /// it did. A queue that is deleted in the moment after its declaration takes the broker's dead-lettering with it, and then no
-    /// queue of ours can be declared any more until it is started again (`rabbit_fifo_dlx_sup` of 3.10 gives up).
+    /// Deletes and redeclares a broken queue, unless another server is doing so or has just done so; returns whether it did.
+    /// Deleting a queue just after its declaration can stop the broker's dead-lettering; then none of our queues can be
+    /// declared until the broker is restarted (`rabbit_fifo_dlx_sup` of 3.10 gives up).
     async fn renew(&self, queue: &Ailing) -> Result<bool, String> {
         let connection = connect(&self.broker, "study governor queue repair").await?;
         let renewed = self.renew_alone(&connection, queue).await;
@@ -168,7 +169,7 @@ impl Server {
 
     async fn renew_alone(&self, connection: &Connection, queue: &Ailing) -> Result<bool, String> {
         let name = self.at_the_broker(queue);
-        // Deleting takes the broker some seconds, in which it looks for what is behind the queue.
+        // Deleting takes the broker some seconds, while it searches for the process of the queue.
         let soon = |what: &'static str| move |_| format!("{what}: no response");
         let channel = timeout(ANSWER, connection.create_channel()).await.map_err(soon("a channel"))?;
         let channel = channel.map_err(|error| error.to_string())?;
@@ -189,7 +190,7 @@ impl Server {
         renewed.map_err(|error: lapin::Error| error.to_string())?;
         if let Ailing::Work(name) = queue {
             let sent_again = relay::send_again(&self.database, name, self.clock.now()).await;
-            // Without it they are sent again all the same, when their time has come.
+            // If this fails, they are published again at their usual time anyway.
             sent_again.unwrap_or_else(|error| warn!(%error, "the messages of the queue are republished later"));
             self.dispatched.notify_one();
         }
@@ -197,7 +198,8 @@ impl Server {
     }
 }
 
-/// Whether this connection is the one that declares queues anew, for as long as it lasts: a queue is exclusive to who has declared it.
+/// Whether this connection gets the lock for repairs, which it holds until it ends: an exclusive queue belongs to the
+/// connection that declared it.
 async fn lock(channel: &Channel, name: &str) -> Result<bool, String> {
     let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
     match timeout(ANSWER, channel.queue_declare(name.into(), exclusive, FieldTable::default())).await {
@@ -212,8 +214,8 @@ async fn lock(channel: &Channel, name: &str) -> Result<bool, String> {
     }
 }
 
-/// Whether somebody could read the queue. What somebody reads already is not asked again unless it `refuses`: a message that is
-/// handed over and goes back loses its place.
+/// Checks whether a queue can be consumed. A queue that already has consumers is not checked unless it `refuses`, because a
+/// message that is delivered and requeued loses its place.
 async fn examine(connection: &Connection, name: &str, refuses: bool) -> Result<Finding, String> {
     let reading = async {
         let channel = connection.create_channel().await?;
@@ -231,7 +233,7 @@ async fn examine(connection: &Connection, name: &str, refuses: bool) -> Result<F
         Ok(Err(error)) => match error.kind() {
             ErrorKind::ProtocolError(said) => match said.kind() {
                 AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR) => Ok(Finding::Ill(error.to_string())),
-                // Nobody has it: it is declared when something is to be published.
+                // The queue does not exist; it is declared before the next publish.
                 AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND) => Ok(Finding::Well),
                 _ => Err(error.to_string()),
             },

@@ -1,8 +1,8 @@
-//! What a server does with the broker: keeps connections to it and publishes what is due. What else it does there stands with what
-//! it is about: dead letters, workers, queues that are declared anew.
+//! Broker connections of a server, and publishing of due executions. Dead letters, presence and queue repair have their own
+//! modules.
 //!
-//! A connection that breaks is made again, with a growing pause; nothing is lost meanwhile, for what is to be published
-//! is in the database.
+//! A broken connection is re-established after a growing pause; nothing is lost, because the executions to publish are in
+//! the database.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ use super::rabbitmq::{DEFAULT_QUEUE, QueueNames, connect, declare_queue, pause_a
 use super::relay::{Due, Turn, mark_published, published_queues, put_back, take_due};
 use super::renewal::{Ailing, Ward};
 
-/// Whether this server has the broker, for those who ask, and what it cannot use of it.
+/// Whether this server is connected to the broker, for health checks and pages, and which queues it cannot use.
 #[derive(Debug, Default)]
 pub struct BrokerState {
     is_connected: AtomicBool,
@@ -38,7 +38,7 @@ pub struct BrokerState {
 }
 
 impl BrokerState {
-    /// Why there is no connection; nothing when there is one.
+    /// Why there is no connection; `None` while connected.
     #[must_use]
     pub fn problem(&self) -> Option<String> {
         if self.is_connected.load(Ordering::Acquire) {
@@ -58,7 +58,7 @@ impl BrokerState {
     }
 }
 
-/// What a server needs to serve a broker.
+/// Settings and resources for serving a broker.
 #[derive(Debug, Clone)]
 pub struct Server {
     pub database: Database,
@@ -67,19 +67,19 @@ pub struct Server {
     pub broker: String,
     pub names: QueueNames,
     pub secret_key: String,
-    /// Begins the addresses that workers are told.
+    /// Beginning of the URLs in messages to workers.
     pub base_url: String,
-    /// Rung when something may be due.
+    /// Notified when executions may be due.
     pub dispatched: Arc<Notify>,
-    /// How long nobody may claim what was published before it is published once more; longer for what waits long.
+    /// Time without a claim after which a message is published again; longer for one that has waited long.
     pub republish: TimeDelta,
     pub state: Arc<BrokerState>,
 }
 
-/// How long the broker may take for an answer. Of a queue that it cannot use it says so at once or never.
+/// Limit for a response of the broker. For a broken queue it fails at once or never responds.
 pub(super) const ANSWER: Duration = Duration::from_secs(10);
 
-/// Why a connection is given up.
+/// Why a connection is abandoned.
 pub(super) struct Broken(pub(super) String);
 
 impl From<lapin::Error> for Broken {
@@ -88,7 +88,7 @@ impl From<lapin::Error> for Broken {
     }
 }
 
-/// What was sent of a turn, and why not all of it.
+/// The messages of a turn that were sent, and the error that stopped the rest.
 struct Sent {
     confirmations: Vec<(Due, PublisherConfirm)>,
     broken: Option<Broken>,
@@ -98,10 +98,10 @@ fn ended_well(ended: Result<Result<(), Broken>, JoinError>) -> Result<(), Broken
     ended.unwrap_or_else(|error| Err(Broken(format!("a publishing round has panicked: {error}"))))
 }
 
-/// Turns that are under way to the broker at the same time.
+/// Turns that may await confirmation at the same time.
 const TURNS_AT_ONCE: usize = 4;
 
-/// Messages of one turn: enough that confirming and marking them costs little for each.
+/// Messages per turn: enough to make confirming and recording cheap for each.
 const BATCH: u64 = 200;
 
 /// Serves the broker until `stop`. Any number of servers may do so on one database.
@@ -114,7 +114,7 @@ pub async fn run_server(server: Server, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// The pauses between sessions with the broker, which grow while none lasts long.
+/// Pauses between sessions with the broker; they grow while sessions are short.
 pub(super) struct Pauses {
     failures: u32,
     began: Instant,
@@ -125,7 +125,7 @@ impl Pauses {
         Self { failures: 0, began: Instant::now() }
     }
 
-    /// Waits after a session that has ended.
+    /// Waits after a session has ended.
     pub(super) async fn rest(&mut self) {
         self.failures = if self.began.elapsed() > Duration::from_secs(30) { 0 } else { self.failures + 1 };
         tokio::time::sleep(pause_after(self.failures)).await;
@@ -133,7 +133,7 @@ impl Pauses {
     }
 }
 
-/// A broker that is coming up may let one in and not answer after that.
+/// Opens a channel. A broker that is starting may accept a connection and then not respond.
 pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, Broken> {
     match timeout(ANSWER, connection.create_channel()).await {
         Ok(channel) => Ok(channel?),
@@ -141,7 +141,7 @@ pub(super) async fn open_channel(connection: &Connection) -> Result<Channel, Bro
     }
 }
 
-/// It is broken already; what is left of it is closed.
+/// Closes a connection that may already be broken.
 pub(super) async fn end(connection: &Connection) {
     let _ = timeout(Duration::from_secs(1), connection.close(200, "done".into())).await;
 }
@@ -167,7 +167,7 @@ impl Server {
         }
     }
 
-    /// Has the queues looked at in which something should lie: the broker may have been away.
+    /// Schedules checks of the queues that should contain messages: the broker may have been restarted.
     async fn doubt_queues(&self) {
         match published_queues(&self.database).await {
             Ok(queues) => queues.into_iter().for_each(|queue| self.state.ward.doubt(Ailing::Work(queue))),
@@ -175,7 +175,7 @@ impl Server {
         }
     }
 
-    /// Publishes and notes workers on one connection until it breaks.
+    /// Publishes executions and records workers on one connection until it breaks.
     async fn publish(&self, connection: &Connection) -> Broken {
         let outcome = tokio::select! {
             outcome = self.relay(connection) => outcome,
@@ -187,8 +187,8 @@ impl Server {
         }
     }
 
-    /// Publishes what is due (Q1). While the broker confirms one turn and the database notes it, the next is taken: what a
-    /// report has just asked for does not wait for either.
+    /// Publishes due executions (Q1). The next turn is taken while the broker confirms the last one and the database records
+    /// it, so that newly requested executions wait for neither.
     async fn relay(&self, connection: &Connection) -> Result<(), Broken> {
         let channel = open_channel(connection).await?;
         let confirming = timeout(ANSWER, channel.confirm_select(ConfirmSelectOptions::default())).await;
@@ -214,7 +214,7 @@ impl Server {
                 if !channel.status().connected() || !connection.status().connected() {
                     return Ok(());
                 }
-                // What becomes due by itself, and what other servers left, is not announced.
+                // Nothing notifies about executions that become due with time or were left by other servers.
                 tokio::select! {
                     _ = timeout(Duration::from_secs(1), self.dispatched.notified()) => {}
                     Some(ended) = turns.join_next() => ended_well(ended)?,
@@ -223,13 +223,13 @@ impl Server {
             }
             fault::point("before-publish");
             let sent = self.send_all(&channel, &mut declared, &turn).await;
-            // A task of its own: when the connection breaks and this set is dropped, what was confirmed is noted all the same.
+            // A separate task: when the connection breaks and this set is dropped, confirmed messages are recorded anyway.
             let confirming = tokio::spawn(self.clone().confirm(turn, sent));
             turns.spawn(async move { ended_well(confirming.await) });
         }
     }
 
-    /// Sends a turn to the broker, as far as that goes.
+    /// Sends a turn to the broker; stops at the first error.
     async fn send_all(&self, channel: &Channel, declared: &mut HashSet<String>, turn: &Turn) -> Sent {
         let mut sent = Sent { confirmations: Vec::with_capacity(turn.due.len()), broken: None };
         for one in &turn.due {
@@ -247,7 +247,7 @@ impl Server {
         sent
     }
 
-    /// Waits until the broker has what was sent, and notes it.
+    /// Waits for the broker's confirmations and records them.
     async fn confirm(self, turn: Turn, sent: Sent) -> Result<(), Broken> {
         let Sent { confirmations, mut broken } = sent;
         let mut published = Vec::with_capacity(confirmations.len());
@@ -255,12 +255,12 @@ impl Server {
         for (one, confirmation) in confirmations {
             match timeout_at(deadline, confirmation).await {
                 Ok(Ok(Confirmation::Ack(None))) => published.push(one),
-                // Its queue was deleted: a new connection declares all of them again.
+                // Its queue was deleted: a new connection declares all queues again.
                 Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::NotRequested)) => {
                     broken = Some(Broken("a queue was deleted".to_owned()));
                 }
                 Ok(Err(error)) => broken = Some(error.into()),
-                // The queue and not the broker: the others go on.
+                // Only this queue fails, not the broker: the other messages continue.
                 Ok(Ok(Confirmation::Nack(_))) | Err(_) => {
                     self.state.ward.admit(Ailing::Work(queue_of(&one).to_owned()));
                 }
@@ -294,12 +294,12 @@ impl Server {
         let sent = channel.basic_publish("".into(), self.names.work(queue).into(), options, &body, properties);
         match timeout(ANSWER, sent).await {
             Ok(sent) => Ok(sent?),
-            // As when the broker has run out of memory or disk.
+            // For example because the broker has run out of memory or disk.
             Err(_) => Err(Broken("publish timed out after 10 s".to_owned())),
         }
     }
 
-    /// Notes in the database what was published; what was not is due again.
+    /// Records the published executions in the database; the others become due again.
     async fn settle(&self, turn: &Turn, published: &[Due]) {
         let now = self.clock.now();
         if let Err(error) = mark_published(&self.database, turn, published, now, self.republish).await {

@@ -1,4 +1,4 @@
-//! The secret of one attempt of one execution (Q2).
+//! Messages to workers, with the secret of one attempt of one execution (Q2).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-/// What a worker is told: which attempt of which execution. The body of a message, as JSON.
+/// Message body, as JSON: identifies one attempt of one execution.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
     pub execution_id: i32,
-    /// Address of the execution in the API.
+    /// URL of the execution in the API.
     pub url: String,
     pub attempt: i32,
-    /// Good for this execution and attempt only.
+    /// Valid for this execution and attempt only.
     pub secret: String,
 }
 
@@ -25,7 +25,7 @@ impl std::fmt::Debug for Ticket {
 }
 
 impl Ticket {
-    /// A ticket with its secret. `base_url` begins the addresses of this server.
+    /// A message with its secret. `base_url` is the beginning of this server's URLs.
     #[must_use]
     pub fn new(execution_id: i32, attempt: i32, base_url: &str, secret_key: &str) -> Self {
         Self {
@@ -37,16 +37,16 @@ impl Ticket {
     }
 }
 
-/// Derives the secret; it is never stored.
+/// Derives the secret, which is never stored.
 #[must_use]
 pub fn execution_secret(secret_key: &str, execution_id: i32, attempt: i32) -> String {
-    // A key of any length is fine for HMAC.
+    // HMAC accepts keys of any length.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret_key.as_bytes()) else { return String::new() };
     mac.update(format!("callback execution {execution_id} attempt {attempt}").as_bytes());
     URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
 }
 
-/// Whether `given` is the secret, without telling by the time it takes how near it is.
+/// Whether `given` is the secret, compared in constant time.
 #[must_use]
 pub fn is_execution_secret(secret_key: &str, execution_id: i32, attempt: i32, given: &str) -> bool {
     let wanted = execution_secret(secret_key, execution_id, attempt);

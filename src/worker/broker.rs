@@ -1,7 +1,7 @@
-//! The intake from the broker: messages of the queues that a worker has chosen.
+//! Jobs from the broker: messages of the queues that a worker consumes.
 //!
-//! Only as much is held back from other workers as there are places, and when those stay full for a while even that is
-//! handed back: a worker with eight hours of work in hand does not sit on what another one could do.
+//! A worker reserves only as many messages as it has free places, and requeues even those when it stays full for a while: a
+//! worker that is busy for eight hours must not hold messages that another worker could run.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,18 +25,18 @@ use super::intake::{Intake, Letter, Offer};
 /// How a worker uses the broker.
 #[derive(Clone)]
 pub struct BrokerSettings {
-    /// `amqp://…`; holds a password, so it is not shown.
+    /// `amqp://…`; contains a password, so it is not shown.
     pub address: String,
     pub names: QueueNames,
     /// Names of the queues, as in `callback_arguments.queue`.
     pub queues: Vec<String>,
-    /// Messages that are held back from other workers at most, of each queue.
+    /// Messages of each queue that may be reserved for this worker.
     pub at_once: u16,
-    /// Shown in the broker's own pages.
+    /// Shown on the broker's own pages.
     pub name: String,
 }
 
-/// A connection that is made again when it is broken. Cheap to clone.
+/// A connection that is re-established when it breaks. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Line {
     pub(super) settings: Arc<BrokerSettings>,
@@ -44,7 +44,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// A channel on a connection that is up; asks the broker until there is one, with a growing pause.
+    /// A channel on an open connection; retries with a growing pause until there is one.
     pub(super) async fn channel(&self) -> Channel {
         loop {
             match self.try_channel().await {
@@ -92,7 +92,7 @@ impl Line {
     }
 }
 
-/// See the module.
+/// Jobs from the broker, on one session at a time.
 pub struct BrokerIntake {
     line: Line,
     session: Option<Session>,
@@ -110,7 +110,7 @@ impl BrokerIntake {
         Self { line: Line { settings: Arc::new(settings), connection: Arc::default() }, session: None }
     }
 
-    /// For what else is said over the same connection.
+    /// For other messages on the same connection.
     pub(super) fn line(&self) -> Line {
         self.line.clone()
     }
@@ -142,7 +142,7 @@ impl BrokerIntake {
         Ok(consumers)
     }
 
-    /// A session with consumers: the one there is, or a new one.
+    /// The session with its consumers; a new one if necessary.
     async fn session(&mut self) -> Result<&mut Session, String> {
         let session = match self.session.take() {
             Some(session) if !session.consumers.is_empty() => session,
@@ -155,7 +155,7 @@ impl BrokerIntake {
         Ok(self.session.insert(session))
     }
 
-    /// The next message; nothing when the session has broken.
+    /// The next message; `None` when the session has ended.
     async fn delivery(&mut self) -> Option<Delivery> {
         let session = match self.session().await {
             Ok(session) => session,
@@ -181,7 +181,7 @@ impl BrokerIntake {
     }
 }
 
-/// Does not wait for ever: somebody who wants to read a queue that the broker has and cannot use may get no answer.
+/// Limits the wait: a consumer of a broken queue may never get a response.
 async fn soon<T>(asking: impl Future<Output = Result<T, lapin::Error>>) -> Result<T, String> {
     match timeout(Duration::from_secs(30), asking).await {
         Ok(answer) => answer.map_err(|error| error.to_string()),
@@ -211,7 +211,7 @@ impl Intake for BrokerIntake {
             for consumer in consumers.values() {
                 channel.basic_cancel(consumer.tag(), BasicCancelOptions::default()).await?;
             }
-            // What was sent before the broker heard of it.
+            // Messages that were sent before the broker received the cancellation.
             while let Some((_, Ok(delivery))) = consumers.next().await {
                 delivery.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await?;
             }
@@ -220,7 +220,7 @@ impl Intake for BrokerIntake {
         match timeout(Duration::from_secs(5), handed_back).await {
             Ok(Ok(())) => {
                 debug!("at capacity: returned messages to the queue");
-                // The channel stays: what was taken from it is acknowledged on it.
+                // The channel stays open: messages that were taken from it are acknowledged on it.
                 self.session = Some(Session { channel: channel.clone(), consumers: StreamMap::new() });
             }
             Ok(Err(error)) => debug!(%error, "the broker requeues unacknowledged messages"),
@@ -229,7 +229,7 @@ impl Intake for BrokerIntake {
     }
 }
 
-/// A message that was received.
+/// A received message.
 pub struct Message {
     acker: Acker,
 }
@@ -237,7 +237,7 @@ pub struct Message {
 impl Letter for Message {
     async fn decided(self) {
         if let Err(error) = self.acker.ack(BasicAckOptions::default()).await {
-            // It comes again, and its claim is refused.
+            // It is delivered again, and the claim for it is refused.
             debug!(%error, "acknowledging a message failed");
         }
     }

@@ -1,4 +1,5 @@
-//! One execution by hand: read from the API, run here, reported to the API. For repairs, and for trying out functions.
+//! Runs one execution manually: reads it from the API, runs it here, reports to the API. For repairs, and for testing
+//! functions.
 
 use std::time::Duration;
 
@@ -9,17 +10,17 @@ use url::Url;
 use crate::callback::{self, Outcome, RunLog, Workplace};
 use crate::queue::Assignment;
 
-/// Runs the execution at this address of the API. With `secret`, that of its attempt; otherwise with the login that the
-/// machine has for the host.
+/// Runs the execution at this URL of the API. Authenticates with `secret`, that of its attempt, or else with the login that
+/// this machine has for the host.
 ///
 /// # Errors
-/// In one sentence: when it cannot be read, is over already, or the report is not taken.
+/// One sentence: the execution cannot be read, is already resolved, or the report is rejected.
 pub async fn run_by_hand(
     address: &Url,
     secret: Option<&str>,
     workplace: &Workplace,
 ) -> Result<(Outcome, String), String> {
-    // The secret goes to the server that was named, and not where that points to.
+    // Redirects to another origin are not followed, so the secret goes only to the named server.
     let client = Client::builder().timeout(Duration::from_mins(1)).redirect(callback::within_origin());
     let client = client.build().map_err(|error| error.to_string())?;
     let (login, problems) = workplace.login(address);
@@ -63,7 +64,7 @@ async fn answer(request: RequestBuilder) -> Result<Value, String> {
     Err(format!("the server returned {status}: {}", body["message"].as_str().unwrap_or("no reason given")))
 }
 
-/// What is to be run, from the record of version 2 of the API.
+/// The job to run, from the execution resource of API version 2.
 fn assignment(record: &Value) -> Result<Assignment, String> {
     let text = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
     let number = |pointer: &str| record.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);

@@ -1,14 +1,14 @@
-//! What a worker and the engine say to each other.
+//! Interface between a worker and the engine.
 
 use crate::callback::Outcome;
 use crate::queue::{Assignment, Ticket};
 
-/// The engine's side as its workers see it.
+/// The verbs of the engine that workers call.
 pub trait Desk: Send + Sync + 'static {
-    /// Asks for an attempt. Only one worker gets it (Q3).
+    /// Claims an attempt. Only one worker gets it (Q3).
     fn claim(&self, ticket: &Ticket, worker: &str) -> impl Future<Output = Result<Claim, DeskError>> + Send;
 
-    /// Says that the worker is alive, with the log so far when there is something new in it (Q6).
+    /// Sends a heartbeat, with the log so far if it has changed (Q6).
     fn beat(
         &self,
         ticket: &Ticket,
@@ -16,7 +16,7 @@ pub trait Desk: Send + Sync + 'static {
         log: Option<String>,
     ) -> impl Future<Output = Result<Order, DeskError>> + Send;
 
-    /// Says how the run ended.
+    /// Reports how the run ended.
     fn report(
         &self,
         ticket: &Ticket,
@@ -26,16 +26,16 @@ pub trait Desk: Send + Sync + 'static {
         wait: bool,
     ) -> impl Future<Output = Result<Verdict, DeskError>> + Send;
 
-    /// Gives an attempt back unfinished, for another one (Q7).
+    /// Releases an unfinished attempt, so that it can be retried (Q7).
     fn release(&self, ticket: &Ticket, worker: &str, why: &str) -> impl Future<Output = Result<(), DeskError>> + Send;
 }
 
 /// The answer to a claim.
 #[derive(Debug)]
 pub enum Claim {
-    /// It is this worker's now.
+    /// This worker holds the attempt now.
     Granted(Box<Assignment>),
-    /// Somebody else has it, or it is over.
+    /// Another worker holds it, or it has ended.
     Refused,
 }
 
@@ -43,7 +43,7 @@ pub enum Claim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     Continue,
-    /// The attempt is not this worker's any more: cancelled, timed out, or given to another one.
+    /// This worker no longer holds the attempt: it was cancelled, timed out, or given to another one.
     Stop,
 }
 
@@ -51,17 +51,17 @@ pub enum Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     Accepted,
-    /// E4: it came too late and changed nothing.
+    /// E4: the report came too late and changed nothing.
     Refused,
 }
 
-/// Why there is no answer.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DeskError {
-    /// The desk could not be asked; it may be there again in a moment.
+    /// The engine could not be reached; a retry may succeed.
     #[error("{0}")]
     Unreachable(String),
-    /// It was asked and does not take what it was given, and will not the next time.
+    /// The engine rejected the call and will reject it again.
     #[error("{0}")]
     Unacceptable(String),
 }

@@ -1,4 +1,4 @@
-//! From where a pool hears of attempts.
+//! Source of work for a worker pool.
 
 use crate::queue::Ticket;
 
@@ -6,25 +6,25 @@ use crate::queue::Ticket;
 pub trait Intake: Send {
     type Letter: Letter;
 
-    /// Waits for an attempt; nothing when there was none for a while, and it is to be asked again. Dropped while it waits, it
-    /// has lost nothing.
+    /// Waits for an attempt; `None` when there was none for a while and the caller should ask again. Cancelling the wait
+    /// loses nothing.
     fn next(&mut self) -> impl Future<Output = Option<Offer<Self::Letter>>> + Send;
 
-    /// The pool has been full for a while: what was heard of and not taken is for others.
+    /// The pool has been full for a while: releases the attempts that were received but not taken, for other workers.
     fn full(&mut self) -> impl Future<Output = ()> + Send;
 }
 
-/// An attempt, and the letter that told of it.
+/// An attempt, and the message that announced it.
 pub struct Offer<L> {
     pub ticket: Ticket,
     pub letter: L,
 }
 
-/// What told of an attempt. Dropped undecided, it tells somebody again.
+/// The message that announced an attempt. If it is dropped undecided, it is delivered again.
 pub trait Letter: Send + 'static {
-    /// Whether it is this worker's or not: nobody needs to be told any more.
+    /// The claim was granted or refused, so the message is no longer needed.
     fn decided(self) -> impl Future<Output = ()> + Send;
 
-    /// The desk does not know it: for people to look at.
+    /// The engine rejects the message: it becomes a dead letter, for an administrator to inspect.
     fn undeliverable(self) -> impl Future<Output = ()> + Send;
 }

@@ -1,5 +1,4 @@
-//! The desk and the intake inside the server's process, or beside it on the same database: they ask the engine and the
-//! database directly.
+//! Workers inside the server's process, or beside it on the same database: they use the engine and the database directly.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +15,7 @@ use crate::queue::{self, Available, Ticket};
 use super::desk::{Claim, Desk, DeskError, Order, Verdict};
 use super::intake::{Intake, Letter, Offer};
 
-/// See the module.
+/// The engine, called directly.
 #[derive(Debug, Clone)]
 pub struct LocalDesk {
     engine: Engine,
@@ -26,7 +25,7 @@ pub struct LocalDesk {
 }
 
 impl LocalDesk {
-    /// `base_url` begins the addresses that callbacks are told; a claim is good for `lease`.
+    /// `base_url` is the beginning of the URLs that callbacks get; a claim is valid for `lease`.
     #[must_use]
     pub fn new(engine: Engine, base_url: &str, lease: Duration) -> Self {
         Self { engine, base_url: base_url.to_owned(), lease, ctx: Context::system("worker") }
@@ -72,20 +71,20 @@ impl Desk for LocalDesk {
     }
 }
 
-/// Sees what waits in the table of executions.
+/// Reads waiting executions from the table.
 pub struct LocalIntake {
     engine: Engine,
     secret_key: String,
     base_url: String,
-    /// Seen, and not offered yet.
+    /// Read, and not offered yet.
     seen: VecDeque<Available>,
-    /// Offered, and not decided yet: the table still shows these as waiting.
+    /// Offered, and not decided yet: the table still lists these as waiting.
     offered: Arc<Mutex<HashSet<Available>>>,
     at_once: usize,
 }
 
 impl LocalIntake {
-    /// `at_once` is how many a pool runs at the same time.
+    /// `at_once` is the number of callbacks that the pool runs at the same time.
     #[must_use]
     pub fn new(engine: Engine, secret_key: &str, base_url: &str, at_once: usize) -> Self {
         Self {
@@ -98,23 +97,20 @@ impl LocalIntake {
         }
     }
 
-    /// The attempts that wait for a worker, those that wait longest first.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Reads the attempts that wait for a worker, longest waiting first.
     pub async fn look(&mut self) -> Result<(), sea_orm::DbErr> {
         let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner).len();
         let most = u64::try_from(self.at_once + offered).unwrap_or(1);
         let now = self.engine.clock().now();
         let waiting = queue::available(self.engine.database().reader(), now, most).await?;
-        // Asked after the database: what was decided meanwhile is in neither of the two and does no harm.
+        // Locked again after the query: an attempt decided in between may be offered once more, which is harmless.
         let offered = self.offered.lock().unwrap_or_else(PoisonError::into_inner);
         self.seen = waiting.into_iter().filter(|one| !offered.contains(one)).collect();
         Ok(())
     }
 }
 
-/// An attempt that was offered; dropped, it may be offered again.
+/// An attempt that was offered; when this is dropped, it may be offered again.
 pub struct Offered {
     one: Available,
     offered: Arc<Mutex<HashSet<Available>>>,
@@ -143,7 +139,7 @@ impl Intake for LocalIntake {
                 return None;
             }
             if self.seen.is_empty() {
-                // A second: what becomes available by itself (delays, other servers) is not announced.
+                // At most a second: delays that end, and changes by other servers, do not notify this process.
                 let _ = timeout(Duration::from_secs(1), self.engine.dispatched().notified()).await;
             }
         }
@@ -154,7 +150,7 @@ impl Intake for LocalIntake {
     }
 
     async fn full(&mut self) {
-        // By the time there is a place again others may have them.
+        // Other workers may have taken them before a place is free again.
         self.seen.clear();
     }
 }

@@ -1,8 +1,8 @@
-//! A worker: hears of an attempt → claims it → runs it, with heartbeats → reports.
+//! A worker: receives an attempt → claims it → runs it, with heartbeats → reports.
 //!
-//! [`Desk`] is the contract between the engine and its workers, [`Intake`] is where they hear of work. Both have two sides:
-//! [`LocalDesk`] and [`LocalIntake`] inside the server's process, on its database; [`RemoteDesk`] and [`BrokerIntake`] on
-//! another machine, over HTTP and the broker. The [`Pool`] between them is the same.
+//! [`Desk`] is the interface between the engine and its workers, [`Intake`] the source of work. Each has two
+//! implementations: [`LocalDesk`] and [`LocalIntake`] inside the server's process, on its database; [`RemoteDesk`] and
+//! [`BrokerIntake`] on another machine, over HTTP and the broker. The same [`Pool`] uses either.
 
 mod broker;
 mod by_hand;

@@ -19,43 +19,43 @@ use super::desk::{Claim, Desk, DeskError, Order, Verdict};
 use super::intake::{Intake, Letter, Offer};
 use super::pulse::Pulse;
 
-/// Takes what it hears of, claims it at a desk and runs it, so many at a time.
+/// Claims and runs the attempts that it receives, with limited concurrency.
 pub struct Pool<D> {
     desk: D,
     workplace: Workplace,
-    /// The repository that the files of the study come from.
+    /// The repository that contains the files of the study.
     project: Option<Arc<Project>>,
     name: Arc<str>,
     concurrency: usize,
     grace: Duration,
-    /// What is in hand: a message that comes twice does not begin it twice.
+    /// Attempts that this pool is processing: a message that is delivered twice does not start a run twice.
     in_hand: Mutex<HashSet<(i32, i32)>>,
     stop: watch::Receiver<bool>,
     pulse: Arc<Pulse>,
 }
 
-/// How long the end of programs that were killed is waited for: the removal of a container takes a while.
+/// Limit for waiting until killed programs have ended: removing a container takes a while.
 const END_OF_PROGRAMS: Duration = Duration::from_secs(10);
 
-/// Between two looks for containers that attempts have left behind.
+/// Interval between sweeps for containers that attempts have left behind.
 const BETWEEN_SWEEPS: Duration = Duration::from_mins(5);
 
-/// How a run came to its end.
+/// How a run ended.
 enum End {
     Done(Outcome),
-    /// The desk said stop: nothing is to be reported.
+    /// The engine answered a heartbeat with stop: nothing is reported.
     Lost,
-    /// The worker stops and could not wait any longer.
+    /// The worker stops, and its grace period has ended.
     OutOfTime,
-    /// The files that it needs are not to be had; the next attempt is told others.
+    /// The files of the run are unavailable; the next attempt may get another revision.
     WithoutFiles(String),
 }
 
-/// How long a pool that is full keeps what it has heard of to itself.
+/// Time for which a full pool holds the attempts that it has received.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl<D: Desk> Pool<D> {
-    /// A pool that stops when `stop` becomes true gives its runs `grace` to end. `name` is not that of another worker.
+    /// Stops when `stop` becomes true, and gives its runs `grace` to end. `name` must be unique among the workers.
     pub fn new(
         desk: D,
         workplace: Workplace,
@@ -68,18 +68,18 @@ impl<D: Desk> Pool<D> {
         Self { desk, workplace, project: None, name: name.into(), concurrency, grace, in_hand, stop, pulse }
     }
 
-    /// Runs use the files of a revision of this repository.
+    /// Sets the repository; each run uses the files of one of its revisions.
     #[must_use]
     pub fn with_project(self, project: Option<Arc<Project>>) -> Self {
         Self { project, ..self }
     }
 
-    /// Tells whether the main loop still turns.
+    /// Shows whether the main loop is still running.
     pub fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.pulse)
     }
 
-    /// Runs until it is told to stop; then takes nothing new, waits for what runs, and gives back what does not end.
+    /// Runs until `stop`; then takes nothing new, waits for the runs, and releases those that do not end in time.
     pub async fn run(self, mut intake: impl Intake) {
         info!(worker = %self.name, concurrency = self.concurrency, "running callbacks");
         let pool = Arc::new(self);
@@ -103,7 +103,7 @@ impl<D: Desk> Pool<D> {
                 runs.spawn(Arc::clone(&pool).take(offer, place));
             }
         }
-        // What was heard of and not taken is for others.
+        // Attempts that were received and not taken are left to other workers.
         intake.full().await;
         drop(intake);
         while runs.join_next().await.is_some() {}
@@ -111,7 +111,7 @@ impl<D: Desk> Pool<D> {
         info!(worker = %pool.name, "stopped");
     }
 
-    /// Removes containers that attempts have left behind, now and every few minutes, as long as there is a Docker.
+    /// Removes containers that attempts have left behind, now and every few minutes, while Docker is available.
     async fn sweep_containers(self: Arc<Self>) {
         let is_running = |execution_id: i32, attempt: i32| {
             self.in_hand.lock().unwrap_or_else(PoisonError::into_inner).contains(&(execution_id, attempt))
@@ -129,7 +129,7 @@ impl<D: Desk> Pool<D> {
         Arc::clone(places).acquire_owned().await.ok()
     }
 
-    /// An attempt from the offer to its end.
+    /// Processes an attempt, from the offer to its end.
     async fn take<L: Letter>(self: Arc<Self>, offer: Offer<L>, _place: OwnedSemaphorePermit) {
         let Offer { ticket, letter } = offer;
         let Some(_in_hand) = InHand::new(&self.in_hand, &ticket) else {
@@ -144,7 +144,7 @@ impl<D: Desk> Pool<D> {
             }
             None => return,
         };
-        // Now, not after the run: a broker does not wait for hours.
+        // Acknowledged before the run: a broker does not wait for hours.
         letter.decided().await;
         match claim {
             Claim::Granted(assignment) => {
@@ -156,7 +156,7 @@ impl<D: Desk> Pool<D> {
         }
     }
 
-    /// Asks until there is an answer, or a reason why there never will be one; nothing when the worker is to stop before.
+    /// Claims until the engine answers or rejects the call; `None` when the worker stops first.
     async fn claim(&self, ticket: &Ticket) -> Option<Result<Claim, String>> {
         let mut tries = 0;
         loop {
@@ -171,7 +171,7 @@ impl<D: Desk> Pool<D> {
         }
     }
 
-    /// Waits a little longer each time: 0.1 s, 0.2 s, 0.4 s, … at most `most`. False when the worker is to stop.
+    /// Waits, a little longer each time: 0.1 s, 0.2 s, 0.4 s, … at most `most`. Returns `false` when the worker is to stop.
     async fn pause(&self, tries: &mut u32, most: Duration) -> bool {
         let pause = Duration::from_millis(100 << (*tries).min(10)).min(most);
         *tries += 1;
@@ -182,7 +182,7 @@ impl<D: Desk> Pool<D> {
         }
     }
 
-    /// One attempt from the claim to the report.
+    /// Runs one attempt, from the claim to the report.
     async fn work(&self, ticket: &Ticket, assignment: &Assignment) {
         let began = Instant::now();
         let function = known_function(&assignment.function);
@@ -195,7 +195,7 @@ impl<D: Desk> Pool<D> {
                         Ok::<Outcome, String>(callback::run(assignment, &ticket.secret, &self.workplace, &log).await)
                     }
                     Some(project) => {
-                        // Kept on this machine until the run has ended.
+                        // Stays on this machine until the run has ended.
                         let revision = revision_for(project, assignment, &log).await?;
                         let workplace = self.workplace.at(&project.settings_at(&revision), &revision.commit);
                         Ok(callback::run(assignment, &ticket.secret, &workplace, &log).await)
@@ -203,7 +203,7 @@ impl<D: Desk> Pool<D> {
                 }
             };
             tokio::select! {
-                // Who stops a service may signal its programs too; that is no failure of theirs.
+                // Stopping a service may also signal its programs; that does not count as their failure.
                 outcome = run => match outcome {
                     Ok(outcome) if *self.stop.borrow() && was_killed(&outcome) => End::OutOfTime,
                     Ok(outcome) => End::Done(outcome),
@@ -211,9 +211,9 @@ impl<D: Desk> Pool<D> {
                 },
                 end = self.keep(ticket, assignment, &log) => end,
             }
-            // Here the run is dropped, and with it its programs are ended.
+            // The run is dropped here, which ends its programs.
         };
-        // Before anything is said about it: the next attempt, or the next state, must not begin beside them (Q8).
+        // Before the report: the next attempt, or the next state, must not begin while programs still run (Q8).
         self.wait_for_programs(ticket, assignment).await;
         fault::point("after-run");
         let result = match end {
@@ -248,7 +248,7 @@ impl<D: Desk> Pool<D> {
         }
     }
 
-    /// Waits until nothing is left of the programs of an attempt. The claim is kept meanwhile, as far as it is this worker's.
+    /// Waits until all programs of an attempt have ended. Heartbeats continue, so that the worker keeps the claim.
     async fn wait_for_programs(&self, ticket: &Ticket, assignment: &Assignment) {
         let gone = self.workplace.programs.gone(ticket.execution_id, ticket.attempt);
         tokio::pin!(gone);
@@ -262,8 +262,7 @@ impl<D: Desk> Pool<D> {
         }
     }
 
-    /// Sends heartbeats until the run is not wanted any more. A desk that cannot be asked is asked again: the run goes
-    /// on, and its report decides.
+    /// Sends heartbeats until the run must stop. Failed heartbeats are repeated: the run continues, and its report decides.
     async fn keep(&self, ticket: &Ticket, assignment: &Assignment, log: &RunLog) -> End {
         let beat_every = beats_of(assignment);
         let mut seen = 0;
@@ -273,7 +272,7 @@ impl<D: Desk> Pool<D> {
         loop {
             tokio::select! {
                 () = sleep(log_pause(log).min(beat_every)) => {}
-                // A sender that is gone has told to stop as well.
+                // A dropped sender also means stop.
                 _ = stop.wait_for(|stop| *stop), if stops_at.is_none() => {
                     stops_at = Some(Instant::now() + self.grace);
                 }
@@ -302,8 +301,8 @@ impl<D: Desk> Pool<D> {
         }
     }
 
-    /// Reports until the desk has said yes or no, however long that takes: what was done for hours is not thrown away for
-    /// a server that is down for twenty minutes. A worker that is to stop tries for its grace time.
+    /// Reports until the engine accepts or refuses, however long that takes: hours of work must survive twenty minutes
+    /// without a server. A worker that is to stop tries for its grace period.
     async fn report(&self, ticket: &Ticket, assignment: &Assignment, outcome: &Outcome, log: &RunLog) {
         let waits = assignment.wait_timeout > 0;
         let mut short = None;
@@ -334,14 +333,14 @@ impl<D: Desk> Pool<D> {
                     short = Some(refused(&reason, log));
                     continue;
                 }
-                // Not even that: nothing that is sent again would be taken.
+                // Even the short failure report was rejected; retrying would not help.
                 Err(DeskError::Unacceptable(reason)) => {
                     error!(execution = ticket.execution_id, reason, "server rejected the failure report; giving up");
                     return;
                 }
                 Err(error) => warn!(execution = ticket.execution_id, %error, "report failed; will retry"),
             }
-            // The claim is kept while the report waits, or another worker would do it all again.
+            // Heartbeats continue while the report waits; otherwise another worker would repeat the run.
             let beat = timeout(beats_of(assignment), self.desk.beat(ticket, &self.name, None)).await;
             if let Ok(Ok(Order::Stop)) = beat {
                 warn!(execution = ticket.execution_id, "stopped before the report was accepted");
@@ -361,10 +360,11 @@ impl<D: Desk> Pool<D> {
     }
 }
 
-/// The revision of the study's repository that a run uses. Waits while the repository cannot be reached; the run's log says why.
+/// The revision of the study repository that a run uses. Waits while the repository cannot be reached; the run's log says
+/// why.
 ///
 /// # Errors
-/// When the repository does not have it (any longer).
+/// When the repository does not contain the revision, or no longer.
 async fn revision_for(project: &Project, assignment: &Assignment, log: &RunLog) -> Result<Revision, String> {
     let wanted = assignment.project_revision.as_deref();
     let (shown, mut tries) = (wanted.map_or("newest", project::short), 0);
@@ -378,7 +378,7 @@ async fn revision_for(project: &Project, assignment: &Assignment, log: &RunLog) 
                 log.line(&format!("project: revision {shown} is not here yet: {error}"));
                 sleep(project::pause(tries)).await;
                 tries += 1;
-                // Other attempts may be told another one, as soon as the server has it.
+                // Later attempts may get another revision, as soon as the server has it.
                 if error.is_missing() && tries > 1 {
                     return Err(error.to_string());
                 }
@@ -387,17 +387,17 @@ async fn revision_for(project: &Project, assignment: &Assignment, log: &RunLog) 
     }
 }
 
-/// An attempt that is in hand, until this is dropped.
+/// Marks an attempt as being processed until this is dropped.
 struct InHand<'a> {
     all: &'a Mutex<HashSet<(i32, i32)>>,
     own: (i32, i32),
 }
 
 impl<'a> InHand<'a> {
-    /// Nothing when it is in hand already.
+    /// `None` when it is already being processed.
     fn new(all: &'a Mutex<HashSet<(i32, i32)>>, ticket: &Ticket) -> Option<Self> {
         let own = (ticket.execution_id, ticket.attempt);
-        // Not made at all when it is not ours: dropped, it would give up what is in hand elsewhere.
+        // Not created for a duplicate: dropping it would remove the mark of the other one.
         let is_new = all.lock().unwrap_or_else(PoisonError::into_inner).insert(own);
         if is_new { Some(Self { all, own }) } else { None }
     }
@@ -409,34 +409,34 @@ impl Drop for InHand<'_> {
     }
 }
 
-/// Heartbeats come three times as often as they must.
+/// Interval of heartbeats: a third of the lease.
 fn beats_of(assignment: &Assignment) -> Duration {
     (Duration::from_millis(assignment.lease_ms) / 3).max(Duration::from_millis(100))
 }
 
-/// How often a log is sent: each second while it is short, every twenty when it has reached its mebibyte.
+/// Interval of log updates: one second for a short log, twenty seconds at one mebibyte.
 fn log_pause(log: &RunLog) -> Duration {
     Duration::from_secs(1) + Duration::from_micros(u64::try_from(log.len()).unwrap_or(0) * 18)
 }
 
-/// What is reported instead of what the desk does not take, as when it is too large.
+/// The failure to report when the engine rejects a report, for example because it is too large.
 fn refused(reason: &str, log: &RunLog) -> (Outcome, String) {
     let text: String = log.text().chars().take(64 * 1024).collect();
     let reason = format!("the server rejected the report of this run: {reason}");
     (Outcome::failed(&reason), format!("{text}\n{reason}\n"))
 }
 
-/// The name of a function, for metrics: what is none is not counted by its name.
+/// The name of a function, for metrics; unknown names share one label.
 fn known_function(name: &str) -> &'static str {
     callback::FUNCTIONS.into_iter().find(|known| *known == name).unwrap_or("unknown")
 }
 
-/// Whether a signal ended the program: its return code is the number of the signal, negative.
+/// Whether a signal ended the program: its return code is then the negative signal number.
 fn was_killed(outcome: &Outcome) -> bool {
     outcome.values.get("return_code").and_then(serde_json::Value::as_i64).is_some_and(|code| code < 0)
 }
 
-/// `host:process:random`, so that two workers are never taken for one.
+/// `host:process:random`, so that names of workers are unique.
 #[must_use]
 pub fn worker_name() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();

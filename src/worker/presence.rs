@@ -1,4 +1,4 @@
-//! Saying that a worker is there: over the broker, or into the database that it has anyway.
+//! Reports the presence of a worker: over the broker, or to the database that an embedded worker uses anyway.
 
 use std::time::Duration;
 
@@ -14,10 +14,10 @@ use crate::queue::{Presence, declare_presence_queue, note_presence};
 
 use super::broker::{BrokerIntake, Line};
 
-/// How often a worker says so.
+/// Interval of presence messages.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// What a worker says of itself.
+/// The presence message of a worker.
 #[must_use]
 pub fn presence(name: &str, kind: &str, queues: &[String], concurrency: usize, started_at: NaiveDateTime) -> Presence {
     Presence {
@@ -31,7 +31,7 @@ pub fn presence(name: &str, kind: &str, queues: &[String], concurrency: usize, s
     }
 }
 
-/// Notes it in the database, until the worker has stopped.
+/// Records the presence in the database, until the worker has stopped.
 pub async fn note(engine: Engine, mut presence: Presence, mut ended: watch::Receiver<bool>) {
     loop {
         presence.is_stopping = *ended.borrow();
@@ -45,7 +45,7 @@ pub async fn note(engine: Engine, mut presence: Presence, mut ended: watch::Rece
     }
 }
 
-/// Says it over the connection of the intake, until the worker has stopped.
+/// Publishes the presence over the connection of the job source, until the worker has stopped.
 pub fn say(
     intake: &BrokerIntake,
     presence: Presence,

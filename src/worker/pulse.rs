@@ -1,4 +1,4 @@
-//! Whether a worker's main loop still turns.
+//! Liveness of a worker's main loop.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The moment at which the main loop turned last.
+/// Time of the last iteration of the main loop.
 #[derive(Debug)]
 pub struct Pulse(Mutex<Instant>);
 
@@ -17,18 +17,18 @@ impl Default for Pulse {
 }
 
 impl Pulse {
-    /// Notes that it turned.
+    /// Records an iteration.
     pub fn beat(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// How long ago it turned.
+    /// Time since the last iteration.
     #[must_use]
     pub fn age(&self) -> Duration {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 
-    /// Waits for `work` in the main loop, and beats meanwhile: a loop that waits for work turns too.
+    /// Waits for `work` in the main loop and records iterations meanwhile: a loop that waits is alive.
     pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
         tokio::pin!(work);
         loop {

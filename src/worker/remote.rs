@@ -1,4 +1,4 @@
-//! The desk over HTTP: what a worker on another machine says to a server, with the secret of the attempt and nothing else.
+//! The engine over HTTP, for workers on other machines. They authenticate only with the secret of the attempt.
 
 use std::time::Duration;
 
@@ -10,24 +10,24 @@ use crate::queue::Ticket;
 
 use super::desk::{Claim, Desk, DeskError, Order, Verdict};
 
-/// See the module.
+/// The engine of a server, called over HTTP.
 #[derive(Debug, Clone)]
 pub struct RemoteDesk {
     client: Client,
-    /// Where the server is for this worker, when that is another address than the one in its messages.
+    /// URL of the server as this worker reaches it, if it differs from the one in messages.
     server: Option<String>,
 }
 
 impl RemoteDesk {
-    /// `server` is like `https://studies.example.org/prefix`; without it the address in each message is asked.
+    /// `server` is like `https://studies.example.org/prefix`; without it the URL in each message is used.
     ///
     /// # Errors
-    /// When there is no TLS, in one sentence.
+    /// One sentence, when TLS is unavailable.
     pub fn new(server: Option<&str>) -> Result<Self, String> {
         let client = Client::builder()
             .connect_timeout(Duration::from_secs(10))
             .timeout(Duration::from_mins(1))
-            // The secret goes where the message says, and not where somebody there points to.
+            // Redirects are not followed, so the secret goes only to the URL in the message.
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("studygovernor-worker/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -44,7 +44,7 @@ impl RemoteDesk {
             entries.insert("attempt".to_owned(), ticket.attempt.into());
             entries.insert("secret".to_owned(), ticket.secret.clone().into());
         }
-        // In the headers the server sees it before it reads the body.
+        // The server checks these headers before it reads the body.
         let request = self.client.post(format!("{base}/{verb}")).json(&body);
         let request = request.header("X-Callback-Secret", &ticket.secret).header("X-Callback-Attempt", ticket.attempt);
         let sent = request.send().await;
@@ -52,7 +52,7 @@ impl RemoteDesk {
     }
 }
 
-/// An error of the network with what is behind it: by itself it says only that something could not be sent.
+/// A network error with its causes: the outer message says only that sending failed.
 fn with_cause(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -63,12 +63,12 @@ fn with_cause(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What is neither yes nor no: a server that cannot answer now, or one that never will.
+/// The error for a response that neither grants nor refuses: unreachable if a retry may succeed, else unacceptable.
 async fn no_answer(answer: Response) -> DeskError {
     let status = answer.status();
     let passing = status.is_server_error()
         || status.is_redirection()
-        // 404 with a proxy in between is a server that is not there; who knows its own executions says 403.
+        // 404 comes from a proxy whose server is down; a server answers 403 for its own executions.
         || matches!(status, StatusCode::NOT_FOUND | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
     let body = answer.text().await.unwrap_or_default();
     let message = serde_json::from_str::<Value>(&body).ok();

@@ -1,4 +1,4 @@
-//! What a server does about callbacks by itself: timeouts (E8) and workers that were lost (Q4).
+//! Background maintenance of callback executions: timeouts (E8) and lost workers (Q4).
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use crate::clock::StudyClock;
 use crate::context::Context;
 use crate::engine::Engine;
 
-/// Between two sweeps.
+/// Pause between two sweeps.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A process or a database that stood still for longer than this kept heartbeats from being stored.
+/// If this process or the database is stalled for longer than this, heartbeats may not have been stored.
 const STALL: Duration = Duration::from_secs(4);
 
-/// Looks for late and lost executions every second until `stop`. Any number of servers may do this.
+/// Checks for overdue and lost executions every second until `stop`. Any number of servers may do this.
 ///
-/// After a time in which the database did not answer, this process stood still, or its time was moved, no worker is taken for lost before it had a
-/// `lease` to send a heartbeat: it could not be stored before. A sweep that has much to do is not such a time.
+/// After the database was unavailable, this process was stalled, or its clock was set, no lease expires before each worker
+/// had time for a heartbeat, one `lease` long. A sweep that takes long because it has much to do is not a stall.
 pub async fn sweep(engine: Engine, lease: Duration, mut stop: watch::Receiver<bool>) {
     let (stalled, was_stalled) = watch::channel(Instant::now());
     tokio::select! {
@@ -29,7 +29,7 @@ pub async fn sweep(engine: Engine, lease: Duration, mut stop: watch::Receiver<bo
     }
 }
 
-/// Notes when this process stood still, as a stopped process and a sleeping machine do.
+/// Detects stalls of this process, such as a stopped process or a sleeping machine.
 async fn watch_for_stalls(stalled: watch::Sender<Instant>) {
     loop {
         let before = Instant::now();
@@ -40,9 +40,9 @@ async fn watch_for_stalls(stalled: watch::Sender<Instant>) {
     }
 }
 
-/// `stalled` is when workers could not be heard of for the last time; at first, the start of this server.
+/// `stalled` is the last time at which heartbeats could not be received; at first, the start of this server.
 async fn sweep_until_stopped(engine: &Engine, lease: Duration, stalled: &watch::Receiver<Instant>) {
-    // When the database did not answer for the last time.
+    // Last time at which the database did not respond.
     let mut silent = Instant::now();
     let (timeouts, leases) = (Context::system("timeout"), Context::system("lease"));
     let moves = || engine.clock().of_study().map_or(0, StudyClock::moves);
