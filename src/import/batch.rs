@@ -1,4 +1,4 @@
-//! Registering sessions: many in one transaction, with statements for all of them and not for each.
+//! Registers many sessions in one transaction, with statements for all of them instead of one for each.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,24 +14,24 @@ use crate::study::register::{self, Registered, RegisteredSubject};
 use super::difference::{self, Difference, Known};
 use super::{ScanKind, Session};
 
-/// What became of one session.
+/// Result of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     pub cohort: Registered,
     pub subject: Registered,
-    /// None when it was left out with its subject, which is archived.
+    /// `None` if it was skipped because its subject is archived.
     pub experiment: Option<Registered>,
-    /// Series that were added.
+    /// Number of scans that were added.
     pub scans: usize,
-    /// Where what is stored differs from the session; it is left as it is.
+    /// Differences between the session and the stored data, which is not changed.
     pub differences: Vec<Difference>,
 }
 
 /// An experiment by its subject's id and its label.
 type Key = (i32, String);
 
-/// Registers the sessions with everything that belongs to them, all or none; an experiment that is there is left as it is. Without
-/// `keep` everything is done and undone again, so that what would go wrong does.
+/// Registers the sessions with all their data, all or none; existing experiments are not changed. Without `keep`, everything is written
+/// and rolled back, so that errors occur as they would in earnest.
 ///
 /// # Errors
 /// A workflow does not exist, a protocol has another modality, or the database fails; nothing is written then.
@@ -73,7 +73,7 @@ fn new_experiment(subject_id: i32, session: &Session) -> NewExperiment {
     }
 }
 
-/// The cohorts and subjects that sessions are of.
+/// Cohorts and subjects of the sessions.
 struct Places {
     cohorts: HashMap<String, Registered>,
     subjects: HashMap<(i32, String), RegisteredSubject>,
@@ -106,7 +106,7 @@ impl Places {
         (cohort, self.subjects[&(cohort.id, session.subject.to_string())])
     }
 
-    /// The experiments that are there, archived ones too.
+    /// The existing experiments, including archived ones.
     async fn known_experiments(
         &self,
         ctx: &Context,
@@ -121,7 +121,7 @@ impl Places {
         Ok(register::known_experiments(ctx, connection, &wanted).await?)
     }
 
-    /// The sessions that are not there yet, each once. What was archived does not come back with the next reading of the same list.
+    /// The sessions that do not exist yet, each once. Importing the same list again does not restore what was archived.
     fn new_sessions<'a>(
         &self,
         sessions: &'a [Session],
@@ -185,7 +185,7 @@ async fn register_scans(
     Ok(audit::record_many(ctx, connection, events.collect()).await?)
 }
 
-/// The scantype of this modality and protocol.
+/// Finds or creates the scan type with this modality and protocol.
 async fn scantype(ctx: &Context, connection: &impl ConnectionTrait, kind: &ScanKind) -> Result<i32, EngineError> {
     let known = register::known_scantypes(connection, [kind.protocol.as_str()].into_iter()).await?;
     match known.get(&kind.protocol) {
@@ -215,7 +215,7 @@ async fn register_ids(
             }
             let system_id = systems[system.as_str()];
             let (experiment_id, system) = (*experiment_id, system.as_str());
-            // Of two ids of one system the last counts, as when they are set one after the other.
+            // If one system has two ids, the last one counts, as if they had been set one after the other.
             links.insert((experiment_id, system_id), NewLink { experiment_id, system_id, system, external_id });
         }
     }
@@ -223,7 +223,7 @@ async fn register_ids(
     Ok(add_experiment_links(ctx, connection, &links).await?)
 }
 
-/// The differences of each session, in their order.
+/// The differences of each session, in order.
 async fn differences(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -234,7 +234,7 @@ async fn differences(
     let mut compared = Vec::new();
     for (index, session) in sessions.iter().enumerate() {
         let (_, subject) = places.of(session);
-        // What was archived is not changed, and nothing has to be said about it.
+        // Archived data is not changed, and its differences are not reported.
         if !subject.is_new && !subject.is_archived {
             let experiment = known.get(&(subject.id, session.experiment.to_string()));
             compared

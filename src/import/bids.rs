@@ -1,14 +1,14 @@
-//! Reading a BIDS data set (Brain Imaging Data Structure, bids-specification.readthedocs.io).
+//! Reads a BIDS data set (Brain Imaging Data Structure, bids-specification.readthedocs.io).
 //!
-//! A subject for each `sub-` folder, an experiment for each `ses-` folder in it, or one when there are none.
+//! Each `sub-` folder is a subject. Each `ses-` folder in it is an experiment; without such folders the subject has one experiment.
 //!
-//! What a data set does not say is filled in by these rules, and printed:
+//! Missing values are filled in by these rules and reported:
 //! - **scan date**: the earliest `acq_time` of the session's `scans.tsv`; else `acq_time` of the session in
-//!   `sessions.tsv`; else the earliest date of the subject's other sessions; else the default that was given.
+//!   `sessions.tsv`; else the earliest date of the subject's other sessions; else the given default.
 //! - **date of birth**: `date_of_birth` of `participants.tsv`; else 1 January of the year of the subject's first scan
-//!   minus `age`; else the default that was given.
+//!   minus `age`; else the given default.
 //!
-//! What it says and cannot be read is a problem, and never counts as not said: the session or the subject is left out.
+//! A value that exists and cannot be read is a problem, not a missing value: the session or the subject is skipped.
 //! `docs/reference/bids.md` has all rules.
 
 use std::collections::BTreeMap;
@@ -24,11 +24,11 @@ use super::scans::{self, scans_of};
 use super::sessions::{self, FoundSession};
 use super::{Intake, Session, SourceError, bids_files};
 
-/// What the data set does not say.
+/// Values that a data set does not contain.
 #[derive(Debug, Clone)]
 pub struct Options {
     pub cohort: Label,
-    /// Label or id; the newest when none is named.
+    /// Label or id; `None` means the newest workflow.
     pub workflow: Option<String>,
     pub date_of_birth_default: Option<NaiveDate>,
     pub scan_date_default: Option<NaiveDateTime>,
@@ -37,7 +37,7 @@ pub struct Options {
 /// Reads the data set in `folder`.
 ///
 /// # Errors
-/// When the folder cannot be read or holds no subjects.
+/// The folder cannot be read or has no subjects.
 pub fn read(folder: &Path, options: &Options) -> Result<Intake, SourceError> {
     let mut intake = Intake::default();
     let ignored = read_ignored(folder, &mut intake);
@@ -79,7 +79,7 @@ fn read_ignored(folder: &Path, intake: &mut Intake) -> Ignored {
     }
 }
 
-/// Says which parts of the data set are not read. Gives whether its files are recordings at all.
+/// Notes the parts of the data set that are not read. Returns whether its files are recordings.
 fn note_parts_that_are_not_read(folder: &Path, intake: &mut Intake) -> bool {
     if folder.join("phenotype").is_dir() {
         intake.notes.push("phenotype/ is ignored".to_owned());
@@ -102,7 +102,7 @@ fn note_parts_that_are_not_read(folder: &Path, intake: &mut Intake) -> bool {
     !is_derivative
 }
 
-/// How often something was filled in.
+/// Number of values that were filled in.
 #[derive(Default)]
 struct Assumed {
     born_by_age: usize,
@@ -111,11 +111,11 @@ struct Assumed {
     dated_by_default: usize,
 }
 
-/// What was there and is not counted.
+/// Parts of the data set that were skipped.
 #[derive(Default)]
 struct LeftOut {
     ignored_recordings: usize,
-    /// Folders of each data type that is not known: the first, and their number.
+    /// Folders of each unknown data type: the first one, and their number.
     data_types: BTreeMap<String, (String, usize)>,
 }
 
@@ -133,7 +133,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn read_subject(&mut self, id: &str) -> Result<(), SourceError> {
         if id == "sub-emptyroom" {
-            // MEG: recordings of the empty room are filed under a subject of this name.
+            // In MEG data, recordings of the empty room are filed under a subject of this name.
             let note = "sub-emptyroom contains empty-room recordings, not a subject; skipped";
             self.intake.notes.push(note.to_owned());
             return Ok(());
@@ -150,7 +150,7 @@ impl Reader<'_> {
             self.note_files_beside_sessions(id);
         }
         let mut sessions = sessions::find(self.root, id, &folders, &mut self.intake);
-        // Problems are all reported, also those of sessions whose subject is left out.
+        // Problems of all sessions are reported, even if their subject is skipped.
         sessions.retain(|session| !session.is_bad);
         if self.participants.is_bad(id) || sessions.is_empty() {
             return Ok(());
@@ -183,7 +183,7 @@ impl Reader<'_> {
             self.left_out.data_types.entry(data_type).or_insert((folder, 0)).1 += 1;
         }
         let mut variables = self.participants.variables(subject.as_str());
-        // Of a column that both tables have the session's value counts: it is set last.
+        // If both tables have a column, the session's value wins because it is set last.
         variables.extend(session.variables);
         self.intake.sessions.push(Session {
             place: session.path,
@@ -199,7 +199,7 @@ impl Reader<'_> {
         });
     }
 
-    /// Every session with its date, or nothing and a problem.
+    /// Every session with its date. Without a date for one of them, reports a problem and returns `None`.
     fn date_sessions(&mut self, sessions: Vec<FoundSession>) -> Option<Vec<(NaiveDateTime, FoundSession)>> {
         let first = sessions.iter().filter_map(|session| session.date).min();
         let mut dated = Vec::with_capacity(sessions.len());
@@ -251,7 +251,7 @@ impl Reader<'_> {
         Some(default)
     }
 
-    /// A subject has either sessions or recordings; of both, the recordings belong to no experiment.
+    /// A subject has either sessions or recordings; if it has both, the recordings belong to no experiment.
     fn note_files_beside_sessions(&mut self, id: &str) {
         let beside = scans_of(self.root, id, &[], &self.ignored).unwrap_or_default();
         if !beside.scans.is_empty() {
@@ -301,7 +301,7 @@ impl Reader<'_> {
     }
 }
 
-/// The names of the folders in `parent` (within the data set) that begin with `prefix`, in their order.
+/// The names of the folders in `parent` (within the data set) that begin with `prefix`, in order.
 fn folders(
     root: &Path,
     parent: &str,
@@ -320,7 +320,7 @@ fn folders(
         }
         let within = if parent.is_empty() { name.clone() } else { format!("{parent}/{name}") };
         match bids_files::dangling(&path) {
-            // The link of a file that is not fetched: its name says all that is asked.
+            // Only a link that could be a folder is a problem. Of a file (with a dot or underscore), the name is enough.
             Some(problem) if !name.contains('.') && !name.contains('_') => intake.problem(&within, problem),
             None if path.is_dir() && ignored.matches(&within, true) => {
                 intake.notes.push(format!("{within} is skipped because of .bidsignore"));

@@ -1,4 +1,4 @@
-//! Files of a BIDS data set that may be absent, and are never passed over when they are there and cannot be read.
+//! Optional files of a BIDS data set. A file that exists and cannot be read is an error, never treated as missing.
 
 use std::path::{Path, PathBuf};
 
@@ -7,15 +7,14 @@ use serde_json::Value;
 use super::SourceError;
 use super::text_table::{self, Table};
 
-/// The table at `path` within the data set; none when there is none.
+/// The table at `path` within the data set; `None` if it does not exist.
 ///
 /// # Errors
-/// What keeps it from being read: a link whose target is not there, a place holder of git-annex, text that is no table, two columns of one
-/// name.
+/// Why it cannot be read: a link without a target, a placeholder of git-annex, a file that is not text, two columns of one name.
 pub(super) fn table(root: &Path, path: &str) -> Result<Option<Table>, String> {
     let Some(file) = existing(root, path)? else { return Ok(None) };
     let table = text_table::read(&file, Some(b'\t')).map_err(|SourceError(problem)| {
-        // The place is said with the problem.
+        // The caller adds the place to the problem.
         problem.strip_prefix(&format!("{}: ", file.display())).map_or(problem.clone(), str::to_owned)
     })?;
     match table.twice() {
@@ -24,10 +23,10 @@ pub(super) fn table(root: &Path, path: &str) -> Result<Option<Table>, String> {
     }
 }
 
-/// The JSON at `path` within the data set; none when there is none.
+/// The JSON at `path` within the data set; `None` if it does not exist.
 ///
 /// # Errors
-/// What keeps it from being read.
+/// Why it cannot be read.
 pub(super) fn json(root: &Path, path: &str) -> Result<Option<Value>, String> {
     let Some(file) = existing(root, path)? else { return Ok(None) };
     let text = std::fs::read_to_string(file).map_err(|error| format!("cannot be read: {error}"))?;
@@ -35,16 +34,16 @@ pub(super) fn json(root: &Path, path: &str) -> Result<Option<Value>, String> {
     value.map(Some).map_err(|error| format!("is not valid JSON: {error}"))
 }
 
-/// The text at `path` within the data set; none when there is none.
+/// The text at `path` within the data set; `None` if it does not exist.
 ///
 /// # Errors
-/// What keeps it from being read.
+/// Why it cannot be read.
 pub(super) fn text(root: &Path, path: &str) -> Result<Option<String>, String> {
     let Some(file) = existing(root, path)? else { return Ok(None) };
     std::fs::read_to_string(file).map(Some).map_err(|error| format!("cannot be read: {error}"))
 }
 
-/// The file, if anything has its name.
+/// The path of the file, if it exists in any form.
 fn existing(root: &Path, path: &str) -> Result<Option<PathBuf>, String> {
     let file = root.join(path);
     match file.symlink_metadata() {
@@ -61,7 +60,7 @@ fn existing(root: &Path, path: &str) -> Result<Option<PathBuf>, String> {
     Ok(Some(file))
 }
 
-/// Why a link leads nowhere; none for anything else.
+/// Why a link has no target; `None` for anything else.
 pub(super) fn dangling(path: &Path) -> Option<String> {
     let target = path.read_link().ok()?;
     (!path.exists()).then(|| {
@@ -69,7 +68,7 @@ pub(super) fn dangling(path: &Path) -> Option<String> {
     })
 }
 
-/// git-annex leaves the name of the content in place of a file that is unlocked and not there, Git LFS a description of it.
+/// For an unlocked file whose content is missing, git-annex stores the name of the content instead, Git LFS a description.
 fn is_placeholder(file: &Path) -> bool {
     use std::io::Read;
     let mut start = [0; 64];

@@ -1,8 +1,8 @@
-//! `.bidsignore`: files and folders that a data set declares not to be part of it, in the patterns of `.gitignore`.
+//! `.bidsignore`: patterns, as in `.gitignore`, of files and folders that do not belong to the data set.
 
 use globset::{GlobBuilder, GlobMatcher};
 
-/// The patterns, in their order.
+/// The patterns, in order.
 #[derive(Default)]
 pub(super) struct Ignored {
     rules: Vec<Rule>,
@@ -10,14 +10,14 @@ pub(super) struct Ignored {
 
 struct Rule {
     glob: GlobMatcher,
-    /// `!pattern`: not ignored after all.
+    /// `!pattern`: an exception from earlier patterns.
     is_exception: bool,
-    /// `pattern/`: folders only.
+    /// `pattern/`: matches folders only.
     is_folder: bool,
 }
 
 impl Ignored {
-    /// Reads the patterns, with a sentence for each line that is none.
+    /// Parses the patterns; returns an error message for each invalid line.
     pub(super) fn parse(text: &str) -> (Self, Vec<String>) {
         let mut problems = Vec::new();
         let mut rules = Vec::new();
@@ -34,7 +34,7 @@ impl Ignored {
         (Self { rules }, problems)
     }
 
-    /// Whether a path of the data set (with `/`), or a folder that it is in, is declared not to be part of it.
+    /// Whether the patterns exclude a path of the data set (with `/`), or a folder above it.
     pub(super) fn matches(&self, path: &str, is_folder: bool) -> bool {
         let ends = path.match_indices('/').map(|(end, _)| (end, true));
         ends.chain([(path.len(), is_folder)]).any(|(end, is_folder)| self.matches_one(&path[..end], is_folder))
@@ -49,7 +49,7 @@ impl Ignored {
 fn rule(line: &str) -> Result<Rule, globset::Error> {
     let (is_exception, pattern) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest));
     let (is_folder, pattern) = pattern.strip_suffix('/').map_or((false, pattern), |rest| (true, rest));
-    // With a slash in it a pattern begins at the top; without one it is the name of anything anywhere.
+    // A pattern with a slash begins at the top of the data set; one without matches names at any level.
     let pattern = match pattern.strip_prefix('/') {
         Some(pattern) => pattern.to_owned(),
         None if pattern.contains('/') => pattern.to_owned(),

@@ -1,4 +1,4 @@
-//! What only the database can say about sessions, before anything is written.
+//! Checks of sessions that need the database, made before anything is written.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,11 +9,8 @@ use crate::study::register;
 
 use super::{RowProblem, Session};
 
-/// Finds sessions with a scan whose protocol has another modality, in the database or in an earlier session: protocols are unique.
-/// Gives them with their index in `sessions`.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Finds sessions with a scan whose protocol has another modality in the database or in an earlier session: protocols are unique. Returns
+/// the problems with the indexes of their sessions.
 pub async fn check(engine: &Engine, sessions: &[Session]) -> Result<Vec<(usize, RowProblem)>, DbErr> {
     let scans = || sessions.iter().flat_map(|session| &session.scans);
     let protocols: BTreeSet<&str> = scans().map(|scan| scan.protocol.as_str()).collect();

@@ -1,8 +1,8 @@
-//! Roles, users, external systems and scantypes from one YAML text, as the existing product reads them:
+//! Roles, users, external systems and scan types from a YAML text in the format of version 8.1:
 //! `roles: [{name, description, permissions}]`, `users: [{username, password, name, email, active, roles}]`,
 //! `external_systems: [{system_name, url}]`, `scantypes: [{modality, protocol}]`.
 //!
-//! All of it is checked before anything is written.
+//! The whole text is checked before anything is written.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::workflow::yaml::{self, Content, Node};
 
 use super::RowProblem;
 
-/// What a text asks for.
+/// A parsed configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Configuration {
     pub roles: Vec<RoleEntry>,
@@ -34,7 +34,7 @@ pub struct RoleEntry {
     pub permissions: Option<Permissions>,
 }
 
-/// A list, or a text with commas.
+/// A list, or a text separated by commas.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 pub enum Permissions {
@@ -53,7 +53,7 @@ impl Permissions {
     }
 }
 
-/// No other keys: a mistyped `active` would let somebody in.
+/// Unknown keys are errors: a mistyped `active` would create an active account.
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserEntry {
@@ -70,7 +70,7 @@ pub struct UserEntry {
 
 impl std::fmt::Debug for UserEntry {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Without the password.
+        // Omits the password.
         write!(formatter, "UserEntry({})", self.username)
     }
 }
@@ -88,7 +88,7 @@ pub struct ScantypeEntry {
     pub protocol: String,
 }
 
-/// `true` and `false`, and `1` and `0`.
+/// Accepts `true` and `false`, and `1` and `0`.
 fn flag<'de, D: Deserializer<'de>>(given: D) -> Result<Option<bool>, D::Error> {
     match Value::deserialize(given)? {
         Value::Null => Ok(None),
@@ -98,10 +98,10 @@ fn flag<'de, D: Deserializer<'de>>(given: D) -> Result<Option<bool>, D::Error> {
     }
 }
 
-/// Reads a text on a thread where nothing else waits: a large one takes seconds.
+/// Reads a text on a blocking thread, because a large one takes seconds.
 ///
 /// # Errors
-/// As [`read_configuration`].
+/// Those of [`read_configuration`].
 pub async fn read_configuration_in_background(text: String) -> Result<Configuration, Vec<RowProblem>> {
     let read = tokio::task::spawn_blocking(move || read_configuration(&text)).await;
     read.unwrap_or_else(|error| {
@@ -109,13 +109,13 @@ pub async fn read_configuration_in_background(text: String) -> Result<Configurat
     })
 }
 
-/// Problems that are listed; the rest is counted.
+/// Number of problems that are listed; the others are only counted.
 const MOST_PROBLEMS: usize = 200;
 
 /// Reads a text.
 ///
 /// # Errors
-/// What is wrong with it, each with its line: the first few hundred problems, and how many more there are.
+/// The problems of the text, each with its line: the first few hundred, and the number of the others.
 pub fn read_configuration(text: &str) -> Result<Configuration, Vec<RowProblem>> {
     read_all(text).map_err(|mut problems| {
         if problems.len() > MOST_PROBLEMS {
@@ -136,7 +136,7 @@ fn read_all(text: &str) -> Result<Configuration, Vec<RowProblem>> {
     }
     let mut problems = Vec::new();
     for (key, _) in document.entries() {
-        // `x-…` is where people keep what they refer to with `*`.
+        // `x-…` holds anchors that other entries refer to with `*`.
         if !["roles", "users", "external_systems", "scantypes"].contains(&key.text.as_str())
             && !key.text.starts_with("x-")
         {
@@ -173,13 +173,13 @@ fn read_all(text: &str) -> Result<Configuration, Vec<RowProblem>> {
     if problems.is_empty() { Ok(configuration) } else { Err(problems) }
 }
 
-/// Names that stand in a text twice: of two different entries only one could be meant.
+/// Names that occur twice: it is unclear which of two different entries is meant.
 fn twice(configuration: &Configuration) -> Vec<RowProblem> {
     let users = configuration.users.iter().flat_map(|one| [("user", &one.username), ("user", &one.email)]);
     let roles = configuration.roles.iter().map(|one| ("role", &one.name));
     let systems = configuration.external_systems.iter().map(|one| ("external system", &one.system_name));
     let scantypes = configuration.scantypes.iter().map(|one| ("scantype", &one.protocol));
-    // A user name may be the address too.
+    // A user name may equal the e-mail address of the same user.
     let both: BTreeSet<&str> =
         configuration.users.iter().filter(|one| one.username == one.email).map(|one| one.username.as_str()).collect();
     let mut seen = BTreeSet::new();
@@ -193,7 +193,7 @@ fn twice(configuration: &Configuration) -> Vec<RowProblem> {
     problems
 }
 
-/// Texts that the tables have no room for.
+/// Texts that are too long for their columns.
 fn too_long(configuration: &Configuration) -> Vec<RowProblem> {
     let role = |entry: &RoleEntry| {
         let place = format!("role {}", entry.name);
@@ -225,7 +225,7 @@ fn entries<T: DeserializeOwned>(document: &Node, key: &str, problems: &mut Vec<R
     for item in list.items() {
         let before = problems.len();
         let value = entry(item, problems);
-        // What is said already is not said once more in the words of the reader.
+        // The deserializer would report the same problem in other words.
         if problems.len() > before {
             continue;
         }
@@ -240,15 +240,15 @@ fn entries<T: DeserializeOwned>(document: &Node, key: &str, problems: &mut Vec<R
     read
 }
 
-/// Keys whose values are texts, whatever YAML takes them for: a user may be called `007` and a protocol `2026`.
+/// Keys whose values are texts, whatever type YAML gives them: a user may be called `007` and a protocol `2026`.
 const TEXTS: [&str; 9] =
     ["description", "email", "modality", "name", "password", "protocol", "system_name", "url", "username"];
 
-/// Keys whose values are a text or a list of texts.
+/// Keys whose values are texts or lists of texts.
 const LISTS: [&str; 2] = ["permissions", "roles"];
 
-/// An entry as JSON, with texts where texts are wanted. A number that would become another text than was written is a problem:
-/// with a password nobody could log in.
+/// An entry as JSON, with texts where texts are expected. A number that would become another text than the written one is a problem: a
+/// user with such a password could not log in.
 fn entry(item: &Node, problems: &mut Vec<RowProblem>) -> Value {
     let Content::Mapping(fields) = &item.content else { return item.to_json() };
     let mut read = serde_json::Map::new();
@@ -271,7 +271,7 @@ fn text_of(name: &str, node: &Node, problems: &mut Vec<RowProblem>) -> Value {
         Ok(Some(text)) => text.into(),
         Ok(None) => node.to_json(),
         Err(problem) => {
-            // A password stands in no message.
+            // Messages never contain passwords.
             let problem = match name {
                 "password" => "YAML reads this as another value unless it is quoted; put it in quotes".to_owned(),
                 _ => problem,

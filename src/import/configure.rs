@@ -1,7 +1,6 @@
-//! Writes what a configuration asks for, or says what it would change.
+//! Writes a configuration, or lists the changes that it would make.
 //!
-//! All of it is written in one transaction. What is there already is left as it is, or set to what the text says when that is
-//! asked for.
+//! All changes are made in one transaction. Existing rows are left unchanged, or set to the values of the text if the caller requests that.
 
 use chrono::NaiveDateTime;
 use futures_util::future::try_join_all;
@@ -18,19 +17,19 @@ use crate::study::{Label, register, revise};
 use super::configuration::{Configuration, RoleEntry, ScantypeEntry, SystemEntry};
 use super::people::{lock_users, prepare, set_user};
 
-/// What becomes of roles, users, systems and scantypes that exist already.
+/// Treatment of roles, users, external systems and scan types that exist already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// They stay as they are.
+    /// They are not changed.
     Kept,
-    /// They are set to what the text says.
+    /// They are set to the values of the text.
     Overwritten,
-    /// They are set to what the text says, but passwords and e-mail addresses must stay: the caller has a token.
+    /// They are set to the values of the text, but passwords and e-mail addresses must stay the same: the caller has a token.
     OverwrittenButCredentials,
 }
 
 impl Existing {
-    /// What a person's answer to "overwrite?" means.
+    /// Interprets the answer of a user to "overwrite?".
     #[must_use]
     pub fn overwritten(overwrite: bool) -> Self {
         if overwrite { Self::Overwritten } else { Self::Kept }
@@ -41,7 +40,7 @@ impl Existing {
     }
 }
 
-/// What was added or set.
+/// The changes that were made.
 #[derive(Debug, Clone, Default)]
 pub struct Configured {
     pub roles: Vec<role::Model>,
@@ -50,13 +49,13 @@ pub struct Configured {
     pub scantypes: Vec<scantype::Model>,
 }
 
-/// One thing that a text changes: `create role reader`, and how.
+/// One change of a configuration: `create role reader`, with its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     pub verb: String,
     pub kind: String,
     pub name: String,
-    /// JSON, as the audit trail has it.
+    /// JSON, as in the audit trail.
     pub before: Option<String>,
     pub after: Option<String>,
 }
@@ -72,10 +71,10 @@ impl std::fmt::Display for Change {
     }
 }
 
-/// What a text would change. It is done and undone: the plan is what the deed will be.
+/// Lists the changes that a text would make. They are made and rolled back, so that the plan equals the result.
 ///
 /// # Errors
-/// As [`configure`].
+/// Those of [`configure`].
 pub async fn plan_configuration(
     ctx: &Context,
     database: &Database,
@@ -96,10 +95,10 @@ pub async fn plan_configuration(
     Ok(watch.take().into_iter().map(change).collect())
 }
 
-/// Writes what the text asks for. What exists already is set to it too, as far as `existing` says.
+/// Writes a configuration. Existing rows are set to its values as far as `existing` allows.
 ///
 /// # Errors
-/// As [`AccountError`]; nothing is written then.
+/// [`AccountError`]; nothing is written then.
 pub async fn configure(
     ctx: &Context,
     database: &Database,
@@ -116,7 +115,7 @@ pub async fn configure(
     Ok(configured)
 }
 
-/// Writes it, and keeps it only when that is wanted.
+/// Makes the changes, and commits them only if `is_kept`.
 async fn write(
     ctx: &Context,
     database: &Database,
@@ -127,7 +126,7 @@ async fn write(
     is_kept: bool,
 ) -> Result<Configured, AccountError> {
     let mut passwords = Vec::with_capacity(configuration.users.len());
-    // As many at once as there are threads that hash.
+    // As many at once as threads compute password hashes.
     for entries in configuration.users.chunks(2) {
         let mut prepared = Vec::with_capacity(2);
         for entry in entries {
@@ -203,7 +202,7 @@ async fn set_role(
     let is_admin = found.name == "admin";
     let mut changed = found.into_active_model();
     changed.description = entry.description.clone().map_or(changed.description, |text| Set(Some(text)));
-    // Somebody must be left who may do everything: files of before name fewer permissions than there are now.
+    // At least one role must keep all permissions: older files list fewer permissions than exist now.
     if !is_admin {
         changed.permissions = permissions.map_or(changed.permissions, |names| Set(Some(names)));
     }

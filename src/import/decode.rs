@@ -1,12 +1,12 @@
-//! The bytes of a file of text → UTF-8, or why they are none.
+//! Decodes the bytes of a text file to UTF-8.
 //!
-//! Excel saves tables with a byte order mark, as UTF-16 ("Unicode text"), or in the code page of the machine. The first two are read;
-//! of the last nothing says which letters are meant, so its rows are refused.
+//! Excel saves tables with a byte order mark, as UTF-16 ("Unicode text"), or in the code page of the machine. The first two are decoded; a
+//! code page cannot be recognised, so rows with such bytes are refused.
 
-/// The text without its byte order mark. Bytes that are not UTF-8 are left for the rows that have them.
+/// The text without its byte order mark. Bytes that are not UTF-8 are kept; the rows that contain them are refused later.
 ///
 /// # Errors
-/// The file is no text: a workbook, an archive, or UTF-16 that is broken or has no byte order mark.
+/// The file is not text: a workbook, an archive, or UTF-16 that is broken or has no byte order mark.
 pub(super) fn decoded(bytes: Vec<u8>) -> Result<Vec<u8>, String> {
     match bytes.as_slice() {
         [0xef, 0xbb, 0xbf, rest @ ..] => Ok(rest.to_vec()),
@@ -33,7 +33,7 @@ fn from_utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> Result<Vec<u8>, String>
     }
 }
 
-/// Latin letters in UTF-16 are every second byte of zeros.
+/// In UTF-16, every second byte of Latin letters is zero.
 fn is_utf16_without_mark(bytes: &[u8]) -> bool {
     let start = &bytes[..bytes.len().min(1000)];
     let zeros = |offset: usize| start.iter().skip(offset).step_by(2).filter(|byte| **byte == 0).count();

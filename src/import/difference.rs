@@ -1,4 +1,4 @@
-//! Where a session says something else than what is stored. An import changes nothing that is stored; it reports this instead.
+//! Differences between sessions and the stored data. An import changes no stored data; it reports the differences.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -13,12 +13,12 @@ use crate::study::{VariableValue, Visible};
 
 use super::Session;
 
-/// One field of which an import says something else than what is stored.
+/// A field with different values in an import and in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Where the source says it: a line or a folder.
+    /// Place in the source: a line or a folder.
     pub place: String,
-    /// The experiment or the subject.
+    /// The experiment or subject that the field belongs to.
     pub of: String,
     pub field: String,
     pub stored: String,
@@ -32,7 +32,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// A session whose subject is stored, with its experiment if that is stored.
+/// A session whose subject is stored, with its experiment if that is stored too.
 #[derive(Clone, Copy)]
 pub(super) struct Known<'a> {
     pub session: &'a Session,
@@ -40,10 +40,7 @@ pub(super) struct Known<'a> {
     pub experiment: Option<&'a experiment::Model>,
 }
 
-/// The differences of each session, in their order.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The differences of each session, in order.
 pub(super) async fn find(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -57,15 +54,15 @@ pub(super) async fn find(
     Ok(known.iter().map(|one| one.differences(&stored)).collect())
 }
 
-/// What belongs to stored experiments, by their ids.
+/// Related data of stored experiments, by experiment id.
 #[derive(Default)]
 struct Stored {
     /// By id.
     workflows: HashMap<i32, String>,
     variables: HashMap<i32, HashMap<String, VariableValue>>,
-    /// Scans by their protocol.
+    /// Number of scans by protocol.
     scans: HashMap<i32, BTreeMap<String, usize>>,
-    /// Ids by the name of the external system.
+    /// External ids by the name of the system.
     external_ids: HashMap<i32, HashMap<String, String>>,
 }
 
@@ -107,7 +104,7 @@ impl Stored {
     }
 }
 
-/// A field with what is stored and what is given.
+/// A field, its stored value and its given value.
 type Compared = (String, String, String);
 
 impl Known<'_> {
@@ -130,7 +127,7 @@ impl Known<'_> {
     }
 }
 
-/// The field of the subject, which each of its sessions repeats.
+/// The field of the subject, which is the same in all its sessions.
 pub(super) const DATE_OF_BIRTH: &str = "date_of_birth";
 
 fn nothing() -> String {
@@ -161,7 +158,7 @@ fn of_experiment(session: &Session, row: &experiment::Model, stored: &Stored) ->
 }
 
 fn of_variables(session: &Session, stored: Option<&HashMap<String, VariableValue>>) -> Vec<Compared> {
-    // Of a name that is given twice the last value counts.
+    // If a name occurs twice, the last value counts.
     let given: BTreeMap<&String, &VariableValue> =
         session.variables.iter().map(|(name, value)| (name, value)).collect();
     let shown = |value: &VariableValue| if *value == VariableValue::None { nothing() } else { value.pack().1 };
@@ -169,7 +166,7 @@ fn of_variables(session: &Session, stored: Option<&HashMap<String, VariableValue
         let known = stored.and_then(|stored| stored.get(name)).unwrap_or(&VariableValue::None);
         let ((old_kind, old), (new_kind, new)) = (known.pack(), given.pack());
         let field = format!("var:{name}");
-        // Of one text with two types the types are the difference.
+        // If the texts are equal and the types differ, the types are reported.
         match (old == new, old_kind == new_kind) {
             (true, true) => None,
             (true, false) => Some((field, format!("{old} ({old_kind})"), format!("{new} ({new_kind})"))),
@@ -179,7 +176,7 @@ fn of_variables(session: &Session, stored: Option<&HashMap<String, VariableValue
     compared.collect()
 }
 
-/// A source without scans says nothing about them.
+/// A source without scans is not compared.
 fn of_scans(session: &Session, stored: Option<&BTreeMap<String, usize>>) -> Vec<Compared> {
     if session.scans.is_empty() {
         return Vec::new();

@@ -1,8 +1,8 @@
-//! Data sets and tables → subjects and experiments.
+//! Imports data sets and tables as subjects and experiments.
 //!
-//! A source ([`bids`], [`table`]) is read whole into an [`Intake`] before anything is written, so that a mistake in
-//! its last row is known before the first one is stored. [`write()`] then registers the sessions in batches, each batch with all that
-//! belongs to it in one transaction. What is stored already is left as it is, and differences are reported.
+//! A source ([`bids`], [`table`]) is read completely into an [`Intake`] before anything is written, so that a mistake in its last row is
+//! reported before the first row is stored. [`write()`] then registers the sessions in batches, each with all its data in one transaction.
+//! Stored data is not changed; differences are reported.
 
 mod batch;
 pub mod bids;
@@ -33,13 +33,13 @@ pub use configure::{Change, Configured, Existing, configure, plan_configuration}
 pub use difference::Difference;
 pub use write::{Summary, register_session, register_subject, write};
 
-/// What a source holds.
+/// The content of a source.
 #[derive(Debug, Clone, Default)]
 pub struct Intake {
     pub sessions: Vec<Session>,
-    /// What cannot be taken, and where it stands.
+    /// Entries that cannot be imported, with their places.
     pub problems: Vec<RowProblem>,
-    /// What was assumed or left out, in sentences for people.
+    /// Assumed values and skipped parts, as sentences for users.
     pub notes: Vec<String>,
 }
 
@@ -49,32 +49,32 @@ impl Intake {
     }
 }
 
-/// One experiment to be, with its subject.
+/// Input for creating one experiment and its subject.
 #[derive(Debug, Clone)]
 pub struct Session {
-    /// Where the source says it: a line or a folder.
+    /// Place in the source: a line or a folder.
     pub place: String,
     pub cohort: Label,
     pub subject: Label,
     pub date_of_birth: Option<NaiveDate>,
     pub experiment: Label,
     pub scandate: NaiveDateTime,
-    /// Label or id; the newest when none is named.
+    /// Label or id; `None` means the newest workflow.
     pub workflow: Option<String>,
     pub variables: Vec<(String, VariableValue)>,
     pub scans: Vec<ScanKind>,
-    /// External system and the id that it has for the experiment.
+    /// External systems and their ids of the experiment.
     pub external_ids: Vec<(Label, String)>,
 }
 
-/// A series: modality and protocol.
+/// The kind of a scan: modality and protocol.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScanKind {
     pub modality: String,
     pub protocol: String,
 }
 
-/// Something that cannot be taken.
+/// An entry that cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RowProblem {
     /// File and line, or folder.
@@ -88,7 +88,7 @@ impl std::fmt::Display for RowProblem {
     }
 }
 
-/// A source that cannot be read at all.
+/// The source as a whole cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct SourceError(pub String);

@@ -1,4 +1,4 @@
-//! `participants.tsv`: one row for each subject of a BIDS data set, with its age or date of birth.
+//! `participants.tsv`: one row per subject of a BIDS data set, with the age or date of birth.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -11,25 +11,25 @@ use crate::study::{VariableValue, limits};
 use super::text_table::{Row, Table};
 use super::{Intake, RowProblem, bids_files};
 
-/// The table, and what is known to be wrong with it.
+/// The table and its problems.
 #[derive(Default)]
 pub(super) struct Participants {
     table: Table,
     rows: HashMap<String, usize>,
-    /// Subjects of whose rows something is wrong.
+    /// Subjects whose rows have problems.
     bad: HashSet<String>,
-    /// Nothing can be said of any subject.
+    /// Set if the table says nothing reliable about any subject.
     is_unreadable: bool,
     age_unit: Option<AgeUnit>,
 }
 
-/// The file, as problems name it.
+/// Name of the file in problems.
 const FILE: &str = "participants.tsv";
 /// Columns that are not variables.
 const SPECIAL: [&str; 2] = ["participant_id", "date_of_birth"];
 
 impl Participants {
-    /// Reads the table and the description of its columns. `subjects` are the names of the folders.
+    /// Reads the table and the description of its columns. `subjects` are the names of the subject folders.
     pub(super) fn read(root: &Path, subjects: &[String], intake: &mut Intake) -> Self {
         let mut read = Self { age_unit: Some(AgeUnit::Years), ..Self::default() };
         match bids_files::table(root, FILE) {
@@ -89,7 +89,7 @@ impl Participants {
         }
     }
 
-    /// Whether the subject has to be left out because of what is wrong with its row.
+    /// Whether the subject must be skipped because of problems in its row.
     pub(super) fn is_bad(&self, subject: &str) -> bool {
         self.is_unreadable || self.bad.contains(subject)
     }
@@ -98,15 +98,15 @@ impl Participants {
         self.rows.get(subject).map(|index| &self.table.rows[*index])
     }
 
-    /// The variables that all experiments of the subject have.
+    /// The variables that every experiment of the subject gets.
     pub(super) fn variables(&self, subject: &str) -> Vec<(String, VariableValue)> {
         self.row(subject).map_or_else(Vec::new, |row| variables(row, &self.table, &SPECIAL))
     }
 
-    /// When the subject was born, as far as the table says; with whether it was worked out from the age.
+    /// The date of birth, if the table has one, and whether it was calculated from the age.
     ///
     /// # Errors
-    /// The table says something that cannot be read.
+    /// The value in the table cannot be read.
     pub(super) fn born(
         &self,
         subject: &str,
@@ -133,7 +133,7 @@ impl Participants {
     }
 }
 
-/// What ages are counted in.
+/// Unit of the ages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AgeUnit {
     Years,
@@ -172,11 +172,11 @@ impl AgeUnit {
         130.0 * in_a_year
     }
 
-    /// `1 January` of the year in which a person of this age at the time of the scan was probably born. `89+` stands for all who are
-    /// older, so that they are not recognised.
+    /// 1 January of the probable year of birth of a person who had this age at the scan. `89+` stands for all higher ages, which could
+    /// identify a person.
     ///
     /// # Errors
-    /// The text is no age.
+    /// The text is not an age.
     pub(super) fn year_of_birth(self, text: &str, scan: NaiveDateTime) -> Result<NaiveDate, String> {
         let number = text.strip_suffix('+').unwrap_or(text);
         let is_plain = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -200,10 +200,10 @@ impl AgeUnit {
     }
 }
 
-/// The unit of the column with ages, from the description of the columns; years when it says nothing.
+/// The unit of the age column, from the description of the columns; years if that names no unit.
 ///
 /// # Errors
-/// The description cannot be read, or names a unit that is not known.
+/// The description cannot be read, or its unit is unknown.
 fn age_unit(root: &Path, file: &str, column: &str) -> Result<AgeUnit, String> {
     let Some(description) = bids_files::json(root, file)? else { return Ok(AgeUnit::Years) };
     let entries = description.as_object().ok_or("is not a JSON object")?;
@@ -231,15 +231,15 @@ fn age_unit(root: &Path, file: &str, column: &str) -> Result<AgeUnit, String> {
     Ok(AgeUnit::Years)
 }
 
-/// The id as folders have it: some tables leave the prefix out.
+/// The id in the form of the folder names; some tables omit the prefix.
 pub(super) fn with_prefix(prefix: &str, id: &str) -> String {
     if id.starts_with(prefix) { id.to_owned() } else { format!("{prefix}{id}") }
 }
 
-/// Checks that there is a column with ids, that no column is there twice in another case, and the names of variables.
+/// Checks that the id column exists, that no column occurs twice in another case, and the names of the variables.
 ///
 /// # Errors
-/// What is wrong with the columns.
+/// The problem of the columns.
 pub(super) fn check_columns(table: &Table, id: &str) -> Result<(), String> {
     for name in [id, "age", "date_of_birth", "acq_time", "filename"] {
         if table.columns.iter().filter(|column| column.eq_ignore_ascii_case(name)).count() > 1 {

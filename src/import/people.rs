@@ -1,4 +1,4 @@
-//! The users of a configuration: made, or set to what the text says.
+//! Creates the users of a configuration, or sets them to its values.
 
 use std::collections::BTreeSet;
 
@@ -20,19 +20,19 @@ use crate::entity::user;
 use super::configuration::UserEntry;
 use super::configure::Existing;
 
-/// What becomes of an account's password. Found out before the transaction begins: hashing takes long.
+/// The treatment of an account's password, determined before the transaction begins because hashing is slow.
 pub(super) enum Password {
-    /// The account is there, and stays as it is.
+    /// The account exists and is not changed.
     Untouched,
-    /// It fits this hash, which is the account's already.
+    /// It matches this hash, which the account has already.
     Same(String),
     /// This is its hash.
     New(String),
-    /// Only a plan is wanted: nothing of it is kept, so nothing is hashed.
+    /// Only a plan was requested, so nothing is hashed.
     Planned,
 }
 
-/// Checks an entry, and looks what its password means.
+/// Checks an entry and determines the treatment of its password.
 pub(super) async fn prepare(
     database: &Database,
     accounts: &Accounts,
@@ -56,7 +56,7 @@ pub(super) async fn prepare(
 }
 
 impl Password {
-    /// Whether it is the one that hashes to `stored`; then nothing is to be done about it.
+    /// Whether it is the password that hashes to `stored`, which needs no change.
     fn is_that_of(&self, stored: &str) -> bool {
         matches!(self, Self::Same(hash) if hash == stored)
     }
@@ -65,13 +65,13 @@ impl Password {
         match self {
             Self::New(hash) => Ok(hash),
             Self::Planned => Ok(String::new()),
-            // Somebody changed the account in the moment since it was looked at.
+            // Another caller changed the account after `prepare` had read it.
             Self::Untouched | Self::Same(_) => accounts.passwords().hash(&entry.password).await,
         }
     }
 }
 
-/// The accounts that are set anew, before their roles: in the order in which everybody takes them.
+/// Locks the accounts that are going to be changed, before their roles: all verbs lock in this order.
 pub(super) async fn lock_users(connection: &impl ConnectionTrait, entries: &[UserEntry]) -> Result<(), DbErr> {
     let names = entries.iter().map(|entry| entry.username.trim().to_owned());
     let addresses = entries.iter().map(|entry| entry.email.trim().to_owned());
@@ -80,7 +80,7 @@ pub(super) async fn lock_users(connection: &impl ConnectionTrait, entries: &[Use
     locked.all(connection).await.map(drop)
 }
 
-/// Who has this name or this address.
+/// Accounts with this user name or this e-mail address.
 fn same_as(entry: &UserEntry) -> sea_orm::Select<user::Entity> {
     let same = Condition::any()
         .add(user::Column::Username.eq(entry.username.trim()))
@@ -100,8 +100,8 @@ fn new_user(entry: &UserEntry) -> NewUser {
     }
 }
 
-/// Makes the account of an entry, or sets it to what the entry says: an account that is so already is not touched, and its sessions
-/// and tokens go on. None when it is there and is not to be set.
+/// Creates the account of an entry, or sets it to the values of the entry. An account that has these values is not changed, and its
+/// sessions and tokens stay valid. Returns `None` if the account exists and must not be changed.
 pub(super) async fn set_user(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -117,7 +117,7 @@ pub(super) async fn set_user(
         return Ok(Some(accounts.insert(ctx, connection, &new_user(entry), hash, now).await?));
     };
     if !existing.is_overwritten() {
-        // A new name with the address of somebody who is there already: nobody would notice that it was left out.
+        // A new name with the e-mail address of an existing user: skipping it silently would go unnoticed.
         if row.username.to_lowercase() != entry.username.trim().to_lowercase() {
             let problem = format!(
                 "{}: the address {} is already used by \
@@ -128,7 +128,7 @@ pub(super) async fn set_user(
         }
         return Ok(None);
     }
-    // The name is somebody's and the address somebody else's.
+    // The name belongs to one user and the address to another.
     if !found.is_empty() {
         return Err(AccountError::Exists);
     }
@@ -153,7 +153,7 @@ pub(super) async fn set_user(
         changed.active.set_if_not_equals(active);
     }
     changed.declined_at.set_if_not_equals(declined(&before, entry.active, now));
-    // Whoever sets it vouches for the account.
+    // The caller vouches for the address, so it counts as confirmed.
     changed.confirmed_at.set_if_not_equals(before.confirmed_at.or(Some(now)));
     if has_new_password {
         changed.password = Set(password.hash(accounts, entry).await?);

@@ -1,17 +1,17 @@
-//! The records of a table of text, read strictly.
+//! Strict reader for the records of a text table.
 //!
-//! Quotes work as in RFC 4180, in tables of tabs too: programs that write those quote as well. A record whose quoting is broken is
-//! reported with the line that it begins in, and reading goes on in the next line, so that a quote that is never closed does not take
-//! the rows after it along. Lines end with LF, CRLF or CR alone.
+//! Quotes work as in RFC 4180, also in tables with tabs, since programs quote there as well. A record with broken quoting is reported with
+//! its first line, and reading continues in the next line, so that an unclosed quote does not swallow the following rows. Lines end with
+//! LF, CRLF or CR.
 
-/// A record, or a place where none can be read.
+/// A record, or a place where none could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Record {
     Cells {
         line: u64,
         cells: Vec<String>,
     },
-    /// Cells are those that could be read before the problem.
+    /// Contains the cells that were read before the problem.
     Broken {
         line: u64,
         message: String,
@@ -19,28 +19,28 @@ pub(super) enum Record {
     },
 }
 
-/// Reads one record after the other.
+/// Iterates over the records.
 pub(super) struct Records<'a> {
     text: &'a [u8],
     delimiter: u8,
     at: usize,
     line: u64,
-    /// Cells of a record, once the header is known.
+    /// Number of cells of a record, once the header has been read.
     width: Option<usize>,
 }
 
 impl<'a> Records<'a> {
-    /// Reads from the line numbered `line`, which `text` begins with.
+    /// Begins at the start of `text`, which is the line with the number `line`.
     pub(super) fn new(text: &'a [u8], delimiter: u8, line: u64) -> Self {
         Self { text, delimiter, at: 0, line, width: None }
     }
 
-    /// From here on a record of several lines must have `width` cells to be one.
+    /// From here on, a record of several lines is valid only if it has `width` cells.
     pub(super) fn expect(&mut self, width: usize) {
         self.width = Some(width);
     }
 
-    /// Reads the cells up to the end of the record. On an error the cells before it are in `cells`.
+    /// Reads the cells up to the end of the record. On an error, `cells` has the cells before it.
     fn cells(&mut self, cells: &mut Vec<String>) -> Result<(), String> {
         loop {
             let cell = self.cell()?;
@@ -55,7 +55,7 @@ impl<'a> Records<'a> {
     }
 
     fn cell(&mut self) -> Result<Vec<u8>, String> {
-        // Cells are read without blanks at their ends, so a quote may have some before it.
+        // Cells are trimmed, so blanks may precede a quote.
         let quote = self.after_blanks(self.at);
         if self.text.get(quote) == Some(&b'"') {
             return self.quoted(quote + 1);
@@ -106,7 +106,7 @@ impl<'a> Records<'a> {
         from + self.text.get(from..).unwrap_or_default().iter().take_while(|byte| is_blank(byte)).count()
     }
 
-    /// Goes past the end of a line, if this is one.
+    /// Skips a line end, if there is one here.
     fn end_line(&mut self) {
         match self.text.get(self.at..).unwrap_or_default() {
             [b'\r', b'\n', ..] => self.at += 2,
@@ -116,7 +116,7 @@ impl<'a> Records<'a> {
         self.line += 1;
     }
 
-    /// Goes to the line after the one that begins at `start`.
+    /// Skips the rest of the line that begins at `start`.
     fn skip_line(&mut self, start: usize, line: u64) {
         let rest = &self.text[start..];
         self.at = start + rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len());
@@ -124,11 +124,10 @@ impl<'a> Records<'a> {
         self.end_line();
     }
 
-    /// Why a record of several lines cannot be meant: a quote that was opened by mistake ends at the next one, and what is between
-    /// them are other rows.
+    /// Why a record of several lines is probably a mistake: a stray quote ends at the next one, and the text between them is other rows.
     fn swallows(&self, start: usize, first: u64, cells: usize) -> Option<String> {
         let width = self.width?;
-        // A record of one line: the usual one.
+        // A record of one line, the usual case.
         if self.line <= first + 1 && self.at < self.text.len() {
             return None;
         }
@@ -172,7 +171,7 @@ impl Iterator for Records<'_> {
     }
 }
 
-/// The lines of a text, without their ends and without an empty one after the last end.
+/// The lines of a text, without line ends and without an empty line at the end.
 fn lines_of(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = text;
     std::iter::from_fn(move || {
@@ -197,7 +196,7 @@ fn text_of(cell: &[u8]) -> Result<String, String> {
     if text.contains('\0') { Err("contains a null character".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The character of tab, semicolon and comma that is most often in the first line that has any names, outside of quotes.
+/// Tab, semicolon or comma: whichever is the most frequent, outside of quotes, in the first line that contains names.
 pub(super) fn guess_delimiter(text: &[u8]) -> u8 {
     const KNOWN: [u8; 3] = [b'\t', b';', b','];
     let (mut counts, mut is_quoted, mut has_names) = ([0; 3], false, false);
@@ -210,7 +209,7 @@ pub(super) fn guess_delimiter(text: &[u8]) -> u8 {
             _ => has_names |= !byte.is_ascii_whitespace(),
         }
     }
-    // Of equals the first: a comma is in texts more often than the others.
+    // The first one wins a tie: commas occur in texts more often than the others.
     match counts.iter().max() {
         Some(most) if *most > 0 => counts.iter().position(|count| count == most).map_or(b',', |index| KNOWN[index]),
         _ => b',',
@@ -257,7 +256,7 @@ mod tests {
             ("a,b,\"c\nd,e,f\ng,h,i\n", "a quote is not closed"),
             ("a,\"b,c\nd,e,f\ng,h,i\n", "a quote is not closed"),
             ("a,b,\"c\" x\nd,e,f\ng,h,i\n", "after a closing quote"),
-            // The next quote closes it, and what follows that does not fit.
+            // The next quote closes it, and the text after that is invalid.
             ("a,b,\"c\nd,e,f\ng,h,i\n\"x\",y,z", "after a closing quote"),
             // It closes at an inch sign: the record has too few cells, or swallows rows.
             ("a,\"b,c\nd,e,f\ng,h,i\nx\",y,z\n", "ends in line 4"),

@@ -1,6 +1,6 @@
-//! The series of a BIDS session, from the names of its files (BIDS 1.10, "Modality specific files").
+//! The scans of a BIDS session, from the names of its files (BIDS 1.10, "Modality specific files").
 //!
-//! What is a recording depends on the data type: an image in `anat`, a table in `motion`. `docs/reference/bids.md` lists the rules.
+//! The data type decides which files are recordings: an image in `anat`, a table in `motion`. `docs/reference/bids.md` lists the rules.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,28 +10,28 @@ use crate::study::Label;
 use super::ScanKind;
 use super::bidsignore::Ignored;
 
-/// Endings of files that describe a recording of electrodes or sensors and are none.
+/// Endings of files that describe a recording of electrodes or sensors.
 const DESCRIPTIONS: [&str; 14] =
     ["json", "tsv", "tsv.gz", "bval", "bvec", "txt", "html", "jpg", "jpeg", "png", "tif", "pos", "elp", "md"];
 
-/// Data types whose files are no series.
+/// Data types whose files are not scans.
 const WITHOUT_SCANS: [&str; 1] = ["beh"];
 
-/// What the folders of a session hold.
+/// The scans in the folders of a session.
 #[derive(Debug, Default)]
 pub(super) struct Found {
     pub scans: Vec<ScanKind>,
-    /// Folders that are no known data type.
+    /// Folders with an unknown data type.
     pub unknown: Vec<String>,
     /// Recordings that `.bidsignore` excludes.
     pub ignored: usize,
 }
 
-/// One series for each recording in the session's folder and in the file names that its table lists. `path` is that of the session
-/// within the data set.
+/// One scan for each recording in the session's folder and among the file names in its table. `path` is the session's path within the data
+/// set.
 ///
 /// # Errors
-/// A folder cannot be read, or a series has a name that cannot be stored: the path, and what is wrong.
+/// A folder cannot be read, or the name of a scan cannot be stored: the path and the problem.
 pub(super) fn scans_of(
     root: &Path,
     path: &str,
@@ -93,7 +93,7 @@ fn entries(root: &Path, path: &str) -> Result<Vec<Entry>, (String, String)> {
     Ok(entries)
 }
 
-/// The name of the series that a file is of: without its ending and without the entities that only number the files of one series.
+/// The name of the scan that a file belongs to: without its ending and without the entities that only number the files of one scan.
 fn recording(data_type: &str, file: &str) -> Option<String> {
     let (stem, ending) = file.split_once('.').unwrap_or((file, ""));
     let mut parts: Vec<&str> = stem.split('_').collect();
@@ -102,7 +102,7 @@ fn recording(data_type: &str, file: &str) -> Option<String> {
     if !stem.starts_with("sub-") || suffix.contains('-') || !is_recording(data_type, suffix, ending, &has) {
         return None;
     }
-    // Echoes, magnitude and phase, and the files that a long recording was cut into; the inversions of MP2RAGE, which are one sequence.
+    // Echoes, magnitude and phase, and the parts of a long recording; the inversions of MP2RAGE, which are one sequence.
     let numbers = ["echo-", "part-", "split-"];
     parts.retain(|part| {
         let is_number = numbers.iter().any(|entity| part.starts_with(entity));
@@ -114,11 +114,11 @@ fn recording(data_type: &str, file: &str) -> Option<String> {
 
 fn is_recording(data_type: &str, suffix: &str, ending: &str, has: &dyn Fn(&str) -> bool) -> bool {
     match data_type {
-        // A mask that took the face away is no series; `desc-` and `space-` name results of processing.
+        // A defacing mask is not a scan; `desc-` and `space-` mark results of processing.
         "anat" | "func" | "dwi" | "fmap" | "perf" | "mrs" => {
             matches!(ending, "nii" | "nii.gz") && suffix != "defacemask" && !has("desc-") && !has("space-")
         }
-        // Calibration and crosstalk files are of the machine. A recording of BTi is a folder without an ending.
+        // Calibration and crosstalk files belong to the machine. A recording of BTi is a folder without an ending.
         "meg" => suffix == "meg" && !DESCRIPTIONS.contains(&ending) && !has("acq-calibration") && !has("acq-crosstalk"),
         "eeg" | "ieeg" | "emg" | "nirs" | "pet" => {
             suffix == data_type && !ending.is_empty() && !DESCRIPTIONS.contains(&ending)
@@ -129,7 +129,7 @@ fn is_recording(data_type: &str, suffix: &str, ending: &str, has: &dyn Fn(&str) 
     }
 }
 
-/// The modality of a BIDS data type, in the words of DICOM where it has one.
+/// The modality of a BIDS data type, in the terms of DICOM if it has one.
 fn modality(data_type: &str) -> Option<&'static str> {
     Some(match data_type {
         "anat" | "func" | "dwi" | "fmap" | "perf" | "mrs" => "MR",

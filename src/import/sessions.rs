@@ -1,4 +1,4 @@
-//! The sessions of one subject of a BIDS data set, with what `sessions.tsv` and `scans.tsv` say of them.
+//! The sessions of one subject of a BIDS data set, with their data from `sessions.tsv` and `scans.tsv`.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -11,16 +11,16 @@ use super::participants::{check_columns, check_values, variables, with_prefix};
 use super::text_table::{Row, Table};
 use super::{Intake, bids_files};
 
-/// A session before the rest of its subject is known.
+/// A session, before the other data of its subject is known.
 pub(super) struct FoundSession {
     pub label: String,
-    /// Of its folder within the data set.
+    /// Path of its folder within the data set.
     pub path: String,
     pub date: Option<NaiveDateTime>,
     /// File names in its `scans.tsv`.
     pub listed: Vec<String>,
     pub variables: Vec<(String, VariableValue)>,
-    /// Something that is said of it cannot be read, so it has to be left out. The problem is reported.
+    /// Part of its data cannot be read, so it must be skipped. The problem has been reported.
     pub is_bad: bool,
 }
 
@@ -72,7 +72,7 @@ impl SessionTable {
             intake.problem(&format!("{} line {}", self.path, broken.line), broken.message.clone());
             match broken.row.get(id_column) {
                 Some(id) => drop(self.bad.insert(with_prefix("ses-", id))),
-                // It may be of any session.
+                // The row may belong to any session.
                 None => self.is_unreadable = true,
             }
         }
@@ -151,7 +151,7 @@ fn find_one(
     found
 }
 
-/// Reads `scans.tsv` of a session: the names of its files and the earliest date.
+/// Reads `scans.tsv` of a session: the file names and the earliest date.
 fn read_scans(root: &Path, session: &mut FoundSession, intake: &mut Intake) -> Option<NaiveDateTime> {
     let path = format!("{}/{}_scans.tsv", session.path, session.label);
     let table = match scans_table(root, &path) {
@@ -191,7 +191,7 @@ fn read_scans(root: &Path, session: &mut FoundSession, intake: &mut Intake) -> O
     earliest
 }
 
-/// A table without file names still has dates.
+/// Also reads a table without file names, since it still has dates.
 fn scans_table(root: &Path, path: &str) -> Result<Option<Table>, String> {
     let Some(table) = bids_files::table(root, path)? else { return Ok(None) };
     check_columns(&table, if table.column("acq_time").is_some() { "acq_time" } else { "filename" })?;

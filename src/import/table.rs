@@ -1,7 +1,7 @@
-//! Reading a table with a row for each experiment.
+//! Reads a table with one row per experiment.
 //!
-//! Columns, in any case: `subject`, `date_of_birth`, `experiment`, `scan_date`; optional `cohort`, `workflow`; any number of
-//! `var:NAME` (variables) and `id:SYSTEM` (ids of the experiment in external systems).
+//! Columns, in any case: `subject`, `date_of_birth`, `experiment`, `scan_date`; optional `cohort`, `workflow`; any number of `var:NAME`
+//! (variables) and `id:SYSTEM` (external ids of the experiment).
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -13,14 +13,14 @@ use crate::study::{Label, VariableValue, limits};
 use super::text_table::{self, Row, Table};
 use super::{Intake, RowProblem, Session, SourceError};
 
-/// What the table does not say.
+/// Values that the table does not contain.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// For rows without a cohort of their own.
+    /// For rows without a cohort.
     pub cohort: Option<Label>,
     pub workflow: Option<String>,
     pub date_of_birth_default: Option<NaiveDate>,
-    /// Guessed from the header when none is given.
+    /// `None` means to guess it from the header.
     pub delimiter: Option<u8>,
 }
 
@@ -32,7 +32,7 @@ const SCAN_DATE: &[&str] = &["scan_date", "scandate", "scan date", "acq_time"];
 /// Reads the table in `file`.
 ///
 /// # Errors
-/// When the file cannot be read, or a column is missing without which nothing can be done.
+/// The file cannot be read, or a required column is missing.
 pub fn read(file: &Path, options: &Options) -> Result<Intake, SourceError> {
     let table = text_table::read(file, options.delimiter)?;
     let columns = Columns::find(&table).map_err(|problem| SourceError(format!("{}: {problem}", file.display())))?;
@@ -52,7 +52,7 @@ pub fn read(file: &Path, options: &Options) -> Result<Intake, SourceError> {
     Ok(intake)
 }
 
-/// Where the columns are. Their names count in any case, those of variables and systems as they are written.
+/// Indexes of the columns. Case does not matter in their names, except in those of variables and systems.
 struct Columns {
     subject: usize,
     date_of_birth: Option<usize>,
@@ -88,7 +88,7 @@ impl Columns {
         })
     }
 
-    /// A sentence for each column that is not read.
+    /// A message for each column that is ignored.
     fn notes(&self, table: &Table) -> Vec<String> {
         let read: HashSet<usize> = [self.subject, self.experiment, self.scan_date]
             .into_iter()
@@ -166,12 +166,12 @@ fn alias_group(name: &str) -> Option<&'static [&'static str]> {
     groups.into_iter().find(|group| group.iter().any(|alias| name.eq_ignore_ascii_case(alias)))
 }
 
-/// Whether a column has a meaning of its own.
+/// Whether a column is a known one.
 fn is_special(name: &str) -> bool {
     alias_group(name).is_some() || ["cohort", "workflow"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// The columns whose name begins so, in any case, with the rest of it.
+/// The columns whose name has this prefix, in any case, with the rest of the name.
 fn prefixed(table: &Table, prefix: &'static str) -> impl Iterator<Item = (usize, String)> {
     table.columns.iter().enumerate().filter_map(move |(index, column)| {
         let start = column.get(..prefix.len())?;
@@ -179,12 +179,12 @@ fn prefixed(table: &Table, prefix: &'static str) -> impl Iterator<Item = (usize,
     })
 }
 
-/// Two columns that mean the same contradict each other.
+/// Refuses two columns with the same meaning, which could contradict each other.
 fn check_names(table: &Table) -> Result<(), String> {
     let mut seen: HashMap<String, &str> = HashMap::new();
     for column in table.columns.iter().filter(|column| !column.is_empty()) {
         let meaning = match column.split_once(':') {
-            // A variable or a system: its own name counts as it is written.
+            // The names of variables and systems are compared with their case.
             Some((prefix, name)) if ["var", "id"].iter().any(|known| prefix.eq_ignore_ascii_case(known)) => {
                 format!("{}:{}", prefix.to_ascii_lowercase(), name.trim())
             }
@@ -209,7 +209,7 @@ fn scandate(row: &Row, column: usize) -> Result<NaiveDateTime, String> {
     limits::moment(text).map_err(|problem| format!("scan_date: {problem}"))
 }
 
-/// What earlier rows said, to find rows that contradict them.
+/// Values of earlier rows, to find rows that contradict them.
 #[derive(Default)]
 struct Seen {
     experiments: HashMap<(Label, Label, Label), u64>,

@@ -1,4 +1,4 @@
-//! Tables of text with a header.
+//! Text tables with a header.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::SourceError;
 use super::decode::decoded;
 use super::records::{Record, Records, guess_delimiter};
 
-/// A row: its cells in the order of the columns, and the line that it begins in.
+/// A row: its cells in the order of the columns, and its first line.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub line: u64,
@@ -23,13 +23,13 @@ impl Row {
             .filter(|cell| !cell.is_empty() && !cell.eq_ignore_ascii_case("n/a"))
     }
 
-    /// Whether two rows say the same.
+    /// Whether two rows have the same cells.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         self.cells == other.cells
     }
 }
 
-/// A line from which no row can be read.
+/// A line that could not be read as a row.
 #[derive(Debug, Clone)]
 pub(super) struct Broken {
     pub line: u64,
@@ -38,10 +38,10 @@ pub(super) struct Broken {
     pub row: Row,
 }
 
-/// A table: its columns in their order, and its rows.
+/// A table: its columns and rows, in order.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
-    /// Without blanks at their ends. Columns without a name (Excel leaves some at the end) are empty in every row.
+    /// Trimmed. Columns without a name (Excel leaves some at the end) are empty in every row.
     pub columns: Vec<String>,
     pub rows: Vec<Row>,
     pub broken: Vec<Broken>,
@@ -53,7 +53,7 @@ impl Table {
         self.columns.iter().position(|column| column.eq_ignore_ascii_case(name))
     }
 
-    /// The name of a column that is there twice.
+    /// The name of a column that occurs twice.
     pub(super) fn twice(&self) -> Option<&str> {
         let mut seen = HashSet::new();
         let twice = self.columns.iter().find(|column| !column.is_empty() && !seen.insert(column.as_str()));
@@ -66,10 +66,10 @@ impl Table {
     }
 }
 
-/// Reads a table. Without a `delimiter` it is the one that Excel's line `sep=;` names, or it is guessed from the header.
+/// Reads a table. Without a `delimiter`, Excel's line `sep=;` names it, or it is guessed from the header.
 ///
 /// # Errors
-/// The file cannot be read, is no text, or its header is broken.
+/// The file cannot be read, is not text, or its header is broken.
 pub(super) fn read(path: &Path, delimiter: Option<u8>) -> Result<Table, SourceError> {
     let failed = |problem: &dyn std::fmt::Display| SourceError(format!("{}: {problem}", path.display()));
     let bytes = std::fs::read(path).map_err(|error| SourceError(format!("cannot read {}: {error}", path.display())))?;
@@ -79,7 +79,7 @@ pub(super) fn read(path: &Path, delimiter: Option<u8>) -> Result<Table, SourceEr
     read_rows(&mut Records::new(text, delimiter, line)).map_err(|problem| failed(&problem))
 }
 
-/// The text after a first line `sep=;`, the character that it names, and the number of the line that the text then begins with.
+/// The text after a first line `sep=;`, the character in that line, and the line number at which the text then begins.
 fn without_separator_line(text: &[u8]) -> (&[u8], Option<u8>, u64) {
     let end = text.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(text.len());
     let (line, rest) = text.split_at(end);
@@ -132,7 +132,7 @@ fn header(records: &mut Records<'_>) -> Result<Vec<String>, String> {
     Err("is empty".to_owned())
 }
 
-/// Why the cells are not those of the columns. Empty cells at the end may be missing or too many where nothing has a name.
+/// Why the cells do not match the columns. Empty cells at the end may be missing, and extra ones are allowed where columns have no name.
 fn misfit(row: &Row, columns: &[String]) -> Option<String> {
     let named = columns.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1);
     let filled = row.cells.iter().rposition(|cell| !cell.trim().is_empty()).map_or(0, |last| last + 1);

@@ -1,4 +1,4 @@
-//! Writing what was read, batch by batch.
+//! Writes an intake, batch by batch.
 
 use std::collections::HashSet;
 
@@ -16,36 +16,36 @@ use super::batch::{Outcome, write_batch};
 use super::difference::{DATE_OF_BIRTH, Difference};
 use super::{RowProblem, Session};
 
-/// Sessions in one transaction. Enough that beginning and committing cost little, few enough that others do not wait long.
+/// Number of sessions in one transaction: enough that beginning and committing cost little, few enough that other callers do not wait long.
 const BATCH: usize = 1000;
-/// Each condition may take long, with the transaction open and others waiting.
+/// With conditions a batch is smaller: each may take long, while the transaction is open and other callers wait.
 const BATCH_WITH_CONDITIONS: usize = 10;
 
-/// What was added, or would be.
+/// The rows that were added, or would be.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     pub cohorts: usize,
     pub subjects: usize,
     pub experiments: usize,
     pub scans: usize,
-    /// Experiments that were there already and were left as they are.
+    /// Experiments that existed already and were not changed.
     pub known: usize,
-    /// Where those differ from what was read.
+    /// Differences between those and the source.
     pub differences: Vec<Difference>,
     /// Sessions that the database refused.
     pub failed: Vec<RowProblem>,
-    /// Why the rest was not written, with the place where it begins. What is before it is written.
+    /// Why writing stopped, and at which place. Everything before it has been written.
     pub stopped: Option<RowProblem>,
 }
 
-/// Registers the sessions, each batch in a transaction of its own; with `dry_run` each is undone again, and only says what would be
-/// added. `progress` is called with the number of sessions after each batch.
+/// Registers the sessions, each batch in its own transaction; with `dry_run` each batch is rolled back, and only the summary remains.
+/// `progress` is called after each batch with the number of sessions.
 ///
-/// A batch that the database refuses is written session by session, so that one that is wrong keeps no other out; those are
-/// reported. When nothing of a batch can be written, or the database is gone, writing stops; doing it again goes on from there.
+/// If the database refuses a batch, its sessions are written one by one, so that a bad one blocks no other; refused sessions are reported.
+/// If no session of a batch can be written, or the database is unavailable, writing stops; a second run continues from there.
 ///
 /// # Errors
-/// When a workflow that a session names does not exist; nothing is written then.
+/// A workflow that a session names does not exist; nothing is written then.
 pub async fn write(
     ctx: &Context,
     engine: &Engine,
@@ -65,7 +65,7 @@ pub async fn write(
     Ok(tally.summary)
 }
 
-/// Checks that there is each workflow that is named. Gives the size of batches.
+/// Checks that all named workflows exist. Returns the batch size.
 async fn check_workflows(engine: &Engine, sessions: &[Session]) -> Result<usize, EngineError> {
     let workflows: HashSet<Option<&str>> = sessions.iter().map(|session| session.workflow.as_deref()).collect();
     let mut size = BATCH;
@@ -77,18 +77,18 @@ async fn check_workflows(engine: &Engine, sessions: &[Session]) -> Result<usize,
     Ok(size)
 }
 
-/// Counts what batches did. A dry run makes a subject in each batch that speaks of it; it counts once.
+/// Counts the results of batches. A dry run creates a subject again in each batch that names it; it is counted once.
 #[derive(Default)]
 struct Tally {
     summary: Summary,
     cohorts: HashSet<String>,
     subjects: HashSet<(String, String)>,
-    /// Subjects whose difference was reported with an earlier session.
+    /// Subjects whose differences were reported with an earlier session.
     compared: HashSet<(String, String)>,
 }
 
 impl Tally {
-    /// Writes a batch. On an error nothing more can be written; it says from where on.
+    /// Writes a batch. An error means that no more can be written; it contains the place.
     async fn write(
         &mut self,
         ctx: &Context,
@@ -115,7 +115,7 @@ impl Tally {
                 Err(error) => return Err(stopped(session, error)),
             }
         }
-        // It is not the sessions then.
+        // The sessions are not the cause then.
         if failed.len() == batch.len() && batch.len() > 1 {
             let (session, error) = failed.swap_remove(0);
             return Err(stopped(session, error));
@@ -147,7 +147,7 @@ impl Tally {
     }
 }
 
-/// Whether one session may be at fault, and others can be written: the database works, and refused what a statement says.
+/// Whether the error may be due to one session, so that others can be written: the database works, and refused the content of a statement.
 fn is_of_a_session(error: &EngineError) -> bool {
     match error {
         EngineError::Database(error) => {
@@ -157,11 +157,8 @@ fn is_of_a_session(error: &EngineError) -> bool {
     }
 }
 
-/// Registers a subject without experiments, with its cohort, and gives the ids that external systems have for it where
-/// it is new. One that is there is left as it is, with what differs.
-///
-/// # Errors
-/// When the database fails.
+/// Registers a subject without experiments, with its cohort and, if it is new, its external ids. An existing subject is not changed; its
+/// differences are returned.
 pub async fn register_subject(
     ctx: &Context,
     engine: &Engine,
@@ -173,21 +170,20 @@ pub async fn register_subject(
     retried(async || try_subject(ctx, engine, cohort, subject, date_of_birth, external_ids).await).await
 }
 
-/// Registers one session with everything that belongs to it, in one transaction. One that is there already is left as
-/// it is.
+/// Registers one session with all its data, in one transaction. An existing experiment is not changed.
 ///
 /// # Errors
-/// When its workflow does not exist, or the database fails; nothing is written then.
+/// Its workflow does not exist, or the database fails; nothing is written then.
 pub async fn register_session(ctx: &Context, engine: &Engine, session: &Session) -> Result<Outcome, EngineError> {
     let outcomes = retried(async || write_batch(ctx, engine, std::slice::from_ref(session), true).await).await?;
     outcomes.into_iter().next().ok_or(EngineError::MovedOn)
 }
 
-/// Tries before giving up.
+/// Maximum number of tries.
 const MOST_TRIES: u64 = 8;
 
-/// Does it, and does it again when another caller registered the same at the same moment, or when it lost against another
-/// transaction, or when conditions had to be evaluated without its lock.
+/// Runs a verb, and repeats it if another caller registered the same at the same time, if it lost against another transaction, or if
+/// conditions had to be evaluated without its lock.
 async fn retried<T, F>(mut verb: impl FnMut() -> F) -> Result<T, EngineError>
 where
     F: Future<Output = Result<T, EngineError>>,

@@ -1,5 +1,4 @@
-//! What is being done for the study, to see at a glance what runs, waits, failed or got stuck: callback executions,
-//! workers, and messages that came to nothing.
+//! Queries for the callbacks and workers pages: callback executions, workers and dead letters.
 
 use std::collections::BTreeMap;
 
@@ -19,36 +18,36 @@ use crate::entity::{action, callback, dead_letter, experiment, worker};
 use super::Visible;
 use super::search::{COUNT_LIMIT, Page, Place};
 
-/// Which executions.
+/// Restricts the list of executions.
 #[derive(Debug, Clone, Default)]
 pub struct ExecutionFilter {
     pub stage: Option<Stage>,
     /// Name of a callback function.
     pub function: Option<String>,
-    /// Asked for before this.
+    /// Requested at this time or before.
     pub before: Option<NaiveDateTime>,
     /// Name of a worker.
     pub worker: Option<String>,
 }
 
-/// Where executions stand, in the words of people.
+/// Stages of executions, as users name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Anything that is not over.
+    /// Not finished and not skipped.
     Open,
     /// Waits for a worker.
     Queued,
     Running,
-    /// Waits for somebody outside.
+    /// Waits for an external system or a person.
     Waiting,
-    /// Over, and not well: failed or timed out.
+    /// Failed or timed out.
     Failed,
     Succeeded,
     Skipped,
 }
 
 impl Stage {
-    /// All of them, with their words in addresses.
+    /// All stages, with their names in URLs.
     pub const ALL: [(Self, &str); 7] = [
         (Self::Open, "open"),
         (Self::Queued, "queued"),
@@ -59,7 +58,7 @@ impl Stage {
         (Self::Skipped, "skipped"),
     ];
 
-    /// The stage that a word says.
+    /// The stage with this name.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.iter().find(|(_, name)| *name == word).map(|(stage, _)| *stage)
@@ -101,7 +100,7 @@ pub struct ExecutionRow {
     pub available_at: NaiveDateTime,
     pub run_start: Option<NaiveDateTime>,
     pub finished: Option<NaiveDateTime>,
-    /// The last action of its experiment: what was left behind cannot be done again.
+    /// The last action of its experiment: executions of earlier actions cannot be retried.
     last_action_id: Option<i32>,
     archive_id: i32,
     #[sea_orm(skip)]
@@ -109,9 +108,6 @@ pub struct ExecutionRow {
 }
 
 /// Executions, the newest first. Two statements.
-///
-/// # Errors
-/// When the database cannot be read.
 pub async fn executions(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -171,15 +167,15 @@ pub async fn executions(
     Ok(Page { rows, count: Ord::min(count, COUNT_LIMIT), count_is_least: count > COUNT_LIMIT, has_newer, has_older })
 }
 
-/// How many executions are in each stage that is not over, and since when the first waits.
+/// The number of executions in each open stage, and how long the first one has waited.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Load {
     pub queued: u64,
     pub running: u64,
     pub waiting: u64,
-    /// Since when the first of the queue could be run.
+    /// The earliest time at which an execution in the queue could be run.
     pub oldest: Option<NaiveDateTime>,
-    /// Since when the first is due at the relay.
+    /// The earliest time at which an execution was due for the relay.
     pub relay: Option<NaiveDateTime>,
 }
 
@@ -191,10 +187,7 @@ struct StatusCount {
     relay: Option<NaiveDateTime>,
 }
 
-/// What is to be done at `now`. One statement on what is not over, whatever the length of the history.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The load at `now`. One statement, which reads open executions only, however long the history is.
 pub async fn load(ctx: &Context, connection: &impl ConnectionTrait, now: NaiveDateTime) -> Result<Load, DbErr> {
     let rows = Entity::visible(ctx)
         .select_only()
@@ -224,7 +217,7 @@ pub async fn load(ctx: &Context, connection: &impl ConnectionTrait, now: NaiveDa
     Ok(load)
 }
 
-/// A worker with what it runs.
+/// A worker and its running executions.
 #[derive(Debug, Clone, Serialize)]
 pub struct WorkerRow {
     pub name: String,
@@ -235,12 +228,12 @@ pub struct WorkerRow {
     pub started_at: NaiveDateTime,
     pub seen_at: NaiveDateTime,
     pub stopped_at: Option<NaiveDateTime>,
-    /// It said that it stops, or nothing was heard of it for a minute.
+    /// The worker has announced its end, or has sent no heartbeat for a minute.
     pub is_gone: bool,
     pub running: Vec<RunningRow>,
 }
 
-/// What a worker runs.
+/// An execution that a worker runs.
 #[derive(Debug, Clone, Serialize)]
 pub struct RunningRow {
     pub id: i32,
@@ -248,10 +241,7 @@ pub struct RunningRow {
     pub run_start: Option<NaiveDateTime>,
 }
 
-/// Workers that were heard of since `since`, and those that run something; those that are there first. Two statements.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Workers that have reported since `since`, and workers with running executions; those online come first. Two statements.
 pub async fn workers(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -300,10 +290,7 @@ pub async fn workers(
     Ok(rows)
 }
 
-/// Messages that came to nothing, the newest first, at most `most`.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Dead letters, newest first, at most `most`.
 pub async fn dead_letters(connection: &impl ConnectionTrait, most: u64) -> Result<Vec<dead_letter::Model>, DbErr> {
     dead_letter::Entity::find().order_by_desc(dead_letter::Column::Id).limit(most).all(connection).await
 }

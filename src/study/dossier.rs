@@ -1,4 +1,4 @@
-//! Everything about one experiment.
+//! Read model of the experiment page.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,7 +19,7 @@ use super::Visible;
 use super::recent::user_names;
 use super::variable::variables_of;
 
-/// See the module.
+/// All data of one experiment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Dossier {
     pub id: i32,
@@ -41,11 +41,11 @@ pub struct Dossier {
     pub variables: Vec<(String, serde_json::Value)>,
     pub scans: Vec<ScanCount>,
     pub external_ids: BTreeMap<String, String>,
-    /// The newest first.
+    /// Newest first.
     pub history: Vec<HistoryEntry>,
-    /// Set when somebody took it out of sight.
+    /// Set when a user archived it.
     pub archived: Option<Archived>,
-    /// Set while it does not move by itself because it moved too often.
+    /// Set while it is on hold because it moved too often.
     pub held: Option<Held>,
 }
 
@@ -65,7 +65,7 @@ impl Held {
     }
 }
 
-/// When, by whom and why something was archived.
+/// Time, user and reason of an archiving.
 #[derive(Debug, Clone, Serialize)]
 pub struct Archived {
     pub at: Option<chrono::NaiveDateTime>,
@@ -73,7 +73,7 @@ pub struct Archived {
     pub reason: Option<String>,
 }
 
-/// Series of one type.
+/// The number of scans of one type.
 #[derive(Debug, Clone, Serialize)]
 pub struct ScanCount {
     pub modality: String,
@@ -81,7 +81,7 @@ pub struct ScanCount {
     pub count: usize,
 }
 
-/// One action with what it asked for.
+/// One action with the executions that it requested.
 #[derive(Debug, Clone, Serialize)]
 pub struct HistoryEntry {
     pub id: i32,
@@ -98,7 +98,7 @@ pub struct HistoryEntry {
     pub executions: Vec<ExecutionEntry>,
 }
 
-/// One run of a callback.
+/// One callback execution.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExecutionEntry {
     pub id: i32,
@@ -122,8 +122,8 @@ pub struct ExecutionEntry {
 }
 
 impl Dossier {
-    /// Whether something may happen by itself: the last action has not ended, or has callbacks that are still open. The last action
-    /// of an experiment on hold ends when a person releases it.
+    /// Whether the experiment may change automatically: its last action has not ended, or has open callbacks. The last action of an
+    /// experiment on hold ends when a person releases it.
     #[must_use]
     pub fn is_moving(&self) -> bool {
         let last = self.history.iter().find(|entry| entry.is_last).filter(|_| self.archived.is_none());
@@ -133,10 +133,7 @@ impl Dossier {
         })
     }
 
-    /// Everything about the experiment with this id.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Reads the experiment with this id.
     pub async fn find(ctx: &Context, connection: &impl ConnectionTrait, id: i32) -> Result<Option<Self>, DbErr> {
         match experiment::Entity::visible_by_id(ctx, id).one(connection).await? {
             Some(experiment) => Self::of(ctx, connection, experiment).await,
@@ -144,10 +141,7 @@ impl Dossier {
         }
     }
 
-    /// Everything about this experiment, which was read in the same snapshot.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Reads the related data of an experiment from the snapshot that the experiment came from.
     pub async fn of(
         ctx: &Context,
         connection: &impl ConnectionTrait,
@@ -262,7 +256,7 @@ async fn executions(
     connection: &impl ConnectionTrait,
     actions: &[action::Model],
 ) -> Result<HashMap<i32, Vec<ExecutionEntry>>, DbErr> {
-    // The page is asked for every two seconds.
+    // The page requests this every two seconds.
     let rows = without_logs(callback_execution::Entity::visible(ctx))
         .filter(callback_execution::Column::ActionId.is_in(actions.iter().map(|action| action.id)))
         .order_by_asc(callback_execution::Column::Id)
@@ -282,7 +276,7 @@ async fn executions(
     Ok(executions)
 }
 
-/// Executions without the logs and the values: they may be megabytes each.
+/// Executions without logs and values, which may be megabytes each.
 pub(super) fn without_logs(all: Select<callback_execution::Entity>) -> Select<callback_execution::Entity> {
     let nothing = || Expr::value(None::<String>);
     all.select_only()
@@ -297,10 +291,10 @@ fn is_large(column: callback_execution::Column) -> bool {
     matches!(column, RunLog | ResultLog | ResultValues)
 }
 
-/// Executions whose logs the page of an experiment shows, the newest ones; all others have a page of their own.
+/// Number of executions, the newest ones, whose logs the experiment page shows. The others have pages of their own.
 const SHOWN_LOGS: usize = 6;
 
-/// Characters of a log that are shown there, the last ones.
+/// Number of characters of a log that the page shows, from its end.
 const SHOWN_CHARACTERS: usize = 4000;
 
 async fn last_of_logs(
@@ -326,7 +320,7 @@ async fn last_of_logs(
     Ok(logs.into_iter().filter_map(|(id, log)| Some((id, last(log?)))).collect())
 }
 
-/// An execution as it is shown.
+/// An execution as pages show it.
 #[must_use]
 pub fn execution_entry(execution: callback_execution::Model, callback: callback::Model) -> ExecutionEntry {
     ExecutionEntry {

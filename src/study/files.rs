@@ -1,6 +1,6 @@
-//! The files of the study's data folder, as people bring and fetch them.
+//! The files in the study's data folder that users upload and download.
 //!
-//! A file has its name when it is whole, and not before: what is on its way lies beside under a name that no list shows.
+//! A file gets its name only when it is complete. Until then it is stored in the same folder under a name that lists omit.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -8,13 +8,13 @@ use chrono::{DateTime, NaiveDateTime};
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
-/// Ends the name of a file that is on its way.
+/// Suffix of the names of incomplete uploads.
 const PART: &str = ".part";
 
-/// Bytes that a name may have on the usual file systems, with room for what is put behind it.
+/// Bytes that most file systems allow in a name, less some room for a suffix.
 const LONGEST: usize = 200;
 
-/// Why something was not done with a file.
+/// Reason why an operation on a file failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     #[error("'{0}' is not a valid file name.")]
@@ -29,7 +29,7 @@ pub enum FileError {
     Disk(#[from] std::io::Error),
 }
 
-/// `12.5 MB`, of 1024.
+/// A size such as `12.5 MB`; 1 MB has 1024 kB.
 #[must_use]
 pub fn size(bytes: u64) -> String {
     let mut value = bytes;
@@ -54,11 +54,11 @@ pub struct Entry {
     pub changed: Option<NaiveDateTime>,
 }
 
-/// See the module.
+/// The data folder of the study.
 #[derive(Debug, Clone)]
 pub struct DataFolder {
     root: PathBuf,
-    /// Bytes that a file may have.
+    /// Maximum size of a file in bytes.
     largest: u64,
 }
 
@@ -68,7 +68,7 @@ impl DataFolder {
         Self { root: root.to_owned(), largest }
     }
 
-    /// Where a path of people's leads: never outside of the folder, not by dots and not by links.
+    /// Resolves a path from a user. The result is always inside the folder, whatever dots and symbolic links the path has.
     async fn resolve(&self, path: &str) -> Result<PathBuf, FileError> {
         let missing = || FileError::Missing(path.to_owned());
         let relative = Path::new(path);
@@ -81,7 +81,7 @@ impl DataFolder {
         }
         let root = match fs::canonicalize(&self.root).await {
             Ok(root) => root,
-            // Nothing has been brought yet.
+            // Nothing has been uploaded yet.
             Err(_) if path.is_empty() => return Ok(self.root.clone()),
             Err(_) => return Err(missing()),
         };
@@ -89,7 +89,7 @@ impl DataFolder {
         if found.starts_with(&root) { Ok(found) } else { Err(missing()) }
     }
 
-    /// What is in a folder, folders first, then by name. A folder that was never made is empty.
+    /// The entries of a folder, folders first, then by name. A folder that does not exist yet is empty.
     ///
     /// # Errors
     /// [`FileError::Missing`].
@@ -114,7 +114,7 @@ impl DataFolder {
         Ok(found)
     }
 
-    /// Where a file lies, to be read.
+    /// The path of a file to read.
     ///
     /// # Errors
     /// [`FileError::Missing`].
@@ -126,7 +126,7 @@ impl DataFolder {
         }
     }
 
-    /// Takes away what has been on its way for a week: the program was killed meanwhile.
+    /// Deletes uploads that have been incomplete for a week: the program was killed during them.
     async fn sweep(folder: &Path) -> Result<(), FileError> {
         const LONG: std::time::Duration = std::time::Duration::from_hours(7 * 24);
         let mut entries = fs::read_dir(folder).await?;
@@ -143,11 +143,11 @@ impl DataFolder {
         Ok(())
     }
 
-    /// Begins to take a file into one of the folders that are there; the first one, without a name, is made. Nothing of it is
-    /// seen before [`Arriving::finish`].
+    /// Begins an upload into an existing folder; the root folder, which has an empty name, is created. The file is invisible until
+    /// [`Arriving::finish`].
     ///
     /// # Errors
-    /// [`FileError::Name`], [`FileError::Missing`] folder, [`FileError::Exists`] unless it `replaces`.
+    /// [`FileError::Name`]; [`FileError::Missing`] for the folder; [`FileError::Exists`] unless it `replaces`.
     pub async fn begin(&self, folder: &str, name: &str, replaces: bool) -> Result<Arriving, FileError> {
         let name = safe_name(name).ok_or_else(|| FileError::Name(name.to_owned()))?;
         fs::create_dir_all(&self.root).await?;
@@ -157,7 +157,7 @@ impl DataFolder {
         };
         Self::sweep(&folder).await?;
         let path = folder.join(&name);
-        // Before the bytes have come; looked at once more when they have.
+        // Checked before the bytes arrive; `finish` checks again.
         if !replaces && fs::try_exists(&path).await? {
             return Err(FileError::Exists(name));
         }
@@ -167,10 +167,10 @@ impl DataFolder {
     }
 }
 
-/// A file that is on its way; gone when it is dropped before its end.
+/// An upload in progress; dropping it before its end deletes it.
 #[derive(Debug)]
 pub struct Arriving {
-    /// The name that it gets.
+    /// The name of the complete file.
     pub name: String,
     path: PathBuf,
     part: Part,
@@ -185,13 +185,13 @@ struct Part(PathBuf);
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // After the end it has another name, and there is nothing to take away.
+        // After `finish` the file has another name, and this removes nothing.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
 impl Arriving {
-    /// The next bytes.
+    /// Appends the next bytes.
     ///
     /// # Errors
     /// [`FileError::TooLarge`], [`FileError::Disk`].
@@ -203,8 +203,7 @@ impl Arriving {
         Ok(self.file.write_all(bytes).await?)
     }
 
-    /// All bytes have come, and are on the disk. Gives how many there are, and whether another file goes when this one gets its
-    /// name.
+    /// Writes all bytes to the disk. Returns their number, and whether the file will replace another one.
     ///
     /// # Errors
     /// [`FileError::Disk`].
@@ -214,7 +213,7 @@ impl Arriving {
         Ok((self.bytes, self.replaces && fs::try_exists(&self.path).await?))
     }
 
-    /// It gets its name, unless another one has it by now.
+    /// Gives the file its name, unless another file has got that name meanwhile.
     ///
     /// # Errors
     /// [`FileError::Exists`], [`FileError::Disk`].
@@ -222,26 +221,26 @@ impl Arriving {
         if self.replaces {
             return Ok(fs::rename(&self.part.0, &self.path).await?);
         }
-        // A second name is refused when it is taken, and renaming is not.
+        // A hard link fails if the name exists; renaming would overwrite.
         match fs::hard_link(&self.part.0, &self.path).await {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(FileError::Exists(self.name)),
-            // The file system knows no second names; the look at the beginning has to do.
+            // The file system has no hard links, so the check in `begin` must do.
             Err(_) if !fs::try_exists(&self.path).await? => Ok(fs::rename(&self.part.0, &self.path).await?),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// A name that is good on every file system, without a path: letters and digits of any language and a few signs; what
-/// else there is becomes `_`. None of nothing, or of dots.
+/// A name that is valid on every file system, without a path: letters and digits of any language and a few signs; other characters become
+/// `_`. `None` if the name is empty or consists of dots.
 #[must_use]
 pub fn safe_name(given: &str) -> Option<String> {
     let last = given.rsplit(['/', '\\']).next().unwrap_or_default().trim();
     let is_plain = |c: char| c.is_alphanumeric() || " ._-+=@,()[]".contains(c);
     let mut name: String = last.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
     while name.len() > LONGEST {
-        // The end says what kind of file it is.
+        // The extension is kept because it tells the type of the file.
         let middle = name.char_indices().nth(name.chars().count() / 2)?.0;
         name.remove(middle);
     }
@@ -295,7 +294,7 @@ mod tests {
         again.write(b"again").await.unwrap();
         assert_eq!(again.settle().await.unwrap(), (5, true));
         again.finish().await.unwrap();
-        // The box is ticked, and there is nothing to replace.
+        // The caller allows replacing, and no such file exists.
         assert_eq!(data.begin("", "new.txt", true).await.unwrap().settle().await.unwrap(), (0, false));
         assert_eq!(std::fs::read(data.file("a.txt").await.unwrap()).unwrap(), b"again");
         let mut large = data.begin("", "b.txt", false).await.unwrap();
@@ -314,7 +313,7 @@ mod tests {
         for path in ["../secret", "link", "/etc/passwd", "a.txt/../../secret", ".", "..", "", "no\0"] {
             assert!(data.file(path).await.is_err(), "{path}");
         }
-        // Into folders that are there, and nowhere else.
+        // Uploads go into existing folders only.
         std::fs::create_dir_all(home.path().join("data/visit 1/raw")).unwrap();
         std::os::unix::fs::symlink(home.path(), home.path().join("data/out")).unwrap();
         data.begin("visit 1/raw", "d.txt", false).await.unwrap().finish().await.unwrap();

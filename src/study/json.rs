@@ -1,13 +1,13 @@
 //! JSON values in formats other than JSON.
 //!
-//! `serde_json` keeps the digits of a number as they were written (`arbitrary_precision`), so that whole numbers of any size come
-//! back unchanged. It passes them on in a form of its own that other serializers (templates, YAML) would write as a mapping;
-//! [`PlainNumbers`] writes them as numbers.
+//! `serde_json` keeps the digits of a number as they were written (`arbitrary_precision`), so whole numbers of any size survive a round
+//! trip. It serializes them in a private form that other serializers (templates, YAML) would write as a mapping; [`PlainNumbers`] writes
+//! them as numbers.
 
 use serde::{Serialize, Serializer};
 use serde_json::{Number, Value};
 
-/// A JSON value whose numbers any serializer understands. A whole number of more than 64 bits is written as the text of its digits.
+/// A JSON value whose numbers any serializer understands. Whole numbers of more than 64 bits become texts of their digits.
 #[derive(Debug, Clone, Copy)]
 pub struct PlainNumbers<'a>(pub &'a Value);
 

@@ -1,10 +1,10 @@
-//! Labels, parsed at the border so that rooms never see a bad one.
+//! Labels, validated at the edges so that the rest of the code only sees valid ones.
 
-/// A name of 1 to 100 characters, without blanks at its ends and without control characters.
+/// A name of 1 to 100 characters, without leading or trailing blanks and without control characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Label(String);
 
-/// Why a text is no label.
+/// Reason why a text is not a valid label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelError {
     #[error("is empty")]
@@ -13,14 +13,14 @@ pub enum LabelError {
     TooLong(usize),
     #[error("contains line breaks or invisible characters")]
     ControlCharacter,
-    /// No address leads there: `.` and `..` mean places in it.
+    /// `.` and `..` have another meaning in a URL.
     #[error("must not consist of dots only")]
     Dots,
 }
 
 impl Label {
     /// # Errors
-    /// When the text is empty, too long, or not plain.
+    /// The text is empty, too long, or has characters that are not allowed.
     pub fn parse(text: &str) -> Result<Self, LabelError> {
         let text = text.trim();
         let length = text.chars().count();
@@ -44,7 +44,7 @@ impl Label {
     }
 }
 
-/// Characters without a width and those that turn the direction of writing: two labels that look alike would be two.
+/// Zero-width characters and characters that change the direction of writing: with them, different labels could look alike.
 #[must_use]
 pub fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' | '\u{00ad}' | '\u{115f}'..='\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{e0000}'..='\u{e007f}')

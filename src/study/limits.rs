@@ -1,7 +1,7 @@
-//! The limits of what the study stores: one place for every way in (API, pages, command line, imports).
+//! Limits of stored values, shared by all inputs (API, pages, command line, imports).
 //!
-//! They are those of the narrowest of the three databases, so that a value that one accepts is accepted by all, and a check before
-//! anything is written finds what the database would refuse.
+//! Each limit is that of the narrowest of the three databases: every database accepts a valid value, and a check before writing finds the
+//! values that a database would refuse.
 
 use std::ops::RangeInclusive;
 
@@ -10,13 +10,14 @@ use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, SubsecRound, Timelik
 use super::label::is_invisible;
 use super::variable::parse_moment;
 
-/// Years that every database stores.
+/// Years that all three databases can store.
 pub const YEARS: RangeInclusive<i32> = 1000..=9999;
-/// Characters in the name of a variable.
+/// Maximum length of a variable's name in characters.
 pub const VARIABLE_NAME: usize = 255;
-/// Characters in the id that an external system has for something, or in an address.
+/// Maximum length of an external id or a URL in characters.
 pub const EXTERNAL_ID: usize = 1024;
-/// Bytes of one value of a variable. MariaDB refuses a statement of more than 16 MiB by default, and values share it.
+/// Maximum size of a variable's value in bytes. MariaDB refuses statements of more than 16 MiB by default, and one statement writes
+/// several values.
 pub const VARIABLE_VALUE: usize = 1024 * 1024;
 
 /// Reads a date such as `1980-12-31`.
@@ -30,8 +31,8 @@ pub fn date(text: &str) -> Result<NaiveDate, String> {
     Ok(date)
 }
 
-/// Reads a date and time such as `2024-03-01T10:00:00`, to the microsecond; a date alone is its midnight, and an offset is converted
-/// to UTC.
+/// Reads a date and time such as `2024-03-01T10:00:00`, to the microsecond. A date alone means its midnight; a time with an offset is
+/// converted to UTC.
 ///
 /// # Errors
 /// The text is not a date, its year is not in [`YEARS`], or it is a leap second.
@@ -41,7 +42,7 @@ pub fn moment(text: &str) -> Result<NaiveDateTime, String> {
         .or_else(midnight)
         .ok_or_else(|| format!("'{text}' is not a valid date and time (expected e.g. 2024-03-01T10:00:00)"))?;
     year(text, moment.year())?;
-    // No database stores a leap second, and few programs read one.
+    // No database stores leap seconds, and few programs read them.
     if moment.nanosecond() >= 1_000_000_000 {
         return Err(format!("'{text}' must have seconds from 0 to 59"));
     }
@@ -55,7 +56,7 @@ fn year(text: &str, year: i32) -> Result<(), String> {
 /// Checks the name of a variable.
 ///
 /// # Errors
-/// The name is empty, too long, or has characters that cannot be seen.
+/// The name is empty, too long, or has invisible characters.
 pub fn variable_name(name: &str) -> Result<(), String> {
     let length = name.chars().count();
     if name.trim().is_empty() {
@@ -70,7 +71,7 @@ pub fn variable_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Checks the size of a variable's value as it is stored.
+/// Checks the stored size of a variable's value.
 ///
 /// # Errors
 /// The value has more than [`VARIABLE_VALUE`] bytes.
@@ -81,7 +82,7 @@ pub fn variable_value(text: &str) -> Result<(), String> {
     }
 }
 
-/// Checks the id that an external system has for something.
+/// Checks an external id.
 ///
 /// # Errors
 /// The id is too long or has a null character.

@@ -1,5 +1,4 @@
-//! What external systems call what is studied: their ids of subjects and experiments, their addresses of cohorts. Each
-//! verb owns its transaction.
+//! External ids and URLs of cohorts, subjects and experiments. Each verb owns its transaction.
 
 use sea_orm::ActiveValue::{NotSet, Set};
 use sea_orm::sea_query::{Expr, ExprTrait};
@@ -30,19 +29,19 @@ pub async fn system(
     found.await?.ok_or_else(|| not_found(ctx, "external system", &format!("'{name}'")))
 }
 
-/// What an external system calls something that belongs to the study.
+/// The cohort, subject or experiment that a link belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Linked {
-    /// Addresses.
+    /// Its links are URLs.
     Cohort(i32),
     Subject(i32),
     Experiment(i32),
 }
 
-/// Sets addresses or ids by the name of the external system, all or none.
+/// Sets URLs or external ids by the name of the external system: all or none.
 ///
 /// # Errors
-/// [`ReviseError::NotFound`] of what is linked or of a system; [`ReviseError::Archived`].
+/// [`ReviseError::NotFound`] for the linked row or a system; [`ReviseError::Archived`].
 pub async fn set_links(
     ctx: &Context,
     database: &Database,
@@ -58,10 +57,7 @@ pub async fn set_links(
     Ok(transaction.commit().await?)
 }
 
-/// Sets the address or id that one system has. A helper: the caller owns the transaction, and has locked what is linked.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Sets the URL or id in one system. A helper: the caller owns the transaction and has locked the linked row.
 pub async fn set_link(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -80,11 +76,7 @@ pub async fn set_link(
     audit::record(ctx, connection, link_event("link", linked, system).changed(&before, &after)).await
 }
 
-/// Sets the ids that external systems have for experiments that have none yet. A helper as [`set_link`], with a statement for each
-/// thousand.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Sets external ids of experiments that have none yet. A helper like [`set_link`], with one statement per thousand ids.
 pub async fn add_experiment_links(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -107,7 +99,7 @@ pub async fn add_experiment_links(
     audit::record_many(ctx, connection, events.collect()).await
 }
 
-/// The id that an external system has for an experiment.
+/// An external id for an experiment.
 #[derive(Debug, Clone, Copy)]
 pub struct NewLink<'a> {
     pub experiment_id: i32,
@@ -124,7 +116,7 @@ fn link_event(verb: &'static str, linked: Linked, system: &str) -> Event {
     }
 }
 
-/// The address or id that a system has for it now.
+/// The present URL or id in a system.
 pub async fn link_of(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -175,7 +167,7 @@ async fn cohort_url(
     let known = Column::CohortId.eq(cohort_id).and(Column::ExternalSystemId.eq(system_id));
     let changed = Entity::update_many().col_expr(Column::Url, Expr::value(url)).filter(known.clone());
     changed.exec(connection).await?;
-    // Counted by reading: MySQL says 0 changed for a value that is there already.
+    // Reads first: MySQL reports 0 changed rows when the value is the same.
     if Entity::visible(ctx).filter(known).one(connection).await?.is_some() {
         return Ok(());
     }
@@ -189,10 +181,10 @@ async fn cohort_url(
     Ok(())
 }
 
-/// Takes an address or id away.
+/// Deletes a URL or an external id.
 ///
 /// # Errors
-/// [`ReviseError::NotFound`] of what is linked, of the system, or when there is nothing to take away.
+/// [`ReviseError::NotFound`] for the linked row, the system or the link.
 pub async fn delete_link(ctx: &Context, database: &Database, linked: Linked, name: &str) -> Result<(), ReviseError> {
     let transaction = database.begin().await?;
     check_linked(ctx, &transaction, linked).await?;
@@ -223,10 +215,10 @@ pub async fn delete_link(ctx: &Context, database: &Database, linked: Linked, nam
     Ok(transaction.commit().await?)
 }
 
-/// Adds a link that is not there yet.
+/// Adds an external id to a subject that has none in this system.
 ///
 /// # Errors
-/// [`ReviseError::Duplicate`] when it is there.
+/// [`ReviseError::Duplicate`] if it already has one.
 pub async fn add_subject_link(
     ctx: &Context,
     database: &Database,
@@ -249,10 +241,10 @@ pub async fn add_subject_link(
     Ok(row)
 }
 
-/// The same of an experiment.
+/// Adds an external id to an experiment that has none in this system.
 ///
 /// # Errors
-/// [`ReviseError::Duplicate`] when it is there.
+/// [`ReviseError::Duplicate`] if it already has one.
 pub async fn add_experiment_link(
     ctx: &Context,
     database: &Database,

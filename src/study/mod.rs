@@ -1,6 +1,6 @@
-//! What is studied: a cohort has subjects, a subject has experiments, an experiment has scans and variables.
+//! The data of the study: cohorts have subjects, subjects have experiments, experiments have scans and variables.
 //!
-//! Everything here may be created and described; where an experiment stands in its workflow is the engine's alone.
+//! This room creates and describes all of them; only the engine changes the state of an experiment.
 
 pub mod board;
 pub mod dossier;

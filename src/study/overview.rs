@@ -1,4 +1,4 @@
-//! Where the study stands, in numbers.
+//! Counts per state, for the overview page.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use crate::entity::{callback, callback_execution, cohort, experiment, state, tra
 
 use super::visible::{Visible, experiments_in_use, subjects_in_use};
 
-/// How many there are.
+/// Counts over the whole study.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Totals {
     pub cohorts: u64,
@@ -23,7 +23,7 @@ pub struct Totals {
     /// Callback executions that wait for a worker.
     pub queued: u64,
     pub running: u64,
-    /// Callback executions that wait for somebody outside.
+    /// Callback executions that wait for an external system or a person.
     pub waiting: u64,
     /// Experiments that were put on hold because they moved too often.
     pub held: u64,
@@ -39,7 +39,7 @@ pub struct StateCount {
     pub experiments: u64,
 }
 
-/// A workflow with its states in their order.
+/// A workflow with its states in order.
 #[derive(Debug, Clone, Serialize)]
 pub struct WorkflowCounts {
     pub id: i32,
@@ -48,8 +48,6 @@ pub struct WorkflowCounts {
     pub states: Vec<StateCount>,
 }
 
-/// # Errors
-/// When the database cannot be read.
 pub async fn totals(ctx: &Context, connection: &impl ConnectionTrait) -> Result<Totals, DbErr> {
     let executions = |statuses: &[ExecutionStatus]| {
         let column = callback_execution::Column::Status;
@@ -73,9 +71,6 @@ struct Counted {
 }
 
 /// Every workflow, or one, with the number of experiments in each state.
-///
-/// # Errors
-/// When the database cannot be read.
 pub async fn workflows(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -123,7 +118,7 @@ pub async fn workflows(
     Ok(workflows.into_iter().map(row).collect())
 }
 
-/// `root`, `automatic` (has callbacks), `manual` (waits for somebody) or `end`, by state.
+/// The kind of each state: `root`, `automatic` (has callbacks), `manual` (waits for a person) or `end`.
 async fn state_kinds(
     connection: &impl ConnectionTrait,
     states: &[state::Model],

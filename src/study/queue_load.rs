@@ -1,4 +1,4 @@
-//! How much work each queue has, and how many workers that wants: what an autoscaler asks.
+//! The load of each queue and the number of workers that it needs, for autoscalers.
 
 use std::collections::BTreeMap;
 
@@ -17,13 +17,13 @@ use super::Visible;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct QueueLoad {
     pub queue: String,
-    /// Executions that a worker could claim now. Those that are to run later (a delay, a retry) do not count yet.
+    /// Executions that a worker could claim now. Those due later (a delay, a retry) do not count.
     pub queued: u64,
-    /// Executions that a worker has claimed. A broker does not know them: their messages are acknowledged.
+    /// Executions that a worker has claimed. The broker cannot count them: their messages are acknowledged.
     pub running: u64,
-    /// Executions that one worker runs at the same time.
+    /// Number of executions that one worker runs at the same time.
     pub concurrency: u64,
-    /// Workers that this needs: `(queued + running) / concurrency`, rounded up.
+    /// Number of workers that this needs: `(queued + running) / concurrency`, rounded up.
     pub wanted: u64,
 }
 
@@ -34,11 +34,9 @@ struct Row {
     count: i64,
 }
 
-/// The load of each queue that has work or a worker online, by name. `concurrency` counts for all queues when it is given; without it a
-/// queue has that of its workers (the lowest, so that there are rather too many than too few), or else `otherwise`.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The load of each queue that has work or a worker online, by name. `concurrency`, if given, applies to all queues. Otherwise a queue has
+/// the lowest concurrency of its workers, so that the number of workers is rather too high than too low, or `otherwise` if it has no
+/// worker.
 pub async fn queue_loads(
     ctx: &Context,
     connection: &impl ConnectionTrait,

@@ -1,4 +1,4 @@
-//! What happened last: transitions that were taken, callbacks that failed.
+//! Recent transitions and failed callbacks, for the overview page.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::entity::{action, callback, callback_execution, experiment, state, tra
 
 use super::visible::Visible;
 
-/// Something that happened.
+/// A transition that was taken.
 #[derive(Debug, Clone, Serialize)]
 pub struct Event {
     pub at: chrono::NaiveDateTime,
@@ -23,7 +23,7 @@ pub struct Event {
     pub origin: String,
 }
 
-/// A callback that did not succeed, in the state that its experiment is in.
+/// A callback that failed or timed out in the present state of its experiment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trouble {
     pub execution_id: i32,
@@ -34,17 +34,17 @@ pub struct Trouble {
     pub experiment: String,
 }
 
-/// Goes down from the newest rows in windows, until enough of them are of experiments in use. What belongs to archived experiments
-/// is left out here, since MariaDB, asked to do it, reads and sorts all experiments first.
+/// Reads windows of rows from the newest downwards, until enough of them belong to experiments in use. Rows of archived experiments are
+/// filtered here: MariaDB would read and sort all experiments first.
 struct Windows {
     wanted: usize,
     left: u32,
-    /// The rows of the next window have smaller ids.
+    /// The rows of the next window have smaller ids than this.
     below: i32,
 }
 
 impl Windows {
-    /// A window has so many times what is wanted.
+    /// Size of a window, as a multiple of the rows that the caller requires.
     const SIZE: u64 = 4;
     const MOST: u32 = 8;
 
@@ -56,7 +56,7 @@ impl Windows {
         self.wanted as u64 * Self::SIZE
     }
 
-    /// The ids of the window just read, the newest first, and how much is found by now; gives whether to read another.
+    /// Takes the ids of the last window, newest first, and the number of rows found so far. Returns whether to read another window.
     fn goes_on(&mut self, ids: &[i32], found: usize) -> bool {
         self.left -= 1;
         self.below = ids.last().copied().unwrap_or(self.below);
@@ -64,7 +64,7 @@ impl Windows {
     }
 }
 
-/// The newest actions of experiments in use, with those.
+/// The newest actions of experiments in use, with their experiments.
 async fn newest_actions(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -92,10 +92,7 @@ async fn newest_actions(
     }
 }
 
-/// The last transitions that were taken anywhere.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The newest transitions of all experiments.
 pub async fn events(ctx: &Context, connection: &impl ConnectionTrait, wanted: usize) -> Result<Vec<Event>, DbErr> {
     let actions = newest_actions(ctx, connection, wanted).await?;
     let ids = actions.iter().map(|(action, _)| action.transition_id);
@@ -122,10 +119,7 @@ pub async fn events(ctx: &Context, connection: &impl ConnectionTrait, wanted: us
     Ok(actions.into_iter().map(event).collect())
 }
 
-/// Names of accounts by id.
-///
-/// # Errors
-/// When the database cannot be read.
+/// User names by account id.
 pub(super) async fn user_names(
     connection: &impl ConnectionTrait,
     ids: impl Iterator<Item = i32>,
@@ -134,10 +128,7 @@ pub(super) async fn user_names(
     Ok(users.into_iter().map(|row| (row.id, row.name)).collect())
 }
 
-/// Callbacks that failed or timed out last.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The callbacks that failed or timed out most recently.
 pub async fn trouble(ctx: &Context, connection: &impl ConnectionTrait, wanted: usize) -> Result<Vec<Trouble>, DbErr> {
     let mut windows = Windows::new(wanted);
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! One thing with what belongs to it, as programs ask for it. A few statements each, whatever the size of the study.
+//! Single resources with their related rows, for the API. Each takes a few statements, whatever the size of the study.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,7 @@ pub struct StateRecord {
     pub experiments: Vec<Named>,
 }
 
-/// A transition with its two ends.
+/// A transition with its source and destination.
 #[derive(Debug, Clone)]
 pub struct TransitionRecord {
     pub row: transition::Model,
@@ -79,7 +79,7 @@ pub struct CallbackRecord {
     pub executions: Vec<i32>,
 }
 
-/// All data that a callback may need when it runs.
+/// All data that a callback may need for a run.
 #[derive(Debug, Clone)]
 pub struct ExecutionRecord {
     pub row: callback_execution::Model,
@@ -88,11 +88,11 @@ pub struct ExecutionRecord {
     pub subject: SubjectRecord,
     pub experiment: ExperimentRecord,
     pub action: ActionRecord,
-    /// Name and address.
+    /// URLs by the name of the system.
     pub external_systems: BySystem,
 }
 
-/// A series of an experiment.
+/// A scan with its type and experiment.
 #[derive(Debug, Clone)]
 pub struct ScanRecord {
     pub id: i32,
@@ -100,7 +100,7 @@ pub struct ScanRecord {
     pub scantype: scantype::Model,
 }
 
-/// The id that an external system has for a subject or an experiment.
+/// An external id of a subject or an experiment.
 #[derive(Debug, Clone)]
 pub struct LinkRecord {
     pub id: i32,
@@ -109,12 +109,10 @@ pub struct LinkRecord {
     pub external_id: String,
 }
 
-/// Subjects of the cohort and executions of the callback that the record of an execution names: the newest of them.
-/// A worker asks for it with each run; the whole cohort would be megabytes each time.
+/// Maximum number of subjects of the cohort, and of executions of the callback, in the record of an execution: the newest ones. A worker
+/// requests the record for each run; a whole cohort would be megabytes each time.
 pub const MOST_NAMED: u64 = 1000;
 
-/// # Errors
-/// When the database cannot be read.
 pub async fn cohort(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -129,11 +127,8 @@ pub async fn cohort(
     Ok(CohortRecord { external_urls: cohort_urls(ctx, connection, row.id).await?, subjects, row })
 }
 
-/// Subjects as the existing product lists those of a cohort: as they were registered, and behind them those that were
-/// changed since, in the order of the changes.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The subjects of a cohort in the order of version 8.1: in the order of registration, followed by those changed since, in the order of
+/// the changes.
 pub async fn subjects_of_cohort(
     connection: &impl ConnectionTrait,
     subjects: Select<subject::Entity>,
@@ -149,9 +144,6 @@ pub async fn subjects_of_cohort(
 }
 
 /// URLs of a cohort in external systems.
-///
-/// # Errors
-/// When the database cannot be read.
 pub async fn cohort_urls(ctx: &Context, connection: &impl ConnectionTrait, cohort_id: i32) -> Result<BySystem, DbErr> {
     let rows = external_cohort_urls::Entity::visible(ctx)
         .filter(external_cohort_urls::Column::CohortId.eq(cohort_id))
@@ -162,9 +154,6 @@ pub async fn cohort_urls(ctx: &Context, connection: &impl ConnectionTrait, cohor
 }
 
 /// The ids of a subject in external systems.
-///
-/// # Errors
-/// When the database cannot be read.
 pub async fn subject_ids(ctx: &Context, connection: &impl ConnectionTrait, subject_id: i32) -> Result<BySystem, DbErr> {
     let rows = external_subject_links::Entity::visible(ctx)
         .filter(external_subject_links::Column::SubjectId.eq(subject_id))
@@ -175,9 +164,6 @@ pub async fn subject_ids(ctx: &Context, connection: &impl ConnectionTrait, subje
 }
 
 /// The ids of an experiment in external systems.
-///
-/// # Errors
-/// When the database cannot be read.
 pub async fn experiment_ids(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -191,8 +177,6 @@ pub async fn experiment_ids(
     Ok(rows.into_iter().filter_map(|(link, system)| Some((system?.system_name, link.external_id))).collect())
 }
 
-/// # Errors
-/// When the database cannot be read.
 pub async fn subject(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -207,10 +191,7 @@ pub async fn subject(
     })
 }
 
-/// The experiments of a subject, the oldest first.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The experiments of a subject, oldest first.
 pub async fn experiments_of(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -222,8 +203,6 @@ pub async fn experiments_of(
     named(experiments, (experiment::Column::Id, experiment::Column::Label), connection).await
 }
 
-/// # Errors
-/// When the database cannot be read.
 pub async fn experiment(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -241,8 +220,6 @@ pub async fn experiment(
     })
 }
 
-/// # Errors
-/// When the database cannot be read.
 pub async fn state(ctx: &Context, connection: &impl ConnectionTrait, row: state::Model) -> Result<StateRecord, DbErr> {
     let workflow = one(connection, workflow::Entity::find_by_id(row.workflow_id)).await?;
     let callbacks = callback::Entity::find()
@@ -257,10 +234,7 @@ pub async fn state(ctx: &Context, connection: &impl ConnectionTrait, row: state:
     })
 }
 
-/// The experiments in a state, the oldest first.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The experiments in a state, oldest first.
 pub async fn experiments_in(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -271,8 +245,6 @@ pub async fn experiments_in(
     named(experiments, (experiment::Column::Id, experiment::Column::Label), connection).await
 }
 
-/// # Errors
-/// When the database cannot be read.
 pub async fn transition(connection: &impl ConnectionTrait, row: transition::Model) -> Result<TransitionRecord, DbErr> {
     let source = one(connection, state::Entity::find_by_id(row.source_state_id)).await?;
     let destination = one(connection, state::Entity::find_by_id(row.destination_state_id)).await?;
@@ -283,8 +255,6 @@ pub async fn transition(connection: &impl ConnectionTrait, row: transition::Mode
     })
 }
 
-/// # Errors
-/// When the database cannot be read.
 pub async fn action(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -302,8 +272,6 @@ pub async fn action(
     Ok(ActionRecord { experiment: Named { id: experiment.id, label: experiment.label }, executions, row })
 }
 
-/// # Errors
-/// When the database cannot be read.
 pub async fn callback(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -324,8 +292,6 @@ pub async fn callback(
     Ok(CallbackRecord { state: Named { id: state.id, label: state.label }, executions, row })
 }
 
-/// # Errors
-/// When the database cannot be read.
 pub async fn execution(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -348,10 +314,7 @@ pub async fn execution(
     })
 }
 
-/// Scans with what they are of; two statements for all of them.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Scans with their types and experiments; two statements for all of them.
 pub async fn scans(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -373,10 +336,7 @@ pub async fn scans(
     Ok(rows.into_iter().filter_map(record).collect())
 }
 
-/// Links of subjects with what they link; two statements for all of them.
-///
-/// # Errors
-/// When the database cannot be read.
+/// External ids of subjects with the subjects and systems; two statements for all of them.
 pub async fn subject_links(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -394,10 +354,7 @@ pub async fn subject_links(
     Ok(rows.into_iter().filter_map(record).collect())
 }
 
-/// The same of experiments.
-///
-/// # Errors
-/// When the database cannot be read.
+/// External ids of experiments with the experiments and systems; two statements for all of them.
 pub async fn experiment_links(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -415,7 +372,7 @@ pub async fn experiment_links(
     Ok(rows.into_iter().filter_map(record).collect())
 }
 
-/// Ids in one statement: databases take only so many values.
+/// Number of ids in one statement: databases limit the number of values.
 const CHUNK: usize = 5000;
 
 /// Labels by id.
@@ -436,7 +393,7 @@ async fn labels<E: EntityTrait>(
     Ok(labels)
 }
 
-/// A row that another one refers to, so it is there.
+/// Reads a row that another row refers to, which therefore exists.
 async fn one<E: EntityTrait>(connection: &impl ConnectionTrait, select: Select<E>) -> Result<E::Model, DbErr> {
     select.one(connection).await?.ok_or_else(|| DbErr::RecordNotFound("a row that is referred to".to_owned()))
 }

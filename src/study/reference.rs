@@ -1,29 +1,29 @@
-//! How people and scripts name a thing: by its id, its label, or its address in the API.
+//! References of users and scripts to a resource: by id, by label, or by its URL in the API.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Select};
 
-/// See the module. `/api/v2/cohorts/3` is the id 3; `3` may be an id or a label.
+/// A parsed reference. `/api/v2/cohorts/3` is the id 3; `3` may be an id or a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
     Id(i32),
     Label(String),
-    /// A number: the thing with this id, or else the one with this label.
+    /// A number: the row with this id, or else the row with this label.
     Either(i32, String),
-    /// A number where a label is wanted: the thing with this label, or else the one with this id.
+    /// A number where a label is expected: the row with this label, or else the row with this id.
     LabelFirst(i32, String),
 }
 
-/// What a reference led to.
+/// Result of looking up a reference.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found<T> {
     Nothing,
     One(T),
-    /// Several things have this label; their ids.
+    /// Several rows have this label; their ids.
     Several(Vec<i32>),
 }
 
 impl Reference {
-    /// Reads a text. Of an address, its last part counts.
+    /// Parses a text. Only the last part of a URL matters.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let text = text.trim();
@@ -31,14 +31,14 @@ impl Reference {
         if is_address && let Some(Ok(id)) = text.rsplit('/').next().map(str::parse) {
             return Self::Id(id);
         }
-        // `007` and `+7` are labels: nobody writes an id like that.
+        // `007` and `+7` are labels: ids are not written that way.
         match text.parse::<i32>() {
             Ok(id) if id.to_string() == text => Self::Either(id, text.to_owned()),
             _ => Self::label(text),
         }
     }
 
-    /// As [`Self::parse`], where a label is more likely meant than an id.
+    /// Like [`Self::parse`], where a label is more likely than an id.
     #[must_use]
     pub fn label_first(text: &str) -> Self {
         match Self::parse(text) {
@@ -47,16 +47,13 @@ impl Reference {
         }
     }
 
-    /// A label, whatever it looks like. PostgreSQL refuses to compare with a null character; no label has one.
+    /// A label, whatever it looks like. PostgreSQL refuses to compare with a null character, and no label has one.
     #[must_use]
     pub fn label(text: &str) -> Self {
         Self::Label(text.replace('\0', "\u{fffd}"))
     }
 
-    /// The one row of `all` that is meant. `id` and `label` are the columns to look in.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// Finds the row in `all`. `id` and `label` are the columns to compare.
     pub async fn find_in<E: EntityTrait>(
         &self,
         connection: &impl ConnectionTrait,
@@ -66,7 +63,7 @@ impl Reference {
     ) -> Result<Found<E::Model>, DbErr> {
         let by_id = |wanted: i32| all.clone().filter(id.eq(wanted)).one(connection);
         let by_label = async |wanted: &str| {
-            // Ten are enough to say that there are several.
+            // Ten ids are enough for the message that there are several.
             let rows = all.clone().filter(label.eq(wanted)).order_by_asc(id).limit(10).all(connection).await?;
             let ids: Vec<i32> = rows.iter().map(&id_of).collect();
             Ok::<_, DbErr>(match <[E::Model; 1]>::try_from(rows) {

@@ -1,6 +1,6 @@
-//! Registering cohorts, subjects, scans and external ids: found when they are there, made when they are not.
+//! Registration of cohorts, subjects, scans and external ids: existing ones are found, missing ones are created.
 //!
-//! Helpers that borrow the caller's transaction; the verb that calls them owns it.
+//! These are helpers: the calling verb owns the transaction.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,20 +18,17 @@ use crate::entity::{
 
 use super::{Label, Visible};
 
-/// Rows in one statement: databases take only so many values.
+/// Number of rows in one statement: databases limit the number of values.
 const CHUNK: usize = 1000;
 
-/// A row, and whether it was made just now.
+/// A row, and whether this call created it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Registered {
     pub id: i32,
     pub is_new: bool,
 }
 
-/// The cohort with this label.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Finds or creates the cohort with this label.
 pub async fn cohort(ctx: &Context, connection: &impl ConnectionTrait, label: &Label) -> Result<Registered, DbErr> {
     let found = cohort::Entity::visible(ctx).filter(cohort::Column::Label.eq(label.as_str())).one(connection).await?;
     if let Some(cohort) = found {
@@ -43,10 +40,7 @@ pub async fn cohort(ctx: &Context, connection: &impl ConnectionTrait, label: &La
     Ok(Registered { id: row.id, is_new: true })
 }
 
-/// The subject with this label in the cohort. The date of birth of one that is there is left alone.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Finds or creates the subject with this label in the cohort. The date of birth of an existing subject is not changed.
 pub async fn subject(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -76,22 +70,19 @@ pub async fn subject(
     Ok(Registered { id: row.id, is_new: true })
 }
 
-/// A subject, found or made.
+/// A subject that was found or created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RegisteredSubject {
     pub id: i32,
     pub is_new: bool,
-    /// Archived ones are found when none in use has the label.
+    /// An archived subject is found only if no subject in use has the label.
     pub is_archived: bool,
-    /// As it is stored.
+    /// The stored date.
     pub date_of_birth: Option<NaiveDate>,
 }
 
-/// Subjects by cohort and label. Those that are not there are made with the date of birth that is given; that of others is left alone.
-/// A statement for each thousand.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Finds or creates subjects by cohort and label. New subjects get the given date of birth; that of existing ones is not changed. One
+/// statement per thousand subjects.
 pub async fn subjects(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -139,7 +130,7 @@ async fn find_subjects<'a>(
         for labels in labels.chunks(CHUNK) {
             let all = subject::Entity::visible(ctx).filter(Column::CohortId.eq(cohort_id));
             let all = all.filter(Column::Label.is_in(labels.iter().copied()));
-            // The one in use has the lowest: 0.
+            // The subject in use has the lowest archive id: 0.
             for row in all.order_by_asc(Column::ArchiveId).all(connection).await? {
                 let known = RegisteredSubject {
                     id: row.id,
@@ -154,10 +145,7 @@ async fn find_subjects<'a>(
     Ok(found)
 }
 
-/// Experiments by subject and label, those in use before archived ones; only those that are there.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Existing experiments by subject and label, those in use before archived ones.
 pub async fn known_experiments(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -176,10 +164,7 @@ pub async fn known_experiments(
     Ok(found)
 }
 
-/// The experiment with this label of the subject, when there is one.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The experiment of the subject with this label, if it exists.
 pub async fn find_experiment(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -194,10 +179,7 @@ pub async fn find_experiment(
         .await
 }
 
-/// The scantype with this protocol. The modality of one that is there is left alone: protocols are unique.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Finds or creates the scan type with this protocol. The modality of an existing one is not changed: protocols are unique.
 pub async fn scantype(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -216,10 +198,7 @@ pub async fn scantype(
     Ok(Registered { id: row.id, is_new: true })
 }
 
-/// The scantypes with these protocols: id and modality by protocol, only those that are there.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Existing scan types with these protocols: id and modality by protocol.
 pub async fn known_scantypes(
     connection: &impl ConnectionTrait,
     protocols: impl Iterator<Item = &str>,
@@ -233,10 +212,7 @@ pub async fn known_scantypes(
     Ok(found)
 }
 
-/// Adds scans to new experiments: ids of the experiment and of the scantype.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Adds scans to new experiments, given as pairs of the ids of experiment and scan type.
 pub async fn add_scans(connection: &impl ConnectionTrait, scans: &[(i32, i32)]) -> Result<(), DbErr> {
     for chunk in scans.chunks(CHUNK) {
         let rows = chunk.iter().map(|(experiment_id, scantype_id)| scan::ActiveModel {
@@ -249,10 +225,7 @@ pub async fn add_scans(connection: &impl ConnectionTrait, scans: &[(i32, i32)]) 
     Ok(())
 }
 
-/// The external system with this name; a new one has no address until somebody gives it.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Finds or creates the external system with this name. A new one has no URL until a user sets it.
 pub async fn external_system(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -279,10 +252,7 @@ pub async fn external_system(
     Ok(Registered { id: system.id, is_new: true })
 }
 
-/// Sets the id that a system has for a subject.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Sets the external id of a subject.
 pub(super) async fn subject_link(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -294,7 +264,7 @@ pub(super) async fn subject_link(
     let known = Column::SubjectId.eq(subject_id).and(Column::ExternalSystemId.eq(external_system_id));
     let changed = Entity::update_many().col_expr(Column::ExternalId, Expr::value(external_id)).filter(known.clone());
     changed.exec(connection).await?;
-    // Counted by reading: MySQL says 0 changed for a value that is there already.
+    // Reads first: MySQL reports 0 changed rows when the value is the same.
     if Entity::visible(ctx).filter(known).one(connection).await?.is_some() {
         return Ok(());
     }
@@ -308,10 +278,7 @@ pub(super) async fn subject_link(
     Ok(())
 }
 
-/// Sets the id that a system has for an experiment.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Sets the external id of an experiment.
 pub(super) async fn experiment_link(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -323,7 +290,7 @@ pub(super) async fn experiment_link(
     let known = Column::ExperimentId.eq(experiment_id).and(Column::ExternalSystemId.eq(external_system_id));
     let changed = Entity::update_many().col_expr(Column::ExternalId, Expr::value(external_id)).filter(known.clone());
     changed.exec(connection).await?;
-    // Counted by reading: MySQL says 0 changed for a value that is there already.
+    // Reads first: MySQL reports 0 changed rows when the value is the same.
     if Entity::visible(ctx).filter(known).one(connection).await?.is_some() {
         return Ok(());
     }

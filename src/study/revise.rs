@@ -1,4 +1,4 @@
-//! Registering and correcting what is studied, one verb a change. Each owns its transaction.
+//! Creating and changing cohorts, subjects and scans. One verb per change; each owns its transaction.
 
 use chrono::{NaiveDate, NaiveDateTime};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -13,7 +13,7 @@ use crate::entity::{cohort, experiment, external_system, external_system_history
 use super::record::{self, CohortRecord, SubjectRecord};
 use super::{Label, Visible};
 
-/// Why a change was not made; nothing has changed then.
+/// Reason why a change was refused; nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum ReviseError {
     #[error("there is no {kind} {reference}")]
@@ -22,10 +22,10 @@ pub enum ReviseError {
     Duplicate { kind: &'static str, label: String },
     #[error("{kind} {id} is archived")]
     Archived { kind: &'static str, id: i32 },
-    /// Who asks sees certain cohorts only, and this is about others too.
+    /// The caller may see certain cohorts only, and the change concerns others too.
     #[error("this requires access to the whole study; your role is limited to certain cohorts")]
     WholeStudy,
-    /// It is not what the caller had seen any more.
+    /// The row has changed since the caller read it.
     #[error("the {0} has changed since it was read")]
     Changed(&'static str),
     #[error(transparent)]
@@ -44,11 +44,11 @@ fn duplicate(kind: &'static str, label: &Label) -> impl FnOnce(DbErr) -> ReviseE
     }
 }
 
-/// What is to be different; what is none stays.
+/// Fields to change. `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct CohortChanges {
     pub label: Option<Label>,
-    /// The inner none takes it away.
+    /// `Some(None)` clears it.
     pub description: Option<Option<String>>,
 }
 
@@ -71,11 +71,11 @@ pub async fn create_cohort(
     Ok(row)
 }
 
-/// Changes a cohort that is still as `seen` wants it.
+/// Changes a cohort if `seen` accepts its present record.
 ///
 /// # Errors
-/// [`ReviseError::NotFound`], [`ReviseError::Duplicate`] and [`ReviseError::Changed`]; [`ReviseError::WholeStudy`] for a new
-/// label, since the answer would tell what other cohorts are called.
+/// [`ReviseError::NotFound`], [`ReviseError::Duplicate`] and [`ReviseError::Changed`]; [`ReviseError::WholeStudy`] for a new label, since
+/// the answer would reveal the labels of other cohorts.
 pub async fn update_cohort(
     ctx: &Context,
     database: &Database,
@@ -87,7 +87,7 @@ pub async fn update_cohort(
     let transaction = database.begin().await?;
     let row = cohort::Entity::visible_by_id(ctx, id).lock_exclusive().one(&*transaction).await?;
     let row = row.ok_or_else(|| not_found(ctx, "cohort", &id))?;
-    // A cohort has thousands of subjects; they are looked at only for somebody who asks.
+    // A cohort has thousands of subjects, so they are read only if the caller has a precondition.
     if is_guarded && !seen(&record::cohort(ctx, &*transaction, row.clone(), None).await?) {
         return Err(ReviseError::Changed("cohort"));
     }
@@ -116,12 +116,12 @@ pub async fn update_cohort(
     Ok(row)
 }
 
-/// What is to be different; what is none stays.
+/// Fields to change. `None` leaves a field unchanged.
 #[derive(Debug, Clone, Default)]
 pub struct SubjectChanges {
     pub label: Option<Label>,
     pub cohort_id: Option<i32>,
-    /// The inner none takes it away.
+    /// `Some(None)` clears it.
     pub date_of_birth: Option<Option<NaiveDate>>,
 }
 
@@ -150,11 +150,11 @@ pub async fn create_subject(
     Ok(row)
 }
 
-/// Changes a subject that is still as `seen` wants it.
+/// Changes a subject if `seen` accepts its present record.
 ///
 /// # Errors
 /// [`ReviseError::NotFound`], [`ReviseError::Duplicate`], [`ReviseError::Archived`] and [`ReviseError::Changed`];
-/// [`ReviseError::WholeStudy`] for another cohort, where somebody may be permitted more than in this one.
+/// [`ReviseError::WholeStudy`] for a move to another cohort, where the user may have other permissions.
 pub async fn update_subject(
     ctx: &Context,
     database: &Database,
@@ -192,7 +192,7 @@ fn shown(row: &subject::Model) -> Value {
     json!({ "label": row.label, "cohort_id": row.cohort_id, "date_of_birth": row.date_of_birth })
 }
 
-/// The subject, which nobody else changes or archives before the transaction ends.
+/// Locks the subject: nothing else changes or archives it until the transaction ends.
 pub(super) async fn locked_subject(
     ctx: &Context,
     transaction: &WriteTransaction,
@@ -219,10 +219,10 @@ pub(super) async fn locked_experiment(
     Ok(row)
 }
 
-/// Adds a series to an experiment.
+/// Adds a scan to an experiment.
 ///
 /// # Errors
-/// [`ReviseError::NotFound`] and [`ReviseError::Archived`] of the experiment.
+/// [`ReviseError::NotFound`] and [`ReviseError::Archived`] for the experiment.
 pub async fn add_scan(
     ctx: &Context,
     database: &Database,
@@ -239,10 +239,7 @@ pub async fn add_scan(
     Ok(row)
 }
 
-/// Sets the address of an external system and keeps the change as history. A helper: the caller owns the transaction.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Sets the URL of an external system and records the change in its history. A helper: the caller owns the transaction.
 pub async fn set_system_url(
     ctx: &Context,
     connection: &impl ConnectionTrait,

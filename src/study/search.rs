@@ -1,7 +1,7 @@
-//! Lists of cohorts, subjects and experiments, a page at a time.
+//! Pages of the lists of cohorts, subjects and experiments.
 //!
-//! Pages are asked for by the id that they begin after, not by a number: so the last page costs what the first does,
-//! and nothing is shown twice while experiments come in.
+//! A page begins after an id, not at a number of rows. So the last page is as fast as the first, and no row appears twice while
+//! experiments are added.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ use crate::entity::{cohort, experiment, state, subject, workflow};
 use super::listing::{self, Cursor, ExperimentQuery, Totals, Window};
 use super::visible::{Visible, experiments_in_use, subjects_in_use};
 
-/// Which page: the one after (newest first: below) this id, or the one before it; the first when neither is given.
+/// Selects a page: the one after this id (below it, since the newest come first), the one before it, or the first if neither is given.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Place {
     pub below: Option<i32>,
@@ -30,9 +30,9 @@ pub struct Place {
 #[derive(Debug, Clone, Serialize)]
 pub struct Page<T> {
     pub rows: Vec<T>,
-    /// How many there are in all, counted up to [`COUNT_LIMIT`].
+    /// Number of rows in all pages, counted up to [`COUNT_LIMIT`].
     pub count: u64,
-    /// Whether there are more than were counted.
+    /// Whether there are more rows than were counted.
     pub count_is_least: bool,
     /// Whether there is a page before this one.
     pub has_newer: bool,
@@ -40,10 +40,10 @@ pub struct Page<T> {
     pub has_older: bool,
 }
 
-/// Counting stops here, so that a list does not get slower with the study.
+/// Counting stops here, so that lists stay fast as the study grows.
 pub const COUNT_LIMIT: u64 = 1000;
 
-/// A line of the list of experiments.
+/// A row of the list of experiments.
 #[derive(Debug, Clone, Serialize)]
 pub struct ExperimentRow {
     pub id: i32,
@@ -60,7 +60,7 @@ pub struct ExperimentRow {
     pub cohort: String,
 }
 
-/// A line of the list of subjects.
+/// A row of the list of subjects.
 #[derive(Debug, Clone, Serialize)]
 pub struct SubjectRow {
     pub id: i32,
@@ -71,7 +71,7 @@ pub struct SubjectRow {
     pub experiments: u64,
 }
 
-/// A line of the list of cohorts.
+/// A row of the list of cohorts.
 #[derive(Debug, Clone, Serialize)]
 pub struct CohortRow {
     pub id: i32,
@@ -85,18 +85,15 @@ pub struct CohortRow {
 #[derive(Debug, Clone, Serialize)]
 pub struct ExperimentRows {
     pub rows: Vec<ExperimentRow>,
-    /// How many there are in the whole list.
+    /// Number of rows in the whole list.
     pub count: u64,
-    /// The cursor at which the page before this one ends; none on the first page.
+    /// Cursor at which the previous page ends; `None` on the first page.
     pub previous: Option<String>,
-    /// The cursor behind which the next page begins; none on the last page.
+    /// Cursor after which the next page begins; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// A page of experiments with the names of what they belong to. Seven statements at most, whatever the size of the page.
-///
-/// # Errors
-/// When the database cannot be read.
+/// A page of experiments with the labels of their cohort, subject, workflow and state. Seven statements at most, whatever the page size.
 pub async fn experiments(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -186,10 +183,7 @@ async fn with_names(
     Ok(experiments.into_iter().filter_map(row).collect())
 }
 
-/// Subjects, the newest first, of one cohort or of all.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Subjects, newest first, of one cohort or of all.
 pub async fn subjects(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -254,10 +248,7 @@ async fn count_by(
     Ok(counted.into_iter().map(|row| (row.key, u64::try_from(row.count).unwrap_or(0))).collect())
 }
 
-/// All cohorts by label, with the numbers of their subjects and experiments.
-///
-/// # Errors
-/// When the database cannot be read.
+/// All cohorts by label, with their numbers of subjects and experiments.
 pub async fn cohorts(ctx: &Context, connection: &impl ConnectionTrait) -> Result<Vec<CohortRow>, DbErr> {
     let cohorts = cohort::Entity::visible(ctx).order_by_asc(cohort::Column::Label).all(connection).await?;
     let subjects = subjects_in_use(ctx)

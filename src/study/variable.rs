@@ -1,4 +1,4 @@
-//! Named typed values of experiments (E7): how they are stored, and how they are set.
+//! Named, typed values of experiments (E7): storing and setting them.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +15,13 @@ use crate::entity::variable;
 use super::Visible;
 use super::limits::YEARS;
 
-/// A value with its type. Stored as version 8.1 stores it: a type word and a text.
+/// A typed value, stored as version 8.1 stores it: a type word and a text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum VariableValue {
     None,
     Bool(bool),
     Int(i64),
-    /// A whole number of more than 64 bits, as it is written.
+    /// A whole number of more than 64 bits, in its written form.
     BigInt(Number),
     Float(f64),
     Str(String),
@@ -32,7 +32,7 @@ pub enum VariableValue {
 }
 
 impl VariableValue {
-    /// The value that a JSON value means: `null` is none, lists and objects are kept as JSON.
+    /// The variable's value for a JSON value: `None` for `null`; lists and objects are stored as JSON.
     #[must_use]
     pub fn from_json(value: Value) -> Self {
         match value {
@@ -43,17 +43,17 @@ impl VariableValue {
                 (Some(value), _) => Self::Int(value),
                 (None, _) if is_whole(&number.to_string()) => Self::BigInt(number),
                 (None, Some(value)) if number.is_f64() => Self::Float(value),
-                // Larger than a float can be: better kept as it is written than lost.
+                // Too large for a float: kept in its written form instead of being lost.
                 _ => Self::Json(Value::Number(number)),
             },
             other => Self::Json(other),
         }
     }
 
-    /// The value of a cell of a table; `n/a` (BIDS) and nothing are none.
+    /// The value of a table cell; `None` for an empty cell and `n/a` (BIDS).
     ///
-    /// A text stays a text unless the number or date that it may be is written as the same text: `007`, `1.10`, `12E5`, `+31612345678`
-    /// and `1-2-3` are texts. `true` and `false` (also `True`, `TRUE`) are truth values.
+    /// A cell becomes a number or a date only if that value is written as the same text: `007`, `1.10`, `12E5`, `+31612345678` and `1-2-3`
+    /// are texts. `true` and `false` (also `True`, `TRUE`) are booleans.
     #[must_use]
     pub fn from_cell(cell: &str) -> Self {
         let cell = cell.trim();
@@ -65,8 +65,8 @@ impl VariableValue {
         }
     }
 
-    /// The texts under which a value that is searched for may be stored: as it is given, and as each type would write it
-    /// (`true` is stored as `True`, `3.50` perhaps as `3.5`).
+    /// The texts under which a searched value may be stored: the given text, and the form of each type (`true` is stored as `True`, `3.50`
+    /// perhaps as `3.5`).
     #[must_use]
     pub fn stored_texts(given: &str) -> Vec<String> {
         let plain = |text: &str| text.replace('\0', "\u{fffd}");
@@ -102,7 +102,7 @@ impl VariableValue {
         }
     }
 
-    /// Whether a date is within the limits of dates.
+    /// Whether a date is within the supported years.
     fn is_storable(&self) -> bool {
         match self {
             Self::Date(value) => YEARS.contains(&value.year()),
@@ -111,7 +111,7 @@ impl VariableValue {
         }
     }
 
-    /// Type word and text for the database.
+    /// The type word and the text for the database.
     #[must_use]
     pub fn pack(&self) -> (VariableKind, String) {
         match self {
@@ -121,7 +121,7 @@ impl VariableValue {
             Self::Int(value) => (VariableKind::Int, value.to_string()),
             Self::BigInt(value) => (VariableKind::Int, value.to_string()),
             Self::Float(value) => (VariableKind::Float, format!("{value:?}")),
-            // PostgreSQL has no place for null characters.
+            // PostgreSQL cannot store null characters.
             Self::Str(value) => (VariableKind::Str, value.replace('\0', "\u{fffd}")),
             Self::Date(value) => (VariableKind::Date, value.to_string()),
             Self::DateTime(value) => (VariableKind::DateTime, value.format("%Y-%m-%dT%H:%M:%S%.f").to_string()),
@@ -130,7 +130,7 @@ impl VariableValue {
         }
     }
 
-    /// The value from the database. A text that its type cannot read (by hand, by another program) stays a text.
+    /// The value from the database. A text that does not fit its type (written by hand or by another program) stays a text.
     #[must_use]
     pub fn unpack(kind: VariableKind, text: &str) -> Self {
         let read = match kind {
@@ -150,7 +150,7 @@ impl VariableValue {
         read.unwrap_or_else(|| Self::Str(text.to_owned()))
     }
 
-    /// The value as JSON; times as ISO texts.
+    /// The value as JSON; times become ISO texts.
     #[must_use]
     pub fn to_json(&self) -> Value {
         match self {
@@ -165,13 +165,14 @@ impl VariableValue {
     }
 }
 
-/// Whether the text is a whole number as a program would write it: digits, without a zero before others and without `+`.
+/// Whether the text is a whole number as programs write it: digits, without leading zeros and without `+`.
 fn is_whole(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.is_empty() && (!digits.starts_with('0') || text == "0")
 }
 
-/// A moment in ISO form, with a blank or a `T`, with or without seconds; an offset (`Z`, `+01:00`, `+0100`, `+01`) is converted to UTC.
+/// A date and time in ISO form, with a blank or a `T`, with or without seconds; an offset (`Z`, `+01:00`, `+0100`, `+01`) is converted to
+/// UTC.
 #[must_use]
 pub fn parse_moment(text: &str) -> Option<NaiveDateTime> {
     let text = text.trim();
@@ -188,10 +189,7 @@ pub fn parse_moment(text: &str) -> Option<NaiveDateTime> {
     plain.or_else(|| Some(with_offset()?.naive_utc()))
 }
 
-/// The variables of an experiment by label, in alphabetical order.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The variables of an experiment by label, sorted.
 pub async fn variables_of(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -209,10 +207,7 @@ pub async fn variables_of(
     Ok(rows.into_iter().map(value).collect())
 }
 
-/// Sets variables of an experiment, whether they exist or not, in one statement.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Creates or replaces variables of an experiment, in one statement.
 pub async fn set_variables(
     connection: &impl ConnectionTrait,
     experiment_id: i32,
@@ -221,10 +216,7 @@ pub async fn set_variables(
     set_variables_of_many(connection, [(experiment_id, values)]).await
 }
 
-/// Sets variables of different experiments, many with one statement.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Creates or replaces variables of several experiments, many with one statement.
 pub async fn set_variables_of_many<'a>(
     connection: &impl ConnectionTrait,
     experiments: impl IntoIterator<Item = (i32, &'a [(String, VariableValue)])>,
@@ -244,7 +236,7 @@ pub async fn set_variables_of_many<'a>(
     Ok(())
 }
 
-/// How many of the rows one statement takes: databases take only so many values, and MariaDB 16 MiB by default.
+/// Number of rows for one statement: databases limit the number of values, and MariaDB statements to 16 MiB by default.
 fn one_statement(rows: &[variable::ActiveModel]) -> usize {
     const MOST_ROWS: usize = 1000;
     const MOST_BYTES: usize = 4 * 1024 * 1024;
@@ -257,7 +249,7 @@ fn one_statement(rows: &[variable::ActiveModel]) -> usize {
     fitting.count().max(1)
 }
 
-/// One statement cannot set a label twice; of two values the last one counts.
+/// Rows with distinct labels, since one statement cannot set a label twice; the last of two values counts.
 fn rows_of(experiment_id: i32, values: &[(String, VariableValue)]) -> Vec<variable::ActiveModel> {
     let distinct: BTreeMap<&String, &VariableValue> = values.iter().map(|(label, value)| (label, value)).collect();
     let row = |(label, value): (&String, &VariableValue)| {

@@ -1,8 +1,8 @@
 //! The part of the study that a context may see.
 //!
-//! A role can be given for certain cohorts only. A user with such roles sees those cohorts and nothing of the others: no subject, no
-//! experiment, nothing that belongs to them, in no list, count or search ([`Context::cohorts`] says which). Code that reads
-//! such a thing for a caller begins with [`Visible::visible`] instead of `find`; a test of the structure looks for reads that do not.
+//! A role can be limited to certain cohorts. A user with only such roles sees those cohorts and nothing of the others: no subject, no
+//! experiment, nothing that belongs to them, in no list, count or search ([`Context::cohorts`] says which). Code that reads rows for a
+//! caller begins with [`Visible::visible`] instead of `find`; a structure test finds reads that do not.
 
 use std::collections::BTreeSet;
 
@@ -16,19 +16,19 @@ use crate::entity::{
     workflow,
 };
 
-/// A table that is read for a caller.
+/// A table that is read on behalf of a caller.
 pub trait Visible: EntityTrait {
-    /// The condition of belonging to one of these cohorts; none for what belongs to no cohort.
+    /// The condition that a row belongs to one of these cohorts; `None` for tables that belong to no cohort.
     fn within(cohorts: &BTreeSet<i32>) -> Option<SimpleExpr>;
 
-    /// All that this context may see.
+    /// All rows that this context may see.
     #[must_use]
     #[cfg_attr(debug_assertions, track_caller)]
     fn visible(ctx: &Context) -> Select<Self> {
         within_sight(ctx, Self::find(), Self::within)
     }
 
-    /// The one with this id, if this context may see it.
+    /// The row with this id, if this context may see it.
     #[must_use]
     #[cfg_attr(debug_assertions, track_caller)]
     fn visible_by_id(ctx: &Context, id: i32) -> Select<Self>
@@ -106,7 +106,7 @@ fn actions_of(cohorts: &BTreeSet<i32>) -> SelectStatement {
     ids
 }
 
-/// By way of the subjects, experiments or actions of the cohorts.
+/// Tables whose rows belong to subjects, experiments or actions of the cohorts.
 macro_rules! by_way_of {
     ($($entity:ident: $column:ident in $ids:ident;)*) => {$(
         impl Visible for $entity::Entity {
@@ -127,7 +127,7 @@ by_way_of! {
     callback_execution: ActionId in actions_of;
 }
 
-/// What belongs to no cohort.
+/// Tables that belong to no cohort.
 macro_rules! of_no_cohort {
     ($($entity:ident),*) => {$(
         impl Visible for $entity::Entity {

@@ -33,9 +33,6 @@ pub struct Graphs {
 
 impl Graphs {
     /// The graph of this workflow as it is now.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn of(&self, connection: &impl ConnectionTrait, workflow_id: i32) -> Result<Arc<Graph>, DbErr> {
         let revision: Option<i32> = workflow::Entity::find_by_id(workflow_id)
             .select_only()
@@ -47,9 +44,6 @@ impl Graphs {
     }
 
     /// The same for a caller who knows the revision already, and read it before this.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn at(
         &self,
         connection: &impl ConnectionTrait,
@@ -67,9 +61,6 @@ impl Graphs {
     }
 
     /// The label of a state, without asking whether the workflow has changed: labels of states do not.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
     pub async fn label_of(
         &self,
         connection: &impl ConnectionTrait,
@@ -143,9 +134,6 @@ impl Graph {
 }
 
 /// Notes that a workflow was changed. The caller owns the transaction.
-///
-/// # Errors
-/// When the database cannot be written.
 pub(super) async fn revise(connection: &impl ConnectionTrait, workflow_id: i32) -> Result<(), DbErr> {
     workflow::Entity::update_many()
         .col_expr(workflow::Column::Revision, Expr::value(new_revision()))

@@ -26,17 +26,11 @@ pub async fn find(connection: &impl ConnectionTrait, reference: &str) -> Result<
 }
 
 /// The workflow that was loaded last.
-///
-/// # Errors
-/// When the database cannot be read.
 pub async fn newest(connection: &impl ConnectionTrait) -> Result<Option<workflow::Model>, DbErr> {
     workflow::Entity::find().order_by_desc(workflow::Column::Id).one(connection).await
 }
 
 /// A loaded workflow as a file would say it, with the defaults written out.
-///
-/// # Errors
-/// When the database cannot be read.
 pub async fn read_definition(
     connection: &impl ConnectionTrait,
     workflow: &workflow::Model,

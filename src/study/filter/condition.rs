@@ -1,4 +1,4 @@
-//! The condition of a query that a filter makes.
+//! Builds the condition of a query from a filter.
 
 use chrono::{DateTime, NaiveDateTime, NaiveTime, TimeDelta};
 use sea_orm::sea_query::extension::postgres::PgBinOper;
@@ -15,15 +15,15 @@ use super::terms::{Kind, Situation, Term, Test, Thing, VariableTest};
 use super::value::{Bound, Bounds};
 
 impl Resolved {
-    /// The condition of an experiment being in the list. Whether it is archived and whether the caller may see it are
-    /// conditions of the query, not of the filter.
+    /// The condition for an experiment to be in the list. The query itself adds whether experiments are archived and whether the caller
+    /// may see them.
     #[must_use]
     pub fn condition(&self, backend: DbBackend) -> Condition {
         let terms = self.filter.terms.iter().filter(|term| !term.is_archived());
         terms.fold(Condition::all(), |all, term| all.add(self.term(term, backend)))
     }
 
-    /// Whether the list has the archived experiments in place of those in use.
+    /// Whether the list has archived experiments instead of those in use.
     #[must_use]
     pub fn is_archived(&self) -> bool {
         self.filter.is_archived()
@@ -71,7 +71,7 @@ impl Resolved {
         Query::select().column(Column::ExperimentId).from(Entity).and_where(of_system).to_owned()
     }
 
-    /// Ids of the experiments that have it.
+    /// Ids of the experiments that have this.
     fn with(&self, thing: &Thing) -> SelectStatement {
         use external_experiment_links::{Column as Link, Entity as Links};
         let variables = || Query::select().column(variable::Column::ExperimentId).from(variable::Entity).to_owned();
@@ -90,7 +90,7 @@ impl Resolved {
         use experiment::Column;
         let is = |statuses: &[ExecutionStatus]| Run::Status.is_in(statuses.iter().copied());
         let now = |condition: SimpleExpr| {
-            // Without the first of the two, the opposite would be unknown for an experiment without an action.
+            // Without the first condition, the negation would be null for an experiment without an action.
             let has_action = Column::LastActionId.is_not_null();
             Condition::all().add(has_action).add(Column::LastActionId.in_subquery(of_runs(condition)))
         };
@@ -125,7 +125,7 @@ fn subjects(condition: SimpleExpr) -> SelectStatement {
     Query::select().column(subject::Column::Id).from(subject::Entity).and_where(condition).to_owned()
 }
 
-/// Ids of the actions that have such runs.
+/// Ids of the actions that have such executions.
 fn of_runs(condition: SimpleExpr) -> SelectStatement {
     use callback_execution::{Column, Entity};
     Query::select().column(Column::ActionId).from(Entity).and_where(condition).to_owned()
@@ -135,7 +135,7 @@ fn failed() -> SimpleExpr {
     callback_execution::Column::Result.is_in([ExecutionResult::Failed, ExecutionResult::Timeout])
 }
 
-/// Ids of the experiments that have a run that failed or timed out, in any state.
+/// Ids of the experiments with a failed or timed out execution, in any state.
 fn with_failed_run() -> SelectStatement {
     use callback_execution::{Column, Entity};
     Query::select()
@@ -166,21 +166,21 @@ fn with_variable(name: &str, test: &VariableTest, backend: DbBackend) -> SelectS
         .to_owned()
 }
 
-/// A time as a text that sorts among the values of variables, which are dates (`2026-03-31`) and moments
-/// (`2026-03-31T10:00:00`): a date is the beginning of its day, so the beginning of a day is written as its date.
+/// A time as a text that sorts among the values of variables, which are dates (`2026-03-31`) and times (`2026-03-31T10:00:00`). A date
+/// means the beginning of its day, so midnight is written as a date.
 fn iso(at: NaiveDateTime) -> String {
     let is_midnight = at.time() == NaiveTime::MIN;
     at.format(if is_midnight { "%Y-%m-%d" } else { "%Y-%m-%dT%H:%M:%S%.f" }).to_string()
 }
 
-/// A number to compare with. PostgreSQL would turn numbers of any size into floats to compare them with one, and fail.
+/// A number as a comparison operand. Next to a float, PostgreSQL would convert numbers of any size to floats, and fail.
 fn number(backend: DbBackend, value: f64) -> SimpleExpr {
     let value = Expr::value(value);
     if backend == DbBackend::Postgres { value.cast_as(Alias::new("numeric")) } else { value }
 }
 
-/// The value of a variable as a number; null when it is not one. What looks like a number only by its type (`nan`) would stop
-/// PostgreSQL, so that the text is looked at too.
+/// The value of a variable as a number; null if it is not one. The text is checked as well as the type, because PostgreSQL fails on texts
+/// such as `nan`.
 fn as_number(backend: DbBackend) -> SimpleExpr {
     let text = || Expr::col(variable::Column::Value);
     let is_number = variable::Column::Kind.is_in([VariableKind::Int, VariableKind::Float]);
@@ -211,7 +211,7 @@ fn within(column: experiment::Column, times: Bounds<NaiveDateTime>) -> Condition
     compared(&Expr::col((experiment::Entity, column)), times, Expr::value)
 }
 
-/// The times that are so long ago: a longer time is an earlier one.
+/// The range of times that lie this long in the past: a longer duration is an earlier time.
 fn ago(durations: Bounds<TimeDelta>, now: NaiveDateTime) -> Bounds<NaiveDateTime> {
     let time = |bound: Bound<TimeDelta>| {
         let value = now.checked_sub_signed(bound.value).unwrap_or(DateTime::UNIX_EPOCH.naive_utc());

@@ -1,15 +1,15 @@
-//! The filter language of lists of experiments: one text that pages, the API, exports and scripts all take.
+//! The filter language for lists of experiments, shared by pages, API, exports and scripts.
 //!
 //! ```text
 //! state:visual_rating,second_rating  -cohort:pilot  var.quality:>=3  instate:>30d  sub-01
 //! ```
 //!
-//! A comma between values means *or*, a space between terms means *and*, a minus before a term means *not*. A word without
-//! a key is part of the label of the experiment or of its subject. `docs/reference/filters.md` describes every key.
+//! A comma between values means *or*, a space between terms means *and*, a minus before a term means *not*. A word without a key matches
+//! part of the label of the experiment or its subject. `docs/reference/filters.md` describes every key.
 //!
-//! The way of a text: [`syntax`] reads its terms, [`terms`] reads what each term means ([`Filter`]), [`resolve`] looks up
-//! the names in it ([`Resolved`]), and [`condition`] makes the condition of a query. A mistake is reported with its place
-//! at the first step that can find it.
+//! A text passes through four steps: [`syntax`] splits it into terms, [`terms`] interprets them ([`Filter`]), [`resolve`] looks up the
+//! names ([`Resolved`]), and [`condition`] builds the condition of a query. Each mistake is reported with its position, at the first step
+//! that can find it.
 
 mod condition;
 mod resolve;
@@ -25,12 +25,12 @@ pub use resolve::{ResolveError, Resolved};
 use syntax::RawTerm;
 use terms::Term;
 
-/// Characters of a filter at most.
+/// Maximum length of a filter in characters.
 pub const MOST_CHARACTERS: usize = 2000;
-/// Terms of a filter at most.
+/// Maximum number of terms in a filter.
 pub const MOST_TERMS: usize = 50;
 
-/// A filter as it was written. It knows no database: names in it may not exist.
+/// A parsed filter. It was not checked against the database: names in it may not exist.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     raw: Vec<RawTerm>,
@@ -38,17 +38,17 @@ pub struct Filter {
     sort: Option<Sort>,
 }
 
-/// The order that a filter asks for.
+/// The order that a filter requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sort {
     pub order: ExperimentOrder,
     pub descending: bool,
 }
 
-/// Something in a filter that cannot be read.
+/// An error in a filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
-    /// The character of the filter where it begins; the first one is 1.
+    /// Position of the character where it begins; the filter begins at 1.
     pub at: usize,
     pub message: String,
 }
@@ -60,10 +60,10 @@ impl fmt::Display for Mistake {
 }
 
 impl Filter {
-    /// Reads a filter.
+    /// Parses a filter.
     ///
     /// # Errors
-    /// All mistakes in it, in their order.
+    /// All mistakes in the text, in order.
     pub fn parse(text: &str) -> Result<Self, Vec<Mistake>> {
         let length = text.chars().count();
         if length > MOST_CHARACTERS {
@@ -78,13 +78,13 @@ impl Filter {
         terms::read(raw)
     }
 
-    /// The order that it asks for with `sort:`.
+    /// The order that the filter requests with `sort:`.
     #[must_use]
     pub fn sort(&self) -> Option<Sort> {
         self.sort
     }
 
-    /// Whether it lists the archived experiments (`is:archived`) in place of those in use.
+    /// Whether the filter lists archived experiments (`is:archived`) instead of those in use.
     #[must_use]
     pub fn is_archived(&self) -> bool {
         self.terms.iter().any(|term| term.is_archived())
@@ -92,7 +92,7 @@ impl Filter {
 }
 
 impl Filter {
-    /// The same filter in another order.
+    /// The same filter with another order.
     #[must_use]
     pub fn sorted_by(&self, sort: Sort) -> Self {
         let raw = self.raw.iter().filter(|term| term.key.as_deref() != Some("sort")).cloned();
@@ -111,7 +111,7 @@ impl fmt::Display for Filter {
     }
 }
 
-/// `, did you mean …` with the three names that are nearest to `word`, or nothing when there are none.
+/// `, did you mean …` with the three names nearest to `word`; empty if there are none.
 fn suggestion<'a>(word: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     let word = word.to_lowercase();
     let mut near: Vec<(usize, &str)> =

@@ -12,19 +12,19 @@ use crate::study::Visible;
 use super::terms::{Kind, Name, Situation, StateKind, Test, Thing};
 use super::{Filter, Mistake, suggestion};
 
-/// A filter whose names are known: what the condition of a query is made of.
+/// A filter with resolved names, from which a condition can be built.
 #[derive(Debug, Clone, Default)]
 pub struct Resolved {
     pub(super) filter: Filter,
-    /// The ids of each name, by the place of the name.
+    /// The ids for each name, by the position of the name in the filter.
     pub(super) ids: BTreeMap<usize, Vec<i32>>,
-    /// Callbacks and ways out of states; empty when the filter does not ask for them.
+    /// Callbacks and outgoing transitions of states; empty if the filter does not need them.
     pub(super) states: StateKinds,
-    /// The time from which durations count, to the minute: so filters of one minute are equal, and their counts are shared.
+    /// The time from which durations count, to the minute: filters of the same minute are equal and share their counts.
     pub(super) now: NaiveDateTime,
 }
 
-/// States by what happens in them.
+/// States by their kind.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StateKinds {
     pub with_callbacks: Vec<i32>,
@@ -32,7 +32,7 @@ pub(super) struct StateKinds {
     pub for_a_person: Vec<i32>,
 }
 
-/// Why names were not looked up.
+/// Reason why names could not be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ResolveError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
@@ -42,10 +42,10 @@ pub enum ResolveError {
 }
 
 impl Filter {
-    /// Looks up the names of cohorts, workflows, states and external systems, at most one statement for each kind.
+    /// Looks up the names of cohorts, workflows, states and external systems, with at most one statement for each kind.
     ///
     /// # Errors
-    /// Names that do not exist, or that the caller may not see; a database that cannot be read.
+    /// A name does not exist or the caller may not see it, or the database cannot be read.
     pub async fn resolve(
         self,
         ctx: &Context,
@@ -88,7 +88,7 @@ impl Filter {
 }
 
 impl Test {
-    /// The name in it that is looked up.
+    /// The name in this test that must be looked up.
     fn name(&self) -> Option<&Name> {
         match self {
             Self::Named(_, name) | Self::ExternalId(name, _) | Self::Has(Thing::ExternalId(name)) => Some(name),

@@ -1,13 +1,13 @@
-//! From the text of a filter to its terms, without their meaning.
+//! Splits the text of a filter into terms, without interpreting them.
 
 use std::fmt;
 
 use super::Mistake;
 
-/// A term as it is written: `-key:value,value`, or a word without a key.
+/// A term in its written form: `-key:value,value`, or a word without a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RawTerm {
-    /// The character where it begins; the first one of the filter is 1.
+    /// Position of its first character; the filter begins at 1.
     pub at: usize,
     pub negated: bool,
     pub key: Option<String>,
@@ -15,15 +15,15 @@ pub(super) struct RawTerm {
     pub values: Vec<RawValue>,
 }
 
-/// A value as it is written.
+/// A value in its written form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RawValue {
     pub at: usize,
-    /// A comparison before the value: empty, `>`, `>=`, `<` or `<=`.
+    /// The comparison before the value: empty, `>`, `>=`, `<` or `<=`.
     pub operator: &'static str,
     /// Without quotes.
     pub text: String,
-    /// It is in quotes, so that `..` and operators in it mean themselves.
+    /// Whether it is in quotes, where `..` and operators are ordinary text.
     pub is_quoted: bool,
 }
 
@@ -32,7 +32,7 @@ const OPERATORS: [&str; 4] = [">=", "<=", ">", "<"];
 /// Reads the terms of a filter.
 ///
 /// # Errors
-/// Quotes that are not closed, and values that are missing.
+/// Unclosed quotes and missing values.
 pub(super) fn read(text: &str) -> Result<Vec<RawTerm>, Vec<Mistake>> {
     let mut reader = Reader { characters: text.chars().collect(), next: 0, mistakes: Vec::new() };
     let mut terms = Vec::new();
@@ -57,7 +57,7 @@ impl Reader {
         self.characters.get(self.next).copied()
     }
 
-    /// Whether the next characters are these; then they are behind the reader.
+    /// If the next characters are `wanted`, skips them and returns true.
     fn accept(&mut self, wanted: &str) -> bool {
         let length = wanted.chars().count();
         let is_next = self.characters[self.next..].iter().take(length).copied().eq(wanted.chars());
@@ -83,7 +83,7 @@ impl Reader {
 
     fn term(&mut self) -> Option<RawTerm> {
         let at = self.place();
-        // A minus alone is a word.
+        // A minus on its own is a word.
         let is_alone = self.characters.get(self.next + 1).is_none_or(|next| next.is_whitespace());
         let negated = !is_alone && self.accept("-");
         let key = self.key();
@@ -113,7 +113,7 @@ impl Reader {
             let at = self.place();
             if self.peek().is_none_or(|next| next.is_whitespace() || next == ',') {
                 self.mistake(at, "a value is missing here");
-                // What follows is read nevertheless, so that all mistakes are found.
+                // Continues with the rest, to find all mistakes.
                 self.word(|_| false);
                 return None;
             }
@@ -146,7 +146,7 @@ impl Reader {
         self.characters[begin..self.next].iter().collect()
     }
 
-    /// A text in quotes; `\"` and `\\` are a quote and a backslash in it.
+    /// A quoted text; `\"` and `\\` stand for a quote and a backslash.
     fn quoted(&mut self) -> Option<String> {
         let at = self.place();
         self.next += 1;

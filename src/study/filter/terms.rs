@@ -1,4 +1,4 @@
-//! What the terms of a filter mean.
+//! Interprets the terms of a filter.
 
 use chrono::{NaiveDateTime, TimeDelta};
 
@@ -8,7 +8,7 @@ use super::syntax::{RawTerm, RawValue};
 use super::value::{self, Bounds};
 use super::{Filter, Mistake, Sort, suggestion};
 
-/// A term: one of its tests is true (or, with a minus, none).
+/// A term: it matches if one of its tests is true, or, with a minus, if none is.
 #[derive(Debug, Clone)]
 pub(super) struct Term {
     pub negated: bool,
@@ -22,10 +22,10 @@ impl Term {
     }
 }
 
-/// Something that is true of an experiment or not.
+/// A test that is true or false for an experiment.
 #[derive(Debug, Clone)]
 pub(super) enum Test {
-    /// Part of the label of the experiment or of its subject.
+    /// Matches part of the label of the experiment or its subject.
     Text(String),
     Named(Kind, Name),
     Label(String),
@@ -35,21 +35,21 @@ pub(super) enum Test {
     Has(Thing),
     Is(Situation),
     State(StateKind),
-    /// A run failed with this text in its log.
+    /// An execution failed with this text in its log.
     Error(String),
     InState(Bounds<TimeDelta>),
     Age(Bounds<TimeDelta>),
     ScanDate(Bounds<NaiveDateTime>),
 }
 
-/// A name that is looked up, with its place in the filter.
+/// A name to look up, with its position in the filter.
 #[derive(Debug, Clone)]
 pub(super) struct Name {
     pub at: usize,
     pub text: String,
 }
 
-/// What a name is the label of.
+/// The kind of row that a name refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Cohort,
@@ -75,10 +75,10 @@ pub(super) enum VariableTest {
     Times(Bounds<NaiveDateTime>),
 }
 
-/// What an experiment may have.
+/// Values of `has:` and `no:`.
 #[derive(Debug, Clone)]
 pub(super) enum Thing {
-    /// A run that failed or timed out, ever.
+    /// An execution that failed or timed out at any time.
     Error,
     Scan,
     AnyVariable,
@@ -87,7 +87,7 @@ pub(super) enum Thing {
     ExternalId(Name),
 }
 
-/// What an experiment is doing.
+/// Values of `is:`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Situation {
     Running,
@@ -109,21 +109,21 @@ const SITUATIONS: [(&str, Situation); 7] = [
     ("archived", Situation::Archived),
 ];
 
-/// What happens in a state.
+/// Kinds of states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StateKind {
     /// It has callbacks.
     Callbacks,
-    /// It has none, and a person decides where to go.
+    /// It has no callbacks; a person chooses the next state.
     Person,
-    /// Nothing leads out of it.
+    /// It has no outgoing transitions.
     Final,
 }
 
 const STATE_KINDS: [(&str, StateKind); 3] =
     [("callbacks", StateKind::Callbacks), ("person", StateKind::Person), ("final", StateKind::Final)];
 
-/// All keys, as they are suggested.
+/// All keys, for suggestions.
 const KEYS: [&str; 17] = [
     "state",
     "cohort",
@@ -151,10 +151,10 @@ const ORDERS: [(&str, ExperimentOrder); 4] = [
     ("id", ExperimentOrder::Id),
 ];
 
-/// Reads the meaning of the terms.
+/// Interprets the terms.
 ///
 /// # Errors
-/// All mistakes in them.
+/// All mistakes in the terms.
 pub(super) fn read(raw: Vec<RawTerm>) -> Result<Filter, Vec<Mistake>> {
     let mut mistakes = Vec::new();
     let mut terms = Vec::new();
@@ -181,11 +181,11 @@ fn read_sort(term: &RawTerm, earlier: Option<Sort>) -> Result<Sort, Mistake> {
     plain(value, "sort")?;
     let (descending, word) = value.text.strip_prefix('-').map_or((false, &value.text[..]), |word| (true, word));
     let order = choice(value.at, word, "sort", &ORDERS)?;
-    // The longest time in a state first is the earliest time of entering it first.
+    // The longest time in a state is the earliest time of entering it.
     Ok(Sort { order, descending: descending != (order == ExperimentOrder::StateSince) })
 }
 
-/// The term that asks for this order.
+/// The term that requests this order.
 pub(super) fn written(sort: Sort) -> RawTerm {
     let word = ORDERS.iter().find(|(_, order)| *order == sort.order).map_or("id", |(word, _)| *word);
     let is_reversed = sort.descending != (sort.order == ExperimentOrder::StateSince);
@@ -206,7 +206,7 @@ fn read_term(term: &RawTerm) -> Result<Term, Mistake> {
         let message = "'is:archived' stands alone: lists have either archived experiments or those in use".to_owned();
         return Err(Mistake { at: term.at, message });
     }
-    // `no:scan` is `-has:scan`.
+    // `no:scan` means `-has:scan`.
     Ok(Term { negated: term.negated != (key == "no"), tests })
 }
 
@@ -245,7 +245,7 @@ fn unknown_key(at: usize, key: &str) -> Mistake {
     Mistake { at, message: format!("'{key}' is not a key{nearest} (put a text with a colon in quotes)") }
 }
 
-/// A value that is not compared and is no range.
+/// Accepts a value without a comparison or a range.
 fn plain(value: &RawValue, key: &str) -> Result<(), Mistake> {
     if value.operator.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! Values of terms that are compared: times, durations and numbers.
+//! Values in comparisons: times, durations and numbers.
 
 use chrono::{Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta};
 
@@ -6,7 +6,7 @@ use crate::study::limits;
 
 use super::syntax::RawValue;
 
-/// How something is compared with a value.
+/// A comparison operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Comparison {
     Equal,
@@ -28,14 +28,14 @@ impl Comparison {
     }
 }
 
-/// A range with both ends in it; an end that is none is open.
+/// A range with inclusive or exclusive ends; `None` is an open end.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Bounds<T> {
     pub from: Option<Bound<T>>,
     pub to: Option<Bound<T>>,
 }
 
-/// An end of a range.
+/// One end of a range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Bound<T> {
     pub value: T,
@@ -43,7 +43,7 @@ pub(super) struct Bound<T> {
 }
 
 impl<T: Copy> Bounds<T> {
-    /// What compares so with the value.
+    /// The range of values for which the comparison with `value` is true.
     pub(super) fn of(comparison: Comparison, value: T) -> Self {
         let bound = |is_included| Some(Bound { value, is_included });
         match comparison {
@@ -56,10 +56,10 @@ impl<T: Copy> Bounds<T> {
     }
 }
 
-/// Reads a value, a comparison with one, or a range with both ends in it; an end may be missing.
+/// Reads a value, a comparison with a value, or an inclusive range, which may lack one end.
 ///
 /// # Errors
-/// What `read` says about a value, or that both ends are missing.
+/// The error of `read`, or both ends of the range are missing.
 pub(super) fn bounds<T: Copy>(raw: &RawValue, read: impl Fn(&str) -> Result<T, String>) -> Result<Bounds<T>, String> {
     let Some((from, to)) = range(raw) else {
         return Ok(Bounds::of(Comparison::of(raw.operator), read(&raw.text)?));
@@ -81,7 +81,7 @@ pub(super) fn range(raw: &RawValue) -> Option<(&str, &str)> {
     if raw.is_quoted || !raw.operator.is_empty() { None } else { raw.text.split_once("..") }
 }
 
-/// A year, a month, a day or a moment: from its beginning to the beginning of the next one.
+/// A year, a month, a day or a minute: from its beginning to the beginning of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Period {
     pub from: NaiveDateTime,
@@ -116,7 +116,7 @@ impl Period {
         Ok(Self { from: moment, to: moment.checked_add_signed(length).ok_or_else(wrong)? })
     }
 
-    /// The times that compare so with the period.
+    /// The range of times for which the comparison with this period is true.
     pub(super) fn bounds(self, comparison: Comparison) -> Bounds<NaiveDateTime> {
         let included = |value| Some(Bound { value, is_included: true });
         let excluded = |value| Some(Bound { value, is_included: false });
@@ -130,10 +130,10 @@ impl Period {
     }
 }
 
-/// Reads a date, a comparison with one, or a range of dates with both ends in it; an end may be missing.
+/// Reads a date, a comparison with a date, or an inclusive range of dates, which may lack one end.
 ///
 /// # Errors
-/// What is not a date.
+/// The part that is not a date.
 pub(super) fn times(raw: &RawValue) -> Result<Bounds<NaiveDateTime>, String> {
     let Some((from, to)) = range(raw) else {
         return Ok(Period::read(&raw.text)?.bounds(Comparison::of(raw.operator)));
@@ -152,7 +152,7 @@ pub(super) fn times(raw: &RawValue) -> Result<Bounds<NaiveDateTime>, String> {
 /// Reads a duration such as `30d`: minutes (`min`), hours (`h`), days (`d`), weeks (`w`) or years of 365 days (`y`).
 ///
 /// # Errors
-/// The text is not one.
+/// The text is not a duration.
 pub(super) fn duration(text: &str) -> Result<TimeDelta, String> {
     let wrong = || format!("'{text}' is not a duration; use one like 30d (min, h, d, w or y)");
     let unit_at = text.find(|character: char| !character.is_ascii_digit()).ok_or_else(wrong)?;
@@ -176,7 +176,7 @@ pub(super) fn duration(text: &str) -> Result<TimeDelta, String> {
 /// Reads a number.
 ///
 /// # Errors
-/// The text is not one, or is not finite.
+/// The text is not a finite number.
 pub(super) fn number(text: &str) -> Result<f64, String> {
     let read = text.parse().ok().filter(|number: &f64| number.is_finite());
     let starts_well =

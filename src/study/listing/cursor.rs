@@ -1,15 +1,15 @@
-//! Where the next page of experiments in an order begins: behind the last row of this one, by the values that the order
-//! compares, and not by a number of rows.
+//! Cursors: the beginning of the next page in an ordered list of experiments, given by the values of the last row instead of a number of
+//! rows.
 //!
-//! **What a walk promises.** Whoever follows the links from the first page to the last gets every experiment that was in
-//! the list when the first page was read and that is in it all the time exactly once, whatever is created, archived or
-//! moved to another state meanwhile. What comes into the list later may appear or not, once at most.
+//! **Guarantee.** A client that follows the links from the first page to the last receives each experiment exactly once that was in the
+//! list when the first page was read and stays in it, whatever is created, archived or moved to another state meanwhile. Experiments that
+//! enter the list later may appear, at most once.
 //!
-//! Labels, scan dates and ids of experiments never change, so the values of the last row are enough. The time at which
-//! an experiment entered its state does change: one that moves behind the page would come twice, one that moves before
-//! it would be lost. Such a walk therefore goes through the times as they were at its first page. They are known for
-//! good: the state was entered with the last action that was visible then. The cursor carries the newest of those
-//! actions, and which of the ids just below it were not visible (transactions that had not committed, or never will).
+//! Labels, scan dates and ids of experiments never change, so the values of the last row are enough. The time at which an experiment
+//! entered its state does change: an experiment that moves behind the page would appear twice, one that moves before it would be missed.
+//! Such a walk therefore uses the times as of its first page. They never change: an experiment had entered its state with the last of its
+//! actions that was visible then. The cursor carries the id of the newest visible action, and the ids just below it that were not visible
+//! (their transactions had not committed, or never will).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,7 +23,7 @@ use crate::entity::{action, experiment};
 
 use super::ExperimentOrder;
 
-/// See the module. Opaque to callers; [`std::fmt::Display`] and [`Cursor::parse`] are its form in an address.
+/// A position in an ordered list. Opaque to clients; [`std::fmt::Display`] and [`Cursor::parse`] convert it to and from a URL parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
     pub(super) order: ExperimentOrder,
@@ -33,32 +33,32 @@ pub struct Cursor {
     pub(super) visible: Option<VisibleActions>,
 }
 
-/// The value that the order compares; after it comes the id.
+/// The value of the column that orders the list; rows with equal values are ordered by id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Key {
-    /// The order is that of the ids.
+    /// The list is ordered by id.
     Id,
     Label(String),
     At(NaiveDateTime),
 }
 
-/// Which actions a snapshot saw.
+/// The actions that a snapshot saw.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct VisibleActions {
-    /// The newest.
+    /// The newest action.
     newest: i32,
-    /// Ranges of ids below it that were missing, both ends included, the newest first.
+    /// Ranges of missing ids below it, both ends included, newest first.
     missing: Vec<(i32, i32)>,
 }
 
-/// Ids below the newest action that are looked at for missing ones. A transaction that is older than so many actions of
-/// others and still open is not expected: a server ends it before.
+/// Number of ids below the newest action that are searched for missing ones. A transaction that is still open after that many later
+/// actions is not expected: a server ends it before.
 const LOOKED_AT: i32 = 4096;
 
-/// Ranges that a cursor carries at most, so that an address stays short.
+/// Maximum number of ranges in a cursor, so that URLs stay short.
 const MOST_RANGES: usize = 100;
 
-/// Bytes of the checksum, which finds addresses that were cut or changed on their way.
+/// Bytes of the checksum, which detects truncated or modified URLs.
 const CHECKSUM: usize = 4;
 
 impl std::fmt::Display for Cursor {
@@ -71,7 +71,7 @@ impl std::fmt::Display for Cursor {
 }
 
 impl Cursor {
-    /// The cursor of an address; none when it is not one of ours, or was changed on its way.
+    /// Parses a cursor from a URL; `None` if it is not valid or was modified.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
@@ -83,7 +83,7 @@ impl Cursor {
         cursor.is_sound().then_some(cursor)
     }
 
-    /// Whether it is of a list in this order.
+    /// Whether the cursor belongs to a list in this order.
     #[must_use]
     pub fn is_of(&self, order: ExperimentOrder, descending: bool) -> bool {
         self.order == order && self.descending == descending
@@ -93,7 +93,7 @@ impl Cursor {
         let fits = match (self.order, &self.key) {
             (ExperimentOrder::Id, Key::Id) => true,
             (ExperimentOrder::Label, Key::Label(label)) => !label.contains('\0'),
-            // What all three databases can compare.
+            // Years that all three databases can compare.
             (ExperimentOrder::Scandate | ExperimentOrder::StateSince, Key::At(at)) => (1..=9999).contains(&at.year()),
             _ => false,
         };
@@ -101,7 +101,7 @@ impl Cursor {
         fits && ranges <= MOST_RANGES && self.visible.is_some() == (self.order == ExperimentOrder::StateSince)
     }
 
-    /// The condition of coming after the cursor in the given direction, of rows whose key is `key` and whose id is `id`.
+    /// The condition for a row with these `key` and `id` to come after the cursor in the given direction.
     pub(super) fn behind(&self, key: &SimpleExpr, id: &SimpleExpr, descending: bool) -> Condition {
         let next = |column: &SimpleExpr, value: SimpleExpr| match descending {
             true => column.clone().lt(value),
@@ -118,10 +118,7 @@ impl Cursor {
 }
 
 impl VisibleActions {
-    /// Those that the connection sees.
-    ///
-    /// # Errors
-    /// When the database cannot be read.
+    /// The actions that the connection sees.
     pub(super) async fn now(connection: &impl ConnectionTrait) -> Result<Self, DbErr> {
         let ids: Vec<i32> = action::Entity::find()
             .select_only()
@@ -134,7 +131,7 @@ impl VisibleActions {
         Ok(Self::of(&ids))
     }
 
-    /// Of ids that are there, the newest first.
+    /// Builds it from the visible ids, newest first.
     fn of(ids: &[i32]) -> Self {
         let newest = ids.first().copied().unwrap_or_default();
         let gap = |pair: &[i32]| (pair[0] - pair[1] > 1).then(|| (pair[1] + 1, pair[0] - 1));
@@ -142,7 +139,7 @@ impl VisibleActions {
         Self { newest, missing }
     }
 
-    /// The condition that the action with this id was among them.
+    /// The condition that the action with this id was visible.
     fn include(&self, id: &SimpleExpr) -> Condition {
         let within = id.clone().lte(self.newest);
         self.missing
@@ -150,8 +147,8 @@ impl VisibleActions {
             .fold(Condition::all().add(within), |all, (from, to)| all.add(id.clone().between(*from, *to).not()))
     }
 
-    /// The time at which an experiment entered the state that it was in when these were the actions; null for one that
-    /// was not there.
+    /// The time at which an experiment entered the state that it was in when these actions were the visible ones; null if it did not exist
+    /// yet.
     pub(super) fn state_since(&self) -> SimpleExpr {
         let column = |column: experiment::Column| Expr::col((experiment::Entity, column));
         let is_unchanged = self.include(&column(experiment::Column::LastActionId));
@@ -162,7 +159,7 @@ impl VisibleActions {
     }
 
     fn last_action(&self) -> SelectStatement {
-        // Under another name: the statement around it may speak of actions too.
+        // An alias, because the surrounding statement may use actions too.
         let earlier = Alias::new("earlier");
         let column = |column: action::Column| Expr::col((earlier.clone(), column));
         Query::select()

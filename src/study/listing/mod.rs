@@ -1,4 +1,4 @@
-//! Whole lists and windows of them, with their totals, for programs.
+//! Lists and windows of them, with their totals, for the API.
 
 mod cursor;
 mod window;
@@ -30,7 +30,7 @@ use super::dossier::without_logs;
 use super::filter::Resolved;
 use super::visible::{Visible, experiments_in_use, subjects_in_use};
 
-/// In which order experiments are listed.
+/// The order of a list of experiments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ExperimentOrder {
     #[default]
@@ -40,70 +40,67 @@ pub enum ExperimentOrder {
     StateSince,
 }
 
-/// Which experiments, for programs.
+/// Restricts a list of experiments.
 #[derive(Debug, Clone, Default)]
 pub struct ExperimentQuery {
     pub cohort: Option<i32>,
     pub subject: Option<i32>,
     pub workflow: Option<i32>,
-    /// In any of these states.
+    /// Experiments in any of these states.
     pub states: Option<Vec<i32>>,
-    /// Part of the label, in any case.
+    /// Part of the label, ignoring case.
     pub label: Option<String>,
     pub scandate: Option<NaiveDateTime>,
     pub scandate_from: Option<NaiveDateTime>,
-    /// Included.
+    /// Inclusive.
     pub scandate_to: Option<NaiveDateTime>,
     pub state_since_from: Option<NaiveDateTime>,
-    /// Included.
+    /// Inclusive.
     pub state_since_to: Option<NaiveDateTime>,
-    /// Only those that are on hold.
+    /// Only experiments on hold.
     pub held: bool,
-    /// Names and values of variables, as they are written.
+    /// Names and values of variables, in their written form.
     pub variables: Vec<(String, String)>,
-    /// The archived ones in place of those in use.
+    /// Archived experiments instead of those in use.
     pub archived: bool,
     pub order: ExperimentOrder,
     pub descending: bool,
-    /// Only what comes after this, in the same order; or before it ([`Self::backward`]).
+    /// Only rows after this cursor, in the same order; with [`Self::backward`], only those before it.
     pub from: Option<Cursor>,
-    /// The page that ends before the cursor, in place of the one that begins behind it.
+    /// The page that ends before the cursor, instead of the one that begins after it.
     pub backward: bool,
-    /// What else the filter language asks for.
+    /// Further conditions in the filter language.
     pub filter: Option<Resolved>,
 }
 
 impl ExperimentQuery {
-    /// Whether the list is in the order of ids, so that a page may begin after one.
+    /// Whether the list is ordered by id, so that a page may begin after an id.
     #[must_use]
     pub fn is_by_id(&self) -> bool {
         self.order == ExperimentOrder::Id && !self.descending
     }
 }
 
-/// A page of experiments, and where the next one begins.
+/// A page of experiments with the cursors of its neighbours.
 #[derive(Debug, Clone)]
 pub struct ExperimentPage {
     pub listed: Listed<Named>,
-    /// Where the page before this one ends; none on the first page.
+    /// The end of the previous page; `None` on the first page.
     pub previous: Option<Cursor>,
-    /// Where the next page begins. None on the last page, and in the order of ids, where the last id is enough.
+    /// The beginning of the next page. `None` on the last page, and in the order of ids, where the last id is enough.
     pub next: Option<Cursor>,
 }
 
-/// An experiment in a list that has an order.
+/// An experiment in an ordered list.
 #[derive(Debug, FromQueryResult)]
 struct Ordered {
     id: i32,
     label: String,
-    /// Of an order by a time.
+    /// The time by which the list is ordered.
     at: Option<NaiveDateTime>,
 }
 
-/// Experiments in the order that is asked for. Two or three statements, whatever the number of rows.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Experiments in the requested order. Two or three statements, whatever the number of rows.
 pub async fn experiments(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -167,14 +164,14 @@ fn in_order(
     if let Some(cursor) = &query.from {
         select = select.filter(cursor.behind(&key, &id, descending));
     }
-    // An order by the id alone names it twice, which changes nothing.
+    // If the key is the id, it is named twice, which changes nothing.
     select = select.order_by(key, direction.clone()).order_by(id, direction);
     let select = windowed(select, experiment::Column::Id, window);
     let select = select.select_only().columns([experiment::Column::Id, experiment::Column::Label]);
     select.expr_as(at.unwrap_or_else(|| Expr::value(None::<NaiveDateTime>)), "at").into_model()
 }
 
-/// The cursor that stands at this row.
+/// The cursor at this row.
 async fn cursor_at(snapshot: &Snapshot, query: &ExperimentQuery, row: &Ordered) -> Result<Cursor, DbErr> {
     let key = match (query.order, row.at) {
         (ExperimentOrder::Label, _) => Key::Label(row.label.clone()),
@@ -182,7 +179,7 @@ async fn cursor_at(snapshot: &Snapshot, query: &ExperimentQuery, row: &Ordered) 
         (_, None) => Key::Id,
     };
     let visible = match (query.order, &query.from) {
-        // The later pages go on with what the first one saw.
+        // Later pages keep the actions that the first page saw.
         (_, Some(cursor)) => cursor.visible.clone(),
         (ExperimentOrder::StateSince, None) => Some(VisibleActions::now(snapshot).await?),
         _ => None,
@@ -206,7 +203,7 @@ fn filtered(ctx: &Context, query: &ExperimentQuery, backend: DbBackend) -> Selec
         all = all.filter(Column::SubjectId.in_subquery(subjects));
     }
     match query.states.as_deref() {
-        // With `=`, so that the index gives the rows in their order.
+        // With `=` the index returns the rows in order.
         Some([state]) => all = all.filter(Column::StateId.eq(*state)),
         Some(states) => all = all.filter(Column::StateId.is_in(states.iter().copied())),
         None => {}
@@ -237,7 +234,7 @@ fn filtered(ctx: &Context, query: &ExperimentQuery, backend: DbBackend) -> Selec
     all
 }
 
-/// Experiments whose variable has this value, however its type writes it: `true` finds `True`, `3.50` finds `3.5`.
+/// Experiments with this value of a variable, in the form of any type: `true` finds `True`, `3.50` finds `3.5`.
 fn with_variable(name: &str, value: &str) -> sea_orm::sea_query::SelectStatement {
     let plain = |text: &str| text.replace('\0', "\u{fffd}");
     Query::select()
@@ -248,10 +245,7 @@ fn with_variable(name: &str, value: &str) -> sea_orm::sea_query::SelectStatement
         .to_owned()
 }
 
-/// Subjects of a cohort or of all, with part of the label. Two statements.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Subjects of one cohort or of all, by a part of the label. Two statements.
 pub async fn subjects(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -276,10 +270,7 @@ pub async fn subjects(
     list_named(ctx, snapshot, totals, &key, all, (Column::Id, Column::Label), window).await
 }
 
-/// Callback executions without their logs and values, which may be megabytes each.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Callback executions without logs and values, which may be megabytes each.
 pub async fn executions(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -307,10 +298,7 @@ pub async fn executions(
     counted(ctx, snapshot, totals, &key, all, window, (rows, more)).await
 }
 
-/// Messages that came to nothing.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Dead letters.
 pub async fn dead_letters(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -321,14 +309,14 @@ pub async fn dead_letters(
     list(ctx, snapshot, totals, "dead letters", dead_letter::Entity::find(), Column::Id, window).await
 }
 
-/// The ids that external systems have for subjects that are not archived.
+/// External ids of subjects that are not archived.
 #[must_use]
 pub fn subject_links(ctx: &Context) -> Select<external_subject_links::Entity> {
     let column = external_subject_links::Column::SubjectId;
     external_subject_links::Entity::visible(ctx).filter(column.in_subquery(subject::Entity::ids_in_use()))
 }
 
-/// The same of experiments.
+/// External ids of experiments that are not archived.
 #[must_use]
 pub fn experiment_links(ctx: &Context) -> Select<external_experiment_links::Entity> {
     let column = external_experiment_links::Column::ExperimentId;
@@ -341,10 +329,7 @@ pub fn scans(ctx: &Context) -> Select<scan::Entity> {
     scan::Entity::visible(ctx).filter(scan::Column::ExperimentId.in_subquery(experiment::Entity::ids_in_use()))
 }
 
-/// Actions without their notes and times, of one experiment or of all: there may be millions.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Actions of one experiment or of all, without notes and times: there may be millions.
 pub async fn actions(
     ctx: &Context,
     snapshot: &Snapshot,

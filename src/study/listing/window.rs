@@ -1,9 +1,9 @@
-//! Windows of lists, whatever is in them, and their totals.
+//! Windows of lists and their totals.
 //!
-//! A total of 100,000 rows takes a database some milliseconds, each time. It is remembered until anything is written
-//! in this process, and for a second at most, so that a list costs what its window costs ([`Totals`]). While other
-//! processes write, the total of a list that goes on behind its window may therefore be a second old. It is never less
-//! than what the window shows, and where the window shows the end of the list it is exact.
+//! Counting 100,000 rows takes a database some milliseconds. A total is therefore cached ([`Totals`]) until this process writes anything,
+//! and for a second at most, so that a list costs what its window costs. While other processes write, the total of a list that continues
+//! after its window may be a second old. It is never less than what the window shows, and where the window shows the end of the list it is
+//! exact.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,21 +17,21 @@ use sea_orm::{
 use crate::context::Context;
 use crate::database::Snapshot;
 
-/// Which rows of a list, in the order of the list.
+/// Selects rows of a list, in the order of the list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Window {
     /// Number of rows to skip.
     pub offset: u64,
-    /// Rows at most; all when it is none.
+    /// Maximum number of rows; `None` means all.
     pub limit: Option<u64>,
-    /// Only rows with a higher id: the next page, whatever came in meanwhile, at the cost of the first.
+    /// Only rows with a higher id: the next page, unaffected by new rows, at the cost of the first page.
     pub after: Option<i32>,
-    /// The rows before the window were left out by another condition than these: how many is not known.
+    /// Another condition skipped the rows before the window, so their number is unknown.
     pub is_continued: bool,
 }
 
 impl Window {
-    /// Takes the row away that was read only to see whether there are more; says whether there are.
+    /// Removes the extra row that was read to detect more rows; returns whether there was one.
     pub(super) fn cut<T>(self, rows: &mut Vec<T>) -> bool {
         let Some(limit) = self.limit.and_then(|limit| usize::try_from(limit).ok()) else { return false };
         let more = rows.len() > limit;
@@ -40,23 +40,23 @@ impl Window {
     }
 }
 
-/// Rows of a list, and how many there are in all.
+/// Rows of a list, and the total number of rows.
 #[derive(Debug, Clone)]
 pub struct Listed<T> {
     pub rows: Vec<T>,
     pub count: u64,
-    /// Whether there are rows behind these.
+    /// Whether the list has rows after these.
     pub more: bool,
 }
 
-/// Id and label of something.
+/// The id and label of a row.
 #[derive(Debug, Clone, PartialEq, Eq, FromQueryResult)]
 pub struct Named {
     pub id: i32,
     pub label: String,
 }
 
-/// Totals that were counted a moment ago.
+/// A cache of recent totals.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
     counted: Arc<Mutex<HashMap<String, Counted>>>,
@@ -65,15 +65,15 @@ pub struct Totals {
 #[derive(Debug, Clone, Copy)]
 struct Counted {
     count: u64,
-    /// State of the database's change counter before it was counted.
+    /// The database's change counter before the count.
     change: u64,
     at: Instant,
 }
 
-/// How long another process may have written without our seeing it in a total.
+/// How long a write of another process may be missing from a total.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// Totals that are kept; filters come from outside, so there may be any number of them.
+/// Maximum number of cached totals: callers choose the filters, so they could be arbitrarily many.
 const MOST_TOTALS: usize = 1000;
 
 impl Totals {
@@ -85,7 +85,7 @@ impl Totals {
             if kept.at.elapsed() < FRESH {
                 return Ok(kept.count);
             }
-            // This request counts again; those that come meanwhile take what is there, or all would count at once.
+            // This request counts again; concurrent ones use the cached total, otherwise all would count at once.
             kept.at = at;
         }
         let count = count.await?;
@@ -98,10 +98,7 @@ impl Totals {
     }
 }
 
-/// A window of `all` in the order of ids, with the total. `key` names what `all` is.
-///
-/// # Errors
-/// When the database cannot be read.
+/// A window of `all` ordered by id, with the total. `key` identifies `all` in the cache.
 pub async fn list<E>(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -120,10 +117,7 @@ where
     counted(ctx, snapshot, totals, key, all, window, (rows, more)).await
 }
 
-/// The same with ids and labels only.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Like [`list`], with ids and labels only.
 pub async fn list_named<E>(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -142,10 +136,7 @@ where
     counted(ctx, snapshot, totals, key, all, window, (rows, more)).await
 }
 
-/// Ids and labels of what `all` selects, in its order.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Ids and labels of the rows in `all`, in its order.
 pub async fn named<E: EntityTrait>(
     all: Select<E>,
     (id, label): (E::Column, E::Column),
@@ -154,7 +145,7 @@ pub async fn named<E: EntityTrait>(
     all.select_only().column_as(id, "id").column_as(label, "label").into_model::<Named>().all(connection).await
 }
 
-/// The rows of the window, and one more when there is one.
+/// The rows of the window, and the one after them if it exists.
 pub(super) fn windowed<E: EntityTrait>(all: Select<E>, id: E::Column, window: Window) -> Select<E> {
     let mut select = all;
     if let Some(after) = window.after {
@@ -162,7 +153,7 @@ pub(super) fn windowed<E: EntityTrait>(all: Select<E>, id: E::Column, window: Wi
     }
     let limit = window.limit.map(|limit| if limit == 0 { 0 } else { limit.saturating_add(1).min(MOST_ROWS) });
     if window.offset > 0 {
-        // SQLite and MySQL know an offset only beside a limit.
+        // SQLite and MySQL accept an offset only with a limit.
         return select.offset(window.offset).limit(limit.unwrap_or(MOST_ROWS));
     }
     match limit {
@@ -171,10 +162,10 @@ pub(super) fn windowed<E: EntityTrait>(all: Select<E>, id: E::Column, window: Wi
     }
 }
 
-/// The largest number that all three databases take as a limit.
+/// The largest limit that all three databases accept.
 const MOST_ROWS: u64 = i64::MAX.unsigned_abs();
 
-/// These rows, of which there may be more, with the total.
+/// Adds the total to these rows, which may not be all rows of the list.
 pub(super) async fn counted<E, T>(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -194,7 +185,7 @@ where
     if begins_at_first && is_end {
         return Ok(Listed { rows, count: shown, more });
     }
-    // What was counted for a caller who sees other cohorts is another number.
+    // Callers who see other cohorts have other totals.
     let key = format!("{}{key}", ctx.scope_key());
     let total = totals.of(&key, snapshot.change(), all.count(snapshot)).await?;
     let least = if begins_at_first && !rows.is_empty() { shown + u64::from(more) } else { rows.len() as u64 };
