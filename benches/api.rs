@@ -1,7 +1,7 @@
-//! What the API costs over HTTP, on PostgreSQL, with 16 connections and everything on one machine: lists of 50 at two
-//! sizes of the study, transitions, and `pgbench` with the bare statements of a transition beside them.
+//! Cost of the API over HTTP, on PostgreSQL, with 16 connections and everything on one machine: lists of 50 at two
+//! sizes of the study, and transitions, compared with `pgbench` running only the SQL statements of a transition.
 //!
-//! `make bench`. The load comes from this process over plain sockets, so that it takes little of the two cores.
+//! `make bench`. This process generates the load over plain sockets, so that it uses little of the two cores.
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a bench that cannot go on fails; its numbers are talk")]
 
@@ -76,7 +76,7 @@ impl Drop for Server {
     }
 }
 
-/// One connection that asks and reads the answer.
+/// A connection that sends requests and reads the responses.
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -89,7 +89,7 @@ impl Connection {
         Self { stream, buffer: Vec::with_capacity(64 * 1024) }
     }
 
-    /// Sends a request and gives the status of the answer.
+    /// Sends a request and returns the status of the response.
     async fn ask(&mut self, request: &[u8]) -> u16 {
         self.stream.write_all(request).await.unwrap();
         self.buffer.clear();
@@ -118,10 +118,10 @@ fn put(address: &str, path: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// So many connections, each asks what `next` says for its number and step, for [`TIME`].
+/// Opens [`CONNECTIONS`] connections. For [`TIME`], each sends the request that `next` returns for its number and step.
 async fn load(what: &str, server: &Server, next: impl Fn(usize, usize) -> Vec<u8> + Clone + Send + 'static) -> f64 {
     let done = Arc::new(AtomicUsize::new(0));
-    // Logins are checked once before it begins.
+    // Check the login once in advance, so that this is not measured.
     Connection::open(&server.address).await.ask(&get(&server.address, "/api/v2/scantypes")).await;
     let began = Instant::now();
     let work = (0..CONNECTIONS).map(|number| {
@@ -154,7 +154,7 @@ async fn load(what: &str, server: &Server, next: impl Fn(usize, usize) -> Vec<u8
     rate
 }
 
-/// One connection alone: what a single caller waits.
+/// The latency of a single connection.
 async fn alone(what: &str, server: &Server, path: &str) {
     let mut connection = Connection::open(&server.address).await;
     let request = get(&server.address, path);
@@ -195,7 +195,7 @@ async fn fill(database: &Database, count: usize) {
     connection.execute_unprepared("ANALYZE").await.unwrap();
 }
 
-/// The bare row lock, action and update, with as many clients; the best that the database could do.
+/// Row lock, action and update only, with the same number of clients: the best that the database can do.
 fn pgbench(database: &str, home: &Path, ids: &[i32], transition_id: i32) -> f64 {
     let script = format!(
         "\\set id random({}, {})\nBEGIN;\nSELECT * FROM experiment WHERE id = :id FOR UPDATE;\n\

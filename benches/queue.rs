@@ -1,5 +1,6 @@
-//! Callbacks through the broker: published a second, run a second, the delay from a transition to the message, memory,
-//! statements. With the release binary as server and worker, PostgreSQL and RabbitMQ on the same machine.
+//! Callbacks through the broker: executions published and run per second, delay from a transition to the message,
+//! memory, and statements. Uses the release binary as server and worker, with PostgreSQL and RabbitMQ on the same
+//! machine.
 
 #![expect(
     clippy::unwrap_used,
@@ -142,7 +143,7 @@ async fn main() {
     let kb = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map_or("", str::trim).to_owned();
     println!("worker resident: {} (of its own {})", kb("VmRSS:"), kb("RssAnon:"));
 
-    // Half of what is aimed at (300): experiments that a script brings in one by one, two callbacks each.
+    // Half of the target rate (300): experiments that a script creates one by one, two callbacks each.
     let rate = 75.0;
     let last = number(&engine, "SELECT max(id)::float8 AS n FROM callback_execution").await;
     rustls::crypto::ring::default_provider().install_default().ok();

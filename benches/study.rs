@@ -1,6 +1,7 @@
-//! What the product costs: transitions a second, lists at two sizes, a large workflow, the server's start and memory.
+//! Cost of the product: transitions per second, lists at two sizes, a large workflow, start time and memory of the
+//! server.
 //!
-//! `make bench`. Each number is of one run on one machine; compare ratios.
+//! `make bench`. Each number is from one run on one machine; compare ratios.
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a bench that cannot go on fails; its numbers are talk")]
 
@@ -80,7 +81,7 @@ impl Bench {
         eprintln!("{:9} {what:70} {value}", self.name);
     }
 
-    /// By hand, a → b → a → …, by so many at once.
+    /// Manual transitions a → b → a → …, from `tasks` tasks at once.
     async fn transitions(&self, ids: &[i32], tasks: usize, each: usize) {
         let began = Instant::now();
         let work = (0..tasks).map(|task| {
@@ -88,7 +89,7 @@ impl Bench {
             let ids: Vec<i32> = ids.iter().skip(task).step_by(tasks).copied().collect();
             tokio::spawn(async move {
                 for step in 0..each {
-                    // Each experiment goes there and back.
+                    // Each experiment alternates between both states.
                     let to = if (step / ids.len()).is_multiple_of(2) { "b" } else { "a" };
                     let target = Target::Label(to.to_owned());
                     engine.transition(ids[step % ids.len()], &target, None, None, &actor).await.unwrap();
@@ -101,13 +102,13 @@ impl Bench {
         self.print(&format!("transitions a second, {tasks} at a time"), rate(tasks * each, began.elapsed()));
     }
 
-    /// Reports that end a state, with a condition to evaluate: 16 at a time.
+    /// Reports that complete a state, with a condition to evaluate: 16 at a time.
     async fn reports(&self) {
         let experiments = experiment::Entity::find().all(self.engine.database().reader()).await.unwrap();
         for one in &experiments {
             for to in ["a", "run"] {
                 let target = Target::Label(to.to_owned());
-                // Those that are in a already cannot go there.
+                // Experiments that are in a already cannot move there.
                 self.engine.transition(one.id, &target, None, None, &self.actor).await.ok();
             }
         }
@@ -137,7 +138,7 @@ impl Bench {
         );
     }
 
-    /// Adds experiments without a history, straight into the table.
+    /// Inserts experiments without a history directly into the table.
     async fn fill(&self, count: usize) {
         let connection = self.engine.database().reader();
         let states = state::Entity::find().all(connection).await.unwrap();
@@ -161,7 +162,7 @@ impl Bench {
         connection.execute_unprepared("ANALYZE").await.unwrap();
     }
 
-    /// A page of 50 experiments in one state, the first page and one far down.
+    /// A page of 50 experiments in one state: the first page, and one in the middle.
     async fn list(&self, size: usize) {
         let connection = self.engine.database().reader();
         let state = state::Entity::find().one(connection).await.unwrap().unwrap();
@@ -220,7 +221,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// The server on its embedded database: from the start to the first answer, and its memory.
+/// The server with its embedded database: time from start to first response, and memory.
 async fn server(home: &Path) {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/release/studygovernor");
     let start = |port: &str| -> Child {

@@ -1,8 +1,9 @@
-//! The connection to the database, alike on SQLite, PostgreSQL and MariaDB/MySQL.
+//! The connection to the database, with the same behaviour on SQLite, PostgreSQL and MariaDB/MySQL.
 //!
-//! Reads and writes have pools of their own ([`pool`]), and every wait has a limit (E14). Writes that belong together begin with
-//! [`Database::begin`]; on SQLite, which has one writer, they queue up fairly inside the process instead of failing when the file
-//! is busy. A connection whose transaction failed is not used again (E15). What an error means for the caller is its [`Failure`].
+//! Reads and writes use separate pools ([`pool`]), and every wait has a limit (E14). Writes that belong together begin
+//! with [`Database::begin`]; on SQLite, which has one writer, they queue up fairly inside the process instead of
+//! failing when the file is busy. A connection whose transaction failed is not used again (E15). [`Failure`] classifies
+//! errors for callers.
 
 mod clock_reset;
 mod counted;
@@ -38,7 +39,7 @@ pub use snapshot::{Reader, Snapshot};
 pub use time::{clock_problems, keep_time};
 pub use transaction::{Connections, Transaction, WriteTransaction};
 
-/// Shared by everything that reads or writes. Cheap to clone.
+/// The database handle, shared by everything that reads or writes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Database {
     /// The pool for reading, without the time limits of [`Connections`].
@@ -48,24 +49,21 @@ pub struct Database {
     health: DatabaseConnection,
     /// Held by the one writer of an SQLite file.
     gate: Option<Arc<Mutex<()>>>,
-    /// Connections of the other databases that requests may hold for writing; a few more are kept for maintenance.
+    /// Connections of the other databases that requests may hold for writing; a few more are reserved for maintenance.
     slots: Arc<Semaphore>,
     watch: Watch,
     settings: Arc<DatabaseSettings>,
-    /// Whether the server can leave out rows that are locked.
+    /// Whether the server supports skipping locked rows.
     skips_locked: bool,
-    /// One test of writing at a time.
+    /// Allows one test of writing at a time.
     testing: Arc<Mutex<()>>,
 }
 
-/// Connections for writing that requests leave to maintenance: sweeps, heartbeats and the test of writing.
+/// Connections for writing that are reserved for maintenance: sweeps, heartbeats and the test of writing.
 const RESERVE: u32 = 3;
 
 impl Database {
     /// Opens the pools; the database must exist, its tables need not.
-    ///
-    /// # Errors
-    /// When it cannot be reached.
     pub async fn connect(settings: &DatabaseSettings) -> Result<Self, DbErr> {
         if let Some(file) = &settings.file {
             keep_private(file);
@@ -93,33 +91,33 @@ impl Database {
         })
     }
 
-    /// For single statements that read and stand alone. What is read with several and shown together is read with
-    /// [`Database::snapshot`].
+    /// For single, independent statements that read. Use [`Database::snapshot`] if several statements are read and
+    /// shown together.
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// For single statements that write and stand alone.
+    /// For single, independent statements that write.
     #[must_use]
     pub fn writer(&self) -> &Connections {
         &self.writer
     }
 
-    /// Which of the three it is.
+    /// The kind of database.
     #[must_use]
     pub fn backend(&self) -> DbBackend {
         self.connection.get_database_backend()
     }
 
-    /// How long one waits for a lock; no limit is an hour.
+    /// The maximum time to wait for a lock; an unlimited wait counts as an hour.
     #[must_use]
     pub fn lock_limit(&self) -> Duration {
         let lock = self.settings.limits.lock;
         if lock.is_zero() { Duration::from_hours(1) } else { lock }
     }
 
-    /// Whether `SKIP LOCKED` is understood. SQLite, which locks no rows, never waits for one.
+    /// Whether `SKIP LOCKED` is supported. False on SQLite, which does not lock rows.
     #[must_use]
     pub fn skips_locked(&self) -> bool {
         self.skips_locked
@@ -128,8 +126,8 @@ impl Database {
     /// Begins a transaction that will write.
     ///
     /// # Errors
-    /// When this is a snapshot, when the database cannot be reached, or when too many other transactions are open for longer than
-    /// [`Self::lock_limit`].
+    /// If this is a snapshot, if the database cannot be reached, or if too many other transactions are open for longer
+    /// than [`Self::lock_limit`].
     pub async fn begin(&self) -> Result<WriteTransaction, DbErr> {
         self.check_writable()?;
         let turn = match self.gate {
@@ -143,7 +141,7 @@ impl Database {
         self.begin_with(turn, Counted::here(&self.writer, self.lock_limit())).await
     }
 
-    /// As [`Self::begin`], on one of the connections that are kept for maintenance.
+    /// Like [`Self::begin`], on one of the connections that are reserved for maintenance.
     ///
     /// # Errors
     /// As [`Self::begin`].
@@ -154,7 +152,7 @@ impl Database {
 
     async fn file_turn(&self) -> Result<Turn, DbErr> {
         let Some(gate) = &self.gate else { return Ok(Turn::Reserve) };
-        // Those that are before this one in the queue may each wait for another process.
+        // The writers ahead in the queue may each wait for another process.
         let limit = self.lock_limit() * 2;
         let guard = timeout(limit, Arc::clone(gate).lock_owned()).await;
         guard.map(|guard| Turn::File { _guard: guard }).map_err(|_| failure::waited(limit.as_secs()))
@@ -163,28 +161,25 @@ impl Database {
     async fn begin_with(&self, turn: Turn, counted: Option<Counted>) -> Result<WriteTransaction, DbErr> {
         self.watch.check_file()?;
         let options = TransactionOptions {
-            // A transaction that reads first and writes later could not be upgraded while another one writes.
+            // A deferred transaction that reads first and writes later could not be upgraded while another one writes.
             sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
         Ok(WriteTransaction::new(self.writer.begin(options).await?, turn, counted))
     }
 
-    /// Whether the database answers.
-    ///
-    /// # Errors
-    /// When it does not.
+    /// Checks that the database answers.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.reader.execute_unprepared("SELECT 1").await.map(|_| ())
     }
 
-    /// A number that is another one after anything was written through [`Self::begin`] in this process.
+    /// A number that changes whenever anything was written through [`Self::begin`] in this process.
     #[must_use]
     pub fn change(&self) -> u64 {
         self.watch.changes()
     }
 
-    /// The same database on connections of its own, which wait for as long as it takes.
+    /// The same database on separate connections without time limits.
     async fn without_limits(&self) -> Result<Self, DbErr> {
         let none = Duration::ZERO;
         let limits = DatabaseLimits { lock: none, idle: none, statement: none, ..self.settings.limits };
@@ -195,31 +190,32 @@ impl Database {
     async fn close(self) {
         self.writer.close().await;
         for pool in [self.connection, self.health] {
-            // It only fails for connections of other kinds.
+            // Only fails for other kinds of connections.
             let _ = pool.close().await;
         }
     }
 }
 
-/// Makes a new database file so that only its owner reads it: names, birth dates and hashes are in it. SQLite gives the
-/// files beside it the same mode.
+/// Creates a new database file that only its owner can read: it contains names, birth dates and hashes. SQLite gives
+/// its additional files the same mode.
 fn keep_private(file: &std::path::Path) {
     #[cfg(unix)]
     {
         use std::os::unix::fs::OpenOptionsExt;
-        // One that is there keeps the mode that somebody gave it; one that cannot be made is told of when it is opened.
+        // An existing file keeps its mode; a file that cannot be created causes an error when it is opened.
         drop(std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file));
     }
 }
 
-/// How long this end waits for the answer to a statement: somewhat longer than the server works on it, so that the server says why.
+/// Client-side limit for the answer to a statement: somewhat longer than the server's limit, so that the server can
+/// report the reason.
 fn patience(settings: &DatabaseSettings) -> Option<Duration> {
     const MARGIN: Duration = Duration::from_secs(15);
     let statement = settings.limits.statement;
     (!statement.is_zero() && settings.kind != DatabaseKind::Sqlite).then(|| statement + MARGIN)
 }
 
-/// Whether the server understands `SKIP LOCKED`: PostgreSQL, MySQL 8 and MariaDB 10.6 do.
+/// Whether the server supports `SKIP LOCKED`: PostgreSQL, MySQL 8 and MariaDB 10.6 do.
 async fn skips_locked(connection: &DatabaseConnection) -> Result<bool, DbErr> {
     match connection.get_database_backend() {
         DbBackend::Sqlite => return Ok(false),
@@ -232,22 +228,23 @@ async fn skips_locked(connection: &DatabaseConnection) -> Result<bool, DbErr> {
     Ok(is_new_enough(&version))
 }
 
-/// `8.0.36`, `10.11.6-MariaDB-0+deb12u1`.
+/// `version` is, for example, `8.0.36` or `10.11.6-MariaDB-0+deb12u1`.
 fn is_new_enough(version: &str) -> bool {
     let mut numbers = version.split(|sign: char| !sign.is_ascii_digit()).filter_map(|part| part.parse::<u32>().ok());
     let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version.contains("MariaDB") { found >= (10, 6) } else { found >= (8, 0) }
 }
 
-/// A text as `lower()` of a database may give it: in PostgreSQL and MariaDB of all letters, in SQLite of a to z only. What is the same
-/// on the first two is found on the third when it is written in small letters, or as it is kept.
+/// Both texts that `lower()` may return: PostgreSQL and MariaDB convert all letters, SQLite only a to z. Texts that are
+/// equal on the first two are found on SQLite if they are written in lower case, or exactly as stored.
 #[must_use]
 pub fn folded(text: &str) -> [String; 2] {
     let text = text.trim().replace('\0', "\u{fffd}");
     [text.to_lowercase(), text.to_ascii_lowercase()]
 }
 
-/// That a text contains another one, in any case, alike on the three databases. `%` and `_` in what people type are just characters.
+/// Condition that a column contains a text, ignoring case, with the same behaviour on all three databases. `%` and `_`
+/// in the text have no special meaning.
 #[must_use]
 pub fn contains(column: impl ColumnTrait, text: &str) -> SimpleExpr {
     let like = |text: &str| {
@@ -255,7 +252,7 @@ pub fn contains(column: impl ColumnTrait, text: &str) -> SimpleExpr {
         let pattern = LikeExpr::new(format!("%{escaped}%")).escape('\\');
         Expr::expr(Func::lower(Expr::col(column.as_column_ref()))).like(pattern)
     };
-    // Not trimmed: a blank may be what is looked for.
+    // Not trimmed: the user may search for a blank.
     let text = text.replace('\0', "\u{fffd}");
     let (small, kept) = (text.to_lowercase(), text.to_ascii_lowercase());
     if small == kept { like(&small) } else { like(&small).or(like(&kept)) }

@@ -30,9 +30,9 @@ pub(super) enum Callback {
 impl Callback {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let Self::Run { url, secret } = self;
-        // Not in the environment any longer: programs could read it there.
+        // Read from the sealed secrets: in the environment, other programs could read it.
         let secret = secret.or_else(|| sealed("STUDYGOV_CALLBACK_SECRET").map(str::to_owned));
-        // Version 1 has no nested record.
+        // Version 1 of the API has no nested record.
         let url = url.replace("/api/v1/", "/api/v2/");
         let address = url::Url::parse(&url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let address = address.ok_or_else(|| Failure::Usage(format!("'{url}' is not a valid URL")))?;

@@ -1,4 +1,4 @@
-//! `studygovernor completions` and `studygovernor manual`: what packages install beside the program.
+//! `studygovernor completions` and `studygovernor manual`: files that packages install with the program.
 
 use std::path::PathBuf;
 

@@ -1,17 +1,17 @@
-//! Data to the standard output and messages to the standard error.
+//! Writes data to stdout and messages to stderr.
 //!
-//! A reader that has ended (`| head`) is no reason to fail. Data that cannot be written for another reason, as on a full disk,
-//! are lost: the command ends with an error, see [`lost`]. A message that cannot be written is lost and nothing else.
+//! A closed pipe (`| head`) is not an error. If data cannot be written for another reason, such as a full disk, the
+//! command ends with an error, see [`lost`]. Messages that cannot be written are dropped.
 
 use std::io::{Error, ErrorKind, IsTerminal, Write};
 use std::sync::OnceLock;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Why data were lost, the first time.
+/// The first reason why data could not be written.
 static LOST: OnceLock<String> = OnceLock::new();
 
-/// A line of data.
+/// Writes a line of data.
 pub(super) fn out(line: &str) {
     note(writeln!(std::io::stdout().lock(), "{line}"));
 }
@@ -24,18 +24,19 @@ fn note(written: Result<(), Error>) {
     }
 }
 
-/// Why data of this command did not reach the standard output; none when all of them did, or their reader has ended.
+/// The reason why data of this command did not reach stdout. `None` if all data was written, or if the reader has
+/// closed the pipe.
 pub(super) fn lost() -> Option<&'static str> {
     note(std::io::stdout().lock().flush());
     LOST.get().map(String::as_str)
 }
 
-/// A message.
+/// Writes a message.
 pub(super) fn err(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// A bar for long work, on a terminal only.
+/// A progress bar for long work, on a terminal only.
 pub(super) fn progress(count: usize, what: &str) -> ProgressBar {
     let bar = ProgressBar::new(u64::try_from(count).unwrap_or(u64::MAX));
     if !std::io::stderr().is_terminal() {

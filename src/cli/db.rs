@@ -83,7 +83,7 @@ impl Backup {
         let shown = self.file.display();
         let failed = |error: &dyn std::fmt::Display| Failure::Failed(format!("cannot write {shown}: {error}"));
         let Some(name) = self.file.to_str() else { return Err(failed(&"the file name is not valid UTF-8")) };
-        // Made first, for its owner alone; SQLite writes into a file that is there when it is empty.
+        // Created in advance, readable only by its owner; SQLite accepts an existing file if it is empty.
         let mut options = std::fs::OpenOptions::new();
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.write(true).create_new(true).open(&self.file).map_err(|error| failed(&error))?;

@@ -63,8 +63,8 @@ impl Demo {
     }
 }
 
-/// The environment, with the example's folder as project home and admin/admin where nothing else is said. The demo
-/// never touches another database.
+/// The environment, with the example's folder as project home and admin/admin as the default account. The demo never
+/// uses another database.
 fn environment(directory: &Path, home: &Path) -> Result<Environment, Failure> {
     let given = Environment::load(directory)?;
     let own = ["STUDYGOV_HOST", "STUDYGOV_PORT", "SCRIPT_NAME", "APPLICATION_ROOT", "STUDYGOV_EXTERNAL_HOSTNAME"];
@@ -79,7 +79,7 @@ fn environment(directory: &Path, home: &Path) -> Result<Environment, Failure> {
     Ok(entries.into_iter().collect())
 }
 
-/// Writes the files of the example that are not there yet.
+/// Writes the files of the example that do not exist yet.
 fn unpack(home: &Path) -> Result<(), Failure> {
     for name in Example::iter() {
         let (Some(file), Some(path)) = (Example::get(&name), place(home, &name)) else { continue };
@@ -99,7 +99,7 @@ fn unpack(home: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where a file of the example belongs in the project home.
+/// The path of a file of the example in the project home.
 fn place(home: &Path, name: &str) -> Option<PathBuf> {
     Some(match name.split_once('/') {
         Some(("bin", _)) => home.join(name),
@@ -110,7 +110,7 @@ fn place(home: &Path, name: &str) -> Option<PathBuf> {
     })
 }
 
-/// Loads the workflow and brings the data set in, unless that was done before.
+/// Loads the workflow and imports the data set, unless that was done before.
 async fn prepare(ctx: &Context, settings: &Settings, home: &Path) -> Result<(), Failure> {
     let app = App::start(ctx, settings.clone(), Clock::study()).await?;
     let file = home.join("workflows/workflow.yaml");

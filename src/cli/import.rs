@@ -179,7 +179,7 @@ async fn bring_in(ctx: &Context, intake: Intake, common: &Common) -> Result<(), 
         err(&problem.to_string());
     }
     refuse(problems.len(), common)?;
-    // From the last one on, so that the other indices stay.
+    // In reverse, so that the remaining indices stay valid.
     problems.iter().rev().for_each(|(index, _)| drop(sessions.remove(*index)));
     let ctx = &ctx.in_history_as("import", Origin::Import);
     let bar = progress(sessions.len(), "experiments");
@@ -197,7 +197,7 @@ fn refuse(problems: usize, common: &Common) -> Result<(), Failure> {
     Err(Failure::Failed(format!("{are} found; nothing was imported (use --skip-bad-rows to skip invalid rows)")))
 }
 
-/// Says what was written and what was not.
+/// Prints what was written and what was not.
 fn report(summary: &Summary, dry_run: bool) -> Result<(), Failure> {
     for difference in &summary.differences {
         err(&difference.to_string());

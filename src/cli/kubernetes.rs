@@ -78,8 +78,8 @@ impl MakeSecrets {
         }
     }
 
-    /// Adds the keys that the Secret lacks. A second Job that does the same at this moment makes the patch fail, as the version of the
-    /// Secret is in it: then it looks again.
+    /// Adds missing keys to the Secret. The patch contains the version of the Secret, so it fails if a second Job
+    /// patches the Secret at the same time; then it is read and patched again.
     async fn add_missing(&self, api: &Api) -> Result<(), Failure> {
         for _ in 0..10 {
             let answer = api.send(Method::GET, &self.name, &Value::Null).await?;
@@ -140,7 +140,7 @@ impl MakeSecrets {
     }
 }
 
-/// The Secrets of a namespace at the API server.
+/// Client for the Secrets of a namespace at the API server.
 struct Api {
     client: Client,
     token: String,
@@ -148,7 +148,7 @@ struct Api {
 }
 
 impl Api {
-    /// `name` is empty for the whole collection; `body` is null for none.
+    /// `name` is empty for the whole collection; `body` is null for no body.
     async fn send(&self, method: Method, name: &str, body: &Value) -> Result<Response, Failure> {
         let url = if name.is_empty() { self.secrets.clone() } else { format!("{}/{name}", self.secrets) };
         let content_type = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
@@ -175,7 +175,7 @@ fn in_cluster_server() -> Result<String, Failure> {
     }
 }
 
-/// 32 bytes of the operating system's randomness.
+/// 32 bytes from the random generator of the operating system.
 fn random_value() -> String {
     URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
 }
@@ -184,7 +184,7 @@ fn is_key(key: &str) -> bool {
     !key.is_empty() && key.len() <= 253 && key.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
 }
 
-/// What the API server said, in one sentence.
+/// The error of the API server, in one sentence.
 async fn refused(verb: &str, name: &str, answer: Response) -> Failure {
     let status = answer.status();
     let reason = answer.json::<Value>().await.ok().and_then(|body| Some(body["message"].as_str()?.to_owned()));

@@ -1,5 +1,5 @@
-//! The log on the standard error. It never holds up the program: a thread writes the lines, and a line that cannot be written,
-//! or for which there is no room while nothing is read, is lost and nothing else.
+//! The log on stderr. Logging never blocks the program: a thread writes the lines, and a line that cannot be written,
+//! or that does not fit into the buffer while stderr is not read, is dropped.
 
 use std::io::{IsTerminal, Result, Write};
 use std::sync::Arc;
@@ -10,29 +10,30 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Lines that wait for a reader.
+/// Maximum number of lines that wait to be written.
 const WAITING: usize = 4096;
 
-/// How long the end of the program waits for the last lines to be written.
+/// Maximum time that the program waits at its end for the last lines to be written.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 enum Piece {
     Line(Vec<u8>),
-    /// Everything before it is written when this is answered.
+    /// Answered when all earlier lines have been written.
     End(SyncSender<()>),
 }
 
-/// Where the lines go.
+/// Sends lines to the thread that writes them.
 #[derive(Clone)]
 pub(super) struct Log {
     pieces: SyncSender<Piece>,
-    /// Lines for which there was no room.
+    /// Number of dropped lines.
     lost: Arc<AtomicU64>,
 }
 
-/// Starts the log. `STUDYGOV_LOG` takes the words of `RUST_LOG`: `debug`, `studygovernor=debug`, …
+/// Starts the log. `STUDYGOV_LOG` has the syntax of `RUST_LOG`: `debug`, `studygovernor=debug`, …
 ///
-/// The library of the sessions warns of each request with the cookie of a session that has ended, as they all do.
+/// `tower_sessions_core` is set to `error` because it logs a warning for every request with the cookie of an expired
+/// session, which is normal.
 pub(super) fn start() -> Log {
     let filter = EnvFilter::try_from_env("STUDYGOV_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm_migration=warn,tower_sessions_core=error"));
@@ -42,7 +43,7 @@ pub(super) fn start() -> Log {
         .with_writer(log.clone())
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
-        // It would print that it cannot print, and panic.
+        // Otherwise it would try to print that it cannot print, and panic.
         .log_internal_errors(false)
         .init();
     log
@@ -53,12 +54,12 @@ impl Log {
         let (pieces, waiting) = sync_channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
-        // Without the thread all lines are lost, and the program works.
+        // Without the thread all lines are dropped, but the program works.
         let _ = std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&waiting, &counted, output));
         Self { pieces, lost }
     }
 
-    /// Waits a moment until what was logged is written.
+    /// Waits, for a limited time, until all logged lines are written.
     pub(super) fn finish(&self) {
         let end = Instant::now() + LAST_WORDS;
         let (done, written) = sync_channel(1);
@@ -82,7 +83,7 @@ fn write(waiting: &Receiver<Piece>, lost: &AtomicU64, mut output: impl Write) {
                 if count > 0 {
                     let said = format!("{count} log lines were dropped: the output was not read in time\n");
                     if output.write_all(said.as_bytes()).is_err() {
-                        // It is said with the next line.
+                        // It is reported with the next line.
                         lost.fetch_add(count, Ordering::Relaxed);
                     }
                 }
@@ -96,7 +97,7 @@ fn write(waiting: &Receiver<Piece>, lost: &AtomicU64, mut output: impl Write) {
     }
 }
 
-/// One line that is being written.
+/// A line that is being written.
 pub(super) struct Line<'a>(&'a Log);
 
 impl Write for Line<'_> {
@@ -126,7 +127,8 @@ mod tests {
 
     use super::*;
 
-    /// Waits for the word of a test before each write: to fail, or, when the test has no more to say, to work.
+    /// Waits before each write for a message of the test: then the write fails. When the test has dropped its sender,
+    /// writes succeed.
     struct Slow {
         began: mpsc::Sender<()>,
         gate: Receiver<()>,
@@ -135,7 +137,7 @@ mod tests {
 
     impl Write for Slow {
         fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-            // Not read after the first time.
+            // Only the first message is received.
             let _ = self.began.send(());
             if self.gate.recv().is_ok() {
                 return Err(std::io::ErrorKind::BrokenPipe.into());
@@ -158,7 +160,7 @@ mod tests {
         log.make_writer().write_all(b"line 0\n").unwrap();
         first.recv().unwrap();
         for number in 1..WAITING + 100 {
-            // Never waits, whether or not anything is read.
+            // Never blocks, whether or not anything is read.
             log.make_writer().write_all(format!("line {number}\n").as_bytes()).unwrap();
         }
         fail.send(()).unwrap();

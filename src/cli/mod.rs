@@ -1,6 +1,6 @@
-//! The command line, one file a subcommand. Stdout is data, stderr is talk.
+//! The command line, one file per subcommand. Data goes to stdout, messages to stderr.
 //!
-//! Exit codes: 0 done, 1 not done, 2 wrong arguments or settings.
+//! Exit codes: 0 success, 1 failure, 2 wrong arguments or settings.
 
 mod audit;
 mod callback;
@@ -68,13 +68,13 @@ enum Command {
     Manual(completions::Manual),
 }
 
-/// Why a command was not done.
+/// Why a command failed.
 enum Failure {
     /// Arguments or settings are wrong.
     Usage(String),
-    /// It could not be done.
+    /// The command failed.
     Failed(String),
-    /// It could not be done, and everything about it has been said.
+    /// The command failed and has already printed everything about it.
     Told,
 }
 
@@ -97,7 +97,8 @@ impl Failure {
     }
 }
 
-/// Does what the arguments say. `unsealed` is why the secrets of the environment could not be taken out of it.
+/// Runs the command of the arguments. `unsealed` is the reason why the secrets could not be removed from the
+/// environment.
 #[must_use]
 pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
     let arguments = Arguments::parse();
@@ -106,7 +107,7 @@ pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
         tracing::warn!(%error, "secrets cannot be removed from the environment of this process; other programs of the \
             same user can read them");
     }
-    // One TLS provider for all of the program; a second start of it would be the only error.
+    // One TLS provider for the whole program; the only possible error is that it is already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -118,7 +119,7 @@ pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
     let person =
         std::env::var("USER").or_else(|_| std::env::var("LOGNAME")).unwrap_or_else(|_| "the command line".to_owned());
     let outcome = runtime.block_on(run(&Context::command_line(&person), arguments.command));
-    // Before the last word: what led to it comes first.
+    // First the log, which explains the error that is printed next.
     log.finish();
     match outcome {
         Ok(()) => match console::lost() {
@@ -164,7 +165,7 @@ fn working_directory() -> Result<PathBuf, Failure> {
     std::env::current_dir().map_err(|error| Failure::Failed(format!("the working directory does not exist: {error}")))
 }
 
-/// The settings of the environment; what is odd about them is said, what is wrong ends the command.
+/// Reads the settings from the environment. Doubtful settings are logged, wrong ones end the command.
 fn settings() -> Result<Settings, Failure> {
     let directory = working_directory()?;
     let settings = Settings::read(&Environment::load(&directory)?, &directory)?;
@@ -177,12 +178,12 @@ fn warn_about(settings: &Settings) {
     }
 }
 
-/// For commands that work on the study: connected, with tables that are up to date.
+/// For commands that work on the study: connects and migrates the tables.
 async fn started_app(ctx: &Context) -> Result<App, Failure> {
     Ok(App::start(ctx, settings()?, Clock::study()).await?)
 }
 
-/// For commands that look after the database itself.
+/// For commands that manage the database itself.
 async fn connected_app() -> Result<App, Failure> {
     Ok(App::connect(settings()?, Clock::study()).await?)
 }

@@ -66,7 +66,7 @@ impl Sync {
     }
 }
 
-/// Prints the files; fails when one has an error.
+/// Prints the reports of the files; fails if a file has errors.
 fn report(files: &[FileReport]) -> Result<(), Failure> {
     for file in files {
         for problem in &file.problems {
@@ -83,21 +83,22 @@ fn report(files: &[FileReport]) -> Result<(), Failure> {
     }
 }
 
-/// For servers, and workers on the database; nothing without a repository.
+/// For servers, and for workers on the database. `None` without a repository.
 fn keeper(ctx: &Context, app: &App) -> Option<Keeper> {
     let project = Arc::clone(app.project.as_ref()?);
     let loads_workflows = project.repository().loads_workflows;
     Some(Keeper { project, engine: app.engine.clone(), functions: &FUNCTIONS, loads_workflows, ctx: ctx.clone() })
 }
 
-/// Syncs as the settings say, before a server or a worker on the database begins.
+/// Syncs the repository according to the settings, before a server or a worker on the database starts.
 pub(super) async fn start(ctx: &Context, app: &App) -> Result<Option<Keeper>, Failure> {
     let Some(keeper) = keeper(ctx, app) else { return Ok(None) };
     keeper.start().await.map_err(Failure::because)?;
     Ok(Some(keeper))
 }
 
-/// The repository of a worker that knows no database: synced as the settings say, and then the revision that claims name is used.
+/// The repository of a worker without a database: synced according to the settings; each claim then names the revision
+/// to use.
 pub(super) async fn follow(settings: &WorkSettings) -> Result<Option<Arc<project::Project>>, Failure> {
     let Some(project) = project::Project::new(&settings.project, Clock::System) else { return Ok(None) };
     let project = project.following();
@@ -109,7 +110,7 @@ pub(super) async fn follow(settings: &WorkSettings) -> Result<Option<Arc<project
     Ok(Some(Arc::new(project)))
 }
 
-/// The repository with the revision that is in use on this machine; where no revision was used yet, it is synced.
+/// The repository, with the revision that is in use on this machine. It is synced if no revision has been used yet.
 pub(super) async fn on_this_machine(settings: &WorkSettings) -> Result<Option<project::Project>, Failure> {
     let Some(project) = project::Project::new(&settings.project, Clock::System) else { return Ok(None) };
     if !project.resume().await {

@@ -51,7 +51,7 @@ impl Make {
         Ok(())
     }
 
-    /// Where the secret of an argument belongs.
+    /// The file for the secret of an argument.
     fn place<'a>(&self, argument: &'a str) -> Result<Place<'a>, Failure> {
         let (below, name) = argument.rsplit_once('/').unwrap_or(("", argument));
         if !SECRETS.contains(&name) {
@@ -72,7 +72,7 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Creates the secret, or takes over the one that is set.
+    /// Creates the secret, or stores the one that is set.
     fn fill(&self, environment: &Environment) -> Result<(), Failure> {
         std::fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
         let (name, folder) = (self.name, self.folder.display());
@@ -98,12 +98,13 @@ impl Place<'_> {
         Ok(())
     }
 
-    /// Writes the file as a whole. Of two programs that create it at once, both use what the first has written.
+    /// Writes the file atomically. If two programs create it at the same time, both use the secret that was written
+    /// first.
     fn write(&self, path: &Path, secret: &str, replace: bool) -> Result<(), Failure> {
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
             file.write_all(secret.as_bytes())?;
-            // The containers that read it run as different users; the folder is theirs alone.
+            // The containers that read it run as different users, and only they can access the folder.
             file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
             if replace {
                 return file.persist(path).map(drop).map_err(|error| error.error);

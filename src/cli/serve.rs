@@ -34,7 +34,7 @@ use super::{Failure, project, settings, warn_about};
 #[derive(Args)]
 pub(super) struct Serve {}
 
-/// Seconds that running callbacks get to end when the server stops, before they are given back for another attempt.
+/// Time that running callbacks get to finish when the server stops, before they are released for another attempt.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Serve {
@@ -43,7 +43,7 @@ impl Serve {
     }
 }
 
-/// Serves until the process is told to stop.
+/// Runs the server until the process is stopped.
 pub(super) async fn serve(ctx: &Context, settings: Settings) -> Result<(), Failure> {
     warn_about(&settings);
     http::install_metrics();
@@ -69,7 +69,7 @@ pub(super) async fn serve(ctx: &Context, settings: Settings) -> Result<(), Failu
     }
     warn_without_accounts(&app).await?;
     let keeper = project::start(ctx, &app).await?;
-    // Port 0 is any free one; workers are told which it is.
+    // Port 0 means any free one; workers need the actual port.
     Arc::make_mut(&mut app.settings).web.port = address.port();
     let (stop, stopped) = watch::channel(false);
     let callbacks = match (app.settings.callback.method, &app.settings.callback.broker) {
@@ -85,14 +85,14 @@ pub(super) async fn serve(ctx: &Context, settings: Settings) -> Result<(), Failu
     let courier = tokio::spawn(async move { mails.run(stop_mails).await });
     let sealer = tokio::spawn(seal_events(app.clone(), stopped.clone()));
     let keeping = keeper.map(|keeper| tokio::spawn(keep(keeper, stopped.clone())));
-    // Before it says that it is there: a signal right after that is one to stop, not to die.
+    // Before the log line below: a signal that arrives after it must stop the server gracefully.
     let signal = http::shutdown_signal();
     info!("Study Governor listens on http://{address}{}/", app.settings.web.prefix);
     let (pages, uploads) = web::pages(&app).into_routers();
     let service = pages.merge(api::routes(&app)).with_layers(uploads, &app);
     let told = async move {
         signal.await;
-        // Nobody listens any more only when everything has ended already.
+        // Fails only if everything has already ended.
         let _ = stop.send(true);
     };
     http::serve(listener, service, Serving::from(&app.settings.web), told).await;
@@ -107,7 +107,7 @@ pub(super) async fn serve(ctx: &Context, settings: Settings) -> Result<(), Failu
     Ok(())
 }
 
-/// Sends the mails of the outbox.
+/// The background sender for the outbox.
 fn courier(app: &App) -> Courier {
     let (settings, templates) = (&app.settings, app.templates.clone());
     Courier {
@@ -121,7 +121,7 @@ fn courier(app: &App) -> Courier {
     }
 }
 
-/// Gives the events of the audit trail their places in the chain, a moment after they were committed, until `stop`.
+/// Adds new events of the audit trail to the hash chain shortly after they were committed, until `stop`.
 async fn seal_events(app: App, mut stop: watch::Receiver<bool>) {
     let mut reported = AuditProblems::default();
     loop {
@@ -133,19 +133,19 @@ async fn seal_events(app: App, mut stop: watch::Receiver<bool>) {
             return;
         }
         tokio::select! {
-            // A moment later, when it is committed, together with what follows at once.
+            // Waits a moment for the commit, and for events that follow immediately.
             () = async {
                 audit::recorded().await;
                 tokio::time::sleep(Duration::from_millis(500)).await;
             } => {}
-            // What commands and other servers have left.
+            // Seals events of commands and other servers.
             () = tokio::time::sleep(Duration::from_secs(30)) => {}
             _ = stop.wait_for(|stop| *stop) => {}
         }
     }
 }
 
-/// What was reported of the audit trail, so that it is reported once.
+/// Problems of the audit trail that have been reported, so that each is reported only once.
 #[derive(Default)]
 struct AuditProblems {
     forged: Vec<i32>,
@@ -167,7 +167,7 @@ impl AuditProblems {
     }
 }
 
-/// What a server does with the broker.
+/// The part of the server that works with the broker.
 fn relay(app: &App, broker: &str) -> queue::Server {
     let settings = &app.settings;
     queue::Server {
@@ -183,9 +183,9 @@ fn relay(app: &App, broker: &str) -> queue::Server {
     }
 }
 
-/// Runs callbacks from the table of executions until `stop`. `kind` says what kind of worker this is.
+/// Runs callbacks from the table of executions until `stop`. `kind` is the kind of worker.
 ///
-/// `listener`: where the probes of a worker of its own are answered.
+/// `listener` serves the probes of a separate worker.
 pub(super) async fn run_pool(
     app: App,
     kind: &str,
@@ -205,7 +205,7 @@ pub(super) async fn run_pool(
     let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop).with_project(app.project.clone());
     answer_probes(listener, &pool, app.project.clone());
     pool.run(intake).await;
-    // It listens until it was told.
+    // The receiver exists until it receives this message.
     let _ = end.send(true);
     let _ = noting.await;
 }

@@ -107,11 +107,12 @@ impl Create {
     }
 }
 
-/// A line of the standard input. Not an argument: those are seen by everybody on the machine and kept by the shell.
+/// Reads a line from stdin. Passwords are not arguments: other users of the machine can see those, and shells store
+/// them.
 fn read_password() -> Result<String, Failure> {
     let line = if std::io::stdin().is_terminal() {
         let typed = rpassword::prompt_password("Password (hidden): ").map_err(Failure::because)?;
-        // What nobody sees is easily mistyped.
+        // The input is hidden, so typing errors go unnoticed.
         if rpassword::prompt_password("Repeat password: ").map_err(Failure::because)? != typed {
             return Err(Failure::Usage("the passwords do not match".to_owned()));
         }

@@ -67,7 +67,7 @@ impl Worker {
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             http::shutdown_signal().await;
-            // The pool is gone only when there is nothing to stop any more.
+            // Fails only if the pool has already ended.
             let _ = stop.send(true);
         });
         match broker {
@@ -116,7 +116,7 @@ impl Worker {
         let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop).with_project(project.clone());
         answer_probes(listener, &pool, project);
         pool.run(intake).await;
-        // It listens until it was told.
+        // The receiver exists until it receives this message.
         let _ = end.send(true);
         let _ = tokio::time::timeout(Duration::from_secs(2), saying).await;
         Ok(())
@@ -156,7 +156,7 @@ impl Worker {
         Ok(())
     }
 
-    /// How long running callbacks get to end.
+    /// Time that running callbacks get to finish.
     fn grace(&self, environment: &Environment) -> Result<Duration, Failure> {
         let (name, text) = match &self.grace {
             Some(text) => ("--grace", text.as_str()),
@@ -202,7 +202,7 @@ impl Worker {
     }
 }
 
-/// A time as people write it: `90` or `90s` (seconds), `15m`, `1h`.
+/// Parses a duration: `90` or `90s` (seconds), `15m`, `1h`.
 fn time(text: &str) -> Option<Duration> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -216,7 +216,7 @@ fn time(text: &str) -> Option<Duration> {
     number.parse::<u64>().ok()?.checked_mul(factor).map(Duration::from_secs)
 }
 
-/// Answers probes until the process ends, when the worker is to listen.
+/// Serves the probes until the process ends, if the worker has a listener.
 pub(super) fn answer_probes<D: Desk>(listener: Option<TcpListener>, pool: &Pool<D>, project: Option<Arc<Project>>) {
     let Some(listener) = listener else { return };
     http::install_metrics();
@@ -228,7 +228,7 @@ pub(super) fn answer_probes<D: Desk>(listener: Option<TcpListener>, pool: &Pool<
     tokio::spawn(http::serve_worker(listener, move || pulse.age(), project));
 }
 
-/// Waits until another program has brought the tables up to date; false when the worker is to stop before.
+/// Waits until another program has migrated the tables; returns false if the worker must stop before.
 async fn wait_for_tables(app: &App, mut stop: watch::Receiver<bool>) -> Result<bool, Failure> {
     let mut said = None;
     loop {

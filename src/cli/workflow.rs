@@ -96,7 +96,7 @@ impl Workflow {
     }
 }
 
-/// The workflow in a file; every problem is told.
+/// Reads the workflow in a file and prints every problem.
 fn read(file: &Path) -> Result<Definition, Failure> {
     let bytes =
         std::fs::read(file).map_err(|error| Failure::Failed(format!("cannot read {}: {error}", file.display())))?;

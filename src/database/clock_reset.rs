@@ -1,7 +1,7 @@
-//! The clock of the database becomes the time of the study again, after it was set and while no server runs.
+//! Makes the clock of the database the time of the study again, after it was set and while no server runs.
 //!
-//! Servers that run go on with their time, because a leap would end leases and deadlines. When none runs, all that is due later can be
-//! moved with the time, so that each delay keeps its length.
+//! Running servers continue with their own time, because a leap would end leases and deadlines. If no server runs,
+//! everything that is due later can be moved with the time, so that each delay keeps its length.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::sea_query::Expr;
@@ -14,14 +14,15 @@ use crate::entity::{callback_execution as execution, outbox, study_clock};
 
 use super::Database;
 
-/// No server runs when none has noted a time for so long; they do every few seconds.
+/// No server runs if none has recorded a time for this long; servers do so every few seconds.
 const QUIET: TimeDelta = TimeDelta::seconds(30);
 
 impl Database {
-    /// Makes the clock of the database the time of the study again, when they differ, no server runs, and no worker holds anything.
+    /// Makes the clock of the database the time of the study again, if they differ, no server runs, and no worker holds
+    /// a lease.
     ///
     /// # Errors
-    /// When the database fails. Nothing was changed then.
+    /// If the database fails; then nothing was changed.
     pub async fn reset_time(&self) -> Result<(), DbErr> {
         let reading = self.reading().await?;
         let is_quiet = reading.noted.is_some_and(|noted| reading.study() > noted + QUIET);
@@ -30,7 +31,7 @@ impl Database {
         }
         let transaction = self.begin().await?;
         let row = study_clock::Entity::find_by_id(study_clock::ID).lock_exclusive().one(&*transaction).await?;
-        // Another server has started meanwhile.
+        // Another server may have started meanwhile.
         let is_same = row.is_some_and(|row| row.noted_at == reading.noted);
         if !is_same || holds_anything(&*transaction, &reading).await? {
             return Ok(());

@@ -1,9 +1,9 @@
-//! Transactions that count themselves, so that it is known afterwards whether they were committed (E15).
+//! Transactions that count themselves, so that afterwards it can be determined whether they were committed (E15).
 //!
-//! When the connection ends during a commit, the database alone knows the outcome. Within [`counting_commits`] each transaction
-//! adds one to the `commits` of a row of `idempotency_key` before it commits: the number is written with the work or not at all.
-//! After an uncertain commit the row is read with a lock. The transaction held that lock, so it has ended once the row can be
-//! read, and the number says how.
+//! If the connection ends during a commit, only the database knows the outcome. Within [`counting_commits`], each
+//! transaction increments `commits` of a row of `idempotency_key` before it commits: the number is written with the
+//! work or not at all. After an uncertain commit, the row is read with a lock. The transaction held that lock, so it
+//! has ended once the row can be read, and the number shows its outcome.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -21,10 +21,10 @@ use crate::entity::idempotency_key::{Column, Entity};
 
 use super::Connections;
 
-/// For how long the outcome of a commit is looked up, at most. The caller waits meanwhile; a request may take 30 s by default.
+/// Maximum time to look up the outcome of a commit. The caller waits meanwhile; a request may take 30 s by default.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Between two attempts to look it up.
+/// Pause between two attempts to look it up.
 const PAUSE: Duration = Duration::from_millis(500);
 
 tokio::task_local! {
@@ -33,9 +33,9 @@ tokio::task_local! {
 
 #[derive(Debug)]
 struct Counter {
-    /// Id of the row.
+    /// Id of the row of `idempotency_key`.
     row: i32,
-    /// Commits that are known to have succeeded.
+    /// Number of commits that are known to have succeeded.
     known: AtomicI32,
     is_unsure: AtomicBool,
 }
@@ -43,14 +43,14 @@ struct Counter {
 /// The commits of a piece of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Commits {
-    /// Those that are known to have succeeded.
+    /// Number of commits that are known to have succeeded.
     pub known: i32,
-    /// Whether the outcome of another one could not be looked up.
+    /// Whether the outcome of another commit could not be determined.
     pub is_unsure: bool,
 }
 
-/// Does `work`, whose transactions count themselves in the row `row` of `idempotency_key`, one after the other. Transactions of tasks
-/// that it starts, and those of [`super::Database::begin_maintenance`], are not counted.
+/// Runs `work`, whose transactions count themselves, one after the other, in the row `row` of `idempotency_key`.
+/// Transactions of tasks that it starts, and those of [`super::Database::begin_maintenance`], are not counted.
 pub async fn counting_commits<F: Future>(row: i32, work: F) -> (F::Output, Commits) {
     let counter = Arc::new(Counter { row, known: AtomicI32::new(0), is_unsure: AtomicBool::new(false) });
     let output = COUNTER.scope(Arc::clone(&counter), work).await;
@@ -63,18 +63,18 @@ pub async fn counting_commits<F: Future>(row: i32, work: F) -> (F::Output, Commi
 pub(super) struct Counted {
     counter: Arc<Counter>,
     connections: Connections,
-    /// For how long the outcome of the commit is looked up.
+    /// Maximum time to look up the outcome of the commit.
     patience: Duration,
 }
 
 impl Counted {
-    /// For a transaction that begins here; none outside of [`counting_commits`]. `lock` is the limit for one lock.
+    /// For a transaction that begins here; `None` outside of [`counting_commits`]. `lock` is the limit for one lock.
     pub(super) fn here(connections: &Connections, lock: Duration) -> Option<Self> {
         let counter = COUNTER.try_with(Arc::clone).ok()?;
         Some(Self { counter, connections: connections.clone(), patience: (lock * 4).min(LONGEST) })
     }
 
-    /// Adds one to the row, as the last statement of the transaction.
+    /// Increments the count of the row, as the last statement of the transaction.
     pub(super) async fn count(&self, transaction: &impl ConnectionTrait) -> Result<(), DbErr> {
         let update = Entity::update_many().col_expr(Column::Commits, Expr::col(Column::Commits).add(1));
         update.filter(Column::Id.eq(self.counter.row)).exec(transaction).await.map(drop)
@@ -84,7 +84,7 @@ impl Counted {
         self.counter.known.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether the transaction was committed whose commit had no answer; none when that cannot be found out.
+    /// Whether a transaction whose commit was not answered has been committed; `None` if that cannot be determined.
     pub(super) async fn look_up(&self) -> Option<bool> {
         let before = self.counter.known.load(Ordering::SeqCst);
         let began = Instant::now();
@@ -107,7 +107,7 @@ impl Counted {
         None
     }
 
-    /// The count of the row once no transaction holds it.
+    /// Reads the count of the row, once no transaction holds its lock.
     async fn commits(&self) -> Result<Option<i32>, DbErr> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),

@@ -1,4 +1,4 @@
-//! Why the database refused a statement, in the terms in which callers decide what to do about it.
+//! Classifies database errors by what callers can do about them.
 
 use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::mysql::MySqlDatabaseError;
@@ -8,10 +8,11 @@ use sea_orm::{ConnAcquireErr, DbErr, RuntimeErr, SqlErr, sqlx};
 
 use super::file::REPLACED;
 
-/// The kinds of failure that callers distinguish. All other errors are faults of the program or of its input.
+/// The kinds of failure that callers distinguish. All other errors are caused by defects of the program or by its
+/// input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// The disk of the database has no room.
+    /// The disk of the database is full.
     DiskFull,
     /// The disk of the database cannot be written or read.
     DiskFailed,
@@ -21,32 +22,32 @@ pub enum Failure {
     Locked,
     /// No connection became free or could be opened within the limit.
     Busy,
-    /// Two transactions waited for each other, or changed the same rows; this one was undone.
+    /// Two transactions waited for each other, or changed the same rows; this one was rolled back.
     Conflict,
-    /// The statement took longer than is allowed.
+    /// The statement exceeded its time limit.
     TooLong,
-    /// There is no connection to the database, or it ended before the commit. Nothing has changed.
+    /// The database cannot be reached, or the connection ended before the commit. Nothing was changed.
     Lost,
-    /// The file of an SQLite database was replaced or removed while the server runs.
+    /// The file of an SQLite database was replaced or removed while the server was running.
     Replaced,
     /// The connection ended during the commit: it is not known whether the changes were made.
     Uncertain,
 }
 
-/// Begins the text of an error whose commit may have succeeded.
+/// Prefix of an error whose commit may have succeeded.
 const UNCERTAIN: &str = "the connection to the database ended during the commit";
 
-/// Begins the text of an error of a statement that the program gave up waiting for.
+/// Prefix of an error of a statement whose answer did not arrive in time.
 const NO_ANSWER: &str = "the database did not answer in time";
 
-/// Begins the text of an error of a wait for a lock within this process.
+/// Prefix of an error of a wait for a lock within this process.
 const WAITED: &str = "the lock was not obtained";
 
-/// Begins the text of an error after which the program does the same work again.
+/// Prefix of an error after which the program repeats the work.
 const CHANGED: &str = "Record has changed";
 
 impl Failure {
-    /// The kind of an error; `None` when it is none of them.
+    /// The kind of an error; `None` for all other errors.
     #[must_use]
     pub fn of(error: &DbErr) -> Option<Self> {
         match error {
@@ -64,13 +65,14 @@ impl Failure {
         }
     }
 
-    /// Whether nothing can be written for the time being while reading still works.
+    /// Whether nothing can be written at present while reading still works.
     #[must_use]
     pub fn is_of_writing(self) -> bool {
         matches!(self, Self::DiskFull | Self::DiskFailed | Self::ReadOnly)
     }
 
-    /// Whether the connection is not to be used again: it is broken, in an unknown state, or leads to a server that became a standby.
+    /// Whether the connection must not be used again: it is broken, in an unknown state, or leads to a server that
+    /// became a standby.
     pub(super) fn ends_connection(self) -> bool {
         matches!(self, Self::ReadOnly | Self::DiskFailed | Self::Lost | Self::Uncertain)
     }
@@ -146,7 +148,7 @@ fn of_postgres(code: &str) -> Option<Failure> {
         "55P03" => Some(Failure::Locked),
         "40P01" | "40001" => Some(Failure::Conflict),
         "57014" => Some(Failure::TooLong),
-        // Too many connections; the server stops, starts, or ended the session because it was idle.
+        // Too many connections, or the server stops, starts, or ended the session because it was idle.
         "53300" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25P04" => Some(Failure::Lost),
         _ if code.starts_with("08") => Some(Failure::Lost),
         _ => None,
@@ -184,7 +186,7 @@ fn of_sqlite(code: i32) -> Option<Failure> {
     }
 }
 
-/// The error of a commit whose outcome is not known.
+/// The error of a commit whose outcome is unknown.
 pub(super) fn uncertain(cause: &DbErr) -> DbErr {
     DbErr::Custom(format!("{UNCERTAIN}: {cause}"))
 }
@@ -199,35 +201,35 @@ pub(super) fn no_answer(seconds: u64) -> DbErr {
     DbErr::Custom(format!("{NO_ANSWER} ({seconds} s)"))
 }
 
-/// Whether the program gave up waiting for the answer, so that its connection still waits for it.
+/// Whether the program stopped waiting for the answer, so that the connection is still waiting for it.
 pub(super) fn is_unanswered(error: &DbErr) -> bool {
     matches!(error, DbErr::Custom(text) if text.starts_with(NO_ANSWER))
 }
 
-/// Whether a transaction was undone through no fault of its own and may simply be done again: after a deadlock, or when its
-/// connection ended before the commit. A lock that was not obtained in time is not among them: the caller has waited already.
+/// Whether a transaction was rolled back for a temporary reason and may be repeated: a deadlock, or a connection that
+/// ended before the commit. A lock timeout is not included, because the caller has already waited.
 #[must_use]
 pub fn is_transient(error: &DbErr) -> bool {
-    // The row that it referred to was deleted meanwhile; a second attempt uses the rows that exist now.
+    // The referenced row was deleted meanwhile; a second attempt uses the rows that exist now.
     if matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))) {
         return true;
     }
     matches!(Failure::of(error), Some(Failure::Conflict | Failure::Lost))
 }
 
-/// Whether a unique constraint refused the row.
+/// Whether a unique constraint rejected the row.
 #[must_use]
 pub fn is_duplicate(error: &DbErr) -> bool {
     matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_)))
 }
 
-/// Whether the database refused a row because of a constraint, which leaves the rest of the transaction as it was.
+/// Whether a constraint rejected a row, which does not affect the rest of the transaction.
 pub(super) fn is_constraint(error: &DbErr) -> bool {
     error.sql_err().is_some()
 }
 
-/// Whether nothing can be written at present while reading works: a full disk, a database that is read-only, or a lock that another
-/// server does not release. Logins go on in these cases without the notes that they leave otherwise.
+/// Whether nothing can be written at present while reading works: a full disk, a read-only database, or a lock that
+/// another server does not release. Logins still work then, without the records that they usually write.
 #[must_use]
 pub fn is_unwritable(error: &DbErr) -> bool {
     Failure::of(error)

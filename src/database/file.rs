@@ -1,8 +1,9 @@
-//! The file of an SQLite database: notices that another one has taken its place.
+//! Detects that the file of an SQLite database was replaced.
 //!
-//! A backup that is copied or moved over the file of a running server leaves its connections with the old file, its log and
-//! pages of both: writes are answered and lost, and the database is malformed. Nothing in SQLite notices it in time, so each
-//! transaction that writes looks at the file first. A file that was replaced stays so until the server is started again.
+//! If a backup is copied or moved over the file of a running server, its connections use a mix of the old file, its log
+//! and pages of both: writes succeed but are lost, and the database becomes malformed. SQLite does not detect this in
+//! time, so each transaction that writes checks the file first. A replacement is remembered until the server is
+//! restarted.
 
 use std::fs::{File, Metadata};
 use std::mem::ManuallyDrop;
@@ -12,28 +13,28 @@ use std::sync::{Mutex, PoisonError};
 
 use sea_orm::DbErr;
 
-/// Begins the error of a database whose file was replaced.
+/// Prefix of the error for a database whose file was replaced.
 pub(super) const REPLACED: &str = "the database file was replaced or removed while the server was running";
 
-/// See the module.
+/// The file of an SQLite database, as it was last seen.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     path: PathBuf,
-    /// Never closed: with it all locks that SQLite holds on this file in this process would end.
+    /// Never closed: that would release all locks that SQLite holds on this file in this process.
     file: ManuallyDrop<File>,
-    /// None when the file was replaced.
+    /// `None` if the file was replaced.
     seen: Mutex<Option<Seen>>,
 }
 
-/// What is known of the file.
+/// The known state of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
-    /// Device and number of the file.
+    /// Device and inode number of the file.
     identity: (u64, u64),
     length: u64,
-    /// Seconds and nanoseconds.
+    /// Time of the last change: seconds and nanoseconds.
     changed: (i64, i64),
-    /// SQLite's counter of changes, in the header of the file: it only goes up. 0 of a file without a header.
+    /// SQLite's change counter in the header of the file, which only increases. 0 for a file without a header.
     counter: u32,
 }
 
@@ -47,7 +48,8 @@ impl Seen {
         }
     }
 
-    /// Whether SQLite alone cannot have made `now` of this. Only `VACUUM` makes a file shorter, and it counts.
+    /// Whether SQLite alone cannot have changed the file to `now`. Only `VACUUM` makes a file shorter, and it
+    /// increments the counter.
     fn is_another(&self, now: &Self) -> bool {
         self.identity != now.identity
             || now.counter < self.counter
@@ -56,7 +58,7 @@ impl Seen {
 }
 
 impl DatabaseFile {
-    /// Of the file that the pool has opened. None when it cannot be looked at: then nothing is noticed.
+    /// For the file that the pool has opened. `None` if it cannot be read; then replacements are not detected.
     #[must_use]
     pub(super) fn new(path: &Path) -> Option<Self> {
         let file = ManuallyDrop::new(File::open(path).ok()?);
@@ -65,7 +67,7 @@ impl DatabaseFile {
     }
 
     /// # Errors
-    /// With [`REPLACED`], when the file is not the one that was opened, from the first time on that it is seen.
+    /// [`REPLACED`] if the file is not the one that was opened, and from then on for every call.
     pub(super) fn check(&self) -> Result<(), DbErr> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(before) = *seen else { return Err(self.error()) };
@@ -74,7 +76,7 @@ impl DatabaseFile {
             if now == before {
                 return Some(before);
             }
-            // SQLite changes the file itself only when it takes pages over from its log.
+            // SQLite changes the file itself only when it moves pages from its log into it.
             let now = Seen { counter: counter(&self.file), ..now };
             (!before.is_another(&now)).then_some(now)
         });
@@ -98,7 +100,7 @@ fn counter(file: &File) -> u32 {
 mod tests {
     use super::*;
 
-    /// A file with this counter and length.
+    /// Writes a file with this counter and length.
     fn write(path: &Path, counter: u32, length: usize) {
         let mut bytes = vec![0; length];
         bytes[24..28].copy_from_slice(&counter.to_be_bytes());
@@ -120,7 +122,7 @@ mod tests {
         // VACUUM.
         write(&path, 10, 4096);
         file.check().unwrap();
-        // An older one, copied over it.
+        // An older file, copied over it.
         write(&path, 9, 4096);
         assert!(file.check().unwrap_err().to_string().contains(REPLACED));
         write(&path, 12, 4096);

@@ -1,4 +1,4 @@
-//! Whether the database can be read, and, after a failure to write, whether it can be written again.
+//! Checks whether the database can be read and, after a failed write, whether it can be written again.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::entity::session::{ActiveModel, Column, Entity};
 use super::failure::Failure;
 use super::{Database, is_unwritable};
 
-/// For the answer to a health check. Orchestrators wait for a few seconds.
+/// Time limit of a health check. Orchestrators wait for a few seconds.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// What the test writes: as much as the log of a run may have (1 MiB), so that room for one small row is not taken for an end of the
-/// problem. In rows that fit a text column of MariaDB, and of characters that do not compress.
+/// The test writes as much as the log of a run may contain (1 MiB), so that space for one small row is not taken for
+/// the end of the problem. Each row fits a text column of MariaDB and consists of characters that do not compress.
 const ROWS: usize = 18;
 const ROW_BYTES: usize = 60_000;
 
-/// Begins the keys of the rows that the test writes into the table of sessions, and deletes at once.
+/// Prefix of the keys of the rows that the test writes into the table of sessions and deletes immediately.
 const TEST: &str = "test-of-writing-";
 
 /// Why a server cannot work.
@@ -52,8 +52,9 @@ impl Unready {
 }
 
 impl Database {
-    /// Whether the database answers, and accepts changes as far as is known: after a failure to write it is tested, so that the
-    /// problem ends when the disk has room again, without a restart and without a request that would find it out.
+    /// Checks that the database answers, and accepts changes as far as is known. After a failed write, writing is
+    /// tested, so that the problem ends when the disk has space again, without a restart and without waiting for a
+    /// request that writes.
     ///
     /// # Errors
     /// The reason why this server cannot work.
@@ -72,7 +73,7 @@ impl Database {
             Err(_) => return Err(Unready::Unreachable),
         }
         let Some(problem) = self.watch.problem() else { return Ok(()) };
-        // One test at a time; the others report what is known.
+        // One test at a time; other callers report the known state.
         let Ok(_testing) = self.testing.try_lock() else { return Err(Unready::of(problem)) };
         match timeout(PATIENCE, self.test_writing(now)).await {
             Ok(Ok(())) => {

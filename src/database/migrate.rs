@@ -1,8 +1,9 @@
-//! The schema: brought up to date, described, and deleted.
+//! The schema: migration, status and deletion.
 //!
-//! Of several servers that start together one migrates and the others wait. A server that is killed while it migrates leaves nothing on
-//! PostgreSQL and SQLite, and a migration half done on MariaDB and MySQL, which commit each change of a table immediately. The next
-//! start runs that migration again; its steps leave out what is there already (`migration::steps`).
+//! If several servers start together, one migrates and the others wait. A server that is killed while it migrates
+//! leaves no changes on PostgreSQL and SQLite, but a partial migration on MariaDB and MySQL, which commit each change
+//! of a table immediately. The next start runs that migration again; its steps skip existing elements
+//! (`migration::steps`).
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
@@ -14,15 +15,15 @@ use super::Database;
 /// Any number that nothing else on the database server uses as an advisory lock.
 const MIGRATION_LOCK: i64 = 7_310_821;
 
-/// How long a server waits for another one that migrates, in seconds.
+/// Maximum time that a server waits for another one that migrates, in seconds.
 const WAIT_FOR_ANOTHER: u32 = 120;
 
 impl Database {
-    /// Applies the migrations that are missing. Of several servers that start together one does it, the others wait.
+    /// Applies the missing migrations. If several servers start together, one migrates and the others wait.
     ///
     /// # Errors
-    /// When a migration fails, or when tables of another program have our names: those stay as they are. After a migration that failed
-    /// or was interrupted, calling this again continues it.
+    /// If a migration fails, or if tables of another program have the same names as ours: those are left unchanged.
+    /// After a migration that failed or was interrupted, calling this again continues it.
     pub async fn migrate(&self) -> Result<(), DbErr> {
         self.refuse_later_version().await?;
         self.refuse_another_program().await?;
@@ -42,7 +43,8 @@ impl Database {
         outcome
     }
 
-    /// The tables of a later version have migrations that this program does not know. It would change nothing anyway; this says why.
+    /// Refuses to migrate tables of a later version, which have migrations that this program does not know. Nothing
+    /// would be changed anyway, but this explains why.
     async fn refuse_later_version(&self) -> Result<(), DbErr> {
         let Some(newest) = migration::migration_of_later_version(&self.connection).await? else { return Ok(()) };
         Err(DbErr::Custom(format!(
@@ -51,7 +53,7 @@ impl Database {
         )))
     }
 
-    /// Version 8.1 and other programs have tables of the same names, and a migration must not put ours among them.
+    /// Version 8.1 and other programs have tables of the same names; a migration must not add our tables to theirs.
     async fn refuse_another_program(&self) -> Result<(), DbErr> {
         let Some(table) = migration::table_of_another_program(&self.connection).await? else { return Ok(()) };
         Err(DbErr::Custom(format!(
@@ -60,11 +62,11 @@ impl Database {
         )))
     }
 
-    /// The lock belongs to the transaction and ends with it, however that ends.
+    /// The lock belongs to the transaction and is released when that ends, whether or not it succeeds.
     async fn migrate_postgres(&self) -> Result<(), DbErr> {
         let transaction = self.connection.begin().await?;
         transaction.execute_unprepared(&format!("SET LOCAL lock_timeout = '{WAIT_FOR_ANOTHER}s'")).await?;
-        // An index on a large table takes as long as it takes.
+        // Creating an index on a large table may take long.
         transaction.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
         let lock = format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})");
         transaction.execute_unprepared(&lock).await.map_err(|error| {
@@ -83,8 +85,8 @@ impl Database {
         finish_mysql(session, outcome).await
     }
 
-    /// A session of MariaDB or MySQL that holds the lock. All statements of a migration use this session: when the server is killed,
-    /// the lock is free only after the statement that was running has ended.
+    /// Opens a session of MariaDB or MySQL that holds the lock. All statements of a migration use this session: if the
+    /// server is killed, the lock is released only when the running statement has ended.
     async fn lock_mysql(&self) -> Result<DatabaseTransaction, DbErr> {
         let session = self.connection.begin().await?;
         let lock = format!("SELECT GET_LOCK('studygovernor_migration_{MIGRATION_LOCK}', {WAIT_FOR_ANOTHER}) AS got");
@@ -93,7 +95,8 @@ impl Database {
         if got == Some(1) { Ok(session) } else { Err(another_server_migrates()) }
     }
 
-    /// The file's one writer is the lock: the second server waits for the busy timeout, then finds nothing to do.
+    /// The single writer of the file serves as the lock: a second server waits for the busy timeout and then finds
+    /// nothing to do.
     async fn migrate_sqlite(&self) -> Result<(), DbErr> {
         if Migrator::get_migration_with_status_read_only(&self.connection)
             .await
@@ -110,10 +113,10 @@ impl Database {
         transaction.commit().await
     }
 
-    /// Each migration with whether it is applied.
+    /// Lists the migrations and whether each is applied.
     ///
     /// # Errors
-    /// When the database cannot be read, or its tables are those of a later version.
+    /// If the database cannot be read, or its tables belong to a later version.
     pub async fn migration_status(&self) -> Result<Vec<(String, bool)>, DbErr> {
         self.refuse_later_version().await?;
         let all = Migrator::get_migration_with_status_read_only(&self.connection).await?;
@@ -121,13 +124,11 @@ impl Database {
         Ok(all.iter().map(|one| (one.name().to_owned(), one.status() == applied)).collect())
     }
 
-    /// Deletes all tables with everything in them. After an interruption, calling this again continues it.
-    ///
-    /// # Errors
-    /// When the database cannot.
+    /// Deletes all tables with their data. After an interruption, calling this again continues it.
     pub async fn clean(&self) -> Result<(), DbErr> {
         if self.backend() == DbBackend::Sqlite {
-            // On one connection: another one of the pool would still know a dropped index, and refuse to create one of that name.
+            // On one connection: other connections of the pool would still know a dropped index, and refuse to create
+            // one with that name.
             let transaction = self.begin().await?;
             Migrator::down(&transaction.inner, None).await?;
             return transaction.commit().await;
@@ -150,10 +151,10 @@ impl Database {
     }
 }
 
-/// Releases the lock, also after a failure: the session goes back to the pool.
+/// Releases the lock, also after a failure, because the session returns to the pool.
 async fn finish_mysql(session: DatabaseTransaction, outcome: Result<(), DbErr>) -> Result<(), DbErr> {
     let ended = match outcome {
-        // Rows that were changed after the last change of a table.
+        // Commits the rows that were changed after the last change of a table.
         Ok(()) => session.execute_unprepared("COMMIT").await.map(|_| ()),
         Err(error) => Err(error),
     };

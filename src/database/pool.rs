@@ -1,8 +1,8 @@
-//! The pools of connections: what is set on each connection, and which connections are used again.
+//! The connection pools: the settings of each connection, and which connections are used again.
 //!
-//! Reading, writing and the health check have pools of their own, so that a page does not wait for a connection while all writers
-//! wait for a lock. A connection goes back to its pool only when no transaction is open on it and nothing that happened since it
-//! was opened makes it doubtful ([`Watch`]).
+//! Reading, writing and the health check have separate pools, so that a page does not wait for a connection while all
+//! writers wait for a lock. A connection returns to its pool only if no transaction is open on it and no failure since
+//! it was opened makes it unreliable ([`Watch`]).
 
 use std::time::Duration;
 
@@ -19,29 +19,30 @@ use crate::config::{DatabaseKind, DatabaseLimits, DatabaseSettings};
 
 use super::watch::Watch;
 
-/// For a free connection, and for opening one.
+/// Time limit for getting a free connection or opening a new one.
 const ACQUIRE: Duration = Duration::from_secs(10);
 
-/// An idle connection that does not answer within this time is taken for broken.
+/// An idle connection that does not answer within this time is considered broken.
 const PING: Duration = Duration::from_secs(2);
 
-/// A connection that was used more recently than this is not tested: a test is a round trip for each statement.
+/// A connection that was used within this time is not tested, because each test costs a round trip.
 const RECENT: Duration = Duration::from_secs(1);
 
-/// The three pools of a database. In memory, where each connection is a database of its own, they are one.
+/// The three pools of a database. For a database in memory they are the same pool, because each connection would be a
+/// separate database.
 pub(super) struct Pools {
     pub(super) reading: DatabaseConnection,
     pub(super) writing: DatabaseConnection,
-    /// A single connection that nothing else uses.
+    /// A single connection, used only for health checks.
     pub(super) health: DatabaseConnection,
 }
 
-/// How many connections are for writing on PostgreSQL and MariaDB. An SQLite file has one writer.
+/// Number of connections for writing on PostgreSQL and MariaDB. An SQLite file has one writer.
 pub(super) fn writers(limits: &DatabaseLimits) -> u32 {
     limits.connections.saturating_sub(1) / 2
 }
 
-/// Opens the pools, with one connection for reading; the others are opened when they are needed.
+/// Opens the pools with one connection for reading; the others are opened on demand.
 pub(super) async fn open(settings: &DatabaseSettings, watch: &Watch) -> Result<Pools, DbErr> {
     let limits = settings.limits;
     let (reading, writing) = (limits.connections - 1 - writers(&limits), writers(&limits));
@@ -70,7 +71,8 @@ pub(super) async fn open(settings: &DatabaseSettings, watch: &Watch) -> Result<P
                 let pool = pool_of(most, watch).after_connect(move |connection: &mut MySqlConnection, _| {
                     Box::pin(async move { prepare_mysql(connection, &limits).await })
                 });
-                // Where the limit for idle transactions is one for idle connections too, this end closes them first.
+                // If the server's limit for idle transactions also applies to idle connections, the pool must close
+                // them earlier.
                 pool.idle_timeout(idle_time(limits.idle))
             };
             let first = pool(reading).connect_with(options.clone()).await.map_err(failed)?;
@@ -81,7 +83,7 @@ pub(super) async fn open(settings: &DatabaseSettings, watch: &Watch) -> Result<P
     }
 }
 
-/// How long a connection of MariaDB or MySQL stays open without use.
+/// Maximum idle time of a connection of MariaDB or MySQL.
 fn idle_time(idle: Duration) -> Duration {
     let usual = Duration::from_mins(10);
     if idle.is_zero() { usual } else { (idle / 2).min(usual) }
@@ -90,7 +92,7 @@ fn idle_time(idle: Duration) -> Duration {
 async fn open_sqlite(settings: &DatabaseSettings, watch: &Watch, reading: u32) -> Result<Pools, DbErr> {
     let lock = if settings.limits.lock.is_zero() { Duration::from_hours(1) } else { settings.limits.lock };
     let options = match &settings.file {
-        // Not by an address: there `?` and `%` mean something, and in the name of a file they do not.
+        // Not as a URL, where `?` and `%` have a special meaning that they do not have in file names.
         Some(file) => SqliteConnectOptions::new().filename(file).create_if_missing(true),
         None => settings.url.parse().map_err(failed)?,
     };
@@ -98,7 +100,7 @@ async fn open_sqlite(settings: &DatabaseSettings, watch: &Watch, reading: u32) -
         .disable_statement_logging()
         .foreign_keys(true)
         .journal_mode(SqliteJournalMode::Wal)
-        // A commit is on the disk before it is answered, as on the other databases.
+        // A commit is on disk before it is answered, as on the other databases.
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(lock);
     if settings.file.is_none() {
@@ -108,7 +110,7 @@ async fn open_sqlite(settings: &DatabaseSettings, watch: &Watch, reading: u32) -
         return Ok(Pools { reading: only.clone(), writing: only.clone(), health: only });
     }
     let first = pool_of(reading, watch).connect_with(options.clone()).await.map_err(failed)?;
-    // A statement that stands alone waits here for the transaction before it, so as long as for the lock.
+    // A single statement waits here for the preceding transaction, so the limit is the one for locks.
     let wait = ACQUIRE.max(lock);
     let one = || pool_of(1, watch).acquire_timeout(wait).connect_lazy_with(options.clone());
     Ok(Pools {
@@ -139,7 +141,8 @@ fn pool_of<DB: sqlx::Database>(most: u32, watch: &Watch) -> PoolOptions<DB> {
         })
 }
 
-/// Whether an idle connection still works. An error closes it without a farewell, which a dead peer would not take.
+/// Whether an idle connection still works. An error closes it without the usual shutdown, which would not reach a dead
+/// peer.
 async fn is_usable<DB: sqlx::Database>(
     connection: &mut DB::Connection,
     about: &PoolConnectionMetadata,
@@ -149,29 +152,29 @@ async fn is_usable<DB: sqlx::Database>(
         return Ok(false);
     }
     if about.idle_for > RECENT && timeout(PING, connection.ping()).await.map_or(true, |answer| answer.is_err()) {
-        // Its neighbours are as old, and testing each would take as long.
+        // The other connections are as old, and testing each of them would take as long.
         watch.distrust();
         return Ok(false);
     }
     Ok(true)
 }
 
-/// Whether a connection goes back to its pool: no transaction is open on it, as after a rollback that failed. SQLite ends a
-/// transaction by itself when the disk is full; the driver then takes the next transaction for a part of the one that ended, and
-/// would never commit it.
+/// Whether a connection may return to its pool: a transaction may be open on it, for example after a failed rollback.
+/// SQLite ends a transaction automatically when the disk is full; the driver then treats the next transaction as part
+/// of the ended one and would never commit it.
 async fn is_clean<DB: sqlx::Database>(
     connection: &mut DB::Connection,
     about: &PoolConnectionMetadata,
     watch: &Watch,
 ) -> Result<bool, sqlx::Error> {
     if connection.is_in_transaction() {
-        // A rollback may be under way; the answer comes after it.
+        // A rollback may be in progress; the answer follows after it.
         timeout(PING, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
     }
     Ok(watch.trusts(about.age) && !connection.is_in_transaction())
 }
 
-/// Sets the limits in a session of PostgreSQL. Servers that do not know a setting are left without it.
+/// Sets the limits in a session of PostgreSQL. Settings that a server does not know are skipped.
 fn postgres_session(limits: &DatabaseLimits) -> String {
     let milliseconds = |limit: Duration| limit.as_millis();
     let network = limits.network.as_secs();
@@ -181,7 +184,7 @@ fn postgres_session(limits: &DatabaseLimits) -> String {
         ("statement_timeout", milliseconds(limits.statement)),
     ];
     if network > 0 {
-        // After half of the time the server asks the silent peer, and three times within the rest.
+        // The server probes a silent peer up to three times, beginning after half of the time.
         let interval = u128::from((network / 6).max(1));
         wanted.extend([
             ("tcp_keepalives_idle", u128::from((network / 2).max(1))),
@@ -200,13 +203,14 @@ fn postgres_session(limits: &DatabaseLimits) -> String {
 
 /// Sets isolation and limits in a session of MariaDB or MySQL.
 async fn prepare_mysql(connection: &mut MySqlConnection, limits: &DatabaseLimits) -> Result<(), sqlx::Error> {
-    // Every transaction begins with a lock; what it reads afterwards must be the state after the wait, not before it.
+    // Every transaction begins with a lock; its later reads must see the state after the wait for the lock, not before
+    // it.
     connection.execute("SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED").await?;
     for alternatives in mysql_session(limits) {
         for set in alternatives {
             match connection.execute(AssertSqlSafe(set)).await {
                 Ok(_) => break,
-                // MariaDB and MySQL, and their versions, know different settings: the next one does the same.
+                // MariaDB, MySQL and their versions know different settings; the next alternative does the same.
                 Err(error) if is_unknown_variable(&error) => {}
                 Err(error) => return Err(error),
             }
@@ -215,7 +219,7 @@ async fn prepare_mysql(connection: &mut MySqlConnection, limits: &DatabaseLimits
     Ok(())
 }
 
-/// Statements that set the limits; of each group the first that the server knows.
+/// Statements that set the limits; the first statement of each group that the server knows is used.
 fn mysql_session(limits: &DatabaseLimits) -> Vec<Vec<String>> {
     let mut groups = Vec::new();
     let seconds = |limit: Duration| limit.as_secs();

@@ -1,13 +1,13 @@
-//! Reading at one moment (E13).
+//! Consistent reads (E13).
 //!
-//! An answer that is put together from several statements would otherwise show the first half as it was before another
-//! transaction's commit and the second half as it is after it. A [`Snapshot`] is a read-only transaction of which every
-//! statement sees the same state: `REPEATABLE READ` on PostgreSQL and MariaDB, a deferred transaction in WAL mode on
-//! SQLite. The moment is that of its first statement. It takes no lock and waits for no writer; on SQLite it passes by
-//! the gate of the writers.
+//! Without a snapshot, a response that is built from several statements could combine data from before and after the
+//! commit of another transaction. A [`Snapshot`] is a read-only transaction in which every statement sees the same
+//! state: `REPEATABLE READ` on PostgreSQL and MariaDB, a deferred transaction in WAL mode on SQLite. The state is that
+//! of its first statement. It takes no lock and does not wait for writers; on SQLite it does not use the gate of the
+//! writers.
 //!
-//! It holds a connection of the pool: drop it before templates are rendered or anything else is waited for, and ask for
-//! no second connection while it is held.
+//! A snapshot holds a connection of the pool: drop it before rendering templates or waiting for anything else, and do
+//! not request a second connection while holding it.
 
 use std::sync::Arc;
 
@@ -21,14 +21,15 @@ use crate::fault;
 
 use super::{Connections, Database, Transaction};
 
-/// What reads: any connection of the pool, another one for each statement, or the one of a snapshot.
+/// Executes reads: on any connection of the pool, possibly another one for each statement, or on the connection of a
+/// snapshot.
 #[derive(Clone, Debug)]
 pub enum Reader {
     Pool(Connections),
     Snapshot(Arc<Transaction>),
 }
 
-/// Runs an expression on whichever connection it is.
+/// Evaluates an expression with the connection of either variant.
 macro_rules! on {
     ($reader:expr, $connection:ident => $do:expr) => {
         match $reader {
@@ -66,7 +67,7 @@ impl ConnectionTrait for Reader {
     }
 }
 
-/// The database as it was at one moment; see the module. Ends when the last clone is dropped.
+/// The database at one moment; see the module. Ends when the last clone is dropped.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     database: Database,
@@ -97,13 +98,13 @@ impl ConnectionTrait for Snapshot {
 }
 
 impl Snapshot {
-    /// The database whose [`Database::reader`] is this snapshot, for what is built on a database. It refuses to write.
+    /// The database whose [`Database::reader`] is this snapshot, for code that takes a database. It refuses to write.
     #[must_use]
     pub fn database(&self) -> &Database {
         &self.database
     }
 
-    /// [`Database::change`] as it was before the snapshot began: what is counted in it is at least as new.
+    /// [`Database::change`] before the snapshot began: totals that are counted in the snapshot are at least as new.
     #[must_use]
     pub fn change(&self) -> u64 {
         self.change
@@ -111,18 +112,15 @@ impl Snapshot {
 }
 
 impl Database {
-    /// Begins to read at one moment. Of a database that reads at one moment already, the same one.
-    ///
-    /// # Errors
-    /// When the database cannot be reached.
+    /// Begins a snapshot. If this database is a snapshot already, the same one is returned.
     pub async fn snapshot(&self) -> Result<Snapshot, DbErr> {
         let change = self.change();
         let connections = match self.reader() {
             Reader::Pool(connections) => connections.clone(),
             Reader::Snapshot(_) => return Ok(Snapshot { database: self.clone(), change }),
         };
-        // In a task of its own: a caller that goes away between the statements of the beginning would leave a connection
-        // whose next transaction, of whatever request, is read-only.
+        // In a separate task: if the caller is cancelled between the first statements, the pool would get back a
+        // connection whose next transaction, of any request, is read-only.
         let begun = tokio::spawn(async move { begin(&connections).await }).await;
         let transaction = begun.map_err(|error| DbErr::Custom(format!("cannot begin a snapshot: {error}")))??;
         let database = Self { reader: Reader::Snapshot(Arc::new(transaction)), ..self.clone() };
@@ -130,7 +128,7 @@ impl Database {
     }
 
     /// # Errors
-    /// When it is a snapshot.
+    /// If this is a snapshot.
     pub(super) fn check_writable(&self) -> Result<(), DbErr> {
         match self.reader() {
             Reader::Pool(_) => Ok(()),
@@ -141,7 +139,7 @@ impl Database {
 
 async fn begin(connections: &Connections) -> Result<Transaction, DbErr> {
     match connections.get_database_backend() {
-        // Both in one statement; the driver would send two.
+        // One statement for both settings; the driver would send two.
         DbBackend::Postgres => {
             let transaction = connections.begin(TransactionOptions::default()).await?;
             transaction.execute_unprepared("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").await?;
@@ -155,7 +153,7 @@ async fn begin(connections: &Connections) -> Result<Transaction, DbErr> {
             };
             connections.begin(options).await
         }
-        // Deferred, as SQLite begins them: it takes no lock of a writer.
+        // Deferred, the default of SQLite: it does not take the lock of a writer.
         _ => connections.begin(TransactionOptions::default()).await,
     }
 }

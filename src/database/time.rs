@@ -1,4 +1,4 @@
-//! The time of the study, kept in the database (E11): read, corrected, and noted. [`crate::clock`] says what is done with it.
+//! The time of the study, stored in the database (E11): read, corrected and recorded. [`crate::clock`] uses it.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::entity::study_clock::{ActiveModel, Column, Entity, ID};
 
 use super::Database;
 
-/// How often a server reads the time and notes it.
+/// Interval at which a server reads the time and records it.
 const EVERY: Duration = Duration::from_secs(3);
 
-/// A reading that took longer says too little about the moment at which the database was asked.
+/// A reading that took longer is too imprecise.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// Differences above this are reported.
@@ -32,13 +32,13 @@ struct Row {
 }
 
 impl Database {
-    /// Sets the clock of this process by the time of the study, and makes up for a clock of the database that was set. The tables must
-    /// be up to date.
+    /// Sets the clock of this process to the time of the study, and compensates if the clock of the database was set.
+    /// The tables must be up to date.
     ///
     /// # Errors
-    /// When the database cannot be asked. The clock goes on as before then.
+    /// If the database cannot be read. Then the clock continues unchanged.
     pub async fn read_time(&self, clock: &StudyClock) -> Result<(), DbErr> {
-        // Another server may correct it between two statements; then the next reading has its correction.
+        // Another server may correct the difference between two statements; the next reading then sees its correction.
         for _ in 0..3 {
             let began = uptime();
             let reading = self.reading().await?;
@@ -61,7 +61,7 @@ impl Database {
         Ok(())
     }
 
-    /// SQLite has no clock of its own.
+    /// SQLite does not have its own clock.
     fn is_local(&self) -> bool {
         self.backend() == DbBackend::Sqlite
     }
@@ -86,8 +86,8 @@ impl Database {
         })
     }
 
-    /// Keeps another difference, unless another server did so since the reading. A single statement and not a transaction, as the
-    /// following ones: what is kept in memory of the study stays right.
+    /// Stores another difference, unless another server has done so since the reading. Like the following methods, this
+    /// uses a single statement instead of a transaction, so that cached data of the study remains valid.
     async fn correct(&self, reading: &Reading, ahead: TimeDelta) -> Result<(), DbErr> {
         self.make_row().await?;
         let micros = |span: TimeDelta| span.num_microseconds().unwrap_or_default();
@@ -110,16 +110,17 @@ impl Database {
         let row = ActiveModel { id: Set(ID), ahead_us: Set(0), noted_at: Set(None) };
         match Entity::insert(row).exec_without_returning(&self.writer).await {
             Ok(_) => Ok(()),
-            // Another server made it at this moment.
+            // Another server has just created it.
             Err(error) if super::is_duplicate(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
 
-    /// Notes a time of the study, so that it is known to have been even if clocks are set back while no server runs.
+    /// Records a time of the study, so that time does not run backwards even if clocks are set back while no server
+    /// runs.
     ///
     /// # Errors
-    /// When the database cannot be written.
+    /// The database cannot be written.
     pub async fn note_time(&self, now: NaiveDateTime) -> Result<(), DbErr> {
         self.make_row().await?;
         let _turn = self.file_turn().await?;
@@ -133,8 +134,8 @@ impl Database {
     }
 }
 
-/// Keeps the clock of a server by the time of the study until `stop`, notes that time, and reports when the clock of the machine
-/// differs. Other kinds of clocks need nothing.
+/// Keeps the clock of a server at the time of the study until `stop`, records that time, and logs when the clock of the
+/// machine differs. Other kinds of clocks need no maintenance.
 pub async fn keep_time(database: Database, clock: Clock, mut stop: watch::Receiver<bool>) {
     let Some(clock) = clock.of_study() else { return };
     let mut differs = false;
@@ -155,7 +156,7 @@ pub async fn keep_time(database: Database, clock: Clock, mut stop: watch::Receiv
     }
 }
 
-/// Logs when the clock of this machine begins or ceases to differ from the database's.
+/// Logs when the clock of this machine starts or stops differing from the clock of the database.
 fn report(clock: &StudyClock, before: bool) -> bool {
     let Some(difference) = clock.difference() else { return before };
     let differs = difference.abs() > WORTH_A_WARNING;
@@ -168,7 +169,7 @@ fn report(clock: &StudyClock, before: bool) -> bool {
     differs
 }
 
-/// What is odd about the clocks, in sentences without their full stops; empty when they agree.
+/// Problems of the clocks, as sentences without full stops; empty if the clocks agree.
 #[must_use]
 pub fn clock_problems(clock: &StudyClock) -> Vec<String> {
     let own = clock.difference().filter(|span| span.abs() > WORTH_A_WARNING).map(sentence);

@@ -1,4 +1,4 @@
-//! Statements with a time limit: those that stand alone, and those of a transaction that writes.
+//! Statements with a time limit: single statements, and those of a transaction that writes.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,8 @@ use super::counted::Counted;
 use super::failure::{Failure, is_constraint, is_unanswered, no_answer, uncertain};
 use super::watch::Watch;
 
-/// Does `work`, at most for `patience`. The server ends a statement earlier; this limit is for a server that does not answer at all.
+/// Runs `work` for at most `patience`. The server's own limit for statements is shorter; this one is for a server that
+/// does not answer at all.
 pub(super) async fn answered<T>(
     patience: Option<Duration>,
     work: impl Future<Output = Result<T, DbErr>>,
@@ -24,7 +25,7 @@ pub(super) async fn answered<T>(
     timeout(patience, work).await.unwrap_or_else(|_| Err(no_answer(patience.as_secs())))
 }
 
-/// A pool of connections for statements that stand alone.
+/// A pool of connections for single statements.
 #[derive(Clone, Debug)]
 pub struct Connections {
     pool: DatabaseConnection,
@@ -37,7 +38,8 @@ impl Connections {
         Self { pool, watch, patience }
     }
 
-    /// Begins a transaction. When the connection was broken, as after a restart of the server, another one is tried.
+    /// Begins a transaction. If the connection is broken, for example after a restart of the server, another one is
+    /// tried.
     pub(super) async fn begin(&self, options: TransactionOptions) -> Result<Transaction, DbErr> {
         let mut tries = 1;
         loop {
@@ -56,11 +58,12 @@ impl Connections {
 
     /// Closes the pool; a connection in use is closed when it is released.
     pub(super) async fn close(self) {
-        // It only fails for connections of other kinds.
+        // Only fails for other kinds of connections.
         let _ = self.pool.close().await;
     }
 
-    /// Runs a statement. One that only reads is repeated once when its connection was broken, as after a restart of the server.
+    /// Runs a statement. If the connection is broken, for example after a restart of the server, statements that only
+    /// read are repeated once.
     async fn run<T, F>(&self, only_reads: bool, mut statement: impl FnMut() -> F) -> Result<T, DbErr>
     where
         F: Future<Output = Result<T, DbErr>>,
@@ -77,7 +80,7 @@ impl Connections {
     }
 }
 
-/// Whether a statement changes nothing, so that it may be repeated.
+/// Whether a statement changes nothing and may be repeated.
 fn only_reads(statement: &Statement) -> bool {
     let start = statement.sql.trim_start().get(..6).unwrap_or_default();
     start.eq_ignore_ascii_case("select")
@@ -112,7 +115,7 @@ pub struct Transaction {
     pub(super) inner: DatabaseTransaction,
     watch: Watch,
     patience: Option<Duration>,
-    /// Of a statement after which the database has undone the transaction.
+    /// The error of a statement after which the database has rolled back the transaction.
     failed: Mutex<Option<DbErr>>,
 }
 
@@ -122,14 +125,15 @@ impl Transaction {
     }
 
     async fn run<T>(&self, statement: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        // MariaDB and SQLite would make each further statement permanent by itself.
+        // MariaDB and SQLite would commit each further statement separately.
         if let Some(error) = self.failure() {
             return Err(error);
         }
         let outcome = answered(self.patience, statement).await;
         if let Err(error) = &outcome {
             self.watch.note(error);
-            // PostgreSQL goes on only after a rollback; the others do after a row that a constraint refused.
+            // PostgreSQL accepts further statements only after a rollback; the others also do so after a row that a
+            // constraint rejected.
             let goes_on = is_constraint(error) && self.inner.get_database_backend() != DbBackend::Postgres;
             if !goes_on {
                 *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
@@ -166,22 +170,22 @@ impl ConnectionTrait for Transaction {
     }
 }
 
-/// The right to write, which ends with the transaction.
+/// Permission to write, released when the transaction ends.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// The one writer of an SQLite file.
+    /// The single writer of an SQLite file.
     File { _guard: OwnedMutexGuard<()> },
     /// One of the connections for requests.
     Slot { _permit: OwnedSemaphorePermit },
-    /// One of the connections that are kept for maintenance.
+    /// One of the connections that are reserved for maintenance.
     Reserve,
 }
 
-/// A transaction that writes. Dropped without [`WriteTransaction::commit`] it changes nothing.
+/// A transaction that writes. If it is dropped without [`WriteTransaction::commit`], nothing is changed.
 #[derive(Debug)]
 pub struct WriteTransaction {
     statements: Transaction,
-    // After `statements`: a dropped transaction begins to roll back before the next writer starts.
+    // Dropped after `statements`: a dropped transaction begins its rollback before the next writer starts.
     turn: Turn,
     counted: Option<Counted>,
 }
@@ -202,10 +206,11 @@ impl WriteTransaction {
     /// Makes the changes permanent and visible.
     ///
     /// # Errors
-    /// When the database cannot. Nothing has changed then, except after [`Failure::Uncertain`]. That is no answer while commits are
-    /// counted ([`super::counting_commits`]) and the database can be reached soon afterwards: then the outcome is looked up.
+    /// If the commit fails. Nothing was changed then, except after [`Failure::Uncertain`]. That error is not returned
+    /// if commits are counted ([`super::counting_commits`]) and the database can be reached soon afterwards: then the
+    /// outcome is looked up.
     pub async fn commit(self) -> Result<(), DbErr> {
-        // PostgreSQL answers a commit after a failed statement with success, and rolls back.
+        // PostgreSQL reports success for a commit after a failed statement, but rolls back.
         if let Some(error) = self.statements.failure() {
             return Err(error);
         }
@@ -229,7 +234,7 @@ impl WriteTransaction {
         }
         watch.note(&uncertain(&error));
         watch.may_have_changed();
-        // Others may write while the outcome is looked up.
+        // Other writers may continue while the outcome is looked up.
         drop(turn);
         let Some(counted) = counted else { return Err(uncertain(&error)) };
         match counted.look_up().await {

@@ -1,4 +1,4 @@
-//! What the program knows about its connections: from when on they are trusted, and whether the database can be written.
+//! The shared state of the connections: from which moment they are trusted, and whether the database can be written.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,11 +18,11 @@ pub(super) struct Watch(Arc<Inner>);
 struct Inner {
     /// Connections that were opened before this moment are closed instead of being used again.
     trusted_from: Mutex<Option<Instant>>,
-    /// Why nothing can be written, since the last attempt that failed.
+    /// Why nothing can be written, since the last failed attempt.
     problem: Mutex<Option<Failure>>,
-    /// Goes up with each commit of this process.
+    /// Incremented with each commit of this process.
     changes: AtomicU64,
-    /// Of an SQLite database on disk.
+    /// The file of an SQLite database on disk.
     file: OnceLock<DatabaseFile>,
 }
 
@@ -34,13 +34,13 @@ impl Watch {
         from.elapsed() >= age
     }
 
-    /// No connection that is open now is used again: one of them is broken, or its transaction may still be open, and the
-    /// driver does not say which.
+    /// Prevents all open connections from being used again: one of them is broken, or its transaction may still be
+    /// open, and the driver does not report which.
     pub(super) fn distrust(&self) {
         *self.0.trusted_from.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Notes an error of a statement or a commit.
+    /// Records an error of a statement or a commit.
     pub(super) fn note(&self, error: &DbErr) {
         let Some(failure) = Failure::of(error) else { return };
         if failure.ends_connection() || is_unanswered(error) {
@@ -55,13 +55,13 @@ impl Watch {
         }
     }
 
-    /// From now on this file is looked at.
+    /// Sets the file that is checked from now on.
     pub(super) fn look_at(&self, file: DatabaseFile) {
         let _ = self.0.file.set(file);
     }
 
     /// # Errors
-    /// When another file has taken the place of the database: see [`Failure::Replaced`].
+    /// If the file of the database was replaced: see [`Failure::Replaced`].
     pub(super) fn check_file(&self) -> Result<(), DbErr> {
         self.0.file.get().map_or(Ok(()), DatabaseFile::check)
     }
@@ -71,11 +71,11 @@ impl Watch {
         *self.0.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A commit has succeeded. That a small change found room says nothing about larger ones, so a disk that is full or fails stays
-    /// noted until [`Self::is_writable`].
+    /// Records a successful commit. A small change that succeeded says nothing about larger ones, so a full or failing
+    /// disk remains recorded until [`Self::is_writable`].
     pub(super) fn committed(&self) {
         self.0.changes.fetch_add(1, Ordering::Release);
-        // SQLite may have changed the file with it. What is wrong with the file the next transaction says.
+        // SQLite may have changed the file with the commit. The next transaction reports problems with the file.
         let _ = self.check_file();
         let mut problem = self.0.problem.lock().unwrap_or_else(PoisonError::into_inner);
         if *problem == Some(Failure::ReadOnly) {
@@ -84,7 +84,7 @@ impl Watch {
         }
     }
 
-    /// A test has shown that the database can be written.
+    /// Records that a test has successfully written to the database.
     pub(super) fn is_writable(&self) {
         if self.0.problem.lock().unwrap_or_else(PoisonError::into_inner).take().is_some() {
             info!("database writable again");
@@ -96,7 +96,7 @@ impl Watch {
         self.0.changes.load(Ordering::Acquire)
     }
 
-    /// The outcome of a commit is not known: totals are counted again.
+    /// Records that the outcome of a commit is unknown, so that totals are counted again.
     pub(super) fn may_have_changed(&self) {
         self.0.changes.fetch_add(1, Ordering::Release);
     }

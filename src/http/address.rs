@@ -1,5 +1,5 @@
-//! Where a request comes from, and by which address its client knows the server: from the connection, and from what trusted
-//! proxies say. Anyone can send `X-Forwarded-For`; only the word of a trusted proxy counts.
+//! The address of the client and the scheme and host that it used, from the connection and from the headers of trusted
+//! proxies. Anyone can send `X-Forwarded-For`; only headers of a trusted proxy count.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -16,8 +16,8 @@ use crate::config::TrustedProxies;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The address of the client: the other end of the connection, or, when that is a trusted proxy, the address that the proxy
-/// saw. Where the operator named the proxies, those in front of the nearest one are passed over too.
+/// The address of the client: the peer of the connection or, if that is a trusted proxy, the address that the proxy
+/// reports. If the operator named the proxies, named proxies in front of the nearest one are skipped too.
 pub struct Address(pub Option<IpAddr>);
 
 impl FromRequestParts<App> for Address {
@@ -40,7 +40,7 @@ fn client(headers: &HeaderMap, peer: IpAddr, proxies: &TrustedProxies) -> IpAddr
     }
     let mut nearest = peer;
     for hop in hops.iter().rev() {
-        // What stands further left than something unreadable may have been written by anyone.
+        // Entries to the left of an unreadable one may have been written by anyone.
         let Some(address) = read_hop(hop) else { break };
         nearest = address;
         if !proxies.is_named() || !proxies.trusts(address) {
@@ -87,14 +87,14 @@ fn read_hop(hop: &str) -> Option<IpAddr> {
     let hop = hop.trim().trim_matches('"');
     let bare = hop.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(address, _)| address);
     let bare = bare.unwrap_or(hop);
-    // The interface of a link-local address means nothing here.
+    // The zone of a link-local address has no meaning on this machine.
     let bare = bare.split_once('%').map_or(bare, |(address, _)| address);
     let address = bare.parse::<IpAddr>().ok();
     let address = address.or_else(|| bare.parse::<SocketAddr>().ok().map(|address| address.ip()));
     address.map(|address| address.to_canonical())
 }
 
-/// Scheme and host that the client used, as trusted proxies say.
+/// Scheme and host that the client used, as reported by trusted proxies.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct SeenAs {
     /// `https` or `http`.
@@ -103,13 +103,13 @@ pub struct SeenAs {
 }
 
 impl SeenAs {
-    /// Of a request with these parts. Only proxies that the operator named are believed.
+    /// Reads the headers. Only proxies that the operator named are trusted.
     #[must_use]
     pub fn of(headers: &HeaderMap, peer: Option<IpAddr>, proxies: &TrustedProxies) -> Self {
         if !proxies.is_named() || !peer.is_some_and(|peer| proxies.trusts(peer)) {
             return Self::default();
         }
-        // The nearest proxy's word is the last one.
+        // The nearest proxy wrote the last value.
         let last = |name: &str| {
             let value = headers.get_all(name).iter().next_back()?.to_str().ok()?;
             Some(value.rsplit(',').next()?.trim().to_owned()).filter(|value| !value.is_empty())

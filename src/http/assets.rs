@@ -14,7 +14,7 @@ use super::HttpError;
 #[folder = "assets/"]
 struct Files;
 
-/// Those under `vendor/` carry their version in the name and never change; the others are asked for again, by tag.
+/// Files under `vendor/` have their version in the name and never change; all others are revalidated by entity tag.
 pub(super) async fn get_asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     let Some(file) = Files::get(&path) else { return HttpError::NotFound("such file".to_owned()).into_response() };
     let digest = URL_SAFE_NO_PAD.encode(&file.metadata.sha256_hash()[..9]);

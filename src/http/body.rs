@@ -1,8 +1,9 @@
-//! How much of a request's body is read, and how much memory bodies may take together.
+//! Limits for the size of request bodies and for the memory that all bodies use together.
 //!
-//! A body from an unknown client is small, so that memory is not for everyone who can reach the server. As soon as a layer
-//! or an extractor knows the user or the worker, it says so to the [`Meter`] of the request, and the limit of that client
-//! holds. Large bodies, and large values that are parsed from them, come out of a budget that all requests share; a request
+//! A body from an unknown client must be small, so that not every client that reaches the server can use up the memory.
+//! As soon as a layer or an extractor has identified the user or the worker, it notifies the [`Meter`] of the request,
+//! and the limit of that client applies. Large bodies, and large values that are parsed from them, are counted against
+//! a budget that all requests share; a request waits for its part of the budget before it reads.
 //! waits for its part before it reads.
 
 use std::pin::Pin;
@@ -26,33 +27,35 @@ use tokio_stream::StreamExt;
 use super::HttpError;
 use super::connection::Connection;
 
-/// Bytes of a body whose sender is known: a report with its logs, a long list. Forms have axum's own limit of 2 MiB, files
-/// the one of the settings.
+/// Maximum bytes of a body whose sender is known: a report with its logs, a long list. Forms have axum's own limit of 2
+/// MiB, uploads the limit of the settings.
 pub const MOST_BYTES: usize = 16 << 20;
 
-/// Bytes of a body that shows only at its end who sends it: a worker of version 8.1, with its secret in the body.
+/// Maximum bytes of a body that may identify its sender only at its end: a worker of version 8.1 sends its secret in
+/// the body.
 const WORKER_BYTES: usize = 1 << 20;
 
-/// Bytes of a body from an unknown client: a login, a small report. Bodies of this size are free of the budget.
+/// Maximum bytes of a body from an unknown client: a login, a small report. Bodies of this size are not counted against
+/// the budget.
 pub const SMALL_BYTES: usize = 64 << 10;
 
-/// An unknown client that sends nothing for so long has gone.
+/// An unknown client that sends nothing for this time is disconnected.
 const SILENCE: Duration = Duration::from_secs(15);
-/// And a known one.
+/// The same for a known client.
 const KNOWN_SILENCE: Duration = Duration::from_mins(1);
 
-/// A request that gets no memory in this time is refused.
+/// A request that gets no memory within this time is rejected.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What the memory of one value of JSON is estimated at, in bytes.
+/// Estimated memory of one JSON value, in bytes.
 const VALUE_BYTES: usize = 160;
 
-/// Who sends a body.
+/// The sender of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Sender {
     Unknown,
-    /// Shows a secret in the body, perhaps.
+    /// May show a secret in the body.
     Worker,
     Known,
 }
@@ -61,9 +64,9 @@ enum Sender {
 #[derive(Debug, Clone)]
 struct Budget {
     bytes: Arc<Semaphore>,
-    /// For values that are parsed: a request asks for them while it holds its bytes, so they are counted apart.
+    /// For parsed values. Counted separately, because a request asks for them while it still holds its bytes.
     values: Arc<Semaphore>,
-    /// Bytes of values that one body may have.
+    /// Maximum bytes of values in one body.
     most_values: usize,
 }
 
@@ -87,7 +90,7 @@ impl Default for Budgets {
     }
 }
 
-/// Why reading a body ended before its end.
+/// Why reading a body stopped before its end.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 enum Stopped {
     #[error("the body is larger than {0} bytes")]
@@ -106,12 +109,12 @@ struct Inner {
     held: Mutex<Vec<OwnedSemaphorePermit>>,
 }
 
-/// What a request has read, and may. One for each request, among its extensions.
+/// Counts how much a request has read and enforces its limit. One per request, stored in its extensions.
 #[derive(Debug, Clone)]
 pub struct Meter(Arc<Inner>);
 
 impl Meter {
-    /// The sender of the request is known: a user, or a worker that showed its secret.
+    /// Marks the sender of the request as known: a user, or a worker that has shown its secret.
     pub fn know(&self) {
         self.0.sender.store(Sender::Known as u8, Ordering::Relaxed);
         if let Some(connection) = &self.0.connection {
@@ -119,13 +122,13 @@ impl Meter {
         }
     }
 
-    /// Whether a layer or an extractor knows the sender.
+    /// Whether a layer or an extractor has identified the sender.
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.sender() == Sender::Known
     }
 
-    /// The body may show who sends it.
+    /// Notes that the body may identify its sender.
     pub fn expect_secret(&self) {
         let (unknown, worker) = (Sender::Unknown as u8, Sender::Worker as u8);
         let _ = self.0.sender.compare_exchange(unknown, worker, Ordering::Relaxed, Ordering::Relaxed);
@@ -139,7 +142,7 @@ impl Meter {
         }
     }
 
-    /// Bytes that [`read`] takes at most.
+    /// Maximum bytes that [`read`] accepts.
     fn most(&self) -> usize {
         match self.sender() {
             Sender::Unknown => SMALL_BYTES,
@@ -152,7 +155,7 @@ impl Meter {
         if self.sender() == Sender::Known { &self.0.budgets.known } else { &self.0.budgets.unknown }
     }
 
-    /// Memory for so many bytes, until the request ends.
+    /// Reserves memory for `bytes` until the request ends.
     async fn hold(&self, budget: &Arc<Semaphore>, bytes: usize) -> Result<(), HttpError> {
         let wanted = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         let permit = timeout(PATIENCE, Arc::clone(budget).acquire_many_owned(wanted)).await;
@@ -178,7 +181,7 @@ fn length(headers: &HeaderMap) -> Option<usize> {
 /// The whole body of a request, within the limit of its sender.
 ///
 /// # Errors
-/// 413 when it is larger, 503 when there is no memory for it, 408 and 400 when it does not arrive.
+/// 413 if the body is too large, 503 if no memory is available for it, 408 or 400 if it does not arrive completely.
 pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, HttpError> {
     let meter = parts.extensions.get::<Meter>();
     let most = meter.map_or(MOST_BYTES, Meter::most);
@@ -187,7 +190,7 @@ pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, HttpError> {
         return Err(too_large(most));
     }
     let expected = announced.unwrap_or(most);
-    // A body that a layer has read and put back is counted already.
+    // A body that a layer has read and put back is already counted.
     if let Some(meter) = meter.filter(|meter| expected > SMALL_BYTES && meter.holds_nothing()) {
         meter.hold(&meter.budget().bytes, expected).await?;
     }
@@ -206,10 +209,10 @@ pub async fn read(parts: &Parts, body: Body) -> Result<Bytes, HttpError> {
     Ok(bytes.into())
 }
 
-/// Memory for the values that the JSON in `text` stands for, until the request ends.
+/// Reserves memory for the values of the JSON in `text` until the request ends.
 ///
 /// # Errors
-/// 413 when there are more values than one request may have, 503 when there is no memory for them.
+/// 413 if there are more values than one request may have, 503 if no memory is available for them.
 pub async fn hold_values(meter: Option<&Meter>, text: &[u8]) -> Result<(), HttpError> {
     let Some(meter) = meter else { return Ok(()) };
     let bytes = count_values(text) * VALUE_BYTES;
@@ -221,7 +224,8 @@ pub async fn hold_values(meter: Option<&Meter>, text: &[u8]) -> Result<(), HttpE
     if bytes > SMALL_BYTES { meter.hold(&budget.values, bytes).await } else { Ok(()) }
 }
 
-/// How many values there are at most: each but the first one in a list or an object follows a comma or an opening bracket.
+/// Upper bound of the number of values: each value but the first in a list or an object follows a comma or an opening
+/// bracket.
 fn count_values(text: &[u8]) -> usize {
     let (mut count, mut is_text, mut is_escaped) = (1, false, false);
     for byte in text {
@@ -236,7 +240,7 @@ fn count_values(text: &[u8]) -> usize {
     count
 }
 
-/// Measures the body of each request, and says why one was not read to its end.
+/// Measures the body of each request and reports why it was not read to its end.
 pub(super) async fn measure(State(budgets): State<Budgets>, mut request: Request, next: Next) -> Response {
     let connection = request.extensions().get::<Arc<Connection>>().cloned();
     let meter = Meter(Arc::new(Inner {
@@ -251,7 +255,7 @@ pub(super) async fn measure(State(budgets): State<Budgets>, mut request: Request
     let measured = meter.clone();
     let request = request.map(|inner| Body::new(Measured { inner, meter: measured, silence: None }));
     let response = next.run(request).await;
-    // What an extractor makes of a body that ends too early is not the reason.
+    // The error that an extractor makes of a truncated body is not the cause.
     match meter.0.stopped.get() {
         Some(Stopped::TooLarge(most)) if response.status().is_client_error() => too_large(*most).into_response(),
         Some(Stopped::TooSlow) if !response.status().is_success() => HttpError::TooSlow.into_response(),
@@ -303,7 +307,7 @@ impl HttpBody for Measured {
         let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
         let read = self.meter.0.read.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let most = self.meter.most();
-        // Where the sender is known, the limits of the routes hold.
+        // If the sender is known, the limits of the routes apply.
         if self.meter.sender() != Sender::Known && read > most as u64 {
             return self.stop(Stopped::TooLarge(most));
         }

@@ -1,4 +1,4 @@
-//! One error, one status; the layer around all routes gives it its form: JSON for the API, a page for the browser.
+//! Request errors and their status. The layer around all routes renders them: JSON for the API, a page for browsers.
 
 use std::collections::BTreeMap;
 
@@ -21,15 +21,15 @@ use crate::study::revise::ReviseError;
 use crate::view::ViewError;
 use crate::workflow::WorkflowError;
 
-/// Told to who has a permission for certain cohorts only.
+/// Shown to users whose permission is limited to certain cohorts.
 pub const WHOLE_STUDY: &str = "This requires access to the whole study; your role is limited to certain cohorts.";
 
-/// Why a request was not answered as asked.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     #[error("{0}")]
     BadRequest(String),
-    /// By field of the body or the address: what is wrong with it.
+    /// The problem with each field of the body or the URL.
     #[error("{}", .0.iter().map(|(field, problem)| format!("{field}: {problem}")).collect::<Vec<_>>().join("; "))]
     Invalid(BTreeMap<String, String>),
     #[error("Login required: the user name or password is missing or wrong, or the account is not active.")]
@@ -47,23 +47,23 @@ pub enum HttpError {
     LinkExpired,
     #[error("{0}")]
     Conflict(String),
-    /// `If-Match` names another version than the one that is there.
+    /// `If-Match` names another version than the current one.
     #[error("The resource was modified since you read it. Reload and try again.")]
     Precondition,
     #[error("{0}")]
     Unprocessable(String),
     #[error("{0}")]
     TooLarge(String),
-    /// Try again after so many seconds.
+    /// Try again after this number of seconds.
     #[error("Too many attempts. Try again in {}.", in_words(*.0))]
     TooMany(u64),
-    /// Something else has what is to be changed; try again after so many seconds.
+    /// The resource is in use by another request; try again after this number of seconds.
     #[error("{0}")]
     Busy(String),
     /// The request did not arrive in time.
     #[error("The request did not arrive in time.")]
     TooSlow,
-    /// The server has as much to do as it can.
+    /// The server is at its limit.
     #[error("The server is busy. Try again in a moment.")]
     Overloaded,
     #[error(transparent)]
@@ -72,12 +72,12 @@ pub enum HttpError {
     View(#[from] ViewError),
     #[error("{0}")]
     Internal(String),
-    /// Nothing has changed, and the same may succeed in a moment.
+    /// Nothing was changed, and the same request may succeed in a moment.
     #[error("{0}")]
     Unavailable(String),
 }
 
-/// Travels with a response to the layer that renders it.
+/// Passed with a response to the layer that renders it.
 #[derive(Debug, Clone)]
 struct Told {
     message: String,
@@ -116,20 +116,20 @@ pub struct ErrorResponse {
     pub error: String,
 }
 
-/// `40 seconds`, `12 minutes`: no less than it is.
+/// `40 seconds`, `12 minutes`; rounded up.
 fn in_words(seconds: u64) -> String {
     let many = |count: u64, unit: &str| if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") };
     if seconds < 60 { many(seconds, "second") } else { many(seconds.div_ceil(60), "minute") }
 }
 
 impl HttpError {
-    /// There is no such thing where `ctx` sees it: `kind` and `name` as in "subject 7".
+    /// The thing does not exist or `ctx` may not see it. `kind` and `name` as in "subject 7".
     #[must_use]
     pub fn missing(ctx: &Context, kind: &str, name: impl std::fmt::Display) -> Self {
         Self::NotFound(format!("{kind} {name}{}", ctx.sought(kind)))
     }
 
-    /// The status that says it.
+    /// The HTTP status of the error.
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
@@ -153,7 +153,7 @@ impl HttpError {
         }
     }
 
-    /// What the user reads; nothing about a fault of the program, which stays in the log.
+    /// The text for the user. Details of internal errors are only logged.
     #[must_use]
     pub fn message(&self) -> String {
         match self {
@@ -165,16 +165,16 @@ impl HttpError {
         }
     }
 
-    /// After how many seconds the same request may succeed.
+    /// The number of seconds after which the same request may succeed.
     fn retry_after(&self) -> Option<u64> {
-        /// A lock is released, or the server is back, within seconds; a person makes room on a disk.
+        /// A lock is released, or the server is back, within seconds; making room on a disk takes longer.
         const SOON: u64 = 5;
         const LATER: u64 = 60;
         match self {
             Self::TooMany(seconds) => Some(*seconds),
             Self::Unavailable(_) | Self::Busy(_) | Self::Overloaded => Some(SOON),
             Self::Database(error) => match Failure::of(error)? {
-                // Only a person can see whether it is to be repeated.
+                // Only the user can decide whether to repeat the request.
                 Failure::Uncertain | Failure::Replaced => None,
                 failure if failure.is_of_writing() => Some(LATER),
                 _ => Some(SOON),
@@ -188,7 +188,7 @@ impl From<LoginError> for HttpError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::TooMany(seconds) => Self::TooMany(seconds),
-            // The page of the login says it; everywhere else it is a login that is refused.
+            // The login page explains this case; everywhere else it is a failed login.
             LoginError::Waiting => Self::Unauthenticated,
             LoginError::TokenWanted => Self::TokenWanted,
             LoginError::Account(error) => error.into(),
@@ -300,8 +300,8 @@ struct ErrorPage {
     is_fragment: bool,
 }
 
-/// The error as the body of the API, those of the router and the extractors too. For the API's own routes; what fails
-/// around them (a body that is too large, a request that takes too long) comes here from [`render_errors`].
+/// Renders an error as the body of the API, including errors of the router and the extractors. Used by the API's own
+/// routes; errors of the layers around them (body too large, timeout) are passed here by [`render_errors`].
 pub async fn json_error(response: Response, request_id: Option<String>) -> Response {
     let status = response.status();
     if !(status.is_client_error() || status.is_server_error()) || has_own_body(&response) {
@@ -310,7 +310,7 @@ pub async fn json_error(response: Response, request_id: Option<String>) -> Respo
     let (mut parts, body) = response.into_parts();
     let (message, errors) = match parts.extensions.remove::<Told>() {
         Some(told) => (told.message, told.errors),
-        // The text of a layer may show internals.
+        // The text of a layer may contain internal details.
         None if status.is_server_error() => (String::new(), BTreeMap::new()),
         None => (plain_text(body).await, BTreeMap::new()),
     };
@@ -329,7 +329,7 @@ pub async fn json_error(response: Response, request_id: Option<String>) -> Respo
     response
 }
 
-/// The words of the existing product, which scripts may look for.
+/// The texts of version 8.1, which scripts may check.
 fn said_before(status: StatusCode) -> &'static str {
     match status {
         StatusCode::UNAUTHORIZED => "You are not authenticated. Please supply the correct credentials.",
@@ -350,7 +350,7 @@ fn keep_headers(headers: &HeaderMap, response: &mut Response) {
     }
 }
 
-/// Gives every error its form, those of the router and the extractors too.
+/// Renders every error, including errors of the router and the extractors.
 pub async fn render_errors(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().and_then(|id| id.header_value().to_str().ok()).map(str::to_owned);
     let is_fragment = is_fragment(request.headers());
@@ -369,7 +369,7 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
         Some(told) => told.message.clone(),
         None if status == StatusCode::PAYLOAD_TOO_LARGE => "The request body is too large.".to_owned(),
         None if status.is_server_error() => String::new(),
-        // The extractors say in plain text which part of the address or the form they could not read.
+        // The extractors explain in plain text which part of the URL or the form they could not read.
         None => plain_text(body).await,
     };
     let context = ErrorPage {
@@ -388,7 +388,7 @@ pub async fn render_errors(State(app): State<App>, request: Request, next: Next)
     page
 }
 
-/// Whether a request is one of the API, or one of the pages.
+/// Whether a request belongs to the API; otherwise to the pages.
 pub(super) fn is_api(app: &App, request: &Request) -> bool {
     let path = request.uri().path();
     path.strip_prefix(&app.settings.web.prefix).unwrap_or(path).starts_with("/api/")
@@ -399,9 +399,9 @@ fn has_own_body(response: &Response) -> bool {
     kind.starts_with(b"text/html") || kind.starts_with(b"application/json")
 }
 
-/// Whether htmx asks for a part of a page.
+/// Whether htmx requests a part of a page.
 pub(crate) fn is_fragment(headers: &HeaderMap) -> bool {
-    // Back to an address that htmx has noted asks for the whole page.
+    // Going back in the history of htmx requests the whole page.
     let is_whole = headers.contains_key("hx-boosted") || headers.contains_key("hx-history-restore-request");
     headers.contains_key("hx-request") && !is_whole
 }

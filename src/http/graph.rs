@@ -1,4 +1,4 @@
-//! The picture of a workflow with the number of experiments in each state, for the pages and the API.
+//! The drawing of a workflow with the number of experiments per state, for the pages and the API.
 
 use sea_orm::EntityTrait;
 
@@ -11,16 +11,16 @@ use crate::workflow::{self, Drawing};
 
 use super::HttpError;
 
-/// Where everything goes in the picture; `counts.states` and `drawing.boxes` are in the same order.
+/// A workflow's layout and its counts; `counts.states` and `drawing.boxes` are in the same order.
 pub struct Drawn {
     pub counts: WorkflowCounts,
     pub drawing: Drawing,
 }
 
-/// Lays the workflow with this id out.
+/// Computes the layout of the workflow with this id.
 ///
 /// # Errors
-/// 404 when there is none.
+/// 404 if it does not exist.
 pub async fn draw_workflow(ctx: &Context, app: &App, id: i32) -> Result<Drawn, HttpError> {
     let snapshot = app.snapshot().await?;
     let missing = || HttpError::NotFound(format!("workflow {id}"));
@@ -35,7 +35,7 @@ pub async fn draw_workflow(ctx: &Context, app: &App, id: i32) -> Result<Drawn, H
 }
 
 impl Drawn {
-    /// The picture as SVG; `standalone` brings its own colours.
+    /// The drawing as SVG; a `standalone` one contains its own colours.
     ///
     /// # Errors
     /// When the template fails.

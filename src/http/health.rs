@@ -1,4 +1,4 @@
-//! What orchestrators ask: is it alive, can it work, what is it.
+//! Endpoints for orchestrators: liveness, readiness and versions.
 
 use axum::Json;
 use axum::extract::State;
@@ -14,18 +14,19 @@ use crate::config::CallbackMethod;
 use crate::database::clock_problems;
 use crate::project::Project;
 
-/// The process answers.
+/// Liveness: the process answers.
 pub(super) async fn get_healthy() -> &'static str {
     ""
 }
 
-/// The database answers too, and accepts changes as far as is known.
+/// Readiness: the database answers, and accepts changes as far as is known.
 pub(super) async fn get_ready(State(app): State<App>) -> Response {
     match app.engine.database().ready(app.engine.clock().now()).await {
         Ok(()) => {
             let clock = clock_problem(&app);
             let status = if clock.is_some() { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-            // Pages go on without the broker, and callbacks wait; without the repository an older revision is used. The body reports it.
+            // Without the broker, pages still work and callbacks wait; without the repository, an older revision is
+            // used. The body reports both.
             let problems = [("clock", clock), ("broker", broker_problem(&app)), ("project", project_problem(&app))];
             let problems: Map<String, Value> = problems
                 .into_iter()
@@ -46,7 +47,7 @@ pub(super) async fn get_ready(State(app): State<App>) -> Response {
     }
 }
 
-/// How far the clock of this machine is from the database's, when that is more than the limit.
+/// The difference between the clocks of this machine and of the database, if it exceeds the limit.
 fn clock_problem(app: &App) -> Option<String> {
     let clock = app.engine.clock().of_study()?;
     let limit = TimeDelta::from_std(app.settings.web.clock_limit).unwrap_or(TimeDelta::MAX);
@@ -54,21 +55,21 @@ fn clock_problem(app: &App) -> Option<String> {
     if is_far { clock_problems(clock).into_iter().next() } else { None }
 }
 
-/// What is wrong with the broker; nothing where there is none.
+/// The problem with the broker. `None` if no broker is used.
 pub(super) fn broker_problem(app: &App) -> Option<String> {
     (app.settings.callback.method == CallbackMethod::RabbitMq).then(|| app.broker.problem()).flatten()
 }
 
-/// Why the study's repository could not be used the last time; nothing where there is none.
+/// Why the last update of the study's repository failed. `None` if no repository is used.
 fn project_problem(app: &App) -> Option<String> {
     app.project.as_ref()?.status().problem
 }
 
-/// The version of the existing product that this one speaks like; clients decide by it what they may ask for. The
-/// product's own version is beside it.
+/// The version that clients see in `version` and use to decide which requests they may send. The product's own version
+/// is listed separately.
 const SPEAKS_LIKE: [u64; 3] = [8, 1, 0];
 
-/// Versions, for clients.
+/// The versions of the server and its APIs, for clients.
 pub(super) async fn get_versions(State(app): State<App>) -> Json<Value> {
     let prefix = &app.settings.web.prefix;
     let apis = json!({ "1.0": format!("{prefix}/api/v1/"), "2.0": format!("{prefix}/api/v2/") });
@@ -85,7 +86,7 @@ pub(super) async fn get_versions(State(app): State<App>) -> Json<Value> {
     Json(versions)
 }
 
-/// The revision of the study's files. The address of the repository, and its workflows, are for those who have logged in.
+/// The revision of the study's files. The URL of the repository and its workflows are only shown to logged-in users.
 pub(super) fn project_version(project: &Project) -> Value {
     let status = project.status();
     json!({

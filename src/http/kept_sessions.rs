@@ -1,6 +1,6 @@
-//! Sessions of a time in which the database cannot be written: a full disk, a standby server. They are kept in the memory of this
-//! process and written as soon as that is possible, so that users log in and read meanwhile. A session that was ended in that time is
-//! refused from here on, and deleted later.
+//! In-memory sessions for the time in which the database cannot be written (a full disk, a standby server), so that
+//! users can still log in and read. They are written to the database as soon as that is possible. A session that is
+//! ended in that time is rejected immediately and deleted later.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,21 +14,21 @@ use crate::clock::Clock;
 use crate::database::{Database, is_unwritable};
 use crate::entity::session::{Column, Entity, Model};
 
-/// Sessions at most, and ended ones at most. Further logins are refused.
+/// Maximum number of sessions, and of ended ones. Further logins are rejected.
 const MOST: usize = 10_000;
 
-/// Between two attempts to write them.
+/// Pause between two attempts to write them.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// See the module. Cheap to clone.
+/// Sessions kept in memory. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeptSessions(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By the key in the table.
+    /// By their key in the table.
     rows: HashMap<String, Kept>,
-    /// Keys of sessions that were ended, with the time after which they have ended anyway.
+    /// Keys of ended sessions, with the time at which they expire anyway.
     ended: HashMap<String, NaiveDateTime>,
     is_writing: bool,
 }
@@ -36,7 +36,8 @@ struct Inner {
 #[derive(Debug, Clone)]
 struct Kept {
     row: Model,
-    /// Whether the table has an older state of it. It ends when that is deleted, as by an administrator.
+    /// Whether the table has an older version of the session. If that row is deleted, for example by an administrator,
+    /// the session ends.
     is_in_table: bool,
 }
 
@@ -45,10 +46,10 @@ impl KeptSessions {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a session, new or changed.
+    /// Stores a new or changed session in memory.
     ///
     /// # Errors
-    /// `refused`, when there are too many.
+    /// `refused` if there are too many.
     pub(super) fn keep(&self, row: Model, is_in_table: bool, refused: DbErr) -> Result<(), DbErr> {
         let mut inner = self.inner();
         if inner.rows.len() >= MOST && !inner.rows.contains_key(&row.id) {
@@ -59,10 +60,10 @@ impl KeptSessions {
         Ok(())
     }
 
-    /// Notes that a session was ended until `until`.
+    /// Records that a session was ended; the record is needed until `until`.
     ///
     /// # Errors
-    /// `refused`, when there are too many.
+    /// `refused` if there are too many.
     pub(super) fn end(&self, key: String, until: NaiveDateTime, refused: DbErr) -> Result<(), DbErr> {
         let mut inner = self.inner();
         if inner.ended.len() >= MOST {
@@ -72,7 +73,7 @@ impl KeptSessions {
         Ok(())
     }
 
-    /// Removes a session from memory. Says whether the table never had it.
+    /// Removes a session from memory. Returns whether it was only in memory, never in the table.
     pub(super) fn remove(&self, key: &str) -> bool {
         self.inner().rows.remove(key).is_some_and(|kept| !kept.is_in_table)
     }
@@ -81,12 +82,12 @@ impl KeptSessions {
         self.inner().ended.contains_key(key)
     }
 
-    /// The session with this key, and whether the table has it too.
+    /// Returns the session with this key, and whether the table has it too.
     pub(super) fn find(&self, key: &str) -> Option<(Model, bool)> {
         self.inner().rows.get(key).map(|kept| (kept.row.clone(), kept.is_in_table))
     }
 
-    /// Tries from now on to write what is kept, until nothing is left.
+    /// Starts a task that tries to write the sessions until all are written.
     pub(super) fn write_later(&self, database: &Database, clock: &Clock) {
         if std::mem::replace(&mut self.inner().is_writing, true) {
             return;
@@ -107,7 +108,7 @@ impl KeptSessions {
         });
     }
 
-    /// Writes what is kept. Says whether nothing is left.
+    /// Writes the sessions. Returns whether all are written.
     async fn write(&self, database: &Database, now: NaiveDateTime) -> Result<bool, DbErr> {
         let (rows, ended) = {
             let mut inner = self.inner();
@@ -131,7 +132,7 @@ impl KeptSessions {
         transaction.commit().await?;
         let mut inner = self.inner();
         for (key, written) in rows {
-            // One that was changed meanwhile stays, and is in the table now.
+            // A session that was changed meanwhile remains in memory, and now exists in the table.
             match inner.rows.get_mut(&key) {
                 Some(kept) if kept.row == written.row => drop(inner.rows.remove(&key)),
                 Some(kept) => kept.is_in_table = true,

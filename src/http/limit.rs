@@ -1,4 +1,4 @@
-//! How many requests are answered at the same time. Health checks never wait for the others.
+//! Limits the number of concurrent requests. Health checks never wait for other requests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use tokio::time::timeout;
 use super::HttpError;
 use crate::config::WebSettings;
 
-/// Places for requests.
+/// The places for concurrent requests.
 #[derive(Clone)]
 pub(super) struct Places {
     free: Arc<Semaphore>,
-    /// A request that waited for so long is refused.
+    /// A request that waits longer than this is rejected.
     patience: Duration,
     prefix: Arc<str>,
 }
@@ -31,12 +31,12 @@ impl Places {
     }
 }
 
-/// Whether an orchestrator or a monitor asks.
+/// Whether the request comes from an orchestrator or a monitor.
 pub(super) fn is_health(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|path| path.starts_with("/-/"))
 }
 
-/// Waits for a place. A request that gets none in time is answered 503.
+/// Waits for a free place. Answers 503 if none becomes free in time.
 pub(super) async fn wait_for_place(State(places): State<Places>, request: Request, next: Next) -> Response {
     if is_health(request.uri().path(), &places.prefix) {
         return next.run(request).await;

@@ -1,4 +1,4 @@
-//! Who asks: the browser session (axum-login), and extractors that have checked before a handler begins.
+//! Browser sessions (axum-login), and extractors that check login and permissions before a handler runs.
 
 use std::net::IpAddr;
 
@@ -20,17 +20,17 @@ use crate::context::Context;
 /// The session of a browser.
 pub type AuthSession = axum_login::AuthSession<Backend>;
 
-/// Accounts as axum-login sees them.
+/// The accounts, as the backend of axum-login.
 #[derive(Clone, Debug)]
 pub struct Backend(pub Accounts);
 
-/// What somebody types to log in.
+/// The input of the login form.
 #[derive(Clone)]
 pub struct Credentials {
     /// Name or e-mail address.
     pub login: String,
     pub password: String,
-    /// Where the request comes from.
+    /// The address of the client.
     pub address: Option<IpAddr>,
 }
 
@@ -61,8 +61,8 @@ impl AuthnBackend for Backend {
     }
 }
 
-/// The context of the request, as the layers around the handler have made it: without a user on pages that need no login, and
-/// in the API, where the extractors of `api::access` authenticate.
+/// The context of the request, created by the layers around the handler. It has no user on pages that need no login,
+/// and in the API, where the extractors of `api::access` authenticate.
 impl FromRequestParts<App> for Context {
     type Rejection = HttpError;
 
@@ -72,7 +72,7 @@ impl FromRequestParts<App> for Context {
     }
 }
 
-/// A user who is logged in, and the context of the request in the user's name. Other callers are sent to the login page.
+/// The logged-in user, and the context of the request with that user. Other callers are redirected to the login page.
 pub struct LoggedIn(pub User, Context);
 
 impl LoggedIn {
@@ -94,7 +94,7 @@ impl FromRequestParts<App> for LoggedIn {
                 Ok(Self(user, ctx))
             }
             None => {
-                // The whole address, with the path prefix that the routes do not see.
+                // The original URI, with the path prefix that the routes do not see.
                 let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
                 Err(to_login(app, &parts.headers, uri, parts.method != Method::GET))
             }
@@ -102,11 +102,8 @@ impl FromRequestParts<App> for LoggedIn {
     }
 }
 
-/// Logs somebody in: the session gets a new name, so that one that was begun by somebody else is not taken over, and
-/// learns where it is used. Who wants to be remembered keeps it when the browser is closed.
-///
-/// # Errors
-/// When the session cannot be kept.
+/// Logs a user in. The session gets a new id, which prevents session fixation, and records from where it is used. A
+/// remembered session is kept when the browser is closed.
 pub async fn begin_session(
     app: &App,
     session: &mut AuthSession,
@@ -131,11 +128,8 @@ pub async fn begin_session(
     session.login(user).await.map_err(|error| internal(error.to_string()))
 }
 
-/// Before something is noted in a session: the cookie goes out again then, and that of a session that is remembered lasts as long as
-/// the session.
-///
-/// # Errors
-/// When the session cannot be read.
+/// Must be called before a session is changed: the cookie is sent again, and the cookie of a remembered session must
+/// last as long as the session.
 pub async fn keep_remembered(app: &App, session: &AuthSession) -> Result<bool, HttpError> {
     let kept =
         session.session.get(session::REMEMBERED).await.map_err(|error| HttpError::Internal(error.to_string()))?;
@@ -156,7 +150,7 @@ pub fn session_key(session: &AuthSession) -> Option<String> {
     session.session.id().map(|id| session::key(&id))
 }
 
-/// Where a browser is and what it calls itself.
+/// The address and the user agent of a browser.
 pub struct Origins {
     pub address: Option<String>,
     pub agent: Option<String>,
@@ -172,17 +166,17 @@ impl FromRequestParts<App> for Origins {
     }
 }
 
-/// To the login page, and from there back to where somebody wanted to go.
+/// Redirects to the login page, with the requested URL in `next`.
 ///
-/// Of a form (`…/experiments/1/transition`), back to the page that it stands on, which browsers tell of their own pages: an
-/// address like that is not for looking.
+/// For a form (`…/experiments/1/transition`), `next` is the page that contains it, taken from the `Referer` header,
+/// because the URL of the form itself cannot be viewed.
 pub fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Response {
     let login = |path: &str| {
         let query: String = url::form_urlencoded::Serializer::new(String::new()).append_pair("next", path).finish();
         format!("{}/login?{query}", app.settings.web.prefix)
     };
     if is_fragment(headers) {
-        // The page in which the part stands; a redirect would put the login page into a part of it.
+        // Redirects the whole page; otherwise the login page would be inserted into a part of it.
         let page = shown_page(app, headers);
         let to = page.map_or_else(|| format!("{}/login", app.settings.web.prefix), |page| login(page.as_str()));
         return (StatusCode::UNAUTHORIZED, [(HeaderName::from_static("hx-redirect"), to)]).into_response();
@@ -196,14 +190,14 @@ pub fn to_login(app: &App, headers: &HeaderMap, uri: &Uri, is_form: bool) -> Res
     Redirect::to(&login(path)).into_response()
 }
 
-/// The page that a browser shows while htmx asks for a part of it: path and query. Only a page of this server, and none
-/// that has a secret in its address.
+/// The page that a browser shows while htmx requests a part of it: path and query. Only pages of this server, and none
+/// with a secret in the URL.
 fn shown_page(app: &App, headers: &HeaderMap) -> Option<PathAndQuery> {
     let shown = headers.get("hx-current-url")?.to_str().ok()?.parse::<Uri>().ok()?;
     let host = headers.get(HOST).and_then(|host| host.to_str().ok());
     let external = app.settings.web.external.as_deref().and_then(|address| address.parse::<Uri>().ok());
     let authority = shown.authority().map(Authority::as_str);
-    // A client that names the page without its host means this one.
+    // A URL without a host means this server.
     let is_ours = authority.is_none_or(|authority| {
         host.is_some_and(|host| host.eq_ignore_ascii_case(authority))
             || external
@@ -213,24 +207,24 @@ fn shown_page(app: &App, headers: &HeaderMap) -> Option<PathAndQuery> {
     });
     let page = shown.path_and_query().filter(|_| is_ours)?;
     let start = format!("{}/", app.settings.web.prefix);
-    // What begins with two slashes is the address of another host.
+    // A path that begins with two slashes is the URL of another host.
     let is_page = page.path().starts_with(&start) && !page.path().starts_with("//");
     let is_entrance = page.path().strip_prefix(&start).is_some_and(|path| path.starts_with("login"));
     (is_page && !is_entrance).then(|| page.clone())
 }
 
-/// The page that a form or a link stands on, as browsers tell of their own pages: path and query.
+/// The page that contains a form or a link: path and query of the `Referer` header.
 pub fn stands_on(headers: &HeaderMap) -> Option<PathAndQuery> {
     let referrer = headers.get(REFERER)?.to_str().ok()?.parse::<Uri>().ok()?;
     referrer.path_and_query().cloned()
 }
 
-/// A permission as a type.
+/// A permission as a type, for extractors.
 pub trait Needs {
     const PERMISSION: Permission;
 }
 
-/// One type a permission.
+/// Declares one type per permission.
 macro_rules! permissions_as_types {
     ($($name:ident),*) => {$(
         pub struct $name;
@@ -259,7 +253,7 @@ pub mod needs {
     );
 }
 
-/// Whether htmx wants a part of the page only.
+/// Whether htmx requests only a part of the page.
 pub struct Wants {
     pub fragment: bool,
 }

@@ -1,7 +1,7 @@
 //! `/-/metrics` in the text format of Prometheus.
 //!
-//! Counters and durations are of this process. What is queued, running and waiting is of the whole study, asked of the database
-//! when somebody looks, and the same from every server.
+//! Counters and durations belong to this process. The numbers of queued, running and waiting executions belong to the
+//! whole study; they are read from the database for each request and are the same on every server.
 
 use std::sync::OnceLock;
 
@@ -26,10 +26,10 @@ use super::{Serving, serve as serve_routes};
 
 pub(super) static RECORDER: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
-/// Begins to count. Once for the process; what is counted before is lost.
+/// Installs the recorder, once per process. Metrics recorded earlier are lost.
 pub fn install() {
     RECORDER.get_or_init(|| {
-        // Seconds: from a message to the next one, up to pipelines of a day.
+        // Seconds: from quick message handling to pipelines that run for a day.
         let runs = [0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 4.0 * 3600.0, 24.0 * 3600.0];
         let lags = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0, 60.0];
         let builder = PrometheusBuilder::new();
@@ -44,13 +44,13 @@ pub fn install() {
     });
 }
 
-/// The paths whose numbers need no login: with the pages, or on a listener of their own (`STUDYGOV_METRICS_LISTEN`), which no proxy
-/// passes on.
+/// The routes whose numbers need no login: next to the pages, or on a separate listener (`STUDYGOV_METRICS_LISTEN`)
+/// that no proxy exposes.
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/-/metrics", get(get_metrics)).route("/-/queues", get(get_queues))
 }
 
-/// Answers metrics, queues and probes on this listener until the process ends.
+/// Serves metrics, queues and probes on this listener until the process ends.
 pub async fn serve(listener: TcpListener, app: App) {
     let probes = Router::new().route("/-/healthy", get(get_healthy)).route("/-/ready", get(get_ready));
     serve_routes(listener, routes().merge(probes).with_state(app), Serving::default(), std::future::pending()).await;

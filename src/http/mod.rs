@@ -1,4 +1,5 @@
-//! What the edges share: errors, login, assets, health, and the layers around all requests.
+//! HTTP infrastructure shared by the pages and the API: errors, login, assets, health, and the layers around all
+//! requests.
 
 mod address;
 mod assets;

@@ -1,4 +1,4 @@
-//! Requests that a page of another origin sends in the name of a user are refused.
+//! Rejects requests that a page of another origin sends in the name of a user (CSRF).
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use super::HttpError;
 use super::address::SeenAs;
 use crate::app::App;
 
-/// Compares the origin of a request with its host. Behind a proxy the external address is an origin of ours too.
+/// Compares the origin of a request with its host. Behind a proxy, the origin of the external URL is accepted too.
 pub(super) fn layer(external: Option<&str>) -> CsrfLayer {
     let Some(external) = external else { return CsrfLayer::new() };
     CsrfLayer::new().add_trusted_origin(external).unwrap_or_else(|error| {
@@ -22,8 +22,9 @@ pub(super) fn layer(external: Option<&str>) -> CsrfLayer {
     })
 }
 
-/// Refuses the origin `http://…` where users come by https: [`layer`] compares the hosts, and a page without TLS can be
-/// changed by anyone on the network. Explains a refusal: it may be an attack, and a proxy that is not in the settings.
+/// Rejects origins `http://…` if users reach the server by https: [`layer`] only compares the hosts, and a page without
+/// TLS can be changed by anyone on the network. Logs every rejection: it may be an attack, or a proxy that is missing
+/// in the settings.
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     let (origin, host) = (request.headers().get(ORIGIN).cloned(), request.headers().get(HOST).cloned());
     let is_plain = origin
@@ -46,7 +47,7 @@ pub(super) async fn check(State(app): State<App>, request: Request, next: Next) 
     refusal()
 }
 
-/// Whether users reach the server by https, as the settings or a trusted proxy say.
+/// Whether users reach the server by https, according to the settings or a trusted proxy.
 fn is_https(app: &App, request: &Request) -> bool {
     let web = &app.settings.web;
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());

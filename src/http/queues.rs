@@ -1,6 +1,6 @@
-//! `/-/queues`: how many workers each queue wants, for autoscalers (KEDA's `metrics-api`).
+//! `/-/queues`: the number of workers that each queue needs, for autoscalers (KEDA's `metrics-api`).
 //!
-//! Needs no login, as `/-/metrics`: it has names of queues and numbers only.
+//! Needs no login, like `/-/metrics`: it shows only names of queues and numbers.
 
 use axum::Json;
 use axum::extract::{Query, State};

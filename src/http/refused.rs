@@ -1,4 +1,4 @@
-//! What is left of the body of a request that was refused.
+//! Drains the rest of a rejected request body.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,11 +9,11 @@ use axum::body::{Body, BodyDataStream, Bytes};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt};
 
-/// What is read of a refused body at most, in bytes, and for how long: who sends more, or more slowly, sees the connection end.
+/// Limits of draining, in bytes and time. A client that sends more, or more slowly, is disconnected.
 const MOST_READ: usize = 64 << 20;
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// A body for the one who answers, and what remains of it when that one has dropped it.
+/// Splits a body into one for the handler and the remains that are left when the handler drops it.
 pub(super) fn lend(body: Body) -> (Body, Remains) {
     let remains = Remains(Arc::new(Mutex::new(body.into_data_stream())));
     (Body::from_stream(remains.clone().fuse()), remains)
@@ -33,7 +33,7 @@ impl Stream for Remains {
 }
 
 impl Remains {
-    /// Reads it and throws it away, within limits.
+    /// Reads and discards the rest, within the limits.
     pub(super) async fn read(mut self) {
         let mut left = MOST_READ;
         let reading = async {

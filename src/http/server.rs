@@ -1,4 +1,4 @@
-//! The layers around all requests, and the listening.
+//! The layers around all requests, and the listener.
 
 use std::time::Duration;
 
@@ -44,13 +44,13 @@ use super::refused::lend;
 use super::session::{DatabaseSessions, by_itself, explain_failures};
 use super::{Address, AuthSession, Backend, assets, health, metrics, origin, render_errors};
 
-/// Nothing is loaded from elsewhere, and no text that somebody typed can run.
+/// Only own resources are loaded, and text that users enter cannot run as a script.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; \
                       form-action 'self'; frame-ancestors 'none'";
 
-/// Puts the layers around the routes of the edges.
+/// Adds the layers around the routes of the pages and the API.
 pub trait Layers {
-    /// The whole service: `self` are the pages and the API, `uploads` what takes files.
+    /// The whole service: `self` has the pages and the API, `uploads` the routes that accept files.
     fn with_layers(self, uploads: Self, app: &App) -> Router;
 }
 
@@ -66,7 +66,7 @@ impl Layers for Router<App> {
             .with_path(path)
             .with_secure(web.is_secure())
             .with_same_site(SameSite::Lax)
-            // The cookie; the session itself ends as the table says.
+            // This applies to the cookie; the session itself expires as its row in the table says.
             .with_expiry(Expiry::OnSessionEnd);
         let auth_layer = AuthManagerLayerBuilder::new(Backend(app.accounts.clone()), session_layer).build();
         let guarded = |router: Self| {
@@ -85,16 +85,16 @@ impl Layers for Router<App> {
                 StatusCode::GATEWAY_TIMEOUT,
                 Duration::from_secs(web.request_timeout.max(1)),
             ));
-        // A file takes as long as it takes; what comes with it in the form is small.
+        // Uploads have no body limit except the one of the settings; the other fields of the form are small.
         let largest = usize::try_from(app.settings.security.largest_upload).unwrap_or(usize::MAX);
         let files = guarded(uploads).layer(DefaultBodyLimit::disable());
         let service = service.merge(files.layer(RequestBodyLimitLayer::new(largest.saturating_add(1 << 20))));
         let service = match web.prefix.as_str() {
             "" => service,
-            // As a service, so that the prefix is answered with and without a slash at its end.
+            // Nested as a service, so that the prefix is answered with and without a trailing slash.
             prefix => Router::new().nest_service(prefix, service.with_state(app.clone())),
         };
-        // Files of the study are fetched as they are: most are compressed, and large.
+        // Files of the study are sent as they are: most are compressed already, and large.
         let worth_it = DefaultPredicate::new().and(NotForContentType::const_new("application/octet-stream"));
         let request_id = HeaderName::from_static("x-request-id");
         service
@@ -102,14 +102,15 @@ impl Layers for Router<App> {
             .layer(from_fn_with_state(Budgets::default(), body::measure))
             .layer(from_fn_with_state(app.clone(), render_errors))
             .layer(from_fn(close_after_refusal))
-            // A body may be asked again after its end: some layers do, and some streams do not bear it.
+            // Some layers poll a body again after its end, and some streams do not support that.
             .layer(map_response(|response: Response| async { response.map(|body| Body::new(body.fuse())) }))
             .layer(CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worth_it))
             .layer(header(CONTENT_SECURITY_POLICY, POLICY))
             .layer(header(X_CONTENT_TYPE_OPTIONS, "nosniff"))
             .layer(header(X_FRAME_OPTIONS, "DENY"))
             .layer(header(REFERRER_POLICY, "same-origin"))
-            // What is shown depends on who asks: nobody in between keeps it, and a browser asks again. With its tag that is cheap.
+            // Responses depend on the user: proxies must not store them, and browsers must revalidate them, which is
+            // cheap with an entity tag.
             .layer(header(CACHE_CONTROL, "private, no-cache"))
             .layer(PropagateRequestIdLayer::new(request_id.clone()))
             .layer(TraceLayer::new_for_http().make_span_with(span))
@@ -120,7 +121,7 @@ impl Layers for Router<App> {
     }
 }
 
-/// The limits of a known user hold for the body of the request.
+/// Applies the limits of a known user to the body of the request.
 async fn know_user(session: AuthSession, request: Request, next: Next) -> Response {
     if let Some(meter) = request.extensions().get::<Meter>().filter(|_| session.user.is_some()) {
         meter.know();
@@ -128,21 +129,21 @@ async fn know_user(session: AuthSession, request: Request, next: Next) -> Respon
     next.run(request).await
 }
 
-/// Makes the context of a request, before anything is known of the user: see [`Context::request`].
+/// Creates the context of a request, before the user is known: see [`Context::request`].
 async fn make_context(State(app): State<App>, address: Address, mut request: Request, next: Next) -> Response {
     let origin = if is_api(&app, &request) { Origin::Api } else { Origin::Web };
     let ctx = Context::request(origin, address.0.map(|address| address.to_canonical()));
     request.extensions_mut().insert(ctx);
-    // The part of a page that keeps itself up to date is called so in all templates.
+    // In all templates, the part of a page that refreshes automatically has this id.
     let is_by_itself = request.headers().get("hx-trigger").is_some_and(|id| id == "live");
     by_itself(is_by_itself, next.run(request)).await
 }
 
-/// Where a large body was refused, reads on for a while before it answers, and says that the connection ends. Somebody who is
-/// still sending when the connection closes sees that and not the answer; a client that was not told would send its next
-/// request into the closed connection.
+/// If a large body was rejected, reads on for a while before answering, and closes the connection. A client that is
+/// still sending when the connection closes does not see the response; a client that does not know of the close would
+/// send its next request into the closed connection.
 async fn close_after_refusal(request: Request, next: Next) -> Response {
-    /// Less than this is read to its end after the answer, and the connection stays.
+    /// A smaller body is read to its end after the response, and the connection is kept.
     const SMALL: u64 = 64 * 1024;
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     let is_large = length.map_or(request.headers().contains_key(TRANSFER_ENCODING), |length| length > SMALL);
@@ -161,11 +162,11 @@ async fn close_after_refusal(request: Request, next: Next) -> Response {
 
 fn span(request: &Request) -> tracing::Span {
     let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).unwrap_or_default();
-    // The path without the query: people search for labels.
+    // The path without the query, which may contain labels that users search for.
     tracing::info_span!("request", method = %request.method(), path = without_secret(request.uri().path()), id)
 }
 
-/// The path of a request without the secret of a link that a mail carried.
+/// The path of a request without the secret of an e-mail link.
 fn without_secret(path: &str) -> &str {
     let mut ends =
         ["/confirm/", "/reset/", "/invite/"].into_iter().filter_map(|name| Some(path.find(name)? + name.len()));
@@ -176,15 +177,14 @@ fn header(name: HeaderName, value: &'static str) -> SetResponseHeaderLayer<Heade
     SetResponseHeaderLayer::if_not_present(name, HeaderValue::from_static(value))
 }
 
-/// One cookie an instance and project, so that two studies on one host do not log each other out.
+/// One cookie per instance and project, so that two studies on one host do not log each other out.
 fn cookie_name(instance: &str, project: &str) -> String {
     let plain =
         |name: &str| name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect::<String>();
     format!("studygovernor_{}_{}", plain(instance), plain(project))
 }
 
-/// Takes away what has had its time, every hour: sessions that ended, answers that were kept for repetitions, mails and
-/// links.
+/// Hourly clean-up of expired rows: sessions, stored responses of idempotent requests, mails and links.
 async fn clean_up(app: App, sessions: DatabaseSessions) {
     loop {
         let (database, now) = (app.engine.database(), app.engine.clock().now());
@@ -198,10 +198,10 @@ async fn clean_up(app: App, sessions: DatabaseSessions) {
     }
 }
 
-/// Listens on the address of the settings; port 0 is any free one.
+/// Listens on the address of the settings; port 0 means any free one.
 ///
 /// # Errors
-/// A sentence with the address when somebody else has it.
+/// A sentence with the address, for example if the port is in use.
 pub async fn bind(app: &App) -> Result<TcpListener, String> {
     let web = &app.settings.web;
     listen(&web.host, web.port).await.map_err(|error| {
@@ -216,9 +216,9 @@ pub async fn bind(app: &App) -> Result<TcpListener, String> {
     })
 }
 
-/// Listens on the first address of `host` that can be used.
+/// Listens on the first usable address of `host`.
 async fn listen(host: &str, port: u16) -> std::io::Result<TcpListener> {
-    /// Connections that wait to be accepted; where there is no room, clients try again only after a second.
+    /// Maximum connections waiting to be accepted. If the backlog is full, clients retry only after a second.
     const WAITING: u32 = 4096;
     let mut outcome = Err(std::io::Error::new(std::io::ErrorKind::NotFound, "the host name has no IP address"));
     for address in tokio::net::lookup_host((host, port)).await? {
@@ -232,8 +232,8 @@ async fn listen(host: &str, port: u16) -> std::io::Result<TcpListener> {
     outcome
 }
 
-/// Resolves when the process is told to stop: Ctrl-C, or SIGTERM from an orchestrator. From this call on, and not only when it
-/// is awaited, the signals do not end the process.
+/// Resolves when the process must stop: Ctrl-C, or SIGTERM from an orchestrator. The signals no longer end the process
+/// as soon as this function is called, not only when its future is awaited.
 pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
     let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(|kind| {
         let listening = signal(kind);
@@ -249,7 +249,7 @@ pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
     }
 }
 
-/// Resolves when the signal arrives; never where it cannot be listened for.
+/// Resolves when the signal arrives; never if its handler could not be installed.
 async fn received(signal: Option<Signal>) {
     match signal {
         Some(mut signal) => {

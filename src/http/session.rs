@@ -1,7 +1,6 @@
-//! Browser sessions in the database, for tower-sessions: who, where and since when, and their two ends. One comes when
-//! nobody has used the session for a while, the other however much it is used. Who wants to be remembered has only the
-//! other, later. A page that looks for news by itself is not somebody who uses it. While the database cannot be written, sessions
-//! are kept in memory ([`KeptSessions`]).
+//! Browser sessions in the database, for tower-sessions: user, origin and start. A session ends if it is idle for too
+//! long, and at a maximum age in any case. A remembered session has only a maximum age, a longer one. Automatic polling
+//! does not extend the session. While the database cannot be written, sessions are kept in memory ([`KeptSessions`]).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -28,13 +27,13 @@ use crate::entity::session::{ActiveModel, Column, Entity, Model};
 use super::HttpError;
 use super::kept_sessions::KeptSessions;
 
-/// See the module.
+/// The session store.
 #[derive(Clone, Debug)]
 pub(super) struct DatabaseSessions {
     database: Database,
     clock: Clock,
     limits: Limits,
-    /// Those that could not be written.
+    /// Sessions that could not be written.
     kept: KeptSessions,
 }
 
@@ -47,16 +46,16 @@ struct Limits {
 }
 
 tokio::task_local! {
-    /// A page asks again by itself.
+    /// Set while an automatic refresh of a page is handled.
     static BY_ITSELF: ();
 }
 
-/// Does `work` as what a page asks by itself, when it `is`: then it does not count as a use of the session.
+/// Runs `work`; if `is`, as an automatic refresh, which does not count as a use of the session.
 pub(super) async fn by_itself<F: Future>(is: bool, work: F) -> F::Output {
     if is { BY_ITSELF.scope((), work).await } else { work.await }
 }
 
-/// The error of the database while the session of a request was read or written. The layers of the sessions answer 500
+/// The database error that occurred while the session of a request was read or written. The session layers answer 500
 /// to all of them.
 type Noted = Arc<Mutex<Option<DbErr>>>;
 
@@ -64,12 +63,13 @@ tokio::task_local! {
     static NOTED: Noted;
 }
 
-/// Notes an error of the database for [`explain_failures`].
+/// Records a database error for [`explain_failures`].
 pub(super) fn note(error: &DbErr) {
     let _ = NOTED.try_with(|noted| *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone()));
 }
 
-/// Answers a request whose session failed because of the database as any other request that does: 503 or 507, and when to try again.
+/// Gives a request whose session failed because of the database the same response as any other such request: 503 or
+/// 507, with `Retry-After`.
 pub(super) async fn explain_failures(request: Request, next: Next) -> Response {
     let noted = Noted::default();
     let response = NOTED.scope(Arc::clone(&noted), next.run(request)).await;
@@ -80,16 +80,16 @@ pub(super) async fn explain_failures(request: Request, next: Next) -> Response {
     error.map_or(response, |error| HttpError::from(error).into_response())
 }
 
-/// A session in which nobody is logged in: somebody between the password and the code.
+/// Lifetime of a session without a user, between the password and the second factor.
 const UNKNOWN: TimeDelta = TimeDelta::minutes(30);
 
-/// Under these names a login leaves in the session where it came from.
+/// Names under which a login stores its origin in the session.
 pub(super) const ADDRESS: &str = "address";
 pub(super) const AGENT: &str = "agent";
 pub(super) const REMEMBERED: &str = "remembered";
 
 impl Limits {
-    /// When a session ends that is used now.
+    /// The end of a session that is used now.
     fn end(self, is_known: bool, is_remembered: bool, created: NaiveDateTime, now: NaiveDateTime) -> NaiveDateTime {
         match (is_known, is_remembered) {
             (false, _) => created + UNKNOWN,
@@ -115,7 +115,7 @@ impl DatabaseSessions {
                 .and_then(|value| value.as_str())
                 .map(|text| text.chars().take(most).collect::<String>())
         };
-        // As axum-login keeps it.
+        // The format of axum-login.
         let user_id = record.data.get("axum-login.data").and_then(|data| data["user_id"].as_i64());
         let user_id = user_id.and_then(|id| i32::try_from(id).ok());
         let is_remembered = record.data.get(REMEMBERED).and_then(serde_json::Value::as_bool).unwrap_or_default();
@@ -133,7 +133,7 @@ impl DatabaseSessions {
         })
     }
 
-    /// It is used: to the minute, or finer where it ends soon.
+    /// Records that the session is used: to the minute, or more precisely if it expires soon.
     async fn touch(&self, row: &Model) -> std::result::Result<(), DbErr> {
         let Some(end) = self.end_if_used_now(row) else { return Ok(()) };
         let transaction = self.database.begin().await?;
@@ -146,7 +146,7 @@ impl DatabaseSessions {
         transaction.commit().await
     }
 
-    /// When a session ends that is used now; none when that is not noted.
+    /// The end of a session that is used now; `None` if this use is not recorded.
     fn end_if_used_now(&self, row: &Model) -> Option<NaiveDateTime> {
         let now = self.clock.now();
         let created = row.created.filter(|_| row.user_id.is_some())?;
@@ -155,7 +155,7 @@ impl DatabaseSessions {
         is_use.then(|| self.limits.end(true, row.remembered, created, now))
     }
 
-    /// The session with this key, from memory or from the table.
+    /// Returns the session with this key, from memory or from the table.
     async fn find(&self, key: String) -> std::result::Result<Option<Model>, DbErr> {
         if self.kept.is_ended(&key) {
             return Ok(None);
@@ -175,15 +175,15 @@ impl DatabaseSessions {
         let found = Entity::find_by_id(key).filter(Column::ExpiresAt.gt(now)).one(self.database.reader()).await?;
         let Some(found) = found else { return Ok(None) };
         match self.touch(&found).await {
-            // It is only noted that it was used.
+            // Only the record of its use is missing.
             Err(error) if is_unwritable(&error) => debug!(%error, "recording the use of a session failed"),
             outcome => outcome?,
         }
-        // What was changed in it is newer than the table.
+        // The version in memory is newer than the one in the table.
         Ok(Some(kept.map_or(found, |(row, _)| row)))
     }
 
-    /// Keeps a change in memory when `error` says that the database cannot be written.
+    /// Keeps a change in memory if `error` means that the database cannot be written.
     async fn keep(&self, row: Model, is_new: bool, error: DbErr) -> std::result::Result<(), DbErr> {
         if !is_unwritable(&error) {
             return Err(error);
@@ -195,7 +195,7 @@ impl DatabaseSessions {
                 Some((known, _)) => Some(known),
                 None => Entity::find_by_id(row.id.as_str()).one(self.database.reader()).await?,
             };
-            // One that was ended since the request began stays ended.
+            // A session that was ended since the request began must not be restored.
             let Some(known) = known.filter(|known| !self.kept.is_ended(&known.id)) else { return Ok(()) };
             let is_in_table = !matches!(self.kept.find(&row.id), Some((_, false)));
             let (created, last_seen, expires_at) = (known.created, known.last_seen, known.expires_at);
@@ -214,7 +214,7 @@ impl DatabaseSessions {
     async fn update(&self, row: Model) -> std::result::Result<(), DbErr> {
         let transaction = self.database.begin().await?;
         let own = Column::Id.eq(&row.id);
-        // It began when it began, and ends as it would have.
+        // A change does not affect the start and the end of the session.
         let changes = ActiveModel {
             id: NotSet,
             created: NotSet,
@@ -222,7 +222,7 @@ impl DatabaseSessions {
             expires_at: NotSet,
             ..row.into_active_model().reset_all()
         };
-        // Only what exists: one that was ended since this request began stays ended, whatever the request has noted in it.
+        // Only updates existing rows: a session that was ended since this request began must not be restored.
         Entity::update_many().set(changes).filter(own).exec(&*transaction).await?;
         transaction.commit().await
     }
@@ -233,7 +233,7 @@ impl DatabaseSessions {
         transaction.commit().await
     }
 
-    /// Takes sessions away that ended.
+    /// Deletes expired sessions.
     pub(super) async fn delete_expired(&self) -> std::result::Result<(), DbErr> {
         let transaction = self.database.begin().await?;
         Entity::delete_many().filter(Column::ExpiresAt.lt(self.clock.now())).exec(&*transaction).await?;
@@ -241,7 +241,7 @@ impl DatabaseSessions {
     }
 }
 
-/// The key in the table: who can read the table cannot take over the sessions in it.
+/// The key in the table is a hash, so that reading the table is not enough to take over a session.
 pub fn key(id: &Id) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(id.to_string().as_bytes()))
 }
@@ -267,7 +267,7 @@ impl SessionStore for DatabaseSessions {
 
     async fn save(&self, record: &Record) -> Result<()> {
         let row = self.row(record)?;
-        // One that is in memory is written from there, or the older change would follow the newer one.
+        // A session in memory is written from there; otherwise the older change would overwrite the newer one.
         let is_kept = self.kept.find(&row.id).is_some();
         let outcome = if is_kept {
             Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))

@@ -1,6 +1,6 @@
-//! A server that waits until another program has brought the tables up to date (`STUDYGOV_MIGRATE=wait`).
+//! A server that waits until another program has migrated the tables (`STUDYGOV_MIGRATE=wait`).
 //!
-//! It is alive and not ready, and says which version of the tables there is and which one it wants.
+//! It is alive but not ready, and reports the current and the required version of the tables.
 
 use std::time::Duration;
 
@@ -19,20 +19,20 @@ use crate::app::{App, Tables};
 
 use super::{Serving, serve};
 
-/// How often it looks.
+/// Pause between two checks.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Answers on `listener` until the tables are up to date, or `stop` resolves. True when they are.
+/// Answers on `listener` until the tables are up to date (returns true) or `stop` resolves.
 ///
 /// # Errors
-/// When the listener cannot be used.
+/// If the listener cannot be used.
 pub async fn wait_for_tables(
     app: &App,
     listener: &TcpListener,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<bool> {
     let mut said = None;
-    // The same socket: who connects during the change is answered by one or the other.
+    // Uses the same socket, so that clients that connect during the switch are answered by one server or the other.
     let own = std::os::fd::AsFd::as_fd(listener).try_clone_to_owned()?;
     let own = TcpListener::from_std(std::net::TcpListener::from(own))?;
     let answering = serve(own, routes(app), Serving::from(&app.settings.web), std::future::pending());
@@ -67,7 +67,7 @@ fn routes(app: &App) -> Router {
     });
     let routes = Router::new().route("/-/healthy", get(async || "")).route("/-/ready", ready).fallback(not_yet);
     let routes = if prefix.is_empty() { routes } else { Router::new().nest(&prefix, routes).fallback(not_yet) };
-    // A connection that is kept would be answered from here when the server is ready, too.
+    // Otherwise a kept connection would still be answered from here when the server is ready.
     routes.layer(SetResponseHeaderLayer::overriding(CONNECTION, HeaderValue::from_static("close")))
 }
 

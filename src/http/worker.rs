@@ -17,7 +17,7 @@ use super::health::project_version;
 use super::metrics::RECORDER;
 use super::{Serving, serve};
 
-/// A worker whose main loop has not turned for this long is not healthy.
+/// A worker whose main loop has not run for this long is not healthy.
 const LONGEST: Duration = Duration::from_mins(1);
 
 /// Listens at `address` (`host:port`, or `:port` for all addresses of the machine), which is the value of `setting`.
@@ -31,7 +31,8 @@ pub async fn bind_beside(setting: &str, address: &str) -> Result<TcpListener, St
         .map_err(|error| format!("{setting}: cannot listen on '{address}' (expected host:port or :port): {error}"))
 }
 
-/// Answers until it is dropped. `age` says how long ago the main loop turned; `project` is the repository of the study's files.
+/// Serves until it is dropped. `age` returns the time since the main loop last ran; `project` is the repository of the
+/// study's files.
 pub async fn serve_worker(
     listener: TcpListener,
     age: impl Fn() -> Duration + Clone + Send + Sync + 'static,

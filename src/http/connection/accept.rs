@@ -1,4 +1,4 @@
-//! Accepts connections, serves each in a task of its own, and ends them when the server stops.
+//! Accepts connections, serves each in its own task, and ends them when the server stops.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -33,20 +33,20 @@ use super::stream::Stream;
 use super::table::{Limits, Place, Table};
 use crate::http::limit::is_health;
 
-/// Bytes of the head of a request at most, and of what is read or written at a time.
+/// Maximum bytes of the head of a request, and of each read and write.
 const HEAD_BYTES: usize = 32 * 1024;
 
-/// Connections from one address that is no trusted proxy, before its idle and silent ones are closed.
+/// Maximum connections from one address that is not a trusted proxy, before its idle and silent ones are closed.
 const BY_ADDRESS: usize = 256;
 
-/// Files that the server needs besides its connections: the database, logs, programs.
+/// Files that the server needs in addition to its connections: the database, logs, programs.
 const OTHER_FILES: usize = 256;
 
-/// Allows as many open files as the system does, within reason; many systems start programs with 1024.
+/// Raises the limit of open files to what the system allows, up to a maximum; many systems start programs with 1024.
 ///
 /// Returns the number of files that may be open.
 fn raise_file_limit() -> usize {
-    /// Programs that close all files that they might have inherited still end soon.
+    /// Limited, so that programs that close all files they might have inherited still end quickly.
     const MOST: u64 = 65_536;
     let limit = getrlimit(Resource::Nofile);
     let current = limit.current.unwrap_or(MOST);
@@ -63,14 +63,14 @@ fn raise_file_limit() -> usize {
 /// How a listener is served.
 #[derive(Debug, Clone, Default)]
 pub struct Serving {
-    /// Requests at the same time.
+    /// Concurrent requests.
     pub connections: usize,
     pub proxies: TrustedProxies,
     /// Whether trusted proxies speak the PROXY protocol.
     pub proxy_protocol: bool,
-    /// Of all paths.
+    /// The path prefix of all routes.
     pub prefix: String,
-    /// For requests that have begun, when the server stops.
+    /// Time for requests that have begun, when the server stops.
     pub drain: Duration,
 }
 
@@ -81,7 +81,7 @@ impl From<&WebSettings> for Serving {
     }
 }
 
-/// Answers requests until `stop` resolves, then finishes those that have begun, within the time for it.
+/// Answers requests until `stop` resolves, then finishes those that have begun within the drain time.
 pub async fn serve(listener: TcpListener, service: Router, how: Serving, stop: impl Future<Output = ()>) {
     let files = raise_file_limit();
     let total = (how.connections.max(256) + 64).min(files.saturating_sub(OTHER_FILES).max(64));
@@ -95,14 +95,15 @@ pub async fn serve(listener: TcpListener, service: Router, how: Serving, stop: i
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let is_proxy = how.proxies.trusts(peer.ip());
-                    // Without a place the connection is closed at once: all others are being worked for.
+                    // Without a free place the connection is closed immediately: requests are in progress on all
+                    // others.
                     if let Some(place) = table.enter(counted(peer.ip()), is_proxy) {
                         let client = Client { stream, peer, speaks_proxy: is_proxy && how.proxy_protocol };
                         tokio::spawn(answer(client, place, service.clone(), how.prefix.clone(), told.clone()));
                     }
                 }
                 Err(error) => {
-                    // Of a client that has gone already, or no file is left.
+                    // The client has disconnected already, or the file limit is reached.
                     debug!(%error, "accepting a connection failed");
                     if !is_of_client(&error) {
                         table.make_room();
@@ -118,7 +119,8 @@ pub async fn serve(listener: TcpListener, service: Router, how: Serving, stop: i
     drain(&table, how.drain).await;
 }
 
-/// The address under which a client is counted: of version 6 the network, which has all its addresses to itself.
+/// The address under which a client is counted. For IPv6 this is the /64 network, because one client can use all of its
+/// addresses.
 fn counted(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
@@ -185,7 +187,7 @@ async fn answer(
     let handler =
         service_fn(move |request| respond(request, peer, service.clone(), Arc::clone(&prefix), Arc::clone(&shared)));
     let mut builder = http1::Builder::new();
-    // The times of the phases are shorter; hyper's own is for what they might miss.
+    // The time limits of the phases are shorter; hyper's own limit covers what they might miss.
     builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_mins(2)).max_buf_size(HEAD_BYTES);
     let mut serving = pin!(builder.serve_connection(io, handler));
     let mut is_stopping = false;

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-/// For the head of a request: from the first byte, or from the begin of the connection.
+/// Time limit for the head of a request, from its first byte or from the start of the connection.
 const HEAD: Duration = Duration::from_secs(15);
-/// For the next request on a connection. Proxies keep their connections for a minute or less.
+/// Time limit for the next request on a connection. Proxies keep their connections for a minute or less.
 const IDLE: Duration = Duration::from_secs(75);
-/// In this time a stopping server receives the rest of a head or body from an unknown client.
+/// Time limit for the rest of a head or body from an unknown client while the server stops.
 const STOPPING: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +27,11 @@ pub(super) enum Phase {
     Idle,
 }
 
-/// One connection. Shared by its task, its requests and the table of connections.
+/// One connection, shared by its task, its requests and the table of connections.
 #[derive(Debug)]
 pub(in crate::http) struct Connection {
     pub(super) ip: IpAddr,
-    /// More connections are open than there are places for: only health checks are answered.
+    /// More connections are open than the limit allows: only health checks are answered on this one.
     pub(super) is_surplus: bool,
     state: Mutex<(Phase, Instant)>,
     /// Ends the connection.
@@ -54,43 +54,43 @@ impl Connection {
         }
     }
 
-    /// Bytes arrived.
+    /// Called when bytes arrive.
     pub(super) fn read(&self) {
         self.change(|phase| matches!(phase, Phase::New | Phase::Idle).then_some(Phase::Head));
     }
 
-    /// A request begins.
+    /// Called when a request begins.
     pub(super) fn begin(&self, has_body: bool) {
         self.change(|_| Some(if has_body { Phase::Receiving } else { Phase::Working }));
     }
 
-    /// The body of the request is complete, or its sender is known.
+    /// Called when the body of the request is complete or its sender is known.
     pub(in crate::http) fn work(&self) {
         self.change(|phase| (phase == Phase::Receiving).then_some(Phase::Working));
     }
 
-    /// The answer was handed over.
+    /// Called when the response has been handed over.
     pub(super) fn rest(&self) {
         self.change(|_| Some(Phase::Idle));
     }
 
-    /// Whether the client used up the time of this phase.
+    /// Whether the client has exceeded the time limit of this phase.
     pub(super) fn is_overdue(&self, now: Instant, is_stopping: bool) -> bool {
         let (phase, since) = self.phase();
         let limit = match phase {
             Phase::New | Phase::Head | Phase::Receiving if is_stopping => STOPPING,
             Phase::New | Phase::Head => HEAD,
             Phase::Idle => IDLE,
-            // Requests have limits of their own.
+            // Requests have their own limits.
             Phase::Receiving | Phase::Working => return false,
         };
         now.duration_since(since) > limit
     }
 
-    /// In which order connections are closed when there are too many: those first that keep a place without asking
-    /// anything, then the idle ones. None of one that is being worked for.
+    /// The order in which connections are closed when there are too many: first those that have sent no complete
+    /// request, then idle ones. `None` while a request is in progress.
     pub(super) fn rank(&self, now: Instant) -> Option<(u8, Instant)> {
-        /// In this time a client on a slow line has sent its request.
+        /// A client on a slow line has sent its request within this time.
         const YOUNG: Duration = Duration::from_secs(2);
         let (phase, since) = self.phase();
         match phase {

@@ -1,6 +1,7 @@
-//! The PROXY protocol, versions 1 and 2: a proxy that passes on bytes, and not requests, says in front of them who its client
-//! is (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Only read from trusted proxies; a connection of one that
-//! begins with a request, such as a health check, is served as it is.
+//! The PROXY protocol, versions 1 and 2: a proxy that forwards bytes instead of requests sends the address of its
+//! client first (<https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt>). Headers are only read from trusted
+//! proxies; if the connection of a trusted proxy begins with a request, such as a health check, it is served without
+//! one.
 
 use std::io::{Error, ErrorKind, Result};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,16 +14,16 @@ use tokio::time::sleep;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 const FIRST_WORD: &[u8; 6] = b"PROXY ";
 
-/// Longer lines of version 1 there are not.
+/// Maximum length of a line of version 1.
 const LONGEST_LINE: usize = 107;
 
-/// Longer headers of version 2 are not read: addresses need 36 bytes, and extensions are of no use here.
+/// Longer headers of version 2 are rejected: addresses need 36 bytes, and the extensions are not used.
 const LONGEST_HEADER: usize = 2048;
 
-/// Takes the header off the connection. None when there is none, or it names no client.
+/// Reads the header from the connection. `None` if there is no header, or if it names no client.
 ///
 /// # Errors
-/// When it begins like one and is none.
+/// If the data begins like a header but is not a valid one.
 pub(super) async fn take_header(stream: &mut TcpStream) -> Result<Option<SocketAddr>> {
     let mut start = [0; LONGEST_LINE];
     let is_header = |bytes: &[u8]| {
@@ -46,7 +47,7 @@ pub(super) async fn take_header(stream: &mut TcpStream) -> Result<Option<SocketA
         if bytes.starts_with(FIRST_WORD) && length == LONGEST_LINE {
             return Err(wrong("PROXY protocol line is not terminated"));
         }
-        // The rest is on its way.
+        // The rest has not arrived yet.
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -81,7 +82,7 @@ async fn take_second(stream: &mut TcpStream) -> Result<Option<SocketAddr>> {
     second(head[12], head[13], &rest)
 }
 
-/// `command` is version and command, `family` address family and protocol.
+/// `command` contains version and command, `family` address family and protocol.
 fn second(command: u8, family: u8, addresses: &[u8]) -> Result<Option<SocketAddr>> {
     match (command, family >> 4) {
         (0x21, 1) => match addresses {
@@ -96,7 +97,7 @@ fn second(command: u8, family: u8, addresses: &[u8]) -> Result<Option<SocketAddr
             let (ip, port) = source.ok_or_else(|| wrong("PROXY protocol header is too short"))?;
             Ok(Some(SocketAddr::new(Ipv6Addr::from(*ip).into(), u16::from_be_bytes([port[0], port[1]]))))
         }
-        // LOCAL (0x20): the proxy itself asks. Or a client without an address of the internet.
+        // LOCAL (0x20): the proxy itself sends the request. Otherwise the client has no internet address.
         (0x20 | 0x21, _) => Ok(None),
         _ => Err(wrong("unsupported PROXY protocol version")),
     }

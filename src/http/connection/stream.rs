@@ -1,4 +1,4 @@
-//! The bytes of a connection: notes when they arrive, and ends one whose client stops reading an answer.
+//! The byte stream of a connection: records when bytes arrive, and fails if the client stops reading the response.
 
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
@@ -12,14 +12,14 @@ use tokio::time::{Sleep, sleep};
 
 use super::phase::Connection;
 
-/// A client that takes nothing of its answer for so long has gone.
+/// A client that reads nothing of its response for this time is disconnected.
 const UNREAD: Duration = Duration::from_mins(1);
 
 /// See the module.
 pub(super) struct Stream {
     inner: TcpStream,
     connection: Arc<Connection>,
-    /// Runs while the client takes nothing.
+    /// Runs while the client does not read.
     unread: Option<Pin<Box<Sleep>>>,
 }
 
@@ -28,7 +28,7 @@ impl Stream {
         Self { inner, connection, unread: None }
     }
 
-    /// What a write gave, or an error when the client has taken nothing for too long.
+    /// The outcome of a write, or an error if the client has read nothing for too long.
     fn patiently<T>(&mut self, context: &mut Context<'_>, outcome: Poll<Result<T>>) -> Poll<Result<T>> {
         if outcome.is_ready() {
             self.unread = None;

@@ -1,4 +1,4 @@
-//! All open connections, and which of them is closed when there are too many.
+//! The table of all open connections; chooses which one is closed when there are too many.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -7,16 +7,16 @@ use std::time::Instant;
 
 use super::phase::Connection;
 
-/// Connections above the limit that are kept for health checks.
+/// Connections above the limit, reserved for health checks.
 const RESERVE: usize = 32;
 
 /// How many connections may be open.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub total: usize,
-    /// From one address that is no trusted proxy, before its idle and silent ones are closed.
+    /// From one address that is not a trusted proxy, before its idle and silent ones are closed.
     pub by_address: usize,
-    /// From one such address, however many requests are being worked for.
+    /// From one such address, however many requests are in progress.
     pub most_by_address: usize,
 }
 
@@ -27,14 +27,14 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
-/// See the module. Cheap to clone.
+/// The table of open connections. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Table {
     open: Arc<Mutex<Open>>,
     limits: Limits,
 }
 
-/// A place in the table, until it is dropped.
+/// A place in the table. Dropping it frees the place.
 pub(super) struct Place {
     pub connection: Arc<Connection>,
     id: u64,
@@ -59,7 +59,7 @@ impl Open {
         }
     }
 
-    /// Closes the connection that is the least loss, of this address or of all. Whether there was one.
+    /// Closes the connection with the lowest rank, of one address or of all. Returns whether one was closed.
     fn close_one(&mut self, of: Option<IpAddr>) -> bool {
         let now = Instant::now();
         let candidates = self.all.iter().filter(|(_, connection)| of.is_none_or(|ip| connection.ip == ip));
@@ -68,7 +68,7 @@ impl Open {
         if let Some(connection) = self.all.get(&id) {
             connection.end.notify_one();
         }
-        // Its place is free at once; its task ends in a moment.
+        // Its place is free immediately; its task ends a moment later.
         self.remove(id);
         true
     }
@@ -79,8 +79,8 @@ impl Table {
         Self { open: Arc::default(), limits }
     }
 
-    /// A place for a connection from this address; connections of a trusted proxy are not counted by address. None when
-    /// even the reserve is used up by connections that are worked for.
+    /// Returns a place for a connection from this address; connections of a trusted proxy are not counted by address.
+    /// `None` if requests are in progress on all connections, including those of the reserve.
     pub(super) fn enter(&self, ip: IpAddr, is_proxy: bool) -> Option<Place> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_surplus = false;
@@ -102,12 +102,12 @@ impl Table {
         Some(Place { connection, id, table: self.clone() })
     }
 
-    /// Closes one that nobody works for: the process has no file left for another connection.
+    /// Closes a connection without a request in progress, because the process has reached its file limit.
     pub(super) fn make_room(&self) {
         self.open.lock().unwrap_or_else(PoisonError::into_inner).close_one(None);
     }
 
-    /// Closes those whose clients used up their time.
+    /// Closes the connections whose clients have exceeded their time limit.
     pub(super) fn close_overdue(&self, is_stopping: bool) {
         let now = Instant::now();
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
