@@ -21,7 +21,7 @@ struct Arguments {
     xnat_external_system_name: String,
 }
 
-/// One code or several.
+/// One return code or several.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum ReturnCodes {
@@ -97,7 +97,7 @@ async fn call(binary: String, arguments: &Arguments, run: &Run<'_>) -> Result<Ou
     }
 }
 
-/// The values that a program handed back.
+/// The values that a program printed.
 fn read_values(line: Option<Values>, log: &RunLog) -> Result<Value, Failure> {
     match line {
         None => Ok(Value::Null),

@@ -1,9 +1,9 @@
-//! Containers that no attempt has any longer.
+//! Removal of stray containers, which no attempt uses.
 //!
-//! A container is removed by its run, or by the guard of the call of Docker that it belongs to. When the worker and its guards are
-//! killed together (a power cut, a killed group of processes, a worker that ends between two calls of Docker), it stays, created or
-//! running. So each container has a label that says which process created it. Workers look for containers whose process has ended
-//! when they start, and every few minutes.
+//! A container is removed by its run, or by the guard of its Docker call. When the worker and its guards are killed together
+//! (a power cut, a killed process group, a worker that ends between two Docker calls), the container remains, created or
+//! running. So each container has a label that identifies the process that created it. Workers look for containers whose
+//! process has ended when they start, and every few minutes.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,26 +17,27 @@ use super::Workplace;
 /// Name of the label with the [`Owner`].
 const LABEL: &str = "studygovernor.owner";
 
-/// How long one call of Docker may take.
+/// Limit for one call of Docker.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The process that created a container, as unique as it can be said without asking another machine: Docker may serve several.
+/// The process that created a container, identified as uniquely as possible without other machines, several of which may
+/// share one Docker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Owner {
     host: String,
-    /// Another one after each start of the machine.
+    /// Changes with each boot of the machine.
     boot: String,
     /// The namespace of the process id.
     namespace: String,
     process: String,
-    /// When the process began: ids are given again.
+    /// Start time of the process, because ids are reused.
     began: String,
-    /// Of several pools in one process.
+    /// Distinguishes several pools in one process.
     pool: String,
 }
 
 impl Owner {
-    /// This process, for one pool. Empty parts, as on systems without `/proc`, compare with nothing.
+    /// This process, for one pool. Empty parts, as on systems without `/proc`, never match.
     pub(super) fn new() -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
         let id = std::process::id();
@@ -63,13 +64,13 @@ impl Owner {
         Some(Self { host: part()?, boot: part()?, namespace: part()?, process: part()?, began: part()?, pool: part()? })
     }
 
-    /// Whether the process is known to have ended, as seen by `observer`. A process of another machine, or of another container, is
-    /// taken for one that runs.
+    /// Whether the process is known to have ended, as seen by `observer`. A process of another machine or container is
+    /// assumed to run.
     fn has_ended(&self, observer: &Self) -> bool {
         if self.host != observer.host {
             return false;
         }
-        // The machine was started again.
+        // The machine has been rebooted.
         if self.boot != observer.boot {
             return true;
         }
@@ -77,17 +78,17 @@ impl Owner {
     }
 }
 
-/// When a process began, in ticks since the start of the machine; none when it has ended.
+/// Start time of a process, in ticks since boot; `None` when it has ended.
 fn began(process: &str) -> Option<String> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // After the name in brackets: state, parent, …, the time as the twentieth.
+    // After the name in brackets: state, parent, …; the start time is the twentieth field.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?;
     (!matches!(state, "Z" | "X")).then(|| fields.nth(18).map(str::to_owned))?
 }
 
-/// Removes the containers whose process has ended, and those of this workplace whose attempt `is_running` does not know. Says whether
-/// there is a Docker to look at.
+/// Removes the containers whose process has ended, and those of this worker whose attempt is not running according to
+/// `is_running`. Returns whether Docker is available.
 pub(crate) async fn remove_stray_containers(workplace: &Workplace, is_running: impl Fn(i32, i32) -> bool) -> bool {
     let filter = format!("label={LABEL}");
     let format = format!(
@@ -117,7 +118,7 @@ pub(crate) async fn remove_stray_containers(workplace: &Workplace, is_running: i
     true
 }
 
-/// A line of the list.
+/// A line of the container list.
 struct Found<'a> {
     id: &'a str,
     execution: i32,
@@ -134,7 +135,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// The output of a call of Docker; an error when it fails.
+/// The output of a Docker call.
 async fn docker(workplace: &Workplace, arguments: &[&str]) -> std::io::Result<String> {
     let mut command = Command::new("docker");
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);

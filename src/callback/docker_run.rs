@@ -1,7 +1,7 @@
-//! `docker_run`: a container, from its creation to its removal, by the command line of Docker on the worker.
+//! `docker_run`: runs a container with the worker's Docker command line, from creation to removal.
 //!
-//! Created and started in two steps, because then the container's own output and exit code come back unmixed with those of
-//! Docker; removed whatever happens, because a client that is killed leaves its container running.
+//! Create and start are separate calls, so that the container's output and exit code are not mixed with those of Docker. The
+//! container is removed in any case, because a killed client leaves it running.
 
 use std::ffi::OsString;
 
@@ -27,7 +27,7 @@ struct Arguments {
     xnat_external_system_name: String,
 }
 
-/// A list, or names with their values.
+/// A list, or a mapping of names to values.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Words {
@@ -59,7 +59,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     let address = run.text("/api_uri");
     remove_earlier(address, run).await;
     let (id, attempt) = (run.assignment.execution_id, run.assignment.attempt);
-    // A name of ours: it can be removed before Docker has said its id.
+    // With our own name, it can be removed before Docker has returned its id.
     let name = format!("studygovernor-{id}-{attempt}-{:08x}", rand::random::<u32>());
     let mut create: Vec<String> = ["docker", "create", "--init", "--name", &name].map(str::to_owned).to_vec();
     create.extend(["--label".to_owned(), run.workplace.owner.label()]);
@@ -94,7 +94,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     let inspect = ["docker", "inspect", "--format", "{{.State.ExitCode}} {{.State.Error}}", id.as_str()];
     let state = process::quietly(&inspect, run).await;
     container.remove(run).await;
-    // What the client says is its own trouble too; the state is the container's.
+    // The client's exit code includes its own errors; the inspected state is the container's.
     let (code, trouble) = state.as_deref().and_then(|state| state.trim().split_once(' ')).unwrap_or(("", ""));
     let return_code = code.parse().unwrap_or(ended.return_code);
     run.log.line(&format!("Return code: {return_code}"));
@@ -112,7 +112,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     })
 }
 
-/// A call of Docker whose container its guard removes when the call has to be ended: because the run is cancelled, and because the
+/// A Docker call with a guard that removes the container when the call must be ended, because the run is cancelled or the
 /// worker was killed (Q8).
 fn tool(argv: Vec<String>, container: &str) -> Program {
     Program { argv, cleanup: remove(container), is_own_tool: true, ..Program::default() }
@@ -122,7 +122,7 @@ fn remove(container: &str) -> Vec<String> {
     ["docker", "rm", "--force", "--volumes", container].map(str::to_owned).to_vec()
 }
 
-/// Removes the containers of earlier attempts: a machine that lost its power, or a guard that was killed too, left them behind.
+/// Removes containers of earlier attempts that remained after a power cut or a killed guard.
 async fn remove_earlier(address: &str, run: &Run<'_>) {
     if run.assignment.attempt <= 1 || address.is_empty() {
         return;
@@ -135,7 +135,7 @@ async fn remove_earlier(address: &str, run: &Run<'_>) {
     }
 }
 
-/// `cmd`, then `args`: a list as it is, a mapping as each name with its value.
+/// `cmd`, then `args`: a list unchanged, a mapping as each name with its value.
 fn command_of(arguments: &Arguments, substitution: &Substitution<'_>) -> Result<Vec<String>, Failure> {
     let mut command = Vec::new();
     for word in arguments.cmd.iter().flatten() {
@@ -158,7 +158,8 @@ fn command_of(arguments: &Arguments, substitution: &Substitution<'_>) -> Result<
     Ok(command)
 }
 
-/// A folder of the host in the container. One that is not there is refused; Docker would make an empty one of root's.
+/// A folder of the host, mounted in the container. A missing folder is an error; Docker would create an empty one that
+/// belongs to root.
 fn mount(host: &str, volume: &Value) -> Result<String, Failure> {
     let volume = match volume {
         Value::String(bind) => Volume { bind: bind.clone(), mode: rw() },
@@ -179,7 +180,7 @@ fn mount(host: &str, volume: &Value) -> Result<String, Failure> {
     Ok(format!("type=bind,source={host},target={}{read_only}", volume.bind))
 }
 
-/// A container that is removed when this is dropped, running or not (Q7).
+/// A container that is removed when this is dropped, even if it is running (Q7).
 struct Container {
     name: Option<String>,
     environment: Vec<(OsString, OsString)>,
@@ -197,7 +198,8 @@ impl Drop for Container {
     fn drop(&mut self) {
         let Some(name) = self.name.take() else { return };
         let environment = std::mem::take(&mut self.environment);
-        // The run was cancelled, so there is no task left that could wait. The guard does the same; between two calls there is none.
+        // The run was cancelled, so no task can wait for this. The guard does the same, but between two calls there is no
+        // guard.
         std::thread::spawn(move || {
             let mut command = std::process::Command::new("docker");
             command.args(["rm", "--force", "--volumes", &name]).env_clear().envs(environment);

@@ -1,4 +1,4 @@
-//! `fastr`: a network of fastr 3.4 on data of the experiment in XNAT.
+//! `fastr`: runs a network of fastr 3.4 on data of the experiment in XNAT.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -33,10 +33,10 @@ const KNOWN: [&str; 5] = ["network_id", "source_mapping", "sink_mapping", "xnat_
 
 const SCRIPT: &str = include_str!("fastr_run.py");
 
-/// What stands for the moment in the path of a file.
+/// Placeholder for the timestamp in the path of a file.
 const NEWEST: &str = "{latest_timestamp}";
 
-/// What the sinks of the network are told about where their results belong.
+/// Query of the sinks' URIs, which tells XNAT how to store the results.
 const SINK_QUERY: &str = "resource_type=xnat%3AresourceCatalog&assessors_type=xnat%3AqcAssessmentData";
 
 pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
@@ -83,13 +83,13 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     Ok(outcome.but_failed(reason, None))
 }
 
-/// `network_id.json`, or else `network_id.py`, of the project.
+/// The network file of the project: `network_id.json`, or else `network_id.py`.
 fn network_file(id: &str, run: &Run<'_>) -> Result<PathBuf, Failure> {
     let find = |ending: &str| direct_file(&run.workplace.networks, &format!("{id}.{ending}"), "fastr", "networks");
     find("json").or_else(|_| find("py")).map_err(|error| Failure(format!("cannot find network '{id}': {error}")))
 }
 
-/// The address of the experiment in XNAT, with the scheme that fastr wants, and its plain one.
+/// The URL of the experiment in XNAT, with fastr's scheme and with the plain one.
 fn addresses(arguments: &Arguments, run: &Run<'_>) -> Result<(String, String), Failure> {
     let name = &arguments.xnat_external_system_name;
     let base = run.system(name)?;
@@ -103,7 +103,7 @@ fn addresses(arguments: &Arguments, run: &Run<'_>) -> Result<(String, String), F
     Ok((format!("xnat+{plain}"), plain))
 }
 
-/// Each source: the label of the experiment, and where its data is.
+/// For each source, the label of the experiment and the URI of its data.
 async fn source_data(arguments: &Arguments, run: &Run<'_>) -> Result<Map<String, Value>, Failure> {
     let mut data = Map::new();
     for (name, path) in arguments.source_mapping.iter().flatten() {
@@ -115,7 +115,7 @@ async fn source_data(arguments: &Arguments, run: &Run<'_>) -> Result<Map<String,
     Ok(data)
 }
 
-/// Each sink: where its result goes.
+/// For each sink, the URI of its result.
 async fn sink_data(arguments: &Arguments, run: &Run<'_>) -> Result<Map<String, Value>, Failure> {
     let mut data = Map::new();
     for (name, path) in arguments.sink_mapping.iter().flatten() {
@@ -145,15 +145,15 @@ async fn uri(arguments: &Arguments, name: &str, path: &Value, run: &Run<'_>) -> 
     Ok(format!("{for_fastr}{resource}/files/{}", segments(&newest)?))
 }
 
-/// The files of one run, in the scratch space of the worker.
+/// The files of one run, in the worker's scratch space.
 struct Files {
-    /// Their names begin so.
+    /// Common beginning of their paths.
     base: PathBuf,
     scratch: PathBuf,
     code: PathBuf,
     asked: PathBuf,
     network: PathBuf,
-    /// Says to fastr where the scratch space is.
+    /// Folder of the configuration that tells fastr the scratch space.
     config: PathBuf,
 }
 
@@ -167,7 +167,7 @@ impl Files {
         let plain = |text: &str| -> String {
             text.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') { c } else { '_' }).collect()
         };
-        // Labels are unique within a subject only.
+        // Labels are unique only within a subject.
         let (label, id) = (plain(run.text("/experiment/label")), run.assignment.execution_id);
         let base = space.join(format!("fastr_{}_{label}_{id}", plain(network_id)));
         let with = |ending: &str| PathBuf::from(format!("{}{ending}", base.display()));
@@ -189,7 +189,7 @@ impl Files {
     fn write(&self, network: &Path, asked: &Value, run: &Run<'_>) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure(format!("cannot write to the scratch space: {error}"));
         if self.scratch.exists() {
-            // Of an attempt before: fastr would go on with what it left.
+            // From an earlier attempt: fastr would continue with its intermediate results.
             std::fs::remove_dir_all(&self.scratch).map_err(failed)?;
         }
         std::fs::create_dir_all(&self.config).map_err(failed)?;
@@ -203,7 +203,7 @@ impl Files {
         Ok(())
     }
 
-    /// What it said, for who looks there; the log of the run has it too.
+    /// Stores an output of fastr beside the other files, for debugging; the log of the run contains it too.
     fn keep(&self, ending: &str, text: &str) {
         let _ = std::fs::write(self.beside(ending), text);
     }
@@ -220,7 +220,7 @@ fn variables(arguments: &Arguments, files: &Files, run: &Run<'_>) -> Vec<(String
         _ => config,
     };
     variables.push(("FASTR_CONFIG_DIRS".to_owned(), config));
-    // Its tools call `python`, which is the one beside the worker's.
+    // The tools call `python`, which must be the one beside the configured interpreter.
     if let Some(folder) = Path::new(&run.workplace.python).parent().filter(|folder| folder.is_absolute()) {
         let path = std::env::var("PATH").unwrap_or_default();
         variables.push(("PATH".to_owned(), format!("{}:{path}", folder.display())));

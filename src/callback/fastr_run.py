@@ -1,4 +1,4 @@
-# Runs one network for a callback. What it is asked is in the file of JSON that is named as the only argument.
+# Runs one network for a callback. The only argument is a JSON file that describes the run.
 import importlib.util
 import json
 import sys

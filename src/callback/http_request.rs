@@ -1,4 +1,4 @@
-//! `http_request`: asks any system over HTTP.
+//! `http_request`: sends an HTTP request to any system.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ struct Arguments {
     json: Option<Value>,
     #[serde(default)]
     body: Option<String>,
-    /// One or several; without it any 2xx.
+    /// One status or several; the default is any 2xx.
     #[serde(default)]
     expected_status: Option<Statuses>,
     /// Seconds.
@@ -49,7 +49,7 @@ fn xnat() -> String {
 const KNOWN: [&str; 8] =
     ["method", "url", "headers", "json", "body", "expected_status", "timeout", "xnat_external_system_name"];
 
-/// Seconds that a request may take when nothing else is said.
+/// Default timeout of a request, in seconds.
 const USUAL: f64 = 60.0;
 
 pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<Outcome, Failure> {
@@ -104,11 +104,11 @@ fn is_expected(wanted: Option<&Statuses>, status: u16) -> bool {
     }
 }
 
-/// Follows redirects to other origins, where neither the headers of the workflow nor a login nor a body is sent. A redirect that the
-/// workflow expects is its answer.
+/// Follows redirects to other origins without the workflow's headers, login and body. A redirect status that the workflow
+/// expects is not followed.
 ///
 /// # Errors
-/// When the body would have to be sent there, and when there are too many.
+/// When the body would have to be sent to another origin, or after too many redirects.
 async fn follow(
     mut answer: Response,
     method: &Method,
@@ -124,7 +124,7 @@ async fn follow(
             return Ok(answer);
         };
         let origin = target.origin().ascii_serialization();
-        // As browsers do: these two ask for the same request again, the others for what is there.
+        // As browsers do: 307 and 308 repeat the request, the other statuses become a GET.
         let is_again = matches!(status, 307 | 308);
         if is_again && !matches!(method, Method::GET | Method::HEAD) {
             let reason = format!(

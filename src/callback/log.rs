@@ -1,14 +1,14 @@
-//! The log of a run, gathered while the run writes it (Q6).
+//! The log of a run, collected while the run writes it (Q6).
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::redact::{redacted, without_beginning, without_end};
 
-/// Bytes that are kept of a log; beyond that it is cut in the middle, for the beginning and the end say most.
+/// Stored bytes of a log; a longer one is cut in the middle, because its beginning and end matter most.
 pub const MOST: usize = 1024 * 1024;
 
-/// Bytes that a text may have when it is sent. It is sent as JSON, in which a control character has six bytes: a log full of them
-/// would be refused as a whole.
+/// Limit of a text in bytes of JSON, in which a control character takes six bytes: a log full of them would be rejected as a
+/// whole.
 pub const MOST_SENT: usize = 2 * MOST;
 
 /// The log of a run. Cheap to clone; clones write to the same log.
@@ -18,13 +18,13 @@ pub struct RunLog {
     secret: Arc<str>,
 }
 
-/// A text that grows at its end and keeps its first and its last half mebibyte.
+/// A growing text of which only the first and last half mebibyte are kept.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     head: Vec<u8>,
     tail: Vec<u8>,
     dropped: usize,
-    /// How often something was added.
+    /// Number of writes.
     changes: u64,
 }
 
@@ -35,7 +35,7 @@ impl Kept {
         let (head, rest) = bytes.split_at(room.min(bytes.len()));
         self.head.extend_from_slice(head);
         self.tail.extend_from_slice(rest);
-        // Cut in steps, not at each push.
+        // Cut in steps, not after each write.
         if self.tail.len() > MOST {
             let surplus = self.tail.len() - MOST / 2;
             self.tail.drain(..surplus);
@@ -43,7 +43,7 @@ impl Kept {
         }
     }
 
-    /// What is kept, without `secret` and without characters that a database does not take.
+    /// The stored text, without `secret` and without characters that a database rejects.
     pub(super) fn text(&self, secret: &str) -> String {
         let surplus = self.tail.len().saturating_sub(MOST / 2);
         let dropped = self.dropped + surplus;
@@ -58,7 +58,7 @@ impl Kept {
     }
 }
 
-/// Bytes that a character has as JSON.
+/// Bytes of a character in JSON.
 fn sent_size(character: char) -> usize {
     match character {
         '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
@@ -67,9 +67,9 @@ fn sent_size(character: char) -> usize {
     }
 }
 
-/// A text that is cut in the middle when it is too long as JSON.
+/// Cuts the middle out of a text that is too long as JSON.
 pub(super) fn cut(text: String) -> String {
-    // No character has more than six bytes.
+    // A character takes at most six bytes.
     if text.len() * 6 <= MOST_SENT || text.chars().map(sent_size).sum::<usize>() <= MOST_SENT {
         return text;
     }
@@ -78,8 +78,8 @@ pub(super) fn cut(text: String) -> String {
     joined(head, 0, tail)
 }
 
-/// The beginning of `head` and the end of `tail`, with a note of the `dropped` bytes that were between them and of what is left
-/// out now.
+/// The beginning of `head` and the end of `tail`, with a note that counts the bytes omitted now and the `dropped` ones
+/// between them.
 fn joined(head: &str, dropped: usize, tail: &str) -> String {
     let fits = |sizes: &mut dyn Iterator<Item = char>| {
         let (mut kept, mut sent) = (0, 0);
@@ -98,7 +98,7 @@ fn joined(head: &str, dropped: usize, tail: &str) -> String {
 }
 
 impl RunLog {
-    /// A log that shows stars in the place of `secret`.
+    /// A log that shows stars instead of `secret`.
     #[must_use]
     pub fn hiding(secret: &str) -> Self {
         Self { kept: Arc::default(), secret: secret.into() }
@@ -109,38 +109,38 @@ impl RunLog {
         self.push(format!("{text}\n").as_bytes());
     }
 
-    /// Adds what a program wrote.
+    /// Adds output of a program.
     pub fn push(&self, bytes: &[u8]) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
     }
 
-    /// How often something was added, to see whether there is something new.
+    /// Number of writes so far, to detect new output.
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).changes
     }
 
-    /// Bytes of it that are kept.
+    /// Number of stored bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.head.len() + kept.tail.len()
     }
 
-    /// Whether nothing was said so far.
+    /// Whether nothing has been written yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The log so far. Null characters, which PostgreSQL does not take, are shown as �.
+    /// The log so far. Null characters, which PostgreSQL rejects, are shown as �.
     #[must_use]
     pub fn text(&self) -> String {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).text(&self.secret)
     }
 }
 
-/// A text that every database takes, without the secret.
+/// A text that every database accepts, without the secret.
 fn clean(text: &str, secret: &str) -> String {
     redacted(&text.replace('\0', "\u{fffd}"), secret).into_owned()
 }
@@ -169,7 +169,7 @@ mod tests {
         let log = RunLog::hiding("s3cret");
         log.line("calling with s3cret");
         assert_eq!(log.text(), "calling with ***\n");
-        // Nor is a part of it, where the log is cut through it or has not got all of it yet.
+        // Parts of it are redacted too, where the log is cut within it or is still incomplete.
         let secret = "0123456789abcdefghijklmnopqrstuvwxyz-_ABCDE";
         for before in 0..secret.len() {
             let log = RunLog::hiding(secret);
@@ -203,7 +203,7 @@ mod tests {
                 assert!(text.contains("bytes omitted") || text.len() >= whole, "nothing is lost without a note");
             }
         }
-        // Bytes that are no text have three as a replacement.
+        // Each byte that is not UTF-8 becomes a replacement character of three bytes.
         let log = RunLog::default();
         (0..64).for_each(|_| log.push(&[0xff; 16 * 1024]));
         assert!(sent(&log.text()) <= MOST_SENT + 100);

@@ -1,7 +1,7 @@
-//! The callback functions, one file each, and their common contract.
+//! The callback functions, one file each, and their common interface.
 //!
-//! A run gets an [`Assignment`] and a [`Workplace`], writes to a [`RunLog`], and ends in an [`Outcome`]. Whatever goes
-//! wrong inside is a failed outcome with the reason, never a crash of the worker.
+//! A run gets an [`Assignment`] and a [`Workplace`], writes to a [`RunLog`], and ends with an [`Outcome`]. Any error in it
+//! becomes a failed outcome with the reason, never a crash of the worker.
 
 mod castor;
 mod command;
@@ -40,7 +40,7 @@ pub use log::RunLog;
 pub use web::within_origin;
 pub use workplace::Workplace;
 
-/// The functions that a workflow may name: those of the existing product and `http_request`.
+/// The functions that a workflow may name: those of version 8.1 and `http_request`.
 pub const FUNCTIONS: [&str; 11] = [
     "castor",
     "command",
@@ -63,18 +63,18 @@ pub struct Outcome {
     pub values: Map<String, Value>,
 }
 
-/// Why a run could not do what it should: the text of `__exception__`.
+/// Reason why a run failed: the text of `__exception__`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failure(pub String);
 
 impl Outcome {
-    /// A run that did what it should.
+    /// The outcome of a successful run.
     fn success(values: Value) -> Self {
         Self { is_success: true, values: if let Value::Object(values) = values { values } else { Map::new() } }
     }
 
-    /// The same values, and why the run has failed all the same.
+    /// The same values, as the outcome of a failed run with this reason.
     fn but_failed(mut self, reason: impl Into<String>, traceback: Option<&str>) -> Self {
         self.is_success = false;
         self.values.insert("__exception__".to_owned(), reason.into().into());
@@ -82,36 +82,36 @@ impl Outcome {
         self
     }
 
-    /// A run that could not do what it should, and why.
+    /// The outcome of a failed run, with the reason.
     #[must_use]
     pub fn failed(reason: &str) -> Self {
         Self { is_success: false, values: Map::new() }.but_failed(reason, None)
     }
 }
 
-/// What a function has at hand: what it is about, and where it runs.
+/// The input of a function: its assignment and its environment.
 pub(crate) struct Run<'a> {
     assignment: &'a Assignment,
-    /// Of the attempt.
+    /// Secret of the attempt.
     secret: &'a str,
     workplace: &'a Workplace,
     log: &'a RunLog,
 }
 
 impl Run<'_> {
-    /// A value of the execution data; null when there is none.
+    /// A value of the execution data; null if absent.
     fn value(&self, pointer: &str) -> &Value {
         let mut steps = pointer.split('/').skip(1);
         let first = steps.next().and_then(|step| self.assignment.data.get(step));
         steps.fold(first, |value, step| value.and_then(|value| value.get(step))).unwrap_or(&Value::Null)
     }
 
-    /// A text of the execution data; empty when there is none.
+    /// A text of the execution data; empty if absent.
     fn text(&self, pointer: &str) -> &str {
         self.value(pointer).as_str().unwrap_or_default()
     }
 
-    /// The address of an external system, without the slash at its end.
+    /// The URL of an external system, without a trailing slash.
     fn system(&self, name: &str) -> Result<&str, Failure> {
         let found = self.assignment.data.get("external_systems").and_then(|systems| systems.get(name));
         match found.and_then(Value::as_str).map(|url| url.trim_end_matches('/')) {
@@ -121,7 +121,7 @@ impl Run<'_> {
         }
     }
 
-    /// The id that an external system has for the `experiment` or the `subject`.
+    /// The id of the `experiment` or `subject` in an external system.
     fn external_id(&self, kind: &str, system: &str) -> Result<&str, Failure> {
         let ids = self.assignment.data.get(kind).and_then(|one| one.get("external_ids"));
         let id = ids.and_then(|ids| ids.get(system)).and_then(Value::as_str).filter(|id| !id.is_empty());
@@ -130,17 +130,16 @@ impl Run<'_> {
     }
 }
 
-/// Runs one assignment to its end. Cancelled by dropping: everything that was started is killed; [`Programs::gone`] waits until
-/// nothing is left of it.
+/// Runs one assignment to its end. Dropping the future cancels it and kills all programs that were started;
+/// [`Programs::gone`] waits until they have ended.
 ///
-/// `secret` is the secret of the attempt; it is handed to the program when asked for, and taken out of everything that comes
-/// back.
+/// `secret` is the secret of the attempt. It is passed to programs on request and removed from logs and results.
 pub async fn run(assignment: &Assignment, secret: &str, workplace: &Workplace, log: &RunLog) -> Outcome {
     if assignment.initial_delay > 0 {
         tokio::time::sleep(std::time::Duration::from_secs(assignment.initial_delay.into())).await;
     }
     let run = Run { assignment, secret, workplace, log };
-    // A defect of ours in a function is a failed run too, not one that nobody hears of until its lease runs out.
+    // A panic in a function is a failed run too; otherwise it would go unnoticed until its lease expires.
     let called = AssertUnwindSafe(call(&run)).catch_unwind().await;
     let mut outcome = match called.unwrap_or_else(|_| Err(Failure("the function has panicked".to_owned()))) {
         Ok(outcome) => outcome,
@@ -180,14 +179,14 @@ async fn call(run: &Run<'_>) -> Result<Outcome, Failure> {
     }
 }
 
-/// Reads the arguments that a function knows; the others are named in the log and ignored.
+/// Reads the arguments that a function knows; logs and ignores the others.
 fn read_arguments<T: DeserializeOwned>(
     mut arguments: Map<String, Value>,
     known: &[&str],
     log: &RunLog,
 ) -> Result<T, Failure> {
     arguments.retain(|name, _| {
-        // `queue` is for the dispatcher.
+        // `queue` is read by the engine.
         if !known.contains(&name.as_str()) && name != "queue" {
             log.line(&format!("unknown argument {name} is ignored"));
         }

@@ -1,18 +1,18 @@
-//! Logins at other systems, from the file that curl, Python and others read too: `$NETRC`, or `.netrc` in the home
-//! directory. Read for each run, so that a new password needs no restart.
+//! Logins for other systems, from the file that curl, Python and other programs also read: `$NETRC`, or `.netrc` in the home
+//! directory. It is read for each run, so that a new password needs no restart.
 
 use std::path::{Path, PathBuf};
 
-/// Where the logins are. Not the logins: they are no state of a worker.
+/// Paths of the login files. The logins themselves are not kept in memory.
 #[derive(Debug, Clone, Default)]
 pub struct Logins {
-    /// The file that the settings name.
+    /// The file named by the settings.
     named: Option<PathBuf>,
-    /// The usual one.
+    /// The file in the home directory.
     at_home: Option<PathBuf>,
 }
 
-/// A name and a password.
+/// A user name and a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Login {
     pub(super) name: String,
@@ -25,23 +25,23 @@ impl std::fmt::Debug for Login {
     }
 }
 
-/// The logins of one machine name in a file, or the default ones.
+/// The login of one machine name in a file, or the default login.
 #[derive(Debug, PartialEq, Eq)]
 struct Entry {
-    /// Nothing is the default entry.
+    /// `None` for the default entry.
     machine: Option<String>,
     login: Option<Login>,
 }
 
 impl Logins {
-    /// `netrc` is the file that was named, `home` the home directory.
+    /// `netrc` is the configured file, `home` the home directory.
     #[must_use]
     pub fn find(netrc: Option<&str>, home: Option<&str>) -> Self {
         Self { named: netrc.map(PathBuf::from), at_home: home.map(|home| PathBuf::from(home).join(".netrc")) }
     }
 
-    /// The login for an address: that of its host with its port, of its host, or the default one. The sentences say what is wrong
-    /// with the files.
+    /// The login for a URL: that of its host with its port, of its host, or the default one. The texts describe problems of
+    /// the files.
     pub(super) fn at(&self, url: &url::Url) -> (Option<Login>, Vec<String>) {
         let mut problems = Vec::new();
         let files = [(self.named.as_deref(), true), (self.at_home.as_deref(), false)];
@@ -50,7 +50,7 @@ impl Logins {
         let Some(host) = url.host_str().map(machine_name) else { return (None, problems) };
         let with_port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
         let names = [with_port.as_deref(), Some(&host), None];
-        // A name that is nearer counts more than a file that is.
+        // A more specific name takes precedence over an earlier file.
         let login = names.iter().enumerate().find_map(|(rank, name)| {
             if name.is_none() && rank == 0 {
                 return None;
@@ -80,7 +80,7 @@ fn entries_of(file: &Path, is_named: bool, problems: &mut Vec<String>) -> Vec<En
     }
 }
 
-/// UTF-8 with or without a byte order mark, UTF-16 with one, and otherwise Latin-1.
+/// Decodes UTF-8 with or without a byte order mark, UTF-16 with one, and otherwise Latin-1.
 fn text_of(bytes: &[u8]) -> String {
     let units = |bytes: &[u8], unit: fn([u8; 2]) -> u16| -> String {
         let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
@@ -97,13 +97,13 @@ fn text_of(bytes: &[u8]) -> String {
     }
 }
 
-/// The name of a machine as it is compared: in small letters, an international one as it is sent, without the brackets of IPv6.
+/// Normalises a machine name for comparison: lower case, international names as sent, IPv6 without brackets.
 fn machine_name(text: &str) -> String {
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port))
             if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(':') =>
         {
-            // An address of IPv6 without brackets has colons of its own.
+            // An IPv6 address without brackets contains colons.
             if host.contains(':') && !host.ends_with(']') { (text, None) } else { (host, Some(port)) }
         }
         _ => (text, None),
@@ -113,7 +113,7 @@ fn machine_name(text: &str) -> String {
     port.map_or_else(|| host.clone(), |port| format!("{host}:{port}"))
 }
 
-/// Reads the text of a file: its entries in their order, and what is wrong with it.
+/// Parses a file: its entries in order, and its problems.
 fn parse(text: &str) -> (Vec<Entry>, Vec<String>) {
     let mut reader = Reader { rest: text, whole: text, problems: Vec::new() };
     let mut entries: Vec<Entry> = Vec::new();
@@ -136,7 +136,7 @@ fn parse(text: &str) -> (Vec<Entry>, Vec<String>) {
             "account" => _ = reader.word(),
             "macdef" => reader.skip_macro(),
             other => {
-                // Not the word itself: it may be a part of a password.
+                // The word is not shown: it may be part of a password.
                 let line = reader.line();
                 let hint = if other.len() > 3 { "a password with spaces needs quotes" } else { "it is ignored" };
                 reader.problems.push(format!("line {line} has an unexpected word; {hint}"));
@@ -147,7 +147,7 @@ fn parse(text: &str) -> (Vec<Entry>, Vec<String>) {
     (entries, reader.problems)
 }
 
-/// What is left of a file.
+/// The unread rest of a file.
 struct Reader<'a> {
     rest: &'a str,
     whole: &'a str,
@@ -155,13 +155,13 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The number of the line that is read.
+    /// The current line number.
     fn line(&self) -> usize {
         let read = &self.whole[..self.whole.len() - self.rest.len()];
         read.trim_end().matches('\n').count() + 1
     }
 
-    /// The next word where a keyword is expected; comments are passed over there, and there only: a password may begin with `#`.
+    /// The next word where a keyword is expected. Only here are comments skipped, because a password may begin with `#`.
     fn keyword(&mut self) -> Option<String> {
         loop {
             self.rest = self.rest.trim_start();
@@ -176,7 +176,7 @@ impl Reader<'_> {
         self.rest = self.rest.split_once('\n').map_or("", |(_, after)| after);
     }
 
-    /// The next word; in quotes it may have spaces, and quotes with a backslash before them.
+    /// The next word; in quotes it may contain spaces, and quotes escaped with a backslash.
     fn word(&mut self) -> Option<String> {
         self.rest = self.rest.trim_start();
         if self.rest.is_empty() {
@@ -197,7 +197,7 @@ impl Reader<'_> {
                     return Some(word);
                 }
                 '\\' => word.extend(characters.next().map(|(_, escaped)| escaped)),
-                // A password has no line break: the quote was forgotten, and not all that follows is meant.
+                // A password has no line break: the closing quote is missing, and the following lines do not belong to it.
                 '\n' | '\r' => {
                     let line = self.line();
                     self.problems.push(format!("line {line} has an unclosed quote"));
@@ -213,7 +213,7 @@ impl Reader<'_> {
         Some(word)
     }
 
-    /// A macro goes to the next empty line; nothing in it is an entry.
+    /// Skips a macro, which extends to the next empty line and contains no entries.
     fn skip_macro(&mut self) {
         self.skip_line();
         while !self.rest.is_empty() {

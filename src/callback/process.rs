@@ -1,5 +1,5 @@
-//! Running a program: no shell, no standard input unless it is given one, an environment of its own, and a guard that ends it
-//! with the run and with the worker (Q7, Q8).
+//! Runs a program without a shell: standard input only if given, a restricted environment, and a guard that ends it with the
+//! run and with the worker (Q7, Q8).
 
 use std::ffi::OsString;
 use std::process::Stdio;
@@ -16,42 +16,42 @@ use super::{Failure, Run, RunLog};
 
 /// How a program ended.
 pub(super) struct Ended {
-    /// As Python has it: the exit code, or minus the number of the signal.
+    /// As in Python: the exit code, or the negative signal number.
     pub(super) return_code: i32,
     pub(super) stdout: String,
     pub(super) stderr: String,
-    /// What follows `__VALUES__ = ` at the beginning of a line of its standard output.
+    /// Text after `__VALUES__ = ` at the beginning of a line of standard output.
     pub(super) values: Option<Values>,
 }
 
-/// The line of values.
+/// The line of values that a program printed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Values {
     Text(String),
-    /// Longer than is kept of a log.
+    /// Longer than the limit of a log.
     TooLong,
 }
 
-/// A program that is to be run.
+/// A program to run.
 #[derive(Debug, Default)]
 pub(super) struct Program {
     pub(super) argv: Vec<String>,
     /// Its standard input.
     pub(super) input: Option<String>,
-    /// Environment variables besides those that every program gets.
+    /// Environment variables in addition to those that every program gets.
     pub(super) variables: Vec<(String, String)>,
-    /// Run by the guard when the program had to be ended: for what the program started and is not its descendant.
+    /// Run by the guard after it had to end the program: cleans up what is not a descendant of the program.
     pub(super) cleanup: Vec<String>,
-    /// A tool of ours, which runs as the user of the worker whatever the settings say.
+    /// A tool of ours, which always runs as the user of the worker.
     pub(super) is_own_tool: bool,
 }
 
-/// Runs a program to its end; what it writes goes to the log at once. It finds the labels of what it is about in
-/// `STUDYGOV_EXPERIMENT_LABEL`, `STUDYGOV_SUBJECT_LABEL` and `STUDYGOV_COHORT_LABEL`, and which run it is in
-/// `STUDYGOV_EXECUTION_ID` and `STUDYGOV_ATTEMPT`.
+/// Runs a program to its end and logs its output at once. Its environment contains the labels in
+/// `STUDYGOV_EXPERIMENT_LABEL`, `STUDYGOV_SUBJECT_LABEL` and `STUDYGOV_COHORT_LABEL`, and the run in `STUDYGOV_EXECUTION_ID`
+/// and `STUDYGOV_ATTEMPT`.
 ///
 /// # Errors
-/// When it cannot be started, and when its guard was killed.
+/// When it cannot be started, or its guard was killed.
 pub(super) async fn run(program: Program, run: &Run<'_>) -> Result<Ended, Failure> {
     let Run { assignment, workplace, secret, log } = *run;
     let Some(binary) = program.argv.first().cloned() else { return Err(Failure("nothing to run".to_owned())) };
@@ -75,7 +75,7 @@ pub(super) async fn run(program: Program, run: &Run<'_>) -> Result<Ended, Failur
     tokio::pin!(reading);
     let ended = tokio::select! {
         ended = guarded.ended() => {
-            // What it wrote last is on its way. What it left in the background may hold its output open for ever.
+            // Its last output may still be in the pipe, and a process in the background may hold the pipe open forever.
             if timeout(LAST_WORDS, &mut reading).await.is_err() {
                 log.line("The program has ended, but a process that it started still holds its output; not waiting \
                     for it.");
@@ -107,12 +107,12 @@ pub(super) async fn run(program: Program, run: &Run<'_>) -> Result<Ended, Failur
 
 async fn end_strays_of(address: String, last: i32) {
     if !address.is_empty() {
-        // A panic in there is no reason not to run.
+        // A panic there must not prevent the run.
         let _ = tokio::task::spawn_blocking(move || end_strays(&address, last)).await;
     }
 }
 
-/// What a program finds in its environment, and nothing else: what the settings let through, where the project is, which run it is.
+/// The complete environment of a program: variables that the settings allow, the project's folders, and the run.
 fn environment(program: &Program, run: &Run<'_>) -> Vec<(OsString, OsString)> {
     let Run { assignment, workplace, .. } = *run;
     let mut environment = workplace.environment.clone();
@@ -133,10 +133,10 @@ fn environment(program: &Program, run: &Run<'_>) -> Vec<(OsString, OsString)> {
     environment
 }
 
-/// How long the output of a program that has ended is waited for.
+/// Limit for waiting for the output of a program that has ended.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// What a program wrote to one of its outputs.
+/// Output that a program wrote to one stream.
 #[derive(Default)]
 struct Output {
     kept: Kept,
@@ -149,7 +149,7 @@ fn taken(output: &Mutex<Output>) -> Output {
     output
 }
 
-/// Looks for the line of values while the output passes by: the text that is kept may have lost it.
+/// Searches for the line of values while output is written, because the stored text may no longer contain it.
 #[derive(Default)]
 struct ValuesLine {
     line: Vec<u8>,
@@ -162,7 +162,7 @@ impl ValuesLine {
 
     fn push(&mut self, bytes: &[u8]) {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            // A line that begins differently is not kept; one of values may be as long as a log.
+            // Only a line with this beginning is stored; a line of values may be as long as a log.
             let begins = self.line.len().min(Self::BEGINNING.len());
             if self.line[..begins] == Self::BEGINNING[..begins] {
                 let room = (MOST + Self::BEGINNING.len()).saturating_sub(self.line.len());
@@ -190,7 +190,7 @@ impl ValuesLine {
 async fn read(stream: Option<impl AsyncRead + Unpin>, output: &Mutex<Output>, log: &RunLog) {
     let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 16 * 1024];
-    // An error of a pipe is its end.
+    // A read error of a pipe means its end.
     while let Ok(count) = stream.read(&mut buffer).await {
         if count == 0 {
             break;
@@ -202,7 +202,7 @@ async fn read(stream: Option<impl AsyncRead + Unpin>, output: &Mutex<Output>, lo
     }
 }
 
-/// What a small command of our own says, when it ends well; for what belongs to a run and is none of its output.
+/// The output of a small command of our own, if it succeeds; for commands whose output does not belong to the run.
 pub(super) async fn quietly(argv: &[&str], run: &Run<'_>) -> Option<String> {
     let (binary, arguments) = argv.split_first()?;
     let mut command = Command::new(binary);

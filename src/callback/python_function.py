@@ -1,5 +1,5 @@
-# Runs one function for a callback. What it is asked comes as JSON on standard input; what came of it goes as JSON into the
-# file that is named as the only argument, so that the function may print whatever it likes.
+# Runs one function for a callback. Standard input contains the call as JSON; the result is written as JSON to the file that
+# is the only argument, so that the function may print anything.
 import importlib
 import json
 import sys

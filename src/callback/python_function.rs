@@ -1,4 +1,4 @@
-//! `python_function`: a function of the study's own Python code, in a process of its own.
+//! `python_function`: calls a function of the study's Python code, in a separate process.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -37,10 +37,10 @@ fn xnat() -> String {
 const KNOWN: [&str; 7] =
     ["package", "module", "function", "pass_callback_data", "args", "kwargs", "xnat_external_system_name"];
 
-/// Calls the function and says what came of it.
+/// Calls the function and writes its result.
 const SCRIPT: &str = include_str!("python_function.py");
 
-/// What the script says.
+/// The result that the script writes.
 #[derive(Deserialize)]
 struct Said {
     #[serde(default)]
@@ -108,7 +108,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     })
 }
 
-/// A folder of this run alone, of the user that its program runs as; gone with the run.
+/// A folder for this run only, owned by the user of its program; deleted with the run.
 fn tempdir(run: &Run<'_>) -> Result<tempfile::TempDir, Failure> {
     let failed = |error: std::io::Error| Failure(format!("cannot create a temporary folder: {error}"));
     let folder = tempfile::Builder::new()

@@ -1,17 +1,17 @@
-//! JSON as Python writes and reads it, which is more than JSON: `NaN`, `Infinity`, halves of surrogate pairs, whole numbers of any
-//! size. Version 8.1 read it with Python, so programs rely on it.
+//! Python's superset of JSON: `NaN`, `Infinity`, halves of surrogate pairs, and integers of any size. Version 8.1 read JSON
+//! with Python, so programs rely on it.
 //!
-//! `NaN` and the infinities become null, as there is nothing better in JSON; a half of a pair becomes `�`. Each is noted. Whole numbers are
-//! kept with all their digits.
+//! JSON has no `NaN` and infinities, so they become null; half of a surrogate pair becomes `�`. Each change is noted.
+//! Integers keep all their digits.
 
 use serde_json::Value;
 
 use super::RunLog;
 
-/// Reads a text and says in the log what was stored in another form. `what` names the text there.
+/// Parses a text and logs which values were changed. `what` names the text in the log.
 ///
 /// # Errors
-/// When it is not JSON for Python either.
+/// When Python could not parse it either.
 pub(super) fn read(text: &str, what: &str, log: &RunLog) -> Result<Value, serde_json::Error> {
     let (value, notes) = parse(text)?;
     for note in notes {
@@ -26,7 +26,7 @@ fn parse(text: &str) -> Result<(Value, Vec<String>), serde_json::Error> {
     Ok((serde_json::from_str(&strict.text)?, strict.notes))
 }
 
-/// The text as JSON, while it is written.
+/// The text as strict JSON, while it is written.
 struct Strict {
     text: String,
     notes: Vec<String>,
@@ -48,7 +48,7 @@ impl Strict {
     }
 
     fn note(&mut self, note: String) {
-        // A list of a million NaN needs no million lines.
+        // A list with a million NaN does not need a million lines.
         if !self.notes.contains(&note) && self.notes.len() < 20 {
             self.notes.push(note);
         }
@@ -110,7 +110,7 @@ impl Strict {
 
 const REPLACEMENT: &str = "\u{fffd}";
 
-/// The escape at the beginning of a text, as it is to be written, and its length. A half of a surrogate pair is replaced.
+/// The escape at the beginning of a text, as it is written, and its length. Half of a surrogate pair is replaced.
 fn escape(text: &str) -> (&str, usize) {
     let unit = |text: &str| {
         let digits = text.strip_prefix("\\u")?.get(..4)?;

@@ -1,22 +1,22 @@
-//! The secret of an attempt taken out of what a run hands back: logs, and result values with their names.
+//! Removes the secret of an attempt from the results of a run: from logs, and from result values and their names.
 //!
-//! A program may print its secret in more ways than one: broken into lines, or escaped as JSON. Each of them is found. What a
-//! program encodes on purpose (backwards, encrypted, in pieces with other text between them) is not.
+//! The secret is found in several forms in which a program may print it, such as broken into lines or escaped as JSON.
+//! Deliberate encodings are not found (reversed, encrypted, in pieces with other text between them).
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// What stands in the place of the secret.
+/// Replacement for the secret.
 const STARS: &str = "***";
 
-/// Bytes of white space that may be between two characters of the secret.
+/// Bytes of white space that may separate two characters of the secret.
 const WIDEST_GAP: usize = 200;
 
-/// From this many characters on, the beginning or the end of the secret at the edge of a text is taken for a part of it.
+/// Least number of characters at the edge of a text that count as the beginning or end of the secret.
 const LEAST_PART: usize = 6;
 
-/// The text with stars in the place of the secret, wherever it stands.
+/// Replaces every occurrence of the secret by stars.
 pub(super) fn redacted<'a>(text: &'a str, secret: &str) -> Cow<'a, str> {
     if secret.is_empty() {
         return text.into();
@@ -42,7 +42,7 @@ pub(super) fn redacted<'a>(text: &'a str, secret: &str) -> Cow<'a, str> {
     result.into()
 }
 
-/// Where the secret ends that begins at `at`; nothing when it does not begin there.
+/// End of the secret that begins at `at`; `None` if it does not begin there.
 fn end_of_secret(text: &[u8], at: usize, secret: &[u8]) -> Option<usize> {
     let mut at = at;
     for (index, wanted) in secret.iter().enumerate() {
@@ -54,7 +54,7 @@ fn end_of_secret(text: &[u8], at: usize, secret: &[u8]) -> Option<usize> {
     Some(at)
 }
 
-/// Where the character `wanted`, plain or escaped, ends that begins at `at`.
+/// End of the character `wanted`, plain or escaped, that begins at `at`.
 fn after_character(text: &[u8], at: usize, wanted: u8) -> Option<usize> {
     if *text.get(at)? == wanted {
         return Some(at + 1);
@@ -69,7 +69,7 @@ fn after_character(text: &[u8], at: usize, wanted: u8) -> Option<usize> {
     (u32::from_str_radix(code, 16).ok()? == u32::from(wanted)).then_some(from + digits)
 }
 
-/// Where the white space ends that begins at `at`, written as itself or escaped (`\n`), with the marks of broken lines.
+/// End of the white space that begins at `at`, plain or escaped (`\n`), including marks of broken lines.
 fn after_gap(text: &[u8], at: usize) -> usize {
     let mut end = at;
     while end - at < WIDEST_GAP {
@@ -85,22 +85,21 @@ fn after_gap(text: &[u8], at: usize) -> usize {
     end
 }
 
-/// The same for a text that was cut off at its end, or is still being written: what may be the beginning of the secret there is
-/// taken away too.
+/// Also redacts a possible beginning of the secret at the end of a text that was cut there or is still being written.
 pub(super) fn without_beginning(text: &str, secret: &str) -> String {
     let parts = (LEAST_PART..secret.len()).rev().filter_map(|length| secret.get(..length));
     let part = parts.into_iter().find(|part| text.ends_with(part));
     part.map_or_else(|| text.to_owned(), |part| format!("{}{STARS}", &text[..text.len() - part.len()]))
 }
 
-/// The same for a text that was cut off at its beginning.
+/// The same for the end of the secret, in a text that was cut at its beginning.
 pub(super) fn without_end(text: &str, secret: &str) -> String {
     let parts = (1..secret.len().saturating_sub(LEAST_PART - 1)).filter_map(|from| secret.get(from..));
     let part = parts.into_iter().find(|part| text.starts_with(part));
     part.map_or_else(|| text.to_owned(), |part| format!("{STARS}{}", &text[part.len()..]))
 }
 
-/// Takes the secret out of all texts of a value, and out of the names in it.
+/// Removes the secret from all texts of a value, and from the names in it.
 pub(super) fn redact(value: &mut Value, secret: &str) {
     match value {
         Value::String(text) => {

@@ -1,4 +1,4 @@
-//! `send_mail`: a mail about an experiment.
+//! `send_mail`: sends an e-mail about an experiment.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use super::{Failure, Outcome, Run, read_arguments};
 struct Arguments {
     subject: String,
     body: String,
-    /// Instead of those of `STUDYGOV_EMAIL_TO`.
+    /// Replaces the recipients of `STUDYGOV_EMAIL_TO`.
     #[serde(default)]
     to: Option<Recipients>,
 }
@@ -65,7 +65,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     })))
 }
 
-/// Puts the fields of the experiment and its action into a text; two braces are one.
+/// Inserts the fields of the experiment and its action into a text; a double brace stands for one.
 fn fill(text: &str, run: &Run<'_>) -> Result<String, Failure> {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,19 +1,18 @@
-//! Result values that a server takes: measured as the JSON that is sent.
+//! Limits the size of result values, measured as the JSON that is sent.
 
 use serde_json::Value;
 
 use super::log::cut;
 use super::{Outcome, RunLog};
 
-/// Bytes of JSON that result values may have. A report also carries the log (2 MiB), and a server takes 16 MiB.
+/// Limit of result values in bytes of JSON. A report also contains the log (2 MiB), and a server accepts 16 MiB.
 const MOST: usize = 12 * 1024 * 1024;
 
-/// Texts that were printed or answered: of one that is too long, its beginning and its end say most. All others are data, of which
-/// nothing is cut.
+/// Printed or received texts, which are cut in the middle when they are too long. All other values are data and are never
+/// cut.
 const TEXTS: [&str; 6] = ["stdout", "stderr", "body", "response_text", "__exception__", "__traceback__"];
 
-/// The outcome, when its values are small enough; otherwise with its texts cut in the middle; and when that is not enough, a
-/// failure with the reason.
+/// Returns the outcome if its values are small enough, otherwise with its texts cut, or else a failure with the reason.
 pub(super) fn fitted(mut outcome: Outcome, log: &RunLog) -> Outcome {
     let size = |outcome: &Outcome| serde_json::to_string(&outcome.values).map_or(0, |text| text.len());
     if size(&outcome) <= MOST {

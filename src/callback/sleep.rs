@@ -1,4 +1,4 @@
-//! `sleep`: waits, and hands back what else it was given. For trying out workflows.
+//! `sleep`: waits, and returns its other arguments. For testing workflows.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub(super) async fn run(mut arguments: Map<String, Value>, log: &RunLog) -> Resu
     Ok(Outcome { is_success: true, values })
 }
 
-/// `5`, not `5.0`, when that is what it is.
+/// Whole seconds as an integer: `5`, not `5.0`.
 fn whole(seconds: f64) -> Value {
     #[expect(clippy::cast_possible_truncation, reason = "checked to be a whole number that fits")]
     if seconds.fract() == 0.0 && seconds.abs() < 1e15 { json!(seconds as i64) } else { json!(seconds) }

@@ -1,30 +1,29 @@
-//! The words that are replaced in arguments: `$EXPERIMENT`, `$SUBJECT`, `$XNAT`, `$CALLBACK_EXECUTION`,
-//! `$CALLBACK_SECRET`.
+//! Placeholders in arguments: `$EXPERIMENT`, `$SUBJECT`, `$XNAT`, `$CALLBACK_EXECUTION`, `$CALLBACK_SECRET`.
 
 use serde_json::Value;
 
 use super::{Failure, Run};
 
-/// Replaces the words in texts.
+/// Replaces the placeholders in texts.
 pub(super) struct Substitution<'a> {
     run: &'a Run<'a>,
     xnat_system: &'a str,
 }
 
 impl<'a> Substitution<'a> {
-    /// `xnat_system` is the external system that `$XNAT` stands for.
+    /// `$XNAT` stands for the external system `xnat_system`.
     pub(super) fn new(run: &'a Run<'_>, xnat_system: &'a str) -> Self {
         Self { run, xnat_system }
     }
 
-    /// An argument as the text that a program gets.
+    /// An argument as text for a program.
     ///
     /// # Errors
-    /// When `$XNAT` is used and the system is not known.
+    /// When `$XNAT` is used and the system is unknown.
     pub(super) fn apply(&self, argument: &Value) -> Result<String, Failure> {
         let text = match argument {
             Value::String(text) => text.clone(),
-            // As Python writes them, which the existing product did.
+            // As Python writes them, for compatibility with version 8.1.
             Value::Bool(true) => "True".to_owned(),
             Value::Bool(false) => "False".to_owned(),
             Value::Null => "None".to_owned(),
@@ -33,10 +32,10 @@ impl<'a> Substitution<'a> {
         self.text(text)
     }
 
-    /// A text with its words replaced.
+    /// Replaces the placeholders in a text.
     ///
     /// # Errors
-    /// When `$XNAT` is used and the system is not known.
+    /// When `$XNAT` is used and the system is unknown.
     pub(super) fn text(&self, text: String) -> Result<String, Failure> {
         if !text.contains('$') {
             return Ok(text);
@@ -47,7 +46,7 @@ impl<'a> Substitution<'a> {
                 self.run.system(self.xnat_system).map_err(|error| Failure(format!("$XNAT is used, but {error}")))?;
             text = text.replace("$XNAT", xnat);
         }
-        // The execution before the experiment: neither name begins the other, the order is for the reader.
+        // None of the names is a prefix of another, so the order does not matter.
         Ok(text
             .replace("$CALLBACK_EXECUTION", self.run.text("/api_uri"))
             .replace("$CALLBACK_SECRET", self.run.secret)
@@ -55,10 +54,10 @@ impl<'a> Substitution<'a> {
             .replace("$SUBJECT", self.run.text("/subject/api_uri")))
     }
 
-    /// A value with the words replaced in all its texts; numbers and the like stay what they are.
+    /// Replaces the placeholders in all texts of a value; other values stay unchanged.
     ///
     /// # Errors
-    /// When `$XNAT` is used and the system is not known.
+    /// When `$XNAT` is used and the system is unknown.
     pub(super) fn value(&self, value: &Value) -> Result<Value, Failure> {
         Ok(match value {
             Value::String(text) => Value::String(self.text(text.clone())?),

@@ -1,5 +1,5 @@
-//! `create_task` and `create_taskgroup`: reading work for raters in TaskManager (`task-manager` 6.6). The execution waits,
-//! and TaskManager finishes it when the work is done.
+//! `create_task` and `create_taskgroup`: create reading tasks for raters in TaskManager (`task-manager` 6.6). The execution
+//! waits until TaskManager reports that the work is done.
 
 use std::time::Duration;
 
@@ -66,7 +66,7 @@ struct GroupTask {
     tags: Option<Vec<Value>>,
     #[serde(default)]
     project: Option<Value>,
-    /// Who is told when this one task is done; without it only the end of all of them is told.
+    /// URL to notify when this task is done; without it, only the end of all tasks is reported.
     #[serde(default)]
     callback_url: Option<String>,
     #[serde(default)]
@@ -152,12 +152,13 @@ pub(super) async fn create_taskgroup(arguments: Map<String, Value>, run: &Run<'_
     post("taskgroups", group, &arguments.taskmanager_external_system_name, run).await
 }
 
-/// What TaskManager sends to the execution when the work is done. A text: it takes no object here.
+/// The report that TaskManager sends to the execution when the work is done. TaskManager accepts only a string here, not an
+/// object.
 fn callback_content(run: &Run<'_>) -> String {
     json!({ "status": "finished", "result": "success", "secret_key": run.secret }).to_string()
 }
 
-/// The text of a task: a file of the project with the ids of this experiment in it.
+/// The text of a task: a project file with the ids of this experiment inserted.
 fn content(base: &str, xnat: &str, run: &Run<'_>) -> Result<String, Failure> {
     let file = direct_file(&run.workplace.tasks, base, run.assignment.function.as_str(), "tasks")?;
     let text = std::fs::read_to_string(&file).map_err(|error| Failure(format!("cannot read {base}: {error}")))?;
@@ -173,8 +174,8 @@ fn content(base: &str, xnat: &str, run: &Run<'_>) -> Result<String, Failure> {
     .map_err(|error| Failure(format!("{base}: {error}")))
 }
 
-/// Replaces `$NAME` and `${NAME}`; `$$` is a dollar sign. What is no name is an error, as in Python's `string.Template`: it
-/// would stand in front of a rater otherwise.
+/// Replaces `$NAME` and `${NAME}`; `$$` is a dollar sign. An invalid name is an error, as in Python's `string.Template`;
+/// otherwise raters would see it.
 fn fill<'a>(text: &str, value: impl Fn(&str) -> Option<Result<&'a str, Failure>>) -> Result<String, Failure> {
     let mut filled = String::with_capacity(text.len());
     let mut rest = text;
@@ -208,7 +209,7 @@ fn fill<'a>(text: &str, value: impl Fn(&str) -> Option<Result<&'a str, Failure>>
     Ok(filled)
 }
 
-/// The tags that a variable of the experiment asks for: one text, or a list of texts.
+/// The tags from a variable of the experiment: one text, or a list of texts.
 fn extra_tags(variable: Option<&str>, run: &Run<'_>) -> Vec<Value> {
     let Some(variable) = variable else { return Vec::new() };
     match run.value("/experiment/variable_map").get(variable) {
@@ -235,7 +236,7 @@ async fn post(kind: &str, body: Value, system: &str, run: &Run<'_>) -> Result<Ou
     let answered = text(answer, &what).await?;
     run.log.line(&format!("returned status {status}"));
     let read: Value = serde_json::from_str(&answered).unwrap_or_default();
-    // Of a group it is `url`.
+    // A group has `url` instead.
     let uri = read.get("uri").or_else(|| read.get("url")).cloned().unwrap_or_default();
     let outcome = Outcome::success(json!({
         "response_status_code": status,

@@ -1,7 +1,7 @@
-//! Requests to other systems over HTTP, with the login that the worker's machine has for them.
+//! HTTP requests to other systems, with the logins of the worker's machine.
 //!
-//! A redirect within one origin (scheme, host and port) is followed with everything that the request had. One to another origin is
-//! not followed: logins, headers and bodies are for the system that the workflow names.
+//! A redirect within one origin (scheme, host and port) is followed with all data of the request. A redirect to another
+//! origin is not followed: logins, headers and bodies are only for the system that the workflow names.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,19 +14,19 @@ use url::Url;
 use super::netrc::Login;
 use super::{Failure, Run, RunLog};
 
-/// A client of other systems.
+/// A client for other systems.
 pub(super) struct Web<'a> {
     client: Client,
     run: &'a Run<'a>,
     limit: Duration,
-    /// What is wrong with the file of logins is in the log.
+    /// Whether problems of the login file have been logged.
     has_noted_problems: AtomicBool,
 }
 
-/// One for the process: making one reads all certificates of the machine.
+/// Shared by the process: creating a client reads all certificates of the machine.
 static CLIENT: OnceLock<Client> = OnceLock::new();
 
-/// Redirects that are followed.
+/// Maximum number of redirects.
 const MOST_REDIRECTS: usize = 10;
 
 fn client() -> Result<Client, Failure> {
@@ -36,7 +36,7 @@ fn client() -> Result<Client, Failure> {
     let made = Client::builder()
         .connect_timeout(Duration::from_secs(20))
         .redirect(within_origin())
-        // It would carry the address of the request, with what the workflow put into it.
+        // The header would contain the URL of the request, including values from the workflow.
         .referer(false)
         .user_agent(concat!("studygovernor/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -44,7 +44,7 @@ fn client() -> Result<Client, Failure> {
     Ok(CLIENT.get_or_init(|| made).clone())
 }
 
-/// Follows redirects to the same origin. Any other answer comes back as it is.
+/// Follows redirects to the same origin. A redirect to another origin is returned as the response.
 #[must_use]
 pub fn within_origin() -> Policy {
     Policy::custom(|attempt: Attempt<'_>| {
@@ -58,21 +58,21 @@ pub fn within_origin() -> Policy {
 }
 
 impl<'a> Web<'a> {
-    /// A request may take so long, from its beginning to the end of the answer.
+    /// `limit` applies from the start of a request to the end of the response.
     ///
     /// # Errors
-    /// When there is no TLS.
+    /// When TLS is unavailable.
     pub(super) fn new(run: &'a Run<'_>, limit: Duration) -> Result<Self, Failure> {
         Ok(Self { client: client()?, run, limit, has_noted_problems: AtomicBool::new(false) })
     }
 
-    /// A request with the login of the host, if there is one.
+    /// A request with the login of the host, if one is configured.
     ///
     /// # Errors
-    /// When that is no address.
+    /// When `address` is not a URL.
     pub(super) fn request(&self, method: Method, address: &str) -> Result<RequestBuilder, Failure> {
         let url = parse(address)?;
-        // A login in the address itself is sent by the client.
+        // The client sends a login that is part of the URL.
         let login = if url.username().is_empty() { self.login(&url) } else { None };
         let request = self.client.request(method, url).timeout(self.limit);
         Ok(match login {
@@ -84,7 +84,7 @@ impl<'a> Web<'a> {
     /// The same without a login.
     ///
     /// # Errors
-    /// When that is no address.
+    /// When `address` is not a URL.
     pub(super) fn plain(&self, method: Method, address: &str) -> Result<RequestBuilder, Failure> {
         Ok(self.client.request(method, parse(address)?).timeout(self.limit))
     }
@@ -94,7 +94,7 @@ impl<'a> Web<'a> {
         self.run.log
     }
 
-    /// The login of the machine for an address; what is wrong with the file of logins is in the log once.
+    /// The machine's login for a URL; problems of the login file are logged once.
     pub(super) fn login(&self, url: &Url) -> Option<Login> {
         let (login, problems) = self.run.workplace.logins.at(url);
         if !self.has_noted_problems.swap(true, Ordering::Relaxed) {
@@ -104,10 +104,10 @@ impl<'a> Web<'a> {
     }
 }
 
-/// An address of the web.
+/// Parses an HTTP or HTTPS URL.
 ///
 /// # Errors
-/// When it is none.
+/// When it is not valid.
 pub(super) fn parse(address: &str) -> Result<Url, Failure> {
     let url = Url::parse(address).map_err(|error| {
         Failure(format!(
@@ -122,7 +122,7 @@ pub(super) fn parse(address: &str) -> Result<Url, Failure> {
     }
 }
 
-/// An address for logs and messages: without the password that may be in it.
+/// A URL for logs and messages, without its password.
 pub(super) fn shown(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -135,10 +135,10 @@ pub(super) fn shown(address: &str) -> String {
     }
 }
 
-/// A text from the data of a study as one part of the path of an address.
+/// Escapes a text from study data as one segment of a URL path.
 ///
 /// # Errors
-/// When it cannot be one: it is empty, or means another folder.
+/// When it is empty or refers to another folder.
 pub(super) fn segment(text: &str) -> Result<String, Failure> {
     if matches!(text, "" | "." | "..") {
         return Err(Failure(format!("'{text}' cannot be part of a URL")));
@@ -154,7 +154,7 @@ pub(super) fn segment(text: &str) -> Result<String, Failure> {
     Ok(quoted)
 }
 
-/// The same for a path of several parts, with slashes between them.
+/// The same for a path of several segments.
 ///
 /// # Errors
 /// As [`segment`].
@@ -162,10 +162,10 @@ pub(super) fn segments(path: &str) -> Result<String, Failure> {
     path.split('/').map(segment).collect::<Result<Vec<_>, _>>().map(|parts| parts.join("/"))
 }
 
-/// Sends it; `what` says in messages what was tried.
+/// Sends a request; `what` names it in messages.
 ///
 /// # Errors
-/// When there is no answer, with the reason behind the reason.
+/// When there is no response, with all causes.
 pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response, Failure> {
     request.send().await.map_err(|error| {
         let mut text = error.to_string();
@@ -178,7 +178,7 @@ pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response
     })
 }
 
-/// Where an answer points to, when it is a redirect.
+/// The target of a redirect response.
 pub(super) fn redirect_of(answer: &Response) -> Option<Url> {
     if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -187,7 +187,7 @@ pub(super) fn redirect_of(answer: &Response) -> Option<Url> {
     answer.url().join(location).ok()
 }
 
-/// For messages about an answer that is not the expected one: where it points to.
+/// A hint for messages about an unexpected status: the origin that it redirects to.
 pub(super) fn hint_of(answer: &Response) -> String {
     let target = redirect_of(answer).map(|url| shown(&url.origin().ascii_serialization()));
     target.map_or_else(String::new, |origin| {
@@ -195,10 +195,10 @@ pub(super) fn hint_of(answer: &Response) -> String {
     })
 }
 
-/// The text of an answer, at most 10 MiB of it.
+/// The text of a response, at most 10 MiB.
 ///
 /// # Errors
-/// When it breaks off, or is longer.
+/// When it is incomplete or longer.
 pub(super) async fn text(mut answer: Response, what: &str) -> Result<String, Failure> {
     const MOST: usize = 10 * 1024 * 1024;
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! What the worker's machine offers to a run.
+//! Worker-local configuration and credentials available to callback functions.
 
 use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
@@ -13,39 +13,39 @@ use super::containers::Owner;
 use super::guard::{As, Programs};
 use super::netrc::Logins;
 
-/// See the module.
+/// Folders, programs and logins of the worker's machine.
 #[derive(Debug, Clone)]
 pub struct Workplace {
     /// The folder of `external_program`.
     pub bin: PathBuf,
-    /// Of `fastr`.
+    /// The folder of `fastr` networks.
     pub networks: PathBuf,
-    /// Of the texts of tasks.
+    /// The folder of task texts.
     pub tasks: PathBuf,
-    /// Where pipelines work.
+    /// The scratch space of pipelines.
     pub scratch: PathBuf,
     /// Project in XNAT.
     pub xnat_project: String,
     /// The Python of `python_function` and `fastr`.
     pub python: String,
-    /// Environment variables that programs get: where the project's files are.
+    /// Environment variables for programs: the folders of the project.
     pub variables: Vec<(String, String)>,
-    /// Those of the machine that the settings let programs have.
+    /// Variables of the machine that the settings pass on to programs.
     pub environment: Vec<(OsString, OsString)>,
-    /// The user that programs run as, when it is another one than that of the worker.
+    /// The user that programs run as, if it is not the worker's.
     pub(super) user: Option<As>,
-    /// The programs that run.
+    /// The running programs.
     pub programs: Programs,
-    /// Who creates containers here.
+    /// The owner of containers that are created here.
     pub(super) owner: Owner,
-    /// Subject and recipients of `send_mail`, and how mail leaves.
+    /// Subject and recipients of `send_mail`, and the mail transport.
     pub mail: Mailer,
-    /// Logins at other systems.
+    /// Logins for other systems.
     pub logins: Logins,
 }
 
 impl Workplace {
-    /// The workplace that the settings describe.
+    /// Creates it from the settings.
     #[must_use]
     pub fn new(settings: &WorkSettings) -> Self {
         let project = &settings.project;
@@ -66,7 +66,7 @@ impl Workplace {
         }
     }
 
-    /// The same workplace with the files of the study elsewhere: those of a `revision` (the name of a commit) of its repository.
+    /// The same with the study's files of a `revision` (the name of a commit) of its repository.
     #[must_use]
     pub fn at(&self, project: &ProjectSettings, revision: &str) -> Self {
         let mut variables = variables(project);
@@ -80,14 +80,14 @@ impl Workplace {
         }
     }
 
-    /// The name and the password that this machine has for an address, and what could not be read about it.
+    /// The machine's user name and password for a URL, and problems of the login files.
     #[must_use]
     pub fn login(&self, address: &url::Url) -> (Option<(String, String)>, Vec<String>) {
         let (login, problems) = self.logins.at(address);
         (login.map(|login| (login.name, login.password)), problems)
     }
 
-    /// Gives a folder that was made for a program, with everything in it, to the user of the program.
+    /// Changes the owner of a folder with all its contents to the user of the program that uses it.
     pub(super) fn hand_over(&self, folder: &Path) -> std::io::Result<()> {
         let Some(user) = self.user else { return Ok(()) };
         std::os::unix::fs::lchown(folder, Some(user.uid), Some(user.gid))?;
@@ -99,13 +99,13 @@ impl Workplace {
         Ok(())
     }
 
-    /// The settings that Python functions get: nothing of the server's secrets.
+    /// The settings that Python functions get, without the server's secrets.
     pub(super) fn configuration(&self) -> Map<String, Value> {
         self.variables.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect()
     }
 }
 
-/// Where the project's files are, for programs.
+/// The folders of the project, as variables for programs.
 fn variables(project: &ProjectSettings) -> Vec<(String, String)> {
     let folders = [
         ("STUDYGOV_PROJECT_HOME", &project.home),
@@ -123,8 +123,8 @@ fn variables(project: &ProjectSettings) -> Vec<(String, String)> {
     variables
 }
 
-/// The file `name` directly in `folder`; dots, links and paths that lead elsewhere are refused. `function` and `place` are for
-/// the message.
+/// The file `name` directly in `folder`; dots, links and paths that lead elsewhere are rejected. `function` and `place` are
+/// for the message.
 pub(super) fn direct_file(folder: &Path, name: &str, function: &str, place: &str) -> Result<PathBuf, Failure> {
     let refused = || Failure(format!("{function} only accepts files directly in the project's {place}, not '{name}'"));
     let mut components = Path::new(name).components();

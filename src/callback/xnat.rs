@@ -1,4 +1,4 @@
-//! Files in XNAT: which one is the newest of a name.
+//! Finds the newest file of a name in XNAT.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::web::{Web, beginning, hint_of, send, shown, text};
 use super::{Failure, python_json};
 
-/// A name with a place for a moment in it: what stands before and behind.
+/// A name with a placeholder for a timestamp: the texts before and behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Dated<'a> {
     before: &'a str,
@@ -14,14 +14,14 @@ pub(super) struct Dated<'a> {
 }
 
 impl<'a> Dated<'a> {
-    /// `placeholder` stands for the moment; nothing when it is not in the name, or more than once.
+    /// `placeholder` stands for the timestamp; `None` when the name does not contain it exactly once.
     pub(super) fn new(name: &'a str, placeholder: &str) -> Option<Self> {
         let (before, behind) = name.split_once(placeholder)?;
         (!behind.contains(placeholder)).then_some(Self { before, behind })
     }
 
-    /// The moment in a name: empty when it has none, nothing when it is another name. A moment is
-    /// `YYYY-MM-DDTHH:MM:SS` with or without a fraction, and may have an underscore on each side.
+    /// The timestamp in a name: empty if it has none, `None` for another name. A timestamp is `YYYY-MM-DDTHH:MM:SS` with or
+    /// without a fraction, and may have an underscore on each side.
     fn moment_in<'n>(&self, name: &'n str) -> Option<&'n str> {
         let middle = name.strip_prefix(self.before)?.strip_suffix(self.behind)?;
         if middle.is_empty() {
@@ -36,7 +36,7 @@ impl<'a> Dated<'a> {
         (is_moment && is_fraction).then_some(middle)
     }
 
-    /// The name with the newest moment; one without a moment is the oldest.
+    /// The name with the newest timestamp; a name without one counts as the oldest.
     fn newest<'n>(&self, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
         names
             .filter_map(|name| Some((self.moment_in(name)?, name)))
@@ -45,7 +45,7 @@ impl<'a> Dated<'a> {
     }
 }
 
-/// The newest file of a resource. `resource` is its address, without `/files`.
+/// The newest file of a resource. `resource` is its URL, without `/files`.
 ///
 /// # Errors
 /// When XNAT does not list it, or no file has such a name.
@@ -62,10 +62,10 @@ pub(super) async fn newest_file(web: &Web<'_>, resource: &str, name: Dated<'_>) 
     })
 }
 
-/// What is at an address, as JSON.
+/// The JSON response of a URL.
 ///
 /// # Errors
-/// When there is no answer with status 200 that is JSON.
+/// When there is no response, its status is not 200, or it is not JSON.
 pub(super) async fn json(web: &Web<'_>, url: &str) -> Result<Value, Failure> {
     let what = format!("GET {}", shown(url));
     let answer = send(web.request(Method::GET, url)?, &what).await?;
@@ -74,7 +74,7 @@ pub(super) async fn json(web: &Web<'_>, url: &str) -> Result<Value, Failure> {
     if status != 200 {
         return Err(Failure(format!("{what} returned status {status}{hint}: {}", beginning(&body))));
     }
-    // Files of raters' forms are written by Python.
+    // The raters' form files are written by Python.
     python_json::read(&body, &what, web.log())
         .map_err(|error| Failure(format!("{what}: the response is not valid JSON: {error}")))
 }

@@ -1,4 +1,4 @@
-//! The part of Castor's API that is needed.
+//! Client for the parts of Castor's API that are needed.
 
 use std::collections::BTreeMap;
 
@@ -24,26 +24,26 @@ impl Study {
 #[derive(Debug, Clone)]
 pub(super) struct Field {
     pub(super) id: String,
-    /// Whether it stands for repeated measurements, each an instance of its own.
+    /// Whether it represents a repeated measurement; each measurement is an instance.
     pub(super) is_repeated: bool,
-    /// Of a repeated measurement.
+    /// Id of the repeated measurement.
     pub(super) report_id: String,
 }
 
-/// Castor, logged in.
+/// A session with Castor.
 pub(super) struct Castor<'a> {
     web: &'a Web<'a>,
     base: String,
     token: String,
-    /// Why data is changed; kept by Castor with each change.
+    /// Reason for changes; Castor stores it with each change.
     reason: String,
 }
 
-/// Rows in a page of a list.
+/// Rows per page of a list.
 const PAGE_SIZE: u64 = 500;
 
 impl<'a> Castor<'a> {
-    /// With the id and the secret of a client, from the logins of the worker.
+    /// Logs in with the client id and secret from the worker's logins.
     pub(super) async fn log_in(web: &'a Web<'a>, address: &str, reason: String) -> Result<Self, Failure> {
         let url = format!("{address}/oauth/token");
         let login = web.login(&parse(&url)?);
@@ -82,7 +82,7 @@ impl<'a> Castor<'a> {
         Ok((status, serde_json::from_str(&text).unwrap_or_default()))
     }
 
-    /// All rows of a list, page by page. Nothing when it is answered with 404, which is how Castor says that there are none.
+    /// Reads all rows of a list, page by page. `None` on 404, which is Castor's answer for an empty list.
     async fn list(&self, path: &str, key: &str) -> Result<Option<Vec<Value>>, Failure> {
         let mut rows = Vec::new();
         for page in 1.. {
@@ -135,11 +135,11 @@ impl<'a> Castor<'a> {
         self.named(&format!("{}/visit", study.path()?), "visits", "visit_name", name, "id").await
     }
 
-    /// The fields by their variable name, or else by their label in lower case with underscores.
+    /// The fields by variable name; fields without one by their label, in lower case with underscores.
     pub(super) async fn fields(&self, study: &Study) -> Result<BTreeMap<String, Field>, Failure> {
         let rows = self.list(&format!("{}/field", study.path()?), "fields").await?.unwrap_or_default();
         let mut fields = BTreeMap::new();
-        // What has a name of its own comes before what is only labelled so.
+        // Variable names are inserted last, so they take precedence over labels.
         for by_label in [true, false] {
             for row in &rows {
                 let text = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
@@ -163,14 +163,14 @@ impl<'a> Castor<'a> {
         Ok(fields)
     }
 
-    /// Whether it was there before.
+    /// Returns whether the participant already existed.
     pub(super) async fn create_participant(&self, study: &Study, label: &str, site: &str) -> Result<bool, Failure> {
         let body = json!({ "participant_id": label, "site_id": site });
         let (status, _) = self.post(&format!("{}/participant", study.path()?), &body, &[201, 422]).await?;
         Ok(status == 422)
     }
 
-    /// What is there of a participant, by id of the field.
+    /// The stored data points of a participant, by id of the field.
     pub(super) async fn study_points(
         &self,
         study: &Study,
@@ -193,7 +193,7 @@ impl<'a> Castor<'a> {
         self.add_points(&format!("{}/data-points/study", of(study, participant)?), points, None).await
     }
 
-    /// The instances of repeated measurements: id by name.
+    /// The instances of repeated measurements: ids by name.
     pub(super) async fn instances(
         &self,
         study: &Study,
@@ -204,7 +204,7 @@ impl<'a> Castor<'a> {
         Ok(rows.iter().filter_map(|row| Some((plain(row.get("name")?)?, plain(row.get("id")?)?))).collect())
     }
 
-    /// What is there of an instance, by variable name or id of the field.
+    /// The stored data points of an instance, by variable name or id of the field.
     pub(super) async fn instance_points(
         &self,
         study: &Study,
@@ -225,7 +225,7 @@ impl<'a> Castor<'a> {
         Ok(points)
     }
 
-    /// Its id.
+    /// Creates an instance and returns its id.
     pub(super) async fn create_instance(
         &self,
         study: &Study,
@@ -273,7 +273,7 @@ impl<'a> Castor<'a> {
             "data": points.iter().map(entry).collect::<Vec<_>>(),
         });
         let (_, answer) = self.post(path, &body, &[201]).await?;
-        // Castor takes what it can and says of the rest only here.
+        // Castor accepts what it can and reports the rejected values only here.
         match answer.get("total_failed").and_then(Value::as_u64) {
             Some(failed) if failed > 0 => {
                 let which = answer.get("failed").map(Value::to_string).unwrap_or_default();
@@ -284,7 +284,7 @@ impl<'a> Castor<'a> {
     }
 }
 
-/// The path of a participant; a label may have any characters.
+/// The path of a participant, whose label may contain any characters.
 fn of(study: &Study, participant: &str) -> Result<String, Failure> {
     Ok(format!("{}/participant/{}", study.path()?, segment(participant)?))
 }
@@ -298,7 +298,7 @@ fn plain(value: &Value) -> Option<String> {
     }
 }
 
-/// A value as Castor wants it; nothing for what is no value. Several options of one field stand with semicolons between them.
+/// A value in the form that Castor expects; `None` for null. Several options of one field are separated by semicolons.
 pub(super) fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
@@ -308,7 +308,7 @@ pub(super) fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// Whether two texts say the same: `7` and `7.0` do.
+/// Whether two texts are equal, also as numbers: `7` equals `7.0`.
 pub(super) fn same(there: &str, new: &str) -> bool {
     let number = |text: &str| text.trim().parse::<f64>().ok();
     there == new

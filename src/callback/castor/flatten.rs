@@ -1,12 +1,12 @@
-//! What raters filled in, as one flat mapping: the template says how its widgets nest.
+//! Flattens the raters' data into one mapping; the template defines the nesting of its widgets.
 
 use serde_json::{Map, Value};
 
-/// Flattens `data` by the `qa_fields` of its template, in the order of the template. Names have no prefixes. What is not in
-/// the data is left out; what is not in the template too.
+/// Flattens `data` by the `qa_fields` of its template, in the order of the template. Names get no prefixes. Fields that are
+/// missing in the data or in the template are omitted.
 ///
 /// # Errors
-/// What does not fit the template, with the name of the field.
+/// Data that does not fit the template, with the name of the field.
 pub(super) fn flatten(fields: &Map<String, Value>, data: &Value) -> Result<Map<String, Value>, String> {
     let mut flat = Map::new();
     for (name, field) in fields {
@@ -14,7 +14,7 @@ pub(super) fn flatten(fields: &Map<String, Value>, data: &Value) -> Result<Map<S
         let control = field.get("control").and_then(Value::as_str).ok_or_else(|| format!("{name} has no control"))?;
         match control {
             "TabsWidget" => {
-                // The tabs are for the eye only: they are no level in the data.
+                // Tabs only affect the layout: they are not a level of the data.
                 for (tab, content) in content(field).ok_or_else(|| format!("{name} has no content"))? {
                     let content = content.as_object().ok_or_else(|| format!("tab {tab} of {name} is not a mapping"))?;
                     flat.extend(flatten(content, value)?);
@@ -46,7 +46,7 @@ fn content(field: &Value) -> Option<&Map<String, Value>> {
     field.get("content")?.as_object()
 }
 
-/// One marker as three numbers; none or several as they are.
+/// One marker as three numbers; no marker, or several, unchanged.
 fn marker(name: &str, value: &Value) -> Result<Map<String, Value>, String> {
     let mut flat = Map::new();
     match value.as_array().map(Vec::as_slice) {

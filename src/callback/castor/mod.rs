@@ -1,9 +1,9 @@
-//! `castor`: what raters filled in, from XNAT to the clinical database Castor EDC.
+//! `castor`: transfers raters' data from XNAT to the clinical database Castor EDC.
 //!
-//! Field files and templates are read and flattened → study, site, visit and fields are looked up → only then is anything
-//! written: the participant, then template by template the data points, then the instances of repeated measurements. What
-//! is there already and the same is left alone, what is there and different is a conflict. A run that is done again goes on
-//! where the one before it broke off.
+//! Field files and templates are read and flattened → study, site, visit and fields are looked up → only then is data
+//! written: the participant, then for each template the data points and the instances of repeated measurements. Equal values
+//! that already exist are left unchanged; different ones are a conflict. A repeated run continues where the previous one
+//! stopped.
 
 mod api;
 mod flatten;
@@ -41,7 +41,7 @@ struct Arguments {
     taskmanager_external_system_name: String,
 }
 
-/// One or a list.
+/// One value or a list.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Several {
@@ -83,10 +83,10 @@ const KNOWN: [&str; 10] = [
     "taskmanager_external_system_name",
 ];
 
-/// Names of the data that are never sent.
+/// Names of data fields that are never sent.
 const SKIPPED: [&str; 2] = ["participant_id", "if_other_description"];
 
-/// The data of one template, flat, under the names of Castor's fields.
+/// The flat data of one template, with the names of Castor's fields.
 struct Form {
     template: String,
     values: Map<String, Value>,
@@ -128,7 +128,7 @@ pub(super) async fn run(arguments: Map<String, Value>, run: &Run<'_>) -> Result<
     })
 }
 
-/// Everything that is to be sent, read before anything is written.
+/// Reads all data to send, before anything is written.
 async fn read_forms(arguments: &Arguments, web: &Web<'_>, run: &Run<'_>) -> Result<Vec<Form>, Failure> {
     let (files, templates) = (arguments.field_files.list(), arguments.templates.list());
     if files.len() != templates.len() {
@@ -149,7 +149,7 @@ async fn read_forms(arguments: &Arguments, web: &Web<'_>, run: &Run<'_>) -> Resu
     Ok(forms)
 }
 
-/// What is added to each form from the execution data.
+/// Values from the execution data that are added to each form.
 fn extra_values(arguments: &Arguments, run: &Run<'_>) -> Result<Map<String, Value>, Failure> {
     let data = Value::Object(run.assignment.data.clone());
     let mut values = Map::new();
@@ -166,7 +166,7 @@ fn extra_values(arguments: &Arguments, run: &Run<'_>) -> Result<Map<String, Valu
     Ok(values)
 }
 
-/// The names of Castor's fields in the place of those of the data; of listings also those inside.
+/// Replaces names of the data by those of Castor's fields, also inside listings.
 fn translated(values: Map<String, Value>, names: Option<&BTreeMap<String, String>>) -> Map<String, Value> {
     let inner = |value: Value| match value {
         Value::Array(entries) if entries.iter().any(Value::is_object) => Value::Array(
@@ -185,7 +185,7 @@ fn translated(values: Map<String, Value>, names: Option<&BTreeMap<String, String
     kept.map(|(key, value)| (name(key), inner(value))).collect()
 }
 
-/// The newest file of this name below the experiment, as JSON.
+/// The newest file of this name in the experiment's resource, as JSON.
 async fn field_file(arguments: &Arguments, web: &Web<'_>, path: &str, run: &Run<'_>) -> Result<Value, Failure> {
     const MOMENT: &str = "{timestamp}";
     let system = &arguments.xnat_external_system;
@@ -205,7 +205,7 @@ async fn field_file(arguments: &Arguments, web: &Web<'_>, path: &str, run: &Run<
     get_json(web, &format!("{resource}/files/{name}?format=json")).await
 }
 
-/// How a template says that its data is to be flattened.
+/// The description of the fields in a template, which controls the flattening.
 async fn qa_fields(
     arguments: &Arguments,
     web: &Web<'_>,
@@ -228,15 +228,15 @@ async fn qa_fields(
     }
 }
 
-/// An entry of a listing, which becomes an instance of a repeated measurement.
+/// An entry of a listing; it becomes an instance of a repeated measurement.
 struct Entry {
     field: Field,
-    /// Of the instance.
+    /// Name of the instance.
     name: String,
     values: Map<String, Value>,
 }
 
-/// One participant's data on its way into Castor.
+/// Import of one participant's data into Castor.
 struct Import<'a> {
     castor: Castor<'a>,
     study: Study,
@@ -244,7 +244,7 @@ struct Import<'a> {
     visit: String,
     participant: String,
     fields: BTreeMap<String, Field>,
-    /// What is there, by id of the field.
+    /// Stored data points, by id of the field.
     points: BTreeMap<String, String>,
     run: &'a Run<'a>,
 }
@@ -261,7 +261,7 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Whether anything had to be sent.
+    /// Sends the missing data of a form; returns whether there was any.
     async fn form(&mut self, form: &Form) -> Result<bool, Failure> {
         let missing = self.missing_points(&form.values, false)?;
         let listings = self.listings(&form.values)?;
@@ -281,7 +281,7 @@ impl Import<'_> {
         Ok(sent)
     }
 
-    /// Field id and text of what is not there yet; of an instance only its fields.
+    /// Field id and text of the values that are not stored yet; of an instance only its fields.
     fn missing_points(&self, values: &Map<String, Value>, in_instance: bool) -> Result<Vec<(String, String)>, Failure> {
         let mut missing = Vec::new();
         for (key, value) in values {
@@ -302,7 +302,7 @@ impl Import<'_> {
         Ok(missing)
     }
 
-    /// Each entry of each listing: its field, the name of its instance, its values.
+    /// The entries of all listings, each with its field, the name of its instance and its values.
     fn listings(&self, values: &Map<String, Value>) -> Result<Vec<Entry>, Failure> {
         let mut all = Vec::new();
         for (key, value) in values {

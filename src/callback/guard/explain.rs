@@ -1,12 +1,12 @@
-//! Why a program could not be started. The kernel answers `ENOENT` for a script whose interpreter is not there, and for a program
-//! whose loader is not there: the file itself says more.
+//! Explains why a program could not be started. The kernel returns `ENOENT` both for a script with a missing interpreter and
+//! for a program with a missing loader: the file itself shows which.
 
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Why `binary` could not be started, for the end of a sentence. `error` is the answer of the kernel. A name without a slash is
-/// looked up on the `PATH` of this process.
+/// Why `binary` could not be started, for the end of a sentence. `error` is the kernel's answer. A name without a slash is
+/// searched on the `PATH` of this process.
 pub(super) fn reason(binary: &str, error: &io::Error) -> String {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let Some(file) = find(binary, &path) else {
@@ -19,8 +19,8 @@ pub(super) fn reason(binary: &str, error: &io::Error) -> String {
     about(&file, error).map_or_else(|| error.to_string(), |why| why.replace("{it}", &what))
 }
 
-/// What may be behind the return code of a program that was started: `env` and its like are asked for an interpreter with a carriage
-/// return at the end of its name, and say only that there is none.
+/// A hint about the return code of a program that was started: `env` reports a missing interpreter without showing the
+/// carriage return at the end of its name.
 pub(in crate::callback) fn hint(binary: &str, return_code: i32) -> Option<String> {
     if !matches!(return_code, 126 | 127) {
         return None;
@@ -33,7 +33,7 @@ pub(in crate::callback) fn hint(binary: &str, return_code: i32) -> Option<String
     has_windows_end.then(|| format!("The first line of {} has a Windows line ending (dos2unix).", file.display()))
 }
 
-/// The first file of this name on the path: one that can be run, or else any.
+/// The first executable file of this name on the path, or else the first file.
 fn find(binary: &str, path: &std::ffi::OsStr) -> Option<PathBuf> {
     if binary.contains('/') {
         return Some(PathBuf::from(binary)).filter(|file| file.exists());
@@ -47,7 +47,7 @@ fn is_executable(file: &Path) -> bool {
     file.metadata().is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
 }
 
-/// What the file says about it; `{it}` stands for the file.
+/// The reason that the file shows; `{it}` stands for the file.
 fn about(file: &Path, error: &io::Error) -> Option<String> {
     if file.is_dir() {
         return Some("{it} is a folder".to_owned());
@@ -64,7 +64,7 @@ fn about(file: &Path, error: &io::Error) -> Option<String> {
     let mut start = Vec::new();
     match std::fs::File::open(file).and_then(|file| file.take(4096).read_to_end(&mut start)) {
         Ok(_) => {}
-        // It can be run and not be read: nothing more is to be found out.
+        // It can be executed but not read, so the reason is unknown.
         Err(_) => return None,
     }
     if let Some(line) = start.strip_prefix(b"#!") {
@@ -100,7 +100,7 @@ fn about(file: &Path, error: &io::Error) -> Option<String> {
 /// "Exec format error".
 const ENOEXEC: i32 = 8;
 
-/// `line` is what follows `#!`.
+/// `line` is the text after `#!`.
 fn about_interpreter(line: &[u8], error: &io::Error) -> Option<String> {
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
     let line = String::from_utf8_lossy(line).into_owned();
@@ -121,7 +121,7 @@ fn about_interpreter(line: &[u8], error: &io::Error) -> Option<String> {
     if interpreter.is_dir() || !is_executable(interpreter) {
         return Some(format!("its first line names the interpreter {shown}, which is not a program"));
     }
-    // The interpreter may itself be a script, or a program for another machine.
+    // The interpreter may be a script, or a program for another machine.
     let mut start = Vec::new();
     let _ = std::fs::File::open(interpreter).and_then(|file| file.take(4096).read_to_end(&mut start));
     let inner = match start.strip_prefix(b"\x7fELF") {
@@ -131,7 +131,7 @@ fn about_interpreter(line: &[u8], error: &io::Error) -> Option<String> {
     Some(format!("its first line names the interpreter {shown}: {inner}"))
 }
 
-/// `elf` is what follows the magic number, `all` the beginning of the file.
+/// `elf` is the data after the magic number, `all` the beginning of the file.
 fn about_elf(elf: &[u8], all: &[u8], error: &io::Error) -> Option<String> {
     let is_little = elf.get(1) == Some(&1);
     let number = |at: usize, size: usize| -> Option<u64> {
@@ -162,7 +162,7 @@ fn about_elf(elf: &[u8], all: &[u8], error: &io::Error) -> Option<String> {
     Some(format!("{{it}} needs the loader {loader}, which does not exist on this machine"))
 }
 
-/// Numbers of kinds of processors in programs.
+/// ELF numbers of processor architectures.
 fn machines() -> &'static [(u64, &'static str)] {
     &[
         (3, "x86"),
@@ -191,10 +191,10 @@ mod tests {
         std::fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
         let name = file.to_str().unwrap();
         loop {
-            // As the guard starts it.
+            // Starts it as the guard does.
             match Command::new(name).spawn() {
                 Ok(_) => panic!("it was started"),
-                // Another test has forked while the file was written.
+                // Another test forked while the file was being written.
                 Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => {}
                 Err(error) => return reason(name, &error),
             }

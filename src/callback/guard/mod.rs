@@ -1,12 +1,12 @@
-//! The guard of a program: this same binary in two processes between the worker and the program (Q8).
+//! The guard of a program: two processes of this binary between the worker and the program (Q8).
 //!
-//! The worker starts the outer guard with one end of a socket as its standard input and sends the order through it. The outer
-//! guard starts the inner one in the same way, and the inner one starts the program. All three watch each other through the
-//! sockets, which the kernel closes however their other end dies: when the worker or one of the guards is gone, the guard that
-//! is left kills everything that descends from it. Both are subreapers, so a program that daemonises itself, with a session
-//! of its own, is still a descendant.
+//! The worker starts the outer guard with one end of a socket as its standard input and sends the order through it. The
+//! outer guard starts the inner one in the same way, and the inner one starts the program. All three watch each other
+//! through the sockets, which the kernel closes in whatever way the other end dies: when the worker or a guard has died, the
+//! remaining guard kills all its descendants. Both are subreapers, so a program that daemonises itself in its own session is
+//! still a descendant.
 //!
-//! The guards keep the output of the program open only until it is started; what the program writes goes to the worker alone.
+//! The guards close their copies of the program's output once it has started, so that only the worker reads it to its end.
 
 mod explain;
 mod serve;
@@ -32,60 +32,61 @@ pub(super) use explain::hint;
 pub use serve::serve;
 pub(super) use strays::end_strays;
 
-/// How our own program becomes a guard, and how guards are called in lists of processes.
+/// Argument that turns our own program into a guard, and the name of guards in process lists.
 pub const ARGUMENT: &str = "program-guard";
 
 /// This program, even after an upgrade has replaced its file.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// Names the attempt that a process belongs to, in its environment: `{address of the execution}#{attempt}`.
+/// Environment variable that names the attempt of a process: `{URL of the execution}#{attempt}`.
 pub(super) const MARK: &str = "STUDYGOV_RUN";
 
-/// The program and its arguments, when they are not the usual ones.
+/// The guard program and its arguments, if they are not the default.
 static COMMAND: OnceLock<(OsString, Vec<OsString>)> = OnceLock::new();
 
-/// Sets which program calls [`serve`]; without this it is our own, with the argument [`ARGUMENT`]. For tests, whose own
-/// program is the test runner. The first call counts.
+/// Sets the program that calls [`serve`]; the default is our own with the argument [`ARGUMENT`]. For tests, whose own
+/// program is the test runner. Only the first call has an effect.
 pub fn use_guard(program: impl Into<OsString>, arguments: Vec<OsString>) {
-    // A second call names the same program, or comes too late to matter.
+    // A second call either names the same program or is too late.
     let _ = COMMAND.set((program.into(), arguments));
 }
 
-/// Another user of this machine, as whom programs run.
+/// The user of this machine that programs run as, if it is not the worker's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct As {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
-/// What a guard is to run.
+/// A guard's order: the program to run.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) argv: Vec<String>,
-    /// The standard input of the program; nothing is `/dev/null`.
+    /// Standard input of the program; `None` means `/dev/null`.
     pub(super) input: Option<String>,
-    /// The user of the program; nothing is that of the worker.
+    /// User of the program; `None` means the user of the worker.
     pub(super) user: Option<As>,
-    /// A command that the guard runs after it had to end the program, as for a container, which is not a descendant.
+    /// Command that the guard runs after ending the program early, for example to remove a container, which is not a
+    /// descendant.
     pub(super) cleanup: Vec<String>,
 }
 
-/// What a guard reports to the worker, a line of JSON each.
+/// Message of a guard to the worker, one line of JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 enum Message {
-    /// It could not be started, and why.
+    /// The program could not be started, with the reason.
     Refused(String),
-    /// Its exit code, or minus the number of the signal.
+    /// Exit code, or the negative signal number.
     Ended(i32),
 }
 
-/// The programs of a worker that are not gone yet, by execution and attempt.
+/// Programs of a worker that have not ended completely, by execution and attempt.
 #[derive(Debug, Clone, Default)]
 pub struct Programs {
     shared: Arc<(Mutex<Counts>, Notify)>,
 }
 
-/// How many programs each attempt has.
+/// Number of programs per attempt.
 type Counts = HashMap<(i32, i32), usize>;
 
 impl Programs {
@@ -109,12 +110,12 @@ impl Programs {
         self.shared.1.notify_waiters();
     }
 
-    /// Waits until nothing is left of the programs of an attempt.
+    /// Waits until all programs of an attempt have ended.
     pub async fn gone(&self, execution_id: i32, attempt: i32) {
         loop {
             let changed = self.shared.1.notified();
             tokio::pin!(changed);
-            // Before the look: a change in between is not missed.
+            // Enabled before the check, so that a change in between is not missed.
             changed.as_mut().enable();
             if self.count((execution_id, attempt)) == 0 {
                 return;
@@ -124,7 +125,7 @@ impl Programs {
     }
 }
 
-/// A guarded program. Dropped, the program ends with everything that it has started.
+/// A guarded program. Dropping this kills the program and all its descendants.
 pub(super) struct Guarded {
     socket: BufReader<UnixStream>,
     pub(super) stdout: Option<ChildStdout>,
@@ -132,10 +133,10 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    /// Starts a program with this environment and no other. `attempt` is the execution and its attempt.
+    /// Starts a program with exactly this environment. `attempt` is the execution and its attempt.
     ///
     /// # Errors
-    /// When there is no guard. A program that cannot be started is an error of [`Self::ended`].
+    /// When the guard cannot be started. A program that cannot be started is an error of [`Self::ended`].
     pub(super) async fn start(
         order: &Order,
         environment: &[(OsString, OsString)],
@@ -148,18 +149,18 @@ impl Guarded {
         let usual = || (THIS_PROGRAM.into(), vec![ARGUMENT.into()]);
         let (program, arguments) = COMMAND.get_or_init(usual);
         let mut command = Command::new(program);
-        // Under a name of its own: `pkill studygovernor` ends the worker, and the guard ends the program.
+        // With its own name: `pkill studygovernor` ends the worker, and then the guard ends the program.
         command.arg0(ARGUMENT).args(arguments).env_clear();
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.stdin(OwnedFd::from(theirs)).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(failed)?;
-        // The command holds the other end of the socket, and would keep it from closing.
+        // The command holds the other end of the socket and would keep it open.
         drop(command);
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         programs.began(attempt);
         let programs = programs.clone();
         tokio::spawn(async move {
-            // Its exit code says nothing; what counts is that it is gone.
+            // The exit code of the guard is irrelevant; only its end counts.
             let _ = child.wait().await;
             programs.ended(attempt);
         });
@@ -170,11 +171,10 @@ impl Guarded {
         Ok(Self { socket: BufReader::new(socket), stdout, stderr })
     }
 
-    /// Waits for the end of the program: its exit code, or minus the number of the signal that ended it.
+    /// Waits for the end of the program; returns its exit code, or the negative number of the signal that ended it.
     ///
     /// # Errors
-    /// When it could not be started, and when the guard was killed: then nothing is left of the program, or
-    /// [`end_strays`] finds it.
+    /// When it could not be started, or when the guard was killed: then the program has ended, or [`end_strays`] finds it.
     pub(super) async fn ended(&mut self) -> Result<i32, Unguarded> {
         let mut line = String::new();
         let count = self.socket.read_line(&mut line).await.unwrap_or(0);
@@ -191,8 +191,8 @@ impl Guarded {
 
 /// Why there is no exit code.
 pub(super) enum Unguarded {
-    /// The program could not be started, and why.
+    /// The program could not be started, with the reason.
     Refused(String),
-    /// The guard is gone without a word.
+    /// The guard ended without a message.
     Lost,
 }

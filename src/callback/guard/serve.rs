@@ -1,4 +1,4 @@
-//! The guard's own side: reads its order, has the program run, and ends when its standard input closes.
+//! The guard process: reads its order, runs the program, and ends when its standard input closes.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Seek, Write, stdin};
@@ -17,21 +17,21 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::tree::kill_descendants;
 use super::{ARGUMENT, Message, Order, THIS_PROGRAM, explain};
 
-/// Which of the two guards this is: the second argument of the inner one.
+/// Second argument of the inner guard.
 const INNER: &str = "inner";
 
-/// How long a guard waits for the command that cleans up.
+/// Limit for one run of the cleanup command.
 const CLEANUP: Duration = Duration::from_mins(1);
 
-/// Guards one program until standard input closes. `main` calls this, before anything else, when it was started as a guard
-/// ([`ARGUMENT`]). `is_inner` when that argument is followed by another one.
+/// Guards one program until standard input closes. `main` calls this first when the process was started as a guard
+/// ([`ARGUMENT`]). `is_inner` is true when that argument is followed by another one.
 ///
 /// # Errors
-/// When standard input is not the socket it should be, or the process cannot become a guard.
+/// When standard input is not the expected socket, or the process cannot become a guard.
 pub fn serve(is_inner: bool) -> io::Result<()> {
-    // Whatever is sent to `studygovernor` by name is not meant for its guards, which end by themselves.
+    // Signals that are sent to `studygovernor` by name must not reach the guards, which end when the worker does.
     let _ = std::fs::write("/proc/self/comm", ARGUMENT);
-    // Refused to the leader of a process group, as the outer one is; it has no terminal then either.
+    // Fails for the leader of a process group, such as the outer guard, which then has no terminal either.
     let _ = setsid();
     set_child_subreaper(Some(getpid()))?;
     ignore_signals()?;
@@ -43,7 +43,7 @@ pub fn serve(is_inner: bool) -> io::Result<()> {
     let guard = Guard { above, is_over: Arc::default(), cleanup: order.cleanup.clone() };
     let watching = guard.try_clone()?;
     std::thread::spawn(move || {
-        // Nothing more is ever sent: this returns when the other end is closed.
+        // No more data is sent: this returns when the other end closes.
         let _ = io::copy(&mut lines, &mut io::sink());
         watching.end();
     });
@@ -55,26 +55,26 @@ pub fn serve(is_inner: bool) -> io::Result<()> {
     guard.end()
 }
 
-/// A service manager that stops a worker signals all its processes; programs may go on until the grace time is over.
+/// A service manager that stops a worker signals all its processes; programs may continue until the grace period ends.
 fn ignore_signals() -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _entered = runtime.enter();
     for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()] {
-        // The handler stays when the stream is dropped. Programs start with the default again.
+        // The handler remains when the stream is dropped. Programs start with the default handlers.
         drop(signal(kind)?);
     }
     Ok(())
 }
 
 struct Guard {
-    /// To the worker, or to the outer guard.
+    /// Socket to the worker, or to the outer guard.
     above: UnixStream,
-    /// The program has ended by itself, or was never started.
+    /// The program ended before the guard had to end it, or was never started.
     is_over: Arc<AtomicBool>,
     cleanup: Vec<String>,
 }
 
-/// Held by the one thread that ends the process.
+/// Held by the thread that ends the process.
 static ENDING: Mutex<()> = Mutex::new(());
 
 impl Guard {
@@ -83,10 +83,10 @@ impl Guard {
         Ok(Self { above, is_over: Arc::clone(&self.is_over), cleanup: self.cleanup.clone() })
     }
 
-    /// The outer guard: starts the inner one and passes on what that says, until it is gone.
+    /// The outer guard: starts the inner one and forwards its messages until it ends.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// When the inner guard cannot be started.
     fn relay(&self, order: &str) -> io::Result<()> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut command = Command::new(THIS_PROGRAM);
@@ -98,11 +98,11 @@ impl Guard {
         for line in BufReader::new(ours).lines().map_while(Result::ok) {
             self.pass_on(&line);
         }
-        // The inner guard was killed, and this one has inherited what it guarded.
+        // The inner guard ended; its descendants now belong to this process.
         Ok(())
     }
 
-    /// The inner guard: runs the program, and waits for everything that descends from it.
+    /// The inner guard: runs the program, and waits for all its descendants.
     fn run(&self, order: &Order) -> ! {
         let started = start(order);
         let_go_of_output();
@@ -118,9 +118,9 @@ impl Guard {
                 Ok(Some((id, status))) if id.as_raw_nonzero().get() == program => {
                     self.report(&Message::Ended(return_code(status)));
                 }
-                // A descendant that was orphaned has ended.
+                // An orphaned descendant has ended.
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                // Nothing is left, and nothing can come.
+                // There are no descendants left.
                 Err(_) => park(),
             }
         }
@@ -130,13 +130,13 @@ impl Guard {
         self.pass_on(&serde_json::to_string(message).unwrap_or_default());
     }
 
-    /// When it cannot be written, the other end is gone and the other thread ends this process.
+    /// If writing fails, the other end has closed, and the other thread ends this process.
     fn pass_on(&self, line: &str) {
         self.is_over.store(true, Ordering::SeqCst);
         let _ = (&self.above).write_all(format!("{line}\n").as_bytes());
     }
 
-    /// Ends everything that descends from this process, and this process.
+    /// Kills all descendants of this process, then exits.
     fn end(&self) -> ! {
         let _ending = ENDING.lock().unwrap_or_else(PoisonError::into_inner);
         kill_descendants();
@@ -147,23 +147,23 @@ impl Guard {
     }
 }
 
-/// The other thread ends the process.
+/// Waits until the other thread ends the process.
 fn park() -> ! {
     loop {
         std::thread::park();
     }
 }
 
-/// The output of the program ends with the program, not with its guard.
+/// Closes the guard's copies of the output, so that the output ends with the program.
 fn let_go_of_output() {
-    // Without /dev/null the worker waits a little longer for the end of the output, and says so.
+    // Without /dev/null the worker waits a little longer for the end of the output, and logs that.
     if let Ok(null) = File::options().write(true).open("/dev/null") {
         let _ = rustix::stdio::dup2_stdout(&null);
         let _ = rustix::stdio::dup2_stderr(&null);
     }
 }
 
-/// Starts the program, in a process group of its own.
+/// Starts the program in its own process group.
 fn start(order: &Order) -> Result<i32, String> {
     let Some((binary, arguments)) = order.argv.split_first() else { return Err("nothing to run".to_owned()) };
     let stdin = match &order.input {
@@ -176,13 +176,13 @@ fn start(order: &Order) -> Result<i32, String> {
         command.uid(user.uid).gid(user.gid);
     }
     match command.spawn() {
-        // Its end is waited for together with that of all other descendants.
+        // Its end is awaited together with that of all other descendants.
         Ok(child) => i32::try_from(child.id()).map_err(|error| error.to_string()),
         Err(error) => Err(format!("cannot run {binary}: {}", explain::reason(binary, &error))),
     }
 }
 
-/// A file in memory: it is read like a pipe, and a program that leaves some of it unread keeps nothing waiting.
+/// A file in memory: it reads like a pipe, and a program that does not read all of it blocks nothing.
 fn input(text: &str) -> io::Result<Stdio> {
     let mut file = File::from(memfd_create("input", MemfdFlags::CLOEXEC)?);
     file.write_all(text.as_bytes())?;
@@ -194,7 +194,7 @@ fn return_code(status: WaitStatus) -> i32 {
     status.exit_status().or_else(|| status.terminating_signal().map(|number| -number)).unwrap_or(-1)
 }
 
-/// Runs the command, and again a little later while it fails: a container that Docker is starting at this moment cannot be removed yet.
+/// Runs the command and repeats it after a pause: a container that Docker is just starting cannot be removed yet.
 fn clean_up(command: &[String]) {
     let Some((binary, arguments)) = command.split_first() else { return };
     for pause in [0, 500, 2_000] {
@@ -207,7 +207,7 @@ fn clean_up(command: &[String]) {
             match child.try_wait() {
                 Ok(Some(status)) if status.success() => return,
                 Ok(None) if begun.elapsed() < CLEANUP => std::thread::sleep(Duration::from_millis(20)),
-                // An error: another thread of this process has waited for it.
+                // An error: another thread of this process has already waited for it.
                 _ => break,
             }
         }

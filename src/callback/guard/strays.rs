@@ -1,6 +1,6 @@
-//! Programs of an attempt that is over, whose guards were both killed: found by the mark in their environment.
+//! Finds stray programs by the mark in their environment: programs of an ended attempt whose guards were both killed.
 //!
-//! A last resort: a program that has emptied its environment, or runs as another user, is not found.
+//! A last resort: it does not find a program that has cleared its environment or runs as another user.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use super::tree::{Process, kill, processes};
 use super::{ARGUMENT, MARK};
 
-/// How long the end of strays is waited for.
+/// Limit for waiting until strays have ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Kills the programs of attempts of this execution that are not later than `last` and have no guard. `address` is the address
-/// of the execution in the API. Reads `/proc`: call it where it may block.
+/// Kills the unguarded programs of this execution's attempts up to `last`. `address` is the URL of the execution in the API.
+/// Reads `/proc`, so call it where blocking is allowed.
 pub(in crate::callback) fn end_strays(address: &str, last: i32) {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
@@ -33,8 +33,8 @@ pub(in crate::callback) fn end_strays(address: &str, last: i32) {
     }
 }
 
-/// The attempt that a process belongs to, when it is one of this execution. An environment that cannot be read is that of another
-/// user's process, or of one that has ended.
+/// The attempt of a process, if it belongs to this execution. An unreadable environment belongs to another user's process,
+/// or to one that has ended.
 fn attempt_of(id: i32, address: &str) -> Option<i32> {
     let environment = std::fs::read(format!("/proc/{id}/environ")).ok()?;
     let wanted = format!("{MARK}={address}#");
@@ -43,7 +43,7 @@ fn attempt_of(id: i32, address: &str) -> Option<i32> {
         .find_map(|variable| std::str::from_utf8(variable).ok()?.strip_prefix(&wanted)?.parse().ok())
 }
 
-/// Whether a process is a guard, or descends from one.
+/// Whether a process is a guard or a descendant of one.
 fn is_guarded(mut id: i32, all: &std::collections::HashMap<i32, Process>) -> bool {
     for _ in 0..all.len() {
         match all.get(&id) {

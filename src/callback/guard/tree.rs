@@ -1,4 +1,4 @@
-//! The processes of this machine as a tree, and the end of a branch of it.
+//! The process tree of this machine, and killing of a branch of it.
 
 use std::collections::HashMap;
 use std::thread::sleep;
@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
 
-/// A process as `/proc` shows it.
+/// A process as listed in `/proc`.
 pub(super) struct Process {
     pub(super) name: String,
     pub(super) parent: i32,
-    /// It has ended, and its parent has not asked how.
+    /// It has ended, and its parent has not waited for it.
     is_zombie: bool,
 }
 
@@ -23,7 +23,7 @@ pub(super) fn processes() -> HashMap<i32, Process> {
 
 fn process(id: i32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // `id (name) state parent …`; the name may have brackets and spaces.
+    // `id (name) state parent …`; the name may contain brackets and spaces.
     let (before, after) = stat.rsplit_once(')')?;
     let (_, name) = before.split_once('(')?;
     let mut fields = after.split_whitespace();
@@ -32,11 +32,11 @@ fn process(id: i32) -> Option<Process> {
     Some(Process { name: name.to_owned(), parent, is_zombie: matches!(state, "Z" | "X") })
 }
 
-/// The living processes that descend from `root`.
+/// The running processes that descend from `root`.
 fn descendants(root: i32) -> Vec<i32> {
     let all = processes();
     let descends = |mut id: i32| {
-        // A chain is as long as there are processes; a loop, seen while ids were given away, is not followed.
+        // The number of processes limits the chain: ids may be reused while they are read, which can produce a loop.
         for _ in 0..all.len() {
             match all.get(&id).map(|process| process.parent) {
                 Some(parent) if parent == root => return true,
@@ -49,18 +49,18 @@ fn descendants(root: i32) -> Vec<i32> {
     all.iter().filter(|(id, process)| !process.is_zombie && descends(**id)).map(|(id, _)| *id).collect()
 }
 
-/// Kills everything that descends from this process, and returns when nothing is left of it. What may not be killed (a program
-/// that became another user) is given up after a while.
+/// Kills all descendants of this process, and returns when none are left. Descendants that may not be killed (a program that
+/// changed its user) are given up after a while.
 pub(super) fn kill_descendants() {
     const MOST_REFUSALS: u32 = 50;
     let own = getpid().as_raw_nonzero().get();
     let mut pause = Duration::from_millis(1);
     let (mut refusals, mut empty) = (0, 0);
-    // Twice nothing: a process that was forked while the folder was read may have been missed once.
+    // Checked twice: a process that was forked while the folder was read may have been missed once.
     while empty < 2 && refusals < MOST_REFUSALS {
         let found = descendants(own);
         empty = if found.is_empty() { empty + 1 } else { 0 };
-        // All of them, whatever becomes of the first.
+        // Each of them, even if the first fails.
         let killed = found.iter().filter(|id| kill(**id)).count();
         refusals = if killed == 0 && !found.is_empty() { refusals + 1 } else { 0 };
         reap();
@@ -76,7 +76,7 @@ pub(super) fn kill(id: i32) -> bool {
     Pid::from_raw(id).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
 }
 
-/// Takes leave of the children that have ended.
+/// Waits for the children that have ended.
 fn reap() {
     while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
 }
