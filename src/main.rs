@@ -7,8 +7,8 @@ use studygovernor::cli;
 use studygovernor::config::seal_environment;
 use studygovernor::workflow::condition;
 
-/// Commands that need the secrets in the environment: those that run callbacks, or may, and the one that runs git with
-/// the login of the repository.
+/// Commands that move their secrets out of the environment: those that run callbacks, or may, and the one that runs git
+/// with the login of the repository.
 const KEEPS_SECRETS: [&str; 5] = ["serve", "worker", "demo", "callback", "project"];
 
 fn main() -> ExitCode {

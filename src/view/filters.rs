@@ -1,4 +1,4 @@
-//! What templates can do with values.
+//! Filters for templates.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use minijinja::{Environment, Error, ErrorKind, Value};
@@ -24,7 +24,7 @@ fn moment(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// `3 h ago`; the second argument is now.
+/// `3 h ago`; the second argument is the current time.
 fn ago(value: &Value, now: &str) -> Result<String, Error> {
     match value.as_str() {
         None => Ok(String::new()),
@@ -35,7 +35,7 @@ fn ago(value: &Value, now: &str) -> Result<String, Error> {
     }
 }
 
-/// `in 3 h`; the second argument is now.
+/// `in 3 h`; the second argument is the current time.
 fn until(value: &Value, now: &str) -> Result<String, Error> {
     match value.as_str() {
         None => Ok(String::new()),
@@ -66,7 +66,7 @@ fn thousands(value: u64) -> String {
     text
 }
 
-/// A value of a variable for people: texts as they are, everything else as JSON.
+/// The display form of a variable's value: texts unchanged, everything else as JSON.
 fn shown(value: &Value) -> String {
     match value.as_str() {
         Some(text) => text.to_owned(),

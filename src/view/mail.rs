@@ -1,4 +1,4 @@
-//! Mails: one text a template, of which the first line is the subject; the HTML says the same.
+//! Mails: one text per template, whose first line is the subject; the HTML has the same content.
 
 use minijinja::Value;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use crate::study::json::PlainNumbers;
 #[derive(Serialize)]
 struct Paragraph<'a> {
     text: &'a str,
-    /// Stands alone and is an address of ours.
+    /// The paragraph is a single link to this instance.
     link: bool,
 }
 
@@ -25,7 +25,7 @@ impl Templates {
     /// The mail of `templates/mail/NAME.txt`. `context` has `base_url`.
     ///
     /// # Errors
-    /// When the template asks for something that is not there.
+    /// If the template uses an undefined value.
     pub fn mail(&self, name: &str, context: &serde_json::Value) -> Result<Text, ViewError> {
         let template = self.environment.get_template(&format!("mail/{name}.txt"))?;
         let text = template.render(Value::from(minijinja::value::Serde(PlainNumbers(context))))?;

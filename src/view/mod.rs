@@ -16,7 +16,7 @@ use crate::workflow::Drawing;
 #[folder = "templates/"]
 struct Files;
 
-/// A template that cannot be read or rendered: our mistake, never a visitor's.
+/// A template that cannot be read or rendered: always a defect of the program, never a mistake of a user.
 #[derive(Debug, thiserror::Error)]
 #[error("template: {0:#}")]
 pub struct ViewError(#[from] minijinja::Error);
@@ -37,11 +37,11 @@ impl Templates {
     /// Reads all templates, so that a broken one stops the start and not a page.
     ///
     /// # Errors
-    /// The first template that is broken.
+    /// The first broken template.
     pub fn new(web: &WebSettings, security: &SecuritySettings) -> Result<Self, ViewError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(minijinja::UndefinedBehavior::SemiStrict);
-        // Everything is markup here, the pictures too; but for the plain texts of mails.
+        // All templates, including the SVG images, are markup, except the plain texts of mails.
         environment.set_auto_escape_callback(|name| {
             match std::path::Path::new(name).extension().is_some_and(|ending| ending == "txt") {
                 true => minijinja::AutoEscape::None,
@@ -65,12 +65,12 @@ impl Templates {
     /// Renders a whole template.
     ///
     /// # Errors
-    /// When the template asks for something that is not there.
+    /// If the template uses an undefined value.
     pub fn page(&self, name: &str, context: &impl Serialize) -> Result<String, ViewError> {
         Ok(self.environment.get_template(name)?.render(Value::from(minijinja::value::Serde(context)))?)
     }
 
-    /// Renders one block of a page's template: a fragment is a part of its page, never a template of its own.
+    /// Renders one block of a page's template: a fragment is a part of its page, never a separate template.
     ///
     /// # Errors
     /// As [`Self::page`].
@@ -80,8 +80,8 @@ impl Templates {
         Ok(captured.with_state_mut(|state| state.render_block(block))?)
     }
 
-    /// The picture of a workflow as SVG. `counts` are the numbers of experiments by state label, `links` the addresses
-    /// of the states; both may be empty.
+    /// The graph of a workflow as SVG. `counts` are the numbers of experiments by state label, `links` the URLs of the
+    /// states; both may be empty.
     ///
     /// # Errors
     /// As [`Self::page`].
@@ -97,7 +97,7 @@ impl Templates {
     }
 }
 
-/// What people may do about their own accounts.
+/// Features for users' own accounts that are enabled.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Serialize)]
 struct Switches {
@@ -120,7 +120,7 @@ impl Switches {
     }
 }
 
-/// What the picture of a workflow shows of a state besides its name.
+/// The data of a state that the graph of a workflow shows, besides its name.
 #[derive(Debug, Clone, Serialize)]
 pub struct GraphState {
     pub label: String,

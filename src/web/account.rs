@@ -24,7 +24,7 @@ pub(super) struct LoginQuery {
 
 #[derive(Deserialize)]
 pub(super) struct LoginForm {
-    /// `email` in the forms of the existing product, which scripts send.
+    /// Called `email` in the forms of version 8.1, which scripts send.
     #[serde(default, alias = "email")]
     login: String,
     #[serde(default)]
@@ -41,16 +41,16 @@ struct LoginPage {
     next: String,
     remember: bool,
     error: Option<String>,
-    /// Nothing is wrong with what was typed, and the account is not open yet.
+    /// The credentials are right, but the account is not active yet.
     notice: Option<&'static str>,
     told: Option<&'static str>,
 }
 
-/// Somebody who has given the right password and is asked for a code, in the session.
+/// A user who has entered the right password and must enter a code, stored in the session.
 #[derive(Serialize, Deserialize)]
 struct Pending {
     user_id: i32,
-    /// It is not the same account any more when this has changed.
+    /// If this has changed, the login is no longer valid.
     uniquifier: String,
     next: String,
     remember: bool,
@@ -73,7 +73,7 @@ pub(super) async fn show_login(
     }
     let told = match query.told.as_str() {
         "password" => Some("Your password has been set. You can log in with it now."),
-        // Whoever just opens the program needs no such word.
+        // A user who just opens the program does not need this message.
         _ if own_path(&app, &query.next) != own_path(&app, "") => {
             Some("You are not logged in, or your session has expired. Please log in to continue.")
         }
@@ -154,7 +154,7 @@ pub(super) async fn show_code(State(app): State<App>, session: AuthSession) -> R
     }
 }
 
-/// Told beside the field of a code.
+/// Shown next to the field of the code.
 pub(super) fn wrong_code() -> FormError {
     FormError::Problems(Problems::from([("code", "is invalid or has already been used".to_owned())]))
 }
@@ -196,7 +196,7 @@ struct LeavePage {
     username: String,
 }
 
-/// Looking at an address ends nothing; who has kept it from before finds the button here.
+/// Opening the address does not end the session; users with an old bookmark find the button here.
 pub(super) async fn show_log_out(State(app): State<App>, session: AuthSession) -> Result<Response, HttpError> {
     match session.user {
         Some(user) => open_page(&app, "entrance/leave.html", StatusCode::OK, &LeavePage { username: user.username }),
@@ -213,12 +213,12 @@ pub(super) async fn log_out(
         app.accounts.record_logout(&ctx, &user).await?;
     }
     let mut response = Redirect::to(&format!("{}/login", app.settings.web.prefix)).into_response();
-    // Whoever comes to this browser next does not see by its Back button what was there.
+    // The next user of this browser must not see the previous pages with its Back button.
     response.headers_mut().insert("clear-site-data", HeaderValue::from_static("\"cache\""));
     Ok(response)
 }
 
-/// Where to go after the login: only to a path of our own.
+/// The target after the login: only a path of this instance.
 fn own_path(app: &App, next: &str) -> String {
     let home = format!("{}/", app.settings.web.prefix);
     let plain =

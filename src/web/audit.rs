@@ -1,4 +1,4 @@
-//! The audit trail: who did what, with filters, and as a table to keep.
+//! The audit log with filters, and its download as CSV.
 
 use axum::body::Body;
 use axum::extract::{Query, State};
@@ -50,7 +50,7 @@ impl AuditQuery {
                     ))
                 };
                 let day = value.parse::<NaiveDate>().map_err(|_| problem())?;
-                // What the databases can compare with.
+                // The range that all databases can compare with.
                 if (1000..=9998).contains(&day.year()) { Ok(Some(day)) } else { Err(problem()) }
             }
         };
@@ -69,12 +69,13 @@ impl AuditQuery {
             name: text(&self.name),
             origin,
             since: day("since", &self.since)?.and_then(midnight),
-            // The whole of the last day.
+            // Includes the whole last day.
             until: day("until", &self.until)?.and_then(|day| midnight(day + TimeDelta::days(1))),
         })
     }
 
-    /// For the links to older pages and to the table: all but the place in the list.
+    /// The filters as a query, for the links to older pages and to the CSV file: everything except the position in the
+    /// list.
     fn address(&self) -> String {
         let mut address = url::form_urlencoded::Serializer::new(String::new());
         let fields = [
@@ -93,7 +94,7 @@ impl AuditQuery {
     }
 }
 
-/// An event for people.
+/// An event as shown on pages.
 #[derive(Serialize)]
 pub(super) struct EventRow {
     id: i32,
@@ -131,7 +132,7 @@ impl From<audit_event::Model> for EventRow {
     }
 }
 
-/// `label: a, active: true` of a mapping in JSON; none of an empty one.
+/// `label: a, active: true` for a mapping in JSON; `None` if it is empty.
 fn in_words(json: &str) -> Option<String> {
     let serde_json::Value::Object(fields) = serde_json::from_str(json).ok()? else { return Some(json.to_owned()) };
     let word = |value: &serde_json::Value| match value {
@@ -189,16 +190,16 @@ pub(super) async fn list_events(
     page_or_block(&app, "audit/list.html", "audit", &user.0, content, wants.fragment.then_some("results"))
 }
 
-/// Rows that are read at a time for the table.
+/// Rows of the CSV file that are read at a time.
 const BATCH: u64 = 2_000;
 
-/// All of them, however many: who keeps the table wants to know that nothing is missing.
+/// Includes all matching events, so that the file is complete.
 pub(super) async fn download_events(
     State(app): State<App>,
     Query(query): Query<AuditQuery>,
 ) -> Result<Response, HttpError> {
     let (filter, below) = (query.filter()?, query.below);
-    // Before the answer begins, so that what goes wrong at once is told.
+    // Read before the response begins, so that an immediate error is reported.
     let first = search(app.statement(), &filter, below, BATCH).await?;
     let mut begun = csv::Writer::from_writer(Vec::new());
     begun.write_record(HEADER).map_err(|error| HttpError::Internal(error.to_string()))?;
@@ -212,7 +213,7 @@ pub(super) async fn download_events(
                 (Ok(_), Some(older)) => search(app.statement(), &filter, Some(older), BATCH).await.map(Some),
                 _ => Ok(None),
             };
-            // A table that breaks off is seen to be broken: the connection ends without an end of the answer.
+            // An incomplete file must be recognizable: the connection ends without the end of the response.
             let (text, next) = match next {
                 Ok(next) => (text, next),
                 Err(error) => (Err(std::io::Error::other(error)), None),
@@ -225,7 +226,7 @@ pub(super) async fn download_events(
         (CONTENT_DISPOSITION, "attachment; filename=\"audit.csv\""),
         (CACHE_CONTROL, "no-store"),
     ];
-    // Asked again after its end, as compression does, it would panic.
+    // Without `fuse` the stream would panic if polled after its end, as compression does.
     Ok((headers, Body::from_stream(batches.fuse())).into_response())
 }
 
@@ -246,7 +247,7 @@ const HEADER: [&str; 14] = [
     "reason",
 ];
 
-/// What is in the table by now, and these rows.
+/// The content written to the table so far, and these rows.
 fn written(table: &mut csv::Writer<Vec<u8>>, events: Vec<audit_event::Model>) -> std::io::Result<Vec<u8>> {
     for event in events {
         let number = |value: Option<i32>| value.map(|value| value.to_string()).unwrap_or_default();
@@ -272,7 +273,7 @@ fn written(table: &mut csv::Writer<Vec<u8>>, events: Vec<audit_event::Model>) ->
     Ok(table.get_ref().clone())
 }
 
-/// A cell that a spreadsheet does not take for a formula: people typed some of them.
+/// Prevents spreadsheets from evaluating a cell as a formula, as users typed some of the values.
 fn harmless(cell: &str) -> String {
     if cell.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{cell}") } else { cell.to_owned() }
 }

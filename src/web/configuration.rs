@@ -1,4 +1,4 @@
-//! A configuration (roles, users, external systems, scantypes): the plan first, then the deed.
+//! Configuration (roles, users, external systems, scantypes): shows the plan first, then applies it.
 
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
@@ -25,9 +25,9 @@ struct ConfigurationPage {
     text: String,
     overwrite: bool,
     problems: Vec<String>,
-    /// What it would change, when that was asked for.
+    /// The changes that it would make, if a preview was requested.
     plan: Option<Vec<String>>,
-    /// What it has changed.
+    /// Number of changes that were made.
     done: Option<usize>,
 }
 

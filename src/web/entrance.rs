@@ -1,6 +1,6 @@
-//! Ways in for who has no account or no password yet: registration, confirmation, recovery, invitation.
+//! Registration, e-mail confirmation, password reset and invitations.
 //!
-//! A link of a mail only shows a button: programs that look at the links of mails use nothing up.
+//! A link in a mail only shows a button: programs that open the links in mails do not consume it.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ use crate::mail::link::Purpose;
 
 use super::page::Refusal;
 
-/// A page for who is not logged in; not kept by anybody on the way.
+/// A page for users who are not logged in; it must not be cached.
 pub(super) fn open_page<T: Serialize>(
     app: &App,
     template: &str,
@@ -43,7 +43,7 @@ fn told(app: &App, status: StatusCode, heading: &str, paragraphs: &[&str]) -> Re
     open_page(app, "entrance/told.html", status, &Told { heading, paragraphs })
 }
 
-/// What was typed, again, with what is wrong with it.
+/// The submitted values, with their errors.
 #[derive(Default, Serialize)]
 struct RegisterPage {
     username: String,
@@ -181,11 +181,11 @@ pub(super) async fn forgotten(
     told(&app, StatusCode::OK, "Check your e-mail", &[text])
 }
 
-/// The link was used, has had its time, or never was: how somebody gets another one.
+/// The link was used, has expired, or never existed: the page shows how to get a new one.
 fn link_over(app: &App, purpose: Purpose) -> Result<Response, HttpError> {
     #[derive(Serialize)]
     struct Over {
-        /// Where another one can be asked for; none: only who looks after accounts sends it.
+        /// The page that sends a new link; `None` if only an administrator can send it.
         path: Option<&'static str>,
     }
     let security = &app.settings.security;
@@ -194,7 +194,7 @@ fn link_over(app: &App, purpose: Purpose) -> Result<Response, HttpError> {
         Purpose::Reset => Some("reset"),
         Purpose::Invite => None,
     };
-    // Who was invited and has come already may have forgotten the password.
+    // An invited user who has already set a password may have forgotten it.
     let path = path.or_else(|| security.recoverable.then_some("reset"));
     open_page(app, "entrance/over.html", StatusCode::GONE, &Over { path })
 }
@@ -319,7 +319,7 @@ struct StrengthPart {
 
 static JUDGING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(1);
 
-/// How good the password is that is being typed; the other fields are what it should not be made of.
+/// The strength of the password being typed; it should not contain the values of the other fields.
 pub(super) async fn show_strength(
     State(app): State<App>,
     Form(form): Form<BTreeMap<String, String>>,
@@ -330,7 +330,7 @@ pub(super) async fn show_strength(
     }
     let own: Vec<&str> =
         ["username", "name", "email"].iter().filter_map(|name| form.get(*name).map(String::as_str)).collect();
-    // Everybody may ask, at each key; whoever asks a thousand times at once holds up only others who ask.
+    // Any visitor may ask, on each key press; many concurrent requests delay only other requests of this kind.
     let _turn = JUDGING.acquire().await.map_err(|error| HttpError::Internal(error.to_string()))?;
     let judged = app.accounts.judge(form.get("password").map_or("", String::as_str), &own);
     let strength = StrengthPart { score: judged.score, word: judged.word, problem: judged.problem };

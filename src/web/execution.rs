@@ -1,4 +1,4 @@
-//! Callback executions: one run with its log, and what people do about it.
+//! Callback executions: a run with its log, and the actions on it.
 
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
@@ -24,11 +24,11 @@ struct ExecutionPage {
     experiment_id: i32,
     experiment: String,
     action_id: i32,
-    /// Whether something on the page may change: this run, or the action that it belongs to, has not ended.
+    /// Whether the page may still change: this run, or the action that it belongs to, has not ended.
     is_live: bool,
     /// Whether the experiment is still in the state that the callback belongs to.
     is_current: bool,
-    /// Whether who looks may retry, skip or mark this one.
+    /// Whether the viewer may retry, skip or mark this run.
     may_intervene: bool,
     reason: String,
     problem: Option<String>,

@@ -1,4 +1,4 @@
-//! The page of an experiment, and the buttons on it.
+//! The page of an experiment, and its buttons.
 
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
@@ -18,7 +18,7 @@ use crate::study::dossier::Dossier;
 use super::audit::EventRow;
 use super::page::{missing, page_or_block};
 
-/// A way out of the current state.
+/// A transition from the current state.
 #[derive(Serialize)]
 struct Way {
     state_id: i32,
@@ -47,9 +47,9 @@ struct ExperimentPage {
     experiment: Dossier,
     is_moving: bool,
     ways: Vec<Way>,
-    /// What people and scripts did to it, the newest first.
+    /// Changes by users and scripts, the newest first.
     changes: Vec<EventRow>,
-    /// Whether who looks may move this one.
+    /// Whether the viewer may move this experiment.
     may_move: bool,
     note: String,
     problem: Option<String>,
@@ -65,13 +65,13 @@ pub(super) async fn show_experiment(
     experiment_page(ctx, &app, &user.0, wants.fragment, id, String::new(), None).await
 }
 
-/// Changes on the page; all of them are in the audit trail.
+/// Maximum number of changes on the page; the audit log has all of them.
 const MOST_CHANGES: u64 = 50;
 
-/// What the page shows, as it was at one moment.
+/// The content of the page, read from one snapshot.
 struct Seen {
     experiment: Dossier,
-    /// None of an archived experiment, which does not move.
+    /// `None` for an archived experiment, which does not move.
     exits: Option<Exits>,
     changes: Vec<audit_event::Model>,
 }
@@ -91,7 +91,7 @@ async fn see(ctx: &Context, app: &App, id: i32) -> Result<Seen, HttpError> {
     Ok(Seen { experiment, exits, changes })
 }
 
-/// The page, with the note and the problem of a form that was refused.
+/// The page, with the note and the problem of a rejected form.
 async fn experiment_page(
     ctx: &Context,
     app: &App,
@@ -170,7 +170,7 @@ pub(super) async fn release_experiment(
     }
 }
 
-/// An action is shown where it belongs: in the history of its experiment.
+/// Shows an action in the history of its experiment.
 pub(super) async fn show_action(
     State(app): State<App>,
     user: LoggedIn,

@@ -28,7 +28,7 @@ pub(super) struct ListQuery {
     workflow: Option<i32>,
     #[serde(default, deserialize_with = "maybe")]
     state: Option<i32>,
-    /// Anything: only those that are on hold, as `is:held`.
+    /// If not empty, only experiments that are on hold, as `is:held`.
     #[serde(default)]
     held: String,
     #[serde(default)]
@@ -44,12 +44,12 @@ struct WorkflowChoice {
     states: Vec<Choice>,
 }
 
-/// The link in the head of a column.
+/// The link in a column header.
 #[derive(Serialize)]
 struct SortLink {
-    /// The filter that sorts by it.
+    /// The filter that sorts by this column.
     q: String,
-    /// How the list is sorted by it now: a value of `aria-sort`.
+    /// How the list is currently sorted by this column: a value of `aria-sort`.
     sorted: &'static str,
 }
 
@@ -63,7 +63,7 @@ struct SortLinks {
 #[derive(Serialize)]
 struct ExperimentList {
     q: String,
-    /// What is wrong with the filter.
+    /// Errors in the filter.
     mistakes: Vec<String>,
     cohort: Option<i32>,
     workflow: Option<i32>,
@@ -124,7 +124,7 @@ pub(super) async fn list_experiments(
     Ok(with_status(page_or_block(&app, "experiment/list.html", "experiments", &user.0, content, block)?, status))
 }
 
-/// Reads the filter, and lets the query ask for it.
+/// Parses the filter and applies it to the query.
 async fn read_filter(
     ctx: &Context,
     text: &str,
@@ -142,7 +142,7 @@ async fn read_filter(
 
 impl SortLinks {
     fn of(filter: &Filter) -> Self {
-        // Where a column is sorted by for the first time: what is looked for most often comes first.
+        // The direction on the first click on a column: the most sought-after rows come first.
         let link = |order, descending| SortLink::of(filter, Sort { order, descending });
         Self {
             label: link(ExperimentOrder::Label, false),

@@ -1,4 +1,4 @@
-//! The state of the study at a glance.
+//! The overview of the study.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -24,15 +24,15 @@ struct Home {
     people: Option<People>,
 }
 
-/// What those who look after people should know.
+/// Notices for administrators.
 #[derive(Serialize)]
 struct People {
     waiting: u64,
-    /// Mails that do not go out, of those that the server writes by itself: why the first of them does not.
+    /// Why the first failing mail is not sent, among those that the server sends automatically.
     mails: Option<String>,
-    /// Whose password is easily guessed: id and user name.
+    /// Accounts with weak passwords: id and user name.
     weak: Vec<(i32, String)>,
-    /// Who looks is one of them.
+    /// The viewer is one of them.
     is_own_weak: bool,
     /// Clocks that differ, in sentences.
     clocks: Vec<String>,

@@ -1,4 +1,4 @@
-//! Mail to many: written, looked at, sent in the background, with what became of it.
+//! Bulk mail: written, previewed, sent in the background, with the status of each mail.
 
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
@@ -15,7 +15,7 @@ use crate::mail::Of;
 
 use super::page::{Choice, missing, page, page_or_block, with_status};
 
-/// Mailings that are listed, people that a preview shows.
+/// Maximum number of mailings in the list, and of recipients in a preview.
 const LISTED: u64 = 20;
 const SHOWN: usize = 3;
 
@@ -56,7 +56,7 @@ impl From<Mailing> for MailingRow {
     }
 }
 
-/// As one of the recipients gets it.
+/// The mail for one of the recipients.
 #[derive(Serialize)]
 struct Sample {
     to: String,
@@ -69,21 +69,21 @@ struct WritePage {
     people: Vec<Person>,
     roles: Vec<Choice>,
     mailings: Vec<MailingRow>,
-    /// Of the mails that the server writes by itself.
+    /// Failures of mails that the server sends automatically.
     failures: Vec<Failed>,
     whom: String,
     role: i32,
     subject: String,
     body: String,
     problems: Problems,
-    /// When it is to be looked at: how many, and the first of them.
+    /// For a preview: the number of recipients, and the first of them.
     count: Option<usize>,
     samples: Vec<Sample>,
-    /// Without a mail server mails lie in this folder.
+    /// The folder in which mails are stored if there is no mail server.
     folder: Option<String>,
 }
 
-/// A mail to be. Read by hand: a list of ticked boxes is the same name several times.
+/// The form of a mail. Parsed manually: a list of checkboxes repeats the same name.
 #[derive(Default)]
 struct Letter {
     whom: String,
@@ -173,7 +173,7 @@ pub(super) async fn show_write(State(app): State<App>, user: LoggedIn) -> Result
     write_page(&app, &user, Letter::default(), Problems::new(), false).await
 }
 
-/// Shows what would be sent, or sends it.
+/// Previews the mail, or sends it.
 pub(super) async fn write(
     State(app): State<App>,
     user: LoggedIn,
@@ -200,13 +200,13 @@ pub(super) async fn write(
     Ok(Redirect::to(&format!("{}/mail/{id}", app.settings.web.prefix)).into_response())
 }
 
-/// A mail that did not go out.
+/// A mail that was not sent.
 #[derive(Serialize)]
 struct Failed {
     recipient: String,
     about: &'static str,
     reason: String,
-    /// When it is tried again by itself; none when it was given up.
+    /// The time of the next automatic attempt; `None` if the mail was given up.
     again: Option<NaiveDateTime>,
 }
 

@@ -1,4 +1,4 @@
-//! Pages and their fragments: one address a thing, each usable without JavaScript.
+//! Pages and their fragments: each has its own URL and works without JavaScript.
 
 mod account;
 mod audit;
@@ -34,7 +34,7 @@ use crate::http::HttpError;
 use routes::Need::{Account, Admin, Everywhere, Login, May, Nothing};
 pub use routes::{Entry, Need, Pages};
 
-/// All pages, each with who may come to it. What is switched off is not there.
+/// All pages, each with its access rule. Pages of disabled features do not exist.
 #[must_use]
 pub fn pages(app: &App) -> Pages {
     let security = &app.settings.security;
@@ -70,7 +70,7 @@ pub fn pages(app: &App) -> Pages {
     pages
 }
 
-/// Looking after accounts and roles, mails, files.
+/// Managing accounts and roles, mails, files.
 fn people(pages: Pages) -> Pages {
     pages
         .get("/users", May(UserReadAll), user::list_users)
@@ -103,7 +103,7 @@ fn people(pages: Pages) -> Pages {
         .get("/upload_data/file", May(UploadData), upload::download)
 }
 
-/// Coming in, and the own account.
+/// Login, registration, and the user's own account.
 fn entrance(pages: Pages, security: &crate::config::SecuritySettings) -> Pages {
     pages
         .get("/login", Nothing, account::show_login)
@@ -147,7 +147,7 @@ fn entrance(pages: Pages, security: &crate::config::SecuritySettings) -> Pages {
         })
 }
 
-/// Pages of the existing product that people have kept the addresses of, and where the same is seen now.
+/// Pages of version 8.1 that users may have bookmarked, and the pages that replace them.
 const MOVED: [(&str, &str); 3] = [("/index", "/"), ("/states", "/workflows"), ("/transitions", "/workflows")];
 
 async fn moved(State(app): State<App>, path: MatchedPath) -> Redirect {

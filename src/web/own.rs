@@ -1,4 +1,4 @@
-//! The own account: name, password, sessions and tokens.
+//! The user's own account: name, password, sessions and tokens.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use crate::http::{Address, AuthSession, HttpError, LoggedIn, Origins, begin_sess
 
 use super::page::{Refusal, cohort_choices, page, with_status};
 
-/// A session for people.
+/// A session as shown on pages.
 #[derive(Serialize)]
 pub(super) struct SessionRow {
     key: String,
@@ -42,11 +42,11 @@ impl SessionRow {
     }
 }
 
-/// `Firefox on Linux` of what a browser calls itself; its own words when they are others.
+/// `Firefox on Linux` for a browser's user agent; the user agent itself if it is unknown.
 fn browser(agent: &str) -> String {
     let find =
         |known: &[(&str, &'static str)]| known.iter().find(|(word, _)| agent.contains(word)).map(|(_, name)| *name);
-    // Each calls itself all those before it.
+    // Browsers also name older ones, so the more specific names come first.
     let program = find(&[
         ("Edg/", "Edge"),
         ("OPR/", "Opera"),
@@ -69,7 +69,7 @@ fn browser(agent: &str) -> String {
     }
 }
 
-/// A token for people.
+/// A token as shown on pages.
 #[derive(Serialize)]
 pub(super) struct TokenRow {
     id: i32,
@@ -104,14 +104,14 @@ impl TokenRow {
 struct AccountPage {
     email: String,
     roles: BTreeSet<String>,
-    /// What may be done; where, when that is not wherever something is seen.
+    /// The user's permissions, each with its cohorts if it does not hold in all visible ones.
     permissions: Vec<String>,
-    /// The cohorts that are there for this person, when it is not the whole study.
+    /// The cohorts that this user sees, if not the whole study.
     sees: Option<Vec<String>>,
     has_second_factor: bool,
     sessions: Vec<SessionRow>,
     tokens: Vec<TokenRow>,
-    /// Of a token that was just made; shown once.
+    /// The secret of a new token; shown once.
     secret: Option<String>,
     own_name: String,
     label: String,
@@ -120,7 +120,7 @@ struct AccountPage {
     problems: Problems,
 }
 
-/// What is different from the page as it is opened.
+/// The differences from the page as it is first opened.
 #[derive(Default)]
 struct Shown {
     secret: Option<String>,
@@ -207,7 +207,7 @@ pub(super) async fn update_account(
 
 #[derive(Deserialize)]
 pub(super) struct EndForm {
-    /// The key of one; all but this one when it is empty.
+    /// The key of one session; if empty, all except the current one.
     #[serde(default)]
     key: String,
 }
@@ -226,14 +226,14 @@ pub(super) async fn end_sessions(
     Ok(back(&app))
 }
 
-/// A token to be: what it is for, the days that it is good, and `all` or `read`.
+/// The form of a new token: its purpose, its lifetime in days, and `all` or `read`.
 #[derive(Deserialize)]
 #[serde(default)]
 pub(super) struct TokenForm {
     label: String,
     days: String,
     permissions: String,
-    /// The user's own, once more.
+    /// The user's own password, again.
     password: String,
 }
 

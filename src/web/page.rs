@@ -1,4 +1,4 @@
-//! What all pages have in common.
+//! Helpers shared by all pages.
 
 use axum::http::header::{CACHE_CONTROL, RETRY_AFTER, VARY};
 use axum::http::{HeaderValue, StatusCode};
@@ -16,10 +16,10 @@ use crate::study::Visible;
 use crate::study::listing::{Cursor, ExperimentQuery};
 use crate::study::search::Place;
 
-/// Rows of a list on one page.
+/// Rows per page of a list.
 pub(super) const PAGE_SIZE: u64 = 50;
 
-/// The values of every template: the user, the time, and the content of the page.
+/// Template context shared by all pages: the user, the time, and the content of the page.
 #[derive(Serialize)]
 struct Values<T> {
     user: Person,
@@ -30,13 +30,13 @@ struct Values<T> {
     content: T,
 }
 
-/// Who looks, for the templates.
+/// The viewer, for the templates.
 #[derive(Serialize)]
 struct Person {
     name: String,
     username: String,
     is_admin: bool,
-    /// The whole study, and not certain cohorts only.
+    /// The whole study, rather than some cohorts only.
     sees_all: bool,
     may: std::collections::BTreeMap<&'static str, bool>,
 }
@@ -86,17 +86,19 @@ pub(super) fn with_status(mut response: Response, status: StatusCode) -> Respons
     response
 }
 
-/// What is wrong with a form that was refused: by field, or with the form as a whole (`form`). Whatever it is, the form comes
-/// back with what was typed.
+/// The errors of a rejected form: by field, or for the form as a whole (`form`). In either case the form is shown again
+/// with the submitted values.
 pub(super) struct Refusal {
     pub problems: Problems,
-    /// Seconds after which it may come again: it came too often.
+    /// Seconds until the next attempt, if there were too many.
     wait: Option<u64>,
 }
 
 impl Refusal {
+    /// The errors of the form.
+    ///
     /// # Errors
-    /// What is no fault of who filled the form in.
+    /// Errors that are not the user's mistake.
     pub(super) fn of(error: impl Into<FormError>) -> Result<Self, HttpError> {
         match error.into() {
             FormError::Problems(problems) => Ok(Self { problems, wait: None }),
@@ -108,7 +110,7 @@ impl Refusal {
         }
     }
 
-    /// The page with the form, as the answer to it.
+    /// The response with the form's page.
     pub(super) fn answer(wait: Option<u64>, page: Response) -> Response {
         let Some(seconds) = wait else { return with_status(page, StatusCode::UNPROCESSABLE_ENTITY) };
         let mut page = with_status(page, StatusCode::TOO_MANY_REQUESTS);
@@ -116,16 +118,16 @@ impl Refusal {
         page
     }
 
-    /// The problems, and what [`Self::answer`] wants to know.
+    /// The problems, and the argument for [`Self::answer`].
     pub(super) fn split(self) -> (Problems, Option<u64>) {
         (self.problems, self.wait)
     }
 }
 
-/// Pages about people: a browser keeps nothing of them, so that they do not come back after a log-out.
+/// Sections with personal data: browsers must not cache them, so that they cannot be seen after a logout.
 const ABOUT_PEOPLE: [&str; 6] = ["users", "roles", "mail", "audit", "configuration", "account"];
 
-/// The same address answers with a page or with a part of it, and differently to each person.
+/// The same URL returns a page or a part of it, and differs between users.
 fn with_headers(text: String, section: &str) -> Response {
     let mut response = Html(text).into_response();
     response.headers_mut().insert(VARY, HeaderValue::from_static("HX-Request, Cookie"));
@@ -134,7 +136,7 @@ fn with_headers(text: String, section: &str) -> Response {
     response
 }
 
-/// Where a page of a list begins, in its address.
+/// The start of a page of a list, from its URL.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 pub(super) struct Paging {
     #[serde(default, deserialize_with = "maybe")]
@@ -149,7 +151,7 @@ impl Paging {
     }
 }
 
-/// Which page of the list of experiments, in its address: the one behind a row, or the one before it.
+/// The page of the experiment list, from its URL: the one after a row, or the one before it.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Turn {
     #[serde(default)]
@@ -159,10 +161,10 @@ pub(super) struct Turn {
 }
 
 impl Turn {
-    /// Lets the query begin there.
+    /// Starts the query there.
     ///
     /// # Errors
-    /// 400 when the place is not one of a list in this order.
+    /// 400 if the position does not belong to a list in this order.
     pub(super) fn apply(self, query: &mut ExperimentQuery) -> Result<(), HttpError> {
         let (text, backward) = if self.before.is_empty() { (self.after, false) } else { (self.before, true) };
         if text.is_empty() {
@@ -180,12 +182,12 @@ impl Turn {
     }
 }
 
-/// All experiments, the newest first: what pages begin with.
+/// All experiments, the newest first: the default query of pages.
 pub(super) fn newest_first() -> ExperimentQuery {
     ExperimentQuery { descending: true, ..ExperimentQuery::default() }
 }
 
-/// A number of an address; a field that was left empty is none.
+/// A number in a URL; an empty field is `None`.
 pub(super) fn maybe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i32>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     match text.as_deref().map(str::trim) {
@@ -199,7 +201,7 @@ pub(super) fn missing(ctx: &Context, kind: &str, id: impl std::fmt::Display) -> 
     HttpError::missing(ctx, kind, id)
 }
 
-/// Something to choose in a form.
+/// An option of a form.
 #[derive(Serialize)]
 pub(super) struct Choice {
     pub id: i32,

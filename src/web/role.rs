@@ -1,4 +1,4 @@
-//! Roles with what they permit.
+//! Roles and their permissions.
 
 use axum::extract::{Form, Path, State};
 use axum::http::StatusCode;
@@ -39,7 +39,7 @@ pub(super) async fn list_roles(State(app): State<App>, user: LoggedIn) -> Result
     page(&app, "role/list.html", "roles", &user.0, RolesPage { roles })
 }
 
-/// What a permission allows, for people.
+/// The meaning of a permission, for users.
 fn meaning(permission: Permission) -> &'static str {
     match permission {
         Permission::ActionUpdate => "manage callbacks: retry, skip or mark runs; correct the history",
@@ -62,13 +62,13 @@ struct Choice {
     name: &'static str,
     meaning: &'static str,
     is_on: bool,
-    /// Who looks does not have it.
+    /// The viewer does not have this permission.
     is_locked: bool,
 }
 
 #[derive(Serialize)]
 struct RolePage {
-    /// None of a role to be.
+    /// `None` for a new role.
     id: Option<i32>,
     name: String,
     description: String,
@@ -90,7 +90,7 @@ fn role_page(
     let choice = |(permission, name): &(Permission, &'static str)| Choice {
         name,
         meaning: meaning(*permission),
-        // Who sees all accounts sees the own one too, and the role need not say it.
+        // Permission to read all accounts includes the user's own, so the role need not list it.
         is_on: form.permissions.contains(permission)
             || (*permission == Permission::UserRead && form.permissions.contains(&Permission::UserReadAll)),
         is_locked: is_admin || !(looks.is_admin() || looks.may(*permission)),
@@ -146,7 +146,7 @@ pub(super) async fn show_role(
     role_page(&app, &user.0, Some(id), &of(&role), role.row.name == "admin", Problems::new())
 }
 
-/// Nobody gives a role what they may not do themselves.
+/// Users cannot give a role permissions that they do not have.
 fn check_reach(looks: &User, is_admin: bool, form: &RoleForm) -> Result<(), HttpError> {
     match looks.reaches(is_admin, &form.permissions) {
         true => Ok(()),
@@ -195,7 +195,7 @@ pub(super) async fn update_role(
     check_reach(&user.0, is_admin, &of(&role))?;
     check_reach(&user.0, is_admin, &form)?;
     if form.requires_second_factor && !role.row.requires_second_factor {
-        // It would shut out whoever has the role and no second factor yet.
+        // It would lock out users who have the role and no second factor yet.
         for holder in app.accounts.holders(id).await? {
             if !user.0.reaches_account(&holder) {
                 let told = format!(

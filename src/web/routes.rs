@@ -1,4 +1,4 @@
-//! The routes of the pages: each says, in one place, who may come to it. A page that nobody said it of cannot be added.
+//! The routes of the pages, each with its access rule in one place. Every page must declare its access rule.
 
 use axum::Router;
 use axum::extract::{FromRequestParts, OriginalUri, Request, State};
@@ -12,20 +12,20 @@ use crate::account::Permission;
 use crate::app::App;
 use crate::http::{HttpError, LoggedIn, WHOLE_STUDY, Wants};
 
-/// Who may come to a page.
+/// The access rule of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Nobody is asked who they are.
+    /// No login.
     Nothing,
-    /// Somebody with an account, even one that still lacks the second factor that a role asks for.
+    /// An account, even one that still lacks the second factor that a role requires.
     Account,
-    /// Somebody who is logged in.
+    /// A logged-in user.
     Login,
-    /// Somebody with the role `admin`.
+    /// A user with the role `admin`.
     Admin,
-    /// Somebody whose roles permit it, in some cohorts at least; the page is about those.
+    /// A user whose roles permit it, in at least one cohort; the page is limited to those cohorts.
     May(Permission),
-    /// Somebody whose roles permit it in the whole study.
+    /// A user whose roles permit it in the whole study.
     Everywhere(Permission),
 }
 
@@ -41,7 +41,7 @@ impl std::fmt::Display for Need {
     }
 }
 
-/// A route and who may come to it.
+/// A route and its access rule.
 #[derive(Debug, Clone)]
 pub struct Entry {
     pub method: &'static str,
@@ -49,11 +49,11 @@ pub struct Entry {
     pub need: Need,
 }
 
-/// All pages, with the table of who may come to which.
+/// All pages, with the table of their access rules.
 pub struct Pages {
     app: App,
     pub(super) router: Router<App>,
-    /// Those that take a file: for as long as it needs, as large as files may be.
+    /// Pages that accept a file: without a time limit, and up to the maximum size of files.
     uploads: Router<App>,
     table: Vec<Entry>,
 }
@@ -63,7 +63,7 @@ impl Pages {
         Self { app: app.clone(), router: Router::new(), uploads: Router::new(), table: Vec::new() }
     }
 
-    /// A page to look at.
+    /// A page.
     pub(super) fn get<H, T>(self, path: &'static str, need: Need, handler: H) -> Self
     where
         H: Handler<T, App>,
@@ -72,7 +72,7 @@ impl Pages {
         self.add("GET", path, need, get(handler))
     }
 
-    /// Something that a form does.
+    /// The target of a form.
     pub(super) fn post<H, T>(self, path: &'static str, need: Need, handler: H) -> Self
     where
         H: Handler<T, App>,
@@ -81,7 +81,7 @@ impl Pages {
         self.add("POST", path, need, post(handler))
     }
 
-    /// Something that a form does which brings a file.
+    /// The target of a form with a file.
     pub(super) fn upload<H, T>(mut self, path: &'static str, need: Need, handler: H) -> Self
     where
         H: Handler<T, App>,
@@ -93,7 +93,7 @@ impl Pages {
         self
     }
 
-    /// Pages that are there only when they are switched on.
+    /// Pages that exist only if a feature is enabled.
     pub(super) fn when(self, is_on: bool, more: impl FnOnce(Self) -> Self) -> Self {
         if is_on { more(self) } else { self }
     }
@@ -111,8 +111,8 @@ impl Pages {
         &self.table
     }
 
-    /// The pages, and those that take files, which have other limits. An address that only does something leads to the page
-    /// above when somebody wants to look at it: after a login, or with a form that was refused and is opened again.
+    /// The pages, and those that accept files, which have other limits. A GET of a URL that only accepts a form
+    /// redirects to the page above it: after a login, or when a rejected form is opened again.
     pub fn into_routers(mut self) -> (Router<App>, Router<App>) {
         let looked_at = |path: &str| self.table.iter().any(|entry| entry.method == "GET" && entry.path == path);
         let done: Vec<&str> = self.table.iter().map(|entry| entry.path).filter(|path| !looked_at(path)).collect();
@@ -142,7 +142,7 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
         let to = format!("{}/account/second_factor", app.settings.web.prefix);
         let Ok(wants) = Wants::from_request_parts(&mut parts, &app).await;
         return match wants.fragment {
-            // A redirect would put that page into a part of this one.
+            // htmx would insert the target of a redirect into a part of this page.
             true => (StatusCode::FORBIDDEN, [("hx-redirect", to)]).into_response(),
             false => Redirect::to(&to).into_response(),
         };
@@ -162,7 +162,7 @@ async fn check(State((app, need)): State<(App, Need)>, request: Request, next: N
     if matches!(need, Need::Everywhere(_)) && user.cohorts().is_some() {
         return HttpError::NotYours(WHOLE_STUDY.to_owned()).into_response();
     }
-    // The handler gets no wider one: it starts from this.
+    // The handler cannot get a wider context: it starts from this one.
     parts.extensions.insert(ctx);
     next.run(Request::from_parts(parts, body)).await
 }

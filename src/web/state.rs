@@ -1,4 +1,4 @@
-//! States: what happens in one, and who is in it.
+//! States: their callbacks and transitions, and the experiments in them.
 
 use axum::extract::{Path, Query, State};
 use axum::response::Response;

@@ -1,4 +1,4 @@
-//! Files for the data folder: brought as a stream, listed, fetched.
+//! Files of the data folder: uploaded as a stream, listed, downloaded.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::study::files::{Arriving, DataFolder, Entry, FileError, size};
 
 use super::page::{page_or_block, with_status};
 
-/// A client that sends nothing for so long has gone.
+/// An upload ends if the client sends nothing for this long.
 const SILENCE: Duration = Duration::from_mins(1);
 
 fn folder(app: &App) -> DataFolder {
@@ -43,10 +43,10 @@ impl From<FileError> for HttpError {
 #[serde(default)]
 pub(super) struct FolderQuery {
     folder: String,
-    /// Of a form that was refused.
+    /// The value in a rejected form.
     #[serde(skip)]
     replaces: bool,
-    /// The file that was just brought.
+    /// The file that was just uploaded.
     told: String,
 }
 
@@ -72,7 +72,7 @@ struct UploadPage {
     rows: Vec<Row>,
     largest: String,
     largest_bytes: u64,
-    /// Of a form that was refused.
+    /// The value in a rejected form.
     replaces: bool,
     told: String,
     problem: String,
@@ -110,7 +110,7 @@ async fn show(
         told: query.told,
         problem: problem.to_owned(),
     };
-    // What is sent by a script is put in its place only with a status that htmx takes.
+    // htmx inserts the response to a script only for certain statuses.
     let status = if block.is_some() && status.is_client_error() { StatusCode::UNPROCESSABLE_ENTITY } else { status };
     let response = page_or_block(app, "upload/page.html", "upload_data", &user.0, content, block)?;
     Ok(with_status(response, status))
@@ -129,7 +129,7 @@ pub(super) struct FileQuery {
     path: String,
 }
 
-/// A file as it is: always to be kept, never shown or run in the browser.
+/// The unchanged file: always as a download, never shown or run in the browser.
 pub(super) async fn download(
     State(app): State<App>,
     Query(query): Query<FileQuery>,
@@ -151,7 +151,8 @@ pub(super) async fn download(
     Ok(response)
 }
 
-/// Takes one file. The box for replacing stands before the file in the form, so that it is known when the bytes come.
+/// Uploads one file. The replace checkbox precedes the file in the form, so that its value is known when the bytes
+/// arrive.
 pub(super) async fn upload(
     State(app): State<App>,
     user: LoggedIn,
@@ -169,7 +170,7 @@ pub(super) async fn upload(
             }
             let to = format!("{}/upload_data?{}", app.settings.web.prefix, address.finish());
             if wants.fragment {
-                // A redirect would be followed by the script that sent the file.
+                // The script that sent the file would follow a redirect.
                 return Ok((StatusCode::OK, [("hx-redirect", to)]).into_response());
             }
             Ok(Redirect::to(&to).into_response())
@@ -183,7 +184,7 @@ pub(super) async fn upload(
     }
 }
 
-/// `into` gets what comes before the file: the folder, and whether a file that is there is replaced.
+/// `into` receives the fields that precede the file: the folder, and whether an existing file is replaced.
 async fn take(ctx: &Context, app: &App, mut form: Multipart, into: &mut FolderQuery) -> Result<String, HttpError> {
     let mut brought = None;
     while let Some(field) = quickly(form.next_field()).await? {
@@ -195,11 +196,11 @@ async fn take(ctx: &Context, app: &App, mut form: Multipart, into: &mut FolderQu
             Some("replace") => into.replaces = !short(field, 16).await?.is_empty(),
             Some("folder") => {
                 let path = short(field, 4096).await?;
-                // Where there is none, the page after a refusal is the first one.
+                // If the folder does not exist, the page after the error shows the top folder.
                 folder(app).list(&path).await?;
                 into.folder = path;
             }
-            // The second is the name in the existing product, which scripts send.
+            // The second is the name in version 8.1, which scripts send.
             Some("file" | "file_field") => {
                 let given = field.file_name().unwrap_or_default().to_owned();
                 if given.is_empty() {
@@ -217,7 +218,7 @@ async fn take(ctx: &Context, app: &App, mut form: Multipart, into: &mut FolderQu
     }
 }
 
-/// What stands in a field that is no file; nothing of what is longer is kept.
+/// The value of a field that is not a file; longer values are discarded.
 async fn short(mut field: Field<'_>, most: usize) -> Result<String, HttpError> {
     let name = field.name().unwrap_or_default().to_owned();
     let mut bytes = Vec::new();
@@ -241,7 +242,7 @@ async fn keep(ctx: &Context, app: &App, mut arriving: Arriving, folder: &str) ->
     let name = arriving.name.clone();
     let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
     let (bytes, is_replaced) = arriving.settle().await?;
-    // In a task of its own: who goes away between the two does not leave a file that nobody brought.
+    // In a separate task: if the client disconnects between the two steps, no file is left without an event.
     let (ctx, app) = (ctx.clone(), app.clone());
     let event = Event::of(if is_replaced { "replace" } else { "upload" }, "file", &name);
     let event = event.after(serde_json::json!({ "path": path, "bytes": bytes }));

@@ -1,4 +1,4 @@
-//! What is being done: callback executions, workers, dead letters; and what administrators do about many executions.
+//! Current work: callback executions, workers, dead letters; and actions of administrators on many executions.
 
 use axum::extract::{Query, RawForm, State};
 use axum::http::StatusCode;
@@ -35,7 +35,7 @@ pub(super) struct WorkQuery {
     above: Option<i32>,
 }
 
-/// Ages to choose from: the word in the address, what people read, and hours.
+/// Ages to choose from: the word in the URL, the text, and hours.
 const AGES: [(&str, &str, i64); 4] =
     [("hour", "an hour", 1), ("day", "a day", 24), ("week", "a week", 7 * 24), ("month", "a month", 30 * 24)];
 
@@ -50,7 +50,7 @@ struct WorkList {
     ages: Vec<(&'static str, &'static str)>,
     load: Load,
     executions: Page<ExecutionRow>,
-    /// What was done about the ones that were chosen.
+    /// The result of the action on the selected executions.
     done: Option<Done>,
     reason: String,
     chosen: Vec<i32>,
@@ -75,7 +75,7 @@ pub(super) async fn list_executions(
     work_page(ctx, &app, &user.0, query, said, wants.fragment).await
 }
 
-/// What a form said, and what came of it.
+/// The values of a submitted form, and its result.
 #[derive(Default)]
 struct Said {
     reason: String,
@@ -125,7 +125,7 @@ async fn work_page(
     page_or_block(app, "work/executions.html", "callback_executions", user, content, fragment.then_some("results"))
 }
 
-/// A form with as many executions as were chosen.
+/// A form with any number of selected executions.
 #[derive(Default)]
 struct ManyForm {
     ids: Vec<i32>,
@@ -154,7 +154,7 @@ fn read_many(bytes: &[u8]) -> ManyForm {
     form
 }
 
-/// Retries, skips or marks the chosen executions, each by itself: one that cannot be keeps the others from nothing.
+/// Retries, skips or marks the selected executions, each separately: one failure does not affect the others.
 pub(super) async fn intervene_many(
     State(app): State<App>,
     user: LoggedIn,
@@ -193,7 +193,7 @@ pub(super) async fn intervene_many(
 struct WorkerList {
     workers: Vec<WorkerRow>,
     load: Load,
-    /// What is wrong with the broker, when there is one.
+    /// Why the broker cannot be used, if it cannot.
     broker_problem: Option<String>,
     uses_broker: bool,
 }
@@ -232,7 +232,7 @@ struct LetterList {
     most: u64,
 }
 
-/// Dead letters on the page.
+/// Maximum number of dead letters on the page.
 const MOST_LETTERS: u64 = 200;
 
 pub(super) async fn list_dead_letters(State(app): State<App>, user: LoggedIn) -> Result<Response, HttpError> {

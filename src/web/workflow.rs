@@ -1,4 +1,4 @@
-//! Workflows: their pictures and the numbers in them.
+//! Workflows: their graphs with the number of experiments in each state.
 
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -18,7 +18,7 @@ struct WorkflowList {
     project: Option<ProjectShown>,
 }
 
-/// The repository of the study's files, with each file in words.
+/// The repository of the study's files, with a description of each file.
 #[derive(Serialize)]
 struct ProjectShown {
     status: ProjectStatus,

@@ -1,4 +1,4 @@
-//! Changes of accounts by those who look after them.
+//! Changes of accounts by administrators.
 
 use axum::extract::{Form, Path, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::entity::user;
 use crate::http::{AuthSession, HttpError, LoggedIn, Wants, stands_on};
 
-/// The account, if it may not do more than who wants to change it.
+/// The account, if its rights do not exceed those of the viewer.
 pub(super) async fn reached(app: &App, looks: &LoggedIn, id: i32) -> Result<User, HttpError> {
     let ctx = looks.ctx();
     let person = app.accounts.find(id).await?.ok_or_else(|| missing(ctx, "user", id))?;
@@ -64,20 +64,20 @@ pub(in crate::web) async fn update_user(
 #[derive(Deserialize)]
 pub(in crate::web) struct RoleForm {
     role: i32,
-    /// `1` to give it; anything else takes it away.
+    /// `1` to assign the role; anything else removes it.
     #[serde(default)]
     on: String,
 }
 
-/// The switches of one person.
+/// The role switches of one user.
 #[derive(Serialize)]
 struct SwitchesPart {
     person: UserRow,
-    /// Why a switch was not turned.
+    /// Why a switch could not be changed.
     refused: Option<String>,
 }
 
-/// Gives or takes a role with one click: htmx gets the row of the list, or else it leads back to the user's page.
+/// Assigns or removes a role with one click: htmx gets the row of the list; otherwise it redirects to the user's page.
 pub(in crate::web) async fn switch_role(
     State(app): State<App>,
     looks: LoggedIn,
@@ -88,7 +88,7 @@ pub(in crate::web) async fn switch_role(
 ) -> Result<Response, HttpError> {
     let ctx = looks.ctx();
     let role = app.accounts.role(form.role).await?.ok_or_else(|| missing(ctx, "role", form.role))?;
-    // What a role asks for, and not only what it permits, can shut somebody out.
+    // A role's requirements, and not only its permissions, can lock a user out.
     reached(&app, &looks, id).await?;
     if !may_give(&looks.0, &role) {
         return Err(HttpError::NotYours(format!("The role '{}' has more permissions than you.", role.row.name)));
@@ -114,7 +114,7 @@ pub(in crate::web) async fn switch_role(
     Ok(with_status(page(&app, "user/switches.html", "users", &looks.0, content)?, status))
 }
 
-/// The page of the account, with why something was not done.
+/// The page of the account, with the reason why an action was rejected.
 async fn refused_page(
     app: &App,
     looks: &LoggedIn,
@@ -130,7 +130,7 @@ async fn refused_page(
 pub(in crate::web) struct ActiveForm {
     #[serde(default)]
     active: String,
-    /// `list`: where to go back to.
+    /// `list`: the page to return to.
     #[serde(default)]
     from: String,
 }
@@ -152,14 +152,14 @@ pub(in crate::web) async fn switch_active(
         app.accounts.update(ctx, id, changes, |_| true).await
     };
     match changed {
-        // The next one that waits is there.
+        // The next pending account is in the list.
         Ok(_) if form.from == "list" => Ok(Redirect::to(&list_of(&app, &headers)).into_response()),
         Ok(_) => Ok(to_user(&app, id, "saved")),
         Err(error) => refused_page(&app, &looks, &session, id, refused(error)?).await,
     }
 }
 
-/// The list of people that a form stands on, with what was looked for in it.
+/// The list of accounts that the form is on, with its filters.
 fn list_of(app: &App, headers: &HeaderMap) -> String {
     let list = format!("{}/users", app.settings.web.prefix);
     match stands_on(headers) {
@@ -168,7 +168,7 @@ fn list_of(app: &App, headers: &HeaderMap) -> String {
     }
 }
 
-/// Sends somebody the link for a new password, who need not ask for it.
+/// Sends a link for a new password on behalf of the user.
 pub(in crate::web) async fn send_reset(
     State(app): State<App>,
     looks: LoggedIn,
@@ -186,7 +186,7 @@ pub(in crate::web) struct DeclineForm {
     reason: String,
 }
 
-/// Does not let somebody in who waits.
+/// Declines a pending account.
 pub(in crate::web) async fn decline_user(
     State(app): State<App>,
     looks: LoggedIn,
@@ -206,7 +206,7 @@ pub(in crate::web) async fn decline_user(
     }
 }
 
-/// Confirms the address of somebody whose mail does not come.
+/// Confirms the address of a user whose confirmation mail does not arrive.
 pub(in crate::web) async fn confirm_user(
     State(app): State<App>,
     looks: LoggedIn,

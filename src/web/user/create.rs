@@ -1,4 +1,4 @@
-//! New accounts: invited by mail, or with a password that is typed in.
+//! New accounts: invited by mail, or with a password that is set immediately.
 
 use std::collections::BTreeSet;
 
@@ -64,7 +64,7 @@ pub(in crate::web) async fn show_new(State(app): State<App>, looks: LoggedIn) ->
     new_page(&app, &looks, &form, Problems::new()).await
 }
 
-/// A new account. Read by hand: a list of ticked boxes is the same name several times.
+/// The form of a new account. Parsed manually: a list of checkboxes repeats the same name.
 #[derive(Default)]
 struct NewForm {
     username: String,
@@ -73,7 +73,7 @@ struct NewForm {
     password: String,
     by_mail: bool,
     roles: Vec<String>,
-    /// Ids; none: the whole study.
+    /// Ids; empty for the whole study.
     cohorts: BTreeSet<i32>,
 }
 
@@ -88,7 +88,7 @@ impl NewForm {
                 "password" => form.password = value,
                 "how" => form.by_mail = value == "mail",
                 "role" => form.roles.push(value),
-                // What is no id is none that there is: an empty list would mean the whole study.
+                // An invalid id becomes one that does not exist: an empty list would mean the whole study.
                 "cohort" => form.cohorts.extend([value.parse::<i32>().unwrap_or(-1)]),
                 _ => {}
             }
@@ -97,7 +97,7 @@ impl NewForm {
     }
 }
 
-/// Makes an account: by mail its owner sets the password, or else it is typed here and has to be good.
+/// Creates an account: its owner sets the password by mail, or it is entered here and must be strong enough.
 pub(in crate::web) async fn create_user(
     State(app): State<App>,
     looks: LoggedIn,

@@ -21,7 +21,7 @@ pub(in crate::web) struct UserQuery {
     role: Option<i32>,
     #[serde(default)]
     state: String,
-    /// The page that begins behind this account, or the one that ends before it.
+    /// The page that begins after this account, or the one that ends before it.
     #[serde(default)]
     after: String,
     #[serde(default)]
@@ -51,7 +51,7 @@ struct UsersPage {
     q: String,
     role: Option<i32>,
     state: String,
-    /// The addresses of the neighbouring pages, without the path.
+    /// The queries of the neighbouring pages, without the path.
     previous: Option<String>,
     next: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Looking after accounts: who there is ([`list`]), everything about one ([`show`]), its changes ([`change`]), and new ones
+//! Managing accounts: the list ([`list`]), the page of an account ([`show`]), changes ([`change`]), and new accounts
 //! ([`create`]).
 
 mod change;
@@ -42,9 +42,9 @@ pub(super) struct Switch {
     name: String,
     description: Option<String>,
     is_on: bool,
-    /// Labels of the cohorts that it is for; none: the whole study.
+    /// Labels of the cohorts that it is limited to; empty for the whole study.
     cohorts: Vec<String>,
-    /// Who looks may not give or take it.
+    /// The viewer may not assign or remove it.
     is_locked: bool,
 }
 
@@ -60,20 +60,20 @@ pub(super) struct UserRow {
     is_invited: bool,
     is_declined: bool,
     has_second_factor: bool,
-    /// Who looks may change it: it may not do more than they may.
+    /// The viewer may change the account, as its rights do not exceed the viewer's.
     is_reached: bool,
     weak_password: bool,
     last_login: Option<NaiveDateTime>,
     switches: Vec<Switch>,
 }
 
-/// The roles that somebody has.
+/// The roles of a user.
 #[derive(Default)]
 struct Held {
     roles: BTreeSet<i32>,
-    /// Those that are for certain cohorts only, with the cohorts.
+    /// The cohorts of the roles that are limited to some.
     cohorts: RoleCohorts,
-    /// Of all cohorts.
+    /// The labels of all cohorts.
     labels: Arc<BTreeMap<i32, String>>,
 }
 
@@ -92,7 +92,7 @@ async fn cohort_labels(
     Ok(Arc::new(cohort_choices(ctx, connection).await?.into_iter().map(|one| (one.id, one.label)).collect()))
 }
 
-/// The roles of one person.
+/// The roles of one user.
 async fn held_by(
     ctx: &Context,
     snapshot: &Snapshot,
@@ -108,7 +108,7 @@ async fn held_by(
     })
 }
 
-/// What somebody with this account can be told of: the switches that who looks may turn.
+/// The row of an account, with the role switches that the viewer may use.
 fn user_row(row: user::Model, held: &Held, roles: &[(RoleRecord, u64)], looks: &User) -> UserRow {
     let switch = |(role, _): &(RoleRecord, u64)| Switch {
         id: role.row.id,
@@ -138,7 +138,7 @@ fn user_row(row: user::Model, held: &Held, roles: &[(RoleRecord, u64)], looks: &
     }
 }
 
-/// Why something was not done that the state of the account forbids: shown on the page, and no error of the program.
+/// Why the state of the account forbids an action: shown on the page, not treated as a program error.
 fn refused(error: AccountError) -> Result<String, HttpError> {
     match error {
         AccountError::LastAdmin | AccountError::LastScope => Ok(error.to_string()),
@@ -146,17 +146,17 @@ fn refused(error: AccountError) -> Result<String, HttpError> {
     }
 }
 
-/// Whether who looks may give this role, or take it.
+/// Whether the viewer may assign or remove this role.
 fn may_give(looks: &User, role: &RoleRecord) -> bool {
     looks.may(Permission::RolesManage) && looks.reaches(role.row.name == "admin", &role.permissions)
 }
 
-/// To the page of a user, which says what was done.
+/// Redirects to the page of a user, which shows what was done.
 fn to_user(app: &App, id: i32, told: &str) -> Response {
     Redirect::to(&format!("{}/users/{id}?told={told}", app.settings.web.prefix)).into_response()
 }
 
-/// The name or the address is somebody else's.
+/// The name or the address belongs to another account.
 fn taken() -> Problems {
     let problem = |other: &str| {
         format!(

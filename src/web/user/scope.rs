@@ -1,4 +1,4 @@
-//! Roles for certain cohorts only: the forms on the page of a user.
+//! Roles for some cohorts only: the forms on the page of a user.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,18 +15,18 @@ use crate::app::App;
 use crate::context::Context;
 use crate::http::{AuthSession, HttpError, LoggedIn};
 
-/// A role that somebody has, and for which cohorts.
+/// A role of a user, and the cohorts that it is limited to.
 #[derive(Serialize)]
 pub(super) struct ScopeForm {
     role_id: i32,
     role: String,
     is_scoped: bool,
-    /// Stands open: something was refused here.
+    /// Shown expanded, because the form was rejected.
     is_open: bool,
     cohorts: Vec<CohortBox>,
 }
 
-/// A cohort to be ticked.
+/// A checkbox for a cohort.
 #[derive(Serialize)]
 pub(super) struct CohortBox {
     id: i32,
@@ -34,7 +34,7 @@ pub(super) struct CohortBox {
     is_on: bool,
 }
 
-/// What was ticked in a form.
+/// The values of a submitted form.
 #[derive(Debug, Default)]
 pub(super) struct Chosen {
     role: i32,
@@ -55,7 +55,7 @@ pub(super) fn cohort_boxes(labels: &BTreeMap<i32, String>, ticked: Option<&BTree
     cohorts
 }
 
-/// A form for each role that somebody has and that who looks may give; `admin` is always for everything.
+/// A form for each role that the user has and the viewer may assign; `admin` is always for the whole study.
 pub(super) fn scope_forms(
     held: &Held,
     roles: &[(RoleRecord, u64)],
@@ -93,7 +93,7 @@ fn read(bytes: &[u8]) -> Chosen {
     chosen
 }
 
-/// Gives a role for the ticked cohorts, or for the whole study with the button that says so: an empty form is a mistake.
+/// Assigns a role for the selected cohorts, or for the whole study with the separate button: an empty form is an error.
 pub(in crate::web) async fn give_for_cohorts(
     State(app): State<App>,
     looks: LoggedIn,
@@ -107,7 +107,7 @@ pub(in crate::web) async fn give_for_cohorts(
     if !may_give(&looks.0, &role) {
         return Err(HttpError::NotYours(format!("The role '{}' has more permissions than you.", role.row.name)));
     }
-    // It changes where all other roles of the account hold, too.
+    // It also changes where all other roles of the account hold.
     reached(&app, &looks, id).await?;
     let problem = match (chosen.whole, chosen.cohorts.is_empty()) {
         (false, true) => Some("select at least one".to_owned()),
@@ -119,7 +119,7 @@ pub(in crate::web) async fn give_for_cohorts(
     user_page(&app, &looks, &session, id, problems, Typed::Cohorts(chosen), None).await
 }
 
-/// Gives it, or says what is wrong with the form.
+/// Assigns the role, or returns what is wrong with the form.
 async fn give(
     ctx: &Context,
     app: &App,

@@ -1,4 +1,4 @@
-//! Everything about one account.
+//! The page of an account.
 
 use std::collections::BTreeMap;
 
@@ -29,29 +29,29 @@ struct UserPage {
     logins: i32,
     last_address: Option<String>,
     permissions: BTreeMap<&'static str, Vec<String>>,
-    /// The cohorts that are there for this person, when it is not the whole study.
+    /// The cohorts that this user sees, if not the whole study.
     sees: Option<Vec<String>>,
     scopes: Vec<ScopeForm>,
     sessions: Vec<SessionRow>,
     tokens: Vec<TokenRow>,
-    /// What the person did, and what others did to the account.
+    /// Actions of the user, and changes of the account by others.
     events: Vec<EventRow>,
     done_to: Vec<EventRow>,
     /// A link for a new password can be sent.
     may_reset: bool,
     may_end_factor: bool,
-    /// Of declining.
+    /// The reason for declining.
     reason: String,
     problems: Problems,
     told: Option<&'static str>,
 }
 
-/// What stands in a form that was refused.
+/// The values of a rejected form.
 pub(super) enum Typed {
     Nothing,
     Who(UserForm),
     Cohorts(Chosen),
-    /// Why somebody is declined.
+    /// The reason for declining the account.
     Reason(String),
 }
 
@@ -77,7 +77,7 @@ pub(super) async fn user_page(
     drop((accounts, snapshot));
     let mut permissions: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     for (role, _) in roles.iter().filter(|(role, _)| held.roles.contains(&role.row.id)) {
-        // Of those for the whole study nothing holds for who has a role for certain cohorts.
+        // Permissions for the whole study do not hold for a user with a role that is limited to some cohorts.
         for one in role.permissions.iter().filter(|one| person.may(**one)) {
             permissions.entry(one.name()).or_default().push(role.row.name.clone());
         }
