@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(tried, 20, "of one account, from however many addresses");
         limits.try_code(2).unwrap();
         let told = (0..20).map(|_| limits.is_alarming(1)).collect::<Vec<_>>();
-        assert_eq!(told.iter().position(|told| *told), Some(5), "the sixth wrong one is no mistake any more");
-        assert_eq!(told.iter().filter(|told| **told).count(), 1, "and is told once");
+        assert_eq!(told.iter().position(|told| *told), Some(5), "the sixth wrong code is no longer a mistake");
+        assert_eq!(told.iter().filter(|told| **told).count(), 1, "and the owner is notified once");
     }
 }

@@ -1,4 +1,4 @@
-//! Who asks: HTTP Basic with name or address, a token, or the session of a browser.
+//! API authentication: HTTP Basic with name or address, bearer token or browser session.
 
 use std::marker::PhantomData;
 
@@ -15,16 +15,16 @@ use crate::app::App;
 use crate::context::Context;
 use crate::http::{Address, AuthSession, HttpError, Meter, Needs, WHOLE_STUDY};
 
-/// How somebody showed who it is.
+/// Authentication method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum By {
     Password,
-    /// With this id.
+    /// The id of the token.
     Token(i32),
     Session,
 }
 
-/// Somebody who is known. Anybody else gets 401.
+/// An authenticated caller. All others get 401.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     pub user: User,
@@ -39,10 +39,10 @@ impl Caller {
         Self { user, by, ctx }
     }
 
-    /// The same caller, who sees only the cohorts in which a role permits it.
+    /// The same caller, who sees only the cohorts in which a role grants the permission.
     ///
     /// # Errors
-    /// [`HttpError::Forbidden`] when none of the roles permits it.
+    /// [`HttpError::Forbidden`] if none of the roles grants it.
     pub(super) fn with(mut self, permission: Permission) -> Result<Self, HttpError> {
         if !self.user.may(permission) {
             return Err(HttpError::Forbidden(permission.name()));
@@ -52,10 +52,10 @@ impl Caller {
     }
 }
 
-/// A known caller, or one without a login. A wrong login is an error anyway.
+/// An authenticated caller, or one without a login. A wrong login is an error anyway.
 pub(super) struct MaybeCaller {
     pub caller: Option<Caller>,
-    /// The context of the request, in the name of the caller if that is known.
+    /// The context of the request, in the name of the caller if there is a login.
     pub ctx: Context,
 }
 
@@ -75,7 +75,7 @@ impl FromRequestParts<App> for MaybeCaller {
         let ctx = Context::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
         let Some(given) = parts.headers.get(AUTHORIZATION).cloned() else {
             let session = AuthSession::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
-            // Somebody who lacks the second factor that a role asks for does nothing before there is one.
+            // A user who lacks the second factor that a role requires can do nothing before it is set up.
             let known = session.user.filter(|user| !user.must_enrol);
             return Ok(match known {
                 Some(user) => Self::known(Caller::new(user, By::Session, &ctx)),
@@ -93,7 +93,7 @@ impl FromRequestParts<App> for MaybeCaller {
         };
         match found {
             Some(caller) => {
-                // So that a layer and the handler ask once.
+                // A layer and the handler authenticate only once.
                 parts.extensions.insert(caller.clone());
                 if let Some(meter) = parts.extensions.get::<Meter>() {
                     meter.know();
@@ -125,12 +125,12 @@ fn text_of(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| error.into_bytes().into_iter().map(char::from).collect())
 }
 
-/// 401, with what the Python client and browsers want to know.
+/// 401, with the headers that the Python client and browsers need.
 pub(super) fn unauthenticated(app: &App) -> Response {
     refused(app, HttpError::Unauthenticated)
 }
 
-/// What is wrong with a login; at 401 with how one logs in.
+/// The error of a login; for 401, with the accepted authentication methods.
 fn refused(app: &App, error: HttpError) -> Response {
     let mut response = error.into_response();
     if response.status() != StatusCode::UNAUTHORIZED {
@@ -155,7 +155,7 @@ impl FromRequestParts<App> for Caller {
     }
 }
 
-/// Somebody with the role `admin`.
+/// A caller with the role `admin`.
 pub(super) struct Administrator(pub Caller);
 
 impl FromRequestParts<App> for Administrator {
@@ -170,7 +170,7 @@ impl FromRequestParts<App> for Administrator {
     }
 }
 
-/// Somebody who is known and may do what `N` says.
+/// A caller with the permission `N`.
 pub(super) struct May<N> {
     pub caller: Caller,
     needs: PhantomData<N>,
@@ -186,7 +186,7 @@ impl<N: Needs> FromRequestParts<App> for May<N> {
     }
 }
 
-/// The same, and it is about the whole study: who has the permission for certain cohorts only may not.
+/// The same for the whole study: a caller with the permission for some cohorts only is rejected.
 pub(super) struct Everywhere<N> {
     pub caller: Caller,
     needs: PhantomData<N>,

@@ -1,4 +1,4 @@
-//! The description of the API: what utoipa reads from the code, and what holds for all operations, said once.
+//! The OpenAPI description: what utoipa reads from the code, and the parts that all operations share.
 
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
@@ -53,7 +53,7 @@ fn about(version: &str) -> String {
     )
 }
 
-/// What may go wrong with every operation for a while, whatever was asked: by the name under which operations refer to it.
+/// Temporary failures of every operation, by the name under which operations refer to them.
 const PASSING: [(&str, &str, &str); 2] = [
     (
         "503",
@@ -78,7 +78,7 @@ fn passing_failures() -> Value {
     Value::Object(failures.collect())
 }
 
-/// What may go wrong with every operation, by method.
+/// The failures of every operation, by method.
 fn failures(method: &str, is_open: bool) -> Vec<(&'static str, &'static str)> {
     let mut all = vec![
         ("400", "The request is invalid; `errors` has the details by field"),
@@ -105,7 +105,7 @@ fn failures(method: &str, is_open: bool) -> Vec<(&'static str, &'static str)> {
         ]),
         _ => all.extend([("409", "The resource has changed state"), ("413", "The body is too large")]),
     }
-    // By label, several may be meant.
+    // Several resources may have the same label.
     if method == "get" {
         all.push(("409", "Several resources have this label"));
     }
@@ -115,7 +115,7 @@ fn failures(method: &str, is_open: bool) -> Vec<(&'static str, &'static str)> {
     all
 }
 
-/// What a POST must have, of bodies that a PUT may have too: there every field may be left out.
+/// The required fields of a POST whose body a PUT also accepts: a PUT may omit every field.
 const REQUIRED: [(&str, &[&str]); 7] = [
     ("/CohortBody", &["label"]),
     ("/SubjectBody", &["label"]),
@@ -167,7 +167,7 @@ fn finish_operation(path: &str, method: &str, operation: &mut Value, schemas: &V
         }
         match known["content"]["application/json"]["schema"].take() {
             Value::Null => known["content"] = body,
-            // Where there is an answer of its own kind, the common one may come too.
+            // Besides the operation's own answer, the common one is possible.
             own => {
                 let both = json!([own, { "$ref": "#/components/schemas/ErrorBody" }]);
                 known["content"]["application/json"]["schema"] = json!({ "anyOf": both });
@@ -202,7 +202,7 @@ fn finish_operation(path: &str, method: &str, operation: &mut Value, schemas: &V
     }
 }
 
-/// Where a change is compared with what the caller saw.
+/// Operations that compare the resource with the version that the caller saw.
 const GUARDED: [&str; 7] = [
     "/cohorts/{id}",
     "/subjects/{id}",
@@ -228,7 +228,7 @@ fn add_headers(path: &str, method: &str, operation: &mut Value) {
     }
 }
 
-/// An example of a schema, put together from the examples of its parts.
+/// An example of a schema, assembled from the examples of its parts.
 fn example_of(schema: &Value, schemas: &Value, depth: usize) -> Value {
     if depth > 8 {
         return Value::Null;
@@ -257,7 +257,7 @@ fn example_of(schema: &Value, schemas: &Value, depth: usize) -> Value {
         Value::Array(kinds) => kinds.clone(),
         kind => vec![kind.clone()],
     };
-    // What may be null is null, unless somebody gave an example.
+    // A nullable field is null unless there is an example.
     if kinds.contains(&json!("null")) {
         return Value::Null;
     }

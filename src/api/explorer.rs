@@ -1,4 +1,4 @@
-//! The description for programs (`swagger.json`), and Swagger UI for people, from the binary.
+//! The OpenAPI description (`swagger.json`) and Swagger UI, from the binary.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use utoipa_swagger_ui::{Config, serve};
 use crate::app::App;
 use crate::http::HttpError;
 
-/// Files of Swagger UI that its page asks for.
+/// Files of Swagger UI that its page loads.
 const FILES: [&str; 8] = [
     "index.css",
     "swagger-ui.css",

@@ -1,4 +1,4 @@
-//! Which experiments a list asks for, in which order: read from the address, and what it names looked up.
+//! Filter and order of experiment lists: parsed from the URL, with the names in it resolved.
 
 use std::collections::BTreeMap;
 
@@ -85,7 +85,7 @@ pub(super) struct ExperimentFilter {
     others: BTreeMap<String, Value>,
 }
 
-/// What a list of experiments asks for, before what it names is looked up.
+/// The parsed query of an experiment list, before names are resolved.
 pub(super) struct AskedExperiments {
     query: ExperimentQuery,
     filter: Filter,
@@ -133,10 +133,10 @@ impl AskedExperiments {
         Ok((asked, window))
     }
 
-    /// Looks up what it names.
+    /// Resolves the names.
     ///
     /// # Errors
-    /// 404 for nothing, 409 for several; 400 for a name in the filter `q` that does not exist.
+    /// 404 if a name does not exist, 409 if it is ambiguous; 400 for a name in the filter `q` that does not exist.
     pub(super) async fn find(
         self,
         ctx: &Context,
@@ -158,7 +158,7 @@ impl AskedExperiments {
             query.cohort = Some(lookup::cohort(ctx, connection, &Reference::label_first(&text)).await?.id);
         }
         if let Some(text) = self.subject {
-            // A number is an id that may be nothing's: an empty list, as the existing product answers.
+            // A number is an id, even of no row: an empty list, as in version 8.1.
             query.subject = match Reference::parse(&text) {
                 Reference::Id(id) | Reference::Either(id, _) => Some(id),
                 reference => Some(lookup::subject(ctx, connection, &reference).await?.id),
@@ -197,7 +197,7 @@ fn read_order(problems: &mut Problems, order: Given<String>, sort: Option<Sort>)
     }
     let order = problems.optional("order", order).unwrap_or_else(|| "id".to_owned());
     let column = match order.trim_start_matches('-') {
-        // `asc` and `desc` are words of the existing product's engine.
+        // `asc` and `desc` are words of the engine of version 8.1.
         "id" | "asc" | "desc" => ExperimentOrder::Id,
         "label" => ExperimentOrder::Label,
         "scandate" => ExperimentOrder::Scandate,

@@ -1,4 +1,4 @@
-//! What both versions do with actions, callbacks and their executions.
+//! Actions, callbacks and their executions, for both versions.
 
 use chrono::NaiveDateTime;
 use sea_orm::ConnectionTrait;
@@ -215,7 +215,7 @@ pub(super) enum ExecutionResultWord {
     Timeout,
 }
 
-/// The word of a closed set.
+/// Parses a word of a closed set.
 pub(super) fn word<T: serde::de::DeserializeOwned>(
     problems: &mut Problems,
     field: &str,
@@ -233,7 +233,7 @@ pub(super) fn word<T: serde::de::DeserializeOwned>(
 
 /// A caller who may see and report on an execution: with the permission, or with the secret of one of its attempts.
 pub(super) struct Reporter {
-    /// The attempt that the secret is of; none for a user.
+    /// The attempt that the secret belongs to; `None` for a user.
     pub attempt: Option<i32>,
     pub ctx: Context,
 }
@@ -242,8 +242,8 @@ pub(super) fn forbidden() -> HttpError {
     HttpError::NotYours("Cannot access specified callback_execution".to_owned())
 }
 
-/// The execution, for a caller who may see it. Without a login an execution that does not exist looks like one that may not be
-/// seen.
+/// The execution, for a caller who may see it. Without a login, a missing execution looks like one that is not
+/// accessible.
 pub(super) async fn open_execution(
     app: &App,
     connection: &impl ConnectionTrait,
@@ -264,7 +264,7 @@ pub(super) async fn open_execution(
     Ok((row, Reporter { attempt: Some(attempt), ctx }))
 }
 
-/// The execution and its attempt that the secret is of.
+/// The execution, and its attempt that the secret belongs to.
 pub(super) async fn attempt_of(
     ctx: &Context,
     app: &App,
@@ -276,16 +276,16 @@ pub(super) async fn attempt_of(
     let found = callback_execution::Entity::visible_by_id(&ctx.seeing_everything(), id).one(connection).await?;
     let Some(row) = found else { return Ok(None) };
     let key = &app.settings.secrets.secret_key;
-    // The newest first; of how many there were says nothing who does not know one.
+    // The newest first. A caller without a valid secret does not learn how many attempts there were.
     let attempt = (1..=row.attempt).rev().find(|attempt| is_execution_secret(key, id, *attempt, secret));
     Ok(attempt.map(|attempt| (row, attempt)))
 }
 
-/// Takes a report in, if the execution is as `if_match` wants it; `shown` is what a GET would give. Gives the
-/// row, and the context of the reporter.
+/// Applies a report if the execution matches `if_match`; `shown` is the representation that a GET returns. Returns the
+/// row and the context of the reporter.
 ///
 /// # Errors
-/// As [`open_execution`]; 400 by field; 412 when it is another one by now; 409 when it comes too late.
+/// As [`open_execution`]; 400 by field; 412 if the execution has changed; 409 if the report is too late.
 pub(super) async fn report<T: Serialize>(
     app: &App,
     id: i32,

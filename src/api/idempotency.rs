@@ -1,16 +1,19 @@
-//! `Idempotency-Key`: a POST that is sent again with the same key gets the answer of the first one, and nothing is done twice.
+//! `Idempotency-Key`: a POST that is repeated with the same key gets the answer of the first one, and nothing is done
+//! twice. Answers are stored for a day.
 //!
-//! The key is stored before the work begins: a second request that arrives meanwhile gets 409 and may be sent again. The work
-//! continues when the caller disconnects or is timed out, so that its answer is there for the repetition; it is kept for a day.
+//! The key is stored before the work begins: a second request that arrives in the meantime gets 409 and may be
+//! repeated. The work continues if the caller disconnects or times out, so that its answer is available to the
+//! repetition.
 //!
-//! The transactions of the work count themselves in the row of the key (`database::counting_commits`), so the row says exactly
-//! whether the work was done, also when the server was killed or the database was lost in between. A key whose request changed
-//! nothing is free again. One whose request changed something, and whose answer is lost, says so to each repetition.
+//! The transactions of the work count themselves in the row of the key (`database::counting_commits`), so the row says
+//! exactly whether the work was done, even if the server was killed or the database was lost in between. A key whose
+//! request changed nothing is free again. A key whose request changed something, but whose answer is lost, reports that
+//! to each repetition.
 //!
-//! Callers who may no longer do it get 403, and not the answer of the time when it was permitted.
+//! Callers who have lost the permission get 403 instead of the stored answer.
 //!
-//! Secrets do not get into the table: answers with tokens are not kept, and requests are recognised by a hash with the
-//! server's key.
+//! Secrets are not stored in the table: answers with tokens are not stored, and requests are recognized by a hash with
+//! the server's key.
 
 use std::time::Duration;
 
@@ -44,18 +47,18 @@ use super::rights::Rights;
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// A request without an answer for longer than this, and than twice the time that a request may take, is no longer being
-/// worked on.
+/// A request without an answer for longer than this, and than twice the time limit of requests, is considered
+/// abandoned.
 const ABANDONED: TimeDelta = TimeDelta::minutes(5);
 
-/// Between two attempts to store how a request ended.
+/// Time between two attempts to store the result of a request.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The answer to repetitions of a request that changed something and whose own answer is lost.
 const LOST: &str = "The first request with this Idempotency-Key was carried out, at least in part, but its answer was lost. \
                     Nothing was done again. Check what it has changed; to send it again, use another key.";
 
-/// A hash from which the parts can only be guessed with the server's key: bodies may have passwords in them.
+/// Keyed hash; bodies may contain passwords.
 fn digest(app: &App, parts: &[&[u8]]) -> String {
     let key = app.settings.secrets.secret_key.as_bytes();
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
@@ -66,12 +69,12 @@ fn digest(app: &App, parts: &[&[u8]]) -> String {
     URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes())
 }
 
-/// See the module.
+/// The layer for `Idempotency-Key`; see the module.
 pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Request, next: Next) -> Response {
     let Some(key) = request.headers().get(KEY).filter(|_| request.method() == Method::POST).cloned() else {
         return next.run(request).await;
     };
-    // The answer has a secret in it, which is shown once and kept nowhere.
+    // The answer contains a secret, which is shown once and not stored.
     if request.uri().path().ends_with("/tokens") {
         return next.run(request).await;
     }
@@ -97,9 +100,9 @@ pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Re
     let noted = Noted {
         app: app.clone(),
         user_id: caller.user.id,
-        // A token sees what the same token was answered, and nothing of its owner's other ways in.
+        // A token only gets answers to requests with the same token, not to other requests of its owner.
         key_hash: digest(&app, &[format!("{:?}", credential(caller.by)).as_bytes(), key.as_bytes()]),
-        // An answer of a time when the caller saw other cohorts is not repeated.
+        // An answer is not repeated if the caller saw other cohorts then.
         fingerprint: digest(&app, &[path.as_bytes(), &bytes, ctx.scope_key().as_bytes()]),
     };
     let id = match noted.begin().await {
@@ -107,7 +110,7 @@ pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Re
         Ok(Begun::Known(row)) => return noted.replay(row),
         Err(error) => return error.into_response(),
     };
-    // In a task of its own: a caller who goes away does not stop the work between its end and its answer.
+    // In a separate task: a caller who disconnects does not stop the work between its end and its answer.
     let work = async move {
         let work = next.run(Request::from_parts(parts, Body::from(bytes)));
         let (response, commits) = counting_commits(id, work).await;
@@ -116,7 +119,7 @@ pub(super) async fn once(State((app, rights)): State<(App, Rights)>, request: Re
     tokio::spawn(work).await.unwrap_or_else(|error| HttpError::Internal(error.to_string()).into_response())
 }
 
-/// The token that was shown, or none for its owner in person.
+/// The token of the request; `None` if its owner has logged in.
 fn credential(by: By) -> Option<i32> {
     match by {
         By::Token(id) => Some(id),
@@ -133,7 +136,7 @@ struct Noted {
 }
 
 enum Begun {
-    /// The id of the note.
+    /// The id of the row.
     New(i32),
     Known(Model),
 }
@@ -143,7 +146,7 @@ enum Ending {
     Answered(StatusCode, Bytes),
     /// Nothing was changed: it may be sent again.
     Undone,
-    /// The answer says nothing that could be repeated, and something was changed or may have been.
+    /// The answer cannot be repeated, and something was changed or may have been.
     Lost,
 }
 
@@ -152,13 +155,13 @@ impl Noted {
         self.app.engine.clock().now()
     }
 
-    /// For how long a request may be worked on.
+    /// The maximum time for the work on a request.
     fn patience(&self) -> TimeDelta {
         let seconds = i64::try_from(self.app.settings.web.request_timeout).unwrap_or(i64::MAX / 2000);
         ABANDONED.max(TimeDelta::seconds(seconds.min(86_400) * 2))
     }
 
-    /// Notes the key, unless it is known.
+    /// Stores the key, unless it is known.
     async fn begin(&self) -> Result<Begun, HttpError> {
         let transaction = self.app.engine.database().begin().await?;
         let now = self.now();
@@ -192,14 +195,14 @@ impl Noted {
         };
         let id = match row.insert(&*transaction).await {
             Ok(row) => row.id,
-            // The other one of two that came at the same moment.
+            // A concurrent request with the same key was first.
             Err(error) if database::is_duplicate(&error) => return Ok(Begun::Known(self.at_work(now))),
             Err(error) => return Err(error.into()),
         };
         match transaction.commit().await {
             Ok(()) => Ok(Begun::New(id)),
             Err(error) if Failure::of(&error) == Some(Failure::Uncertain) => {
-                // The key may be stored now, and the work has not begun.
+                // The key may have been stored, although the work has not begun.
                 self.clone().end_later(id, Ending::Undone);
                 Err(HttpError::Busy(Failure::Lost.message().to_owned()))
             }
@@ -207,7 +210,7 @@ impl Noted {
         }
     }
 
-    /// The row of the same request, which another one has just stored.
+    /// The row of the same request, which a concurrent request has just stored.
     fn at_work(&self, created: NaiveDateTime) -> Model {
         Model {
             id: 0,
@@ -243,14 +246,14 @@ impl Noted {
         (status, headers, body).into_response()
     }
 
-    /// Stores the answer. A request that failed, or was refused because of its caller, may be sent again unless it has changed
-    /// something.
+    /// Stores the answer. A request that failed, or was rejected because of its caller, may be repeated unless it has
+    /// changed something.
     async fn finish(self, ctx: &Context, id: i32, response: Response, commits: Commits) -> Response {
         let status = response.status();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, usize::MAX).await.unwrap_or_default();
         let passing = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS];
-        // A resource that a caller with certain cohorts does not find may be found once the role is for more.
+        // A resource that a caller with some cohorts does not find may be found once the role includes more.
         let is_hidden = status == StatusCode::NOT_FOUND && !ctx.sees_all();
         let ending = if !status.is_server_error() && !passing.contains(&status) && !is_hidden {
             Ending::Answered(status, bytes.clone())
@@ -308,8 +311,8 @@ async fn answer(connection: &impl ConnectionTrait, id: i32, status: StatusCode, 
         .map(drop)
 }
 
-/// Ends a request without an answer by what its transactions have left: the key is free when there was no commit, and otherwise
-/// repetitions get [`LOST`]. Waits until a commit that is still under way has ended. Returns the row unless the key is free.
+/// Ends a request without an answer according to its commits: if there were none, the key is free; otherwise
+/// repetitions get [`LOST`]. Waits for a commit that is still in progress. Returns the row unless the key is free.
 async fn settle(connection: &impl ConnectionTrait, id: i32) -> Result<Option<Model>, DbErr> {
     let Some(row) = Entity::find_by_id(id).lock_exclusive().one(connection).await? else { return Ok(None) };
     if row.status.is_some() {

@@ -1,6 +1,6 @@
-//! What requests bring: fields that know whether they were given, and all that is wrong with them at once.
+//! Request parsing with per-field errors; distinguishes missing from null.
 //!
-//! Scripts send numbers as texts and texts as numbers; both are read, as the existing product reads them.
+//! Scripts send numbers as texts and texts as numbers; both are accepted, as in version 8.1.
 
 use std::collections::BTreeMap;
 
@@ -19,19 +19,19 @@ use crate::app::App;
 use crate::http::{self, HttpError, Meter, SMALL_BYTES};
 use crate::study::{Label, limits};
 
-/// A field of a body or of an address.
+/// A field of a body or of a query.
 #[derive(Debug, Clone, Default)]
 pub(super) enum Given<T> {
     #[default]
     Missing,
     Null,
     Value(T),
-    /// What is wrong with it.
+    /// The value is invalid; contains the reason.
     Wrong(String),
 }
 
 impl<T> Given<T> {
-    /// This one, or else `other`: for fields that have two names.
+    /// This field, or else `other`: for fields that have two names.
     pub(super) fn or(self, other: Self) -> Self {
         if self.is_missing() && !matches!(other, Self::Missing) { other } else { self }
     }
@@ -45,10 +45,12 @@ impl<T> Given<T> {
     }
 }
 
-/// Something that can be read from a field.
+/// A type that can be parsed from a field.
 pub(super) trait Readable: Sized {
+    /// Parses the value.
+    ///
     /// # Errors
-    /// What is wanted in its place.
+    /// The expected type of value.
     fn read(value: &Value) -> Result<Self, String>;
 }
 
@@ -149,17 +151,17 @@ impl<'de, T: Readable> Deserialize<'de> for Given<T> {
     }
 }
 
-/// For the description only, which asks for the default of a field: there is none.
+/// Only for the OpenAPI description, which asks for the default of a field: there is none.
 impl<T> Serialize for Given<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_none()
     }
 }
 
-/// In the words of the existing product, which scripts may look for.
+/// The wording of version 8.1, which scripts may look for.
 pub(super) const MISSING: &str = "Missing required parameter in the JSON body";
 
-/// What is wrong with a request, by field.
+/// The errors of a request, by field.
 #[derive(Debug, Default)]
 pub(super) struct Problems(BTreeMap<String, String>);
 
@@ -168,7 +170,7 @@ impl Problems {
         self.0.entry(field.to_owned()).or_insert_with(|| problem.into());
     }
 
-    /// The value of a field that must be there.
+    /// The value of a required field.
     pub(super) fn required<T>(&mut self, field: &str, given: Given<T>) -> Option<T> {
         if given.is_missing() {
             self.add(field, MISSING);
@@ -188,7 +190,7 @@ impl Problems {
         }
     }
 
-    /// The outer none: it was not given and stays; the inner none: it is to be taken away.
+    /// A change of a field: `None` leaves it unchanged; `Some(None)` clears it.
     #[expect(clippy::option_option, reason = "not given and given as null are two things")]
     pub(super) fn change<T>(&mut self, field: &str, given: Given<T>) -> Option<Option<T>> {
         match given {
@@ -197,7 +199,7 @@ impl Problems {
         }
     }
 
-    /// The label in a text.
+    /// Parses a label.
     pub(super) fn label(&mut self, field: &str, text: Option<String>) -> Option<Label> {
         match Label::parse(&text?) {
             Ok(label) => Some(label),
@@ -208,13 +210,15 @@ impl Problems {
         }
     }
 
+    /// Returns the errors, if there are any.
+    ///
     /// # Errors
-    /// [`HttpError::Invalid`] when anything is wrong.
+    /// [`HttpError::Invalid`] if there is any error.
     pub(super) fn check(self) -> Result<(), HttpError> {
         if self.0.is_empty() { Ok(()) } else { Err(self.error()) }
     }
 
-    /// The value, unless it or anything else is wrong.
+    /// The value, if there are no errors.
     ///
     /// # Errors
     /// [`HttpError::Invalid`].
@@ -230,7 +234,7 @@ impl Problems {
     }
 }
 
-/// One problem of one field.
+/// An error of one field.
 pub(super) fn invalid(field: &str, problem: impl Into<String>) -> HttpError {
     HttpError::Invalid(BTreeMap::from([(field.to_owned(), problem.into())]))
 }
@@ -247,8 +251,10 @@ pub(super) struct ReasonBody {
 }
 
 impl ReasonBody {
+    /// The reason.
+    ///
     /// # Errors
-    /// 400 without one.
+    /// 400 if it is missing.
     pub(super) fn read(self) -> Result<String, HttpError> {
         let mut problems = Problems::default();
         let reason = problems.required("reason", self.reason);
@@ -264,7 +270,7 @@ impl ReasonBody {
     }
 }
 
-/// A body of JSON, whatever its declared type; nothing at all is an empty object.
+/// A JSON body, whatever its declared type; an empty body is an empty object.
 pub(super) struct Body<T>(pub T);
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Body<T> {
@@ -275,7 +281,7 @@ impl<T: DeserializeOwned + Send + 'static> FromRequest<App> for Body<T> {
     }
 }
 
-/// Reads the body within the limits of its sender and parses it; a large one beside the threads that answer requests.
+/// Reads the body within the limits of its sender and parses it; a large one outside the threads that answer requests.
 async fn parsed<T: Send + 'static>(request: Request, parse: fn(&[u8]) -> Result<T, HttpError>) -> Result<T, HttpError> {
     let (parts, body) = request.into_parts();
     let bytes = http::read_body(&parts, body).await?;
@@ -287,8 +293,8 @@ async fn parsed<T: Send + 'static>(request: Request, parse: fn(&[u8]) -> Result<
     parsing.map_err(|error| HttpError::Internal(error.to_string()))?
 }
 
-/// The fields that `T` has are read one by one: what else the object holds costs no memory. Of a field that is there twice
-/// the last one counts, as in Python.
+/// Only the fields of `T` are read: other fields of the object cost no memory. If a field is repeated, the last one
+/// counts, as in Python.
 fn read_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, HttpError> {
     let text = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
     let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(text).map_err(|error| {
@@ -317,7 +323,7 @@ impl FromRequest<App> for ListBody {
     }
 }
 
-/// What stands behind the `?` of the address. A name that is there without a value counts as missing.
+/// The query of the URL. A name without a value counts as missing.
 pub(super) struct Query<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
@@ -326,7 +332,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, _: &App) -> Result<Self, Response> {
         let mut fields = Map::new();
         for (name, value) in url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
-            // Of a variable an empty value is a value.
+            // For a variable, an empty value is a value.
             if !value.is_empty() || name.starts_with("variable.") {
                 fields.insert(name.into_owned(), Value::String(value.into_owned()));
             }
@@ -336,7 +342,7 @@ impl<T: DeserializeOwned> FromRequestParts<App> for Query<T> {
     }
 }
 
-/// The number in the path. Anything else is the name of nothing: 404.
+/// The number in the path. Anything else does not exist: 404.
 pub(super) struct Number(pub i32);
 
 impl FromRequestParts<App> for Number {
@@ -348,8 +354,10 @@ impl FromRequestParts<App> for Number {
     }
 }
 
+/// Parses an id.
+///
 /// # Errors
-/// 404 when it is no number.
+/// 404 if it is not a number.
 pub(super) fn number(text: &str) -> Result<i32, HttpError> {
     text.parse().map_err(|_| HttpError::NotFound(format!("resource '{text}' here: an id must be a number")))
 }

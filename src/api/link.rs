@@ -1,4 +1,4 @@
-//! What external systems call cohorts, subjects and experiments: ids and addresses, set one by one, together, or as links.
+//! Ids and URLs of cohorts, subjects and experiments in external systems: set individually, together, or as links.
 
 use std::collections::BTreeMap;
 
@@ -88,7 +88,7 @@ async fn set_all(
     Ok(link::set_links(ctx, app.engine.database(), linked, &values).await?)
 }
 
-/// An id or address that can be kept, and that is no script when somebody follows it.
+/// Checks that an id or URL is valid, and not a script that runs when a user follows it.
 fn check_external(problems: &mut Problems, field: &str, value: Option<&str>) {
     let Some(value) = value else { return };
     if value.trim().is_empty() {
@@ -143,7 +143,7 @@ pub(super) struct LinkBody {
     external_id: Given<String>,
 }
 
-/// What a link says: the target's reference, the system, the id.
+/// The fields of a link: the target's reference, the system, the id.
 struct ReadLink {
     target: String,
     system: external_system::Model,
@@ -169,7 +169,7 @@ async fn read_link(
     Ok(ReadLink { target, system, external_id })
 }
 
-/// Adds a subject's link; with `replace`, sets it whether it is there or not.
+/// Adds a subject's link; with `replace`, sets it whether it exists or not.
 pub(super) async fn link_subject(
     ctx: &Context,
     app: &App,
@@ -194,7 +194,7 @@ pub(super) async fn link_subject(
     found.ok_or_else(|| HttpError::Conflict("The link was deleted concurrently.".to_owned()))
 }
 
-/// The same of an experiment.
+/// The same for an experiment.
 pub(super) async fn link_experiment(
     ctx: &Context,
     app: &App,

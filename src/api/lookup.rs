@@ -1,4 +1,4 @@
-//! Finding what an address or a field names, or saying that it is not there.
+//! Resolves ids, labels and URIs to rows.
 
 use chrono::NaiveDateTime;
 use sea_orm::{
@@ -18,7 +18,7 @@ use super::input::invalid;
 /// The row with this id.
 ///
 /// # Errors
-/// 404 when there is none.
+/// 404 if it does not exist.
 pub(super) async fn by_id<E>(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -33,11 +33,8 @@ where
     found.ok_or_else(|| HttpError::missing(ctx, kind, id))
 }
 
-/// A snapshot after a change, and in it the row that was changed: what the verb returned may be another one by now than
-/// what is shown beside it.
-///
-/// # Errors
-/// When the database cannot be read.
+/// A snapshot after a change, and in it the changed row: what the verb returned may no longer match the data that is
+/// shown with it.
 pub(super) async fn reread<E>(
     ctx: &Context,
     app: &App,
@@ -49,13 +46,15 @@ where
     <E::PrimaryKey as PrimaryKeyTrait>::ValueType: From<i32>,
 {
     let snapshot = app.snapshot().await?;
-    // Out of the caller's sight by now: as it was.
+    // If the caller no longer sees the row, it is returned as it was.
     let now = E::visible_by_id(ctx, id).one(&snapshot).await?.unwrap_or(row);
     Ok((snapshot, now))
 }
 
+/// The row, if there is exactly one.
+///
 /// # Errors
-/// 404 for nothing, 409 for several.
+/// 404 if there is none, 409 if there are several.
 pub(super) fn one_of<T>(ctx: &Context, kind: &str, reference: &Reference, found: Found<T>) -> Result<T, HttpError> {
     match found {
         Found::One(row) => Ok(row),
@@ -70,8 +69,10 @@ pub(super) fn one_of<T>(ctx: &Context, kind: &str, reference: &Reference, found:
 
 macro_rules! finders {
     ($($name:ident: $kind:literal, $entity:ident, $label:ident;)*) => {$(
+        /// Resolves a reference.
+        ///
         /// # Errors
-        /// 404 for nothing, 409 for several.
+        /// 404 if there is none, 409 if there are several.
         pub(super) async fn $name(
             ctx: &Context,
             connection: &impl ConnectionTrait,
@@ -94,10 +95,10 @@ finders! {
     user: "user", user, Username;
 }
 
-/// Subjects in use go first: an archived one is found by its id only.
+/// Subjects in use take precedence: an archived one is only found by its id.
 ///
 /// # Errors
-/// 404 for nothing, 409 for several.
+/// 404 if there is none, 409 if there are several.
 pub(super) async fn subject(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -114,7 +115,7 @@ pub(super) async fn subject(
 /// As [`subject`].
 ///
 /// # Errors
-/// 404 for nothing, 409 for several.
+/// 404 if there is none, 409 if there are several.
 pub(super) async fn experiment(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -149,7 +150,7 @@ where
 /// The subject with this label in this cohort.
 ///
 /// # Errors
-/// 404 of either.
+/// 404 if either does not exist.
 pub(super) async fn subject_of_cohort(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -164,10 +165,10 @@ pub(super) async fn subject_of_cohort(
     one_of(ctx, "subject", &reference, found)
 }
 
-/// The states with this id or label, in whichever workflow.
+/// The states with this id or label, in any workflow.
 ///
 /// # Errors
-/// 404 when there is none.
+/// 404 if there is none.
 pub(super) async fn states(connection: &impl ConnectionTrait, reference: &Reference) -> Result<Vec<i32>, HttpError> {
     let ids = |select: Select<state::Entity>| {
         select.select_only().column(state::Column::Id).order_by_asc(state::Column::Id).into_tuple::<i32>()
@@ -196,7 +197,7 @@ pub(super) async fn states(connection: &impl ConnectionTrait, reference: &Refere
 /// A state of a workflow.
 ///
 /// # Errors
-/// 404 for nothing.
+/// 404 if there is none.
 pub(super) async fn state_of(
     ctx: &Context,
     connection: &impl ConnectionTrait,
@@ -208,10 +209,10 @@ pub(super) async fn state_of(
     one_of(ctx, "state", reference, found.await?)
 }
 
-/// How v1 reads the `{id}` of an address: as `?filter_field=` says, or as whichever of the two it is.
+/// Interprets the `{id}` of a URL in v1: as `?filter_field=` says, or as either of the two.
 ///
 /// # Errors
-/// 400 for another word than `id` and `label`; 404 when an id is wanted and it is none.
+/// 400 for a word other than `id` and `label`; 404 if an id is required and the text is not a number.
 pub(super) fn filtered(text: &str, filter_field: Option<&str>) -> Result<Reference, HttpError> {
     match filter_field {
         None => Ok(Reference::parse(text)),
@@ -221,7 +222,7 @@ pub(super) fn filtered(text: &str, filter_field: Option<&str>) -> Result<Referen
     }
 }
 
-/// Moments as the existing product writes them: UTC without an offset, with a fraction only when there is one.
+/// Formats a timestamp as version 8.1 does: UTC without an offset, with a fraction only if there is one.
 pub(super) fn moment(at: NaiveDateTime) -> String {
     crate::clock::iso(at)
 }

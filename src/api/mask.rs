@@ -1,5 +1,4 @@
-//! `X-Fields`: a caller wants some fields of an answer only, as in the existing product: `{id, label, subject{uri}}`;
-//! `*` is all fields.
+//! `X-Fields`: limits an answer to some fields, as in version 8.1: `{id, label, subject{uri}}`; `*` is all fields.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +14,14 @@ use crate::http::HttpError;
 
 const FIELDS: HeaderName = HeaderName::from_static("x-fields");
 
-/// Which fields, and of each which fields.
+/// The fields to return, and for each of them its fields.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Mask {
     all: bool,
     fields: BTreeMap<String, Option<Mask>>,
 }
 
-/// Takes away what was not asked for.
+/// Removes the fields that were not requested.
 pub(super) async fn mask_fields(request: Request, next: Next) -> Response {
     let Some(asked) = request.headers().get(FIELDS).cloned() else { return next.run(request).await };
     let Some(mask) = asked.to_str().ok().and_then(parse) else {
@@ -40,7 +39,7 @@ pub(super) async fn mask_fields(request: Request, next: Next) -> Response {
         return Response::from_parts(parts, Body::from(bytes));
     };
     apply(&mask, &mut value);
-    // The tag is of the whole.
+    // The tag belongs to the whole representation.
     parts.headers.remove(ETAG);
     parts.headers.remove(CONTENT_LENGTH);
     Response::from_parts(parts, Body::from(value.to_string()))
@@ -72,9 +71,9 @@ fn parse(text: &str) -> Option<Mask> {
     rest.is_empty().then_some(mask)
 }
 
-/// The fields up to the end or an unmatched `}`, which is left in `rest`.
+/// The fields up to the end or an unmatched `}`, which stays in `rest`.
 fn fields(rest: &mut &str, depth: usize) -> Option<Mask> {
-    // Answers are not deeper.
+    // Answers are not nested deeper.
     if depth > 16 {
         return None;
     }

@@ -1,8 +1,8 @@
-//! The JSON API: version 1 and 2 of the existing product, and what is new, by adding only.
+//! The JSON API: versions 1 and 2 as in version 8.1, extended only by additions.
 //!
-//! A request: known by who sends it ([`access`]) → read with all that is wrong told at once ([`input`]) → the things it
-//! names are found ([`lookup`]) → a verb of the rooms does it ([`sample`], [`state`], [`link`], [`history`],
-//! [`people`]) → shown as `v1` or `v2` shows things ([`output`]).
+//! A request: authenticated ([`access`]) → parsed, with all errors reported at once ([`input`]) → its references are
+//! resolved ([`lookup`]) → a verb of another module does it ([`sample`], [`state`], [`link`], [`history`], [`people`])
+//! → rendered in the format of `v1` or `v2` ([`output`]).
 
 #![allow(unused_qualifications, reason = "what utoipa's attributes expand to")]
 
@@ -48,7 +48,7 @@ pub fn routes(app: &App) -> Router<App> {
         .route("/api/{*path}", any(nothing_here).layer(from_fn(errors_as_json)))
 }
 
-/// The description of a version, as it is served with this path prefix.
+/// The OpenAPI description of a version, as it is served with this path prefix.
 #[must_use]
 pub fn description(version: &str, prefix: &str) -> Value {
     let routes = if version == "1" { v1::routes() } else { v2::routes() };
@@ -63,7 +63,7 @@ fn version(app: &App, number: &'static str, routes: OpenApiRouter<App>) -> Route
     Router::new()
         .nest(&format!("/api/v{number}"), routes)
         .merge(explorer)
-        // From the inside: errors get their body, keys see it, masks come last.
+        // From the inside: errors get their body, idempotency keys see it, masks are applied last.
         .layer(from_fn(errors_as_json))
         .layer(from_fn_with_state((app.clone(), rights), idempotency::once))
         .layer(from_fn(not_modified))
@@ -73,8 +73,8 @@ fn version(app: &App, number: &'static str, routes: OpenApiRouter<App>) -> Route
         .layer(DefaultBodyLimit::max(MOST_BYTES))
 }
 
-/// Takes a small body in before anything is decided. A refusal that leaves it on the wire would close the connection, and
-/// the next request of a script on it would fail for no reason that it could see.
+/// Reads a small body before anything is decided. Rejecting a request without reading its body would close the
+/// connection, and the next request of a script on it would fail without a visible reason.
 async fn read_small_bodies(request: Request, next: Next) -> Response {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if length.is_none_or(|length| length == 0 || length > SMALL_BYTES) {
@@ -96,7 +96,7 @@ async fn errors_as_json(request: Request, next: Next) -> Response {
     json_error(next.run(request).await, id).await
 }
 
-/// 304 when the caller has what it would get.
+/// 304 if the caller already has the current representation.
 async fn not_modified(request: Request, next: Next) -> Response {
     let asked = (request.method() == Method::GET || request.method() == Method::HEAD)
         .then(|| request.headers().clone())

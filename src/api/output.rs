@@ -1,4 +1,4 @@
-//! What answers have in common: entity tags of single resources, totals and links of lists, addresses.
+//! Response helpers: ETags, paging headers and URIs.
 
 use std::net::SocketAddr;
 
@@ -20,10 +20,10 @@ use crate::study::listing::{Cursor, ExperimentPage, Listed, Window};
 
 use super::input::{Given, Problems, Query};
 
-/// JSON with an `ETag` of what it says.
+/// JSON with an `ETag` of its content.
 pub(super) struct Single<T>(pub T);
 
-/// The same for something new: 201, with its address in `Location`.
+/// The same for a new resource: 201, with its URL in `Location`.
 pub(super) struct Created<T> {
     pub location: String,
     pub body: T,
@@ -68,7 +68,7 @@ pub(super) fn names_tag(headers: &HeaderMap, name: HeaderName, tag: &HeaderValue
     tags.contains(&"*") || tag.to_str().is_ok_and(|tag| tags.contains(&tag))
 }
 
-/// The `If-Match` of a request: the change is wanted only while the resource is as the caller saw it.
+/// The `If-Match` of a request: the change is made only if the resource is unchanged since the caller saw it.
 pub(super) struct IfMatch(HeaderMap);
 
 impl FromRequestParts<App> for IfMatch {
@@ -85,7 +85,8 @@ impl IfMatch {
         !self.0.is_empty()
     }
 
-    /// Whether `now`, the representation that a GET would give, is what the caller saw, or nothing was asked.
+    /// Whether `now`, the representation that a GET would return, is the one that the caller saw, or there is no
+    /// condition.
     pub(super) fn fits(&self, now: &impl Serialize) -> bool {
         if !self.is_given() {
             return true;
@@ -94,7 +95,7 @@ impl IfMatch {
     }
 }
 
-/// Where everything is, as the caller sees it.
+/// The URLs of all resources, as the caller reaches them.
 #[derive(Debug, Clone)]
 pub(super) struct Addresses {
     prefix: String,
@@ -159,7 +160,7 @@ impl WindowQuery {
     }
 }
 
-/// The window of a list that has nothing else to ask for; described by [`WindowQuery`].
+/// The window of a list without other parameters; described by [`WindowQuery`].
 pub(super) struct Windowed(pub Window);
 
 impl FromRequestParts<App> for Windowed {
@@ -174,7 +175,7 @@ impl FromRequestParts<App> for Windowed {
     }
 }
 
-/// The address of a list as it was asked for.
+/// The URL of a list as it was requested.
 pub(super) struct ListAddress(Uri);
 
 impl FromRequestParts<App> for ListAddress {
@@ -186,7 +187,7 @@ impl FromRequestParts<App> for ListAddress {
     }
 }
 
-/// A list with `Link` headers to its neighbours.
+/// A list with `Link` headers to its neighbouring pages.
 pub(super) struct ListAnswer<T> {
     pub body: T,
     links: Vec<HeaderValue>,
@@ -208,23 +209,23 @@ pub(super) struct Extent {
     next: Option<Next>,
 }
 
-/// Where the next page begins.
+/// The start of the next page.
 #[derive(Debug, Clone)]
 enum Next {
-    /// Behind this id.
+    /// After this id.
     After(i32),
-    /// Behind this place of a list in another order than that of ids.
+    /// After this position of a list that is not ordered by id.
     Cursor(Cursor),
 }
 
 impl Extent {
-    /// Of a list in the order of ids, of which `id` is a row's.
+    /// For a list ordered by id, where `id` returns the id of a row.
     pub(super) fn of<T>(window: Window, listed: &Listed<T>, id: impl Fn(&T) -> i32) -> Self {
         let last = listed.rows.last().filter(|_| listed.more);
         Self { window, count: listed.count, next: last.map(|row| Next::After(id(row))) }
     }
 
-    /// Of a list of experiments, in whichever order.
+    /// For a list of experiments, in any order.
     pub(super) fn of_experiments(window: Window, page: &ExperimentPage) -> Self {
         match &page.next {
             Some(cursor) => Self { window, count: page.listed.count, next: Some(Next::Cursor(cursor.clone())) },
@@ -256,7 +257,7 @@ impl ListAddress {
         ListAnswer { body, links: links.into_iter().filter_map(header).collect() }
     }
 
-    /// The same list from another place.
+    /// The URL of the same list with another start.
     fn with(&self, name: &str, value: &str) -> String {
         let kept = url::form_urlencoded::parse(self.0.query().unwrap_or_default().as_bytes());
         let mut query = url::form_urlencoded::Serializer::new(String::new());

@@ -1,4 +1,4 @@
-//! What both versions do with users and roles.
+//! Users and roles, for both versions.
 
 use std::collections::BTreeSet;
 
@@ -64,7 +64,7 @@ fn check_rights(caller: &Caller, is_admin: bool, permissions: &BTreeSet<Permissi
     }
 }
 
-/// Gives a role to a user, or takes it away.
+/// Assigns a role to a user, or removes it.
 pub(super) async fn set_role(
     app: &App,
     caller: &Caller,
@@ -78,7 +78,7 @@ pub(super) async fn set_role(
     let role = lookup::role(ctx, connection, role).await?;
     let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
     check_rights(caller, role.name == "admin", &permissions)?;
-    // What a role asks for, and not only what it permits, can shut somebody out.
+    // A role's requirements, and not only its permissions, can lock a user out.
     check_reach(app, caller, user.id).await?;
     app.accounts.set_role(ctx, user.id, role.id, has_role).await?;
     Ok((user, role))
@@ -94,7 +94,7 @@ pub(super) struct RoleCohortsBody {
 }
 
 impl RoleCohortsBody {
-    /// Gives the role for these cohorts.
+    /// Assigns the role for these cohorts.
     pub(super) async fn give(
         self,
         app: &App,
@@ -118,7 +118,7 @@ impl RoleCohortsBody {
         let role = lookup::role(ctx, connection, role).await?;
         let permissions = role.permissions.as_deref().map(Permission::parse_all).unwrap_or_default();
         check_rights(caller, role.name == "admin", &permissions)?;
-        // It changes where all other roles of the account hold, too.
+        // It also changes where all other roles of the account hold.
         check_reach(app, caller, user.id).await?;
         let mut cohorts = BTreeSet::new();
         for text in wanted {
@@ -153,7 +153,7 @@ pub(super) async fn update_user(
     Ok(app.accounts.update(ctx, id, changes, seen).await?)
 }
 
-/// An account is never deleted, it is deactivated: the history names it.
+/// An account is never deleted, only deactivated, because the history refers to it.
 pub(super) async fn deactivate_user(app: &App, caller: &Caller, id: i32) -> Result<(), HttpError> {
     let ctx = &caller.ctx;
     check_reach(app, caller, id).await?;
@@ -162,7 +162,7 @@ pub(super) async fn deactivate_user(app: &App, caller: &Caller, id: i32) -> Resu
     Ok(())
 }
 
-/// A user, if the caller may see it: oneself with `user_read`, everybody with `user_read_all`.
+/// A user, if the caller may see it: the caller with `user_read`, any user with `user_read_all`.
 pub(super) async fn open_user(app: &App, caller: &Caller, id: i32) -> Result<user::Model, HttpError> {
     let ctx = &caller.ctx;
     let may_all = caller.user.may(Permission::UserReadAll);

@@ -1,4 +1,4 @@
-//! What the operations of the API need, for answers that are given again without the operation.
+//! The permissions of the operations, for answers that are repeated without running the operation.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::http::HttpError;
 
 use super::access::Caller;
 
-/// The permissions that the operations of POST need, by path, as the description has them.
+/// The permissions that POST operations need, by path, from the OpenAPI description.
 #[derive(Debug, Clone)]
 pub(super) struct Rights(Arc<HashMap<String, Vec<String>>>);
 
 impl Rights {
-    /// Of version `number` with this description.
+    /// The permissions of version `number` with this description.
     pub(super) fn of(number: &str, document: &Value) -> Self {
         let paths = document["paths"].as_object().into_iter().flatten();
         let needs = paths.filter_map(|(path, item)| {
@@ -30,10 +30,10 @@ impl Rights {
         Self(Arc::new(needs.collect()))
     }
 
-    /// The context in which the operation is permitted: an answer is not repeated when its cohorts are others by now.
+    /// The context in which the operation is permitted: an answer is not repeated if its cohorts have changed.
     ///
     /// # Errors
-    /// 403 when the caller no longer has what the operation needs.
+    /// 403 if the caller no longer has the required permission.
     pub(super) fn check(&self, parts: &Parts, caller: &Caller) -> Result<Context, HttpError> {
         let unchanged = || Ok(caller.ctx.clone());
         let Some(path) = parts.extensions.get::<MatchedPath>().map(MatchedPath::as_str) else { return unchanged() };

@@ -1,4 +1,4 @@
-//! What both versions do with cohorts, subjects, experiments and scans: their bodies, read and carried out.
+//! Cohorts, subjects, experiments and scans, for both versions: parsing bodies and applying them.
 
 use chrono::{NaiveDate, NaiveDateTime};
 use serde::Deserialize;
@@ -132,7 +132,7 @@ pub(super) struct ExperimentBody {
     workflow_label: Given<String>,
 }
 
-/// Creates an experiment. `named` says how `subject` is read in v1.
+/// Creates an experiment. `named` says how v1 interprets `subject`.
 pub(super) async fn create_experiment(
     ctx: &Context,
     app: &App,

@@ -1,4 +1,4 @@
-//! Moving an experiment on, and why it did not move, in the form of the existing product.
+//! Moving an experiment, and the error if it did not move, in the format of version 8.1.
 
 use axum::http::StatusCode;
 use serde::Deserialize;
@@ -44,12 +44,12 @@ pub(super) struct StateChange {
     pub status: StatusCode,
     /// The current state of the experiment.
     pub state: Named,
-    /// Why it did not move, in the form of the existing product.
+    /// Why it did not move, in the format of version 8.1.
     pub error: Option<Value>,
 }
 
-/// Moves an experiment on. `paths` is the start of the addresses in the error (`/api/v2`). `seen` is the version that
-/// the caller knows.
+/// Moves an experiment. `paths` is the start of the URLs in the error (`/api/v2`). `seen` is the version that the
+/// caller knows.
 pub(super) async fn change_state(
     ctx: &Context,
     app: &App,
@@ -89,7 +89,7 @@ pub(super) async fn change_state(
     Ok(StateChange { status, state: Named { id: experiment.state_id, label }, error })
 }
 
-/// The error as clients of the existing product read it.
+/// The error in the format for clients of version 8.1.
 fn refusal(error: &EngineError, wanted: &str, paths: &str) -> Option<(StatusCode, Value)> {
     let message = error.to_string();
     Some(match error {

@@ -1,7 +1,7 @@
-//! What workers on other machines say of an attempt, and that they may: each request shows the secret of the attempt.
+//! Requests of workers on other machines about an attempt, authenticated by the secret of the attempt.
 //!
-//! In the headers `X-Callback-Secret` and `X-Callback-Attempt` it is seen before the body is read. In the body, where clients
-//! of version 8.1 have it, it is accepted too; such a body must be small.
+//! A secret in the headers `X-Callback-Secret` and `X-Callback-Attempt` is checked before the body is read. A secret in
+//! the body, where clients of version 8.1 send it, is accepted, too; such a body must be small.
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
@@ -18,14 +18,14 @@ use crate::queue::is_execution_secret;
 use super::history::{Values, attempt_of, forbidden};
 use super::input::{Given, Number, Problems, invalid};
 
-/// Which attempt, and who has it: what each of the bodies begins with.
+/// The attempt, its secret and the worker: the common fields of the bodies.
 struct Credentials {
     attempt: Given<i32>,
     secret: Given<String>,
     worker: Given<String>,
 }
 
-/// A worker that has shown the secret of an attempt.
+/// A worker that has presented the secret of an attempt.
 pub(super) struct Worker {
     execution_id: i32,
     attempt: i32,
@@ -45,7 +45,7 @@ fn header(parts: &Parts, name: &str) -> Option<String> {
     parts.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
-/// The body may be read: all of it from a sender that showed a secret, and a small one that might show it.
+/// Allows reading the body: all of it from a sender that has presented a secret, and a small one that might contain it.
 fn allow_body(parts: &Parts, has_shown: bool) {
     match parts.extensions.get::<Meter>() {
         Some(meter) if has_shown => meter.know(),
@@ -54,7 +54,7 @@ fn allow_body(parts: &Parts, has_shown: bool) {
     }
 }
 
-/// The attempt whose secret the headers show, checked before the body is read; none when they show none.
+/// The attempt whose secret is in the headers, checked before the body is read; `None` if there is none.
 pub(super) struct HeaderAttempt(Option<i32>);
 
 impl FromRequestParts<App> for HeaderAttempt {
@@ -76,8 +76,8 @@ impl FromRequestParts<App> for HeaderAttempt {
     }
 }
 
-/// The secret of one of the attempts of an execution in the header, checked before the body is read; none when there is
-/// no such header.
+/// The secret of one of the attempts of an execution in the header, checked before the body is read; `None` without
+/// this header.
 pub(super) struct HeaderSecret(pub Option<String>);
 
 impl FromRequestParts<App> for HeaderSecret {
@@ -90,7 +90,7 @@ impl FromRequestParts<App> for HeaderSecret {
             let ctx = Context::from_request_parts(parts, app).await.map_err(IntoResponse::into_response)?;
             let found =
                 attempt_of(&ctx, app, app.statement(), id, secret).await.map_err(IntoResponse::into_response)?;
-            // With a login, which was looked at before, the secret does not matter.
+            // With a login, which was checked before, the secret does not matter.
             if found.is_none() && !parts.extensions.get::<Meter>().is_some_and(Meter::is_known) {
                 return Err(forbidden().into_response());
             }
@@ -101,8 +101,7 @@ impl FromRequestParts<App> for HeaderSecret {
 }
 
 impl Credentials {
-    /// Needs no look into the database: the secret says that there is such an execution. Without the right one nothing else
-    /// is said.
+    /// Needs no query: the secret proves that the execution exists. Without the right secret, nothing else is revealed.
     fn read(self, app: &App, execution_id: i32, shown: &HeaderAttempt) -> Result<Worker, HttpError> {
         let secret = self.secret.value();
         if shown.0.is_none() && secret.is_none() {
@@ -148,7 +147,7 @@ pub(super) struct WorkerBody {
 }
 
 impl WorkerBody {
-    /// Who it is, and the log so far.
+    /// Parses the worker and the log so far.
     pub(super) fn read(
         self,
         app: &App,

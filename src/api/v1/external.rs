@@ -1,6 +1,6 @@
-//! External systems, and the ids that they have for subjects and experiments; scans.
+//! External systems, and the ids of subjects and experiments in them; scans.
 //!
-//! The existing product answers POST and PUT of a link with the address of the list as its `uri`; so does this.
+//! Version 8.1 answers POST and PUT of a link with the URL of the list as its `uri`; so does this program.
 
 use axum::extract::State;
 use sea_orm::EntityTrait;

@@ -1,4 +1,4 @@
-//! Version 1: references are URIs, things are found by id or label.
+//! Version 1: references are URIs, resources are found by id or label.
 
 mod external;
 mod people;

@@ -1,4 +1,4 @@
-//! How v1 shows things: references are URIs.
+//! Representations of v1: references are URIs.
 
 use std::collections::BTreeMap;
 
@@ -332,7 +332,7 @@ list_of! {
     RoleList { roles: String }
 }
 
-/// The same renderer as that of v2, with other addresses.
+/// The same renderer as that of v2, with other URLs.
 #[derive(Debug, Clone)]
 pub(super) struct V1(pub Addresses);
 
@@ -463,7 +463,7 @@ impl V1 {
         Execution {
             uri: self.uri("callback_executions", row.id),
             api_uri: self.api_uri("callback_executions", row.id),
-            // The action's page shows the run in its place.
+            // The page of the action shows the run in its context.
             web_uri: self.0.absolute(&format!("/actions/{}", row.action_id)),
             callback: self.callback(record.callback),
             cohort: self.cohort(record.cohort),

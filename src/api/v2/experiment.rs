@@ -1,4 +1,4 @@
-//! Experiments: where they are, how they move, and why they do not.
+//! Experiments: their states, their transitions, and why they do not move.
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};

@@ -1,4 +1,4 @@
-//! External systems, and the ids that they have for subjects and experiments; scans.
+//! External systems, and the ids of subjects and experiments in them; scans.
 
 use axum::extract::{Path, State};
 use sea_orm::EntityTrait;

@@ -247,7 +247,7 @@ pub(super) async fn get_callback_execution(
 ) -> Result<Single<Execution>, HttpError> {
     let snapshot = app.snapshot().await?;
     let (row, reporter) = open_execution(&app, &snapshot, id, caller, body.secret(secret)).await?;
-    // The secret of an earlier attempt says nothing about the present one.
+    // The secret of an earlier attempt does not give access to the current one.
     if reporter.attempt.is_some_and(|attempt| attempt != row.attempt) {
         return Err(HttpError::NotYours("Cannot access specified callback_execution".to_owned()));
     }

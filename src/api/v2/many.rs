@@ -1,5 +1,5 @@
-//! Work on many things in one request: bulk transitions, and lists of subjects to take in. Each thing by itself: one that is
-//! wrong keeps nothing else out, and each has its result.
+//! Many items in one request: bulk transitions, and imports of subjects. Each item is processed separately: an invalid
+//! one does not affect the others, and each has its own result.
 
 use std::collections::BTreeSet;
 
@@ -26,10 +26,10 @@ use crate::study::listing::Named;
 use crate::study::register::{self, Registered};
 use crate::study::{Label, Reference, VariableValue, limits};
 
-/// Things in one request at most, so that it ends in time.
+/// Maximum number of items in one request, so that it ends in time.
 const MOST: usize = 1000;
 
-/// An error of one thing among many: the others go on, and what was done is told. What went wrong inside is for the log.
+/// The error of one item: the others continue, and the result is reported. Internal errors are only logged.
 fn told(error: &HttpError) -> String {
     if error.status().is_server_error() {
         tracing::error!(%error, "one item of a batch failed");
@@ -255,7 +255,7 @@ pub(super) async fn import_subjects(
     }))
 }
 
-/// A subject of the list, read.
+/// A parsed subject of the list.
 struct ReadSubject {
     cohort: Label,
     label: Label,
@@ -281,7 +281,7 @@ fn read_external_ids(item: &Value, systems: &BTreeSet<String>) -> Result<Vec<(La
     let entries = given.as_object().ok_or("external_ids must be an object")?;
     let entry = |(name, value): (&String, &Value)| {
         let name = Label::parse(name).map_err(|error| format!("external_ids: '{name}' {error}"))?;
-        // A typing error does not make a new system.
+        // A typing error must not create a new system.
         if !systems.contains(name.as_str()) {
             return Err(format!("external_ids: unknown external system '{name}'"));
         }
@@ -346,7 +346,7 @@ async fn import_subject(
         Ok(subject) => subject,
         Err(error) => return Ok(wrong(error)),
     };
-    // Nothing is made in cohorts that are not there for who asks, nor are new ones.
+    // Neither new cohorts nor subjects in invisible cohorts can be created by a caller with some cohorts only.
     let reference = Reference::label(subject.cohort.as_str());
     if !ctx.sees_all()
         && let Err(error) = lookup::cohort(ctx, app.statement(), &reference).await
@@ -389,7 +389,7 @@ async fn import_subject(
     Ok(ImportResult { subject, is_new: registered.is_new, experiments, differences, error: None })
 }
 
-/// Who sees certain cohorts only makes no scantypes, which are everybody's.
+/// A caller with some cohorts only cannot create scantypes, which are shared by all cohorts.
 async fn with_known_scantypes(
     ctx: &Context,
     app: &App,
@@ -417,7 +417,7 @@ async fn import_session(
             let label = session.experiment.to_string();
             let summary = |one: Registered| addresses.summary("experiments", Named { id: one.id, label });
             let is_new = outcome.experiment.is_some_and(|experiment| experiment.is_new);
-            // That of the subject is reported with the subject.
+            // The date of birth belongs to the subject, which reports its own differences.
             let differences = outcome.differences.iter().filter(|one| one.field != "date_of_birth");
             let differences = differences.map(ImportDifference::new).collect();
             Ok(ImportedExperimentResult {
@@ -431,7 +431,7 @@ async fn import_session(
     }
 }
 
-/// A label in a list that is imported.
+/// Parses a label in an imported list.
 fn label_of(text: Option<&Value>, field: &str) -> Result<Label, String> {
     let text = text.ok_or_else(|| format!("{field} is required"))?;
     let text = match text {

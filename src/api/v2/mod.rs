@@ -1,4 +1,4 @@
-//! Version 2: nested summaries, and everything that is new.
+//! Version 2: nested summaries, and all additions to version 8.1.
 
 mod cohort;
 mod experiment;

@@ -312,7 +312,7 @@ fn show_token(addresses: &Addresses, token: crate::account::Token) -> Token {
     }
 }
 
-/// A token cannot make or end tokens: who finds one does not keep what it opens.
+/// A token cannot create or revoke tokens: a person who finds a token must not be able to make its access permanent.
 fn check_no_token(caller: &Caller) -> Result<(), HttpError> {
     match caller.by {
         By::Token(_) => {

@@ -100,7 +100,7 @@ pub(super) async fn overwrite_config(
     Body(body): Body<ConfigBody>,
 ) -> Result<axum::Json<ConfigAnswer>, HttpError> {
     let ctx = &caller.ctx;
-    // One rule for all ways to change an account: PUT /users refuses it too.
+    // The same rule for every way to change an account: PUT /users rejects it, too.
     let existing = match caller.by {
         By::Token(_) => Existing::OverwrittenButCredentials,
         _ => Existing::Overwritten,

@@ -1,4 +1,4 @@
-//! How v2 shows things: nested summaries with ids and URIs.
+//! Representations of v2: nested summaries with ids and URIs.
 
 use std::collections::BTreeMap;
 
@@ -396,7 +396,7 @@ list_of! {
     RoleList { roles: RoleSummary }
 }
 
-/// The renderer: what is where, as the caller sees it.
+/// Renders v2 with the URLs that the caller sees.
 impl Addresses {
     pub(super) fn v2(&self, kind: &str, id: i32) -> String {
         self.path(&format!("/api/v2/{kind}/{id}"))
@@ -549,7 +549,7 @@ impl Addresses {
             id: row.id,
             uri: self.v2("callback_executions", row.id),
             api_uri: self.absolute(&format!("/api/v2/callback_executions/{}", row.id)),
-            // The action's page shows the run in its place.
+            // The page of the action shows the run in its context.
             web_uri: self.absolute(&format!("/actions/{}", row.action_id)),
             callback: self.callback(record.callback),
             cohort: self.cohort(record.cohort),

@@ -1,6 +1,6 @@
-//! Workers and dead letters for people; and what workers on other machines ask: claim, heartbeat, report, release. Each shows the secret of its attempt, which it
-//! has from the message that told it of the work; answers are a few kB, whatever the size of the study. A secret that
-//! was checked is valid for its execution, in every cohort.
+//! Workers and dead letters for users; and requests of workers on other machines: claim, heartbeat, report, release.
+//! Each request contains the secret of its attempt, which the worker has from the message; answers are a few kB,
+//! whatever the size of the study. A secret that was checked is valid for its execution, in every cohort.
 
 use axum::extract::State;
 use axum::http::StatusCode;

@@ -1,4 +1,4 @@
-//! Workflows: their states and transitions, and pictures of them with numbers.
+//! Workflows: their states and transitions, and their graphs with numbers of experiments.
 
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
