@@ -1,10 +1,10 @@
-//! Mail addresses as people write them: with names, with commas in names, in domains of any script.
+//! Mail addresses as users type them: with names, commas in names, and international domains.
 
 use lettre::Address;
 use lettre::message::Mailbox;
 
-/// Reads one address: `ann@example.org`, `Ann Doe <ann@example.org>`, `"Doe, Ann" <ann@example.org>` or
-/// `ann@example.org (Ann Doe)`. An international domain gets the form in which it is sent (`xn--…`).
+/// Parses one address: `ann@example.org`, `Ann Doe <ann@example.org>`, `"Doe, Ann" <ann@example.org>` or `ann@example.org
+/// (Ann Doe)`. An international domain is converted to its transmitted form (`xn--…`).
 pub(super) fn mailbox(text: &str) -> Option<Mailbox> {
     let text = text.trim();
     // A header is one line.
@@ -21,15 +21,15 @@ pub(super) fn mailbox(text: &str) -> Option<Mailbox> {
     Some(Mailbox::new(None, address_of(text)?))
 }
 
-/// A text that is not the name of a person.
+/// The text is not a valid name.
 struct NoName;
 
-/// A name, in quotes or not; none when it is empty.
+/// A name, with or without quotes; `None` when it is empty.
 fn name_of(text: &str) -> Result<Option<String>, NoName> {
     let text = text.trim();
     let some = |name: String| Some(name).filter(|name| !name.trim().is_empty());
     let Some(quoted) = text.strip_prefix('"') else {
-        // Without quotes these would mean several addresses.
+        // Without quotes, these characters would separate several addresses.
         let is_plain = !text.contains(['"', '<', '>', ',', ';']);
         return if is_plain { Ok(some(text.to_owned())) } else { Err(NoName) };
     };

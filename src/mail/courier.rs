@@ -1,7 +1,8 @@
-//! Sends what lies in the outbox: takes a mail, makes its link if it has one, renders it, hands it to the server.
+//! Background sender for the outbox: takes a mail, creates its link if it needs one, renders it, and passes it to the mail
+//! server.
 //!
-//! Nobody waits for it. A server that is down keeps no page waiting and loses nothing: the mail stays, with what went
-//! wrong, and is tried again.
+//! Pages do not wait for it, and a server that is down loses no mail: the mail stays in the outbox with its error and is
+//! retried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::entity::user;
 use super::link::{self, Purpose};
 use super::{Letter, MailError, Mailer, outbox};
 
-/// A mail as it is sent.
+/// The text of a mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Text {
     pub subject: String,
@@ -28,19 +29,19 @@ pub struct Text {
     pub html: Option<String>,
 }
 
-/// Makes the text of a mail from the name of its template and its context; an error is told as a sentence.
+/// Renders a mail from the name of its template and its context; an error is one sentence.
 pub type Render = Arc<dyn Fn(&str, &Value) -> Result<Text, String> + Send + Sync>;
 
-/// See the module. Cheap to clone.
+/// Sends the mails in the outbox. Cheap to clone.
 #[derive(Clone)]
 pub struct Courier {
     pub database: Database,
     pub clock: Clock,
     pub mailer: Mailer,
     pub render: Render,
-    /// Start of the links, without a slash at its end.
+    /// Beginning of the links, without a trailing slash.
     pub base_url: String,
-    /// How long links are good.
+    /// Lifetime of links.
     pub confirm_within: TimeDelta,
     pub reset_within: TimeDelta,
 }
@@ -59,7 +60,7 @@ impl Courier {
                 Ok(true) => {}
                 Ok(false) => {
                     tokio::select! {
-                        // A moment later, when it is committed.
+                        // A moment later, when the transaction has committed.
                         () = async {
                             outbox::posted().await;
                             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -79,10 +80,10 @@ impl Courier {
         }
     }
 
-    /// Sends the next mail that is due. Says whether there was one.
+    /// Sends the next mail that is due. Returns whether there was one.
     ///
     /// # Errors
-    /// When the database fails. A mail that does not go out is no error here.
+    /// When the database fails. A mail that cannot be sent is not an error here.
     pub async fn send_next(&self) -> Result<bool, DbErr> {
         let now = self.clock.now();
         let Some(mail) = outbox::take(&self.database, now).await? else { return Ok(false) };
@@ -91,7 +92,7 @@ impl Courier {
                 info!(template = %mail.template, mail = mail.id, "e-mail sent");
                 outbox::sent(&self.database, &mail, self.clock.now()).await?;
             }
-            // It is not there any more.
+            // The mail was deleted from the outbox.
             Err(MailError::Withdrawn) => {}
             Err(error) => {
                 let told = error.to_string();
@@ -110,9 +111,10 @@ impl Courier {
         if let (Some(purpose), Some(user_id)) = (Purpose::of_template(&mail.template), mail.user_id) {
             let lasts = if purpose == Purpose::Reset { self.reset_within } else { self.confirm_within };
             let now = self.clock.now();
-            // Before it is sent: a link that is in a mail is good. One that is not sent is replaced by the next try.
+            // Committed before the mail is sent, so that every link in a mail is valid. If sending fails, the next try
+            // replaces the link.
             let transaction = self.database.begin().await?;
-            // In the order in which everybody takes them: the account, then its mail, then its links.
+            // Locks in the same order as everywhere: the account, then its mail, then its links.
             user::Entity::find_by_id(user_id).lock_exclusive().one(&*transaction).await?;
             if !outbox::is_wanted(&*transaction, mail).await? {
                 return Ok(Err(MailError::Withdrawn));

@@ -1,4 +1,4 @@
-//! Links that mails carry: a random secret, of which the hash is kept, good once and for a while.
+//! Links in mails: a random secret, stored as a hash, that is valid once and for a limited time.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::outbox;
 use crate::entity::mail_link::{ActiveModel, Column, Entity, Model};
 
-/// What a link is for.
+/// The purpose of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     Confirm,
@@ -20,7 +20,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// The word in the table, and in the address.
+    /// The word in the table and in the URL.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -32,7 +32,7 @@ impl Purpose {
 
     const ALL: [Self; 3] = [Self::Confirm, Self::Reset, Self::Invite];
 
-    /// What the link of a template is for.
+    /// The purpose of the link in a template.
     #[must_use]
     pub fn of_template(template: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|purpose| purpose.name() == template)
@@ -44,11 +44,7 @@ fn hash(secret: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(secret.as_bytes()))
 }
 
-/// Makes a link for a user; those before it for the same purpose are good no more. Gives its secret, which is kept
-/// nowhere.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Creates a link for a user and ends earlier ones for the same purpose. Returns the secret, which is not stored.
 pub async fn make(
     connection: &impl ConnectionTrait,
     user_id: i32,
@@ -73,10 +69,7 @@ pub async fn make(
     Ok(secret)
 }
 
-/// The link with this secret, while it is good.
-///
-/// # Errors
-/// When the database cannot be read.
+/// The link with this secret, while it is valid.
 pub async fn find(
     connection: &impl ConnectionTrait,
     secret: &str,
@@ -92,10 +85,7 @@ pub async fn find(
         .await
 }
 
-/// Uses a link up. Of two at the same time one gets it.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Uses a link. Of two concurrent requests, only one succeeds.
 pub async fn redeem(
     connection: &impl ConnectionTrait,
     secret: &str,
@@ -112,20 +102,14 @@ pub async fn redeem(
     Ok((used.rows_affected == 1).then_some(link))
 }
 
-/// Ends all links of a user, those in mails that were not sent yet too.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Ends all links of a user, including those in mails that have not been sent.
 pub async fn end_all(connection: &impl ConnectionTrait, user_id: i32, now: NaiveDateTime) -> Result<(), DbErr> {
-    // First the mails: who is making a link of one holds it, and the link is there when that is over.
+    // Withdraws the mails first: this waits for a sender that is creating a link for one, and then the link exists.
     outbox::withdraw(connection, user_id, Purpose::ALL.map(Purpose::name)).await?;
     end(connection, user_id, None, now).await
 }
 
-/// Ends the links of a user for one purpose, those in mails that were not sent yet too.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Ends the links of a user for one purpose, including those in mails that have not been sent.
 pub async fn end_one(
     connection: &impl ConnectionTrait,
     user_id: i32,
@@ -152,10 +136,7 @@ async fn end(
     open.exec(connection).await.map(drop)
 }
 
-/// Takes away links that were used or over before `before`.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Deletes links that were used or expired before `before`.
 pub(super) async fn forget(connection: &impl ConnectionTrait, before: NaiveDateTime) -> Result<(), DbErr> {
     let over = Condition::any().add(Column::UsedAt.lt(before)).add(Column::ExpiresAt.lt(before));
     Entity::delete_many().filter(over).exec(connection).await.map(drop)

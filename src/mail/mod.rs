@@ -1,7 +1,7 @@
-//! Messages, and how they leave: by SMTP, or into a folder when there is no server.
+//! E-mails, sent by SMTP, or written to a folder when no server is configured.
 //!
-//! What the server says to people lies in the outbox of the database ([`post`]) until the [`Courier`] has sent it;
-//! callbacks send theirs themselves, through the [`Mailer`].
+//! Mails of the server are stored in the outbox in the database ([`post`]) until the [`Courier`] has sent them; callbacks
+//! send theirs directly, through the [`Mailer`].
 
 mod address;
 mod courier;
@@ -29,25 +29,25 @@ use crate::database::Database;
 pub use courier::{Courier, Render, Text};
 pub use outbox::{Load, Note, Of, failures, load, post, try_again};
 
-/// What was sent, used or given up is kept for so long, for who looks for it.
+/// Retention of sent mails, mails that were given up, and used links, so that they can be looked up.
 const KEPT: TimeDelta = TimeDelta::days(30);
 
-/// A mail that is to be sent.
+/// A mail to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Letter {
     pub to: Vec<String>,
     pub subject: String,
     pub body: String,
-    /// The same for who reads mails as pages.
+    /// The HTML version of the body.
     pub html: Option<String>,
 }
 
-/// Where a mail has gone.
+/// Destination of a mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Posted {
-    /// The server has taken it.
+    /// The mail server has accepted it.
     Sent,
-    /// There is no server: it lies in this file.
+    /// No server is configured: it was written to this file.
     Kept(PathBuf),
 }
 
@@ -68,10 +68,7 @@ pub enum MailError {
     Kept { folder: PathBuf, reason: std::io::Error },
 }
 
-/// Takes away mails and links that are over for long.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Deletes old mails and links.
 pub async fn forget_old(database: &Database, now: NaiveDateTime) -> Result<(), DbErr> {
     let transaction = database.begin().await?;
     outbox::forget(&*transaction, now - KEPT).await?;
@@ -79,10 +76,10 @@ pub async fn forget_old(database: &Database, now: NaiveDateTime) -> Result<(), D
     transaction.commit().await
 }
 
-/// Whether a mail can go there: `name@host`, and nothing that a header could be made of.
+/// Whether this is a valid address: `name@host`, without anything that could be interpreted as a header.
 #[must_use]
 pub fn is_address(text: &str) -> bool {
-    // As it is typed: without a name and without brackets.
+    // As typed in a form: without a name and without brackets.
     !text.contains(['<', '>']) && address::mailbox(text).is_some_and(|mailbox| mailbox.name.is_none())
 }
 
@@ -100,7 +97,7 @@ impl MailError {
 
 type Transport = AsyncSmtpTransport<Tokio1Executor>;
 
-/// See the module. Cheap to clone.
+/// Sends mails with the settings. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Mailer {
     settings: MailSettings,
@@ -117,10 +114,10 @@ impl Mailer {
         &self.settings
     }
 
-    /// Sends it, and waits until the server has taken it.
+    /// Sends a mail, and waits until the server has accepted it.
     ///
     /// # Errors
-    /// When it has not.
+    /// When the mail is invalid, or the server did not accept it.
     pub async fn send(&self, letter: &Letter) -> Result<Posted, MailError> {
         let message = self.message(letter)?;
         match &self.settings.server {
@@ -130,8 +127,8 @@ impl Mailer {
                     reason: with_cause(&error),
                     is_final: is_final(&error),
                 };
-                // One connection a mail: one that was given up in the middle would take the late answer about the last mail for
-                // that about the next. And the transport itself waits for ever for a server that says nothing more.
+                // One connection per mail: on a connection that was abandoned midway, the late response to the last mail
+                // would be taken for that to the next. The transport itself waits forever for a silent server.
                 let transport = transport(server).map_err(refused)?;
                 let sent = tokio::time::timeout(self.settings.patience, transport.send(message)).await;
                 let silent = |_| MailError::Server {
@@ -171,7 +168,7 @@ impl Mailer {
     fn keep(&self, message: &Message) -> Result<Posted, MailError> {
         let folder = &self.settings.folder;
         let failed = |reason| MailError::Kept { folder: folder.clone(), reason };
-        // There are links in them that open accounts.
+        // The mails contain links that give access to accounts.
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
         let file = folder.join(format!("{}.eml", uuid::Uuid::now_v7()));
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
@@ -181,7 +178,7 @@ impl Mailer {
     }
 }
 
-/// Whether the server will never take this mail. That it takes none from us (530, 535: who we are) can be mended.
+/// Whether the server will never accept this mail. Rejections of the sender (530, 535) can be fixed, so they are not final.
 fn is_final(error: &lettre::transport::smtp::Error) -> bool {
     error.is_permanent() && error.status().is_some_and(|code| (550..=554).contains(&u16::from(code)))
 }

@@ -1,5 +1,5 @@
-//! Mails that are to be sent, in the database: written with the change that they tell of, sent when there is a server to
-//! take them, tried again while there is none.
+//! Outbox in the database: mails are written in the transaction of the change that they report, sent when a mail server is
+//! available, and retried until then.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::ActiveValue::{NotSet, Set};
@@ -13,27 +13,27 @@ use tokio::sync::Notify;
 use crate::database::Database;
 use crate::entity::outbox::{ActiveModel, Column, Entity, Model};
 
-/// Tries of one mail: 1, 2, 4, … minutes apart, an hour at most; together about three days.
+/// Tries of one mail: 1, 2, 4, … minutes apart, at most an hour; together about three days.
 const MOST_ATTEMPTS: i32 = 78;
 
-/// Who has taken a mail sends it within this time, or another server does.
+/// Time in which the server that took a mail must send it; then another server may take it.
 const TAKEN: TimeDelta = TimeDelta::minutes(5);
 
 static POSTED: Notify = Notify::const_new();
 
-/// Waits until this process has put something into the outbox; it may not be committed yet.
+/// Waits until this process has added mails to the outbox; they may not be committed yet.
 pub(super) async fn posted() {
     POSTED.notified().await;
 }
 
-/// A mail to be: which template, for whom, with what.
+/// An e-mail to enqueue: template, recipient and context.
 #[derive(Debug, Clone)]
 pub struct Note {
     pub template: &'static str,
     pub recipient: String,
     pub user_id: Option<i32>,
     pub mailing_id: Option<i32>,
-    /// What the template asks for.
+    /// Values for the template.
     pub context: Value,
 }
 
@@ -45,10 +45,7 @@ impl Note {
     }
 }
 
-/// Puts mails into the outbox, in the transaction of the caller.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Adds mails to the outbox, in the transaction of the caller.
 pub async fn post(connection: &impl ConnectionTrait, notes: &[Note], now: NaiveDateTime) -> Result<(), DbErr> {
     let row = |note: &Note| ActiveModel {
         id: NotSet,
@@ -71,11 +68,8 @@ pub async fn post(connection: &impl ConnectionTrait, notes: &[Note], now: NaiveD
     Ok(())
 }
 
-/// The next mail that is due, taken so that nobody else sends it meanwhile. Mails to one person go first: who waits for a
-/// link does not wait for thousands that all get the same text.
-///
-/// # Errors
-/// When the database fails.
+/// Takes the next mail that is due, so that no other server sends it meanwhile. Mails to single users go first, so that a
+/// link does not wait for thousands of bulk mails.
 pub(super) async fn take(database: &Database, now: NaiveDateTime) -> Result<Option<Model>, DbErr> {
     match take_of(database, Column::MailingId.is_null(), now).await? {
         Some(mail) => Ok(Some(mail)),
@@ -103,18 +97,12 @@ async fn take_of(database: &Database, kind: SimpleExpr, now: NaiveDateTime) -> R
     Ok(None)
 }
 
-/// Holds a mail until the end of the transaction, if it is still to be sent: not when it was withdrawn meanwhile.
-///
-/// # Errors
-/// When the database fails.
+/// Locks a mail until the end of the transaction. Returns `false` when it has been withdrawn.
 pub(super) async fn is_wanted(connection: &impl ConnectionTrait, mail: &Model) -> Result<bool, DbErr> {
     Ok(Entity::find_by_id(mail.id).lock_exclusive().one(connection).await?.is_some())
 }
 
-/// Takes back what was not sent yet of the mails with these templates to a user: what they carry is good for nothing now.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Deletes the unsent mails with these templates to a user, because their links are no longer valid.
 pub(super) async fn withdraw(
     connection: &impl ConnectionTrait,
     user_id: i32,
@@ -127,7 +115,7 @@ pub(super) async fn withdraw(
     unsent.exec(connection).await.map(drop)
 }
 
-/// It was sent. What it was made of is not kept: names and texts are in the mail now.
+/// Marks a mail as sent. Its context is deleted: names and texts are no longer needed.
 pub(super) async fn sent(database: &Database, mail: &Model, now: NaiveDateTime) -> Result<(), DbErr> {
     let transaction = database.begin().await?;
     Entity::update_many()
@@ -141,7 +129,7 @@ pub(super) async fn sent(database: &Database, mail: &Model, now: NaiveDateTime) 
     transaction.commit().await
 }
 
-/// It was not sent: later once more, or never again. Says whether there is another time.
+/// Records that sending failed, and schedules a retry unless the mail is given up. Returns whether there is a retry.
 pub(super) async fn not_sent(
     database: &Database,
     mail: &Model,
@@ -164,14 +152,14 @@ pub(super) async fn not_sent(
     Ok(!is_over)
 }
 
-/// Which of the mails that did not go out.
+/// A selection of failed mails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Of {
-    /// Those of the mailing with this id.
+    /// Those of the bulk mail with this id.
     Mailing(i32),
-    /// Those that the server writes by itself, each to one person: links, what has changed about an account, who waits.
+    /// Those that the server writes automatically, each to one user: links, changes of an account, pending approvals.
     ToOne,
-    /// Of those the ones that are tried again by themselves: not those that a server refused for good.
+    /// Those of [`Self::ToOne`] that will be retried, without those that were given up.
     StillTried,
 }
 
@@ -185,24 +173,18 @@ impl Of {
         }
     }
 
-    /// What was tried and did not go out, whether it is tried again by itself or was given up.
+    /// Mails that failed at least once and have not been sent, whether they will be retried or were given up.
     fn failed(self) -> Condition {
         self.condition().add(Column::SentAt.is_null()).add(Column::LastError.is_not_null())
     }
 }
 
-/// Mails that did not go out, the first ones first.
-///
-/// # Errors
-/// When the database cannot be read.
+/// Failed mails, oldest first.
 pub async fn failures(connection: &impl ConnectionTrait, of: Of, most: u64) -> Result<Vec<Model>, DbErr> {
     Entity::find().filter(of.failed()).order_by_asc(Column::Id).limit(most).all(connection).await
 }
 
-/// Mails that did not go out are tried again at once. Says how many.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Schedules failed mails for an immediate retry. Returns their number.
 pub async fn try_again(connection: &impl ConnectionTrait, of: Of, now: NaiveDateTime) -> Result<u64, DbErr> {
     let failed = Entity::update_many()
         .col_expr(Column::AvailableAt, Expr::value(now))
@@ -214,17 +196,14 @@ pub async fn try_again(connection: &impl ConnectionTrait, of: Of, now: NaiveDate
     Ok(count)
 }
 
-/// How many mails are to be sent, and how many were given up.
+/// Number of unsent mails that will be tried, and of those that were given up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Load {
     pub waiting: u64,
     pub given_up: u64,
 }
 
-/// See [`Load`].
-///
-/// # Errors
-/// When the database cannot be read.
+/// Counts the unsent mails.
 pub async fn load(connection: &impl ConnectionTrait) -> Result<Load, DbErr> {
     let unsent = Entity::find().filter(Column::SentAt.is_null());
     Ok(Load {
@@ -233,10 +212,7 @@ pub async fn load(connection: &impl ConnectionTrait) -> Result<Load, DbErr> {
     })
 }
 
-/// Takes away what was sent or given up before `before`; of mailings it stays, they count by it.
-///
-/// # Errors
-/// When the database cannot be written.
+/// Deletes mails that were sent or given up before `before`. Bulk mails are kept, because their counts use them.
 pub(super) async fn forget(connection: &impl ConnectionTrait, before: NaiveDateTime) -> Result<(), DbErr> {
     let over = Condition::any().add(Column::SentAt.lt(before)).add(Column::FailedAt.lt(before));
     let old = Entity::delete_many().filter(Column::MailingId.is_null()).filter(over);

@@ -1,4 +1,4 @@
-//! Revisions on this machine, each in a folder of its own that never changes:
+//! Revisions on this machine. Each is in its own folder, which never changes:
 //!
 //! ```text
 //! repository/lock               held by the one that fetches
@@ -8,7 +8,7 @@
 //! repository/current            a link to the revision in use
 //! ```
 //!
-//! Servers and workers may share the folder, on one machine.
+//! Servers and workers on one machine may share the folder.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Error, ErrorKind, Result};
@@ -17,19 +17,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-/// Revisions besides the one in use that are kept although nothing uses them.
+/// Unused revisions that are kept besides the current one.
 const KEPT: usize = 2;
 
-/// The files of a commit, on this machine for as long as this is held.
+/// The files of a commit. They stay on this machine while this value exists.
 #[derive(Debug, Clone)]
 pub struct Revision {
-    /// Its whole name.
+    /// The full hash.
     pub commit: String,
-    /// The branch or tag that was asked for; empty for a commit that another server named.
+    /// The requested branch or tag; empty for a commit that another server named.
     pub reference: String,
-    /// When it was committed, with an offset from UTC (RFC 3339).
+    /// Commit time, with an offset from UTC (RFC 3339).
     pub committed_at: String,
-    /// The folder of the study in it.
+    /// The study's folder in the checkout.
     pub folder: PathBuf,
     #[expect(dead_code, reason = "its lock keeps other processes from deleting the files")]
     pub(super) held: Arc<File>,
@@ -58,12 +58,13 @@ impl Shelf {
         self.root.join("revisions").join(commit)
     }
 
-    /// Creates the folder where it is absent.
+    /// Creates the folder if it is missing.
     pub(super) fn prepare(&self) -> Result<()> {
         fs::create_dir_all(self.root.join("revisions"))
     }
 
-    /// Waits until no other process fetches into this folder. The lock ends with what is returned, and with the process.
+    /// Waits until no other process fetches into this folder. The lock ends when the returned file is dropped, or with the
+    /// process.
     pub(super) async fn lock(&self, limit: Duration) -> Result<File> {
         let file = File::create(self.root.join("lock"))?;
         let began = tokio::time::Instant::now();
@@ -79,19 +80,19 @@ impl Shelf {
         }
     }
 
-    /// Keeps a revision from being deleted; nothing when it is not on this machine.
+    /// Protects a revision from deletion; `None` when it is not on this machine.
     pub(super) fn hold(&self, commit: &str) -> Result<Option<Arc<File>>> {
         let file = match File::create(self.root.join(format!("{commit}.lock"))) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        // Waits for one that deletes it at this moment.
+        // Waits for a process that is deleting it.
         file.lock_shared()?;
         Ok(self.revision(commit).is_dir().then(|| Arc::new(file)))
     }
 
-    /// Removes what a git that was killed leaves, and what would keep the next one from working. Under the lock.
+    /// Removes lock files that a killed git left, which would block the next one. Requires the lock.
     pub(super) fn remove_locks_of_git(&self) {
         let objects = self.objects();
         let inner = ["HEAD.lock", "config.lock", "packed-refs.lock", "refs/project/head.lock", "gc.pid"];
@@ -101,7 +102,7 @@ impl Shelf {
         }
     }
 
-    /// A new empty folder for a checkout. Under the lock.
+    /// A new empty folder for a checkout. Requires the lock.
     pub(super) fn begin(&self, commit: &str) -> Result<PathBuf> {
         let folder = self.root.join("revisions").join(format!(".{commit}"));
         remove(&folder)?;
@@ -109,20 +110,20 @@ impl Shelf {
         Ok(folder)
     }
 
-    /// Makes a complete checkout a revision. Under the lock.
+    /// Turns a complete checkout into a revision. Requires the lock.
     pub(super) fn finish(&self, checkout: &Path, commit: &str) -> Result<()> {
-        // A power cut must not leave a revision with files that are empty.
+        // A power cut must not leave a revision with empty files.
         rustix::fs::syncfs(File::open(checkout)?)?;
         fs::rename(checkout, self.revision(commit))
     }
 
-    /// The commit in use by the link.
+    /// The current commit, read from the link.
     pub(super) fn current(&self) -> Option<String> {
         let target = fs::read_link(self.root.join("current")).ok()?;
         target.file_name()?.to_str().map(str::to_owned)
     }
 
-    /// Has the link point to a revision, at once. Under the lock.
+    /// Points the link to a revision atomically. Requires the lock.
     pub(super) fn use_revision(&self, commit: &str) -> Result<()> {
         if self.current().as_deref() == Some(commit) {
             return Ok(());
@@ -136,14 +137,14 @@ impl Shelf {
         fs::rename(&next, self.root.join("current"))
     }
 
-    /// Deletes the revisions that nothing uses, but for the newest ones. Under the lock.
+    /// Deletes unused revisions except the newest ones. Requires the lock.
     pub(super) fn clean(&self) -> Result<()> {
         let current = self.current();
         let mut others: Vec<(SystemTime, String)> = Vec::new();
         for entry in self.root.join("revisions").read_dir()?.flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
             if name.starts_with('.') {
-                // Of a process that was killed.
+                // Left by a process that was killed.
                 remove(&entry.path())?;
             } else if current.as_deref() != Some(name.as_str()) {
                 others.push((entry.metadata()?.modified()?, name));
@@ -153,7 +154,7 @@ impl Shelf {
         for (_, commit) in others.into_iter().skip(KEPT) {
             let file = File::create(self.root.join(format!("{commit}.lock")))?;
             if file.try_lock().is_ok() {
-                // Away at once: a process that was killed half-way must not leave half of it under its name.
+                // Renamed first: a killed process must not leave an incomplete folder under the revision's name.
                 let away = self.root.join("revisions").join(format!(".{commit}"));
                 fs::rename(self.revision(&commit), &away)?;
                 remove(&away)?;
@@ -170,7 +171,7 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-/// The folder `relative` of a checkout; nothing when it is not a folder in it, or a link in its path leads out of it.
+/// The folder `relative` of a checkout; `None` when it is not a folder, or a link leads out of the checkout.
 pub(super) fn inner_folder(checkout: &Path, relative: &Path) -> Option<PathBuf> {
     let root = checkout.canonicalize().ok()?;
     let folder = root.join(relative).canonicalize().ok()?;
@@ -199,7 +200,7 @@ mod tests {
         "abcdef".chars().for_each(|commit| add(&commit.to_string()));
         shelf.use_revision("a").unwrap();
         let held = shelf.hold("b").unwrap().unwrap();
-        // As a process that was killed leaves it.
+        // As left by a process that was killed.
         shelf.begin("x").unwrap();
         shelf.clean().unwrap();
         let left = || {

@@ -14,41 +14,41 @@ use crate::workflow::{self, Checked, Definition, WorkflowError, check_file, upgr
 /// A workflow file of a revision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FileReport {
-    /// Its path in the folder of the study, as `workflows/qc.yaml`.
+    /// Its path in the study's folder, for example `workflows/qc.yaml`.
     pub file: String,
-    /// The label of its workflow, when it has no error.
+    /// The label of its workflow, if the file has no errors.
     pub label: Option<String>,
     pub state: FileState,
-    /// Its errors and warnings, each with line and column; and why it was not loaded.
+    /// Its errors and warnings, with line and column, and the reason if it could not be loaded.
     pub problems: Vec<String>,
 }
 
-/// The result for a file.
+/// The result of checking a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FileState {
     /// It has errors.
     Refused,
-    /// It has no error; whether it is loaded is not known on this machine.
+    /// It has no errors; without the database, this machine does not know whether it is loaded.
     Checked,
     /// No workflow has its label.
     New,
-    /// It was loaded now.
+    /// It was loaded by this check.
     Loaded,
     /// The workflow with its label is the same.
     Same,
-    /// The workflow with its label is another one; `studygovernor workflow upgrade` would change it.
+    /// The workflow with its label differs; `studygovernor workflow upgrade` would change it.
     Differs,
 }
 
 impl FileReport {
-    /// Whether it must be mended.
+    /// Whether it has errors.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.state == FileState::Refused
     }
 
-    /// The result, in words.
+    /// The result, as text.
     #[must_use]
     pub fn words(&self) -> String {
         let label = self.label.as_deref().unwrap_or_default();
@@ -63,8 +63,8 @@ impl FileReport {
     }
 }
 
-/// Checks all workflow files of a project, and says for each what a database has of it; with `load` the new ones are loaded, each of
-/// them whole or not at all. `functions` are the names that a callback may call. Problems are logged.
+/// Checks all workflow files of a project and compares them with the database; with `load`, new workflows are loaded, each
+/// completely or not at all. `functions` are the names that a callback may call. Problems are logged.
 ///
 /// # Errors
 /// When the database fails.
@@ -75,7 +75,7 @@ pub async fn report_files(
     load: bool,
 ) -> Result<Vec<FileReport>, DbErr> {
     let (home, folder) = (project.home.clone(), project.workflows.clone());
-    // A large file takes seconds.
+    // Checking a large file takes seconds.
     let checked = tokio::task::spawn_blocking(move || check_all(&home, &folder, functions)).await;
     let checked = checked.map_err(|error| DbErr::Custom(format!("the check of the workflow files failed: {error}")))?;
     let mut reports = Vec::new();
@@ -117,7 +117,7 @@ async fn compare(
         Err(_) if !load => FileState::New,
         Err(_) => match workflow::load(ctx, database, definition).await {
             Ok(_) => FileState::Loaded,
-            // Another server has loaded it at this moment, or another file has the same label.
+            // Another server has just loaded it, or another file has the same label.
             Err(WorkflowError::Exists(_)) => FileState::Differs,
             Err(WorkflowError::Database(error)) => return Err(error),
             Err(error) => {
@@ -129,7 +129,7 @@ async fn compare(
     Ok(())
 }
 
-/// The files in the order of their names, with their paths from `home`.
+/// Checks the files in order of their names; paths are relative to `home`.
 fn check_all(home: &Path, folder: &Path, functions: &[&str]) -> Vec<(String, Checked)> {
     let mut paths: Vec<PathBuf> = folder
         .read_dir()
@@ -151,7 +151,7 @@ fn check_all(home: &Path, folder: &Path, functions: &[&str]) -> Vec<(String, Che
     checked
 }
 
-/// A file with the ending of YAML, and no link to a file of this machine.
+/// Whether this is a YAML file, and not a link to a file outside the study's folder.
 fn is_ours(path: &Path, home: &Path) -> bool {
     let is_yaml = path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
     let is_inside = || match (path.canonicalize(), path.symlink_metadata()) {

@@ -1,4 +1,4 @@
-//! Calls of the program `git`: bounded in time, without questions, and with the login in no argument, file or message.
+//! Calls of `git`: limited in time, non-interactive, and without the login in arguments, files or messages.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -12,29 +12,29 @@ use crate::config::RepositorySettings;
 
 use super::SyncError;
 
-/// Git asks this for the login. The shell prints it from its own variables: no argument of any process has it.
+/// Git calls this for the login. The shell prints it from its own variables, so that no process has it in its arguments.
 const HELPER: &str =
     r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$SG_GIT_USERNAME" "$SG_GIT_PASSWORD"; }; f"#;
 
-/// Options of each call: nothing of a repository is run, and nothing of this machine keeps the login.
+/// Options of each call: git runs no code of a repository, and nothing on this machine stores the login.
 const ALWAYS: [&str; 7] = [
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
     "core.autocrlf=false",
-    // Helpers of the machine would keep the password.
+    // Credential helpers of the machine would store the password.
     "credential.helper=",
     "gc.autoDetach=false",
     "http.lowSpeedLimit=1",
     "http.lowSpeedTime=60",
 ];
 
-/// Letters of git's own words that a message has.
+/// Characters of git's output in a message.
 const LONGEST: usize = 400;
 
 /// Runs `git` with `arguments` in `folder`, and returns its output.
 ///
 /// # Errors
-/// When there is no git, it does not end within `limit`, or it fails: then with its own words, without the login.
+/// When git is missing, does not end within `limit`, or fails; then with git's output, without the login.
 pub(super) async fn git(
     settings: &RepositorySettings,
     folder: &Path,
@@ -75,19 +75,19 @@ pub(super) async fn git(
     Err(failure(settings, &String::from_utf8_lossy(&output.stderr)))
 }
 
-/// All processes of a call: git's own children end with it.
+/// The process group of a call: git's child processes end with it.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // One that has ended is no longer there.
+            // Fails if the group has already ended.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
 }
 
-/// The message of git as a sentence that names the setting.
+/// Converts git's output to an error that names the setting.
 fn failure(settings: &RepositorySettings, said: &str) -> SyncError {
     let words = words(settings, said);
     let shown = settings.shown();
@@ -106,7 +106,7 @@ fn failure(settings: &RepositorySettings, said: &str) -> SyncError {
     SyncError::passing("PROJECT_REPO", format!("the repository {shown} cannot be read: {words}"))
 }
 
-/// The lines of git that say what is wrong, in one line, without the login.
+/// The lines of git's output that contain the reason, joined to one line, without the login.
 fn words(settings: &RepositorySettings, said: &str) -> String {
     let is_reason = |line: &&str| {
         ["fatal: ", "error: ", "remote: ", "ERROR: "].iter().any(|start| line.starts_with(start))
@@ -125,7 +125,7 @@ fn words(settings: &RepositorySettings, said: &str) -> String {
     };
     let mut text = lines.iter().map(plain).collect::<Vec<_>>().join("; ");
     if let Some(login) = &settings.login {
-        // A name alone is a token.
+        // A user name without a password is a token.
         let secrets = [Some(&login.password), login.password.is_empty().then_some(&login.username)];
         for secret in secrets.into_iter().flatten().filter(|secret| !secret.is_empty()) {
             text = text.replace(secret.as_str(), "…");

@@ -1,5 +1,5 @@
-//! Servers, and workers on the database, keep the study's files up to date: they sync at the start, look for new commits as the
-//! settings say, and follow the revision that another server or a command has noted.
+//! Keeps the study's files up to date on servers, and on workers that use the database: syncs at the start, checks for new
+//! commits as configured, and follows the revision that another server or a command has recorded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use super::files::{FileReport, report_files};
 use super::noted::{Noted, note, noted, stored};
 use super::{Project, SyncError, pause, short};
 
-/// How often the note of other servers is read.
+/// Interval of reading the recorded revision.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// Keeps one process's files up to date.
 #[derive(Debug, Clone)]
 pub struct Keeper {
     pub project: Arc<Project>,
@@ -29,7 +29,7 @@ pub struct Keeper {
     pub functions: &'static [&'static str],
     /// Whether workflows with new labels are loaded.
     pub loads_workflows: bool,
-    /// In its name workflows are loaded.
+    /// Workflows are loaded with this context.
     pub ctx: Context,
 }
 
@@ -38,8 +38,8 @@ impl Keeper {
         self.engine.database()
     }
 
-    /// Syncs before a server begins. When the repository cannot be reached, the revision that was used last will do, and the
-    /// keeper tries again.
+    /// Syncs before a server starts. When the repository cannot be reached, the last revision is used, and the keeper tries
+    /// again.
     ///
     /// # Errors
     /// When there is no revision at all.
@@ -69,12 +69,13 @@ impl Keeper {
         Err(SyncError::setting("STUDYGOV_PROJECT_SYNC", problem))
     }
 
-    /// Looks for the newest revision of the branch, puts it to use and notes it for the other servers; then checks its workflow files.
+    /// Finds the newest revision of the branch, activates it and records it for the other servers; then checks its workflow
+    /// files.
     ///
     /// # Errors
-    /// When the repository has no such revision, or it cannot be noted. The revision in use stays in use then.
+    /// When the repository has no such revision, or it cannot be recorded. The current revision then stays active.
     pub async fn sync(&self) -> Result<Vec<FileReport>, SyncError> {
-        // Another server may note one at the same time; then the newer look counts.
+        // Another server may record one at the same time; then the repository is read again.
         for _ in 0..5 {
             let before = self.noted().await?;
             let revision = self.project.repository.newest().await?;
@@ -89,7 +90,7 @@ impl Keeper {
         Err(SyncError::passing("PROJECT_REPO", "other servers have noted other revisions at the same time"))
     }
 
-    /// Checks the workflow files of the revision in use, and loads the new ones when the settings say so.
+    /// Checks the workflow files of the current revision, and loads new workflows if the settings say so.
     async fn check_files(&self) -> Vec<FileReport> {
         let Some(revision) = self.project.current() else { return Vec::new() };
         let settings = self.project.settings_at(&revision);
@@ -109,13 +110,13 @@ impl Keeper {
         noted(self.database()).await.map_err(|error| SyncError::database(&error))
     }
 
-    /// The commit that the row names for the repository of these settings.
+    /// The recorded commit, if it is from the configured repository.
     fn named(&self, row: &Noted) -> Option<String> {
         let own = stored(self.project.repository().shown());
         row.as_ref().filter(|row| row.repository == own).map(|row| row.commit_name.clone())
     }
 
-    /// Puts the revision to use that another server has noted.
+    /// Activates the revision that another server has recorded.
     async fn follow(&self, commit: &str) -> Result<(), SyncError> {
         let revision = self.project.repository.revision(commit).await?;
         self.project.put_to_use(&revision).await?;
@@ -124,20 +125,20 @@ impl Keeper {
         Ok(())
     }
 
-    /// Claims name the revision in use from now on.
+    /// Makes claims name the current revision.
     fn hand_out(&self) {
         self.engine.revision().set(self.project.current().map(|revision| revision.commit));
     }
 }
 
-/// Keeps the revision in use up to date, until `stop`.
+/// Keeps the current revision up to date until `stop`.
 pub async fn keep(keeper: Keeper, mut stop: watch::Receiver<bool>) {
-    // No longer the command that has started it.
+    // Replaces the context of the command that started it.
     let keeper = Keeper { ctx: Context::system("project"), ..keeper };
     let project = &keeper.project;
     let (mut tries, mut follow_tries) = (0, 0);
     let began = Instant::now();
-    // A failed sync at the start is tried again.
+    // A failed sync at the start is retried.
     let is_behind = project.status().problem.is_some() && project.repository().sync != ProjectSync::Off;
     let mut next = if is_behind { Some(began + pause(0)) } else { interval(project).map(|every| began + every) };
     let mut next_look = began + LOOK;
@@ -180,7 +181,7 @@ fn interval(project: &Project) -> Option<Duration> {
     }
 }
 
-/// Follows what others have noted; returns the time until the next look.
+/// Follows the recorded revision; returns the time until the next check.
 async fn look(keeper: &Keeper, tries: &mut u32) -> Duration {
     let row = match keeper.noted().await {
         Ok(row) => row,

@@ -1,9 +1,9 @@
-//! The study's files from a git repository: a branch is looked at → its commit fetched → checked out into a folder of its own → put to
-//! use → replaced by a newer one, and deleted when nothing runs from it.
+//! The study's files from a git repository: the branch is read → its commit fetched → checked out into its own folder →
+//! activated → replaced by a newer one, and deleted when no run uses it.
 //!
-//! [`Project`] is the repository as one process sees it: where the files are now, and the last error. The [`keeper`](keep) of a server looks
-//! for new commits and notes in the database which one the study uses; other servers follow it. A run uses the commit that is handed
-//! out with its claim, on whichever machine. See `docs/decisions/0031-the-studys-repository.md`.
+//! [`Project`] is the repository in one process: the folder of its files, and the last error. The [`keeper`](keep) of a
+//! server checks for new commits and records the current one in the database; other servers follow it. A run uses the commit
+//! named by its claim, on any machine. See `docs/decisions/0031-the-studys-repository.md`.
 
 mod checkout;
 mod files;
@@ -21,7 +21,7 @@ pub use keeper::{Keeper, keep};
 pub use noted::{Noted, noted};
 pub use status::{Project, ProjectStatus};
 
-/// Why there is no such revision: a sentence with the name of the setting.
+/// Why a revision is unavailable: one sentence with the name of the setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {problem}")]
 pub struct SyncError {
@@ -32,9 +32,9 @@ pub struct SyncError {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// It may work in a moment.
+    /// A retry may succeed.
     Passing,
-    /// It works when the setting or the repository is another one.
+    /// The setting or the repository must be changed.
     Setting,
     /// The repository has no such commit.
     Missing,
@@ -58,7 +58,7 @@ impl SyncError {
         Self::passing("PROJECT_REPO", format!("the revision in use cannot be read or noted in the database: {error}"))
     }
 
-    /// Whether the same may work in a moment.
+    /// Whether a retry may succeed.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         self.kind == Kind::Passing
@@ -71,13 +71,13 @@ impl SyncError {
     }
 }
 
-/// 1 s, 2 s, 4 s, … at most a minute.
+/// Pause before a retry: 1 s, 2 s, 4 s, … at most a minute.
 #[must_use]
 pub fn pause(tries: u32) -> Duration {
     Duration::from_secs(1 << tries.min(6)).min(Duration::from_mins(1))
 }
 
-/// The letters of a commit that people read.
+/// The short hash of a commit, for messages and pages.
 #[must_use]
 pub fn short(commit: &str) -> &str {
     commit.get(..10).unwrap_or(commit)

@@ -1,4 +1,4 @@
-//! The revision that the study uses, noted in the database: one row, which all servers follow.
+//! The study's current revision, recorded in the database as one row that all servers follow.
 
 use chrono::NaiveDateTime;
 use sea_orm::ActiveValue::Set;
@@ -8,24 +8,21 @@ use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter};
 use crate::database::{self, Database};
 use crate::entity::project_revision::{ActiveModel, Column, Entity, ID, Model};
 
-/// The row; nothing before the first sync.
+/// The row; `None` before the first sync.
 pub type Noted = Option<Model>;
 
 /// Reads the row.
-///
-/// # Errors
-/// When the database cannot be read.
 pub async fn noted(database: &Database) -> Result<Noted, DbErr> {
     Entity::find_by_id(ID).one(database.reader()).await
 }
 
-/// The address of a repository as the row has it.
+/// The URL of a repository as the row stores it.
 pub(super) fn stored(repository: &str) -> String {
     repository.chars().take(500).collect()
 }
 
-/// Notes a revision, unless another server has noted one since `before` was read: then false. It looked at the repository at
-/// another time, and the order of the looks is not known.
+/// Records a revision. Returns `false` when another server has recorded one since `before` was read: that server read the
+/// repository at another time, so it is unknown which revision is newer.
 pub(super) async fn note(
     database: &Database,
     before: &Noted,

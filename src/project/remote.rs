@@ -1,4 +1,4 @@
-//! From the repository to a folder on this machine.
+//! Fetching from the repository into a folder on this machine.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use super::checkout::{Revision, Shelf, inner_folder};
 use super::git::git;
 use super::{SyncError, short};
 
-/// A look at branches.
+/// Limit for listing branches.
 const LOOK: Duration = Duration::from_mins(1);
-/// A fetch: the first one has the whole history of the branch.
+/// Limit for a fetch: the first one downloads the whole history of the branch.
 const FETCH: Duration = Duration::from_mins(30);
-/// Work on this machine only.
+/// Limit for local commands.
 const HERE: Duration = Duration::from_mins(10);
 
-/// Where the branch is kept among the objects.
+/// The reference of the branch in the local objects.
 const HEAD: &str = "refs/project/head";
 
 /// The commit of a branch or tag.
@@ -38,14 +38,14 @@ impl Repository {
         Self { settings: settings.clone(), shelf: Shelf::new(&settings.folder) }
     }
 
-    /// The newest revision of the branch, fetched and checked out where it is not here yet. It is not in use by this.
+    /// The newest revision of the branch, fetched and checked out if it is not on this machine. Does not activate it.
     pub(super) async fn newest(&self) -> Result<Revision, SyncError> {
         self.shelf.prepare().map_err(|error| self.unwritable(&error))?;
         let head = self.head().await?;
         self.provide(&head.commit, Some(&head)).await
     }
 
-    /// A revision by the name of its commit.
+    /// The revision of a commit.
     pub(super) async fn revision(&self, commit: &str) -> Result<Revision, SyncError> {
         if !is_commit(commit) {
             return Err(SyncError::missing("PROJECT_REPO", "a server names a commit that is not the name of a commit"));
@@ -54,13 +54,13 @@ impl Repository {
         self.provide(commit, None).await
     }
 
-    /// The revision that was in use last on this machine; nothing when there was no such revision, or its files are gone.
+    /// The last revision that was current on this machine; `None` if there is none, or its files are missing.
     pub(super) async fn current(&self) -> Option<Revision> {
         let commit = self.shelf.current()?;
         self.held(&commit, None).await.ok().flatten()
     }
 
-    /// Has the link point to it, and deletes revisions that are of no use.
+    /// Points the link to a revision, and deletes unused revisions.
     pub(super) async fn use_revision(&self, revision: &Revision) -> Result<(), SyncError> {
         let _lock = self.shelf.lock(HERE).await.map_err(|error| self.unwritable(&error))?;
         self.shelf.use_revision(&revision.commit).map_err(|error| self.unwritable(&error))?;
@@ -80,7 +80,7 @@ impl Repository {
         git(&self.settings, self.shelf.root(), &arguments, (LOOK, &[])).await
     }
 
-    /// Fetches a branch or a commit into the objects.
+    /// Fetches a branch or a commit into the local objects.
     async fn fetch_into_objects(&self, what: &str) -> Result<String, SyncError> {
         let objects = self.shelf.objects();
         let address = self.settings.address.as_str();
@@ -88,7 +88,7 @@ impl Repository {
         git(&self.settings, self.shelf.root(), &arguments, (FETCH, &[("GIT_DIR", objects.as_path())])).await
     }
 
-    /// Asks the repository for the branch.
+    /// Reads the commit of the branch from the repository.
     async fn head(&self) -> Result<Head, SyncError> {
         let address = self.settings.address.as_str();
         let shown = self.settings.shown();
@@ -108,7 +108,7 @@ impl Repository {
         if let Some(commit) = commit(&heads) {
             return Ok(Head { name: heads, commit });
         }
-        // Of a signed tag it is the commit that counts, and not the tag itself.
+        // For an annotated tag, its commit counts and not the tag object.
         match commit(&format!("{tag}^{{}}")).or_else(|| commit(&tag)) {
             Some(commit) => Ok(Head { name: tag, commit }),
             None => {
@@ -126,7 +126,7 @@ impl Repository {
         if self.shelf.hold(commit).map_err(|error| self.unwritable(&error))?.is_none() {
             self.fetch(commit, head).await?;
             if let Err(error) = self.check_out(commit).await {
-                // After a power cut objects may be incomplete.
+                // After a power cut, objects may be incomplete.
                 tracing::warn!(%error, "a revision of the project cannot be checked out; it is fetched again");
                 std::fs::remove_dir_all(self.shelf.objects()).map_err(|error| self.unwritable(&error))?;
                 self.fetch(commit, head).await?;
@@ -139,7 +139,7 @@ impl Repository {
         }
     }
 
-    /// The revision when it is on this machine.
+    /// The revision, if it is on this machine.
     async fn held(&self, commit: &str, head: Option<&Head>) -> Result<Option<Revision>, SyncError> {
         let Some(held) = self.shelf.hold(commit).map_err(|error| self.unwritable(&error))? else { return Ok(None) };
         let relative = &self.settings.relative_path;
@@ -163,7 +163,7 @@ impl Repository {
         }))
     }
 
-    /// Git on the objects that are here.
+    /// Runs git on the local objects.
     async fn here(&self, arguments: &[&str], variables: &[(&str, &Path)]) -> Result<String, SyncError> {
         let objects = self.shelf.objects();
         let variables = [&[("GIT_DIR", objects.as_path())], variables].concat();
@@ -174,7 +174,7 @@ impl Repository {
         self.here(&["cat-file", "-e", &format!("{commit}^{{commit}}")], &[]).await.is_ok()
     }
 
-    /// Fetches a commit: with its branch, or alone when that does not have it any longer.
+    /// Fetches a commit: with its branch, or alone when the branch no longer contains it.
     async fn fetch(&self, commit: &str, head: Option<&Head>) -> Result<(), SyncError> {
         let objects = self.shelf.objects();
         if !objects.join("HEAD").is_file() {
@@ -206,7 +206,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Writes the files of a commit into a folder of their own. Under the lock.
+    /// Writes the files of a commit into their own folder. Requires the lock.
     async fn check_out(&self, commit: &str) -> Result<(), SyncError> {
         let folder = self.shelf.begin(commit).map_err(|error| self.unwritable(&error))?;
         self.shelf.remove_locks_of_git();
@@ -219,17 +219,17 @@ impl Repository {
     }
 }
 
-/// The default branch in the answer to `ls-remote --symref … HEAD`.
+/// Parses the default branch from the output of `ls-remote --symref … HEAD`.
 fn default_head(found: &str) -> Option<Head> {
     let mut lines = found.lines().filter_map(|line| line.split_once('\t')).filter(|(_, name)| *name == "HEAD");
     let (symbolic, commits): (Vec<_>, Vec<_>) = lines.by_ref().partition(|(value, _)| value.starts_with("ref: "));
     let (commit, _) = commits.first()?;
-    // A detached HEAD, or a server that says nothing of branches, has no name for it.
+    // A detached HEAD, or a server without symbolic references, has no branch name.
     let name = symbolic.first().map_or("HEAD", |(value, _)| value.trim_start_matches("ref: "));
     is_commit(commit).then(|| Head { name: name.to_owned(), commit: (*commit).to_owned() })
 }
 
-/// The whole name of a commit, and nothing that git takes for an option.
+/// Whether this is a full commit hash, which git cannot mistake for an option.
 fn is_commit(text: &str) -> bool {
     matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

@@ -1,4 +1,4 @@
-//! The study's repository as one process sees it.
+//! State of the study's repository in one process.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -17,16 +17,16 @@ use super::files::{FileReport, report_files};
 use super::remote::Repository;
 use super::{SyncError, pause, short};
 
-/// How long a process that has no revision yet tries to get one before it ends.
+/// Time for which a process without a revision tries to get one before it ends.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The repository of a study as one process sees it.
+/// The study's repository in one process.
 #[derive(Debug)]
 pub struct Project {
     settings: ProjectSettings,
     pub(super) repository: Repository,
     clock: Clock,
-    /// Uses what servers name, and does not look itself.
+    /// Uses the revisions that servers name, and does not check for new ones.
     is_follower: bool,
     state: RwLock<State>,
 }
@@ -39,20 +39,20 @@ struct State {
     files: Vec<FileReport>,
 }
 
-/// For pages and programs: nothing secret is in it.
+/// Status for pages and the API, without secrets.
 #[derive(Debug, Clone, Serialize)]
 pub struct ProjectStatus {
-    /// The address without a login.
+    /// The URL without a login.
     pub repository: String,
-    /// The revision in use; the whole name of its commit, and what people read.
+    /// The current revision: the full hash of its commit, and the short one.
     pub commit: Option<String>,
     pub revision: Option<String>,
     pub branch: Option<String>,
-    /// When it was committed, with an offset from UTC.
+    /// Commit time, with an offset from UTC.
     pub committed_at: Option<String>,
-    /// When the repository was last asked with success, in UTC.
+    /// Time of the last successful sync, in UTC.
     pub synced_at: Option<NaiveDateTime>,
-    /// Why the last attempt had no success.
+    /// Error of the last attempt.
     pub problem: Option<String>,
     /// The workflow files of the revision.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -60,14 +60,14 @@ pub struct ProjectStatus {
 }
 
 impl Project {
-    /// The repository of the settings, without touching it; nothing when none is set.
+    /// The repository from the settings, without accessing it; `None` if none is configured.
     #[must_use]
     pub fn new(settings: &ProjectSettings, clock: Clock) -> Option<Self> {
         let repository = Repository::new(settings.repository.as_ref()?);
         Some(Self { settings: settings.clone(), repository, clock, is_follower: false, state: RwLock::default() })
     }
 
-    /// For a worker that does not know the database: it uses the revision that a server names last.
+    /// For a worker without the database: it uses the revision that a server named last.
     #[must_use]
     pub fn following(self) -> Self {
         Self { is_follower: true, ..self }
@@ -79,13 +79,13 @@ impl Project {
         &self.repository.settings
     }
 
-    /// The settings of the study's files with the folders of a revision.
+    /// The settings of the study's files, with the folders of a revision.
     #[must_use]
     pub fn settings_at(&self, revision: &Revision) -> ProjectSettings {
         self.settings.in_folder(&revision.folder)
     }
 
-    /// The revision in use.
+    /// The current revision.
     #[must_use]
     pub fn current(&self) -> Option<Revision> {
         self.state.read().unwrap_or_else(PoisonError::into_inner).current.clone()
@@ -95,10 +95,10 @@ impl Project {
         change(&mut self.state.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The revision that a run is to use: the one that the server names, or the one in use here.
+    /// The revision for a run: the one that the server names, or else the current one.
     ///
     /// # Errors
-    /// When it is not on this machine and cannot be fetched.
+    /// When it is neither on this machine nor can be fetched.
     pub async fn revision(&self, commit: Option<&str>) -> Result<Revision, SyncError> {
         let current = self.current();
         let known = match (commit, current) {
@@ -124,10 +124,10 @@ impl Project {
         found
     }
 
-    /// Uses a revision from now on; runs that have begun go on with theirs.
+    /// Makes a revision current; runs in progress keep theirs.
     ///
     /// # Errors
-    /// When the project home cannot be written.
+    /// When the project home is not writable.
     pub(super) async fn put_to_use(&self, revision: &Revision) -> Result<(), SyncError> {
         if let Err(error) = self.repository.use_revision(revision).await {
             self.fail(&error);
@@ -148,7 +148,7 @@ impl Project {
         Ok(())
     }
 
-    /// Notes what went wrong; it is logged once.
+    /// Records an error; it is logged once.
     pub(super) fn fail(&self, error: &SyncError) {
         let text = error.to_string();
         let mut is_new = true;
@@ -163,12 +163,12 @@ impl Project {
         gauge!("studygovernor_project_problem").set(1);
     }
 
-    /// Notes how the workflow files of the revision in use are.
+    /// Records the result of checking the workflow files.
     pub fn note_files(&self, files: Vec<FileReport>) {
         self.change(|state| state.files = files);
     }
 
-    /// Uses the revision that was in use when a process last ran here; false when there was no such revision.
+    /// Activates the last revision that was current on this machine; returns `false` if there is none.
     pub async fn resume(&self) -> bool {
         let Some(revision) = self.repository.current().await else { return false };
         let (revision_name, branch) = (short(&revision.commit), &revision.reference);
@@ -177,10 +177,11 @@ impl Project {
         true
     }
 
-    /// Puts the newest revision to use on this machine, and checks its workflow files. `functions` are the names that a callback may call.
+    /// Activates the newest revision on this machine and checks its workflow files. `functions` are the names that a
+    /// callback may call.
     ///
     /// # Errors
-    /// When the repository cannot be read, or the project home cannot be written.
+    /// When the repository cannot be read, or the project home is not writable.
     pub async fn sync_here(&self, functions: &'static [&'static str]) -> Result<Vec<FileReport>, SyncError> {
         let revision = self.repository.newest().await?;
         self.put_to_use(&revision).await?;
@@ -188,7 +189,7 @@ impl Project {
         files.map_err(|error| SyncError::database(&error))
     }
 
-    /// Syncs when a worker starts. A failed fetch is tried again for a while; then an older revision is used.
+    /// Syncs when a worker starts. A failed fetch is retried for a while; then an older revision is used.
     ///
     /// # Errors
     /// When there is no revision at all.
@@ -200,7 +201,7 @@ impl Project {
         .await
     }
 
-    /// As [`Self::start`], with another way to sync.
+    /// As [`Self::start`], with another sync function.
     pub(super) async fn start_with(&self, sync: impl AsyncFn() -> Result<(), SyncError>) -> Result<(), SyncError> {
         let (began, mut tries) = (Instant::now(), 0);
         let error = loop {
@@ -222,7 +223,7 @@ impl Project {
         if self.resume().await { Ok(()) } else { Err(error) }
     }
 
-    /// How it is, for people and programs.
+    /// The current status, for pages and the API.
     #[must_use]
     pub fn status(&self) -> ProjectStatus {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
