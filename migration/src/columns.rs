@@ -1,9 +1,9 @@
-//! The column kinds that the migrations share, alike on the three databases.
+//! Column types for the migrations, equivalent on the three databases.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DbBackend;
 
-/// Auto-incremented integer primary key `id`.
+/// Primary key `id`: an auto-incremented integer.
 pub fn id() -> ColumnDef {
     let mut column = ColumnDef::new("id");
     column.integer().not_null().auto_increment().primary_key();
@@ -17,7 +17,7 @@ pub fn label(name: &'static str, length: u32) -> ColumnDef {
     column
 }
 
-/// Text without a limit. `TEXT` of MySQL ends at 64 kB, a run log may hold 1 MiB.
+/// Text without a limit. MySQL's `TEXT` ends at 64 kB, and a run log may have 1 MiB.
 pub fn text(manager: &SchemaManager<'_>, name: &'static str) -> ColumnDef {
     let mut column = ColumnDef::new(name);
     if manager.get_database_backend() == DbBackend::MySql {
@@ -28,7 +28,7 @@ pub fn text(manager: &SchemaManager<'_>, name: &'static str) -> ColumnDef {
     column
 }
 
-/// Moment in UTC, to the microsecond. MySQL's plain `DATETIME` drops the fraction.
+/// Time in UTC, to the microsecond. MySQL's plain `DATETIME` drops the fraction.
 pub fn moment(manager: &SchemaManager<'_>, name: &'static str) -> ColumnDef {
     let mut column = ColumnDef::new(name);
     if manager.get_database_backend() == DbBackend::MySql {
@@ -53,14 +53,14 @@ pub fn counter(name: &'static str, default: i32) -> ColumnDef {
     column
 }
 
-/// True or false with a default, never null.
+/// Boolean with a default, never null.
 pub fn flag(name: &'static str, default: bool) -> ColumnDef {
     let mut column = ColumnDef::new(name);
     column.boolean().not_null().default(default);
     column
 }
 
-/// Foreign key `from.column → to.id`. Nothing is deleted along with it (E10): what is referred to stays.
+/// Foreign key `from.column → to.id`. Deletes do not cascade (E10): rows that others refer to stay.
 pub fn reference(from: &'static str, column: &'static str, to: &'static str) -> ForeignKeyCreateStatement {
     ForeignKey::create()
         .name(format!("fk_{from}_{column}"))

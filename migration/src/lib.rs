@@ -1,8 +1,8 @@
-//! The database schema of Study Governor, one file a change.
+//! The database schema of Study Governor, one file per change.
 //!
-//! Names and columns of the existing product (8.1) are kept where they exist, so that its users recognise them
-//! and an import is a copy. One set of migrations serves SQLite, PostgreSQL and MariaDB/MySQL; what differs between
-//! them is in [`columns`]. Migrations are made of [`steps`], each of which can be run again after a kill.
+//! Names and columns of version 8.1 are kept where they exist, so that its users recognise them and an import is a copy. The same
+//! migrations serve SQLite, PostgreSQL and MariaDB/MySQL; the differences are in [`columns`]. Migrations consist of [`steps`], each of
+//! which can be repeated after a kill.
 
 pub use ownership::{TABLES, migration_of_later_version, table_of_another_program};
 pub use sea_orm_migration::prelude::{DbErr, MigrationTrait, MigratorTrait};

@@ -1,6 +1,6 @@
 //! Workflows: states, their callbacks, and the transitions between them.
 //!
-//! `position` is the order of the file; transitions are tried and callbacks listed in it.
+//! `position` is the order in the file: transitions are tried and callbacks are listed in this order.
 
 use sea_orm_migration::prelude::*;
 

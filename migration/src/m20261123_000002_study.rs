@@ -1,9 +1,8 @@
-//! What is studied: cohorts, subjects, experiments and their scans, variables, and the names that
-//! external systems have for them.
+//! The data of the study: cohorts, subjects, experiments and their scans, variables, and external ids.
 //!
-//! The current state of an experiment is a column with an index, never a scan of the history.
-//! `experiment.last_action_id` has an index but no foreign key: it and `action.experiment_id` would form a circle
-//! that MariaDB and SQLite can neither create nor drop in one go; the engine writes both in one transaction.
+//! The current state of an experiment is a column with an index, so that it never requires a scan of the history.
+//! `experiment.last_action_id` has an index but no foreign key: together with `action.experiment_id` it would form a cycle that MariaDB
+//! and SQLite can neither create nor drop in one step. The engine writes both in one transaction.
 
 use sea_orm_migration::prelude::*;
 
@@ -175,7 +174,7 @@ async fn create_external_systems(manager: &SchemaManager<'_>) -> Result<(), DbEr
     create_links(manager, "external_experiment_links", "experiment_id", "experiment", "external_id").await
 }
 
-/// A table that holds, for each thing and external system, one text: an id or an address.
+/// A table with one text, an id or a URL, for each row and external system.
 async fn create_links(
     manager: &SchemaManager<'_>,
     table: &'static str,

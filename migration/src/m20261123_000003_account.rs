@@ -1,7 +1,7 @@
-//! People: users, roles, sessions and API tokens.
+//! Accounts: users, roles, sessions and API tokens.
 //!
-//! `user` and `role` keep the columns that Flask-Security gave them in the existing product;
-//! `fs_uniquifier` changes with the password, so that it ends all sessions of a user.
+//! `user` and `role` have the columns that Flask-Security gave them in version 8.1;
+//! `fs_uniquifier` changes with the password, which ends all sessions of the user.
 
 use sea_orm_migration::prelude::*;
 

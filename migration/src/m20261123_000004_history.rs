@@ -1,7 +1,7 @@
-//! The history: one action for each transition taken, one callback execution for each run that it asked for.
+//! The history: one action for each transition taken, and one callback execution for each run that it requested.
 //!
-//! `deadline` is when a running or waiting execution times out, worked out once when it enters that status,
-//! so that the sweep (E8) is one look into an index. `available_at` is when an execution may be (re-)dispatched.
+//! `deadline` is the time at which a running or waiting execution times out. It is calculated when the execution enters that status, so
+//! that maintenance (E8) is one index lookup. `available_at` is the time from which an execution may be dispatched (again).
 
 use sea_orm_migration::prelude::*;
 

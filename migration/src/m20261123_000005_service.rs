@@ -1,4 +1,4 @@
-//! Audit trail (who changed what, chained by hashes) and the queue of outgoing mail.
+//! The audit trail (recorded changes in a hash chain) and the outbox of e-mails.
 
 use sea_orm_migration::prelude::*;
 
@@ -21,7 +21,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// As it was before it got a chain beside it.
+/// The table in its former shape, before the chain got a table of its own.
 pub(crate) async fn create_audit_event(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     create_table(
         manager,
@@ -47,7 +47,7 @@ pub(crate) async fn create_audit_event(manager: &SchemaManager<'_>) -> Result<()
     index(manager, "audit_event", &["subject_type", "subject_id"], false).await
 }
 
-/// As it was before mails were rendered when they are sent.
+/// The table in its former shape, before e-mails were rendered on sending.
 pub(crate) async fn create_outbox(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     create_table(
         manager,

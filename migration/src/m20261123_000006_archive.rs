@@ -1,10 +1,9 @@
-//! Archived subjects and experiments: kept with their history, out of sight, their labels free again.
+//! Archived subjects and experiments: hidden, with their history kept and their labels free for reuse.
 //!
-//! `archive_id` is 0 for what is in use and the own id for what is archived: so labels are unique among what is in use,
-//! and any number of archived ones may have had the same label. (A partial unique index would say the same, but MariaDB
-//! has none.)
+//! `archive_id` is 0 for rows in use and the own id for archived ones. So labels are unique among the rows in use, and any number of
+//! archived ones may have the same label. (A partial unique index would do the same, but MariaDB has none.)
 //!
-//! `subject.updated_at` is when a subject was last changed after it was registered.
+//! `subject.updated_at` is the time of the last change after the registration.
 
 use sea_orm_migration::prelude::*;
 
@@ -14,7 +13,7 @@ use crate::steps::{add_column, drop_column, drop_index, index};
 #[derive(DeriveMigrationName)]
 pub struct Migration;
 
-/// Table, and the columns in which its labels were unique.
+/// Each table with the columns in which its labels were unique.
 const ARCHIVED: [(&str, [&str; 2]); 2] = [("subject", ["cohort_id", "label"]), ("experiment", ["subject_id", "label"])];
 
 const BY_STATE: [&str; 4] = ["state_id", "archive_id", "id", "label"];
@@ -26,12 +25,12 @@ impl MigrationTrait for Migration {
             for column in columns(manager) {
                 add_column(manager, table, column).await?;
             }
-            // The new index first: MariaDB wants one for the foreign key at any time.
+            // The new index first: MariaDB requires one for the foreign key at any time.
             index(manager, table, &[parent, name, "archive_id"], true).await?;
             drop_index(manager, table, &format!("uix_{table}_{parent}_{name}")).await?;
         }
         add_column(manager, "subject", moment(manager, "updated_at")).await?;
-        // A list of one state is read from this index alone, in its order, however the states are filled.
+        // A list of one state is read in order from this index alone, however many experiments each state has.
         index(manager, "experiment", &BY_STATE, false).await?;
         drop_index(manager, "experiment", "ix_experiment_state_id_id").await?;
         index(manager, "experiment", &["scandate"], false).await

@@ -1,4 +1,4 @@
-//! Answers that were given to requests with an `Idempotency-Key`, so that a request that comes again gets the same one.
+//! Responses to requests with an `Idempotency-Key`, so that a repeated request gets the same response.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A number of each workflow that is another one after it was changed, so that servers may keep its graph in memory.
+//! A number that changes with each change of a workflow, so that servers may cache its graph in memory.
 
 use sea_orm_migration::prelude::*;
 

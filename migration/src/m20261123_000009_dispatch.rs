@@ -1,8 +1,8 @@
-//! What the relay to the broker needs, and what servers know of their workers.
+//! Data for the relay to the broker, and for the servers' view of their workers.
 //!
-//! `callback_execution.relay_at` is when a server is to publish an execution (again); nothing when there is nothing to
-//! publish, because a worker has it or it is over. One column with one index says what is due, which server is at it
-//! (it moves the time a little ahead before it publishes), and when a message that nobody took is sent once more.
+//! `callback_execution.relay_at` is the time at which a server should publish an execution (again); null if nothing is to be published,
+//! because a worker has claimed it or it has ended. One column with one index says which executions are due, which server is publishing
+//! one (it moves the time slightly ahead first), and when an unclaimed message is sent again.
 
 use sea_orm_migration::prelude::*;
 

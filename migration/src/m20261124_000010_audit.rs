@@ -1,8 +1,7 @@
 //! The audit trail.
 //!
-//! `audit_event` is only ever added to. The chain of hashes is a table beside it, `audit_seal`: rows get their place in it
-//! a moment after they were committed, so that transactions do not wait for one another to be numbered. Nothing has
-//! written to the former table.
+//! Rows are only ever added to `audit_event`. The hash chain is in a separate table, `audit_seal`: rows get their position a moment after
+//! their commit, so that transactions do not wait for one another to be numbered. Nothing has written to the former table.
 
 use sea_orm_migration::prelude::*;
 
@@ -63,6 +62,6 @@ async fn create_audit(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
             .to_owned(),
     )
     .await?;
-    // No reference: a row that is missing must be found, not forbidden.
+    // No foreign key: a missing row must be detected, not prevented.
     index(manager, "audit_seal", &["event_id"], true).await
 }

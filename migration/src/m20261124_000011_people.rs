@@ -1,4 +1,4 @@
-//! People: links that mails carry, second factors, what is known of sessions, and the queue of outgoing mail.
+//! Accounts: links in e-mails, second factors, data of sessions, and the outbox of e-mails.
 
 use sea_orm_migration::prelude::*;
 
@@ -13,7 +13,7 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         add_columns(manager).await?;
         create_links(manager).await?;
-        // Nothing has written it until now.
+        // No program has written to it so far.
         drop_former_table(manager, "outbox", "body_text").await?;
         create_outbox(manager).await
     }
@@ -32,7 +32,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// What is taken away again on the way down.
+/// Columns that `down` removes.
 const COLUMNS: &[(&str, &[&str])] = &[
     ("session", &["user_id", "created", "last_seen", "address", "agent", "remembered"]),
     ("role", &["requires_second_factor"]),

@@ -1,4 +1,4 @@
-//! Roles for certain cohorts only: for which cohorts somebody has a role. Without a row here it is for the whole study.
+//! The cohorts to which a user's role is limited. Without rows here, the role is for the whole study.
 
 use sea_orm_migration::prelude::*;
 
@@ -11,7 +11,7 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // Nobody keeps cohorts of a role that was taken away.
+        // Revoking a role deletes its cohorts.
         let mut of_role = ForeignKey::create();
         of_role
             .name("fk_role_scope_roles_users")

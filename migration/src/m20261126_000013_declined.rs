@@ -1,4 +1,4 @@
-//! Somebody who registered can be declined: since when.
+//! Declined registrations: the time of the decision.
 
 use sea_orm_migration::prelude::*;
 

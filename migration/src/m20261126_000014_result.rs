@@ -1,4 +1,4 @@
-//! Callbacks that did not succeed are found by their result, and not by reading all of them.
+//! An index on the result, so that failed callbacks are found without reading all of them.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Events of the audit trail are signed, and know the end of the chain at the time they were written.
+//! Audit events are signed, and contain the end of the chain at the time they were written.
 
 use sea_orm_migration::prelude::*;
 
@@ -11,7 +11,7 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        // A number with its colon, and a hash of 43 letters.
+        // A number, a colon, and a hash of 43 characters.
         add_column(manager, "audit_event", label("head", 64)).await?;
         add_column(manager, "audit_event", label("signature", 96)).await
     }

@@ -1,4 +1,4 @@
-//! The time of the study: how far it is ahead of the database's clock, and the latest time that a server has noted (E11).
+//! The time of the study: its lead over the database's clock, and the latest time that a server has recorded (E11).
 
 use sea_orm_migration::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Experiments that are on hold: since when, why, and where in the history a person last released them (E12).
+//! Experiments on hold: since when, why, and the point in the history at which a person last released them (E12).
 
 use sea_orm_migration::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The revision of the study's git repository that is in use.
+//! The revision of the study's git repository in use.
 
 use sea_orm_migration::prelude::*;
 

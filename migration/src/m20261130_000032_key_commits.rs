@@ -1,4 +1,5 @@
-//! How many transactions of a request with an `Idempotency-Key` were committed, so that a repetition finds out whether the work was done.
+//! The number of committed transactions of a request with an `Idempotency-Key`, from which a repeated request learns whether the work was
+//! done.
 
 use sea_orm_migration::prelude::*;
 

@@ -1,14 +1,14 @@
-//! Whose tables they are. Version 8.1 has tables of the same names, and so may other programs in the same database.
+//! Finds out which program owns the tables. Version 8.1 has tables of the same names, and so may other programs in the same database.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 
 use crate::Migrator;
 
-/// The list of the migrations that were applied; the migrator creates it before anything else.
+/// The list of applied migrations; the migrator creates it before anything else.
 const LIST: &str = "seaql_migrations";
 
-/// The tables of the first migration. A first start that was killed leaves some of these, and nothing in the list.
+/// The tables of the first migration. A first start that was killed leaves some of these, and an empty list.
 const FIRST: &[&str] = &["workflow", "state", "transition", "callback"];
 
 /// All tables of the schema, without the list of migrations.
@@ -49,10 +49,10 @@ pub const TABLES: &[&str] = &[
     "project_revision",
 ];
 
-/// The name of a table that another program created under one of our names; none when there is no such table.
+/// The name of a table that another program created under one of our names, if there is one.
 pub async fn table_of_another_program(connection: &DatabaseConnection) -> Result<Option<String>, DbErr> {
-    // In this order: a server that migrates at this moment creates its list first, and notes the first migration there before the
-    // second one begins.
+    // The order matters: a server that is migrating at this moment creates its list first, and records the first migration there before
+    // the second one begins.
     let present = tables(connection).await?;
     let has_list = SchemaManager::new(connection).has_table(LIST).await?;
     let applied = Migrator::get_migration_with_status_read_only(connection).await?;
@@ -64,7 +64,7 @@ pub async fn table_of_another_program(connection: &DatabaseConnection) -> Result
     Ok(present.into_iter().find(is_foreign))
 }
 
-/// The newest migration in the list that this program does not have, because a later version applied it; none when it has all of them.
+/// The newest applied migration that this program does not have, because a later version applied it; `None` if it has all of them.
 pub async fn migration_of_later_version(connection: &DatabaseConnection) -> Result<Option<String>, DbErr> {
     if !SchemaManager::new(connection).has_table(LIST).await? {
         return Ok(None);

@@ -1,17 +1,17 @@
-//! The steps that migrations are made of. Each can be run again from any point.
+//! The steps of migrations. Each can be repeated from any point.
 //!
-//! MariaDB and MySQL commit every change of a table immediately, so a server that is killed leaves a migration half done. The next
-//! start runs the whole migration again; a step that was done before is recognised by its result and left out. `tests/structure`
-//! refuses migrations that change the schema in any other way.
+//! MariaDB and MySQL commit every change of a table immediately, so a server that is killed leaves a migration half done. The next start
+//! runs the whole migration again; each step recognises its earlier result and does nothing. `tests/structure` refuses migrations that
+//! change the schema in any other way.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{ConnectionTrait, DbBackend, Statement};
 
-/// Creates a table unless it exists. On MySQL in Unicode whatever the server's default is, and with labels that are different when
-/// they are written differently, as on the other databases: its usual collations take `AB1` and `ab1` for the same subject.
+/// Creates a table unless it exists. On MySQL it uses Unicode, whatever the server's default is, and compares labels exactly, like the
+/// other databases: MySQL's usual collations treat `AB1` and `ab1` as the same subject.
 ///
 /// # Errors
-/// When a table of that name has other columns: another program made it.
+/// A table of that name has other columns: another program created it.
 pub async fn create_table(manager: &SchemaManager<'_>, mut table: TableCreateStatement) -> Result<(), DbErr> {
     let name = match table.get_table_name() {
         Some(TableRef::Table(name, _)) => name.1.to_string(),
@@ -42,7 +42,7 @@ pub async fn drop_tables(manager: &SchemaManager<'_>, tables: &[&'static str]) -
     Ok(())
 }
 
-/// Drops a table in its former shape, which is the one that has `column`. The new table of the same name stays.
+/// Drops a table in its former shape, recognised by `column`. The new table of the same name is not dropped.
 pub async fn drop_former_table(
     manager: &SchemaManager<'_>,
     table: &'static str,
@@ -59,7 +59,7 @@ pub async fn add_column(manager: &SchemaManager<'_>, table: &'static str, mut co
     manager.alter_table(Table::alter().table(table).add_column(&mut column).to_owned()).await
 }
 
-/// Drops a column that the table has.
+/// Drops a column if the table has it.
 pub async fn drop_column(manager: &SchemaManager<'_>, table: &'static str, column: &'static str) -> Result<(), DbErr> {
     if !manager.has_column(table, column).await? {
         return Ok(());
@@ -90,7 +90,7 @@ pub async fn index(
     manager.create_index(statement.to_owned()).await
 }
 
-/// Drops an index that exists.
+/// Drops an index if it exists.
 pub async fn drop_index(manager: &SchemaManager<'_>, table: &'static str, name: &str) -> Result<(), DbErr> {
     if !manager.has_index(table, name).await? {
         return Ok(());
@@ -98,13 +98,12 @@ pub async fn drop_index(manager: &SchemaManager<'_>, table: &'static str, name: 
     manager.drop_index(Index::drop().table(table).name(name).to_owned()).await
 }
 
-/// Changes rows. The condition of the statement must leave out the rows that it has changed already, so that running it again changes
-/// nothing.
+/// Changes rows. The condition of the statement must exclude rows that it has already changed, so that repeating it changes nothing.
 pub async fn update_rows(manager: &SchemaManager<'_>, statement: UpdateStatement) -> Result<(), DbErr> {
     manager.execute(statement).await
 }
 
-/// Names of the columns of a table; none when there is no such table.
+/// The column names of a table; empty if the table does not exist.
 async fn columns_of(manager: &SchemaManager<'_>, table: &str) -> Result<Vec<String>, DbErr> {
     let backend = manager.get_database_backend();
     let statement = match backend {

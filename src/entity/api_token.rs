@@ -1,4 +1,4 @@
-//! A token of a user for scripts; only its hash is kept.
+//! A user's token for scripts; only its hash is stored.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! One change: by whom, from where, of what, what was before and after, and why. Never changed, never deleted.
+//! One recorded change: user, origin, subject, values before and after, and reason. Never changed, never deleted.
 
 use sea_orm::entity::prelude::*;
 
@@ -11,25 +11,25 @@ pub struct Model {
     pub id: i32,
     pub at: DateTime,
     pub user_id: Option<i32>,
-    /// How the one who did it was called then.
+    /// Name of the actor at that time.
     pub who: String,
     pub origin: Origin,
     pub address: Option<String>,
     pub verb: String,
     pub subject_type: String,
     pub subject_id: Option<i32>,
-    /// How it was called then.
+    /// Name of the subject at that time.
     pub subject_name: String,
-    /// The experiment that it is about, if it is about one.
+    /// The experiment that it concerns, if any.
     pub experiment_id: Option<i32>,
     /// JSON.
     pub before: Option<String>,
     /// JSON.
     pub after: Option<String>,
     pub reason: Option<String>,
-    /// The end of the chain when this was written (`NUMBER:HASH`); empty when there was none.
+    /// The end of the chain when this was written (`NUMBER:HASH`); empty if there was no chain yet.
     pub head: Option<String>,
-    /// Signature over all of the above with the server's key; none in events from before there were signatures.
+    /// Signature over all of the above with the server's key; null in events older than signatures.
     pub signature: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! The place of an event in the chain: `hash` is over the hash before it and all that the event says.
+//! The position of an event in the hash chain: `hash` covers the previous hash and the whole event.
 
 use sea_orm::entity::prelude::*;
 

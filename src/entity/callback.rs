@@ -1,4 +1,4 @@
-//! Definition of work to do when a state is entered. Timeouts are minutes, delays are seconds.
+//! The definition of work to do when a state is entered. Timeouts are in minutes, delays in seconds.
 
 use sea_orm::entity::prelude::*;
 

@@ -8,13 +8,13 @@ pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i32,
     pub at: DateTime,
-    /// Where it died.
+    /// The queue from which it was removed.
     pub queue: String,
-    /// As the broker says it: `rejected`, `delivery_limit`, `expired`, `maxlen`.
+    /// The broker's reason: `rejected`, `delivery_limit`, `expired`, `maxlen`.
     pub reason: String,
     pub execution_id: Option<i32>,
     pub attempt: Option<i32>,
-    /// What can be read of it, without its secret.
+    /// The readable content, without the secret.
     pub body: String,
 }
 

@@ -1,4 +1,4 @@
-//! One scan session of a subject, with its place in the workflow. Only the engine writes the columns after `subject_id` (E1).
+//! One scan session of a subject, with its state in the workflow. Only the engine writes the columns after `subject_id` (E1).
 
 use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::{Query, SelectStatement};
@@ -16,16 +16,16 @@ pub struct Model {
     pub last_action_id: Option<i32>,
     pub state_since: DateTime,
     pub version: i32,
-    /// 0 in use; the own id when it is archived.
+    /// 0 while in use; its own id when archived.
     pub archive_id: i32,
     pub archived_at: Option<DateTime>,
     pub archived_by: Option<String>,
     pub archived_reason: Option<String>,
-    /// Since when it does not move by itself; none when it does.
+    /// Time since when it is on hold; null if it is not.
     pub held_since: Option<DateTime>,
     #[sea_orm(column_type = "Text", nullable)]
     pub held_reason: Option<String>,
-    /// Its last action when a person last released it: those up to there do not count as too many.
+    /// Its last action when a person last released it: actions up to this one do not count towards another hold.
     pub released_action_id: Option<i32>,
 }
 
@@ -64,7 +64,7 @@ impl Entity {
     pub fn in_use() -> Select<Self> {
         Self::find().filter(Column::ArchiveId.eq(0))
     }
-    /// Their ids, for a condition of another query.
+    /// Their ids, for use in another query.
     pub fn ids_in_use() -> SelectStatement {
         let mut ids = Query::select();
         ids.column(Column::Id).from(Entity).and_where(Column::ArchiveId.eq(0));

@@ -1,4 +1,4 @@
-//! Where an external system shows a cohort.
+//! The URL of a cohort in an external system.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! An external system's id of an experiment.
+//! The id of an experiment in an external system.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! An external system's id of a subject.
+//! The id of a subject in an external system.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The URLs that an external system had.
+//! Former URLs of an external system.
 
 use sea_orm::entity::prelude::*;
 

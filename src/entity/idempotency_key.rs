@@ -1,8 +1,8 @@
-//! The answer that was given to a request with an `Idempotency-Key`; without a status it is still being worked on.
+//! The response to a request with an `Idempotency-Key`; without a status the request is still being processed.
 
 use sea_orm::entity::prelude::*;
 
-/// How long an answer is kept.
+/// How long a response is stored.
 pub const KEPT: chrono::TimeDelta = chrono::TimeDelta::days(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -12,12 +12,12 @@ pub struct Model {
     pub id: i32,
     pub user_id: i32,
     pub key_hash: String,
-    /// Of method, path and body: the same key for another request is a mistake.
+    /// Hash of method, path and body: using the same key for another request is an error.
     pub fingerprint: String,
     pub created: DateTime,
     pub status: Option<i32>,
     pub body: Option<String>,
-    /// Transactions of the request that were committed: each one counts itself here, in itself.
+    /// Number of committed transactions of the request. Each one increments it as part of the transaction.
     pub commits: i32,
 }
 

@@ -1,11 +1,11 @@
-//! The closed sets of words that columns hold, stored as the text of the existing product.
+//! Enumerated columns, stored with the words of version 8.1.
 
 use std::fmt;
 
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-/// Where a callback execution stands: `created → queued → running → (waiting →) finished`, or `skipped`.
+/// Status of a callback execution: `created → queued → running → (waiting →) finished`, or `skipped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum, Serialize, Deserialize)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))", rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
@@ -19,19 +19,19 @@ pub enum ExecutionStatus {
 }
 
 impl ExecutionStatus {
-    /// The statuses in which nothing is expected any more.
+    /// The statuses of a resolved execution, which are final.
     pub const RESOLVED: [Self; 2] = [Self::Finished, Self::Skipped];
     /// The statuses in which a worker may claim.
     pub const CLAIMABLE: [Self; 2] = [Self::Created, Self::Queued];
 
-    /// Whether nothing is expected of the execution any more.
+    /// Whether the status is final.
     #[must_use]
     pub fn is_resolved(self) -> bool {
         Self::RESOLVED.contains(&self)
     }
 }
 
-/// How a callback execution ended.
+/// Result of a callback execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum, Serialize, Deserialize)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))", rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
@@ -42,7 +42,7 @@ pub enum ExecutionResult {
     Timeout,
 }
 
-/// From where a change came.
+/// Origin of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum, Serialize, Deserialize)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))", rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
@@ -55,7 +55,7 @@ pub enum Origin {
     Cli,
 }
 
-/// Type of an experiment's variable, as the existing product names them.
+/// Type of an experiment's variable, with the names of version 8.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum, Serialize, Deserialize)]
 #[sea_orm(rs_type = "String", db_type = "String(StringLen::N(16))", rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
@@ -73,7 +73,7 @@ pub enum VariableKind {
     Json,
 }
 
-/// The text that is stored, shown and sent.
+/// Displays the text that is stored and sent.
 macro_rules! display_as_stored {
     ($($kind:ty),*) => {$(
         impl fmt::Display for $kind {

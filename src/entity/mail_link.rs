@@ -1,4 +1,4 @@
-//! A link that a mail carries: good once, for a while, and only for who has the secret, of which the hash is kept.
+//! A link in an e-mail: valid once, for a limited time, and only with its secret, of which the hash is stored.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,7 +10,7 @@ pub struct Model {
     pub user_id: i32,
     pub purpose: String,
     pub token_hash: String,
-    /// Where the mail went: a link to an address that is not the user's any more is good for nothing.
+    /// The recipient's address: the link becomes invalid if the user's address changes.
     pub email: String,
     pub created: DateTime,
     pub expires_at: DateTime,

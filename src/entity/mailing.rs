@@ -1,4 +1,4 @@
-//! One text that goes to many people.
+//! One text to many users.
 
 use sea_orm::entity::prelude::*;
 
@@ -7,7 +7,7 @@ use sea_orm::entity::prelude::*;
 pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i32,
-    /// Who sends it.
+    /// The sender.
     pub user_id: Option<i32>,
     pub mail_subject: String,
     pub body: String,

@@ -1,6 +1,6 @@
-//! `SeaORM` entities: the tables of the design as types, nothing else.
+//! `SeaORM` entities: the tables of the database as types, nothing else.
 //!
-//! Moments are UTC without an offset.
+//! Times are UTC without an offset.
 
 pub mod action;
 pub mod api_token;

@@ -1,5 +1,5 @@
-//! A mail to be sent, or sent: which template, for whom, with what. The text is made when it is sent, so that no link
-//! with a secret ever lies here.
+//! An e-mail, sent or to be sent: template, recipient and context. The text is rendered when it is sent, so that no link with a secret is
+//! ever stored here.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,14 +9,14 @@ pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i32,
     pub recipient: String,
-    /// Whose mail it is; needed for a link.
+    /// The user that the e-mail is for; required for a link.
     pub user_id: Option<i32>,
     pub mailing_id: Option<i32>,
     pub template: String,
     /// JSON.
     pub context: String,
     pub created: DateTime,
-    /// When it is to be tried (again); nothing when it was sent or given up.
+    /// Time of the next try; null if it was sent or given up.
     pub available_at: Option<DateTime>,
     pub sent_at: Option<DateTime>,
     pub failed_at: Option<DateTime>,

@@ -1,4 +1,4 @@
-//! The revision of the study's repository that is in use: one row.
+//! The revision of the study's repository in use; one row.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,11 +10,11 @@ pub const ID: i32 = 1;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
-    /// The address without a login.
+    /// The URL without a login.
     pub repository: String,
-    /// The whole name of the commit.
+    /// The full hash of the commit.
     pub commit_name: String,
-    /// When a server or a command last looked at the repository.
+    /// Time at which a server or a command last checked the repository.
     pub synced_at: DateTime,
 }
 

@@ -1,4 +1,4 @@
-//! A code that stands in for the authenticator app, once.
+//! A one-time code that replaces the authenticator app.
 
 use sea_orm::entity::prelude::*;
 

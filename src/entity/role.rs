@@ -1,4 +1,4 @@
-//! A name for a set of permissions, kept as text separated by commas.
+//! A named set of permissions, stored as text separated by commas.
 
 use sea_orm::entity::prelude::*;
 

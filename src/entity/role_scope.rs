@@ -1,4 +1,4 @@
-//! For which cohorts somebody has a role; without a row here it is for the whole study.
+//! A cohort to which a user's role is limited; without rows here, the role is for the whole study.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Who has which role.
+//! A role of a user.
 
 use sea_orm::entity::prelude::*;
 

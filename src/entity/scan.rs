@@ -1,4 +1,4 @@
-//! A series in an experiment.
+//! A scan of an experiment.
 
 use sea_orm::entity::prelude::*;
 

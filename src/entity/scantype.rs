@@ -1,4 +1,4 @@
-//! A kind of series: modality and protocol.
+//! A scan type: modality and protocol.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A browser session; `data` is what tower-sessions keeps in it, as JSON.
+//! A browser session; `data` is the JSON of tower-sessions.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,7 +9,7 @@ pub struct Model {
     pub id: String,
     pub data: String,
     pub expires_at: DateTime,
-    /// Who is logged in, and since when and where; nothing before a login.
+    /// The user who is logged in. This column and the next ones have no values before a login.
     pub user_id: Option<i32>,
     pub created: Option<DateTime>,
     /// To the minute.

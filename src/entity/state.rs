@@ -1,4 +1,4 @@
-//! Node of a workflow.
+//! A state of a workflow.
 
 use sea_orm::entity::prelude::*;
 

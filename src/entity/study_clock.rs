@@ -1,4 +1,4 @@
-//! The time of the study: one row.
+//! The time of the study; one row.
 
 use sea_orm::entity::prelude::*;
 
@@ -10,9 +10,9 @@ pub const ID: i32 = 1;
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
-    /// How far the study's time is ahead of the database's clock, in microseconds; not zero after that clock was set.
+    /// Microseconds by which the study's time is ahead of the database's clock; not zero after that clock was set.
     pub ahead_us: i64,
-    /// The latest time of the study that a server has noted.
+    /// The latest time of the study that a server has recorded.
     pub noted_at: Option<DateTime>,
 }
 

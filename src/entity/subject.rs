@@ -11,9 +11,9 @@ pub struct Model {
     pub label: String,
     pub date_of_birth: Option<Date>,
     pub cohort_id: i32,
-    /// When it was last changed after it was registered.
+    /// Time of the last change after the registration.
     pub updated_at: Option<DateTime>,
-    /// 0 in use; the own id when it is archived.
+    /// 0 while in use; its own id when archived.
     pub archive_id: i32,
     pub archived_at: Option<DateTime>,
     pub archived_by: Option<String>,
@@ -39,7 +39,7 @@ impl Entity {
     pub fn in_use() -> Select<Self> {
         Self::find().filter(Column::ArchiveId.eq(0))
     }
-    /// Their ids, for a condition of another query.
+    /// Their ids, for use in another query.
     pub fn ids_in_use() -> SelectStatement {
         let mut ids = Query::select();
         ids.column(Column::Id).from(Entity).and_where(Column::ArchiveId.eq(0));

@@ -1,4 +1,4 @@
-//! Directed edge between two states of a workflow, tried in the order of `position`.
+//! A directed edge between two states of a workflow; edges are tried in the order of `position`.
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Somebody who can log in.
+//! A user's account.
 
 use sea_orm::entity::prelude::*;
 
@@ -19,17 +19,17 @@ pub struct Model {
     pub last_login_ip: Option<String>,
     pub current_login_ip: Option<String>,
     pub login_count: i32,
-    /// What the secret of the authenticator app is derived from, together with `SECRET_KEY`.
+    /// Seed from which the authenticator app's secret is derived, together with `SECRET_KEY`.
     pub tf_totp_secret: Option<String>,
     pub create_time: DateTime,
     pub update_datetime: Option<DateTime>,
-    /// The password was taken as given and is one that is easily guessed.
+    /// The password is easily guessed, and was accepted anyway.
     pub weak_password: bool,
-    /// Since when the second factor is asked for.
+    /// Time since when login requires the second factor.
     pub second_factor_at: Option<DateTime>,
-    /// Of the code that was used last (30 s each): none is good twice.
+    /// Time step (30 s each) of the last code that was used: no code is valid twice.
     pub last_code_step: i32,
-    /// Since when this is somebody who waited and was not let in.
+    /// Time at which the registration was declined.
     pub declined_at: Option<DateTime>,
 }
 

@@ -1,4 +1,4 @@
-//! Named typed value of an experiment (E7).
+//! A named, typed value of an experiment (E7).
 
 use sea_orm::entity::prelude::*;
 

@@ -1,4 +1,4 @@
-//! A process that runs callbacks, as it was last heard of.
+//! A process that runs callbacks, as of its last heartbeat.
 
 use sea_orm::entity::prelude::*;
 
@@ -9,9 +9,9 @@ pub struct Model {
     pub id: i32,
     #[sea_orm(unique)]
     pub name: String,
-    /// `embedded` in a server, `database` beside one, or `broker`.
+    /// `embedded` in a server, `database` (a separate process, without a broker), or `broker`.
     pub kind: String,
-    /// Names with commas between them; empty for those that take from the database.
+    /// Names separated by commas; empty for workers that claim from the database.
     pub queues: String,
     pub concurrency: i32,
     pub version: String,

@@ -8,7 +8,7 @@ pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i32,
     pub label: String,
-    /// Another number after each change of its states, transitions or callbacks.
+    /// Changes whenever its states, transitions or callbacks change.
     pub revision: i32,
 }
 

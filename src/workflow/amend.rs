@@ -1,4 +1,4 @@
-//! Changing one callback of a loaded workflow, for administrators who repair.
+//! Changes one callback of a loaded workflow, for repairs by administrators.
 
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ActiveModelTrait, EntityTrait, IntoActiveModel, QuerySelect};
@@ -10,7 +10,7 @@ use crate::entity::{callback, state};
 
 use super::{condition, graph, yaml};
 
-/// What is to be different; what is none stays, an inner none takes it away.
+/// Fields to change. `None` leaves a field unchanged; `Some(None)` clears it.
 #[derive(Debug, Clone, Default)]
 pub struct CallbackChanges {
     pub label: Option<String>,
@@ -24,7 +24,7 @@ pub struct CallbackChanges {
     pub condition: Option<Option<String>>,
 }
 
-/// Why a callback was not changed.
+/// Reason why a callback was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum AmendError {
     #[error("callback {0} does not exist")]
@@ -33,7 +33,7 @@ pub enum AmendError {
     Invalid { field: &'static str, problem: String },
     #[error("the state already has a callback '{0}'")]
     Duplicate(String),
-    /// It is not what the caller had seen any more.
+    /// The callback has changed since the caller read it.
     #[error("the callback has changed since it was read")]
     Changed,
     #[error(transparent)]
@@ -42,7 +42,7 @@ pub enum AmendError {
 
 impl CallbackChanges {
     /// # Errors
-    /// [`AmendError::Invalid`] for the first field that a workflow file would be refused for.
+    /// [`AmendError::Invalid`] for the first field that would be an error in a workflow file.
     fn check(&self, functions: &[&str]) -> Result<(), AmendError> {
         let invalid = |field, problem: String| Err(AmendError::Invalid { field, problem });
         if let Some(label) = self.label.as_deref()
@@ -82,10 +82,11 @@ impl CallbackChanges {
     }
 }
 
-/// Changes a callback that is still as `seen` wants it. Executions that exist keep what they were made with, besides
-/// what is read when they run.
+/// Changes a callback if `seen` accepts its present definition. Existing executions keep the values with which they were created, except
+/// those that are read when they run.
 ///
 /// # Errors
+/// [`AmendError`]; nothing has changed then.
 /// As [`AmendError`]; nothing has changed then.
 pub async fn amend_callback(
     ctx: &Context,
@@ -95,7 +96,7 @@ pub async fn amend_callback(
     functions: &'static [&'static str],
     seen: impl AsyncFnOnce(&database::WriteTransaction, &callback::Model) -> Result<bool, sea_orm::DbErr>,
 ) -> Result<callback::Model, AmendError> {
-    // Arguments may be long, and reading YAML keeps a thread busy.
+    // Arguments may be long, and parsing YAML blocks a thread.
     let checked = tokio::task::spawn_blocking(move || changes.check(functions).map(|()| changes)).await;
     let changes = checked.map_err(|error| database_error(&error))??;
     let transaction = database.begin().await?;

@@ -1,4 +1,4 @@
-//! What a workflow file says, once it is known to be sound.
+//! The content of a valid workflow file.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 
 use super::yaml::{self, Node};
 
-/// A workflow as it stands in a file or in the database.
+/// A workflow in the form shared by files and the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Definition {
     pub label: String,
     pub states: Vec<StateDefinition>,
 }
 
-/// A state with what leaves it, in the order of the file.
+/// A state with its callbacks and outgoing transitions, in the order of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateDefinition {
     pub label: String,
@@ -23,7 +23,7 @@ pub struct StateDefinition {
     pub transitions: Vec<TransitionDefinition>,
 }
 
-/// An edge to another state. No condition is an open way.
+/// A transition to another state. Without a condition it is always open.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TransitionDefinition {
     pub destination: String,
@@ -37,11 +37,11 @@ pub struct CallbackDefinition {
     pub function: String,
     /// YAML text of a mapping.
     pub callback_arguments: String,
-    /// Target label → JSON pointer; empty for none.
+    /// Target label → JSON pointer; may be empty.
     pub variable_map: BTreeMap<String, String>,
-    /// Minutes; none is no limit.
+    /// Minutes; `None` means no limit.
     pub run_timeout: Option<i32>,
-    /// Minutes; none or 0 is no wait stage.
+    /// Minutes; `None` or 0 means that there is no wait stage.
     pub wait_timeout: Option<i32>,
     /// Seconds.
     pub initial_delay: i32,
@@ -52,11 +52,11 @@ pub struct CallbackDefinition {
     pub retry_delay: i32,
 }
 
-/// Minutes that a run may take when the file does not say: the default of the existing product.
+/// Run timeout in minutes if the file has none: the default of version 8.1.
 const DEFAULT_RUN_TIMEOUT: i32 = 60;
 
 impl Definition {
-    /// Takes the definition out of a document that [`super::check`] found no error in.
+    /// Builds the definition from a document in which [`super::check`] found no errors.
     pub(super) fn from_node(document: &Node) -> Self {
         let states = document.get("states").map_or(&[][..], Node::items);
         Self { label: text(document, "label").unwrap_or_default(), states: states.iter().map(state).collect() }
@@ -102,7 +102,7 @@ fn callback(node: &Node) -> CallbackDefinition {
     }
 }
 
-/// Arguments may be written as a mapping or as a text of YAML; they are kept as text.
+/// Arguments may be a mapping or a YAML text; they are stored as text.
 fn arguments(node: &Node) -> String {
     match node.get("callback_arguments").map(Node::to_json) {
         None | Some(Value::Null) => "{}\n".to_owned(),
@@ -111,7 +111,7 @@ fn arguments(node: &Node) -> String {
     }
 }
 
-/// A blank condition is none. `true` and `false` without quotes mean the Python words.
+/// A blank condition counts as missing. Unquoted `true` and `false` mean the Python words.
 pub(super) fn condition(node: &Node) -> Option<String> {
     match node.get("condition")?.to_json() {
         Value::String(text) if !text.trim().is_empty() => Some(text),

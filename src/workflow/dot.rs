@@ -1,11 +1,11 @@
-//! A workflow as a graph description for Graphviz.
+//! Writes a workflow as a graph for Graphviz.
 
 use std::fmt::Write;
 
 use super::Definition;
 use super::layout::{StateKind, kind_of};
 
-/// The text of a `.dot` file.
+/// The content of a `.dot` file.
 #[must_use]
 pub fn to_dot(definition: &Definition) -> String {
     let mut text = format!("digraph {} {{\n", quoted(&definition.label));
@@ -17,7 +17,7 @@ pub fn to_dot(definition: &Definition) -> String {
             StateKind::Manual => "gold",
             StateKind::End => "palegreen",
         };
-        // Writing to a text cannot fail.
+        // Writing to a string cannot fail.
         let _ = writeln!(text, "  {} [fillcolor={color}];", quoted(&state.label));
     }
     for state in &definition.states {

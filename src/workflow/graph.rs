@@ -1,6 +1,6 @@
-//! Workflows in memory. A transition asks for states, transitions and callbacks that change once in months; they are read
-//! once, and again when the workflow's `revision` is another one. The number itself is read each time: another server may
-//! have changed the workflow.
+//! Workflows in memory. Each move of an experiment needs states, transitions and callbacks, which change once in months; they are read
+//! once, and again when the workflow's `revision` has changed. The revision itself is read each time, because another server may have
+//! changed the workflow.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,23 +16,23 @@ use super::read::{callbacks_of, transitions_of};
 #[derive(Debug)]
 pub struct Graph {
     states: HashMap<i32, state::Model>,
-    /// By the state that they leave, in their order.
+    /// By source state, in order.
     transitions: HashMap<i32, Vec<transition::Model>>,
-    /// By the state that they belong to, in their order.
+    /// By state, in order.
     callbacks: HashMap<i32, Vec<callback::Model>>,
 }
 
-/// A graph and the revision that it is of.
+/// A graph and its revision.
 type Known = (i32, Arc<Graph>);
 
-/// The graphs that were read. Cheap to clone.
+/// A cache of graphs. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Graphs {
     known: Arc<Mutex<HashMap<i32, Known>>>,
 }
 
 impl Graphs {
-    /// The graph of this workflow as it is now.
+    /// The present graph of this workflow.
     pub async fn of(&self, connection: &impl ConnectionTrait, workflow_id: i32) -> Result<Arc<Graph>, DbErr> {
         let revision: Option<i32> = workflow::Entity::find_by_id(workflow_id)
             .select_only()
@@ -43,7 +43,7 @@ impl Graphs {
         self.at(connection, workflow_id, revision.unwrap_or_default()).await
     }
 
-    /// The same for a caller who knows the revision already, and read it before this.
+    /// Like [`Self::of`], for a caller that has already read the revision.
     pub async fn at(
         &self,
         connection: &impl ConnectionTrait,
@@ -53,14 +53,14 @@ impl Graphs {
         if let Some(graph) = self.known(workflow_id, revision) {
             return Ok(graph);
         }
-        // The revision was read before the rows, so that what changes between the two is read again the next time.
+        // The revision was read before the rows, so a change between the two causes another read next time.
         let graph = Arc::new(Graph::read(connection, workflow_id).await?);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.insert(workflow_id, (revision, Arc::clone(&graph)));
         Ok(graph)
     }
 
-    /// The label of a state, without asking whether the workflow has changed: labels of states do not.
+    /// The label of a state. It does not check the revision, because labels of states never change.
     pub async fn label_of(
         &self,
         connection: &impl ConnectionTrait,
@@ -99,7 +99,7 @@ impl Graph {
         Ok(Self { states: states.into_iter().map(|row| (row.id, row)).collect(), transitions, callbacks })
     }
 
-    /// The state with this id, if it is one of this workflow.
+    /// The state with this id, if it belongs to this workflow.
     #[must_use]
     pub fn state(&self, id: i32) -> Option<&state::Model> {
         self.states.get(&id)
@@ -111,20 +111,20 @@ impl Graph {
         self.states.values().find(|state| state.label == label)
     }
 
-    /// The callbacks of a state, in their order.
+    /// The callbacks of a state, in order.
     #[must_use]
     pub fn callbacks(&self, state_id: i32) -> &[callback::Model] {
         self.callbacks.get(&state_id).map_or(&[], Vec::as_slice)
     }
 
-    /// The transitions out of a state in their order, with where they lead.
+    /// The outgoing transitions of a state in order, with their destinations.
     #[must_use]
     pub fn exits(&self, state_id: i32) -> Vec<(transition::Model, state::Model)> {
         let exits = self.transitions.get(&state_id).into_iter().flatten();
         exits.filter_map(|row| Some((row.clone(), self.state(row.destination_state_id)?.clone()))).collect()
     }
 
-    /// The only state that no transition leads to, if there is exactly one.
+    /// The only state without incoming transitions, if there is exactly one.
     #[must_use]
     pub fn root(&self) -> Option<&state::Model> {
         let entered = |id: i32| self.transitions.values().flatten().any(|row| row.destination_state_id == id);
@@ -133,7 +133,7 @@ impl Graph {
     }
 }
 
-/// Notes that a workflow was changed. The caller owns the transaction.
+/// Gives the workflow a new revision. The caller owns the transaction.
 pub(super) async fn revise(connection: &impl ConnectionTrait, workflow_id: i32) -> Result<(), DbErr> {
     workflow::Entity::update_many()
         .col_expr(workflow::Column::Revision, Expr::value(new_revision()))
@@ -143,7 +143,7 @@ pub(super) async fn revise(connection: &impl ConnectionTrait, workflow_id: i32) 
     Ok(())
 }
 
-/// Any number: one that counts up would come again when a database is emptied under a server that runs.
+/// A random number: a counter would repeat numbers if the database were emptied under a running server.
 pub(super) fn new_revision() -> i32 {
     rand::random()
 }

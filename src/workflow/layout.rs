@@ -1,4 +1,4 @@
-//! Where the boxes and arrows of a workflow's picture go.
+//! Layout of a workflow's picture: the positions of boxes and arrows.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -7,21 +7,21 @@ use dagre::{EdgeLabel, LayoutOptions, NodeLabel};
 
 use super::Definition;
 
-/// What kind of state it is, for its colour.
+/// The kind of a state, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StateKind {
-    /// Where experiments begin; left at once.
+    /// Experiments begin here and leave at once.
     Root,
     /// Has callbacks.
     Automatic,
     /// Waits for a person or a script.
     Manual,
-    /// Nothing follows.
+    /// Has no outgoing transitions.
     End,
 }
 
-/// A state in the picture; `x` and `y` are of its middle, in pixels.
+/// A state in the picture; `x` and `y` are its centre, in pixels.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Box {
     pub label: String,
@@ -56,12 +56,12 @@ pub struct Drawing {
 const CHARACTER_WIDTH: f64 = 8.2;
 const BOX_HEIGHT: f64 = 46.0;
 
-/// States up to which every transition takes part in the layout. Beyond that only one way into each state does, and
-/// the others are drawn straight: the layout gives every transition a place in each row that it passes, which takes
-/// minutes when hundreds of states all lead to one end.
+/// Number of states up to which every transition takes part in the layout. In larger workflows only one transition into each state does,
+/// and the others are drawn straight: the layout reserves space for a transition in each row that it passes, which takes minutes if
+/// hundreds of states lead to one final state.
 const FULL_LAYOUT: usize = 40;
 
-/// Lays the picture out from top to bottom, states in the order of the workflow.
+/// Arranges the picture from top to bottom, with the states in the order of the workflow.
 #[must_use]
 pub fn draw(definition: &Definition) -> Drawing {
     let mut graph: Graph<NodeLabel, EdgeLabel> =
@@ -108,7 +108,7 @@ fn edges(definition: &Definition) -> Vec<(usize, usize, Option<String>)> {
     all
 }
 
-/// For each state the transition by which it is reached first, in breadth.
+/// For each state, the transition by which a breadth-first search first reaches it.
 fn leading_edges(states: usize, ends: &[(usize, usize, Option<String>)]) -> HashSet<usize> {
     let mut ways: Vec<Vec<(usize, usize)>> = vec![Vec::new(); states];
     for (name, (from, to, _)) in ends.iter().enumerate() {
@@ -116,7 +116,7 @@ fn leading_edges(states: usize, ends: &[(usize, usize, Option<String>)]) -> Hash
     }
     let mut leading = HashSet::new();
     let mut reached = vec![false; states];
-    // From the first state, which is the root in files; then from what that does not reach.
+    // Begins at the first state, which is the root in files; then at states that were not reached.
     for start in 0..states {
         if std::mem::replace(&mut reached[start], true) {
             continue;
@@ -175,7 +175,7 @@ fn collect(
     drawing
 }
 
-/// From the lower edge of one box to the upper edge of the other, or sideways to one that is not below.
+/// From the lower edge of one box to the upper edge of the other, or sideways if the other is not below.
 fn straight(from: &Box, to: &Box) -> Vec<(f64, f64)> {
     if to.y > from.y {
         vec![(from.x, from.y + from.height / 2.0), (to.x, to.y - to.height / 2.0)]
@@ -189,7 +189,7 @@ fn straight(from: &Box, to: &Box) -> Vec<(f64, f64)> {
     }
 }
 
-/// What kind of state the one at `index` is.
+/// The kind of the state at `index`.
 pub(super) fn kind_of(definition: &Definition, index: usize) -> StateKind {
     let state = &definition.states[index];
     let entered = definition
@@ -204,7 +204,7 @@ pub(super) fn kind_of(definition: &Definition, index: usize) -> StateKind {
     }
 }
 
-/// A curve through the middles between the points that the layout gives.
+/// A smooth curve whose control points are those of the layout, through the middles between them.
 fn smooth_path(points: &[(f64, f64)]) -> String {
     let Some(((x, y), rest)) = points.split_first() else { return String::new() };
     let mut path = format!("M{x:.1},{y:.1}");

@@ -1,4 +1,4 @@
-//! Writing a checked workflow into the database.
+//! Writes a checked workflow to the database.
 
 use std::collections::HashMap;
 
@@ -13,13 +13,13 @@ use crate::entity::{callback, state, transition, workflow};
 use super::graph;
 use super::{CallbackDefinition, Definition, StateDefinition, TransitionDefinition, WorkflowError, yaml};
 
-/// Rows in one statement: far below the 32,766 values that SQLite takes.
+/// Number of rows in one statement: far below the 32,766 values that SQLite accepts.
 const CHUNK: usize = 500;
 
-/// Loads a workflow under its label, whole or not at all.
+/// Loads a workflow under its label, all or nothing.
 ///
 /// # Errors
-/// [`WorkflowError::Exists`] when the label is taken.
+/// [`WorkflowError::Exists`] if the label is taken.
 pub async fn load(
     ctx: &Context,
     database: &Database,
@@ -68,7 +68,7 @@ where
     Ok(())
 }
 
-/// The ids of a workflow's states by their labels.
+/// The ids of a workflow's states by label.
 pub(super) async fn state_ids(
     connection: &impl ConnectionTrait,
     workflow_id: i32,

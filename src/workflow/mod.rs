@@ -1,7 +1,7 @@
-//! A workflow: written as a YAML file → [`check()`]ed, all problems at once → [`load()`]ed under its label →
-//! followed by experiments → [`upgrade`]d with a plan when it must change under them → replaced by a new label.
+//! Workflows. A workflow is written as a YAML file, [`check()`]ed with all problems reported at once, [`load()`]ed under its label and
+//! followed by experiments. It is [`upgrade`]d with a plan if it must change while in use, and replaced by a workflow with a new label.
 //!
-//! What a state *does* to an experiment is the engine's; here is only what the graph *is*.
+//! This room knows the graph; the engine knows what a state *does* to an experiment.
 
 mod amend;
 pub mod check;
@@ -26,16 +26,16 @@ pub use layout::{Arrow, Box, Drawing, StateKind, draw};
 pub use load::{callback_model, load};
 pub use read::{find, is_queue_name, newest, queue_of, read_definition, variable_map};
 
-/// Why something with a workflow was not done. Nothing has changed then.
+/// Reason why an operation on a workflow failed. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkflowError {
-    /// The label is taken: a new version is a new label, and a change of this one is an upgrade.
+    /// The label is taken: a new version needs a new label, and a change of this one is an upgrade.
     #[error("Workflow {0} already exists.")]
     Exists(String),
-    /// Neither an id nor a label of a workflow.
+    /// The reference is neither an id nor a label of a workflow.
     #[error("unknown workflow '{0}'")]
     Unknown(String),
-    /// The upgrade would take away what the history refers to.
+    /// The upgrade would remove elements that the history refers to.
     #[error("the upgrade would remove elements that the history refers to: {}", .0.join("; "))]
     InUse(Vec<String>),
     #[error(transparent)]

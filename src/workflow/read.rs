@@ -1,4 +1,4 @@
-//! Reading workflows back from the database.
+//! Reads workflows from the database.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,7 +11,7 @@ use super::{CallbackDefinition, Definition, StateDefinition, TransitionDefinitio
 /// The workflow with this label or id.
 ///
 /// # Errors
-/// [`WorkflowError::Unknown`] when there is none.
+/// [`WorkflowError::Unknown`].
 pub async fn find(connection: &impl ConnectionTrait, reference: &str) -> Result<workflow::Model, WorkflowError> {
     let by_label = workflow::Entity::find().filter(workflow::Column::Label.eq(reference)).one(connection).await?;
     if let Some(found) = by_label {
@@ -30,7 +30,7 @@ pub async fn newest(connection: &impl ConnectionTrait) -> Result<Option<workflow
     workflow::Entity::find().order_by_desc(workflow::Column::Id).one(connection).await
 }
 
-/// A loaded workflow as a file would say it, with the defaults written out.
+/// A loaded workflow as the definition in a file, with explicit defaults.
 pub async fn read_definition(
     connection: &impl ConnectionTrait,
     workflow: &workflow::Model,
@@ -107,24 +107,24 @@ pub(super) fn callback_definition(row: callback::Model) -> CallbackDefinition {
     }
 }
 
-/// Target label → JSON pointer, from the text in the database. What is no mapping of texts there maps nothing.
+/// Target label → JSON pointer, from the text in the database. Entries that are not texts are ignored.
 pub fn variable_map(text: &str) -> BTreeMap<String, String> {
     let value = yaml::parse_value(text).unwrap_or_default();
     let entries = value.as_object().into_iter().flatten();
     entries.filter_map(|(target, source)| Some((target.clone(), source.as_str()?.to_owned()))).collect()
 }
 
-/// The queue that a callback asks for with `callback_arguments.queue`; nothing is the usual one.
+/// The queue in `callback_arguments.queue`; `None` means the default queue.
 #[must_use]
 pub fn queue_of(callback: &callback::Model) -> Option<String> {
-    // Most have none, and reading YAML for each execution would be felt.
+    // Most callbacks have none, and parsing YAML for each execution would be slow.
     let arguments = callback.callback_arguments.as_deref().filter(|text| text.contains("queue"))?;
     let arguments = yaml::parse_value(arguments).ok()?;
     let queue = arguments.get("queue")?.as_str()?.trim();
     is_queue_name(queue).then(|| queue.to_owned())
 }
 
-/// Whether a queue can be called so: at most 100 characters, none of them a space or one that cannot be seen.
+/// Whether a queue name is valid: at most 100 bytes, without blanks and control characters.
 #[must_use]
 pub fn is_queue_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 100 && name.chars().all(|c| !c.is_control() && !c.is_whitespace())

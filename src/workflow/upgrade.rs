@@ -1,7 +1,7 @@
-//! Changing a loaded workflow under the experiments that follow it.
+//! Upgrades: changes of a loaded workflow while experiments follow it.
 //!
-//! A plan says everything that would change; applying it makes the same plan again under a lock and does all of it
-//! or nothing. What the history refers to is never removed (E10).
+//! A plan lists all changes; applying it makes the plan again under a lock and executes all of it or nothing. Elements that the history
+//! refers to are never removed (E10).
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,38 +22,38 @@ use super::load::{callback_model, id_of, state_ids, state_model, transition_mode
 use super::read::{callback_definition, callbacks_of, transitions_of};
 use super::{CallbackDefinition, Definition, StateDefinition, TransitionDefinition, WorkflowError};
 
-/// What an upgrade would do, in the words of the file.
+/// The changes of an upgrade, in the terms of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// One sentence a change, in the order in which they are done.
+    /// One sentence per change, in the order of execution.
     pub changes: Vec<String>,
-    /// Why it cannot be done: what would be removed and is in use.
+    /// Why it is impossible: elements in use that would be removed.
     pub obstacles: Vec<String>,
 }
 
 impl Plan {
-    /// Whether the loaded workflow says what the file says already.
+    /// Whether the loaded workflow already equals the file.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.obstacles.is_empty()
     }
 }
 
-/// Says what [`apply`] would do, and changes nothing.
+/// Lists the changes that [`apply`] would make, and changes nothing.
 ///
 /// # Errors
-/// [`WorkflowError::Unknown`] when no workflow has the definition's label.
+/// [`WorkflowError::Unknown`] if no workflow has the definition's label.
 pub async fn plan(database: &Database, definition: &Definition) -> Result<Plan, WorkflowError> {
-    // All of it is read at one time; the transaction is dropped and changes nothing.
+    // One transaction, for a consistent read; it is dropped without changes.
     let transaction = database.begin().await?;
     let difference = Difference::find(&*transaction, definition).await?;
     Ok(difference.plan())
 }
 
-/// Makes the loaded workflow say what the definition says.
+/// Changes the loaded workflow to the definition.
 ///
 /// # Errors
-/// [`WorkflowError::InUse`] when something would be removed that the history refers to; nothing has changed then.
+/// [`WorkflowError::InUse`] if it would remove elements that the history refers to; nothing has changed then.
 pub async fn apply(ctx: &Context, database: &Database, definition: &Definition) -> Result<Plan, WorkflowError> {
     let transaction = database.begin().await?;
     let difference = Difference::find(&*transaction, definition).await?;
@@ -73,7 +73,7 @@ pub async fn apply(ctx: &Context, database: &Database, definition: &Definition) 
     Ok(plan)
 }
 
-/// The definition beside what is stored.
+/// The definition and the stored workflow.
 struct Difference {
     workflow_id: i32,
     new_states: Vec<(StateDefinition, i32)>,
@@ -88,7 +88,7 @@ struct Difference {
     in_use: InUse,
 }
 
-/// What the history refers to.
+/// Elements that the history refers to.
 struct InUse {
     states: HashSet<i32>,
     callbacks: HashSet<i32>,
@@ -164,7 +164,7 @@ impl Difference {
         self.old_callbacks = sorted(rest, |(_, row)| row.id);
     }
 
-    /// Of several transitions between the same two states the first is compared with the first, and so on.
+    /// Several transitions between the same two states are compared in order: the first with the first, and so on.
     fn compare_transitions(
         &mut self,
         stored: Vec<transition::Model>,
@@ -262,7 +262,7 @@ impl Difference {
         }
     }
 
-    /// What is new comes first, so that transitions can lead to it; what is old goes last, edges before states.
+    /// Adds new elements first, so that transitions can lead to them; removes old ones last, edges before states.
     async fn write(self, connection: &impl ConnectionTrait) -> Result<(), DbErr> {
         for (wanted, position) in &self.new_states {
             state_model(self.workflow_id, wanted, *position).insert(connection).await?;

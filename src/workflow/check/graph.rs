@@ -1,15 +1,15 @@
-//! The graph as a whole: one root with one exit, and paths from it to every state and to an end.
+//! Checks the graph: one root with one transition, and paths from it to every state and to a final state.
 
 use std::collections::{HashMap, HashSet};
 
 use super::super::yaml::Node;
 use super::Checker;
 
-/// Labels of roots that one message names.
+/// Maximum number of root labels in one message.
 const MOST_NAMES: usize = 10;
 
 impl Checker<'_> {
-    /// One root with one exit, and ways from it to everywhere and to an end.
+    /// Checks for one root with one transition, and for paths from it to every state and to a final state.
     pub(super) fn check_graph(&mut self, document: &Node) {
         let states = document.get("states").map_or(&[][..], Node::items);
         let index: HashMap<&str, usize> =
@@ -18,7 +18,7 @@ impl Checker<'_> {
         let entered: HashSet<usize> = exits.iter().flatten().copied().collect();
         let roots: Vec<usize> = (0..states.len()).filter(|at| !entered.contains(at)).collect();
         let [root] = roots[..] else {
-            // A state whose name is misspelled where it is led to looks like a root; that was said already.
+            // A state whose label is misspelled in a transition looks like a root; that was reported already.
             let misspelled = states.iter().map(|state| unknown_destinations(state, &index)).sum::<usize>();
             if roots.is_empty() || roots.len() > 1 + misspelled {
                 self.report_roots(document, states, &roots);
@@ -75,7 +75,7 @@ impl Checker<'_> {
     }
 }
 
-/// Whether every state has a name of its own.
+/// Whether all states have distinct labels.
 pub(super) fn has_distinct_states(document: &Node) -> bool {
     let states = document.get("states").map_or(&[][..], Node::items);
     states.iter().filter_map(label).collect::<HashSet<_>>().len() == states.len()
@@ -106,7 +106,7 @@ fn reversed(exits: &[Vec<usize>]) -> Vec<Vec<usize>> {
     entries
 }
 
-/// All that can be reached from `start`, itself included.
+/// All states that can be reached from `start`, including itself.
 fn closure(edges: &[Vec<usize>], start: impl IntoIterator<Item = usize>) -> HashSet<usize> {
     let mut open: Vec<usize> = start.into_iter().collect();
     let mut reached: HashSet<usize> = open.iter().copied().collect();

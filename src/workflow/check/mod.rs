@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a workflow file, all of it told at once with line and column.
+//! Checks workflow files and reports all problems at once, with line and column.
 
 mod graph;
 mod place;
@@ -16,16 +16,16 @@ use super::yaml::{self, Content, Node, Place};
 use graph::{has_distinct_states, label};
 use place::inner_place;
 
-/// How bad a problem is.
+/// Severity of a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
     /// The file is refused.
     Error,
-    /// The file is taken; somebody should have a look.
+    /// The file is accepted; its author should look at the problem.
     Warning,
 }
 
-/// One thing that is wrong, and where.
+/// A problem and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub severity: Severity,
@@ -40,37 +40,37 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What came of checking a file.
+/// Result of checking a file.
 #[derive(Debug, Clone)]
 pub struct Checked {
-    /// The workflow, when there is no error.
+    /// The workflow, if there are no errors.
     pub definition: Option<Definition>,
-    /// Errors and warnings in the order of the file: the first few hundred of each, and a line with the number of the rest.
+    /// Errors and warnings in the order of the file: the first few hundred of each, and a line with the number of the others.
     pub problems: Vec<Problem>,
-    /// All errors, those that are not listed included.
+    /// Number of all errors, listed or not.
     pub errors: usize,
 }
 
-/// The JSON schema of workflow files, for editors too.
+/// The JSON schema of workflow files, which editors can use too.
 pub const SCHEMA: &str = include_str!("../workflow.schema.json");
 
-/// Top-level keys of older files that have no meaning any more.
+/// Top-level keys of older files that are ignored now.
 const IGNORED_KEYS: [&str; 2] = ["external_systems", "scantypes"];
 
 impl Checked {
-    /// A file that cannot even be read.
+    /// The file cannot be parsed.
     fn unreadable(place: Place, message: String) -> Self {
         Self { definition: None, problems: vec![Problem { severity: Severity::Error, place, message }], errors: 1 }
     }
 }
 
-/// Checks a file on a thread where nothing else waits: a large one takes seconds.
+/// Checks a file on a blocking thread, because a large one takes seconds.
 pub async fn check_in_background(text: String, functions: &'static [&'static str]) -> Checked {
     let checked = tokio::task::spawn_blocking(move || check(&text, functions)).await;
     checked.unwrap_or_else(|error| Checked::unreadable(Place::FIRST, format!("the check itself failed: {error}")))
 }
 
-/// Reads and checks the bytes of a workflow file. `functions` are the names that a callback may call.
+/// Reads and checks the bytes of a workflow file. `functions` are the known callback functions.
 #[must_use]
 pub fn check_file(bytes: &[u8], functions: &[&str]) -> Checked {
     match yaml::decode(bytes) {
@@ -79,7 +79,7 @@ pub fn check_file(bytes: &[u8], functions: &[&str]) -> Checked {
     }
 }
 
-/// Reads and checks the text of a workflow file. `functions` are the names that a callback may call.
+/// Reads and checks the text of a workflow file. `functions` are the known callback functions.
 #[must_use]
 pub fn check(text: &str, functions: &[&str]) -> Checked {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -109,7 +109,7 @@ pub fn check(text: &str, functions: &[&str]) -> Checked {
     checker.check_shape(&document);
     let has_shape = checker.errors.count == 0;
     checker.check_states(&document);
-    // Of a graph whose states have no names of their own nothing can be said but noise.
+    // Without distinct labels, problems of the graph would be meaningless.
     if has_shape && has_distinct_states(&document) {
         checker.check_graph(&document);
     }
@@ -119,16 +119,16 @@ pub fn check(text: &str, functions: &[&str]) -> Checked {
     Checked { definition: (errors == 0).then(|| Definition::from_node(&document)), problems, errors }
 }
 
-/// Problems of one kind that are reported with their words; the rest is counted. Nobody reads more, and writing tens of
-/// thousands of messages takes long.
+/// Maximum number of reported problems of one severity; the others are counted. Users do not read more, and writing tens of thousands of
+/// messages takes long.
 const MOST: usize = 200;
 
-/// Names that are compared with a wrong one for "did you mean", in all. Each comparison costs some microseconds.
+/// Maximum number of comparisons for "did you mean" suggestions in a file. Each takes some microseconds.
 const MOST_COMPARISONS: usize = 50_000;
 
 struct Checker<'a> {
     functions: &'a [&'a str],
-    /// The file, to find places inside of texts.
+    /// The lines of the file, to find places inside of texts.
     lines: Vec<&'a str>,
     errors: Found,
     warnings: Found,
@@ -147,7 +147,7 @@ impl Found {
         let Self { mut shown, count } = self;
         let more = count - shown.len();
         shown.sort_by_key(|problem| problem.place);
-        // Where aliases repeat a part, its problems are the same ones.
+        // An aliased part reports the same problems each time.
         let before = shown.len();
         shown.dedup();
         let count = count - (before - shown.len());
@@ -169,7 +169,7 @@ impl Checker<'_> {
         self.add(Severity::Warning, || (node.place, message()));
     }
 
-    /// Counts a problem, and keeps its words while there are few.
+    /// Counts a problem, and stores its message while there are few.
     fn add(&mut self, severity: Severity, words: impl FnOnce() -> (Place, String)) {
         let found = if severity == Severity::Error { &mut self.errors } else { &mut self.warnings };
         found.count += 1;
@@ -179,7 +179,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Keys that are given twice, and keys at the top that mean nothing.
+    /// Duplicate keys, and unknown keys at the top level.
     fn check_keys(&mut self, document: &Node) {
         for (key, _) in document.entries() {
             if IGNORED_KEYS.contains(&key.text.as_str()) {
@@ -222,7 +222,7 @@ impl Checker<'_> {
         }
     }
 
-    /// What can be said of each state by itself.
+    /// Checks each state separately.
     fn check_states(&mut self, document: &Node) {
         let states = document.get("states").map_or(&[][..], Node::items);
         let labels: HashSet<&str> = states.iter().filter_map(label).collect();
@@ -281,14 +281,14 @@ impl Checker<'_> {
         }
     }
 
-    /// A queue that cannot be called so would silently be the usual one.
+    /// A queue with an invalid name would silently become the default queue.
     fn check_queue(&mut self, callback: &Node) {
         let Some(arguments) = callback.get("callback_arguments") else { return };
         let parsed = arguments.text().and_then(|text| yaml::parse(text).ok());
         let Some(queue) = parsed.as_ref().unwrap_or(arguments).get("queue").cloned() else { return };
         let is_sound = queue.text().is_some_and(|name| super::is_queue_name(name.trim()));
         if !is_sound && queue.to_json() != Value::Null {
-            // In a text the places are those of the text.
+            // Places inside a YAML text do not refer to the file.
             let place = if parsed.is_some() { arguments } else { &queue };
             let message = "queue is not a valid queue name (at most 100 characters, no spaces)";
             self.error(place, || message.to_owned());
@@ -312,12 +312,12 @@ impl Checker<'_> {
 
     fn about_condition(&mut self, severity: Severity, node: &Node, text: &str, at: (usize, usize), message: &str) {
         let shown = if severity == Severity::Error { &self.errors.shown } else { &self.warnings.shown };
-        // To look for the place costs more than the rest, when all stands in one line.
+        // Searching for the place is expensive if the whole text is in one line.
         let place = if shown.len() < MOST { inner_place(node, text, at, &self.lines) } else { node.place };
         self.add(severity, || (place, format!("condition: {message}")));
     }
 
-    /// "; did you mean 'x'?" when a known name is near.
+    /// "; did you mean 'x'?" if a similar name is known.
     fn suggestion(&mut self, name: &str, known: &HashSet<&str>) -> String {
         if self.comparisons < known.len() {
             return String::new();
@@ -327,19 +327,19 @@ impl Checker<'_> {
     }
 }
 
-/// A mistake in our own schema would be found by the tests of this module.
+/// The tests of this module would find a mistake in the schema.
 static VALIDATOR: LazyLock<Option<Validator>> = LazyLock::new(|| {
     serde_json::from_str(SCHEMA).ok().and_then(|schema: Value| jsonschema::validator_for(&schema).ok())
 });
 
-/// ", did you mean 'x'?" when a known name is near.
+/// "; did you mean 'x'?" if a similar name is known.
 fn suggestion(name: &str, known: &HashSet<&str>) -> String {
     let distance = |other: &str| strsim::damerau_levenshtein(name, other);
     let length = name.chars().count();
     let near = known.iter().filter(|other| other.chars().count().abs_diff(length) <= 2 && length <= 60);
     let nearest = near.min_by_key(|other| (distance(other), **other));
     match nearest {
-        // Two letters changed in a name of two letters is another name.
+        // With two letters changed, a name of two letters is a different name.
         Some(other) if distance(other) <= 2 && distance(other) < length => {
             format!("; did you mean '{other}'?")
         }
@@ -347,7 +347,7 @@ fn suggestion(name: &str, known: &HashSet<&str>) -> String {
     }
 }
 
-/// The key that a message is about: `run_timeout: ` for `/states/1/callbacks/0/run_timeout`.
+/// The key that a message refers to: `run_timeout: ` for `/states/1/callbacks/0/run_timeout`.
 fn subject(pointer: &str) -> String {
     match pointer.rsplit('/').next() {
         Some(key) if !key.is_empty() && key.parse::<usize>().is_err() => format!("{key}: "),
@@ -355,7 +355,7 @@ fn subject(pointer: &str) -> String {
     }
 }
 
-/// A message of the schema without the whole of a large value in it.
+/// A message of the schema, with large values shortened.
 fn shortened(message: &str) -> String {
     const MOST: usize = 160;
     if message.chars().count() <= MOST {

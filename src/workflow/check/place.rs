@@ -1,15 +1,15 @@
-//! Places inside of texts that stand in a file.
+//! Places inside of texts in a file.
 
 use super::super::yaml::{Node, Place};
 
-/// The place inside a condition that stands in the file as it is, without escapes; the place where the condition begins
-/// otherwise. `line` and `column` are those of the text, from 1.
+/// The place of a position inside a condition, if the file contains the text without escapes; otherwise the beginning of the condition.
+/// `line` and `column` refer to the text and begin at 1.
 pub(super) fn inner_place(node: &Node, text: &str, (line, column): (usize, usize), lines: &[&str]) -> Place {
     let found = if line > 1 { in_block(node, text, line, column, lines) } else { in_line(node, text, column, lines) };
     found.unwrap_or(node.place)
 }
 
-/// In the first line: right behind the quote, if there is one.
+/// In the first line: directly after the quote, if there is one.
 fn in_line(node: &Node, text: &str, column: usize, lines: &[&str]) -> Option<Place> {
     let written = lines.get(usize::try_from(node.place.line).ok()?.checked_sub(1)?)?;
     let skipped = usize::try_from(node.place.column).ok()?.checked_sub(1)?;
@@ -25,7 +25,7 @@ fn in_line(node: &Node, text: &str, column: usize, lines: &[&str]) -> Option<Pla
     Some(Place { column: node.place.column + column, ..node.place })
 }
 
-/// In a later line of a block (`|`), whose lines stand in the file one below the other.
+/// In a later line of a block (`|`), whose lines follow one another in the file.
 fn in_block(node: &Node, text: &str, line: usize, column: usize, lines: &[&str]) -> Option<Place> {
     let own = text.lines().nth(line - 1)?;
     let at = usize::try_from(node.place.line).ok()? + line - 2;

@@ -1,13 +1,13 @@
-//! What is known about a condition, by its text. Workflows have a few dozen conditions, each asked again for every
-//! experiment, and compiling costs more than running.
+//! Caches data about a condition by its text. Workflows have a few dozen conditions, each evaluated for every experiment, and compiling
+//! costs more than running.
 
 use std::collections::HashMap;
 
-/// Entries kept. When full, everything goes: with so few conditions in use that hardly ever happens, and
-/// the next round compiles them again, so keeping track of age would cost more than it saves.
+/// Maximum number of entries. A full cache is emptied: with so few conditions in use that hardly ever happens, and compiling them again
+/// costs less than tracking their age.
 const MAX_ENTRIES: usize = 512;
 
-/// Text kept in all, because what is kept beside a text is about as large as the text allows it to be.
+/// Maximum length of all cached texts, because an entry needs about as much memory as its text may cause.
 const MAX_TEXT: usize = 256 * 1024;
 
 #[derive(Debug)]

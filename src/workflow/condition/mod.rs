@@ -1,21 +1,20 @@
-//! A condition: one Python expression out of a workflow file, answered yes or no about one experiment.
+//! Conditions: a condition is one Python expression in a workflow file that is true or false for an experiment.
 //!
-//! Its life: read from a workflow → [`check`]ed when the workflow is loaded (is it one expression, and small
-//! enough?) → [`evaluate`]d against the [`Facts`] whenever the engine asks whether a callback may run.
-//! Its author is whoever may write a workflow, so it is code of a stranger. It runs in `monty`, an interpreter
-//! without files, network or imports — and that in a process of its own, because monty cannot bound itself:
-//! `''.join(['x' * 99999] * 6000)` takes 600 MB in one step, `str(str(…))` of backslashes doubles at each level,
-//! and an allocation that fails, like a stack that is full, ends the process it happens in.
+//! It is read from a workflow, [`check`]ed when the workflow is loaded (is it one expression, and small enough?), and [`evaluate`]d
+//! against the [`Facts`] whenever the engine needs to know whether a transition is open or a callback runs. Users who may load workflows
+//! write it, so it is untrusted code. It runs in `monty`, an interpreter without files, network or imports, and in a separate process,
+//! because monty cannot limit itself: `''.join(['x' * 99999] * 6000)` takes 600 MB in one step, `str(str(…))` of backslashes doubles at
+//! each level, and a failed allocation or a full stack ends the process.
 //!
-//! - `syntax` decides what may be compiled at all, before anything runs.
-//! - `values` turns facts into Python values; they are copies, so a condition cannot change a fact.
-//! - `process` keeps the one worker process and asks it, again when there was no answer.
-//! - `worker` is what runs over there: [`serve`], with `sandbox` that compiles, runs and answers what monty asks.
-//! - `rewrite`, with `percent`, says what Python has and monty has not in other words.
-//! - `review` says what the sandbox does not know, when a workflow is checked.
-//! - `cache` keeps what was learnt about a text, here and there.
+//! - `syntax` decides before execution what may be compiled.
+//! - `values` converts facts to Python values; they are copies, so a condition cannot change a fact.
+//! - `process` manages the worker process and repeats a question that had no answer.
+//! - `worker` runs in that process: [`serve`], with `sandbox`, which compiles, runs and answers the questions of monty.
+//! - `rewrite`, with `percent`, rewrites Python that monty does not support.
+//! - `review` finds what the sandbox does not support when a workflow is checked.
+//! - `cache` stores data about texts in both processes.
 //!
-//! Nothing outside this module knows `monty`; the tables in the tests are what a replacement would have to pass.
+//! Only this module knows `monty`; a replacement would have to pass the tables in the tests.
 
 mod cache;
 mod percent;
@@ -43,14 +42,14 @@ use syntax::Reads;
 pub use syntax::SyntaxError;
 pub use worker::serve;
 
-/// What a condition can see.
+/// The inputs of a condition.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// The name `experiment`.
     pub experiment: ExperimentFacts,
     /// The name `callbacks`: a mapping by label.
     pub callbacks: BTreeMap<String, CallbackFacts>,
-    /// What `datetime.datetime.now()` answers. The clock is handed in, so that an evaluation can be repeated.
+    /// The result of `datetime.datetime.now()`. The caller provides it, so that an evaluation can be repeated.
     pub now: NaiveDateTime,
 }
 
@@ -74,11 +73,11 @@ pub struct CallbackFacts {
     pub status: String,
     /// `.result`, a plain string
     pub result: String,
-    /// `.result_values`, a real mapping when it is a JSON object
+    /// `.result_values`, a mapping if it is a JSON object
     pub result_values: serde_json::Value,
 }
 
-/// The value of a variable, as Python shall see it.
+/// The value of a variable, with its Python type.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
     /// `None`
@@ -101,67 +100,67 @@ pub enum Value {
     Json(serde_json::Value),
 }
 
-/// Why a condition has no answer.
+/// Reason why a condition has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum EvaluationError {
     /// It is not an expression that may be compiled.
     #[error("{0}")]
     Syntax(#[from] SyntaxError),
-    /// Python raised, or the sandbox refused: one line such as `KeyError: 'qc'`.
+    /// Python raised an error, or the sandbox refused: one line such as `KeyError: 'qc'`.
     #[error("{0}")]
     Raised(String),
-    /// It ran for as long as a condition may.
+    /// It reached the time limit.
     #[error("took longer than {} ms", sandbox::MAX_DURATION.as_millis())]
     TooSlow,
-    /// It wanted more memory than a condition may have.
+    /// It reached the memory limit.
     #[error("needed too much memory")]
     TooLarge,
-    /// The interpreter itself failed. This is a bug there; the condition is answered with an error all the same.
+    /// The interpreter itself failed. That is a bug in it; the evaluation still ends with this error.
     #[error("the interpreter failed: {0}")]
     Broken(String),
-    /// There was no answer: this says nothing about the condition, which has to be evaluated again.
+    /// There was no answer. This says nothing about the condition, which must be evaluated again.
     #[error("a condition could not be evaluated now: {0}")]
     Unavailable(String),
 }
 
-/// What each text reads. Errors are not kept: a wrong condition is fixed, not asked again.
+/// The names that each text reads. Errors are not cached: users correct a wrong condition instead of evaluating it again.
 static KNOWN: Mutex<Option<Cache<Arc<Reads>>>> = Mutex::new(None);
 
-/// Is the text exactly one Python expression, small enough to be compiled? A blank text is fine: it means true.
+/// Checks that the text is exactly one Python expression, small enough to compile. A blank text is valid and means true.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place in the text.
+/// The first error, with its place in the text.
 pub fn check(text: &str) -> Result<(), SyntaxError> {
     if is_blank(text) { Ok(()) } else { known(text).map(drop) }
 }
 
-/// How long [`evaluate`] waits for an answer.
+/// The time that [`evaluate`] waits for an answer.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// An evaluation that took place.
+/// A completed evaluation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evaluated {
-    /// The truth of the condition's value, or its own error.
+    /// Whether the condition's value is true, or the condition's own error.
     pub outcome: Result<bool, EvaluationError>,
-    /// Processor time that it took.
+    /// Processor time of the evaluation.
     pub spent: Duration,
 }
 
-/// The truth of the condition's value. A blank text is true.
+/// Evaluates a condition. A blank text is true.
 ///
-/// Bounded in processor time and memory, but it blocks: call it in `spawn_blocking`. Evaluations wait for each other.
+/// Processor time and memory are bounded, but the call blocks: use `spawn_blocking`. Evaluations run one after the other.
 ///
 /// # Errors
-/// The condition's own error, or [`EvaluationError::Unavailable`] when there was no answer within [`PATIENCE`]; the text is
-/// one line, fit for people.
+/// The condition's own error, or [`EvaluationError::Unavailable`] if there was no answer within [`PATIENCE`]; the text is one line for
+/// users.
 pub fn evaluate(text: &str, facts: &Facts) -> Result<bool, EvaluationError> {
     evaluate_within(text, facts, PATIENCE)?.outcome
 }
 
-/// The same with the time that it took, within `patience`.
+/// Like [`evaluate`], with the processor time, within `patience`.
 ///
 /// # Errors
-/// [`EvaluationError::Unavailable`] when there was no answer: nothing may be decided then.
+/// [`EvaluationError::Unavailable`] if there was no answer: nothing may be decided then.
 pub fn evaluate_within(text: &str, facts: &Facts, patience: Duration) -> Result<Evaluated, EvaluationError> {
     let at_once = |outcome| Ok(Evaluated { outcome, spent: Duration::ZERO });
     if is_blank(text) {
@@ -178,9 +177,9 @@ pub fn evaluate_within(text: &str, facts: &Facts, patience: Duration) -> Result<
     process::ask(&question, patience)
 }
 
-/// Checks a text, or remembers that it was checked.
+/// Checks a text, using the cached result if there is one.
 fn known(text: &str) -> Result<Arc<Reads>, SyntaxError> {
-    // A panic while the lock is held leaves a cache that is still whole.
+    // A panic while the lock is held leaves the cache consistent.
     let lock = || KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(reads) = lock().get_or_insert_default().get(text) {
         return Ok(Arc::clone(reads));

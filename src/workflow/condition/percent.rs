@@ -1,8 +1,8 @@
-//! `'%s' % x`, which the interpreter does not have, as a call of `format`.
+//! Rewrites `'%s' % x`, which the interpreter does not support, to a call of `format`.
 
 use ruff_python_ast::{Expr, ExprBinOp, Operator};
 
-/// What stands before and behind the right side instead, when the left side is a text whose formats mean the same there.
+/// The replacements before and after the right side, if the left side is a text whose formats have the same meaning in `format`.
 pub(super) fn as_format(formatted: &ExprBinOp) -> Option<[String; 2]> {
     if formatted.op != Operator::Mod {
         return None;
@@ -15,7 +15,7 @@ pub(super) fn as_format(formatted: &ExprBinOp) -> Option<[String; 2]> {
             let is_whole = tuple.elts.len() == count && !tuple.elts.iter().any(Expr::is_starred_expr);
             is_whole.then(|| [format!("({template}.format(*("), ")))".to_owned()])
         }
-        // Of a tuple each part fills a place; anything else is one value. What does not fit is an error there, and here.
+        // Each part of a tuple fills one place; any other value fills one alone. A mismatch is an error in Python, and here.
         _ if count == 1 => Some([
             format!(
                 "(lambda v: {template}.format(*(v if isinstance(v, tuple) and len(v) == 1 else [][0] \
@@ -30,7 +30,7 @@ pub(super) fn as_format(formatted: &ExprBinOp) -> Option<[String; 2]> {
     }
 }
 
-/// The text with `{…}` for each `%…`, and how many there are; none when one of them means something else for `format`.
+/// The text with `{…}` for each `%…`, and their number; `None` if `format` would treat one of them differently.
 fn template(text: &str) -> Option<(String, usize)> {
     let (mut out, mut count) = (String::new(), 0);
     let mut rest = text.chars().peekable();
@@ -52,7 +52,7 @@ fn template(text: &str) -> Option<(String, usize)> {
     Some((out, count))
 }
 
-/// One place, with its width and its kind.
+/// One place with its width and kind.
 fn place(spec: &str, kind: char) -> Option<String> {
     let (is_left, width) = match spec.strip_prefix('-') {
         Some(width) => (true, width),
@@ -69,7 +69,7 @@ fn place(spec: &str, kind: char) -> Option<String> {
         (false, _) => ">",
     };
     match kind {
-        // A text with a zero in front of its width, or cut, is something else for `format`.
+        // `format` treats a text with a leading zero in its width, or with a precision, differently.
         's' | 'r' if !width.contains('.') && !whole.starts_with('0') => {
             let colon = if whole.is_empty() { "" } else { ":" };
             Some(format!("{{!{kind}{colon}{align}{whole}}}"))
@@ -81,7 +81,7 @@ fn place(spec: &str, kind: char) -> Option<String> {
     }
 }
 
-/// A text as Python writes it in quotes.
+/// A text as a Python literal.
 fn quoted(text: &str) -> String {
     let mut out = String::from("'");
     for character in text.chars() {

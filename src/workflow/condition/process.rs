@@ -1,8 +1,10 @@
-//! The one worker process: started when first needed, kept between evaluations, replaced when it ended.
+//! The condition worker process: started when first needed, reused for later evaluations, replaced when it has ended.
 //!
-//! One is enough: an evaluation takes microseconds, and one at a time also bounds what all of them take together.
+//! One process is enough: an evaluation takes microseconds, and evaluating one at a time also bounds their total cost.
 //!
-//! An answer counts only when the worker gave one. A worker that was killed, stopped or not given the processor says nothing
+//! A result counts only if the worker reported it. A worker that was killed, stopped or starved says nothing about the condition, so the
+//! evaluation is repeated. A limit that the expression reached in the worker (processor time, memory, stack) counts when it was reached
+//! twice.
 //! about the condition, so the question is asked again. A limit that the expression reached in the worker (processor time,
 //! memory, stack) counts when it was reached twice.
 
@@ -24,24 +26,24 @@ use super::{
     worker::{Answer, Question, Verdict, packed},
 };
 
-/// Processor time that an answer may take. Far beyond the sandbox's own limit, which stops nearly everything and leaves the
-/// worker alive: this is for the single step that it cannot interrupt, such as a product of huge numbers.
+/// Maximum processor time of an answer. It is far beyond the sandbox's own limit, which stops nearly all expressions and leaves the worker
+/// alive; this limit stops a single step that the sandbox cannot interrupt, such as a product of huge numbers.
 const MAX_PROCESSOR: Duration = Duration::from_millis(500);
 
-/// How often a worker that has not answered is looked at.
+/// Interval at which a worker that has not answered is checked.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// A worker that uses no processor for so long without an answer is replaced: its machine's attention may come back, but a
-/// frozen process does not say whether it will.
+/// A worker that uses no processor time for this long without answering is replaced: a busy machine may schedule it again, but a frozen
+/// process would never answer.
 const MAX_STILL: Duration = Duration::from_secs(3);
 
-/// How often a worker may be seen stopped during one question.
+/// Maximum number of times that a worker may be found stopped during one question.
 const MOST_STOPS: u32 = 40;
 
-/// This program, even after an upgrade has replaced its file.
+/// The path of this program, which stays valid after an upgrade has replaced the file.
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// The program and its arguments, when they are not the usual ones.
+/// A program and arguments to use instead of the usual ones.
 static COMMAND: OnceLock<(OsString, Vec<OsString>)> = OnceLock::new();
 
 static WORKER: Mutex<Option<Worker>> = Mutex::new(None);
@@ -49,45 +51,45 @@ static WORKER: Mutex<Option<Worker>> = Mutex::new(None);
 struct Worker {
     child: Child,
     socket: UnixStream,
-    /// What the runtime says before it gives up: out of memory, out of stack.
+    /// The error output of the runtime before it aborts: out of memory, out of stack.
     last_words: Option<ChildStderr>,
 }
 
 impl Drop for Worker {
-    /// Ended and waited for, so that nothing is left of it. Either fails only when it has ended already.
+    /// Kills the process and waits for it, so that no zombie remains. Both calls fail only if it has ended already.
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Says which program calls [`serve`](super::serve); without this it is our own, with the argument
-/// `condition-worker`. For tests, whose own program is the test runner. The first call counts.
+/// Sets the program that calls [`serve`](super::serve); the default is this program with the argument `condition-worker`. Tests need it,
+/// because their own program is the test runner. Only the first call has an effect.
 pub fn use_worker(program: impl Into<OsString>, arguments: Vec<OsString>) {
-    // A second call names the same program, or comes too late to matter.
+    // A second call names the same program, or is too late to matter.
     let _ = COMMAND.set((program.into(), arguments));
 }
 
-/// The process that answers now, if there is one. For tests, which do to it what a machine may do.
+/// The id of the present worker process. For tests that kill or stop it.
 #[must_use]
 pub fn worker_id() -> Option<u32> {
     WORKER.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|worker| worker.child.id())
 }
 
-/// Why there is no answer.
+/// Reason why there is no answer.
 enum Lost {
     /// The expression reached a limit.
     Limit(EvaluationError),
-    /// Something that has nothing to do with the expression.
+    /// The cause has nothing to do with the expression.
     Outside(String),
 }
 
-/// Asks until there is an answer, for at most `patience`.
+/// Sends the question until there is an answer, for at most `patience`.
 ///
 /// # Errors
-/// [`EvaluationError::Unavailable`] when there was none in that time, with the reason of the last try.
+/// [`EvaluationError::Unavailable`] if there was no answer in that time, with the reason of the last try.
 pub(super) fn ask(question: &Question, patience: Duration) -> Result<Evaluated, EvaluationError> {
-    // A poisoned lock holds no worker: it was taken out by whoever panicked.
+    // A poisoned lock holds no worker: the thread that panicked had taken it out.
     let mut slot = WORKER.lock().unwrap_or_else(PoisonError::into_inner);
     let until = Instant::now() + patience;
     let (mut spent, mut reached, mut losses) = (Duration::ZERO, 0, 0);
@@ -117,7 +119,7 @@ pub(super) fn ask(question: &Question, patience: Duration) -> Result<Evaluated, 
             return Err(EvaluationError::Unavailable(why));
         }
         losses += 1;
-        // The first times at once: a worker that was killed by chance is there again in a moment.
+        // The first retries follow at once: a worker that was killed by chance is soon replaced.
         std::thread::sleep(Duration::from_millis(10) * u32::saturating_sub(losses, 3).min(20));
     }
 }
@@ -140,12 +142,12 @@ fn try_once(slot: &mut Option<Worker>, question: &Question, until: Instant) -> R
     }
 }
 
-/// A worker may have been ended from outside, by the kernel or by hand, and that is not the next question's fault.
+/// Discards a worker that has ended between two questions, killed by the kernel or an administrator: the next question is not to blame.
 fn alive(mut worker: Worker) -> Option<Worker> {
     matches!(worker.child.try_wait(), Ok(None)).then_some(worker)
 }
 
-/// Why an exchange has no end.
+/// Reason why an exchange was not completed.
 enum Silence {
     Lost(Lost),
     Closed(io::Error),
@@ -163,7 +165,7 @@ fn exchange<T: DeserializeOwned>(worker: &mut Worker, message: &[u8], watch: &mu
     fill(worker, &mut length, watch)?;
     let mut body = Vec::new();
     let mut left = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
-    // Read as it comes: a length that lies must not make us reserve what it says.
+    // Allocates while reading: a wrong length must not reserve that much memory.
     while left > 0 {
         let mut chunk = vec![0; left.min(64 * 1024)];
         fill(worker, &mut chunk, watch)?;
@@ -185,14 +187,14 @@ fn fill(worker: &mut Worker, buffer: &mut [u8], watch: &mut Watch) -> Result<(),
     Ok(())
 }
 
-/// Looks at a worker that has not answered yet.
+/// Observes a worker that has not answered yet.
 struct Watch {
     process: u32,
     until: Instant,
     began: Duration,
-    /// Processor time when it last went up, and when that was.
+    /// The processor time when it last increased, and the time of that.
     seen: (Duration, Instant),
-    /// How often it was seen stopped.
+    /// Number of times that it was found stopped.
     stops: u32,
 }
 
@@ -203,7 +205,7 @@ impl Watch {
         Self { process, until, began, seen: (began, Instant::now()), stops: 0 }
     }
 
-    /// Whether to wait on after an error of the socket: yes for a slice of time that ran out, as long as the worker works.
+    /// Whether to continue to wait after an error of the socket: yes after an expired slice, as long as the worker makes progress.
     fn bear(&mut self, error: io::Error) -> Result<(), Silence> {
         match error.kind() {
             ErrorKind::Interrupted => return Ok(()),
@@ -211,10 +213,10 @@ impl Watch {
             _ => return Err(Silence::Closed(error)),
         }
         let outside = |why: &str| Err(Silence::Lost(Lost::Outside(why.to_owned())));
-        // Gone from the list of processes: the socket will say so.
+        // The process has ended; the socket will report it.
         let Some((state, used)) = look(self.process) else { return Ok(()) };
         if state == 'T' {
-            // Stopped by a signal. It is ours, so it is told to go on; one that is stopped again each time is replaced.
+            // It was stopped by a signal, so it is resumed; a worker that is stopped again each time is replaced.
             self.stops += 1;
             if self.stops > MOST_STOPS {
                 return outside("the condition process is killed repeatedly");
@@ -236,10 +238,10 @@ impl Watch {
     }
 }
 
-/// The state of a process and the processor time that it has used, to a hundredth of a second.
+/// The state of a process and its processor time, to a hundredth of a second.
 fn look(process: u32) -> Option<(char, Duration)> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name stands in parentheses and may have any character in it.
+    // The name is in parentheses and may contain any character.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
     let mut times = fields.skip(10).map_while(|field| field.parse::<u64>().ok());
@@ -248,10 +250,10 @@ fn look(process: u32) -> Option<(char, Duration)> {
 }
 
 impl Worker {
-    /// What ended it. Only what the worker says itself, or a fault of memory, is the expression's doing: any other signal
-    /// came from outside.
+    /// The cause of its end. Only a message of the worker itself or a memory fault is due to the expression; any other signal came from
+    /// outside.
     fn ended(mut self, error: &io::Error) -> Lost {
-        // A socket that is closed means that it ends; if it does not, it is ended.
+        // A closed socket means that the process is ending; if it does not end, it is killed.
         let status = self.child.try_wait().ok().flatten().or_else(|| {
             std::thread::sleep(Duration::from_millis(20));
             let _ = self.child.kill();
@@ -289,13 +291,13 @@ fn start(until: Instant) -> Result<Worker, Lost> {
     let outside = |error: io::Error| Lost::Outside(format!("cannot start the condition process: {error}"));
     let mut worker = spawn().map_err(outside)?;
     let mut watch = Watch::begin(&worker, until);
-    // It may use the processor for as long as the machine takes to load a program.
+    // Loading the program may take any amount of processor time.
     watch.began = Duration::MAX;
     match exchange::<()>(&mut worker, &[], &mut watch) {
         Ok(()) => Ok(worker),
         Err(Silence::Lost(lost)) => Err(lost),
         Err(Silence::Closed(error)) => match worker.ended(&error) {
-            // Before any question nothing is an expression's doing.
+            // Before the first question, no failure is due to an expression.
             Lost::Limit(error) => Err(Lost::Outside(format!("cannot start the condition process: {error}"))),
             lost @ Lost::Outside(_) => Err(lost),
         },
@@ -321,5 +323,5 @@ fn command() -> Command {
     command
 }
 
-/// How our own program becomes a worker.
+/// The arguments with which this program becomes a worker.
 const WORKER_ARGUMENTS: &[&str] = &["condition-worker"];

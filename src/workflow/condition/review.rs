@@ -1,5 +1,5 @@
-//! What a condition uses that the sandbox does not have: found when a workflow is checked, with its place, and not when an
-//! experiment stands still. The table is what version 0.0.23 of the interpreter was tried with, beside what `rewrite` adds.
+//! Finds uses of Python in a condition that the sandbox does not support, with their places, when a workflow is checked and before an
+//! experiment gets stuck. The tables list what works in version 0.0.23 of the interpreter and in `rewrite`, as found by trying.
 
 use std::{collections::HashSet, str::FromStr};
 
@@ -16,7 +16,7 @@ use super::{
     syntax,
 };
 
-/// Something in a condition that will not work when it is evaluated.
+/// A part of a condition that will fail when it is evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Line inside the text, from 1.
@@ -26,7 +26,7 @@ pub struct Finding {
     pub message: String,
 }
 
-/// Names besides the builtin functions and exceptions.
+/// Known names besides the builtin functions and exceptions.
 const NAMES: [&str; 18] = [
     "Ellipsis",
     "bool",
@@ -48,11 +48,11 @@ const NAMES: [&str; 18] = [
     "property",
 ];
 
-/// What `experiment` and each of `callbacks` have.
+/// Attributes of `experiment` and of each of `callbacks`.
 const EXPERIMENT: [&str; 4] = ["label", "scandate", "state", "variables"];
 const CALLBACK: [&str; 3] = ["status", "result", "result_values"];
 
-/// The module `datetime`, and what its classes have themselves.
+/// The classes of the module `datetime`, and their class attributes.
 const MODULE: [&str; 5] = ["date", "datetime", "time", "timedelta", "timezone"];
 const CLASSES: [(&str, &[&str]); 5] = [
     ("date", &["fromisoformat", "today"]),
@@ -169,10 +169,10 @@ const ATTRIBUTES: [&str; 99] = [
     "stop",
 ];
 
-/// Checks a condition as [`check`](super::check) does, and says what in it the sandbox does not have.
+/// Checks a condition like [`check`](super::check), and lists its parts that the sandbox does not support.
 ///
 /// # Errors
-/// The first thing for which the condition is refused.
+/// The first error for which the condition is refused.
 pub fn review(text: &str) -> Result<Vec<Finding>, SyntaxError> {
     super::check(text)?;
     if super::is_blank(text) {
@@ -192,7 +192,7 @@ pub fn review(text: &str) -> Result<Vec<Finding>, SyntaxError> {
     Ok(walk.found.into_iter().map(finding).collect())
 }
 
-/// The names that comprehensions and lambdas give.
+/// Names that comprehensions and lambdas bind.
 #[derive(Default)]
 struct Bound {
     names: HashSet<String>,
@@ -337,7 +337,7 @@ impl<'a> Visitor<'a> for Walk {
             Expr::Name(name) if name.ctx == ExprContext::Load => self.name(&name.id, name.start()),
             Expr::Attribute(attribute) => self.attribute(expr, attribute),
             Expr::Call(call) if is_harmless(call) => {
-                // Its name is refused in other forms only.
+                // The name of the function is refused in other forms only.
                 for argument in &*call.arguments.args {
                     self.visit_expr(argument);
                 }

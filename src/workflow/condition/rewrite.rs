@@ -1,6 +1,6 @@
-//! What Python has and the interpreter has not, said in other words: `datetime.datetime.utcnow()` becomes `….now()`, which is UTC
-//! here too; `'%s' % x` becomes a call of `format`. Only what is known to mean exactly the same is changed; the rest stays, fails
-//! when it is evaluated, and is reported by [`review`](super::review) when the workflow is checked.
+//! Rewrites Python that the interpreter does not support: `datetime.datetime.utcnow()` becomes `….now()`, which is UTC here too; `'%s' %
+//! x` becomes a call of `format`. Only expressions with exactly the same meaning are rewritten; others fail during evaluation, and
+//! [`review`](super::review) reports them when the workflow is checked.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ use ruff_text_size::{Ranged, TextRange, TextSize};
 
 use super::percent;
 
-/// Methods of texts that are named without a text (`key=str.lower`) in conditions.
+/// Methods of texts that conditions may use without a text (`key=str.lower`).
 const TEXT_METHODS: [&str; 14] = [
     "capitalize",
     "casefold",
@@ -30,7 +30,7 @@ const TEXT_METHODS: [&str; 14] = [
     "upper",
 ];
 
-/// Microseconds in what the parameters of `timedelta` count, in their order.
+/// The parameters of `timedelta` in order, with their microseconds.
 const UNITS: [(&str, u64); 7] = [
     ("days", 86_400_000_000),
     ("seconds", 1_000_000),
@@ -41,15 +41,15 @@ const UNITS: [(&str, u64); 7] = [
     ("weeks", 604_800_000_000),
 ];
 
-/// The text as the interpreter understands it. `expression` was parsed from `text`.
+/// The text in a form that the interpreter supports. `expression` was parsed from `text`.
 pub(super) fn supported<'a>(text: &'a str, expression: &Expr) -> Cow<'a, str> {
     let mut rewriter = Rewriter { text, edits: Vec::new() };
     rewriter.visit_expr(expression);
     if rewriter.edits.is_empty() {
         return Cow::Borrowed(text);
     }
-    // Edits of inner expressions lie between those of outer ones and never across them; where two begin at one place, the
-    // outer one was found first and comes first.
+    // Edits of inner expressions are between those of outer ones and never overlap them; of two edits at the same place, the outer one was
+    // found first and comes first.
     rewriter.edits.sort_by_key(|(range, _)| (range.start(), range.end()));
     let (mut out, mut at) = (String::with_capacity(text.len() + 64), 0);
     for (range, replacement) in rewriter.edits {
@@ -72,13 +72,13 @@ impl Rewriter<'_> {
         self.edits.push((TextRange::new(start, end), by.into()));
     }
 
-    /// Puts something around a part of an expression; what stood there (blanks, parentheses) goes.
+    /// Replaces the text around an inner expression (blanks, parentheses) by `before` and `after`.
     fn around(&mut self, outer: TextRange, inner: &Expr, before: &str, after: &str) {
         self.replace(outer.start(), inner.start(), before);
         self.replace(inner.end(), outer.end(), after);
     }
 
-    /// The same for two parts, with something in between.
+    /// Like [`Self::around`], for two inner expressions with `between` in the middle.
     fn pair(&mut self, outer: TextRange, [left, right]: [&Expr; 2], [before, between, after]: [&str; 3]) {
         self.replace(outer.start(), left.start(), before);
         self.replace(left.end(), right.start(), between);
@@ -102,7 +102,7 @@ impl Rewriter<'_> {
         }
     }
 
-    /// The interpreter takes whole numbers only; microseconds are whole.
+    /// The interpreter only accepts whole numbers, and microseconds are whole.
     fn timedelta(&mut self, call: &ExprCall) {
         let positional = call.arguments.args.iter().zip(UNITS).map(|(value, (_, factor))| (value, factor));
         let named = call.arguments.keywords.iter().filter_map(|keyword| {
@@ -129,7 +129,7 @@ impl Rewriter<'_> {
         let (left, range) = (&*compare.left, compare.range());
         let other = |expr: &Expr| self.text[TextRange::new(expr.start(), expr.end())].to_owned();
         let (left_text, right_text) = (other(left), other(right));
-        // What has to be different too is written twice; a text that is rewritten inside would then be so once only.
+        // A strict comparison also needs `!=`, so both sides are written twice, without edits inside of them: edits would apply only once.
         let is_strict = matches!(operator, CmpOp::Lt | CmpOp::Gt);
         let method = if matches!(operator, CmpOp::Lt | CmpOp::LtE) { "issubset" } else { "issuperset" };
         if is_strict {
@@ -196,15 +196,15 @@ impl<'a> Visitor<'a> for Rewriter<'_> {
     }
 }
 
-/// Calls that are said in other words, or that are allowed in one form only.
+/// Calls that are rewritten, or allowed in one form only.
 pub(super) enum Called<'a> {
-    /// `pow(a, b)`. With three arguments it can work for hours in one step.
+    /// `pow(a, b)`. With three arguments it can run for hours in one step.
     Power,
-    /// `next(x for x in …)`: the interpreter makes a list of it, which is no iterator.
+    /// `next(x for x in …)`: the interpreter turns the generator into a list, which is not an iterator.
     NextOfGenerator,
     /// `x.is_integer()`
     IsInteger(&'a Expr),
-    /// `datetime.timedelta(…)` with something that may have a fraction.
+    /// `datetime.timedelta(…)` with an argument that may have a fraction.
     Timedelta,
     Other,
 }
@@ -232,8 +232,8 @@ pub(super) fn what_is_called(call: &ExprCall) -> Called<'_> {
     }
 }
 
-/// `type(x)`, `getattr(x, 'name'…)` and `hasattr(x, 'name')`, whose names are refused in any other form: they could lead to
-/// the interpreter's insides.
+/// `type(x)`, `getattr(x, 'name'…)` and `hasattr(x, 'name')`. Any other form of these names is refused, since it could lead to the
+/// internals of the interpreter.
 pub(super) fn is_harmless(call: &ExprCall) -> bool {
     let (args, keywords) = (&*call.arguments.args, &*call.arguments.keywords);
     let Expr::Name(name) = &*call.func else { return false };
@@ -253,26 +253,26 @@ pub(super) fn is_harmless(call: &ExprCall) -> bool {
     }
 }
 
-/// `datetime.datetime.utcnow` and `….today`: the time that conditions see is UTC.
+/// `datetime.datetime.utcnow` and `….today`: conditions see the time in UTC.
 pub(super) fn is_now(expr: &Expr) -> bool {
     let Expr::Attribute(attribute) = expr else { return false };
     matches!(attribute.attr.as_str(), "utcnow" | "today") && is_datetime_class(&attribute.value, "datetime")
 }
 
-/// `str.lower` and its like, without a text.
+/// `str.lower` and the like, without a text.
 pub(super) fn is_text_method(expr: &Expr) -> bool {
     let Expr::Attribute(attribute) = expr else { return false };
     matches!(&*attribute.value, Expr::Name(name) if name.id == "str") && TEXT_METHODS.contains(&attribute.attr.as_str())
 }
 
-/// One comparison by size of two things that are sets, whatever is in them.
+/// A single comparison by size between two expressions that are certainly sets.
 pub(super) fn is_of_sets(compare: &ExprCompare) -> bool {
     let ([operator], [right]) = (&*compare.ops, &*compare.comparators) else { return false };
     let by_size = matches!(operator, CmpOp::Lt | CmpOp::LtE | CmpOp::Gt | CmpOp::GtE);
     by_size && is_set(&compare.left) && is_set(right)
 }
 
-/// Whether an expression is a set by the way that it is written.
+/// Whether an expression is certainly a set, by its syntax.
 pub(super) fn is_set(expr: &Expr) -> bool {
     match expr {
         Expr::Set(_) | Expr::SetComp(_) => true,

@@ -1,7 +1,7 @@
-//! Compiles and runs one expression in monty, and holds every limit on it.
+//! Compiles and runs one expression in monty and enforces every limit on it.
 //!
-//! monty asks its host for whatever it cannot do itself (the time, files, unknown names, methods of our objects).
-//! The host here knows the time and denies the rest.
+//! monty asks its host for everything that it cannot do itself (the time, files, unknown names, methods of our objects). This host
+//! provides the time and denies the rest.
 
 use std::{
     any::Any,
@@ -24,24 +24,24 @@ use super::{
     worker::{Verdict, processor_time},
 };
 
-/// Processor time for running. A usual condition takes a few microseconds.
+/// Maximum processor time of a run. A usual condition takes a few microseconds.
 pub(super) const MAX_DURATION: Duration = Duration::from_millis(50);
 
-/// monty's own limit is on the clock, so a machine that is busy elsewhere, or a signal that stops the process, can end an
-/// innocent run. Such a run does not count; the next one gets twice the time on the clock, up to this.
+/// Maximum time on the clock. monty's own limit uses the clock, so a busy machine, or a signal that stops the process, can end a harmless
+/// run. Such a run does not count; the next one gets twice the time, up to this.
 const MAX_PATIENCE: Duration = Duration::from_secs(4);
 
-/// How often a limit has to be reached until it counts as the condition's own error.
+/// Number of times that a limit must be reached before it counts as the condition's own error.
 pub(super) const REACHED: u32 = 2;
 
-/// Bytes of one large result (`'x' * n`, `10 ** n`), refused before it is made: the least that monty looks at. Most of
-/// what wants too much ends here, in an ordinary error; the rest ends with the worker.
+/// Maximum size in bytes of one large result (`'x' * n`, `10 ** n`), refused before it is created; monty checks no smaller ones. Most
+/// oversized expressions end here with an ordinary error; the others end with the worker.
 const MAX_RESULT: usize = 100_000;
 
-/// Calls inside calls, and values inside values. Each costs native stack somewhere.
+/// Maximum nesting of calls and of values. Each level needs native stack.
 const MAX_RECURSION: usize = 64;
 
-/// Questions to the host. The clock of monty stands still while the host answers, so they are counted.
+/// Maximum number of questions to the host. They are counted because the clock of monty stops while the host answers.
 const MAX_QUESTIONS: usize = 100;
 
 /// A compiled condition.
@@ -51,9 +51,8 @@ pub(super) struct Program {
     pub(super) reads: Reads,
 }
 
-/// Checks and compiles. The expression was found to be one expression on its own, so the parentheses around it
-/// cannot be closed by it; they let it go over several lines and end in a comment.
-/// It is asked for its truth in there: the value itself could be large, and would be copied out.
+/// Checks and compiles a text. Since it is one expression on its own, it cannot close the parentheses added around it; they allow several
+/// lines and a comment at the end. The compiled code returns the truth of the value: the value itself could be large, and would be copied.
 pub(super) fn compile(text: &str) -> Result<Program, SyntaxError> {
     let reads = syntax::read(text)?;
     let parsed = syntax::parse_body(text)?;
@@ -68,7 +67,7 @@ pub(super) fn compile(text: &str) -> Result<Program, SyntaxError> {
     Ok(Program { run, reads })
 }
 
-/// Where monty found an error: two lines stand before the text, and blanks before it were taken off.
+/// Converts the place of an error from monty: two lines were added before the text, and blanks before it were removed.
 fn error_in(text: &str, exception: &MontyException) -> SyntaxError {
     let mut error =
         error_at(text, text.len() - text.trim_start().len(), exception.message().unwrap_or("is not supported"));
@@ -93,7 +92,7 @@ pub(super) fn run(program: &Program, inputs: &[MontyObject], now: NaiveDateTime)
         let outcome = attempt(program, inputs.to_vec(), now, patience);
         match outcome {
             Err(EvaluationError::TooLarge) => reached += 1,
-            // Nearly all of the limit: the clocks do not agree to the microsecond.
+            // 90 % of the limit count, because the clocks do not agree to the microsecond.
             Err(EvaluationError::TooSlow) if processor_time().saturating_sub(began) * 10 >= MAX_DURATION * 9 => {
                 reached += 1;
             }
@@ -107,7 +106,7 @@ pub(super) fn run(program: &Program, inputs: &[MontyObject], now: NaiveDateTime)
     }
 }
 
-/// One run. A panic in the interpreter becomes an answer: the worker can go on, for nothing of the run outlives it.
+/// One run. A panic in the interpreter becomes an error: the worker can continue, because nothing of the run outlives it.
 fn attempt(
     program: &Program,
     inputs: Vec<MontyObject>,
@@ -116,7 +115,7 @@ fn attempt(
 ) -> Result<bool, EvaluationError> {
     let run = &program.run;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        // Asking for the time means suspending, for which monty wants the program for itself; others need no copy.
+        // Questions for the time suspend the run, for which monty consumes the program; other conditions need no copy.
         if program.reads.clock {
             answering(run.clone(), inputs, now, patience)
         } else {
@@ -131,7 +130,7 @@ fn attempt(
     }
 }
 
-/// Runs and answers what the host is asked.
+/// Runs the program and answers its questions to the host.
 fn answering(
     run: MontyRun,
     inputs: Vec<MontyObject>,
@@ -146,7 +145,7 @@ fn answering(
             RunProgress::NameLookup(lookup) => lookup.resume(NameLookupResult::Undefined, PrintWriter::Disabled)?,
             RunProgress::FunctionCall(call) => {
                 let name = call.function_name.clone();
-                // With an object it is a method of ours, and there are none; without, a name that nothing has.
+                // With an object it is a method of ours, and we have none; without an object the name is unknown.
                 let answer =
                     if call.object_id.is_some() { denied(&name).into() } else { ExtFunctionResult::NotFound(name) };
                 call.resume(answer, PrintWriter::Disabled)?
@@ -157,7 +156,7 @@ fn answering(
     Err(MontyException::runtime_error("a condition can request the time at most 100 times"))
 }
 
-/// The clock is ours; nothing else of the system is.
+/// Provides the time; denies everything else of the system.
 fn answer(call: &OsFunctionCall, now: NaiveDateTime) -> ExtFunctionResult {
     match call {
         OsFunctionCall::DateTimeNow(None) => values::date_time(now).into(),
@@ -181,7 +180,7 @@ fn raised(exception: &MontyException) -> EvaluationError {
     match exception.exc_type() {
         ExcType::TimeoutError => EvaluationError::TooSlow,
         ExcType::MemoryError => EvaluationError::TooLarge,
-        // monty gives the bare key, Python its repr; a number looks the same either way.
+        // monty reports the bare key, Python its repr; both are the same for a number.
         ExcType::KeyError => match exception.message() {
             Some(key) if key.parse::<f64>().is_err() => {
                 EvaluationError::Raised(one_line(&format!("KeyError: '{key}'")))

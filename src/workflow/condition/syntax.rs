@@ -1,7 +1,7 @@
-//! What may be compiled: exactly one expression, of bounded size and depth, without assignment.
+//! Decides which conditions may be compiled: exactly one expression, of bounded size and depth, without assignment.
 //!
-//! The limits stand before the parser, because parser, compiler and interpreter recurse over the tree,
-//! and an overflowing stack takes the process with it: nothing can catch that.
+//! The limits apply before parsing, because parser, compiler and interpreter recurse over the tree, and a stack overflow ends the process:
+//! it cannot be caught.
 
 use std::{collections::BTreeSet, str::FromStr};
 
@@ -17,24 +17,23 @@ use serde::{Deserialize, Serialize};
 
 use super::rewrite;
 
-/// Characters (bytes, in fact) of a text. The longest condition seen in use has about 200.
+/// Maximum length of a text in bytes. The longest condition seen in use has about 200.
 pub(super) const MAX_TEXT: usize = 10_000;
 
-/// Tokens of a text. `a.b.c.d…` is parsed without recursion into a tree as deep as it has tokens, and that tree
-/// is dropped with recursion: so the count is limited before there is a tree.
+/// Maximum number of tokens. `a.b.c.d…` is parsed without recursion into a tree as deep as it has tokens, and dropping that tree recurses:
+/// so the number is limited before a tree is built.
 const MAX_TOKENS: usize = 1_500;
 
-/// Depth while parsing (parentheses, `not not …`, `lambda: lambda: …`), and of the tree that comes out.
-/// Below the limits of the parser and of monty (about 200), which are made for a stack of their own.
+/// Maximum depth while parsing (parentheses, `not not …`, `lambda: lambda: …`), and of the resulting tree. It is below the limits of the
+/// parser and of monty (about 200), which assume a stack of their own.
 const MAX_DEPTH: u16 = 64;
 
-/// Builtins of monty that a condition has no use for: they reach for the host, write, or go around the rule on
-/// names with two underscores. Everything that needs the host is refused by the sandbox once more.
-/// `pow` is here because with three arguments it can work for hours in one step, which no limit interrupts;
-/// with two it is written as `**`, which has a limit.
+/// Builtins of monty that conditions do not need: they access the host, write, or bypass the rule about names with two underscores. The
+/// sandbox also refuses everything that needs the host. `pow` with three arguments can run for hours in one step, which no limit
+/// interrupts; with two it is rewritten to `**`, which has a limit.
 const DENIED: [&str; 10] = ["open", "print", "pow", "id", "getattr", "hasattr", "setattr", "type", "object", "input"];
 
-/// Builtins that monty keeps as types, besides those it lists in [`BuiltinsFunctions`].
+/// Builtins that monty implements as types, besides those in [`BuiltinsFunctions`].
 const TYPES: [&str; 15] = [
     "bool",
     "bytes",
@@ -57,7 +56,7 @@ const TYPES: [&str; 15] = [
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[error("line {line}, column {column}: {message}")]
 pub struct SyntaxError {
-    /// What is wrong, in one line.
+    /// The error, in one line.
     pub message: String,
     /// Line inside the text, from 1.
     pub line: usize,
@@ -65,7 +64,7 @@ pub struct SyntaxError {
     pub column: usize,
 }
 
-/// What the expression reads, so that only that is turned into Python values.
+/// The names that the expression reads, so that only those become Python values.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
     /// The name `experiment` occurs.
@@ -74,13 +73,13 @@ pub(super) struct Reads {
     pub(super) all_callbacks: bool,
     /// The labels of each `callbacks['label']`.
     pub(super) labels: BTreeSet<String>,
-    /// `now` or `today` occurs: the host will be asked for the time.
+    /// `now` or `today` occurs: the interpreter will ask the host for the time.
     pub(super) clock: bool,
-    /// Something that is refused when it is evaluated: a line such as `NameError: …`.
+    /// A part that is refused during evaluation: a line such as `NameError: …`.
     pub(super) refused: Option<String>,
 }
 
-/// Parses the text and looks at every node once.
+/// Parses the text and visits every node once.
 pub(super) fn read(text: &str) -> Result<Reads, SyntaxError> {
     let parsed = parse_body(text)?;
     let start = text.len() - text.trim_start().len();
@@ -94,7 +93,7 @@ pub(super) fn read(text: &str) -> Result<Reads, SyntaxError> {
     }
 }
 
-/// Parses the text without the blanks around it: like `eval`, which strips them in front; YAML blocks bring them along.
+/// Parses the text without surrounding blanks: `eval` strips leading ones, and YAML blocks add them.
 pub(super) fn parse_body(text: &str) -> Result<Parsed<Mod>, SyntaxError> {
     refuse_size(text)?;
     let start = text.len() - text.trim_start().len();
@@ -103,12 +102,12 @@ pub(super) fn parse_body(text: &str) -> Result<Parsed<Mod>, SyntaxError> {
         .map_err(|e| error_at(text, start + usize::from(e.location.start()), &e.error.to_string()))
 }
 
-/// The expression that was parsed.
+/// The parsed expression.
 pub(super) fn expression(parsed: &Parsed<Mod>) -> Option<&Expr> {
     if let Mod::Expression(module) = parsed.syntax() { Some(&module.body) } else { None }
 }
 
-/// Names that a condition cannot use, except in a few forms that lead nowhere ([`rewrite::is_harmless`]).
+/// Names that a condition cannot use, except in a few harmless forms ([`rewrite::is_harmless`]).
 pub(super) fn is_refused(name: &str) -> bool {
     name.starts_with("__") || DENIED.contains(&name)
 }
@@ -125,7 +124,7 @@ fn refuse_size(text: &str) -> Result<(), SyntaxError> {
     if small { Ok(()) } else { Err(error_at(text, 0, "the condition is too long")) }
 }
 
-/// Turns a byte offset into line and column, as an editor counts them.
+/// Converts a byte offset to line and column, counted as in editors.
 pub(super) fn error_at(text: &str, offset: usize, message: &str) -> SyntaxError {
     let before = text.get(..offset).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -136,7 +135,7 @@ pub(super) fn error_at(text: &str, offset: usize, message: &str) -> SyntaxError 
     }
 }
 
-/// A message that fits a log line and a form field. The text of a condition can be quoted in it, so it is cut.
+/// A message that fits in a log line and a form field. It may quote the text of a condition, so it is shortened.
 pub(super) fn one_line(message: &str) -> String {
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= 200 { line } else { line.chars().take(200).chain(['…']).collect() }
@@ -162,7 +161,7 @@ impl Walk {
 
     fn attribute(&mut self, name: &str) {
         match name {
-            // `__class__` and its like lead from any value to the interpreter's insides.
+            // `__class__` and the like lead from any value to the internals of the interpreter.
             _ if name.starts_with("__") => {
                 self.reads
                     .refused
@@ -173,8 +172,8 @@ impl Walk {
         }
     }
 
-    /// monty reads the builtin even where a comprehension or a lambda gives the name anew, and so answers
-    /// `[id for id in [1]] == [1]` with false: a wrong answer is worse than none.
+    /// Refuses builtins as variables: monty reads the builtin even where a comprehension or a lambda binds the name, so that `[id for id
+    /// in [1]] == [1]` would be false. A wrong answer is worse than none.
     fn bind(&mut self, name: &str, at: usize) {
         let builtin =
             TYPES.contains(&name) || BuiltinsFunctions::from_str(name).is_ok() || ExcType::from_str(name).is_ok();
@@ -187,7 +186,7 @@ impl Walk {
         self.error.get_or_insert((usize::from(at.start()), message));
     }
 
-    /// `callbacks['label']`: only that one callback is needed. A label that is missing is a `KeyError` either way.
+    /// `callbacks['label']` needs only that one callback. A missing label is a `KeyError` either way.
     fn label(&mut self, expr: &Expr) -> bool {
         if let Expr::Subscript(subscript) = expr
             && let Expr::Name(name) = &*subscript.value
@@ -206,12 +205,12 @@ impl<'a> Visitor<'a> for Walk {
         match expr {
             _ if self.error.is_some() || self.label(expr) => return,
             _ if self.depth >= MAX_DEPTH => return self.refuse(expr, "the condition is nested too deeply"),
-            // A condition looks at the world and changes nothing, not even its own names.
+            // A condition reads and changes nothing, not even its own names.
             Expr::Named(_) => return self.refuse(expr, "':=' is not allowed in a condition"),
             Expr::Await(_) => return self.refuse(expr, "'await' is not allowed in a condition"),
             Expr::Yield(_) | Expr::YieldFrom(_) => return self.refuse(expr, "'yield' is not allowed in a condition"),
             Expr::Starred(_) if self.depth == 0 => return self.refuse(expr, "cannot use starred expression here"),
-            // What `type` gives is for comparing; called, it would make something.
+            // The result of `type` may be compared; a call of it would create an object.
             Expr::Call(call) if matches!(&*call.func, Expr::Call(inner) if rewrite::is_harmless(inner)) => {
                 self.reads.refused.get_or_insert_with(|| "TypeError: this result cannot be called".to_owned());
             }

@@ -1,4 +1,4 @@
-//! Facts as Python values. Everything is copied: what a condition does to a dict, it does to its own.
+//! Converts facts to Python values. All values are copies, so a condition that changes a dict only changes its own.
 
 use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use monty_types::{
@@ -8,10 +8,10 @@ use monty_types::{
 
 use super::{CallbackFacts, ExperimentFacts, Facts, Value, syntax::Reads};
 
-/// Deepest JSON that is handed over. `serde_json` reads no deeper than 128; a value built in memory could be.
+/// Maximum nesting of JSON values that conditions receive. `serde_json` reads at most 128 levels; a value built in memory could have more.
 const MAX_JSON_DEPTH: usize = 128;
 
-/// Which of the two kinds of object; the number makes its identity.
+/// The two kinds of objects; the number is part of an object's identity.
 const EXPERIMENT: u128 = 1;
 const CALLBACK: u128 = 2;
 
@@ -23,7 +23,7 @@ pub(super) fn inputs(facts: &Facts, reads: &Reads) -> Vec<MontyObject> {
 
 fn callbacks(facts: &Facts, reads: &Reads) -> MontyObject {
     let wanted = facts.callbacks.iter().filter(|(label, _)| reads.all_callbacks || reads.labels.contains(*label));
-    // Identities count up from a place of their own, so that two callbacks are never the same object.
+    // Each callback gets a number, so that two callbacks are never the same object.
     let pairs = wanted.zip(1u128..).map(|((label, callback), number)| (text(label), self::callback(callback, number)));
     MontyObject::Dict(pairs.collect())
 }
@@ -48,7 +48,7 @@ fn callback(facts: &CallbackFacts, number: u128) -> MontyObject {
     instance("Callback", CALLBACK, number, attributes.into_iter().collect())
 }
 
-/// An object with attributes and no methods.
+/// An object with attributes and without methods.
 fn instance(class: &str, kind: u128, number: u128, attrs: DictPairs) -> MontyObject {
     let class_type = MontyClassType {
         name: class.to_owned(),
@@ -77,7 +77,7 @@ fn variable(value: &Value) -> MontyObject {
 
 fn json(value: &serde_json::Value, depth: usize) -> MontyObject {
     match value {
-        // Deeper is cut off rather than refused: a condition that does not look there still has its answer.
+        // Deeper levels are cut off: a condition that does not read them can still be evaluated.
         _ if depth > MAX_JSON_DEPTH => MontyObject::None,
         serde_json::Value::Null => MontyObject::None,
         serde_json::Value::Bool(value) => MontyObject::Bool(*value),
@@ -90,7 +90,7 @@ fn json(value: &serde_json::Value, depth: usize) -> MontyObject {
     }
 }
 
-/// Digits of a whole number, as `sys.get_int_max_str_digits()` of Python.
+/// Maximum number of digits of a whole number, like Python's `sys.get_int_max_str_digits()`.
 const MAX_DIGITS: usize = 4300;
 
 fn number(value: &serde_json::Number) -> MontyObject {
@@ -100,7 +100,7 @@ fn number(value: &serde_json::Number) -> MontyObject {
         MontyObject::BigInt(value.into())
     } else if !value.is_f64() {
         let digits = value.to_string();
-        // Python refuses to read longer ones too: the time it takes grows with the square of the length.
+        // Like Python, does not parse longer numbers: the time grows with the square of the length.
         match digits.len() <= MAX_DIGITS {
             true => digits.parse().map_or_else(|_| text(&digits), MontyObject::BigInt),
             false => text(&digits),
@@ -114,12 +114,12 @@ fn text(value: &str) -> MontyObject {
     MontyObject::String(value.to_owned())
 }
 
-/// The answer to `datetime.date.today()`, and the value of a date.
+/// A date; also the result of `datetime.date.today()`.
 pub(super) fn date(value: NaiveDate) -> MontyObject {
     MontyObject::Date(MontyDate { year: value.year(), month: small(value.month()), day: small(value.day()) })
 }
 
-/// The answer to `datetime.datetime.now()`, and the value of a date with a time.
+/// A date with a time; also the result of `datetime.datetime.now()`.
 pub(super) fn date_time(value: NaiveDateTime) -> MontyObject {
     MontyObject::DateTime(MontyDateTime {
         year: value.year(),
@@ -134,7 +134,7 @@ pub(super) fn date_time(value: NaiveDateTime) -> MontyObject {
     })
 }
 
-/// The answer to `datetime.datetime.now(zone)`; `value` is UTC.
+/// The result of `datetime.datetime.now(zone)`; `value` is UTC.
 pub(super) fn date_time_in(value: NaiveDateTime, zone: &MontyTimeZone) -> MontyObject {
     match date_time(value + chrono::TimeDelta::seconds(zone.offset_seconds.into())) {
         MontyObject::DateTime(local) => MontyObject::DateTime(MontyDateTime {
@@ -158,12 +158,12 @@ fn time(value: NaiveTime) -> MontyObject {
     })
 }
 
-/// Chrono counts a leap second as nanoseconds beyond a second; Python has none, so it becomes the last microsecond.
+/// Chrono stores a leap second as more than a second of nanoseconds; Python has no leap seconds, so it becomes the last microsecond.
 fn microsecond(nanosecond: u32) -> u32 {
     (nanosecond / 1_000).min(999_999)
 }
 
-/// Months, days, hours and their like are below 256 by their nature.
+/// Converts months, days, hours and the like, which are always below 256.
 fn small(value: u32) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
 }

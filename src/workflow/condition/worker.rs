@@ -1,9 +1,9 @@
-//! The worker: this same program in another process, which reads questions from its standard input, a socket,
-//! and writes the answers back to it. It has no environment, and less memory than it could do harm with.
+//! The condition worker: this program in another process, which reads questions from its standard input, a socket, and writes the answers
+//! to it. It has no environment and a low memory limit.
 //!
-//! Its life: leaves the session of the server and ignores the signals that stop a service → limits itself → says it is ready →
-//! answers, one question at a time → ends when the socket closes, so it outlives the server's drain and not the server.
-//! Killed in the middle, it costs an answer that is asked for again.
+//! Life of a worker: it leaves the session of the server and ignores the signals that stop a service → sets its limits → reports that it
+//! is ready → answers one question at a time → ends when the socket closes. So it works until the end of the server's drain and ends with
+//! the server. If it is killed during a question, the question is repeated.
 
 use std::{
     fs,
@@ -25,11 +25,10 @@ use super::{
     sandbox::{self, Program},
 };
 
-/// Address space that a worker may take beyond what the program takes for itself. Facts and compiled conditions
-/// need a few megabytes.
+/// Address space of a worker beyond that of the program itself. Facts and compiled conditions need a few megabytes.
 const MAX_MEMORY: u64 = 192 * 1024 * 1024;
 
-/// One condition to be evaluated.
+/// A condition to evaluate.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Question {
     pub(super) text: String,
@@ -38,33 +37,32 @@ pub(super) struct Question {
     pub(super) now: NaiveDateTime,
 }
 
-/// Seconds of processor time after which the kernel ends a worker whose question nobody waits for: one whose server was
-/// killed in the middle of it. While there is a server, that server ends it much earlier.
+/// Seconds of processor time after which the kernel kills a worker whose server was killed during a question. A living server ends it much
+/// earlier.
 const MAX_ORPHANED: u64 = 10;
 
-/// What comes back.
+/// The answer to a question.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Answer {
     pub(super) verdict: Verdict,
-    /// Processor time that it took.
+    /// Processor time of the evaluation.
     pub(super) spent: Duration,
 }
 
-/// What came of a question.
+/// The result of a question.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Verdict {
     Evaluated(Result<bool, EvaluationError>),
-    /// The machine was so busy, or this process stopped so long, that nothing can be said.
+    /// The machine was so busy, or this process stopped for so much time, that there is no result.
     Starved,
 }
 
-/// Serves until standard input closes. `main` calls this, before anything else, when it was started as the
-/// worker (`condition-worker`).
+/// Serves until standard input closes. `main` calls this first if the program was started as a worker (`condition-worker`).
 ///
 /// # Errors
-/// When standard input is not the socket it should be, or the limits cannot be set.
+/// Standard input is not a socket, or the limits cannot be set.
 pub fn serve() -> io::Result<()> {
-    // It fails only for the leader of a group, as when it was started by hand; then there is nothing to leave.
+    // Fails only for the leader of a process group, as when started in a shell; then there is no session to leave.
     let _ = setsid();
     let signals = ignore_signals()?;
     limit()?;
@@ -81,21 +79,21 @@ pub fn serve() -> io::Result<()> {
     Ok(())
 }
 
-/// Who stops a service may signal its whole group, or everything in its control group; the server goes on for its drain and
-/// needs answers until its end. The runtime is what the handlers belong to; nothing runs in it.
+/// Stopping a service may signal its whole process group or control group; the server continues for its drain and needs answers until its
+/// end. The handlers belong to the returned runtime; nothing runs in it.
 fn ignore_signals() -> io::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let inside = runtime.enter();
     let stopping = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()];
     for kind in stopping.into_iter().chain([SignalKind::user_defined1(), SignalKind::user_defined2()]) {
-        // Registered once, a handler stays in place of the default for as long as the process lives.
+        // Once registered, a handler replaces the default for the lifetime of the process.
         drop(signal(kind)?);
     }
     drop(inside);
     Ok(runtime)
 }
 
-/// Processor time of this process so far: a limit on it does not depend on what else the machine does.
+/// Processor time of this process so far. A limit on it does not depend on the load of the machine.
 pub(super) fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
@@ -114,17 +112,17 @@ fn answer(programs: &mut Cache<Program>, question: &Question) -> Verdict {
     }
 }
 
-/// An allocation beyond the limit fails, and so ends this process instead of crowding the others out.
+/// Limits the memory: an allocation beyond the limit fails, and ends this process before others run out of memory.
 fn limit() -> io::Result<()> {
     let pages: u64 =
         fs::read_to_string("/proc/self/statm")?.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or(0);
     let page = u64::try_from(rustix::param::page_size()).unwrap_or(4096);
     most(Resource::As, pages * page + MAX_MEMORY, Some(pages * page + MAX_MEMORY))?;
-    // A worker that ends this way is no news, and a core file would hold the facts.
+    // The end of a worker is expected, and a core file would contain the facts.
     most(Resource::Core, 0, Some(0))
 }
 
-/// Lowers a limit, as far as the hard one allows; with `hard` that one too.
+/// Lowers a soft limit to `wanted`, as far as the hard one allows, and the hard limit to `hard` if given.
 fn most(resource: Resource, wanted: u64, hard: Option<u64>) -> io::Result<()> {
     let maximum = getrlimit(resource).maximum;
     let within = |wanted: u64| Some(maximum.map_or(wanted, |maximum| maximum.min(wanted)));
@@ -132,7 +130,7 @@ fn most(resource: Resource, wanted: u64, hard: Option<u64>) -> io::Result<()> {
     Ok(setrlimit(resource, limit)?)
 }
 
-/// A message as it travels: four bytes of length, then postcard.
+/// The wire format of a message: four bytes of length, then postcard.
 pub(super) fn packed(message: &impl Serialize) -> io::Result<Vec<u8>> {
     let body = postcard::to_stdvec(message).map_err(io::Error::other)?;
     let length = u32::try_from(body.len()).map_err(io::Error::other)?;
@@ -148,7 +146,7 @@ fn send(socket: &mut UnixStream, message: &impl Serialize) -> io::Result<()> {
 fn receive<T: DeserializeOwned>(socket: &mut UnixStream) -> io::Result<T> {
     let mut length = [0; 4];
     socket.read_exact(&mut length)?;
-    // Read as it comes: a length that lies must not make us reserve what it says.
+    // Allocates while reading: a wrong length must not reserve that much memory.
     let mut body = Vec::new();
     let length = u64::from(u32::from_le_bytes(length));
     socket.take(length).read_to_end(&mut body)?;

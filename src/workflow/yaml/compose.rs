@@ -1,4 +1,4 @@
-//! From the events of the parser to a tree: anchors, merge keys, tags, and the limits.
+//! Builds a tree from the events of the parser: anchors, merge keys, tags, and the limits.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,15 +7,15 @@ use serde_json::Value;
 
 use super::{Content, Key, Node, Place, YamlError, scalar};
 
-/// Parts of a document. 300 states are some 10,000; what aliases repeat counts each time.
+/// Maximum number of nodes in a document; nodes repeated by aliases count each time. 300 states have some 10,000.
 const MAX_NODES: usize = 200_000;
 
-/// Levels inside one another, those that aliases bring included.
+/// Maximum nesting depth, including the levels that aliases add.
 const MAX_DEPTH: usize = 64;
 
 const TAGS: &str = "tag:yaml.org,2002:";
 
-/// Reads one document.
+/// Parses one document.
 pub(super) fn compose(text: &str) -> Result<Node, YamlError> {
     refuse_control_characters(text)?;
     let mut options = Options::default();
@@ -31,7 +31,7 @@ pub(super) fn compose(text: &str) -> Result<Node, YamlError> {
     Ok(composer.root.unwrap_or(Node { place: Place::FIRST, content: Content::Scalar(Value::Null), spelling: None }))
 }
 
-/// As PyYAML: nothing that cannot be seen stands in a text, except as an escape in double quotes.
+/// Like PyYAML, refuses invisible characters in the file; in double quotes they may be written as escapes.
 fn refuse_control_characters(text: &str) -> Result<(), YamlError> {
     let hidden = |one: &char| one.is_control() && !matches!(one, '\t' | '\n' | '\r' | '\u{85}');
     let Some((at, character)) = text.char_indices().find(|(_, one)| hidden(one)) else { return Ok(()) };
@@ -44,17 +44,17 @@ fn refuse_control_characters(text: &str) -> Result<(), YamlError> {
     Err(YamlError { place, message: format!("the control character U+{code:04X} is not allowed in YAML") })
 }
 
-/// A part that is whole.
+/// A complete node.
 #[derive(Clone)]
 struct Whole {
     node: Node,
-    /// Parts in it, itself included.
+    /// Number of nodes in it, including itself.
     size: usize,
-    /// Levels in it.
+    /// Number of levels in it.
     depth: usize,
 }
 
-/// A part whose end has not come.
+/// A node whose end has not been read yet.
 struct Open {
     place: Place,
     anchor: usize,
@@ -70,7 +70,7 @@ enum Parts {
 
 enum PendingKey {
     Name(Key),
-    /// `<<`: what follows is laid under the mapping.
+    /// `<<`: the next node is merged into the mapping.
     Merge(Place),
 }
 
@@ -91,7 +91,7 @@ impl Composer {
                 Err(wrong(place, "the text has more than one document, and only one is read; the second starts here"))
             }
             Event::Scalar(text, style, anchor, tag) => {
-                // In the place of a key, `<<` is no text.
+                // As a key, `<<` is not a text.
                 if style == ScalarStyle::Plain && text == "<<" && tag.is_none() && self.expects_key() {
                     self.set_key(PendingKey::Merge(place));
                     return Ok(());
@@ -123,7 +123,7 @@ impl Composer {
         }
     }
 
-    /// Counts parts that are written, and refuses a text that has too many.
+    /// Counts the nodes in the file, and refuses a text with too many.
     fn count(&mut self, place: Place) -> Result<(), YamlError> {
         self.written += 1;
         if self.written > MAX_NODES {
@@ -132,8 +132,7 @@ impl Composer {
         Ok(())
     }
 
-    /// Counts parts that are copied: for an alias, or to be kept for aliases. Anchors inside of anchors would copy a large text
-    /// many times.
+    /// Counts copied nodes: copies for an alias, and those stored for later aliases. Nested anchors could copy a large text many times.
     fn count_copies(&mut self, place: Place, parts: usize) -> Result<(), YamlError> {
         self.copied += parts;
         if self.copied > MAX_NODES {
@@ -165,7 +164,7 @@ impl Composer {
         self.finish(open.anchor, Whole { node, size: open.size, depth: open.depth })
     }
 
-    /// Puts a part where it belongs, and remembers it under its anchor.
+    /// Adds a complete node to its parent, and stores it under its anchor.
     fn finish(&mut self, anchor: usize, whole: Whole) -> Result<(), YamlError> {
         let place = whole.node.place;
         if self.open.len() + whole.depth > MAX_DEPTH {
@@ -199,7 +198,7 @@ impl Composer {
     }
 }
 
-/// A key is the text that it is written as, also when it would be a number or a date as a value.
+/// A key is its written text, even if it would be a number or a date as a value.
 fn name_of(node: Node) -> Result<Key, YamlError> {
     match (node.content, node.spelling) {
         (Content::Scalar(Value::String(text)), None) => Ok(Key { place: node.place, text }),
@@ -209,8 +208,7 @@ fn name_of(node: Node) -> Result<Key, YamlError> {
     }
 }
 
-/// Lays mappings under one another as PyYAML does: what is given in the mapping itself counts, of several that are merged in
-/// one list the first.
+/// Merges mappings as PyYAML does: keys of the mapping itself win; of several mappings in one list, the first wins.
 fn with_merged(own: Vec<(Key, Node)>, merged: Vec<(Place, Node)>) -> Result<Vec<(Key, Node)>, YamlError> {
     if merged.is_empty() {
         return Ok(own);
@@ -230,7 +228,7 @@ fn with_merged(own: Vec<(Key, Node)>, merged: Vec<(Place, Node)>) -> Result<Vec<
         }
     }
     let mut known: HashSet<String> = own.iter().map(|(key, _)| key.text.clone()).collect();
-    // From the end: of those that are merged the last one counts.
+    // Backwards, because the last of the merged mappings wins.
     let mut kept: Vec<(Key, Node)> =
         under.into_iter().rev().filter(|(key, _)| known.insert(key.text.clone())).collect();
     kept.reverse();
@@ -250,7 +248,7 @@ fn scalar_node(place: Place, text: &str, style: ScalarStyle, tag: Option<&Tag>) 
 
 fn tagged(place: Place, text: &str, tag: &str) -> Result<Value, YamlError> {
     let value = match tag {
-        // `!` alone says nothing.
+        // `!` alone means no tag.
         "!" => Some(scalar::resolve(text)),
         "str" | "timestamp" => Some(text.into()),
         "null" => Some(Value::Null),
@@ -271,7 +269,7 @@ fn check_tag(place: Place, tag: Option<&Tag>, allowed: &[&str]) -> Result<(), Ya
     }
 }
 
-/// The name of a tag of YAML itself, and any other as it is written.
+/// The name of a standard YAML tag; any other tag in its written form.
 fn known_tag(tag: &Tag) -> String {
     tag.suffix_in_namespace(TAGS).map_or_else(|| tag.original(), std::borrow::Cow::into_owned)
 }
@@ -280,7 +278,7 @@ fn shown_tag(tag: &str) -> String {
     if tag.starts_with('!') { tag.to_owned() } else { format!("!!{tag}") }
 }
 
-/// The sentence of an error of the parser. Its own words are those of a grammar; the usual mistakes get plain ones.
+/// Converts a parser error to a message. The parser uses terms of the grammar; common mistakes get plain words.
 fn unreadable(error: &ScanError) -> YamlError {
     let message = match error.kind() {
         ErrorKind::TabNotAllowed

@@ -1,5 +1,5 @@
-//! YAML as a tree that knows where each of its parts stands in the text. Read by the rules of PyYAML, which read and wrote these
-//! texts in version 8.1 ([`scalar`]); written so that it reads back as the same everywhere ([`write`]).
+//! YAML as a tree whose nodes know their places in the text. [`scalar`] reads by the rules of PyYAML, which read and wrote these texts in
+//! version 8.1; [`write`] writes text that all readers understand alike.
 
 mod compose;
 mod scalar;
@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-/// A place in a text, both numbers from 1.
+/// A position in a text; line and column begin at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     pub line: u32,
@@ -20,16 +20,16 @@ impl Place {
     pub(super) const FIRST: Self = Self { line: 1, column: 1 };
 }
 
-/// A part of a YAML document with its place.
+/// A node of a YAML document with its place.
 #[derive(Debug, Clone)]
 pub struct Node {
     pub place: Place,
     pub content: Content,
-    /// How a scalar that is no text (`0755`, `yes`, nothing at all) is written.
+    /// The written form of a scalar that is not a text (`0755`, `yes`, or empty).
     spelling: Option<Box<str>>,
 }
 
-/// What a part is.
+/// The content of a node.
 #[derive(Debug, Clone)]
 pub enum Content {
     Scalar(Value),
@@ -37,14 +37,14 @@ pub enum Content {
     Mapping(Vec<(Key, Node)>),
 }
 
-/// A key of a mapping. Keys that are no text (`1:`, `yes:`) are taken as the text they are written as.
+/// A key of a mapping. Keys of other types (`1:`, `yes:`) become their written texts.
 #[derive(Debug, Clone)]
 pub struct Key {
     pub place: Place,
     pub text: String,
 }
 
-/// Why a text is no YAML.
+/// Reason why a text is not valid YAML.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {}, column {}: {message}", place.line, place.column)]
 pub struct YamlError {
@@ -52,19 +52,19 @@ pub struct YamlError {
     pub message: String,
 }
 
-/// Reads one document. A byte order mark before it is no part of it.
+/// Parses one document, ignoring a byte order mark before it.
 ///
 /// # Errors
-/// When the text is not YAML, has more than one document, or is so large or so folded into itself (aliases) that reading it
-/// would not end soon.
+/// The text is not valid YAML, has more than one document, or is so large or so deeply nested (through aliases) that reading it would take
+/// too long.
 pub fn parse(text: &str) -> Result<Node, YamlError> {
     compose::compose(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
-/// The text of a file: UTF-8, or UTF-16 with a byte order mark, as PyYAML reads them.
+/// Decodes a file: UTF-8, or UTF-16 with a byte order mark, like PyYAML.
 ///
 /// # Errors
-/// The place of the first byte that belongs to neither.
+/// The place of the first invalid byte.
 pub fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, YamlError> {
     let utf16 = |read: fn([u8; 2]) -> u16| {
         let units = bytes[2..].chunks_exact(2).map(|pair| read([pair[0], pair[1]]));
@@ -93,52 +93,52 @@ fn not_utf8(bytes: &[u8], at: usize) -> YamlError {
     YamlError { place, message: format!("the byte 0x{:02x} is not UTF-8; save the file as UTF-8", bytes[at]) }
 }
 
-/// Reads one document as JSON, for texts of which no places are asked.
+/// Parses one document as JSON, for callers that do not need places.
 ///
 /// # Errors
-/// As [`parse`].
+/// Those of [`parse`].
 pub fn parse_value(text: &str) -> Result<Value, YamlError> {
     parse(text).map(|node| node.to_json())
 }
 
-/// Writes a value as YAML that reads back as the same value, here and with PyYAML.
+/// Writes a value as YAML that this program and PyYAML read as the same value.
 #[must_use]
 pub fn to_text(value: &Value) -> String {
     let text = write::document(value);
-    // JSON is YAML too: for what a block cannot hold, and nothing is known to be.
+    // JSON is valid YAML. It serves for values that the block style cannot represent; no such value is known.
     if parse_value(&text).is_ok_and(|back| back == *value) { text } else { value.to_string() }
 }
 
 impl Node {
-    /// The value of `key`, when this is a mapping that has it. The last of several counts, as in PyYAML.
+    /// The value of `key`, if this is a mapping that has it. Of duplicate keys the last counts, as in PyYAML.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entries().iter().rev().find(|(name, _)| name.text == key).map(|(_, value)| value)
     }
 
-    /// The entries of a mapping; none for anything else.
+    /// The entries of a mapping; empty for other nodes.
     #[must_use]
     pub fn entries(&self) -> &[(Key, Node)] {
         if let Content::Mapping(entries) = &self.content { entries } else { &[] }
     }
 
-    /// The items of a sequence; none for anything else.
+    /// The items of a sequence; empty for other nodes.
     #[must_use]
     pub fn items(&self) -> &[Node] {
         if let Content::Sequence(items) = &self.content { items } else { &[] }
     }
 
-    /// The text of a scalar that is one.
+    /// The text of a text scalar.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         if let Content::Scalar(Value::String(text)) = &self.content { Some(text) } else { None }
     }
 
-    /// The text of a scalar as a person means it where a text is wanted: `2026` for a name is the text "2026".
+    /// The text of a scalar where a text is expected: the name `2026` is the text "2026".
     ///
     /// # Errors
-    /// When PyYAML reads another value than is written (`0755` is the number 493, `1_000` is 1000): which of the two is
-    /// meant cannot be known, and quotes say it.
+    /// PyYAML reads another value than the written one (`0755` is the number 493, `1_000` is 1000). It is unclear which of the two is
+    /// meant, so quotes are required.
     pub fn meant_text(&self) -> Result<Option<Cow<'_, str>>, String> {
         match (&self.content, &self.spelling) {
             (Content::Scalar(Value::String(text)), _) => Ok(Some(Cow::Borrowed(text))),
@@ -159,7 +159,7 @@ impl Node {
         }
     }
 
-    /// The part that a JSON pointer leads to, or the last part on the way that is there.
+    /// The node at a JSON pointer, or the last existing node on the way there.
     #[must_use]
     pub fn nearest(&self, pointer: &str) -> &Node {
         let mut here = self;
@@ -176,7 +176,7 @@ impl Node {
         here
     }
 
-    /// The same without places.
+    /// The same value without places.
     #[must_use]
     pub fn to_json(&self) -> Value {
         match &self.content {

@@ -1,14 +1,14 @@
-//! What a scalar without quotes means: the rules of PyYAML's `SafeLoader` (YAML 1.1), which read these files in version 8.1.
+//! Values of unquoted scalars by the rules of PyYAML's `SafeLoader` (YAML 1.1), with which version 8.1 read these files.
 //!
-//! They differ from YAML 1.2 where files differ in practice: `08` and `1e3` are texts, `010` is eight, `1_000` a thousand,
-//! `12:30` seven hundred and fifty, `yes` is true and `y` a text. Dates stay the text that they are written as.
+//! They differ from YAML 1.2 in ways that matter for existing files: `08` and `1e3` are texts, `010` is eight, `1_000` a thousand, `12:30`
+//! seven hundred and fifty, `yes` is true and `y` a text. Dates stay texts.
 
 use serde_json::{Number, Value};
 
-/// Digits of a number that Python converts from and to text; a longer one stays text.
+/// Maximum number of digits that Python converts between numbers and texts; longer numbers stay texts.
 const MAX_DIGITS: usize = 4_300;
 
-/// The value of a plain scalar.
+/// The value of an unquoted scalar.
 pub(super) fn resolve(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
@@ -19,7 +19,7 @@ pub(super) fn resolve(text: &str) -> Value {
     integer(text).or_else(|| float(text)).unwrap_or_else(|| text.into())
 }
 
-/// A whole number. One that JSON cannot hold becomes the text of its decimal digits, which is how Python would print it.
+/// A whole number. One that JSON cannot store becomes the text of its decimal digits, as Python would print it.
 pub(super) fn integer(text: &str) -> Option<Value> {
     let (is_negative, digits) = signed(text);
     let decimal = if let Some(rest) = digits.strip_prefix("0b") {
@@ -46,7 +46,7 @@ fn number(decimal: &str) -> Value {
     small.or_else(|_| decimal.parse::<u64>().map(Value::from)).unwrap_or_else(|_| decimal.into())
 }
 
-/// A number with a fraction: it has a dot, and its exponent a sign.
+/// A number with a decimal point; an exponent must have a sign.
 pub(super) fn float(text: &str) -> Option<Value> {
     let (is_negative, digits) = signed(text);
     let sign = if is_negative { -1.0 } else { 1.0 };
@@ -83,13 +83,13 @@ pub(super) fn float(text: &str) -> Option<Value> {
     is_sound.then(plain)?.map(|value| real(sign * value))
 }
 
-/// A value that was tagged `!!float`, for which Python takes whatever its `float()` takes.
+/// A value with the tag `!!float`: any text that Python's `float()` accepts.
 pub(super) fn tagged_float(text: &str) -> Option<Value> {
     let plain = || text.replace('_', "").parse::<f64>().ok().filter(|value| value.is_finite()).map(real);
     float(text).or_else(plain)
 }
 
-/// JSON has no infinity and no not-a-number; they are the texts that Python prints.
+/// JSON has no infinity and no NaN; they become the texts that Python prints.
 fn real(value: f64) -> Value {
     match Number::from_f64(value) {
         Some(number) => Value::Number(number),
@@ -99,7 +99,7 @@ fn real(value: f64) -> Value {
     }
 }
 
-/// `1:30` is ninety: hours and minutes of YAML 1.1. The first part is no octal number and not zero.
+/// `1:30` is ninety: base 60 in YAML 1.1. The first part is not octal and not zero.
 fn sexagesimal_integer(is_negative: bool, digits: &str) -> Option<Value> {
     let (first, rest) = digits.split_once(':')?;
     let starts_well = first.starts_with(|first: char| matches!(first, '1'..='9')) && only_digits(first);
@@ -127,7 +127,7 @@ fn sexagesimal_float(sign: f64, first: &str, rest: &str, fraction: &str) -> Opti
     Some(real(sign * value))
 }
 
-/// 0 to 59, with or without a zero in front.
+/// 0 to 59, with or without a leading zero.
 fn is_sixtieth(part: &str) -> bool {
     matches!(part.as_bytes(), [b'0'..=b'9'] | [b'0'..=b'5', b'0'..=b'9'])
 }
@@ -140,12 +140,12 @@ fn only_digits(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
 }
 
-/// The decimal digits of a number in another base, without zeros in front; none when a character is no digit of it.
+/// The decimal digits of a number in another base, without leading zeros; `None` if a character is not a digit of that base.
 fn in_base(text: &str, base: u32) -> Option<String> {
     if text.len() > MAX_DIGITS {
         return None;
     }
-    // The lowest digit first.
+    // Least significant digit first.
     let mut decimal: Vec<u32> = Vec::new();
     let mut any = false;
     for digit in text.chars().filter(|digit| *digit != '_') {

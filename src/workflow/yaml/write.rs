@@ -1,5 +1,5 @@
-//! Writing YAML that every reader reads back as the same: PyYAML by the rules of YAML 1.1, others by those of 1.2. A text that
-//! either of them would take for something else gets quotes.
+//! Writes YAML that every reader reads as the same value: PyYAML by the rules of YAML 1.1, others by those of 1.2. A text that either
+//! version would read as another type is quoted.
 
 use std::fmt::Write;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::scalar;
 
-/// The value as a document in blocks.
+/// The value as a document in block style.
 pub(super) fn document(value: &Value) -> String {
     let mut out = String::new();
     match value {
@@ -23,7 +23,7 @@ pub(super) fn document(value: &Value) -> String {
 
 fn mapping(out: &mut String, entries: &serde_json::Map<String, Value>, indent: usize) {
     for (at, (key, value)) in entries.iter().enumerate() {
-        // The first key of a mapping in a list stands beside the dash.
+        // The first key of a mapping in a list is written on the line of the dash.
         if at > 0 || out.is_empty() || out.ends_with('\n') {
             out.push_str(&" ".repeat(indent));
         }
@@ -54,7 +54,7 @@ fn sequence(out: &mut String, items: &[Value], indent: usize) {
         out.push_str("- ");
         match item {
             Value::Object(entries) if !entries.is_empty() => mapping(out, entries, indent + 2),
-            // A list in a list goes in brackets: rare, and plain to read.
+            // A list in a list is written in brackets: it is rare, and easier to read that way.
             item => {
                 out.push_str(&inline(item));
                 out.push('\n');
@@ -63,7 +63,7 @@ fn sequence(out: &mut String, items: &[Value], indent: usize) {
     }
 }
 
-/// A text of several lines that a block shows as it is.
+/// Whether a text of several lines can be written as a block without changes.
 fn is_block(text: &str) -> bool {
     let body = text.strip_suffix('\n').unwrap_or(text);
     let is_plain = |line: &str| !line.ends_with(' ') && line.chars().all(is_shown);
@@ -94,7 +94,7 @@ fn inline(value: &Value) -> String {
     }
 }
 
-/// YAML 1.1 wants a dot in a number with an exponent, and a sign in the exponent.
+/// A number with an exponent in YAML 1.1 needs a decimal point, and a sign in the exponent.
 fn number(number: &serde_json::Number) -> String {
     let text = number.to_string();
     let Some((mantissa, exponent)) = text.split_once(['e', 'E']) else { return text };
@@ -132,14 +132,14 @@ fn text(text: &str) -> String {
     out
 }
 
-/// Nothing that a reader takes for a line break, a mark of the encoding or a control character.
+/// Whether a character is safe: not a line break, byte order mark or control character for any reader.
 fn is_shown(character: char) -> bool {
     !character.is_control() && !matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
         || character == '\t'
 }
 
-/// A text that needs no quotes: it begins with a letter or one of a few signs, has no sign of YAML in it, and neither version
-/// of YAML takes it for something else.
+/// Whether a text needs no quotes: it begins with a letter or one of a few other characters, has no special character of YAML, and is a
+/// text in both versions of YAML.
 fn is_safe(text: &str) -> bool {
     let begins = |first: char| first.is_alphabetic() || matches!(first, '_' | '/' | '$');
     let goes_on = |one: char| {
@@ -149,6 +149,6 @@ fn is_safe(text: &str) -> bool {
         && text.chars().all(goes_on)
         && !text.ends_with(' ')
         && scalar::resolve(text) == Value::String(text.to_owned())
-        // Yes and no of YAML 1.1, although PyYAML takes them for letters.
+        // Booleans in YAML 1.1, although PyYAML reads them as texts.
         && !matches!(text, "y" | "Y" | "n" | "N")
 }
