@@ -146,7 +146,7 @@ impl Context {
         self.0.in_history.as_ref().unwrap_or(&self.0.who)
     }
 
-    /// The address of the client.
+    /// The IP address of the client.
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.0.ip

@@ -64,7 +64,7 @@ async fn by_login(connection: &impl ConnectionTrait, login: &str) -> Result<Opti
     Ok((place < found.len()).then(|| found.swap_remove(place)))
 }
 
-/// Counts one more login, with its time and address.
+/// Counts one more login, with its time and IP address.
 pub(super) fn counted(
     statement: UpdateMany<user::Entity>,
     row: &user::Model,

@@ -1,5 +1,5 @@
-//! Rate limits for account e-mails and second-factor codes. Mails are limited by the address of the caller and by the
-//! account that the caller names, whether it exists or not. Codes are limited by account, whatever the caller's
+//! Rate limits for account e-mails and second-factor codes. Mails are limited by the IP address of the caller and by
+//! the account that the caller names, whether it exists or not. Codes are limited by account, whatever the caller's IP
 //! address: three of a million codes are valid at a time.
 
 use std::collections::HashMap;
@@ -14,7 +14,7 @@ use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use super::LoginError;
 use super::tries::network;
 
-/// Burst per address; one request is restored every three minutes.
+/// Burst per IP address; one request is restored every three minutes.
 const OF_ADDRESS: NonZeroU32 = NonZeroU32::new(20).unwrap();
 /// Burst per account; one request is restored every twelve minutes.
 const OF_ACCOUNT: NonZeroU32 = NonZeroU32::new(5).unwrap();
@@ -28,7 +28,7 @@ const MISTAKES: NonZeroU32 = NonZeroU32::new(5).unwrap();
 /// Minimum time between two mails about wrong codes.
 const QUIET: Duration = Duration::from_hours(24);
 
-/// Addresses and accounts that are kept before those without recent requests are dropped.
+/// IP addresses and accounts that are kept before those without recent requests are dropped.
 const MOST_KEPT: usize = 10_000;
 
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! Logins by name and password: checked in constant time, cached briefly, and throttled after many failures.
+//! Logins by name and password: checked at a constant cost, cached briefly, and throttled after many failures.
 //!
 //! Checking a password takes a core for some hundredths of a second, on purpose. A script that sends its password with
 //! each request would spend all its time there, so a successful login is cached for a minute: in memory, under a hash

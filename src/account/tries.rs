@@ -1,4 +1,4 @@
-//! Login throttling: failed attempts are counted per user name, per address and per pair within a window. A successful
+//! Login throttling: failed attempts are counted per user name, per IP address and per pair within a window. A successful
 //! login marks the pair as trusted. The counts are in memory, per process.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ const WINDOW: Duration = Duration::from_mins(5);
 /// A pair is trusted for this long after a successful login.
 const TRUSTED: Duration = Duration::from_hours(24);
 
-/// Failures in [`WINDOW`] after which logins are refused: per pair of name and address, per address, per name. The
+/// Failures in [`WINDOW`] after which logins are refused: per pair of name and IP address, per IP address, per name. The
 /// limit per name is far higher, so that others cannot easily lock a user out.
 const MOST_OF_PAIR: u32 = 10;
 const MOST_OF_ADDRESS: u32 = 50;
@@ -27,7 +27,7 @@ const MOST_OF_NAME: u32 = 100;
 #[derive(Clone, Default)]
 pub(super) struct Tries {
     failures: Arc<Mutex<HashMap<Cause, Failures>>>,
-    /// Pairs of name and address with a recent successful login.
+    /// Pairs of name and IP address with a recent successful login.
     trusted: Arc<Mutex<HashMap<Cause, Instant>>>,
 }
 
