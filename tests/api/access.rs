@@ -1,4 +1,4 @@
-//! Who gets in, and who may do what.
+//! Authentication and permissions of every operation.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -7,13 +7,13 @@ use studygovernor::queue::execution_secret;
 use super::Server;
 use crate::support::Backend;
 
-/// Every operation of a description, with a path that can be asked for.
+/// Every operation of a description, with a path that can be requested.
 fn operations(document: &Value) -> Vec<(Method, String, Value)> {
     let mut all = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
             let mut path = path.clone();
-            // Of accounts and roles one that nobody needs much for.
+            // For accounts and roles, ids that need no special permission.
             path =
                 path.replace("/users/{id}", "/users/5").replace("{user_id}", "target").replace("{username}", "target");
             path = path.replace("{role_id}", "empty").replace("{role_name}", "empty");
@@ -26,7 +26,7 @@ fn operations(document: &Value) -> Vec<(Method, String, Value)> {
     all
 }
 
-/// What the description says an operation needs: nothing but a login, a permission, or a role.
+/// The requirement of an operation according to the description: only a login, a permission, or a role.
 fn need(operation: &Value) -> Option<String> {
     let scopes = operation["security"].as_array().unwrap().last().unwrap()["session"].as_array().unwrap();
     scopes.first().map(|scope| scope.as_str().unwrap().to_owned())
@@ -36,7 +36,7 @@ fn need(operation: &Value) -> Option<String> {
 async fn every_operation_needs_what_its_description_says() {
     let server = Server::study(Backend::Sqlite).await;
     let admin = server.admin();
-    // Somebody with a login and nothing else, and one for each permission with that one alone.
+    // A user without permissions, and one user for each permission alone.
     let permissions = [
         "action_update",
         "sample_state_update",
@@ -66,7 +66,7 @@ async fn every_operation_needs_what_its_description_says() {
         for (method, path, operation) in operations(&document) {
             let path = format!("/api/v{version}{path}");
             let ask = async |caller: super::Caller| {
-                // A body that nothing is done with, if it is read at all.
+                // A body that changes nothing, if it is read at all.
                 let request = caller.request(method.clone(), &path).json(&json!({ "state": [], "label": [] }));
                 caller.send(request).await.status
             };
@@ -74,7 +74,7 @@ async fn every_operation_needs_what_its_description_says() {
             let refused = if is_open { StatusCode::FORBIDDEN } else { StatusCode::UNAUTHORIZED };
             assert_eq!(ask(server.nobody()).await, refused, "nobody: {method} {path}");
             let nothing = ask(server.basic("nothing", "p")).await;
-            // For workers: they show the secret of an attempt, and a login is no substitute.
+            // For workers, which show the secret of an attempt; a login is no substitute.
             if operation["security"] == json!([{}]) {
                 assert_eq!(ask(server.admin()).await, StatusCode::FORBIDDEN, "{method} {path}");
                 continue;
@@ -85,7 +85,7 @@ async fn every_operation_needs_what_its_description_says() {
                     assert_eq!(nothing, StatusCode::FORBIDDEN, "{method} {path} does not ask for {need}");
                     for one in permissions {
                         let fits = one == need || (need == "user_read" && one == "user_read_all");
-                        // The own account is another one.
+                        // `/users/5` is not the caller's own account.
                         if need == "user_read" && one == "user_read" {
                             continue;
                         }
@@ -123,7 +123,7 @@ async fn a_refusal_says_how_to_log_in_in_the_words_of_before() {
         let request = server.nobody().request(Method::GET, "/api/v2/subjects").header("authorization", header);
         server.nobody().send(request).await.expect(401);
     }
-    // By address, in any case.
+    // By e-mail address, ignoring case.
     server.basic("ADMIN@example.com", "admin").get("/api/v2/subjects").await.expect(200);
 }
 
@@ -144,10 +144,11 @@ async fn repeated_failures_are_slowed_down_and_others_are_not_concerned() {
         }
     }
     assert_eq!(refused, 5, "after ten");
-    // The right one is refused too, or it would show among the wrong ones; somebody else is not concerned.
+    // The correct password is refused too; otherwise it could be recognised among the wrong ones. Other users are not
+    // affected.
     server.alice().get("/api/v2/cohorts").await.expect(429);
     server.bob().get("/api/v2/cohorts").await.expect(200);
-    // The form of the pages counts the same failures.
+    // The login form counts the same failures.
     let form = "login=alice&password=alice-password";
     let request = server.nobody().request(Method::POST, "/login").body(form);
     let page = server.nobody().send(request.header("content-type", "application/x-www-form-urlencoded")).await;
@@ -195,14 +196,14 @@ async fn tokens_do_what_they_are_for_until_they_end() {
     token.post("/api/v2/experiments", experiment).await.expect(201);
     token.put("/api/v2/experiments/1/state", json!({ "state": "failed" })).await.expect(403);
     token.post("/api/v2/tokens", json!({ "label": "child" })).await.expect(403);
-    // Of an administrator: what is for the role is not for a token with some permissions.
+    // A token of an administrator with some permissions does not include operations that require the role.
     let admins =
         server.admin().post("/api/v2/tokens", json!({ "label": "a", "permissions": ["sample_add"] })).await.expect(201);
     let body = json!({ "run_timeout": 1 });
     server.bearer(admins["token"].as_str().unwrap()).put("/api/v2/callbacks/1", body.clone()).await.expect(403);
     let whole = server.admin().post("/api/v2/tokens", json!({ "label": "all" })).await.expect(201);
     server.bearer(whole["token"].as_str().unwrap()).put("/api/v2/callbacks/1", body).await.expect(200);
-    // Lists show no secrets, and nobody sees or ends those of others.
+    // Lists show no secrets, and users cannot see or revoke tokens of other users.
     let listed = alice.get("/api/v2/tokens").await.expect(200);
     assert_eq!(listed["count"], 1);
     assert!(!listed.to_string().contains(secret) && listed["tokens"][0]["last_used_at"].is_string(), "{listed}");
@@ -210,7 +211,7 @@ async fn tokens_do_what_they_are_for_until_they_end() {
     token.get("/api/v2/cohorts").await.expect(200);
     assert!(alice.delete("/api/v2/tokens/1").await.expect(200)["revoked_at"].is_string());
     token.get("/api/v2/cohorts").await.expect(401);
-    // With its owner a token ends too.
+    // Deleting the owner revokes the token.
     let made = alice.post("/api/v2/tokens", json!({ "label": "other" })).await.expect(201);
     server.admin().delete("/api/v2/users/2").await.expect(200);
     server.bearer(made["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(401);
@@ -239,7 +240,7 @@ async fn q2_an_execution_is_seen_with_the_permission_or_the_secret_of_its_attemp
     for version in ["v1", "v2"] {
         let (here, absent) =
             (format!("/api/{version}/callback_executions/1"), format!("/api/{version}/callback_executions/999"));
-        // Without a login one that is not there looks like one that is not to be seen.
+        // Without a login, a missing execution looks like one without access.
         assert_eq!(nobody.get(&here).await.expect(403), nobody.get(&absent).await.expect(403));
         let running = json!({ "status": "running" });
         assert_eq!(
@@ -255,7 +256,7 @@ async fn q2_an_execution_is_seen_with_the_permission_or_the_secret_of_its_attemp
             ("secret", &other, 403),
             ("secret_key", &String::new(), 403),
         ] {
-            // The workers of the existing product send it in the body of a GET.
+            // Workers of version 8.1 send it in the body of a GET request.
             let request = nobody.request(Method::GET, &here).json(&json!({ name: secret }));
             let answer = nobody.send(request).await;
             assert_eq!(answer.status.as_u16(), status, "{name}");
@@ -265,7 +266,7 @@ async fn q2_an_execution_is_seen_with_the_permission_or_the_secret_of_its_attemp
     let path = "/api/v2/callback_executions/1";
     let report = |secret: &str, status: &str| json!({ "secret": secret, "status": status, "result": "failed" });
     nobody.put(path, json!({ "secret_key": secret, "status": "running" })).await.expect(200);
-    // Run again by a person: the first attempt has nothing to say any more.
+    // After a user retries it, the first attempt can no longer report.
     server.admin().post(&format!("{path}/retry"), json!({ "reason": "stuck" })).await.expect(200);
     nobody.put(path, report(&secret, "finished")).await.expect(409);
     let request = nobody.request(Method::GET, path).json(&json!({ "secret": secret }));
@@ -298,12 +299,12 @@ async fn nobody_reaches_for_more_than_the_own_rights() {
     }
     helper.put("/api/v2/users/3", json!({ "password": "helped" })).await.expect(200);
     helper.put("/api/v2/users/bob/roles/user", json!({})).await.expect(200);
-    // With a token nobody gets a password to stay in with.
+    // A token cannot be used to set a password and so to gain permanent access.
     let token = admin.post("/api/v2/tokens", json!({ "label": "t" })).await.expect(201);
     let token = server.bearer(token["token"].as_str().unwrap());
     token.put("/api/v2/users/3", json!({ "password": "kept" })).await.expect(403);
     token.put("/api/v2/users/3", json!({ "name": "Bob" })).await.expect(200);
-    // A new password ends the tokens that somebody made with the old one.
+    // A new password revokes the tokens that were created with the old one.
     admin.put("/api/v2/users/1", json!({ "password": "another" })).await.expect(200);
     token.get("/api/v2/cohorts").await.expect(401);
     let text = "users: [{username: admin, password: x, email: admin@example.com, roles: []}]";
@@ -325,7 +326,8 @@ async fn a_name_or_address_belongs_to_one_account_however_it_is_written() {
     server.basic("Alice@example.com", "alice-password").get("/api/v2/cohorts").await.expect(200);
 }
 
-/// One rule for all ways: a token, also an administrator's, changes no passwords and no e-mail addresses of accounts that exist.
+/// One rule for all operations: a token, even an administrator's, cannot change passwords and e-mail addresses of
+/// existing accounts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_changes_no_credentials() {
     const PATH: &str = "/api/v2/service/config/import-config";
@@ -348,15 +350,15 @@ async fn a_token_changes_no_credentials() {
     }
     token.put("/api/v1/users/4", stays.clone()).await.expect(403);
     token.put("/api/v2/users/4", stays).await.expect(403);
-    // What is so already is no change, and everything else may be changed.
+    // Unchanged values are not a change, and everything else may be changed.
     let other =
         "users: [{username: dora, name: Dora, password: a long password, email: dora@example.org, active: false}]";
     token.put(PATH, json!({ "config_definition": other })).await.expect(200);
-    // With a password it is allowed.
+    // Allowed with a password.
     server.admin().put(PATH, user("dora", "another password", "mallory@example.org")).await.expect(200);
 }
 
-/// As Python's requests, curl and .netrc files in Latin-1 send it.
+/// As sent by Python's requests, curl and .netrc files in Latin-1.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_is_read_in_utf_8_and_in_latin_1() {
     use base64::Engine;

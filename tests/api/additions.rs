@@ -1,4 +1,4 @@
-//! What is new beside the existing product, of single things; see also `lists` and `many`.
+//! Additions to version 8.1 for single resources; see also `lists` and `many`.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ async fn q6_a_long_log_is_cut_in_the_middle_and_the_report_is_taken() {
     assert!(
         kept.len() < 1_100_000 && kept.starts_with("begin") && kept.ends_with("end") && kept.contains("bytes omitted")
     );
-    // A text of JSON is as good as the object in it: answers have it so.
+    // JSON text is accepted instead of an object, because responses contain it.
     assert_eq!(server.admin().get("/api/v2/experiments/1").await.expect(200)["variable_map"]["qc"], 3);
     for values in [json!("no json"), json!([1]), json!(7)] {
         let body = json!({ "result_values": values });
@@ -85,7 +85,7 @@ async fn it_is_explained_why_an_experiment_does_not_move() {
         (&ways[2]["destination"]["label"], &ways[2]["value"], &ways[2]["condition"]),
         (&json!("failed"), &json!(true), &Value::Null)
     );
-    // A condition that cannot be evaluated says why.
+    // A condition that cannot be evaluated is explained.
     let done = json!({ "status": "finished", "result": "success", "result_values": {} });
     server.admin().put("/api/v2/callback_executions/1", done).await.expect(200);
     let told = server.bob().get("/api/v2/experiments/1/explain").await.expect(200);
@@ -117,7 +117,7 @@ async fn q5_executions_are_run_again_skipped_and_marked_with_a_reason() {
     let marked =
         admin.post(&format!("{first}/mark"), json!({ "result": "success", "reason": "seen" })).await.expect(200);
     assert_eq!((&marked["status"], &marked["result"]), (&json!("finished"), &json!("success")));
-    // What was marked counts as if it had been reported.
+    // A marked result counts like a reported one.
     assert_eq!(admin.get("/api/v2/experiments/1/state").await.expect(200)["state"]["label"], "processing");
     admin.post(&format!("{first}/skip"), json!({ "reason": "late" })).await.expect(409);
     let listed = admin.get("/api/v2/callback_executions?status=skipped").await.expect(200);
@@ -162,7 +162,7 @@ async fn e10_mistakes_are_archived_with_a_reason_and_their_labels_are_free_again
         assert_eq!(admin.get("/api/v2/experiments?archived=true").await.expect(200)["count"], 1);
         assert_eq!(admin.get("/api/v2/subjects/1").await.expect(200)["experiments"], json!([]));
         assert_eq!(admin.get("/api/v2/states/2").await.expect(200)["experiments"], json!([]));
-        // Its history stays, and it does not move.
+        // Its history is kept, and it does not move.
         let history = admin.get("/api/v2/experiments/1/actions").await.expect(200);
         assert_eq!(history["count"], 1);
         let run = admin.get("/api/v2/callback_executions/1").await.expect(200);
@@ -172,7 +172,7 @@ async fn e10_mistakes_are_archived_with_a_reason_and_their_labels_are_free_again
         admin.put("/api/v2/callback_executions/1", json!({ "status": "running" })).await.expect(409);
         admin.put("/api/v2/experiments/1/external_ids/XNAT", json!({ "external_id": "x" })).await.expect(409);
         admin.delete("/api/v2/experiments/1?reason=again").await.expect(409);
-        // The right one takes its label; then the wrong one cannot come back.
+        // The correct experiment gets its label; then the wrong one cannot be restored.
         let body = json!({ "label": "e", "scandate": "2024-01-01", "subject_id": 1 });
         admin.post("/api/v2/experiments", body).await.expect(201);
         admin.post("/api/v2/experiments/1/restore", json!({})).await.expect(409);
@@ -180,7 +180,7 @@ async fn e10_mistakes_are_archived_with_a_reason_and_their_labels_are_free_again
         assert_eq!(admin.post("/api/v2/experiments/1/restore", json!({})).await.expect(200)["archived"], Value::Null);
         admin.post("/api/v2/experiments/1/restore", json!({})).await.expect(409);
         admin.post("/api/v2/callback_executions/1/retry", json!({ "reason": "back" })).await.expect(200);
-        // A subject goes with its experiments, and nothing is added to it.
+        // Archiving a subject archives its experiments, and nothing can be added to it.
         let request = admin.request(Method::DELETE, "/api/v2/subjects/1").json(&json!({ "reason": "withdrew" }));
         let gone = admin.send(request).await.expect(200);
         assert_eq!((&gone["archived"]["reason"], &gone["experiments"]), (&json!("withdrew"), &json!([])));

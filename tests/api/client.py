@@ -1,6 +1,6 @@
-"""Drives the unmodified studygovernor-client (PyPI) against a server: `client.py URL VERSION`.
+"""Runs the unmodified studygovernor-client (PyPI) against a server: `client.py URL VERSION`.
 
-Version 2 is what the client chooses by itself; 1 is forced.
+The client chooses version 2 by default; 1 is forced.
 """
 import logging
 import sys
@@ -15,7 +15,7 @@ url, version = sys.argv[1], int(sys.argv[2])
 def connect(user, password):
     if version == 2:
         return studyclient.connect(url, user=user, password=password)
-    # The client takes the highest version that the server offers; this makes it take the first.
+    # The client chooses the highest version that the server offers; this makes it choose the first.
     chosen = studyclient.connection.StudyClient.detect_api_version
 
     def forced(self):
@@ -50,12 +50,12 @@ assert client.get_cohort(cohort.id).description == "made by the client"
 assert any(one.label == "client" for one in client.get_cohorts())
 if version == 2:
     cohort.external_urls["XNAT"] = "https://xnat.example.com/data/projects/client"
-    # `external_urls` of the client cannot be read: it asks its own cohort for the ids of a subject.
+    # `external_urls` of the client fails: it looks up the ids of a subject in its own cohort.
     assert client.get_cohort(cohort.id).raw_external_urls["XNAT"].endswith("/client")
 
 # Subjects.
-# The first driver of the client stumbles over itself (`self._parent`) before it asks for an external id; what it wants to
-# send is sent here in its place.
+# The client fails with an error of its own (`self._parent`) before it requests an external id; its intended request is
+# sent here instead.
 def link(kind, thing, external_id):
     body = {kind: thing.id, "external_system": "XNAT", "external_id": external_id}
     client.put(f"/external_{kind}_links", json=body)
@@ -89,7 +89,7 @@ try:
 except StudyGovernorNotFoundError:
     pass
 
-# Experiments, in a workflow that is named and is not the newest.
+# Experiments, in a named workflow that is not the newest.
 given = {"XNAT": "XNAT_E1"} if version == 2 else None
 experiment = client.create_experiment(
     subject, "c-01_ses-1", "2024-03-01 10:00:00", workflow="imaging_qc_2024", external_ids=given)
@@ -107,7 +107,7 @@ client.clearcache()
 assert {one.label for one in client.get_subject(subject.id).experiments} == {"c-01_ses-1", "c-01_ses-2"}
 assert any(one.label == "c-01_ses-1" for one in client.get_experiments())
 
-# States, transitions, what they run.
+# States, transitions and their callbacks.
 state = experiment.state
 assert "Automatic checks" in state.freetext and state.callback and state.lifespan is None
 assert any(one.label == "c-01_ses-1" for one in state.experiments)
@@ -128,7 +128,7 @@ experiment = client.get_experiment(int(experiment.uri.rsplit("/", 1)[1]))
 assert experiment.state.label == "manual_qc", experiment.state.label
 assert dict(experiment.variable_map) == {"n_scans": 7, "qc": "unsure"}, experiment.variable_map
 
-# By hand, with a note.
+# Manual transition, with a note.
 experiment.set_state("processing", freetext="looks fine")
 client.clearcache()
 experiment = client.get_experiment(experiment.id)

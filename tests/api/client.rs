@@ -1,4 +1,4 @@
-//! The client of the existing product, unmodified, from PyPI.
+//! The client of version 8.1, unmodified, from PyPI.
 
 use serde_json::json;
 

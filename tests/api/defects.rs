@@ -1,5 +1,4 @@
-//! What goes wrong in the existing product (`client.md` of the development kit), one after the other: here the right
-//! thing happens.
+//! Defects of version 8.1 (`client.md` of the development kit), and the correct behaviour for each.
 
 use reqwest::Method;
 use sea_orm::EntityTrait;
@@ -222,12 +221,12 @@ async fn a_label_that_two_workflows_have_is_no_mystery() {
     assert_eq!(one["experiments"][0]["label"], "new");
     let told = admin.get("/api/v1/states/check").await.expect(409);
     assert!(told["message"].as_str().unwrap().contains("2, 8"), "{told}");
-    // In a workflow of its own each label is clear.
+    // With the workflow in the path, each label is unambiguous.
     admin.get("/api/v2/workflows/imaging_qc_2025/states/check").await.expect(200);
     admin.get("/api/v2/workflows/2/states/check").await.expect(200);
 }
 
-/// Sends the same changes at the same time; gives their statuses.
+/// Sends the same changes at the same time and returns their statuses.
 async fn at_once(caller: &super::Caller, requests: Vec<(String, Value)>) -> Vec<u16> {
     let mut all = tokio::task::JoinSet::new();
     for (path, body) in requests {
@@ -248,7 +247,7 @@ async fn e4_two_reports_and_four_transitions_at_once_end_in_one_each() {
             let action = admin.get(actions["actions"][0]["uri"].as_str().unwrap()).await.expect(200);
             let runs = action["executions"].as_array().unwrap();
             let body = json!({ "status": "finished", "result": "success", "result_values": { "rating": "unsure" } });
-            // Each of the two is reported twice.
+            // Both executions are reported twice.
             let reports = (0..4).map(|index| (runs[index % 2]["uri"].as_str().unwrap().to_owned(), body.clone()));
             let statuses = at_once(&admin, reports.collect()).await;
             assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 2, "{statuses:?}");

@@ -1,4 +1,4 @@
-//! The description of the API: complete, as it is kept in the documentation, and true.
+//! The description of the API: complete, identical to the one in the documentation, and correct.
 
 use std::collections::BTreeSet;
 
@@ -15,13 +15,14 @@ fn operations(document: &Value) -> BTreeSet<(String, String)> {
         .collect()
 }
 
-/// `operations.txt` is the list of the existing product's OpenAPI files (`shared/api` of the development kit).
+/// `operations.txt` is the list of operations in the OpenAPI files of version 8.1 (`shared/api` of the development
+/// kit).
 #[test]
 fn every_operation_of_the_existing_product_is_there() {
     let wanted: Vec<&str> = include_str!("operations.txt").lines().collect();
     assert_eq!(wanted.len(), 55 + 78);
     let there = [("v1", operations(&api::description("1", ""))), ("v2", operations(&api::description("2", "")))];
-    // Names in braces are for people.
+    // Names in braces do not matter.
     let shape = |path: &str| {
         let parts = path.split('/').map(|part| if part.starts_with('{') { "{}" } else { part });
         parts.collect::<Vec<_>>().join("/")
@@ -71,7 +72,7 @@ fn every_operation_says_what_it_needs_what_goes_wrong_and_gives_an_example() {
     }
 }
 
-/// `UPDATE_REFERENCE=1 cargo test the_reference` writes the files anew.
+/// `UPDATE_REFERENCE=1 cargo test the_reference` writes the files again.
 #[test]
 fn the_reference_is_what_the_code_says() {
     for version in ["1", "2"] {
@@ -108,13 +109,13 @@ async fn everything_under_the_api_answers_in_json() {
     }
 }
 
-/// Requests made from our own description, by schemathesis from PyPI: no 5xx, and no answer that is not described.
+/// Requests that schemathesis (PyPI) generates from our own description: no 5xx, and no undocumented response.
 async fn fuzz(backend: Backend, version: &str) {
     let server = Server::study(backend).await;
     for number in 1..=3 {
         server.experiment(&format!("e{number}")).await;
     }
-    // Whoever asks must not take the own rights away in the middle.
+    // The account that sends the requests must not lose its permissions in between.
     let admin = server.admin();
     admin.put("/api/v2/users/alice/roles/admin", json!({})).await.expect(200);
     let mut command = python();
@@ -130,7 +131,8 @@ async fn fuzz(backend: Backend, version: &str) {
             "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
         ])
         .args(["--seed", "20261123", "--continue-on-failure", "--generation-database", "none", "--workers", "1"])
-        // One thread: Python 3.11 stumbles over its own parser in several. The paths: the own account and its role.
+        // One thread, because Python's own parser fails in several threads of Python 3.11. The excluded paths are the
+        // account itself and its role.
         .args(["--exclude-path-regex", r"^/users/\{[a-z_]+\}(/roles/.*)?$"]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert!(output.status.success(), "{}\n{}", output.out(), output.err());

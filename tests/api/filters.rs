@@ -6,7 +6,7 @@ use super::moment::Visitor;
 use super::{Server, WORKFLOW};
 use crate::support::Backend;
 
-/// Three experiments: `A_1` went on to `failed` after a failed run, `b%2` and `c_3` are in `check` with queued runs.
+/// Three experiments: `A_1` moved to `failed` after a failed run, `b%2` and `c_3` are in `check` with queued runs.
 async fn study(backend: Backend) -> Server {
     let server = Server::study(backend).await;
     let admin = server.admin();
@@ -107,10 +107,10 @@ async fn a_filter_finds_the_same_on_three_databases() {
                 }
             }
         }
-        // Beside the other parameters.
+        // Combined with the other parameters.
         let path = format!("/api/v2/experiments?cohort=baseline&{}", query(&[("q", "state:check")]));
         assert_eq!(bob.get(&path).await.expect(200)["count"], 1);
-        // An archived experiment is in no list but its own.
+        // An archived experiment is only in the list of archived ones.
         server.admin().delete("/api/v2/experiments/2?reason=wrong").await.expect(200);
         for (q, count) in [("is:archived", 1), ("is:archived state:check", 1), ("state:check", 1)] {
             let path = format!("/api/v2/experiments?{}", query(&[("q", q)]));
@@ -193,7 +193,7 @@ async fn the_page_filters_sorts_and_turns() {
         all.sort();
         all.dedup();
         assert_eq!(all.len(), 120, "{sort}");
-        // Back to the first page, by the same pages.
+        // Back to the first page, through the same pages.
         let mut back = vec![labels(&visitor.get(&path).await)];
         while let Some(previous) = link(&visitor.get(&path).await, "prev") {
             path = previous;
@@ -201,7 +201,7 @@ async fn the_page_filters_sorts_and_turns() {
         }
         assert_eq!(back, pages, "{sort}");
     }
-    // The head of a column sorts by it, and the other way round when it is used again.
+    // The header of a column sorts by it, and in reverse order when it is used again.
     let page = visitor.get("/experiments?q=m-&cohort=1").await;
     assert!(page.contains("sort%3Alabel"), "{page}");
     let page = visitor.get("/experiments?q=m-+sort:label").await;

@@ -1,10 +1,11 @@
-//! The answers of the existing product, version 8.1, recorded and compared.
+//! The recorded responses of version 8.1, compared with ours.
 //!
-//! `recorded.json`, `workflow.yaml` and `config.yaml` come from the development kit of the product
-//! (`shared/golden`, recorded on 2026-11-23); the rules are those of the README there: the same status; every recorded
-//! key with the same value, more keys are fine; the order of `executions` and `permissions` does not matter; `message` is
-//! free; of an error only the status counts, except for `PUT …/state`; texts of YAML and JSON are compared by what they
-//! mean; `queued` is as good as `created`; where the recording has a 500, anything else but a 5xx.
+//! `recorded.json`, `workflow.yaml` and `config.yaml` come from the development kit of the product (`shared/golden`,
+//! recorded on 2026-11-23). The rules are those of the README there: the status must be equal; every recorded key must
+//! have the same value, additional keys are allowed; the order of `executions` and `permissions` does not matter;
+//! `message` may differ; for errors only the status is compared, except for `PUT …/state`; YAML and JSON texts are
+//! compared by their meaning; `queued` is equivalent to `created`; if the recorded status is 500, anything but a 5xx is
+//! accepted.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -110,7 +111,7 @@ async fn replay(backend: Backend) {
         } else if want != got {
             found.push(format!("status {got}, wanted {want}: {}", answer.body));
         } else if path == "/-/ready" {
-            // The product of the recordings says nothing of its broker; ours has none in this test and says so.
+            // The recorded product does not report its broker; ours has none in this test and reports that.
             assert!(answer.body["broker"].is_string(), "{}", answer.body);
         } else if want < 400 || path.ends_with("/state") {
             differences(&response["body"], &normal(answer.body), "", &mut found);
@@ -135,7 +136,7 @@ async fn all_248_recorded_answers_agree_on_mariadb() {
     replay(Backend::Mariadb).await;
 }
 
-/// The comparison itself finds what is different, or all of the above says nothing.
+/// Tests that the comparison detects differences; otherwise the tests above would be meaningless.
 #[test]
 fn a_difference_is_found() {
     let differ = |want: &str, got: &str| {

@@ -1,11 +1,12 @@
-//! Texts that are longer than their column: each way in says which field it is, alike on the three databases.
+//! Texts that are longer than their column: every operation reports the field, with the same result on the three
+//! databases.
 
 use serde_json::{Value, json};
 
 use super::{Caller, Server};
 use crate::support::Backend;
 
-/// One field: what it is called in answers, its limit, and the request with a text in it.
+/// One field: its name in responses, its limit, and a request that contains a text for it.
 struct Field {
     name: &'static str,
     most: usize,
@@ -44,7 +45,7 @@ const WORKFLOWS: &str = "/api/v2/service/config/import-workflow";
 const CONFIGURATIONS: &str = "/api/v2/service/config/import-config";
 const LIST: &str = "/api/v2/import";
 
-/// A list that is imported is answered 200, with the errors of its items.
+/// The import of a list is answered with 200 and the errors of its items.
 const FIELDS: &[Field] = &[
     Field { name: "label", most: 100, path: "/api/v2/cohorts", body: |text| json!({ "label": text }) },
     Field {
@@ -198,7 +199,7 @@ const FIELDS: &[Field] = &[
 
 async fn try_lengths(admin: &Caller, field: &Field) -> Result<(), String> {
     for (length, fits) in [(field.most, true), (field.most + 1, false), (field.most + 600, false)] {
-        // No two alike, in case they are to be unique.
+        // All different, in case they must be unique.
         let text: String = format!("{:08x}", rand::random::<u32>()).chars().cycle().take(length).collect();
         let answer = admin.post(field.path, (field.body)(&text)).await;
         let (status, body) = (answer.status.as_u16(), answer.body.to_string());
@@ -225,7 +226,7 @@ async fn texts_that_are_too_long_are_named(backend: Backend) {
     for field in FIELDS {
         wrong.extend(try_lengths(&admin, field).await.err());
     }
-    // Texts without a limit of their own: in MariaDB too they may be longer than 64 kB.
+    // Texts without a limit of their own may be longer than 64 kB, on MariaDB too.
     let long = "x".repeat(200_000);
     for (path, body) in [
         ("/api/v2/experiments/bulk/transition", json!({ "experiments": [1], "state": "none", "freetext": long })),

@@ -1,4 +1,4 @@
-//! Lists: what is in them, in which order, how much of it, and where the rest is.
+//! Lists: their items, order, limits and paging.
 
 use reqwest::Method;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Work on many things in one request, and requests that come again.
+//! Bulk operations, and repeated requests.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ async fn an_import_may_come_again_and_what_is_wrong_keeps_nothing_else_out() {
     assert_eq!(experiment["external_ids"], json!({ "XNAT": "E1" }));
     assert_eq!(experiment["variable_map"], json!({ "age": 74 }));
     assert_eq!(admin.get("/api/v2/scans").await.expect(200)["count"], 1);
-    // What was archived stays archived.
+    // An archived experiment remains archived.
     let uri = first["results"][0]["experiments"][0]["experiment"]["uri"].as_str().unwrap();
     admin.delete(&format!("{uri}?reason=wrong")).await.expect(200);
     let third = admin.post("/api/v2/import", list.clone()).await.expect(200);
@@ -103,10 +103,10 @@ async fn a_request_that_comes_again_is_done_once() {
         send("k1", "other").await.expect(422);
         send("k2", "once").await.expect(409);
         send("k2", "once").await.expect(409);
-        // Of another user it is another key.
+        // The same key of another user is a different key.
         let request = server.alice().request(Method::POST, "/api/v2/cohorts").header("idempotency-key", "k1");
         server.alice().send(request.json(&json!({ "label": "of_alice" }))).await.expect(201);
-        // What is refused for who asks may be asked again.
+        // A request that was refused because of its caller may be repeated.
         let bob = server.bob();
         let request = || {
             bob.request(Method::POST, "/api/v2/cohorts").header("idempotency-key", "k3").json(&json!({ "label": "b" }))
@@ -115,7 +115,7 @@ async fn a_request_that_comes_again_is_done_once() {
         admin.put("/api/v2/users/bob/roles/superuser", json!({})).await.expect(200);
         bob.send(request()).await.expect(201);
         assert_eq!(admin.get("/api/v2/cohorts").await.expect(200)["count"], 4);
-        // At the same moment: one does it, the others get its answer or come again.
+        // At the same time: one is executed, the others get its response or have to retry.
         let statuses = tokio::join!(send("k4", "race"), send("k4", "race"), send("k4", "race"));
         for answer in [statuses.0, statuses.1, statuses.2] {
             let replayed = answer.header("idempotency-replayed") == "true";
@@ -127,7 +127,7 @@ async fn a_request_that_comes_again_is_done_once() {
         }
         assert_eq!(admin.get("/api/v2/cohorts").await.expect(200)["count"], 5);
         send(&"k".repeat(256), "long").await.expect(400);
-        // A token sees nothing of what its owner was answered otherwise, and secrets are not kept for repetitions.
+        // A token does not get the response of its owner's request, and secrets are not stored for repetitions.
         let key =
             |path: &str, body: Value| admin.request(Method::POST, path).header("idempotency-key", "k5").json(&body);
         let token = admin.send(key("/api/v2/tokens", json!({ "label": "t", "permissions": [] }))).await.expect(201);
@@ -163,13 +163,13 @@ async fn work_goes_on_when_the_caller_goes_away_and_its_answer_waits() {
     assert_eq!(answer.expect(200)["subjects"], 1000);
 }
 
-/// Whole numbers of any size come back as they were, on every way in; a protocol has one modality; what differs is reported.
+/// Whole numbers of any size are preserved by every operation; a protocol has one modality; differences are reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_list_keeps_whole_numbers_whole_and_says_what_differs() {
     for backend in [Backend::Sqlite, Backend::Postgres, Backend::Mariadb] {
         let server = Server::study(backend).await;
         let admin = server.admin();
-        // As text: macros of Rust know no numbers of this size.
+        // As text: macros of Rust do not support numbers of this size.
         let list = |scandate: &str, uid: &str| -> Value {
             let text = r#"[{"cohort": "c", "label": "p1", "date_of_birth": "1950-01-01", "experiments": [
                 {"label": "ct1", "scandate": "2024-01-01", "scans": [{"modality": "CT", "protocol": "Head"}]},
@@ -203,7 +203,7 @@ async fn a_list_keeps_whole_numbers_whole_and_says_what_differs() {
     }
 }
 
-/// What was permitted when it was answered first is not answered again when it is not permitted any more.
+/// A stored response is not repeated after its caller has lost the permission.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_not_repeated_to_who_may_not_do_it_any_more() {
     let server = Server::study(Backend::Sqlite).await;
@@ -221,7 +221,7 @@ async fn an_answer_is_not_repeated_to_who_may_not_do_it_any_more() {
         let again = alice.send(key(&alice)).await;
         assert_eq!(again.header("idempotency-replayed"), "true");
         assert_eq!(again.expect(201), first);
-        // The key of another caller is another one.
+        // The key of another caller is a different key.
         assert_ne!(admin.send(key(&admin)).await.header("idempotency-replayed"), "true");
     }
     admin.delete("/api/v2/users/alice/roles/superuser").await.expect(200);
@@ -232,7 +232,7 @@ async fn an_answer_is_not_repeated_to_who_may_not_do_it_any_more() {
         assert_eq!(refused.header("idempotency-replayed"), "");
         refused.expect(403);
     }
-    // Nor what was not asked before, and that is not kept either.
+    // A new request is refused too, and its response is not stored.
     ask(&alice, "/api/v2/cohorts", &json!({ "label": "third" })).await.expect(403);
     admin.put("/api/v2/users/alice/roles/superuser", json!({})).await.expect(200);
     ask(&alice, "/api/v2/cohorts", &json!({ "label": "third" })).await.expect(201);
@@ -240,7 +240,7 @@ async fn an_answer_is_not_repeated_to_who_may_not_do_it_any_more() {
         let key = alice.request(Method::POST, path).header("idempotency-key", *path).json(body);
         assert_eq!(alice.send(key).await.header("idempotency-replayed"), "true");
     }
-    // For administrators only.
+    // Only for administrators.
     let workflow = json!({ "config_definition": "scantypes: [{modality: MR, protocol: T9}]" });
     let import = "/api/v2/service/config/import-config";
     ask(&alice, import, &workflow).await.expect(403);

@@ -1,4 +1,4 @@
-//! The JSON API over HTTP: the recorded answers of the existing product, its real client, and what is new.
+//! The JSON API over HTTP: the recorded responses of version 8.1, its real client, and our additions.
 
 mod access;
 mod additions;
@@ -25,13 +25,13 @@ use crate::support::{Backend, Login, Program, Proxy, create_database, studygover
 
 pub use crate::support::Caller;
 
-/// The workflow of the recordings.
+/// The workflow that was used for the recordings.
 pub const WORKFLOW: &str = include_str!("workflow.yaml");
 
-/// Accounts, external systems and scantypes of the recordings.
+/// Accounts, external systems and scantypes that were used for the recordings.
 pub const CONFIGURATION: &str = include_str!("config.yaml");
 
-/// A server with nobody who runs callbacks, so that they wait for what a test reports.
+/// A server that does not run callbacks itself, so that they wait for reports of the test.
 pub struct Server {
     pub program: Program,
     pub home: TempDir,
@@ -54,7 +54,7 @@ impl Server {
         Self { program: serve(home.path(), &database, environment), home, database }
     }
 
-    /// A study whose server reaches its database through a proxy. `database` is its address without the proxy.
+    /// A study whose server connects to its database through a proxy. `database` is the URL without the proxy.
     pub async fn behind_proxy(backend: Backend, environment: &[(&str, &str)]) -> (Self, Proxy) {
         let server = Self::study(backend).await;
         let proxy = Proxy::to(&server.database).await;
@@ -68,7 +68,7 @@ impl Server {
         serve(self.home.path(), &self.database, environment)
     }
 
-    /// With the accounts, systems, scantypes and the workflow of the recordings, one cohort and two subjects of it.
+    /// With the accounts, systems, scantypes and the workflow of the recordings, one cohort and two subjects in it.
     pub async fn study(backend: Backend) -> Self {
         let server = Self::empty(backend).await;
         let admin = server.admin();
@@ -117,7 +117,7 @@ impl Server {
         self.basic("bob", "bob-password")
     }
 
-    /// A new experiment of subject 1; its two callbacks wait to be reported on.
+    /// Creates an experiment of subject 1; its two callbacks wait for reports.
     pub async fn experiment(&self, label: &str) -> Value {
         let body = json!({ "label": label, "scandate": "2024-03-01T10:00:00", "subject_id": 1 });
         self.admin().post("/api/v2/experiments", body).await.expect(201)
@@ -140,7 +140,7 @@ fn serve(home: &Path, database: &str, environment: &[(&str, &str)]) -> Program {
     Program::start(command)
 }
 
-/// The Python of the tests, with what `tests/requirements.txt` names.
+/// The Python of the tests, with the packages of `tests/requirements.txt`.
 pub fn python() -> std::process::Command {
     let path = std::env::var("TEST_PYTHON").expect("TEST_PYTHON is not set: run the tests with `make test`");
     let mut command = std::process::Command::new(path);

@@ -1,6 +1,6 @@
-//! What a page or an answer shows together is of one moment (E13), on the three databases.
+//! All data of a page or a response belongs to one moment (E13), on the three databases.
 //!
-//! Two servers work on one database: one reads slowly, or is held between two statements; the other one moves the
+//! Two servers use one database: one reads slowly, or is stopped between two statements; the other one moves the
 //! experiment meanwhile.
 
 use std::path::Path;
@@ -13,7 +13,8 @@ use serde_json::{Value, json};
 use super::{Caller, Server};
 use crate::support::{Backend, Program, eventually};
 
-/// The run of `a` leads to `b` and sets the variable `where`, that of `b` leads back; one that failed leads to the end.
+/// A successful run of `a` leads to `b` and sets the variable `where`, one of `b` leads back; a failed run leads to the
+/// end.
 const WORKFLOW: &str = r#"
 label: moment
 states:
@@ -28,9 +29,9 @@ states:
   - label: end
 "#;
 
-/// A study with one experiment, which has gone round once and is in `a`.
+/// A study with one experiment, which has completed one round and is in `a`.
 async fn study(backend: Backend) -> Server {
-    // However often it moves.
+    // Without a limit of transitions.
     let server = Server::with(backend, &[("STUDYGOV_TRANSITIONS_PER_MINUTE", "0")]).await;
     let admin = server.admin();
     let body = json!({ "workflow_definition": WORKFLOW });
@@ -43,7 +44,7 @@ async fn study(backend: Backend) -> Server {
     server
 }
 
-/// Ends the open run, so that the experiment goes on. The answer shows the run and the experiment as they are now.
+/// Completes the open run, so that the experiment moves. Returns the run and the experiment as they are then.
 async fn step(admin: &Caller, execution: i64) -> Value {
     let path = format!("/api/v2/callback_executions/{execution}");
     let label = admin.get(&path).await.expect(200)["callback"]["label"].clone();
@@ -52,7 +53,7 @@ async fn step(admin: &Caller, execution: i64) -> Value {
     admin.put(&path, report).await.expect(200)
 }
 
-/// A browser that is logged in.
+/// A logged-in browser.
 pub struct Visitor {
     client: Client,
     url: String,
@@ -74,7 +75,7 @@ impl Visitor {
         text
     }
 
-    /// The page with its status.
+    /// Returns the status and the page.
     pub async fn look(&self, path: &str) -> (u16, String) {
         let request = self.client.get(format!("{}{path}", self.url)).header("cookie", &self.cookie);
         let answer = request.send().await.unwrap();
@@ -82,14 +83,14 @@ impl Visitor {
     }
 }
 
-/// The text between two others.
+/// The text between two other texts.
 fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     let at = text.find(begin).unwrap_or_else(|| panic!("no {begin} in {text}")) + begin.len();
     &text[at..at + text[at..].find(end).unwrap()]
 }
 
-/// What the page of the experiment says: the state, where the newest action of the history leads, and whether the page
-/// asks again, with scripts and without.
+/// The contents of the experiment page: the state, the destination of the newest action of the history, and whether the
+/// page refreshes, with and without scripts.
 fn page_says(html: &str) -> (String, String, bool) {
     let badge = between(html, "id=\"current-state\">", "</a>");
     let state = between(badge, "\">", "</span>").to_owned();
@@ -100,7 +101,7 @@ fn page_says(html: &str) -> (String, String, bool) {
     (state, newest, asks)
 }
 
-/// What is not consistent in the record of an execution.
+/// The inconsistent part of the record of an execution.
 fn torn_execution(record: &Value) -> Option<&'static str> {
     let open = !["finished", "skipped"].contains(&record["status"].as_str().unwrap());
     let (state, here) = (&record["experiment"]["state"]["label"], &record["experiment"]["variable_map"]["where"]);
@@ -113,13 +114,13 @@ fn torn_execution(record: &Value) -> Option<&'static str> {
     (open != record["action"]["end_time"].is_null()).then_some("the run and the end of its action")
 }
 
-/// What is not consistent in the explanation of why an experiment does not move.
+/// The inconsistent part of the explanation of why an experiment does not move.
 fn torn_explanation(why: &Value) -> Option<&'static str> {
     let (state, exit) = (&why["state"]["label"], &why["transitions"][0]["destination"]["label"]);
     ((state == "a") != (exit == "b")).then_some("the state and its transitions")
 }
 
-/// Makes `ask` stop before the statement that contains `word`, lets `change` happen, and gives the answer.
+/// Stops `ask` before the statement that contains `word`, runs `change`, and returns the response.
 async fn held<T>(folder: &Path, word: &str, ask: impl Future<Output = T>, change: impl Future<Output = ()>) -> T {
     let (file, held) = (folder.join(word), folder.join(format!("{word}.held")));
     std::fs::write(&file, "").unwrap();
@@ -137,13 +138,13 @@ async fn an_answer_that_is_stopped_between_two_statements_is_of_one_moment(backe
     let fault = format!("hold-reads:{}", folder.path().display());
     let reading = server.beside(&[("STUDYGOV_FAULT", &fault)]);
     let (writer, reader, visitor) = (server.admin(), Caller::admin_at(&reading.url), Visitor::new(&reading).await);
-    // The login is remembered for a moment: what is held is the answer.
+    // The login is cached for a moment, so that the response is stopped and not the login.
     reader.get("/api/v2/scantypes").await.expect(200);
     let go_on = async |execution: i64| {
         step(&writer, execution).await;
     };
 
-    // The third run is open. Each time the first statement was done, and the next ones are not.
+    // The third run is open. Each time the first statement has been executed, and the following ones have not.
     let execution = held(
         folder.path(),
         "return_value",
@@ -161,7 +162,7 @@ async fn an_answer_that_is_stopped_between_two_statements_is_of_one_moment(backe
     let why = held(folder.path(), "revision", ask, go_on(5)).await;
     assert_eq!(torn_explanation(&why), None, "{backend:?}: {why}");
 
-    // What a worker is told of its job. Meanwhile a person ends it.
+    // The claim of a worker, while a user ends the run.
     let secret = studygovernor::queue::execution_secret("a key of the tests", 6, 1);
     let claim = json!({ "worker": "w", "attempt": 1, "secret": secret });
     let ask = async { reader.post("/api/v2/callback_executions/6/claim", claim).await.expect(200) };
@@ -169,7 +170,7 @@ async fn an_answer_that_is_stopped_between_two_statements_is_of_one_moment(backe
     assert_eq!(job["experiment"]["state"]["label"], job["experiment"]["variable_map"]["where"], "{backend:?}: {job}");
     step(&writer, 7).await;
 
-    // The run ends while the page is put together: it shows the end, or it asks again.
+    // The run ends while the page is created: the page shows the end, or it refreshes.
     let fail = async {
         let report = json!({ "status": "finished", "result": "failed" });
         writer.put("/api/v2/callback_executions/8", report).await.expect(200);
@@ -181,7 +182,7 @@ async fn an_answer_that_is_stopped_between_two_statements_is_of_one_moment(backe
     assert_eq!(page_says(&visitor.get("/experiments/1").await), ("end".to_owned(), "end".to_owned(), false));
 }
 
-/// Reads whatever shows several things of the experiment, and says what does not fit together.
+/// Reads everything that shows several properties of the experiment, and returns the first inconsistency.
 async fn torn(reader: &Caller, visitor: &Visitor, execution: i64) -> Option<String> {
     let said = page_says(&visitor.get("/experiments/1").await);
     if said.0 != said.1 || !said.2 {
@@ -214,7 +215,7 @@ async fn answers_are_of_one_moment_while_the_experiment_moves(backend: Backend) 
     let move_on = async {
         let mut execution = 3;
         while !is_over.load(Ordering::Relaxed) {
-            // What a change answers is of one moment too, whoever goes on meanwhile.
+            // The response to a change is consistent too, even if the experiment moves on meanwhile.
             let answer = step(&writer, execution).await;
             assert_eq!(torn_execution(&answer), None, "{backend:?}: {answer}");
             execution += 1;
@@ -226,7 +227,7 @@ async fn answers_are_of_one_moment_while_the_experiment_moves(backend: Backend) 
         for _ in 0..8 {
             let list = reader.get("/api/v2/callback_executions?after=2").await.expect(200);
             let newest = list["callback_executions"].as_array().unwrap().last().unwrap()["id"].as_i64().unwrap();
-            // At least one of them is open when it is read, or was a moment ago.
+            // At least one of them is open while it is read, or was open a moment ago.
             problem = problem.or(torn(&reader, &visitor, newest).await);
             tokio::time::sleep(Duration::from_millis(7)).await;
         }
@@ -238,7 +239,7 @@ async fn answers_are_of_one_moment_while_the_experiment_moves(backend: Backend) 
     assert!(moves > 20, "{backend:?}: it moved {moves} times only");
 }
 
-/// One test for each database.
+/// One test per database.
 macro_rules! on_each {
     ($($name:ident => $sqlite:ident, $postgres:ident, $mariadb:ident;)*) => {$(
         #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
-//! Walks through lists in an order while experiments move, come and go: nothing is lost, nothing comes twice (E13).
+//! Reads sorted lists page by page while experiments move, are created and are archived: no row is lost, and none is
+//! returned twice (E13).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -25,9 +26,9 @@ states:
 
 const ORDERS: [&str; 8] = ["id", "-id", "label", "-label", "scandate", "-scandate", "state_since", "-state_since"];
 
-/// 60 experiments in `b`, with three scan dates and labels that differ in case only; ids from 1.
+/// 60 experiments in `b`, with three scan dates, and labels that differ only in case; ids start at 1.
 async fn study(backend: Backend) -> Server {
-    // However often they move.
+    // Without a limit of transitions.
     let server = Server::with(backend, &[("STUDYGOV_TRANSITIONS_PER_MINUTE", "0")]).await;
     let admin = server.admin();
     let body = json!({ "workflow_definition": WORKFLOW });
@@ -45,7 +46,7 @@ async fn study(backend: Backend) -> Server {
     server
 }
 
-/// Where the link with this relation leads.
+/// The URL of the link with this relation.
 fn link(headers: &reqwest::header::HeaderMap, relation: &str) -> Option<String> {
     let links = headers.get_all("link").iter().map(|link| link.to_str().unwrap());
     let wanted = format!("rel=\"{relation}\"");
@@ -53,7 +54,7 @@ fn link(headers: &reqwest::header::HeaderMap, relation: &str) -> Option<String> 
     Some(link[1..link.find('>').unwrap()].to_owned())
 }
 
-/// How often each id came, from the first page to the last.
+/// The number of times each id was returned, from the first page to the last.
 async fn walk(caller: &Caller, first: &str) -> BTreeMap<i64, usize> {
     let mut seen = BTreeMap::new();
     let mut path = Some(first.to_owned());
@@ -64,7 +65,7 @@ async fn walk(caller: &Caller, first: &str) -> BTreeMap<i64, usize> {
         let rows = list["experiments"].as_array().unwrap();
         assert!(list["count"].as_u64().unwrap() >= rows.len() as u64, "{address}: {list}");
         for row in rows {
-            // v1 lists addresses.
+            // v1 lists URIs.
             let id = row["id"].as_i64().or_else(|| row.as_str()?.rsplit('/').next()?.parse().ok()).unwrap();
             *seen.entry(id).or_default() += 1;
         }
@@ -72,7 +73,7 @@ async fn walk(caller: &Caller, first: &str) -> BTreeMap<i64, usize> {
     seen
 }
 
-/// Moves experiments to and fro until it is over; they come in no order.
+/// Moves experiments back and forth in no particular order, until `is_over`.
 async fn move_to_and_fro(caller: &Caller, salt: i64, is_over: &AtomicBool) -> usize {
     let mut moves = 0;
     let mut number = salt;
@@ -88,7 +89,7 @@ async fn move_to_and_fro(caller: &Caller, salt: i64, is_over: &AtomicBool) -> us
     moves
 }
 
-/// Brings new ones in at both ends and archives the last ten of the first sixty, one by one.
+/// Creates experiments at both ends and archives the last ten of the first sixty, one by one.
 async fn come_and_go(caller: &Caller, is_over: &AtomicBool) {
     let mut number = 0;
     while !is_over.load(Ordering::Relaxed) {
@@ -144,7 +145,7 @@ async fn e13_nothing_is_lost_or_doubled_in_a_walk_mariadb() {
     nothing_is_lost_or_doubled(Backend::Mariadb).await;
 }
 
-/// The rows come in their order, with ties by id, and the order of times is that of the first page.
+/// The rows are returned in order, with ties broken by id; the order by time is that of the first page.
 #[tokio::test(flavor = "multi_thread")]
 async fn e13_a_walk_keeps_its_order() {
     for backend in [Backend::Sqlite, Backend::Postgres, Backend::Mariadb] {
@@ -157,7 +158,7 @@ async fn e13_a_walk_keeps_its_order() {
             let (mut path, mut walked) =
                 (Some(format!("/api/v2/experiments?limit=8&offset=3&order={order}")), Vec::new());
             while let Some(address) = path {
-                // Those that came first and those that come last move: neither comes again, neither is lost.
+                // The first and the last rows move: none is returned again, and none is lost.
                 for id in [whole[4], whole[55]] {
                     let state = format!("/api/v2/experiments/{id}/state");
                     if admin.put(&state, json!({ "state": "c" })).await.status != 200 {
@@ -165,7 +166,7 @@ async fn e13_a_walk_keeps_its_order() {
                     }
                 }
                 let answer = admin.get(&address).await;
-                // The first page is read after the first move: what moved is there where it was moved to.
+                // The first page is read after the first move, so moved rows are at their new place.
                 path = link(&answer.headers, "next");
                 assert!(path.as_ref().is_none_or(|path| !path.contains("offset=")), "{path:?}");
                 let rows = answer.expect(200)["experiments"].clone();
@@ -207,7 +208,7 @@ async fn e13_a_cursor_that_is_none_is_refused_by_its_name() {
     }
 }
 
-/// The names on the pages of the list of accounts, by the links from one to the next.
+/// The names on the pages of the account list, following the links between them.
 async fn account_pages(server: &Server, relation: &str, first: &str, between: impl AsyncFn()) -> Vec<Vec<String>> {
     let visitor = Visitor::new(&server.program).await;
     let (mut pages, mut path) = (Vec::new(), Some(first.to_owned()));
@@ -252,7 +253,7 @@ async fn e13_no_account_is_lost_or_doubled_in_the_list() {
             add(name, number % 10 == 0).await;
         }
         let added = AtomicUsize::new(0);
-        // New ones come in at the front of both groups, and one behind.
+        // New accounts are inserted at the front of both groups, and one at the end.
         let pages = account_pages(&server, "next", "/users?q=name", async || {
             let number = added.fetch_add(1, Ordering::Relaxed);
             add(format!("a name {number}"), number.is_multiple_of(2)).await;

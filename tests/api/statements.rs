@@ -1,4 +1,4 @@
-//! How many statements each list costs: the same for one row and for many, counted by PostgreSQL.
+//! The number of statements for each list: the same for one row and for many, counted by PostgreSQL.
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use studygovernor::database::Database;
 use super::Server;
 use crate::support::{Backend, eventually};
 
-/// Statements that were executed in this database since the last time.
+/// Counts the statements that were executed in this database since the last call.
 struct Counter(Database);
 
 impl Counter {
@@ -20,8 +20,8 @@ impl Counter {
     }
 
     async fn read(&self) -> i64 {
-        // The sweeper of the server looks every second; its questions do not count. Nor do the beginning and the end of a
-        // snapshot: the end comes after the answer.
+        // The sweeper of the server runs every second; its statements do not count. Neither do the beginning and the
+        // end of a snapshot: it ends after the response.
         let text = "SELECT COALESCE(SUM(calls), 0)::bigint AS calls FROM pg_stat_statements \
             WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database()) \
             AND query NOT LIKE '%pg_stat_statements%' AND query NOT LIKE '%deadline%' AND query NOT LIKE '%leased_until%' \
@@ -31,7 +31,7 @@ impl Counter {
         row.await.unwrap().unwrap().try_get("", "calls").unwrap()
     }
 
-    /// How often statements were forgotten to make room for others, of whatever database of the server.
+    /// The number of statements that were discarded to make room for others, in any database of the server.
     async fn forgotten(&self) -> i64 {
         let text = "SELECT dealloc FROM pg_stat_statements_info";
         let row = self.0.reader().query_one_raw(Statement::from_string(DbBackend::Postgres, text));
@@ -39,7 +39,7 @@ impl Counter {
     }
 }
 
-/// Waits until what was written has its place in the audit trail: the server does that a moment later.
+/// Waits until all audit events are sealed, which the server does a moment after they were written.
 async fn sealed(counter: &Counter) {
     let text = "SELECT (SELECT COUNT(*) FROM audit_event) - (SELECT COUNT(*) FROM audit_seal) AS open";
     eventually("the audit trail to be sealed", async || {
@@ -79,7 +79,7 @@ async fn costs(server: &Server, counter: &Counter) -> Vec<i64> {
     for path in LISTS {
         let cost = eventually("a count that nothing was taken away from", async || {
             let forgotten = counter.forgotten().await;
-            // The login is remembered, and its permissions are read again every two seconds.
+            // The login is cached, and its permissions are read again every two seconds.
             admin.get("/api/v2/scantypes").await.expect(200);
             let before = counter.read().await;
             admin.get(path).await.expect(200);
@@ -114,7 +114,8 @@ async fn a_list_costs_the_same_statements_for_one_row_and_for_many() {
     sealed(&counter).await;
     let many = costs(&server, &counter).await;
     for ((path, one), many) in LISTS.iter().zip(&one).zip(&many) {
-        // A total is counted when there are more rows than the first time; a login may be looked at anew: two more.
+        // The total is counted if there are more rows than the first time, and the login may be checked again: two
+        // more.
         assert!(many - one <= 3, "{path}: {one} statements for one row, {many} for sixty");
         assert!((1..=10).contains(many), "{path}: {many} statements");
     }

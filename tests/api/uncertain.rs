@@ -1,4 +1,5 @@
-//! E15: a request with an `Idempotency-Key` whose connection to the database ends during the commit is done once, however it went.
+//! E15: a request with an `Idempotency-Key` whose database connection ends during the commit is executed once, whatever
+//! the outcome of that commit.
 
 use reqwest::Method;
 use sea_orm::ConnectionTrait;
@@ -7,15 +8,15 @@ use serde_json::json;
 use super::{Caller, Server};
 use crate::support::{Answer, Backend, Proxy, Study, eventually};
 
-/// Adds a scan with this protocol to the experiment 1, which may have several alike: that it was done twice shows. The protocol is the
-/// key too.
+/// Adds a scan with this protocol to experiment 1, which may have several equal scans, so that a second execution is
+/// visible. The protocol also serves as the key.
 async fn add_scan(caller: &Caller, protocol: &str) -> Answer {
     let body = json!({ "experiment_id": 1, "scantype_protocol": protocol });
     let request = caller.request(Method::POST, "/api/v2/scans").header("idempotency-key", protocol);
     caller.send(request.json(&body)).await
 }
 
-/// Sends the request until it is answered with something else than "is in progress".
+/// Repeats the request until the response is not "in progress".
 async fn repeat(caller: &Caller, protocol: &str) -> Answer {
     eventually("the key to be free or answered", async || {
         let answer = add_scan(caller, protocol).await;
@@ -26,7 +27,7 @@ async fn repeat(caller: &Caller, protocol: &str) -> Answer {
     .await
 }
 
-/// How many scans there are with each of the protocols.
+/// The number of scans with each of the protocols.
 async fn scans(caller: &Caller, protocols: &[&str]) -> Vec<usize> {
     let all = caller.get("/api/v2/scans?limit=1000").await.expect(200);
     let all: Vec<String> = all["scans"].as_array().unwrap().iter().map(ToString::to_string).collect();
@@ -34,7 +35,7 @@ async fn scans(caller: &Caller, protocols: &[&str]) -> Vec<usize> {
     protocols.iter().map(of).collect()
 }
 
-/// A request at whose commit the database is cut off; it is under way when this ends.
+/// Sends a request whose database connection is cut at the commit; the request is still in progress when this returns.
 async fn cut(server: &Server, proxy: &Proxy, protocol: &'static str, reaches: bool) -> Sent {
     let admin = server.admin();
     let definition = format!("scantypes: [{{modality: MR, protocol: {protocol}}}]");
@@ -53,13 +54,13 @@ fn is_replayed(answer: &Answer) -> bool {
 }
 
 async fn a_key_is_used_once_whatever_the_commit_did(backend: Backend) {
-    // The outcome of a commit is looked up for four times as long.
+    // The outcome of a commit is looked up for four times this limit.
     let limit = [("STUDYGOV_DATABASE_LOCK_SECONDS", "1")];
     let (server, proxy) = Server::behind_proxy(backend, &limit).await;
     let admin = server.admin();
     server.experiment("e").await;
 
-    // The database is back soon: the caller gets the answer of the work, or may simply send it again.
+    // The database returns soon: the caller gets the response, or may repeat the request.
     let sent = cut(&server, &proxy, "soon-done", true).await;
     proxy.mend();
     let first = sent.await.unwrap().expect(201);
@@ -75,7 +76,7 @@ async fn a_key_is_used_once_whatever_the_commit_did(backend: Backend) {
         repeat(&admin, "soon-undone").await.expect(201);
     }
 
-    // It is away for longer than the caller waits.
+    // The database is unavailable for longer than the caller waits.
     let sent = cut(&server, &proxy, "later-done", true).await;
     let first = sent.await.unwrap().expect(503);
     assert!(first["message"].as_str().unwrap().contains("whether it was saved"), "{first}");
@@ -89,7 +90,7 @@ async fn a_key_is_used_once_whatever_the_commit_did(backend: Backend) {
     proxy.mend();
     repeat(&admin, "later-undone").await.expect(201);
 
-    // The server is killed meanwhile. After some minutes the key is no longer taken for one in progress.
+    // The server is killed meanwhile. After some minutes the key no longer counts as in progress.
     let sent = cut(&server, &proxy, "killed-done", true).await;
     let Server { program, home, database } = server;
     program.kill();

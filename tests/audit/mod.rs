@@ -1,4 +1,4 @@
-//! Who did what: recorded with the change, chained, found by people, and not changed without a trace.
+//! The audit log: events are recorded with each change, chained, searchable, and protected against undetected changes.
 
 mod pages;
 
@@ -51,7 +51,7 @@ async fn a_changed_or_missing_row_is_found(study: Study) {
     let execute = async |text: String| {
         connection.execute_unprepared(&text).await.unwrap();
     };
-    // Each field that somebody might want to have been different.
+    // Each field that an attacker might want to change.
     for (column, other, own) in [
         ("who", "'somebody else'", "'the program'"),
         ("reason", "'another'", "'a test'"),
@@ -72,16 +72,16 @@ async fn a_changed_or_missing_row_is_found(study: Study) {
     execute(format!("DELETE FROM audit_seal WHERE event_id = {}", ids[2])).await;
     let found = wrong(&study, None).await;
     assert!(found.contains(&Wrong::Gap(3)), "{found:?}");
-    // A sound event that lost its place is not sealed.
+    // A valid event that lost its place is not sealed again.
     execute(format!("DELETE FROM audit_seal WHERE event_id = {}", ids[4])).await;
     assert_eq!(audit::verify(database, None, &[]).await.unwrap().unsealed, [ids[4]]);
-    // The end cut off: only who wrote the head down notices.
+    // The end was removed: this can only be detected with a stored head.
     execute(format!("DELETE FROM audit_seal WHERE event_id = {}", ids[5])).await;
     execute(format!("DELETE FROM audit_event WHERE id = {}", ids[5])).await;
     assert!(wrong(&study, Some(&head)).await.contains(&Wrong::Shorter(head.clone())));
 }
 
-/// Records `count` events, sealed one by one, so that each saw the end of the chain before it.
+/// Records `count` events, sealed one by one, so that each refers to the end of the chain before it.
 async fn chain(study: &Study, count: i32) -> Vec<i32> {
     for number in 1..=count {
         audit::record(ctx(), study.engine.database().reader(), Event::new("update", "cohort", number, "c"))
@@ -102,7 +102,7 @@ async fn what_the_database_alone_writes_is_not_believed(study: Study) {
         connection.execute_unprepared(&text).await.unwrap();
     };
     let newest = async || events(&study).await.last().unwrap().id;
-    // A row like the others, without a signature, with that of another row, and with one that was made up.
+    // A row like the others: without a signature, with the signature of another row, and with an invented one.
     let copied = format!("INSERT INTO audit_event ({COLUMNS}) SELECT {COLUMNS} FROM audit_event WHERE id = {}", ids[3]);
     execute(copied).await;
     let bare = newest().await;
@@ -119,12 +119,12 @@ async fn what_the_database_alone_writes_is_not_believed(study: Study) {
     assert!(wrong_before.contains(&Wrong::Forged(bare)), "{wrong_before:?}");
     assert!(wrong_before.contains(&Wrong::Copied { event_id: copy, of: ids[2] }), "{wrong_before:?}");
     assert!(wrong_before.contains(&Wrong::OtherKey { id: "abcdefgh".to_owned(), count: 1 }), "{wrong_before:?}");
-    // To look at it changes nothing, and the server does not seal what it did not sign.
+    // Verifying changes nothing, and the server does not seal events that it did not sign.
     assert_eq!(wrong(&study, None).await, wrong_before);
     let sealed = audit::seal(database).await.unwrap();
     assert_eq!((sealed.forged.as_slice(), sealed.missing), (&[bare][..], None), "{other_key}");
     assert!(wrong(&study, None).await.contains(&Wrong::Forged(bare)));
-    // Somebody makes the seal as well: the hash is no secret, the signature is.
+    // The attacker also creates the seal: the hash is not secret, but the signature is.
     execute(format!("UPDATE audit_event SET who = 'mallory' WHERE id = {}", ids[0])).await;
     let found = wrong(&study, None).await;
     assert!(found.contains(&Wrong::Changed { seq: 1, event_id: ids[0] }), "{found:?}");
@@ -136,7 +136,7 @@ async fn removed_events_are_missed_when_the_chain_is_made_again(study: Study) {
     let execute = async |text: String| {
         connection.execute_unprepared(&text).await.unwrap();
     };
-    // Event 4 shall never have been: it is removed with all seals from its place on, and the server makes the chain again.
+    // Event 4 is removed with all seals from its place on, so that the server would chain the rest again.
     execute(format!("DELETE FROM audit_event WHERE id = {}", ids[3])).await;
     execute("DELETE FROM audit_seal WHERE seq >= 4".to_owned()).await;
     let sealed = audit::seal(database).await.unwrap();
@@ -146,17 +146,17 @@ async fn removed_events_are_missed_when_the_chain_is_made_again(study: Study) {
         found.iter().any(|one| matches!(one, Wrong::Replaced { event_id, .. } if *event_id == ids[4])),
         "{found:?}"
     );
-    // A person has decided that it goes on: it is still found.
+    // A user has decided to continue: the loss is still reported.
     assert_eq!(audit::seal_again(database).await.unwrap().count, 4);
     let found = wrong(&study, None).await;
     assert!(
         found.iter().any(|one| matches!(one, Wrong::Replaced { event_id, .. } if *event_id == ids[4])),
         "{found:?}"
     );
-    // With the other events since it goes on as before.
+    // Without the loss, the later events are sealed as usual.
     audit::record(ctx(), connection, Event::new("update", "cohort", 9, "c")).await.unwrap();
     assert_eq!(audit::seal(database).await.unwrap().count, 1);
-    // The events of another key are not believed and not taken for forged.
+    // Events that were signed with another key are neither trusted nor reported as forged.
     let old = Key::new("another key");
     assert_ne!(old.id(), Key::new("a key of the tests").id());
 }
@@ -224,7 +224,7 @@ fn verify(server: &Server, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// Every kind of change that the API makes leaves a record with who made it.
+/// Every kind of change through the API is recorded with its actor.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_change_over_the_api_is_recorded_with_who_made_it() {
     let server = Server::study(Backend::Postgres).await;
@@ -238,7 +238,7 @@ async fn every_change_over_the_api_is_recorded_with_who_made_it() {
     };
     let config = "/api/v2/service/config/import-config";
     let configuration = |text: &str| json!({ "config_definition": text });
-    // Request, status, what is recorded.
+    // Request, status, recorded event.
     let changes: Vec<(&str, &str, Value, u16, &str, &str)> = vec![
         ("POST", "/api/v2/cohorts", json!({ "label": "x" }), 201, "create", "cohort"),
         ("PUT", "/api/v2/cohorts/2", json!({ "label": "y" }), 200, "update", "cohort"),
@@ -252,7 +252,7 @@ async fn every_change_over_the_api_is_recorded_with_who_made_it() {
         ("DELETE", "/api/v2/tokens/1", json!({}), 200, "revoke", "token"),
         ("PUT", "/api/v2/callbacks/1", json!({ "run_timeout": 7 }), 200, "update", "callback"),
         ("POST", "/api/v2/callback_executions/1/retry", json!({ "reason": "stuck" }), 200, "intervene", "experiment"),
-        // What a person reports is told; what a worker reports is in the history.
+        // Reports by users are recorded; reports by workers are in the history.
         (
             "PUT",
             "/api/v2/callback_executions/2",
@@ -300,12 +300,12 @@ async fn every_change_over_the_api_is_recorded_with_who_made_it() {
         let text = format!("{event:?}");
         assert!(!text.contains("another long one") && !text.contains("$argon2") && !text.contains("sgov_"), "{text}");
     }
-    // Work that goes on when its caller has gone is done in the caller's name too.
+    // Work that continues after its caller has disconnected is recorded with the caller too.
     let request = admin.request(reqwest::Method::POST, "/api/v2/cohorts").header("idempotency-key", "once");
     admin.send(request.json(&json!({ "label": "kept" }))).await.expect(201);
     let event = newest().await;
     assert_eq!((event.who.as_str(), event.origin, event.subject_name.as_str()), ("admin", Origin::Api, "kept"));
-    // What is refused, and what changes nothing, is no change.
+    // Refused requests, and requests that change nothing, are not recorded.
     let before = count().await;
     alice.put("/api/v2/users/3", json!({ "name": "x" })).await.expect(401);
     server.bob().post("/api/v2/cohorts", json!({ "label": "z" })).await.expect(403);
@@ -313,7 +313,7 @@ async fn every_change_over_the_api_is_recorded_with_who_made_it() {
     admin.post("/api/v2/cohorts", json!({ "label": "y" })).await.expect(409);
     assert_eq!(count().await, before);
 
-    // The server seals by itself; the command finds nothing wrong, and then what somebody did in the database.
+    // The server seals automatically; the command finds no problem at first, and then the change in the database.
     eventually("all events to be sealed", async || {
         let sealed = audit_seal::Entity::find().count(study.database().reader()).await.unwrap();
         (sealed == before).then_some(())
@@ -334,7 +334,7 @@ async fn every_change_over_the_api_is_recorded_with_who_made_it() {
     assert!(said.err().contains("was changed"), "{}", said.err());
 }
 
-/// An import tells of each thing that it brings.
+/// An import records each imported resource.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_is_recorded_thing_by_thing() {
     let server = Server::study(Backend::Mariadb).await;
@@ -366,7 +366,7 @@ async fn an_import_is_recorded_thing_by_thing() {
     );
 }
 
-/// On the page, as a table, and on the page of its experiment: for those who may.
+/// On the page, as a table, and on the page of the experiment: for users with the permission.
 #[tokio::test(flavor = "multi_thread")]
 async fn people_find_who_did_what() {
     let demo = Demo::start(&[]);
@@ -391,7 +391,7 @@ async fn people_find_who_did_what() {
     assert_eq!(status, StatusCode::OK);
     assert!(page.contains("<strong>reader</strong>") && page.contains("from 127.0.0.1"), "{page}");
     assert!(page.contains("&lt;script&gt;") && !page.contains("<script>alert"), "{page}");
-    // In any case, and without wildcards.
+    // Ignoring case, and without wildcards.
     assert!(admin.get("/audit?who=READ").await.1.contains("<strong>reader</strong>"));
     assert!(admin.get("/audit?who=r_ader").await.1.contains("No matching events"));
     let (_, none) = admin.get("/audit?who=somebody+else").await;
@@ -421,7 +421,7 @@ fn between<'a>(text: &'a str, begin: &str, end: &str) -> &'a str {
     text.split_once(begin).and_then(|(_, rest)| rest.split_once(end)).map_or("", |(inner, _)| inner)
 }
 
-/// An experiment of the list that waits for a person.
+/// An experiment of the list that waits for a manual decision.
 async fn find_manual(browser: &Browser, list: &str) -> i32 {
     let mut ids: Vec<i32> = list
         .match_indices("/experiments/")

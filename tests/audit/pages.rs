@@ -1,4 +1,4 @@
-//! What is done to accounts on pages.
+//! Audit events of changes to accounts on pages.
 
 use sea_orm::{EntityTrait, QueryOrder};
 use studygovernor::entity::audit_event;
@@ -6,7 +6,7 @@ use studygovernor::entity::audit_event;
 use crate::people::{GOOD, House, Visitor};
 use crate::support::{Backend, Study, eventually};
 
-/// What people do with accounts on pages: each with who did it, and what there is to look for can be chosen.
+/// Account changes on pages: each is recorded with its actor, and its kind can be selected in the search.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_done_to_accounts_on_pages_is_recorded() {
     let house = House::new(Backend::Postgres, &[]).await;
@@ -31,7 +31,7 @@ async fn what_is_done_to_accounts_on_pages_is_recorded() {
     assert_eq!(newest().await, "admin invite user ida: {\"email\":\"ida@example.com\"}");
     admin.post("/users/2/invite", &[]).await.leads("/users/2?told=invited");
     assert_eq!(newest().await, "admin invite user ida: {\"email\":\"ida@example.com\"}");
-    // Both invitations come; the second one is good.
+    // Both invitations arrive; the second one is valid.
     let link = eventually("both invitations", async || {
         let mails = house.mails_to("ida@example.com");
         let links: Vec<String> = mails.iter().map(|mail| mail.link(house.url())).collect();
@@ -56,7 +56,7 @@ async fn what_is_done_to_accounts_on_pages_is_recorded() {
         .await
         .shows(200, "Your new token");
     admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
-    // What went with it is told too, before it.
+    // The sessions and tokens that were revoked are recorded before it.
     let ended = admin.get("/audit.csv?verb=end_access").await.shows(200, "ida");
     assert!(ended.text.contains("\"\"sessions\"\":1,\"\"tokens\"\":1"), "{}", ended.text);
     admin.post("/users/2/active", &[("active", "1")]).await.leads("/users/2?told=saved");
@@ -64,7 +64,7 @@ async fn what_is_done_to_accounts_on_pages_is_recorded() {
     assert_eq!(newest().await, "admin send mailing s: {\"recipients\":2}");
     admin.post("/logout", &[]).await.leads("/login");
     assert_eq!(newest().await, "admin log_out user admin: ");
-    // All verbs and kinds can be looked for.
+    // All verbs and kinds can be searched for.
     let page = house.admin().await.get("/audit").await.shows(200, "Audit log");
     for word in ["log_in", "end_access", "invite", "decline", "upload", "send", "confirm", "report", "mailing", "file"]
     {

@@ -1,6 +1,6 @@
 //! Pages in a real browser: Debian's chromium, driven through its chromedriver.
 //!
-//! Pictures of the pages at desktop and phone width are left in `target/screenshots`.
+//! Screenshots of the pages at desktop and phone width are stored in `target/screenshots`.
 
 mod people;
 
@@ -13,7 +13,7 @@ use thirtyfour::prelude::*;
 use crate::support::eventually;
 use crate::web::Demo;
 
-/// A chromedriver on a port of its own; gone when dropped.
+/// A chromedriver on its own port, ended when dropped.
 struct Driver {
     process: Child,
     url: String,
@@ -57,7 +57,7 @@ impl Driver {
             capabilities.add_experimental_option("prefs", off).unwrap();
         }
         if width < 500 {
-            // A window never gets narrower than some 500 pixels; a phone does.
+            // A window cannot be narrower than about 500 pixels; a phone is.
             let metrics = serde_json::json!({"width": width, "height": 844, "pixelRatio": 1.0, "mobile": true});
             let phone = serde_json::json!({"deviceMetrics": metrics});
             capabilities.add_experimental_option("mobileEmulation", phone).unwrap();
@@ -85,7 +85,7 @@ async fn state_of(browser: &WebDriver) -> Option<String> {
     browser.find(By::Id("current-state")).await.ok()?.text().await.ok()
 }
 
-/// Logs in, finds an experiment by typing, moves it with a button, and sees it arrive without touching anything.
+/// Logs in, finds an experiment by typing, moves it with a button, and sees the new state without any further action.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rater_finds_an_experiment_and_moves_it_on() {
     let demo = Demo::start(&[]);
@@ -118,7 +118,7 @@ async fn a_rater_finds_an_experiment_and_moves_it_on() {
     }
     assert!(clicked);
     eventually("the new state", async || (state_of(&browser).await? == "preprocessing").then_some(())).await;
-    // A log that somebody has opened stays open while the page updates itself.
+    // An opened log remains open while the page refreshes.
     browser.find(By::Css("details.execution summary")).await.unwrap().click().await.unwrap();
     eventually("the pipeline to end by itself", async || (state_of(&browser).await? == "done").then_some(())).await;
     assert!(browser.find(By::Css("details.execution[open]")).await.is_ok());
@@ -129,7 +129,7 @@ async fn a_rater_finds_an_experiment_and_moves_it_on() {
     browser.quit().await.unwrap();
 }
 
-/// Who clicks twice means one thing, though the button of the next state is under the pointer by then.
+/// A double click counts once, even though the button of the next state is under the pointer by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_double_click_moves_an_experiment_once() {
     let demo = Demo::start(&[]);
@@ -156,7 +156,7 @@ async fn a_double_click_moves_an_experiment_once() {
     browser.quit().await.unwrap();
 }
 
-/// The same with JavaScript switched off.
+/// The same with JavaScript disabled.
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_works_without_javascript() {
     let demo = Demo::start(&[]);
@@ -184,7 +184,7 @@ async fn everything_works_without_javascript() {
     browser.quit().await.unwrap();
 }
 
-/// Nothing is wider than the screen; pictures for people to look at.
+/// No page is wider than the screen; also takes the screenshots.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_fit_desktop_and_phone() {
     let demo = Demo::start(&[]);

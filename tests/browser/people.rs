@@ -1,4 +1,4 @@
-//! Coming in with a real browser, with the mails read from the mail server.
+//! Registration and login with a real browser, with the mails read from the mail server.
 
 use std::path::Path;
 
@@ -43,13 +43,13 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
     browser.goto(format!("{url}/login")).await.unwrap();
     browser.find(By::LinkText("Create an account")).await.unwrap().click().await.unwrap();
     fill(&browser, &[("username", "yara"), ("name", "Yara"), ("email", &email), ("password", "aaaaaaaaaaaaaa")]).await;
-    // The strength is told while it is typed.
+    // The strength is shown while the password is typed.
     eventually("the strength", async || {
         let told = browser.find(By::Id("password-strength")).await.ok()?.text().await.ok()?;
         told.contains("too easy to guess").then_some(())
     })
     .await;
-    // Refused: the cursor stands where something is to be mended, and what was typed is there.
+    // Refused: the cursor is in the field to correct, and the input is kept.
     fill(&browser, &[("again", "aaaaaaaaaaaaaa")]).await;
     submit(&browser).await;
     shows(&browser, "Please correct the highlighted fields").await;
@@ -63,7 +63,7 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
     fill(&browser, &[("password", GOOD)]).await;
     submit(&browser).await;
     shows(&browser, "Your address is confirmed").await;
-    // The administrator, without scripts, follows the mail too.
+    // The administrator, without scripts, follows the link of the mail too.
     let told = house.mail(&house.admin_email, "yara is waiting").await.link(url);
     log_in(&boss, url, "admin", "admin").await;
     shows(&boss, "1 account is").await;
@@ -76,7 +76,7 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
     eventually("the start page", async || browser.find(By::Css("nav.navbar")).await.ok()).await;
     browser.find(By::Css("form[action$='/logout'] button")).await.unwrap().click().await.unwrap();
 
-    // Forgotten; with the keyboard alone.
+    // Password reset, with the keyboard alone.
     eventually("the login", async || browser.find(By::LinkText("Forgot your password?")).await.ok())
         .await
         .send_keys(Key::Enter)
@@ -105,7 +105,7 @@ async fn somebody_registers_and_logs_in_and_gets_a_new_password() {
     boss.quit().await.unwrap();
 }
 
-/// A house with some people in it, one of whom waits.
+/// A server with some accounts, one of which is pending approval.
 async fn with_people() -> House {
     let house = House::new(Backend::Sqlite, &[("STUDYGOV_UPLOAD_LIMIT", "2 MB")]).await;
     for (name, role) in [("anna", "user"), ("bert", "superuser"), ("cleo-with-a-rather-long-name", "user")] {
@@ -120,7 +120,8 @@ async fn with_people() -> House {
     house
 }
 
-/// A role with a click in place, a file with its progress, a preview that goes, and the way back after a log-out.
+/// A role is changed in place, a file is uploaded with progress, a preview disappears, and the back button is tested
+/// after a logout.
 #[tokio::test(flavor = "multi_thread")]
 async fn people_are_looked_after_without_leaving_the_page() {
     let house = with_people().await;
@@ -137,7 +138,7 @@ async fn people_are_looked_after_without_leaving_the_page() {
     })
     .await;
     assert!(browser.current_url().await.unwrap().path() == "/users", "in place");
-    // A switch that cannot be turned says why, and is still there.
+    // A switch that cannot be changed explains why, and remains visible.
     browser.find(By::Id("switch-1-1")).await.unwrap().click().await.unwrap();
     shows(&browser, "last active administrator account").await;
     assert_eq!(browser.find_all(By::Css("#switches-1 button")).await.unwrap().len(), 3);
@@ -150,7 +151,7 @@ async fn people_are_looked_after_without_leaving_the_page() {
         shows(&browser, words).await;
         assert_eq!(browser.current_url().await.unwrap().as_str().contains("told="), found);
     }
-    // How much has gone is seen; of what is too large nothing goes, and that is said.
+    // The progress is shown; a file that is too large is not sent, and that is reported.
     let watch = "window.seen = []; document.addEventListener('htmx:xhr:progress', () => { \
                  const bar = document.querySelector('[data-upload] progress'); if (!bar.hidden) window.seen.push(bar.value); }); \
                  document.addEventListener('htmx:beforeRequest', () => window.seen.push('asked'));";
@@ -168,7 +169,7 @@ async fn people_are_looked_after_without_leaving_the_page() {
             _ => assert!(seen.is_empty(), "it was sent: {seen:?}"),
         }
     }
-    // What was shown before it is sent goes when something else is typed.
+    // A preview disappears when the input is changed.
     browser.goto(format!("{url}/mail")).await.unwrap();
     browser.find(By::Id("whom-all")).await.unwrap().click().await.unwrap();
     fill(&browser, &[("subject", "s"), ("body", "b")]).await;
@@ -177,7 +178,7 @@ async fn people_are_looked_after_without_leaving_the_page() {
     browser.find(By::Id("body")).await.unwrap().send_keys("!").await.unwrap();
     eventually("the preview to go", async || browser.find(By::Css("button[value=send]")).await.is_err().then_some(()))
         .await;
-    // Back after a log-out shows nobody.
+    // The back button after a logout shows no accounts.
     browser.goto(format!("{url}/users")).await.unwrap();
     shows(&browser, "bert").await;
     browser.find(By::Css("form[action$='/logout'] button")).await.unwrap().click().await.unwrap();
@@ -188,7 +189,7 @@ async fn people_are_looked_after_without_leaving_the_page() {
     browser.quit().await.unwrap();
 }
 
-/// Pictures of all pages about people, none wider than the screen.
+/// Screenshots of all account pages, none wider than the screen.
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_about_people_fit_desktop_and_phone() {
     let house = with_people().await;
@@ -221,7 +222,7 @@ async fn pages_about_people_fit_desktop_and_phone() {
                 browser.execute("return [document.documentElement.scrollWidth, window.innerWidth]", vec![]).await;
             let [content, window]: [i64; 2] = width.unwrap().convert().unwrap();
             assert!(content <= window, "{page} at {name}: {content} pixels wide on a screen of {window}");
-            // Every field has a name that a screen reader can say.
+            // Every field has a name for screen readers.
             let nameless = browser
                 .execute(
                     "return [...document.querySelectorAll('main input:not([type=hidden]), main select, main textarea')]\

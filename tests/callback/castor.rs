@@ -1,5 +1,5 @@
-//! `castor` against a stand-in for Castor EDC, XNAT and TaskManager, written from what is known of them
-//! (`functions.md`: paging, 201 and 422, conflicts, repeated measurements).
+//! `castor` against a stand-in for Castor EDC, XNAT and TaskManager, based on their known behaviour (`functions.md`:
+//! paging, 201 and 422, conflicts, repeated measurements).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +26,7 @@ struct Kept {
     instances: Vec<(String, String, BTreeMap<String, String>)>,
     /// Bodies of writes, with their paths.
     writes: Vec<(String, Value)>,
-    /// The field that Castor does not take.
+    /// The field that Castor does not accept.
     refused: Option<&'static str>,
     files: BTreeMap<&'static str, Value>,
     pages: usize,
@@ -70,7 +70,7 @@ async fn api(
         "study/ST/site" => page(&mut kept, &query, "sites", &[json!({ "id": "SI", "name": "Our Site" })]),
         "study/ST/visit" => page(&mut kept, &query, "visits", &[json!({ "id": "VI", "visit_name": "Baseline" })]),
         "study/ST/field" => {
-            // More than one page, and ours is on the second.
+            // More than one page; our fields are on the second.
             let mut rows: Vec<Value> = (0..600).map(|n| json!({ "id": format!("X{n}"), "field_variable_name": format!("x{n}"), "field_label": null, "field_type": "string", "report_id": "" })).collect();
             rows.extend(FIELDS.map(|(id, name, label, kind)| json!({ "id": id, "field_variable_name": name, "field_label": label, "field_type": kind, "report_id": "RE" })));
             page(&mut kept, &query, "fields", &rows)
@@ -253,7 +253,7 @@ async fn castor_gets_what_raters_filled_in_once() {
         assert_eq!(instances, [("subject-lesions-0", "3"), ("subject-lesions-1", "4")]);
         assert!(kept.pages > 5, "the fields are on two pages");
     }
-    // Again: everything is there, nothing is sent.
+    // A second run: everything exists, so nothing is sent.
     let writes = case.kept.lock().unwrap().writes.len();
     let again = values(&case.run(USUAL).await);
     assert_eq!((&again["participant_existed"], &again["data_inserted"]), (&json!(true), &json!({ "reading": false })));
@@ -299,7 +299,7 @@ async fn castor_refuses_what_conflicts_and_keeps_what_was_done_before() {
     case.kept.lock().unwrap().instances[1].2.insert("F5".to_owned(), "9".to_owned());
     let said = values(&case.run(USUAL).await)["__exception__"].as_str().unwrap().to_owned();
     assert!(said.contains("subject-lesions-1 conflicts") && said.contains("size"), "{said}");
-    // A write that Castor takes and does not keep is no success.
+    // A write that Castor accepts but does not store is not a success.
     let case = Case::new().await;
     case.kept.lock().unwrap().refused = Some("F1");
     let said = values(&case.run(USUAL).await)["__exception__"].as_str().unwrap().to_owned();
@@ -332,7 +332,7 @@ async fn castor_writes_nothing_before_everything_is_found() {
     assert!(case.kept.lock().unwrap().writes.is_empty());
 }
 
-/// With the usual names where the arguments give none.
+/// Uses the default names for missing arguments.
 async fn run_with_names(case: &Case, arguments: &str) -> Model {
     let mut all = arguments.to_owned();
     for (name, value) in

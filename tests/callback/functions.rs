@@ -1,4 +1,4 @@
-//! What each callback function does with its arguments, its results and its failures.
+//! Arguments, results and failures of each callback function.
 
 use std::path::Path;
 
@@ -42,13 +42,13 @@ async fn command_runs_a_program_with_substitutions_and_values() {
     assert!(stdout.starts_with(&arguments), "{stdout}");
     assert!(stdout.contains("label session"), "{stdout}");
     assert!(ended.run_log.unwrap().contains("oops"));
-    // Q2: the secret went to the program, and is nowhere else.
+    // Q2: the secret was passed to the program and appears nowhere else.
     let secret = queue::execution_secret("key", 1, 1);
     let row = format!("{:?}", study.execution(1).await);
     assert!(!row.contains(&secret));
 }
 
-/// Q2: as a name in the values, broken into lines, escaped.
+/// Q2: as a key in the values, broken into lines, and escaped.
 #[tokio::test(flavor = "multi_thread")]
 async fn q2_the_secret_is_taken_out_however_a_program_shows_it() {
     let study = running_study().await;
@@ -69,7 +69,7 @@ async fn q2_the_secret_is_taken_out_however_a_program_shows_it() {
     }
 }
 
-/// What Python's `json` writes and JSON does not have.
+/// Values that Python's `json` writes although they are not valid JSON.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_that_python_writes_are_kept() {
     let study = running_study().await;
@@ -198,7 +198,7 @@ fn write_script(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Arguments without quotes reach the program as PyYAML would have read them.
+/// Unquoted arguments reach the program as PyYAML would read them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_gets_numbers_as_pyyaml_reads_them() {
     let study = running_study().await;

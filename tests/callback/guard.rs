@@ -1,4 +1,5 @@
-//! Q8: a callback's program ends with its attempt, with everything that it has started, however the worker ends.
+//! Q8: the program of a callback ends with its attempt, with all processes that it has started, however the worker
+//! ends.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,8 +11,9 @@ use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 use super::{Running, is_gone, run, running_study, values, workflow};
 use crate::support::{Backend, Program, Station, Study, eventually};
 
-/// A program that starts others in every way that hides them: with a session of their own, orphaned twice, without the environment.
-/// The second attempt says which of them are still there when it begins. `folder` has a list of all of them.
+/// A program that starts others in every way that hides them: in their own session, orphaned twice, with an empty
+/// environment. The second attempt reports which of them still exist when it begins. `folder` contains a list of all of
+/// them.
 fn program(folder: &Path) -> String {
     let folder = folder.display();
     let line = format!(
@@ -26,7 +28,7 @@ fn program(folder: &Path) -> String {
     format!("function: command, callback_arguments: {{binary: sh, args: [-c, {}]}}", json!(line))
 }
 
-/// All that the program has started, once it is all there.
+/// Waits for all processes of the program and returns their ids.
 async fn started(folder: &Path) -> Vec<i32> {
     eventually("the program and what it starts", async || {
         let text = std::fs::read_to_string(folder.join("pids")).ok()?;
@@ -59,7 +61,7 @@ fn log(folder: &Path) -> String {
     std::fs::read_to_string(folder.join("log")).unwrap_or_default()
 }
 
-/// The second attempt has run, and nothing of the first one was beside it.
+/// Checks that the second attempt has run, and that no process of the first one was still running.
 async fn second_attempt(station: &Station, folder: &Path) {
     let ended = station.reaches(1, ExecutionStatus::Finished).await;
     assert_eq!((ended.result, ended.attempt), (ExecutionResult::Success, 2), "{:?}", ended.run_log);
@@ -68,7 +70,7 @@ async fn second_attempt(station: &Station, folder: &Path) {
 
 const SHORT: [(&str, &str); 1] = [("STUDYGOV_LEASE_SECONDS", "2")];
 
-/// A server that runs callbacks itself, killed.
+/// A server that runs callbacks itself is killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn q8_programs_of_a_killed_server_end_before_the_second_attempt_begins() {
     let station = Station::new(Backend::Sqlite).await;
@@ -84,7 +86,7 @@ async fn q8_programs_of_a_killed_server_end_before_the_second_attempt_begins() {
     all_gone(&ids).await;
 }
 
-/// A worker on its own, killed; and once more together with one of the guards.
+/// A separate worker is killed; then once more together with one of the guards.
 #[tokio::test(flavor = "multi_thread")]
 async fn q8_programs_of_a_killed_worker_end_before_the_second_attempt_begins() {
     for with_guard in [None, Some(true), Some(false)] {
@@ -115,7 +117,7 @@ async fn begun(study: &Study, folder: &Path, more: &str) -> (i32, Vec<i32>, Runn
     (id, started(folder).await, pool)
 }
 
-/// The worker lives and the guards do not: whichever is killed, and when both are.
+/// The worker lives and guards are killed: either of them, or both.
 #[tokio::test(flavor = "multi_thread")]
 async fn q8_a_killed_guard_ends_its_program_and_the_attempt() {
     for (kills_inner, kills_outer) in [(true, false), (false, true), (true, true)] {
@@ -123,7 +125,7 @@ async fn q8_a_killed_guard_ends_its_program_and_the_attempt() {
         let folder = tempfile::tempdir().unwrap();
         let (id, ids, pool) = begun(&study, folder.path(), ", retries: 1").await;
         let (inner, outer) = guards(folder.path());
-        // Stopped first, so that neither can do anything about the end of the other.
+        // Stopped first, so that neither can react to the end of the other.
         let chosen: Vec<i32> =
             [(inner, kills_inner), (outer, kills_outer)].iter().filter(|one| one.1).map(|one| one.0).collect();
         chosen.iter().for_each(|guard| signal(*guard, Signal::STOP));
@@ -135,7 +137,7 @@ async fn q8_a_killed_guard_ends_its_program_and_the_attempt() {
         assert_eq!((ended.result, ended.attempt), (ExecutionResult::Success, 2), "{:?}", ended.run_log);
         assert!(ended.run_log.unwrap().contains("its guard process was killed"));
         if kills_inner && kills_outer {
-            // One of them has emptied its environment, and there is no guard that knows it: the guide says so.
+            // One of them has an empty environment, and no guard is left that knows it: the guide describes this.
             let (beside, rest): (Vec<i32>, Vec<i32>) = ids.iter().partition(|id| !is_gone(**id));
             assert!(beside.len() <= 1 && rest.len() >= 4, "{beside:?}");
             beside.iter().for_each(|id| signal(*id, Signal::KILL));
@@ -147,8 +149,8 @@ async fn q8_a_killed_guard_ends_its_program_and_the_attempt() {
     }
 }
 
-/// Q7 and Q8: cancelled by hand, everything is gone, with what had left the process group. A service manager that signals all
-/// processes of a worker ends no guard, and so no program.
+/// Q7 and Q8: a manual cancel ends all processes, including those that have left the process group. A service manager
+/// that signals all processes of a worker ends no guard, and therefore no program.
 #[tokio::test(flavor = "multi_thread")]
 async fn q7_a_cancel_ends_what_has_left_the_process_group_and_a_signal_to_the_guards_does_not() {
     let study = running_study().await;
@@ -179,12 +181,12 @@ async fn q7_a_cancel_ends_what_has_left_the_process_group_and_a_signal_to_the_gu
     })
     .await;
     assert_eq!(ended.result, ExecutionResult::Success, "{:?}", ended.run_log);
-    // Nor does it leave anything in the background.
+    // Ending leaves nothing in the background either.
     assert!(ids.iter().all(|id| is_gone(*id)), "they are gone before the report");
     pool.stop().await;
 }
 
-/// The exit code, the signal, the input and the output of a program pass its guards as they are.
+/// The guards pass on the exit code, the signal, the input and the output of a program unchanged.
 #[tokio::test(flavor = "multi_thread")]
 async fn q8_a_guard_changes_nothing_about_the_program() {
     for (line, code, out) in [

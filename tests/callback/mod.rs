@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{Backend, Study, eventually};
 
-/// A running pool that can be told to stop.
+/// A running pool that can be stopped.
 struct Running {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -36,7 +36,7 @@ impl Running {
         Self::start_with(desk, study, concurrency, grace, &[])
     }
 
-    /// `settings` are those of the worker.
+    /// `settings` are the settings of the worker.
     fn start_with(
         desk: impl Desk,
         study: &Study,
@@ -68,12 +68,12 @@ fn local_intake(study: &Study, at_once: usize) -> LocalIntake {
     LocalIntake::new(study.engine.clone(), "key", "http://test/prefix", at_once)
 }
 
-/// Runs one callback in a state of its own, and gives its execution when it is over or waits.
+/// Runs one callback in its own state and returns its execution when it has ended or waits.
 async fn run(study: &Study, callback: &str) -> callback_execution::Model {
     run_with(study, callback, &[]).await
 }
 
-/// The same on a worker with these settings.
+/// Like [`run`], on a worker with these settings.
 async fn run_with(study: &Study, callback: &str, settings: &[(&str, &str)]) -> callback_execution::Model {
     study.load(&workflow(callback)).await;
     let experiment = study.create("session").await;
@@ -105,7 +105,7 @@ async fn running_study() -> Study {
     Study::new(Backend::Sqlite).await
 }
 
-/// Not there, or dead and not yet waited for by whoever inherited it.
+/// Whether the process does not exist, or is dead and has not been waited for by its new parent.
 pub fn is_gone(pid: i32) -> bool {
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Err(_) => true,

@@ -1,4 +1,4 @@
-//! Callback functions against what they are for: Python, fastr, Docker, TaskManager, a mail server, servers of the web.
+//! Callback functions with the systems that they use: Python, fastr, Docker, TaskManager, a mail server, web servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,7 +18,7 @@ fn needed(variable: &str) -> String {
     std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`"))
 }
 
-/// A server of the web that this test has written; gives its address.
+/// Starts a web server of the test and returns its URL.
 pub async fn serve(routes: Router) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -44,7 +44,7 @@ async fn python_function_calls_a_function_of_the_study() {
     let code = "def check(data, config, number, where=None):\n    print('checking', data['experiment']['label'])\n    return {'label': data['subject']['label'], 'home': 'STUDYGOV_PROJECT_HOME' in config, 'secrets': [n for n in config if 'SECRET' in n or 'PASSWORD' in n], 'number': number, 'where': where}\n\ndef wrong():\n    raise ValueError('no such scan')\n\ndef unsuitable():\n    return {1, 2}\n\ndef leaves():\n    import os\n    os._exit(7)\n\ndef odd():\n    return {'snr': float('nan'), 'half': '\\ud800', 'big': 10**30, 3: [float('-inf')]}\n\ndef odd_error():\n    raise ValueError('half \\udc00')\n";
     std::fs::write(package.join("checks.py"), code).unwrap();
     let python = needed("TEST_PYTHON");
-    // As a worker that was told where the code is.
+    // Like a worker with a configured path to the code.
     let wrapper = study.home.path().join("python");
     std::fs::write(
         &wrapper,
@@ -134,7 +134,7 @@ async fn http_request_asks_and_says_what_was_answered() {
     assert_eq!(body["own"], "http://test/prefix/api/v2/subjects/1");
     let sent: Value = serde_json::from_str(body["body"].as_str().unwrap()).unwrap();
     assert_eq!(sent, json!({ "execution": "http://test/prefix/api/v2/callback_executions/1", "n": 1 }));
-    // Failures are tried again when the workflow says so (Q5), and otherwise are failures.
+    // Failures are retried if the workflow specifies it (Q5), otherwise the run fails.
     let study = running_study().await;
     let ended =
         run(&study, &format!("function: http_request, retries: 3, callback_arguments: {{url: {server}/flaky}}")).await;
@@ -188,7 +188,7 @@ async fn send_mail_reaches_a_mail_server() {
         "{received}"
     );
 
-    // Without a server it lies in a folder; the log says where.
+    // Without a mail server the mail is stored in a folder; the log contains its path.
     let study = running_study().await;
     let ended = run_with(
         &study,
@@ -200,7 +200,7 @@ async fn send_mail_reaches_a_mail_server() {
     let log = ended.run_log.unwrap();
     let file = log.lines().find_map(|line| line.split_once("the e-mail was written to ")).unwrap().1;
     assert!(std::fs::read_to_string(file).unwrap().contains("To: a@example.org, b@example.org"));
-    // Names with commas, several in one text, a domain of another script.
+    // Names with commas, several addresses in one text, an internationalised domain.
     let study = running_study().await;
     let to = "'\"Doe, Ann\" <ann@example.org>; \"Roe; Bob\" <bob@example.org>, Müller <m@bücher.example>'";
     let mark = uuid::Uuid::new_v4().to_string();
@@ -264,7 +264,7 @@ async fn fastr_runs_a_network() {
             home.display()
         )
     };
-    // A sink needs an address: the sum is thrown away.
+    // A sink needs a URL: the sum is discarded.
     std::fs::write(
         own.join("empty.py"),
         "def create_network():\n    import fastr\n    return fastr.create_network(id='empty')\n",
@@ -280,7 +280,7 @@ async fn fastr_runs_a_network() {
     );
     assert!(std::path::Path::new(values["code_file"].as_str().unwrap()).exists());
 
-    // One whose sink has nowhere to go fails, and keeps what it worked with.
+    // A run whose sink has no destination fails, and keeps its working files.
     let said = failed_again(&study, &callback("trivial"), &settings).await;
     assert!(said.contains("fastr ended with return code"), "{said}");
     let said = failed_again(&study, &callback("broken"), &settings).await;
@@ -291,14 +291,14 @@ async fn fastr_runs_a_network() {
     assert!(said.contains("fastr"), "{said}");
 }
 
-/// One more experiment of the same study, on a workflow of its own.
+/// Runs one more experiment of the same study, on its own workflow.
 async fn failed_again(study: &Study, callback: &str, settings: &[(&str, &str)]) -> String {
     let ended = run_again(study, callback, settings).await;
     assert_eq!(ended.result, ExecutionResult::Failed, "{ended:?}");
     values(&ended)["__exception__"].as_str().unwrap().to_owned()
 }
 
-/// As [`run_with`], in a study that has a workflow already.
+/// Like [`run_with`], in a study that already has a workflow.
 pub async fn run_again(
     study: &Study,
     callback: &str,
@@ -320,7 +320,7 @@ pub async fn run_again(
     ended
 }
 
-/// External systems at this address, with ids of the subject.
+/// Creates external systems with this URL, and ids of the subject in them.
 pub async fn systems(study: &Study, address: &str) {
     use sea_orm::ConnectionTrait;
     study.subject("subject").await;
@@ -334,7 +334,7 @@ pub async fn systems(study: &Study, address: &str) {
     connection.execute_unprepared(insert).await.unwrap();
 }
 
-/// The id of an experiment in XNAT.
+/// Sets the id of an experiment in XNAT.
 pub async fn links(study: &Study, experiment_id: i32) {
     use sea_orm::ConnectionTrait;
     let insert = format!(
@@ -343,7 +343,7 @@ pub async fn links(study: &Study, experiment_id: i32) {
     study.engine.database().reader().execute_unprepared(&insert).await.unwrap();
 }
 
-/// With a Docker engine where there is one (`make test` starts one as root); elsewhere what is said without.
+/// Uses a Docker engine if one exists (`make test` starts one as root); otherwise checks the error.
 #[tokio::test(flavor = "multi_thread")]
 async fn docker_run_runs_a_container_and_leaves_none_behind() {
     if std::env::var_os("TEST_DOCKER_HOST").is_none() {
@@ -381,7 +381,7 @@ async fn docker_run_runs_a_container_and_leaves_none_behind() {
     let study = running_study().await;
     let said = failed(&study, "function: docker_run, callback_arguments: {image: '--privileged'}", &[]).await;
     assert!(said.contains("'--privileged' is not the name of an image"), "{said}");
-    // Q7: what is left by hand stops the container.
+    // Q7: a manual transition stops the container.
     let study = running_study().await;
     study
         .load(&super::workflow("function: docker_run, callback_arguments: {image: 'busybox:test', cmd: [sleep, 1000]}"))
@@ -395,7 +395,7 @@ async fn docker_run_runs_a_container_and_leaves_none_behind() {
     q8_the_container_of_a_killed_server_is_removed().await;
 }
 
-/// The second attempt looks whether there is another container, and there is none. Here and not beside the other test: both count
+/// The second attempt checks for another container, and none exists. This is part of the other test because both count
 /// all containers of the engine.
 async fn q8_the_container_of_a_killed_server_is_removed() {
     let station = Station::new(Backend::Sqlite).await;
@@ -406,12 +406,12 @@ async fn q8_the_container_of_a_killed_server_is_removed() {
     let callback = "function: docker_run, callback_arguments: {image: 'busybox:test', cmd: [sleep, 1000]}";
     station.load(&server, &super::workflow(callback)).await;
     station.create(&server, "session").await;
-    // Running, not only created: between the two calls of Docker no guard knows the container.
+    // Running, not only created: between the two calls of Docker, no guard knows the container.
     let first = eventually("the container", async || Some(running_containers()).filter(|ids| !ids.is_empty())).await;
     let owner = listed(&["inspect", "--format", "{{index .Config.Labels \"studygovernor.owner\"}}", &first]);
     server.kill();
     eventually("the container to be gone", async || containers().is_empty().then_some(())).await;
-    // One that no guard could remove, as after a power cut: the next attempt does.
+    // A container that no guard could remove, as after a power cut, is removed by the next attempt.
     let address = "http://127.0.0.1/api/v2/callback_executions/1";
     let base = [("STUDYGOV_EXTERNAL_HOSTNAME", "127.0.0.1"), ("STUDYGOV_EXTERNAL_PROTO", "http")];
     let label = format!("studygovernor.address={address}");
@@ -434,8 +434,8 @@ async fn q8_the_container_of_a_killed_server_is_removed() {
     admin.put("/api/v2/experiments/1/state", json!({ "state": "bad" })).await.expect(200);
     eventually("no container", async || containers().is_empty().then_some(())).await;
     second.kill();
-    // Created and not started by the first server, as when it is killed between two calls of Docker. No attempt follows: the next
-    // worker removes it when it starts, and leaves those of other machines alone.
+    // Created but not started by the first server, as if it was killed between two calls of Docker. No attempt follows:
+    // the next worker removes it at its start and leaves containers of other machines alone.
     let other = owner.split_once('|').map(|(_, rest)| format!("another-machine|{rest}")).unwrap();
     let create = |owner: &str| {
         let owner = format!("studygovernor.owner={owner}");
@@ -468,7 +468,7 @@ fn listed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The real TaskManager: a task is made there, a rater is done with it, and its callback moves the experiment here.
+/// The real TaskManager: a task is created there, a rater completes it, and its callback moves the experiment.
 #[tokio::test(flavor = "multi_thread")]
 async fn tasks_are_made_in_task_manager_and_come_back() {
     let task_manager = needed("TEST_TASKMANAGER_URL");
@@ -512,7 +512,7 @@ async fn tasks_are_made_in_task_manager_and_come_back() {
     assert_eq!(values["task_info"]["tags"], json!(["QA", "urgent"]));
     let kept = values["task_info"]["callback_content"].as_str().unwrap();
     assert!(kept.contains("***"), "the secret is for TaskManager only: {kept}");
-    // The rater is done.
+    // The rater completes the task.
     let client = reqwest::Client::new();
     let done = async |uri: &str| {
         let request = client.put(format!("{task_manager}{uri}")).basic_auth("admin", Some("secret"));
@@ -522,7 +522,7 @@ async fn tasks_are_made_in_task_manager_and_come_back() {
     done(values["task_uri"].as_str().unwrap()).await;
     let ended = station.reaches(1, ExecutionStatus::Finished).await;
     assert_eq!(ended.result, ExecutionResult::Success);
-    // The group is done when all its tasks are.
+    // The group is completed when all its tasks are.
     let waiting = station.reaches(2, ExecutionStatus::Waiting).await;
     let group = super::values(&waiting);
     let answer: Value = serde_json::from_str(group["response_text"].as_str().unwrap()).unwrap();

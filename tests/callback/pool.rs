@@ -1,4 +1,4 @@
-//! Claims, leases, heartbeats, retries and stops: what holds whatever a callback does (Q3 to Q7).
+//! Claims, leases, heartbeats, retries and stops, independent of the callback function (Q3 to Q7).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -42,7 +42,7 @@ async fn the_initial_delay_is_part_of_the_run() {
     pool.stop().await;
 }
 
-/// Q6 and Q7: the log is there while it runs; a transition by hand kills the process group.
+/// Q6 and Q7: the log is available while the callback runs; a manual transition kills the process group.
 #[tokio::test(flavor = "multi_thread")]
 async fn q6_q7_logs_arrive_while_it_runs_and_a_cancel_kills_the_whole_group() {
     let study = running_study().await;
@@ -98,7 +98,7 @@ async fn q7_a_pool_that_stops_gives_back_what_does_not_end() {
     assert!(back.run_log.unwrap().contains("the worker was stopped"));
 }
 
-/// A desk that cannot take the first reports, as when its database restarts.
+/// A desk that fails for the first reports, as when its database restarts.
 struct Flaky {
     desk: LocalDesk,
     failures: AtomicUsize,
@@ -136,7 +136,7 @@ impl Desk for Flaky {
     }
 }
 
-/// Q4: what was done is reported again and again, and the claim is kept meanwhile, so that nobody does it a second time.
+/// Q4: the report is repeated and the claim is kept meanwhile, so that the work is not done twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn q4_a_report_that_cannot_be_taken_is_made_again_and_keeps_its_claim() {
     let study = running_study().await;
@@ -188,7 +188,7 @@ async fn q3_two_pools_never_run_the_same_attempt(study: Study) {
     assert!(problems.is_empty(), "{problems:#?}");
 }
 
-/// Q4: the clock passes the lease; the next attempt begins, the old one has nothing to say.
+/// Q4: the clock passes the end of the lease; the next attempt begins, and the old one can no longer report.
 async fn q4_a_lost_worker_is_replaced_until_the_attempts_are_used(study: Study) {
     study.load(&workflow("function: sleep, run_timeout: null")).await;
     let experiment = study.create("session").await;

@@ -1,4 +1,5 @@
-//! What a program of a callback sees of the server or worker that runs it, and as whom it runs.
+//! Isolation of a callback's program: the data of the server or worker that it can read, and the account under which it
+//! runs.
 
 use serde_json::{Value, json};
 use studygovernor::entity::callback_execution;
@@ -19,7 +20,7 @@ const SECRETS: [(&str, &str); 9] = [
     ("SECRET_KEY", "marked-SECRET-9"),
 ];
 
-/// Everything that a program can read: its own environment, that of each process above it, and what they have open.
+/// Everything that a program can read: its own environment, that of each ancestor process, and their open files.
 const LOOK: &str = "env; p=$$; while [ \"$p\" -gt 1 ]; do tr '\\0' '\\n' </proc/$p/environ; \
                     for f in /proc/$p/fd/*; do case $(readlink $f) in /memfd:*) echo file $p; cat $f;; esac; done; \
                     echo \"above $p $(cat /proc/$p/comm)\"; [ $(cat /proc/$p/comm) = studygovernor ] && exit 0; p=$(sed 's/.*) . //; s/ .*//' /proc/$p/stat); done";
@@ -53,7 +54,7 @@ async fn programs_find_no_secret_in_any_environment() {
         station.load(&server, &workflow(&shell(LOOK))).await;
         station.create(&server, "session").await;
         let output = values(&ended(&station).await)["stdout"].as_str().unwrap().to_owned();
-        // It has looked at the server, or at the worker.
+        // It has read the server or the worker.
         assert!(output.lines().any(|line| line.starts_with("above ") && line.ends_with(" studygovernor")), "{output}");
         let found: Vec<&str> = output.lines().filter(|line| line.contains("SECRET-")).collect();
         assert!(found.is_empty(), "{found:?}");
@@ -66,7 +67,7 @@ async fn programs_find_no_secret_in_any_environment() {
     }
 }
 
-/// The settings still have what is not in the environment any longer.
+/// The settings still contain the secrets that are no longer in the environment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_uses_the_secrets_that_it_took_out_of_its_environment() {
     let station = Station::new(Backend::Postgres).await;
@@ -109,7 +110,7 @@ async fn programs_run_as_another_user() {
     assert!(lines.contains(&"Permission denied"), "{lines:?}");
     eventually("what it left to be gone", async || super::is_gone(left).then_some(())).await;
 
-    // Python writes its answer where it may.
+    // Python writes its answer to a file that it may write.
     let python = std::env::var("TEST_PYTHON").expect("TEST_PYTHON is not set: run the tests with `make test`");
     let readable = std::process::Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65533", "--clear-groups", &python, "-c", "import os"])
@@ -123,7 +124,7 @@ async fn programs_run_as_another_user() {
     }
 }
 
-/// A report is cut by the bytes that are sent: control characters have six of them as JSON.
+/// A report is limited by the bytes that are sent: a control character has six of them in JSON.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_report_full_of_control_characters_arrives() {
     let station = Station::new(Backend::Sqlite).await;
@@ -147,7 +148,7 @@ async fn a_report_full_of_control_characters_arrives() {
     assert!(values["stderr"].as_str().unwrap().ends_with("end\n"));
     assert!(!worker.log().contains("413"), "{}", worker.log());
 
-    // What is data and not a text is not cut: the run fails, and says why.
+    // Result values are data and are not truncated: the run fails with an explanation.
     let value: Value = json!("\u{1}".repeat(170_000));
     let many = vec![value; 14];
     let study = running_study().await;

@@ -1,4 +1,4 @@
-//! Where requests of callbacks go when an answer points elsewhere, and what goes along; and which login they have.
+//! Requests of callbacks that are redirected elsewhere, which headers and bodies they send, and which login they use.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,10 +14,10 @@ use studygovernor::entity::kind::ExecutionResult;
 use super::outside::{run_again, serve, systems};
 use super::{run_with, running_study, values};
 
-/// What a server was asked: method, path, headers and body.
+/// The requests that a server received: method, path, headers and body.
 type Seen = Arc<Mutex<Vec<(String, String, String, String)>>>;
 
-/// A server that keeps what it is asked, and answers `/to/307?http://…` with a redirect to there.
+/// A server that records its requests and answers `/to/307?http://…` with a redirect to that URL.
 async fn server() -> (String, Seen) {
     let seen = Seen::default();
     let kept = Arc::clone(&seen);
@@ -42,7 +42,7 @@ async fn http_request_sends_nothing_of_its_own_to_another_origin() {
     let ((near, here), (far, there)) = (server().await, server().await);
     let study = running_study().await;
     let netrc = study.home.path().join("netrc");
-    // A login for both: it is for the one that the workflow names.
+    // A login for both hosts: it is only meant for the one that the workflow names.
     std::fs::write(&netrc, "machine 127.0.0.1 login marked-user password marked-password\n").unwrap();
     let settings = [("NETRC", netrc.to_str().unwrap())];
     for (method, status, body, is_followed) in [
@@ -70,7 +70,7 @@ async fn http_request_sends_nothing_of_its_own_to_another_origin() {
         let first = std::mem::take(&mut *here.lock().unwrap()).remove(0);
         assert!(first.2.contains("marked-key") && first.2.contains("authorization"), "{first:?}");
     }
-    // Within one origin everything goes along; and a redirect that is expected is the answer.
+    // Within one origin everything is sent; an expected redirect is the result.
     let url = format!("{near}/to/307?{near}/end");
     let callback = format!(
         "function: http_request, callback_arguments: {{method: POST, url: '{url}', headers: {{X-Api-Key: marked-key}}, json: {{a: 1}}}}"
@@ -89,7 +89,7 @@ async fn http_request_sends_nothing_of_its_own_to_another_origin() {
     assert!(there.lock().unwrap().is_empty());
 }
 
-/// TaskManager and XNAT answer with a redirect elsewhere: neither tasks nor logins are sent there.
+/// TaskManager and XNAT answer with a redirect to another host: neither tasks nor logins are sent there.
 #[tokio::test(flavor = "multi_thread")]
 async fn other_systems_get_nothing_that_is_not_for_them() {
     let (far, there) = server().await;
@@ -114,7 +114,7 @@ async fn other_systems_get_nothing_that_is_not_for_them() {
     assert!(there.lock().unwrap().is_empty(), "{:?}", there.lock().unwrap());
 }
 
-/// What comes from data stays one part of the path.
+/// A value from the data remains a single segment of the path.
 #[tokio::test(flavor = "multi_thread")]
 async fn external_ids_stay_in_their_place_of_an_address() {
     use sea_orm::ConnectionTrait;
@@ -142,7 +142,7 @@ async fn external_ids_stay_in_their_place_of_an_address() {
     assert!(said.contains("'..' cannot be part of a URL"), "{said}");
 }
 
-/// Forms of the file of logins that curl and Python read, and a file that cannot be read.
+/// Forms of netrc files that curl and Python read, and a file that cannot be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_login_is_that_of_the_file_and_its_mistakes_are_in_the_log() {
     let (near, here) = server().await;

@@ -1,4 +1,4 @@
-//! The program as it is started: messages, exit codes, crashes.
+//! The program as a process: messages, exit codes, crashes.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -114,7 +114,8 @@ fn what_is_not_there_ends_in_one_sentence_and_exit_code_1() {
         assert!(!output.err().contains("secretword"), "{}", output.err());
     }
 
-    // The folder cannot be written: somebody else's, or a read-only disk. /proc is one for root, too.
+    // The folder cannot be written, because it belongs to another user or the disk is read-only. /proc is such a folder
+    // for root, too.
     let mut command = studygovernor(home.path(), &["db", "migrate"]);
     command.env("DATABASE_URL", "sqlite:////proc/study.db").env("SECRET_KEY", "k").env("SECURITY_PASSWORD_SALT", "s");
     assert_clear(&command.output().unwrap(), 1, "cannot open the SQLite file /proc/study.db");
@@ -201,7 +202,7 @@ fn the_database_is_migrated_described_and_cleaned() {
     assert_eq!(run(home.path(), &["db", "status"]).status.code(), Some(1));
 }
 
-/// Nothing of the existing product's database is touched: there it is all that people have.
+/// The database of version 8.1 is not changed: it may contain the only data of a study.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_of_another_program_is_left_alone() {
     use crate::support::create_database;
@@ -242,7 +243,7 @@ fn an_account_is_made_with_a_password_from_the_standard_input() {
     assert_clear(&child.wait_with_output().unwrap(), 0, "fay can log in after an administrator activates the account");
 }
 
-/// At a terminal the password is not shown, and asked for twice.
+/// On a terminal, the password is not shown and has to be repeated.
 #[test]
 fn a_password_that_is_typed_is_not_shown() {
     let home = tempfile::tempdir().unwrap();
@@ -260,8 +261,8 @@ fn a_password_that_is_typed_is_not_shown() {
     assert!(!shown.contains("a long password"), "{shown}");
 }
 
-/// The server is killed while callbacks run; after the restart they run again as the next attempt, and every
-/// experiment arrives (Q3, Q4).
+/// The server is killed while callbacks run; after the restart they run again as the next attempt, and every experiment
+/// reaches its end (Q3, Q4).
 #[tokio::test(flavor = "multi_thread")]
 async fn q4_a_server_killed_with_sigkill_loses_no_callback() {
     let home = tempfile::tempdir().unwrap();
@@ -306,7 +307,7 @@ async fn q4_a_server_killed_with_sigkill_loses_no_callback() {
     assert!(executions.iter().all(|one| one.result == ExecutionResult::Success), "{executions:#?}");
     assert_eq!(executions.iter().filter(|one| one.attempt == 2).count(), running, "exactly the lost ones run again");
     let text = effects();
-    // Each server listens on a port of its own here.
+    // Each server listens on its own port here.
     let id = |line: &str| line.rsplit('/').next().map(str::to_owned);
     let distinct: std::collections::HashSet<_> = text.lines().map(id).collect();
     assert_eq!(distinct.len(), 12, "each effect is there at least once");
@@ -327,7 +328,7 @@ fn a_server_is_healthy_until_it_is_told_to_stop() {
     assert!(began.elapsed() < Duration::from_secs(30));
 }
 
-/// As people have it from the existing product.
+/// The format that users of version 8.1 have.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dotenv_file_of_before_is_read() {
     let home = tempfile::tempdir().unwrap();
@@ -349,7 +350,7 @@ fn a_misspelled_setting_is_pointed_out() {
     assert!(server.log().contains("GUNICORN_WORKER_CLASS=gevent is accepted"), "{}", server.log());
 }
 
-/// A name of a file is not an address: blanks, `?`, `%` and `#` are characters like others.
+/// A file name is not a URL: blanks, `?`, `%` and `#` are ordinary characters.
 #[test]
 fn a_database_lies_in_a_file_of_any_name() {
     let home = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
-"""Runs a command at a terminal and types lines, each when the terminal does not show what is typed.
+"""Runs a command on a terminal and types each line while the terminal does not echo.
 
-python terminal.py LINE LINE -- COMMAND...; prints what the terminal showed, and ends as the command did.
+python terminal.py LINE LINE -- COMMAND...; prints the output of the terminal and exits with the code of the command.
 """
 
 import os
@@ -27,7 +27,7 @@ def read():
     global shown
     try:
         piece = os.read(terminal, 4096)
-    except OSError:  # Linux says so at the end.
+    except OSError:  # Linux reports the end this way.
         piece = b""
     shown += piece
     return piece

@@ -1,6 +1,6 @@
-//! E9: a condition counts as false only when it was evaluated.
+//! E9: a condition counts as false only if it was evaluated.
 //!
-//! There is one worker in a process, and these tests mistreat it; so each runs in a process of its own.
+//! There is one worker per process, and these tests disturb it; so each runs in its own process.
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use studygovernor::workflow::condition::{evaluate_within, worker_id};
 
 use super::*;
 
-/// Runs one of the tests below in a process of its own.
+/// Runs one of the tests below in its own process.
 fn alone(name: &str) {
     let me = std::env::current_exe().unwrap();
     let name = format!("condition::answers::{name}");
@@ -41,11 +41,11 @@ fn e9_no_answer_is_an_error_of_its_own() {
 }
 
 fn signal(process: u32, signal: Signal) {
-    // It may have ended by itself in between.
+    // It may have ended in between.
     let _ = kill_process(Pid::from_raw(i32::try_from(process).unwrap()).unwrap(), signal);
 }
 
-/// Whatever is done to the worker, a true condition is never false, and a false one never true.
+/// Whatever happens to the worker, a true condition never becomes false, and a false one never true.
 #[test]
 #[ignore = "runs alone"]
 fn mistreated() {
@@ -60,7 +60,7 @@ fn mistreated() {
                 if done.load(Ordering::Relaxed) {
                     return;
                 }
-                // At another moment of an evaluation each time.
+                // At a different moment of an evaluation each time.
                 std::thread::sleep(Duration::from_micros(200 + pause * 977 % 9_000));
                 if let Some(process) = worker_id() {
                     signal(process, what);
@@ -68,7 +68,7 @@ fn mistreated() {
                 }
             }
         });
-        // At least so many of both, however fast the machine is.
+        // At least this number of both, however fast the machine is.
         let mut number = 0;
         while number < 1_500 || sent.load(Ordering::Relaxed) < 100 {
             let text = format!("sum(range(200)) == {}", 19_900 + number % 2);
@@ -80,12 +80,12 @@ fn mistreated() {
     });
 }
 
-/// What stops a service, by the terminal, the group or the control group, does not end it.
+/// Signals that stop a service, sent by the terminal or to the group or control group, do not end the worker.
 #[test]
 #[ignore = "runs alone"]
 fn signalled() {
     let facts = facts();
-    // The machine may take it away by itself; it is looked at until it was the same one throughout.
+    // The machine may end it; repeat until it was the same process throughout.
     for _ in 0..200 {
         evaluate("1 == 1", &facts).unwrap();
         let Some(process) = worker_id() else { continue };
@@ -103,7 +103,7 @@ fn signalled() {
     panic!("it never stayed the same");
 }
 
-/// A limit is one of processor time: being stopped for longer than it does not count, and reaching it does.
+/// The limit applies to processor time: being stopped for longer does not count, but using more does.
 #[test]
 #[ignore = "runs alone"]
 fn limited() {
@@ -116,7 +116,7 @@ fn limited() {
     );
     let product = evaluate("10**300000 // 3**300000 < 0 or [x for x in range(10**9)]", &facts);
     assert!(matches!(product, Err(EvaluationError::TooSlow | EvaluationError::TooLarge)), "{product:?}");
-    // Stopped in the middle, again and again, for longer than the limit.
+    // Stopped in the middle, repeatedly, for longer than the limit.
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -137,7 +137,7 @@ fn limited() {
     });
 }
 
-/// Where there is no process to ask, nothing is decided.
+/// If no process can evaluate a condition, nothing is decided.
 #[test]
 #[ignore = "runs alone"]
 fn nothing_answers() {

@@ -1,4 +1,4 @@
-//! Expressions and what Python makes of them.
+//! Expressions and their values in Python.
 
 use super::*;
 
@@ -148,7 +148,7 @@ const TABLE: &[(&str, bool)] = &[
     ("datetime.timedelta(days=3) / datetime.timedelta(days=2) == 1.5", true),
     ("(datetime.datetime.utcnow() - experiment.scandate) / datetime.timedelta(days=1) > 31", true),
     ("(datetime.datetime.utcnow() - experiment.scandate) // datetime.timedelta(days=1.5) == 20", true),
-    // said in other words
+    // other forms
     ("type(experiment.label) == str and type(1) is int and type(None) != str", true),
     ("isinstance(experiment.variables['note'], type(None))", true),
     ("getattr(experiment, 'label') == experiment.label and getattr(experiment, 'nope', 5) == 5", true),
@@ -198,14 +198,14 @@ fn table() {
         if got != Ok(*expected) {
             wrong.push(format!("{text}: {got:?}"));
         }
-        // Once more, out of the cache.
+        // A second time, from the cache.
         assert_eq!(evaluate(text, &facts), got);
     }
     assert!(TABLE.len() >= 70);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What Python can and the sandbox cannot: each must say so, never answer wrongly.
+/// Expressions that Python supports and the sandbox does not: each must fail, never return a wrong result.
 const UNSUPPORTED: &[&str] = &[
     "{'a': 1} | {'b': 2} == {'a': 1, 'b': 2}",
     "[id for id in [1]] == [1]",
@@ -232,7 +232,7 @@ const UNSUPPORTED: &[&str] = &[
     "str.format('a') == 'a'",
 ];
 
-/// What does not work is said when a workflow is checked, with its place; what works is not complained about.
+/// The check of a workflow reports unsupported expressions with their position, and accepts supported ones.
 #[test]
 fn what_the_sandbox_does_not_have_is_said_by_the_check() {
     let said = |text: &str| {

@@ -1,4 +1,4 @@
-//! Conditions that want to hurt. Each must end soon, in an error or in false, in bounded memory.
+//! Malicious conditions. Each must end soon, with an error or false, in bounded memory.
 
 use std::{
     fs, thread,
@@ -37,14 +37,14 @@ const TABLE: &[&str] = &[
     "(lambda f: f(f))(lambda f: f(f))", "(lambda f: f(f, 0))(lambda f, n: f(f, n + 1) + 1)", "(lambda f: sorted([1, 2], key=lambda x: f(f)))(lambda f: sorted([1, 2], key=lambda x: f(f)))", "(lambda f: max([1, 2], key=lambda x: f(f)))(lambda f: max([1, 2], key=lambda x: f(f)))", "(lambda f: list(map(f, [f])))(lambda f: list(map(f, [f])))", "(lambda f: [f(f) for _ in [1]])(lambda f: [f(f) for _ in [1]])", "(lambda f: any(f(f) for _ in [1]))(lambda f: any(f(f) for _ in [1]))",
     "[l.append([l.pop()]) for l in [[1]] for _ in range(10**6)]", "[[l.append([l.pop()]) for _ in range(2000)] and str(l) for l in [[1]]] and False", "[[l.append([l.pop()]) for _ in range(2000)] and l == [l[0]] for l in [[1]]] and False", "[[l.append((l.pop(),)) for _ in range(2000)] and hash(l[0]) for l in [[1]]]", "[[l.append({'a': l.pop()}) for _ in range(20000)] for l in [[1]]] and False",
     "[[l.append((l.pop(),)) for _ in range(20000)] for l in [[1]]] and False", "[[l.append([l.pop()]) for _ in range(20000)] for l in [[1]]] and False", "[[l.append(map(str, l.pop())) for _ in range(20000)] and list(l[0]) for l in [[[1]]]] and False", "[[l.append(iter(l.pop())) for _ in range(20000)] and next(l[0]) for l in [[[1]]]] and False", "[[l.append(enumerate(l.pop())) for _ in range(5000)] and next(l[0]) for l in [[[1]]]] and False", "[[l.append(x for x in l.pop()) for _ in range(5000)] and next(l[0]) for l in [[[1]]]] and False", "[[l.append(zip(l.pop())) for _ in range(5000)] and next(l[0]) for l in [[[1]]]] and False", "[[l.append(filter(None, l.pop())) for _ in range(5000)] and next(l[0]) for l in [[[1]]]] and False", "[[l.append(reversed([l.pop()])) for _ in range(5000)] and next(l[0]) for l in [[[1]]]] and False", "[[l.append(lambda f=l.pop(): f()) for _ in range(5000)] and l[0]() for l in [[lambda: 1]]] and False", "[l.append(l) for l in [[]]] and str(l)", "[(l.append(l), l == l, l < l, str(l)) for l in [[]]] and False", "[(a.append(b), b.append(a), a == b) for a in [[]] for b in [[]]]", "isinstance(1, [l.append((l.pop(),)) for l in [[int]] for _ in range(5000)] and l)", "[isinstance(1, l[0]) for l in [[str]] if [l.append((l.pop(),)) for _ in range(5000)]] and False", "''.startswith([l[0] for l in [['x']] if [l.append((l.pop(),)) for _ in range(5000)]][0])",
-    // ways out
+    // escapes
     "__import__('os')", "__import__('os').system('id')", "open('/etc/passwd').read()", "().__class__.__bases__[0].__subclasses__()", "experiment.__dict__", "experiment.__class__", "''.__class__.__mro__[1]", "datetime.sys", "datetime.os", "datetime.__loader__", "datetime.__builtins__", "__builtins__", "__name__", "__file__",
     "eval('1')", "exec('1')", "compile('1', '', 'eval')", "globals()", "locals()", "vars()", "dir()", "getattr(experiment, '__class__')", "setattr(experiment, 'label', 'x')", "object.__setattr__(experiment, 'label', 'x')", "type('X', (), {})()", "type(experiment)()", "input()", "breakpoint()", "exit()", "print('x' * 10**6)", "[print(x) for x in range(10**9)]", "os.environ", "sys.exit()", "re.match('(a+)+b', 'a' * 50)", "pathlib.Path('/').iterdir()", "asyncio.run(1)",
     "experiment()", "experiment.label()", "experiment.delete()", "callbacks['pipeline']()", "callbacks.pipeline", "callbacks['pipeline'].run()", "callbacks['nope']", "experiment.variables['nope']", "experiment.variables.clear()", "experiment.variables.pop('nope')", "callbacks.update(x=1)", "[0 for experiment.label in ['x']] and False", "[0 for experiment.variables['x'] in ['x']] and False",
     "'{0.__class__.__init__.__globals__}'.format(experiment)", "'{0.__class__}'.format(1) == 1", "'{0[x]}'.format(1)", "'{:{}}'.format(1, 10**9) and False", "'{0:{0}}'.format(10**9) and False", "f'{experiment.__class__}'", "str.__subclasses__()", "(lambda: 0).__globals__", "(lambda: 0).__code__", "(x for x in []).gi_frame", "datetime.datetime.now().astimezone() and False", "datetime.datetime.utcnow() and False", "1 / 0", "'\\ud800' == 1", "'\\ud800'.encode() == 1", "'\\N{BULLET}' == 1", "chr(0xd800)", "chr(10**9)", "bytes([256])", "1e999 and int(1e999)", "float('nan') == float('nan')", "hash([])", "{[]: 1}", "max([])", "'a'[5]", "'a'['b']", "1 < 'a'", "NotImplemented and False", "...  == 1", "1j", "b'\\xff'.decode()", "range(10**30)[10**29] < 0", "range(0, 10**30, 0)", "[1][::0]", "[1, 2][10**30]", "[1][-10**30:10**30:10**30] == 1", "'abc'[:: -10**30] == 1",
 ];
 
-/// What is not even an expression.
+/// Texts that are not expressions.
 #[rustfmt::skip]
 const REFUSED: &[&str] = &[
     "import os", "x = 1", "a; b", "1;", "x: int", "x += 1", "del x", "def f(): pass", "class A: pass", "lambda: (yield)", "yield 1", "await x", "[await x for x in y]", "(x := 5)", "[y := 1, y]", "return 1", "pass", "if 1: 2", "for x in y: z", "while 1: 1", "assert 0", "raise x", "global x", "1\n2", "1\nimport os", ")", "(", "1) or (1", "1)\nimport os\n(1", "1) else 0\nimport os\nTrue if (1", "'", "'''", "f'{'", "f'{x!z}'", "*a", "**a", "a, *b = c", "1 if 2", "\0", "1\0", "x\\", "print 'a'", "0777", "1__0", "€", "a b", "lambda x, x: 1", "f(a=1, a=2)", "with x: y", "try: 1", "match x:\n case 1: 2", "@a", "async def f(): pass", "\u{feff}\u{feff}1", "`x`", "a <> b", "a ? b : c", "!x", "a && b", "$x", "?",
@@ -118,7 +118,7 @@ fn resident() -> usize {
     statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// On a stack of 2 MiB, as the threads of tokio have.
+/// On a stack of 2 MiB, like the threads of tokio.
 fn small_stack(work: impl FnOnce() + Send + 'static) {
     thread::Builder::new().stack_size(2 << 20).spawn(work).unwrap().join().unwrap();
 }
@@ -130,7 +130,7 @@ fn hostile() {
         let (start, mut wrong) = (resident(), Vec::new());
         let mut peak = start;
         let tables = TABLE.iter().chain(REFUSED).map(|text| ((*text).to_owned(), false));
-        // Some of the bombs are sound Python, and true: what counts is that they do not go off.
+        // Some of the bombs are valid Python, and true: they only must not exhaust time or memory.
         for (text, may_be_true) in tables.chain(bombs().into_iter().map(|bomb| (bomb, true))) {
             let shown: String = text.chars().take(100).collect();
             let (began, before) = (Instant::now(), resident());

@@ -1,4 +1,4 @@
-//! The tables that any interpreter behind this module has to pass.
+//! Tables of expressions that any interpreter behind this module has to pass.
 
 mod answers;
 mod expressions;
@@ -17,7 +17,7 @@ fn at(year: i32, month: u32, day: u32, hour: u32) -> NaiveDateTime {
     NaiveDate::from_ymd_opt(year, month, day).unwrap().and_hms_opt(hour, 30, 0).unwrap()
 }
 
-/// The one experiment that all tables are about: scanned on a Thursday, 31 days before now.
+/// The experiment that all tables use: scanned on a Thursday, 31 days before now.
 fn facts() -> Facts {
     crate::support::use_condition_worker();
     bare_facts()

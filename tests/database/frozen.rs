@@ -1,4 +1,5 @@
-//! E14, Q4, E8: a server that stops, as a paused machine does, while it holds the lock of a row, does not hold up the others.
+//! E14, Q4, E8: a server that stops while it holds a row lock, as a paused machine does, does not block the other
+//! servers.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ states:
 - label: done
 ";
 
-/// Experiments; the first one is locked.
+/// Number of experiments; the first one is locked.
 const EXPERIMENTS: i32 = 5;
 
 fn server(station: &Station, environment: &[(&str, &str)]) -> Program {
@@ -36,7 +37,7 @@ fn server(station: &Station, environment: &[(&str, &str)]) -> Program {
         .env("STUDYGOV_LEASE_SECONDS", "2")
         .env("STUDYGOV_DATABASE_LOCK_SECONDS", "1")
         .env("STUDYGOV_DATABASE_IDLE_SECONDS", "15")
-        // A request that stands still for longer on a slow machine is not what this is about.
+        // Requests that block for longer on a slow machine must not fail this test.
         .env("GUNICORN_TIMEOUT", "300")
         .envs(environment.iter().copied());
     Program::start(command)
@@ -72,9 +73,9 @@ async fn a_frozen_server_holds_up_nothing_else(backend: Backend) {
     }
     let other = server(&station, &[]);
     let admin = Caller::admin_at(&other.url);
-    // So that the clicks do not begin with a check of the password.
+    // So that the following requests do not begin with a check of the password.
     admin.get("/api/v2/experiments").await.expect(200);
-    // It takes the transition, holds the row, and stands still before the commit.
+    // It starts the transition, locks the row, and stops before the commit.
     let moving = tokio::spawn(move_first(Caller::admin_at(&frozen.url)));
     is_stopped(&frozen).await;
     let clicks: Vec<_> = (0..20).map(|_| tokio::spawn(move_first(admin.clone()))).collect();
@@ -88,8 +89,8 @@ async fn a_frozen_server_holds_up_nothing_else(backend: Backend) {
         assert_eq!(retry_after, "5");
         assert!(body["message"].as_str().unwrap().contains("Try again in a few seconds"), "{body}");
     }
-    // The workers of the frozen server are lost: first those whose experiments are free, then the locked one, whose lock the
-    // database releases.
+    // The leases of the frozen server expire: first those of the experiments that are not locked, then the locked one,
+    // whose lock the database releases.
     for id in (1..=EXPERIMENTS).rev() {
         eventually(&format!("execution {id} to be run by the other server"), async || {
             let row = station.execution(id).await;

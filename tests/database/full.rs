@@ -1,5 +1,5 @@
-//! E15: a disk that is full for a while. On a small file system of its own, which only root can mount; elsewhere the limit of the size
-//! of files stands for it.
+//! E15: a disk that is full for some time. Uses a small file system, which only root can mount; otherwise a limit of
+//! the file size replaces it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::support::{Caller, Program, SmallDisk, Study, eventually, free_port, give_to_postgres};
 
-/// The callback leaves the number of its execution outside of the database.
+/// The callback writes the number of its execution outside of the database.
 fn workflow(effects: &Path) -> String {
     format!(
         "label: full\nstates:\n- label: root\n  transitions: [{{destination: first}}]\n- label: first\n  transitions: [{{destination: run}}]\n\
@@ -25,7 +25,7 @@ fn workflow(effects: &Path) -> String {
     )
 }
 
-/// A study whose disk can be filled, behind a server of its own.
+/// A study whose disk can be filled, with its own server.
 struct Full {
     server: Program,
     database: String,
@@ -35,7 +35,7 @@ struct Full {
 impl Full {
     async fn start(database: String) -> Self {
         let home = tempfile::tempdir().unwrap();
-        // The limit of the size of files is told to the process by a signal, which would end it.
+        // The limit of the file size causes a signal, which would end the process.
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' XFSZ; exec \"$0\" serve", env!("CARGO_BIN_EXE_studygovernor")]);
         command.current_dir(home.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
@@ -67,10 +67,10 @@ impl Full {
         Caller::admin_at(&self.server.url)
     }
 
-    /// Writes until there is no room; gives the answer that says so.
+    /// Writes until the disk is full; returns the response that reports it.
     async fn fill(&self, round: u32) -> (u16, String) {
         for number in 0..400 {
-            // Not the same throughout, or the database would compress it.
+            // Random data, which the database cannot compress.
             let noise: String = (0..30_000).map(|_| format!("{:08x}", rand::random::<u32>())).collect();
             let experiment = json!({ "label": "e", "scandate": "2024-01-01", "variables": { "noise": noise } });
             let subjects =
@@ -80,7 +80,7 @@ impl Full {
             if answer.status != 200 {
                 return (answer.status.as_u16(), body);
             }
-            // A list that is imported in part reports the rest in the answer.
+            // A partially imported list reports the remaining items in its response.
             if body.contains("disk") {
                 return (200, body);
             }
@@ -113,7 +113,7 @@ impl Full {
         .await;
     }
 
-    /// Moves an experiment on, and looks whether that is so for others too.
+    /// Moves an experiment, and checks that other readers see the change.
     async fn moves(&self, experiment: i32) {
         let path = format!("/api/v2/experiments/{experiment}/state");
         self.admin().put(&path, json!({ "state": "run" })).await.expect(200);
@@ -127,7 +127,7 @@ impl Full {
         .await;
     }
 
-    /// E2: each run that has an effect is one that was committed.
+    /// E2: each run with an effect has been committed.
     async fn every_effect_was_committed(&self) {
         let other = Study::of(&self.database).await;
         let text = std::fs::read_to_string(self.effects()).unwrap();
@@ -137,7 +137,7 @@ impl Full {
         }
     }
 
-    /// What holds while it is full, and afterwards.
+    /// Checks the behaviour while the disk is full, and afterwards.
     async fn fills_and_recovers(&self, experiment: i32, make_room: impl AsyncFnOnce()) {
         let (status, body) = self.fill(u32::try_from(experiment).unwrap()).await;
         assert!([200, 503, 507].contains(&status), "{status}: {body}");
@@ -156,14 +156,14 @@ impl Full {
 async fn e15_sqlite_on_a_full_disk() {
     let Some(disk) = SmallDisk::new(6) else { return };
     let full = Full::start(format!("sqlite:///{}", disk.folder.join("study.db").display())).await;
-    // Whether a transaction ended by itself in the middle or at its end is chance.
+    // Whether a transaction fails in the middle or at its end is random.
     for (experiment, megabytes) in [(1, 16), (2, 26), (3, 80)] {
         full.fills_and_recovers(experiment, async || disk.grow(megabytes)).await;
     }
     full.every_effect_was_committed().await;
 }
 
-/// As on a disk that fails: the file cannot grow, and the error is another one than that of a full disk.
+/// Like a failing disk: the file cannot grow, and the error differs from that of a full disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn e15_sqlite_whose_file_cannot_grow() {
     let home = tempfile::tempdir().unwrap();
@@ -182,7 +182,7 @@ async fn e15_sqlite_whose_file_cannot_grow() {
     full.every_effect_was_committed().await;
 }
 
-/// A PostgreSQL of this test alone, which may break. Stopped when it is dropped.
+/// A PostgreSQL server for this test alone, which may break. Stopped when dropped.
 struct OwnPostgres {
     server: Child,
     url: String,
@@ -195,7 +195,7 @@ impl OwnPostgres {
         let data = home.path().join("data");
         let versions = Path::new("/usr/lib/postgresql").read_dir().unwrap();
         let bin = versions.flatten().map(|entry| entry.path().join("bin")).max().unwrap();
-        // The server refuses to run as root, and only root comes here.
+        // The server refuses to run as root, and only root reaches this code.
         give_to_postgres(home.path());
         let as_postgres = |program: &str| {
             let mut command = Command::new("setpriv");
@@ -219,7 +219,7 @@ impl OwnPostgres {
 
 impl Drop for OwnPostgres {
     fn drop(&mut self) {
-        // `setpriv` became the server. SIGQUIT ends its children too, at once.
+        // `setpriv` has become the server. SIGQUIT also ends its children immediately.
         let server = Pid::from_child(&self.server);
         rustix::process::kill_process(server, rustix::process::Signal::QUIT).ok();
         self.server.wait().ok();
@@ -240,7 +240,7 @@ async fn e15_postgres_on_a_full_disk() {
     full.every_effect_was_committed().await;
 }
 
-/// Another process has the one lock for writing, as a command that stands still does: reading goes on.
+/// Another process holds the lock for writing, like a command that has stopped: reading still works.
 #[tokio::test(flavor = "multi_thread")]
 async fn e14_sqlite_that_another_process_has_locked_is_still_read() {
     let home = tempfile::tempdir().unwrap();

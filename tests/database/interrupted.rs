@@ -1,4 +1,4 @@
-//! Migrations that are stopped and run again, on the three databases.
+//! Interrupted migrations that are run again, on the three databases.
 
 use std::collections::{BTreeSet, HashSet};
 use std::process::Stdio;
@@ -20,10 +20,10 @@ on_every_database! {
     the_list_of_tables_is_complete;
 }
 
-/// The level of the schema at which the study gets its data.
+/// The schema level at which the data of the study is written.
 const LEVEL_WITH_DATA: usize = 5;
 
-/// What a stopped migration unwinds with.
+/// The panic payload of a stopped migration.
 struct Stopped;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ enum Direction {
     Down,
 }
 
-/// Statements after which a migration was stopped.
+/// Statements after which a migration has been stopped.
 type Stops = Arc<Mutex<HashSet<String>>>;
 
 async fn connect(url: &str) -> DatabaseConnection {
@@ -55,7 +55,7 @@ async fn migrate(connection: &DatabaseConnection, direction: Direction) -> Resul
             Direction::Down => Migrator::down(connection, step).await,
         };
     }
-    // The session that was stopped may hold the file's lock for a moment: this waits for it.
+    // The stopped session may hold the lock of the file for a moment: this waits for it.
     let options = TransactionOptions {
         sqlite_transaction_mode: Some(sea_orm::SqliteTransactionMode::Immediate),
         ..TransactionOptions::default()
@@ -68,8 +68,8 @@ async fn migrate(connection: &DatabaseConnection, direction: Direction) -> Resul
     transaction.commit().await
 }
 
-/// Runs one migration, and stops it after the first statement at which none was stopped before: its session ends there, as that of
-/// a process that is killed. Returns whether it was stopped.
+/// Runs one migration and stops it after the first statement at which none was stopped before: its session ends there,
+/// like that of a killed process. Returns whether it was stopped.
 async fn is_stopped(url: &str, direction: Direction, stops: &Stops) -> bool {
     let mut connection = connect(url).await;
     let stops = Arc::clone(stops);
@@ -91,7 +91,7 @@ async fn is_stopped(url: &str, direction: Direction, stops: &Stops) -> bool {
     }
 }
 
-/// All of the schema as text, so that two of them can be compared.
+/// The complete schema as text, for comparisons.
 async fn schema(url: &str) -> BTreeSet<String> {
     let connection = connect(url).await;
     let backend = connection.get_database_backend();
@@ -143,7 +143,7 @@ async fn rows(url: &str) -> BTreeSet<String> {
     found
 }
 
-/// A small study as the schema of [`LEVEL_WITH_DATA`] has it.
+/// A small study in the schema of [`LEVEL_WITH_DATA`].
 async fn write_data(url: &str) {
     let connection = connect(url).await;
     let insert = async |table: &'static str, row: &[(&'static str, SimpleExpr)]| {
@@ -197,26 +197,26 @@ async fn write_data(url: &str) {
     insert("role", &[("name", text("reader")), ("update_datetime", at())]).await;
 }
 
-/// How many migrations are applied.
+/// The number of applied migrations.
 async fn level_of(url: &str) -> usize {
     Migrator::get_applied_migrations(&connect(url).await).await.unwrap().len()
 }
 
-/// Levels of the schema, with the data of the study written on the way.
+/// Migrates level by level, and writes the data of the study at its level.
 async fn go_up(url: &str, stops: Option<&Stops>) {
     for level in 0..Migrator::migrations().len() {
         if level == LEVEL_WITH_DATA {
             write_data(url).await;
         }
         match stops {
-            // The last stop comes after the migration was noted as applied.
+            // The last stop is after the migration was recorded as applied.
             Some(stops) => while level_of(url).await == level && is_stopped(url, Direction::Up, stops).await {},
             None => migrate(&connect(url).await, Direction::Up).await.unwrap(),
         }
     }
 }
 
-/// Stopped after each statement, up and down, a migration ends as one that was never stopped.
+/// A migration that is stopped after each statement, up and down, has the same result as one that was never stopped.
 async fn a_migration_that_is_stopped_anywhere_is_run_again(backend: Backend) {
     let (study, other) = (Study::empty(backend).await, Study::empty(backend).await);
     let url = &study.settings.url;
@@ -258,7 +258,7 @@ async fn a_migration_that_is_stopped_anywhere_is_run_again_on_mariadb() {
     a_migration_that_is_stopped_anywhere_is_run_again(Backend::Mariadb).await;
 }
 
-/// How far a start has come, seen from outside: indexes of MariaDB, locks of PostgreSQL, files of SQLite.
+/// The progress of a start, seen from outside: indexes of MariaDB, locks of PostgreSQL, files of SQLite.
 async fn progress(backend: Backend, study: &Study, connection: &DatabaseConnection) -> i64 {
     let sql = match backend {
         Backend::Sqlite => return study.home.path().read_dir().unwrap().count().try_into().unwrap(),
@@ -271,7 +271,7 @@ async fn progress(backend: Backend, study: &Study, connection: &DatabaseConnecti
     connection.query_one_raw(statement).await.unwrap().unwrap().try_get_by_index(0).unwrap()
 }
 
-/// The first start of a server is killed several times, each time when it has come a little further; then it starts.
+/// The first start of a server is killed several times, each time a little later; then it succeeds.
 async fn a_first_start_that_is_killed_is_repeated(backend: Backend) {
     let study = Study::empty(backend).await;
     let url = study.settings.url.clone();
@@ -287,7 +287,7 @@ async fn a_first_start_that_is_killed_is_repeated(backend: Backend) {
         command
     };
     let mut killed = 0;
-    // On the other two nothing is seen of a migration before it is committed.
+    // On the other two databases, a migration is invisible before it is committed.
     let distances: &[i64] = if backend == Backend::Mariadb { &[1, 4, 12, 25] } else { &[1, 1] };
     for further in distances {
         let seen = progress(backend, &study, &connection).await;
@@ -326,7 +326,7 @@ async fn a_first_start_that_is_killed_is_repeated_on_mariadb() {
     a_first_start_that_is_killed_is_repeated(Backend::Mariadb).await;
 }
 
-/// The program knows its tables by this list, to tell them from those of another program.
+/// The program uses this list to distinguish its tables from those of another program.
 async fn the_list_of_tables_is_complete(study: Study) {
     let shown = schema(&study.settings.url).await.into_iter().collect::<Vec<_>>().join("\n");
     for table in TABLES {
@@ -345,7 +345,7 @@ async fn the_list_of_tables_is_complete(study: Study) {
     }
 }
 
-/// Tables of another program are refused and stay as they are, also when an earlier start has left its list of migrations.
+/// Tables of another program are refused and left unchanged, also if an earlier start has left its list of migrations.
 async fn tables_of_another_program_are_refused(backend: Backend) {
     let list = "CREATE TABLE seaql_migrations (version VARCHAR(255) PRIMARY KEY, applied_at BIGINT NOT NULL)";
     let cohort = "CREATE TABLE cohort (id INTEGER PRIMARY KEY, label VARCHAR(100) NOT NULL)";
@@ -369,7 +369,7 @@ async fn tables_of_another_program_are_refused(backend: Backend) {
         assert!(error.contains(refused), "{error}");
         assert_eq!(schema(&study.settings.url).await, before, "nothing was changed");
     }
-    // Other tables of other programs are no hindrance.
+    // Unrelated tables of other programs do not matter.
     let study = Study::empty(backend).await;
     let connection = connect(&study.settings.url).await;
     connection.execute_unprepared("CREATE TABLE spatial_ref_sys (id INTEGER PRIMARY KEY)").await.unwrap();

@@ -1,4 +1,4 @@
-//! The database cannot be reached: every request says so, and when to try again, with each kind of login.
+//! The database is unreachable: every response reports it and when to try again, with each kind of login.
 
 use reqwest::Method;
 

@@ -33,10 +33,10 @@ async fn migrations_go_up_and_down_and_up_again(study: Study) {
     assert!(workflow::Entity::find().one(database.reader()).await.unwrap().is_none());
 }
 
-/// Going back after an upgrade: the list has a migration that this program does not know.
+/// Downgrade: the list contains a migration that this program does not know.
 async fn a_program_older_than_the_tables_says_so_and_changes_nothing(study: Study) {
     let database = study.engine.database();
-    // Were anything migrated, it would be this one.
+    // If anything were migrated, it would be this one.
     let newest = database.migration_status().await.unwrap().pop().unwrap().0;
     for statement in [
         format!("DELETE FROM seaql_migrations WHERE version = '{newest}'"),
@@ -76,7 +76,7 @@ async fn foreign_keys_are_kept(study: Study) {
     assert!(study.engine.database().reader().execute_unprepared(insert).await.is_err());
 }
 
-/// Of several servers that start at once on an empty database one migrates, the others wait.
+/// If several servers start at once on an empty database, one migrates and the others wait.
 async fn servers_that_start_together_migrate_once(backend: Backend) {
     let study = Study::empty(backend).await;
     let servers = (0..4).map(|_| {

@@ -1,4 +1,4 @@
-//! Reading at one moment, on the three databases (E13).
+//! Snapshots on the three databases (E13).
 
 use sea_orm::{EntityTrait, PaginatorTrait};
 use studygovernor::entity::cohort;
@@ -15,7 +15,7 @@ async fn e13_a_snapshot_stays_as_it_was(study: Study) {
     let count = async |connection: &_| cohort::Entity::find().count(connection).await.unwrap();
     let snapshot = database.snapshot().await.unwrap();
     assert_eq!(count(&snapshot).await, 0);
-    // It stands in no writer's way, and no writer in its.
+    // It does not block writers, and they do not block it.
     study.subject("first").await;
     assert_eq!(count(&snapshot).await, 0, "as it was");
     assert_eq!(count(&snapshot.database().snapshot().await.unwrap()).await, 0, "the same moment");
@@ -23,13 +23,13 @@ async fn e13_a_snapshot_stays_as_it_was(study: Study) {
     assert!(snapshot.database().begin().await.is_err(), "it is for reading");
     assert!(snapshot.change() < database.change());
     drop(snapshot);
-    // More than there are connections.
+    // More than the number of connections.
     for _ in 0..40 {
         assert_eq!(count(&database.snapshot().await.unwrap()).await, 1);
     }
 }
 
-/// Callers that go away while a snapshot begins leave connections that others can write with.
+/// If a caller is cancelled while a snapshot begins, its connection can still be used for writing.
 async fn e13_a_snapshot_that_was_given_up_leaves_no_trace(study: Study) {
     let database = study.engine.database();
     for number in 0..100_u64 {

@@ -1,4 +1,5 @@
-//! E15: a connection whose transaction failed is not used again, and a failed statement never ends in a commit that says yes.
+//! E15: a connection whose transaction failed is not used again, and a failed statement never ends in a successful
+//! commit.
 
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, Statement};
 use studygovernor::database::{Database, Failure, Unready};
@@ -11,7 +12,7 @@ on_every_database! {
     e14_every_connection_has_the_limits_and_the_isolation;
 }
 
-/// The error is swallowed, as a caller might; PostgreSQL would answer the commit with success and roll back.
+/// The error is ignored, as a caller might do; PostgreSQL would report success for the commit and roll back.
 async fn e15_a_transaction_with_a_failed_statement_is_not_committed(study: Study) {
     let database = study.engine.database();
     let insert = |label: &str| format!("INSERT INTO cohort (label) VALUES ('{label}')");
@@ -30,7 +31,7 @@ async fn e15_a_transaction_with_a_failed_statement_is_not_committed(study: Study
     assert_eq!(cohort::Entity::find().count(other.reader()).await.unwrap(), 1);
 }
 
-/// Of all connections of a pool at once: a setting of the first one only would show in some of them.
+/// Checks all connections of a pool at once: a setting of the first one only would be detected.
 async fn e14_every_connection_has_the_limits_and_the_isolation(study: Study) {
     let database = study.engine.database();
     let backend = database.backend();
@@ -59,8 +60,9 @@ async fn e14_every_connection_has_the_limits_and_the_isolation(study: Study) {
     }
 }
 
-/// The file may not grow, as on a full disk. SQLite ends the transaction by itself then, and the driver does not notice: it took
-/// every later transaction for a part of the one that ended, answered its commit with success, and wrote nothing.
+/// The file may not grow, as on a full disk. SQLite then ends the transaction automatically, and the driver did not
+/// notice: it treated every later transaction as part of the ended one, reported success for its commit, and wrote
+/// nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn e15_sqlite_writes_again_after_the_disk_was_full() {
     let study = Study::new(Backend::Sqlite).await;
@@ -83,11 +85,11 @@ async fn e15_sqlite_writes_again_after_the_disk_was_full() {
         let other = Database::connect(&study.settings).await.unwrap();
         assert_eq!(cohort::Entity::find().count(other.reader()).await.unwrap(), (round as u64 + 1) * 3);
     }
-    // The connection that may not grow the file is closed, so that there is room again.
+    // The connection that may not grow the file is closed, so that space is available again.
     assert_eq!(database.ready(moment("2026-03-01T08:00:00")).await, Ok(()));
 }
 
-/// A small change that still finds room does not end the problem; a test that writes as much as a report does.
+/// A small change that still fits does not end the problem; a test that writes as much as a report does.
 #[tokio::test(flavor = "multi_thread")]
 async fn e15_a_full_disk_is_not_ready_until_a_report_has_room() {
     let study = Study::new(Backend::Sqlite).await;
@@ -112,8 +114,8 @@ async fn e15_a_full_disk_is_not_ready_until_a_report_has_room() {
     assert_eq!(sessions, 0, "the test leaves nothing");
 }
 
-/// The sessions end in the middle of a transaction, as when the server is restarted: nothing of it is there afterwards, the error says
-/// that it may be repeated, and the next transaction and the next reading succeed at once.
+/// The sessions end in the middle of a transaction, as when the server is restarted: none of its changes exist
+/// afterwards, the error allows a retry, and the next transaction and the next read succeed immediately.
 async fn e15_a_transaction_whose_session_ended_can_be_repeated(study: Study) {
     let database = study.engine.database();
     let insert = async |transaction: &studygovernor::database::WriteTransaction| {
@@ -141,7 +143,7 @@ async fn e15_a_transaction_whose_session_ended_can_be_repeated(study: Study) {
     assert_eq!(cohort::Entity::find().count(database.reader()).await.unwrap(), 1);
 }
 
-/// Ends all sessions that this study has at its database server.
+/// Ends all sessions of this study at its database server.
 async fn end_sessions(study: &Study) {
     let name = study.settings.url.rsplit('/').next().unwrap();
     let is_postgres = study.engine.database().backend() == sea_orm::DbBackend::Postgres;
@@ -154,7 +156,7 @@ async fn end_sessions(study: &Study) {
         let find = format!("SELECT id FROM information_schema.processlist WHERE db = '{name}'");
         for row in server.query_all_raw(Statement::from_string(sea_orm::DbBackend::MySql, find)).await.unwrap() {
             let id: i64 = row.try_get("", "id").unwrap();
-            // It may have ended meanwhile.
+            // The session may have ended meanwhile.
             server.execute_unprepared(&format!("KILL CONNECTION {id}")).await.ok();
         }
     }
@@ -171,7 +173,7 @@ async fn e15_a_transaction_whose_session_ended_can_be_repeated_on_mariadb() {
     e15_a_transaction_whose_session_ended_can_be_repeated(Study::new(Backend::Mariadb).await).await;
 }
 
-/// PostgreSQL that becomes a standby, and is promoted again: the connections of the one time are not used in the other.
+/// PostgreSQL becomes a standby and is promoted again: connections from one role are not used in the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn e15_a_database_that_was_read_only_is_written_again() {
     let study = Study::new(Backend::Postgres).await;
@@ -186,7 +188,7 @@ async fn e15_a_database_that_was_read_only_is_written_again() {
     };
     server.execute_unprepared(&format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await.unwrap();
     end_sessions(&study).await;
-    // Sessions that were ended are replaced without an error: what they read is read again.
+    // Ended sessions are replaced without an error: their reads are repeated.
     assert_eq!(cohort::Entity::find().count(database.reader()).await.unwrap(), 0);
     let error = write().await.unwrap_err();
     assert_eq!(Failure::of(&error), Some(Failure::ReadOnly), "{error}");
