@@ -49,7 +49,7 @@ pub(super) struct Locked {
 pub(super) enum Entered {
     /// It has no callbacks: a person or a script decides.
     Manual,
-    /// Callbacks are to be run.
+    /// At least one callback has to be run.
     Open,
     /// All its callbacks are skipped, so the next step follows at once.
     Skipped,

@@ -51,7 +51,7 @@ pub use transition::Target;
 
 use turns::Turns;
 
-/// The rules of states. Cheap to clone.
+/// The verbs that change the states of experiments. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Engine {
     database: Database,

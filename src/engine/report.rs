@@ -33,7 +33,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// The end of an execution.
+    /// A report that finishes an execution with this result.
     #[must_use]
     pub fn finished(result: ExecutionResult) -> Self {
         Self { status: Some(ExecutionStatus::Finished), result: Some(result), ..Self::default() }

@@ -13,7 +13,7 @@ use super::EngineError;
 /// Requests that may wait for one experiment at the same time; further ones are refused at once.
 const MOST_WAITING: usize = 50;
 
-/// Cheap to clone.
+/// The queues of all experiments. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turns(Arc<Mutex<HashMap<i32, Queue>>>);
 

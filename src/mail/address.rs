@@ -7,7 +7,7 @@ use lettre::message::Mailbox;
 /// (Ann Doe)`. An international domain is converted to its transmitted form (`xn--…`).
 pub(super) fn mailbox(text: &str) -> Option<Mailbox> {
     let text = text.trim();
-    // A header is one line.
+    // A header must be one line.
     if text.contains(|c: char| c.is_control() && c != '\t') {
         return None;
     }

@@ -148,7 +148,7 @@ impl Mailer {
         if letter.to.is_empty() {
             return Err(MailError::NoRecipient);
         }
-        // A header is one line.
+        // A header must be one line.
         let subject = letter.subject.replace(['\r', '\n'], " ");
         let mut message = Message::builder().from(address(&self.settings.from)?).subject(subject).message_id(None);
         for to in &letter.to {

@@ -1,11 +1,11 @@
 //! Revisions on this machine. Each is in its own folder, which never changes:
 //!
 //! ```text
-//! repository/lock               held by the one that fetches
-//! repository/objects.git        what was fetched
+//! repository/lock               held by the process that fetches
+//! repository/objects.git        the fetched objects
 //! repository/revisions/COMMIT   the files of a revision
-//! repository/COMMIT.lock        held, shared, by those that use it
-//! repository/current            a link to the revision in use
+//! repository/COMMIT.lock        held, shared, by the processes that use it
+//! repository/current            a link to the current revision
 //! ```
 //!
 //! Servers and workers on one machine may share the folder.

@@ -65,9 +65,6 @@ impl FileReport {
 
 /// Checks all workflow files of a project and compares them with the database; with `load`, new workflows are loaded, each
 /// completely or not at all. `functions` are the names that a callback may call. Problems are logged.
-///
-/// # Errors
-/// When the database fails.
 pub async fn report_files(
     project: &ProjectSettings,
     functions: &'static [&'static str],

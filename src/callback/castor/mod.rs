@@ -240,7 +240,7 @@ struct Entry {
 struct Import<'a> {
     castor: Castor<'a>,
     study: Study,
-    /// Id.
+    /// Id of the visit.
     visit: String,
     participant: String,
     fields: BTreeMap<String, Field>,

@@ -71,7 +71,7 @@ pub(super) fn kill_descendants() {
     }
 }
 
-/// Whether the signal could be sent.
+/// Kills a process; returns whether the signal could be sent.
 pub(super) fn kill(id: i32) -> bool {
     Pid::from_raw(id).is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok())
 }
