@@ -168,8 +168,8 @@ fn hash(password: &str) -> Result<String, PasswordError> {
 mod tests {
     use super::*;
 
-    /// Generated with passlib 1.7.4 (bcrypt 4.0.1), rounds 4: `bcrypt.hash(base64.b64encode(hmac.new(b"pepper",
-    /// b"correct horse", "sha512").digest()))`.
+    /// Generated with passlib 1.7.4 (bcrypt 4.0.1), rounds 4:
+    /// `bcrypt.hash(base64.b64encode(hmac.new(b"pepper", b"correct horse", "sha512").digest()))`.
     const LEGACY: &str = "$2b$04$sk8mRv7no1AG/mvjl4bD..GCld0K3gIPxrTO2dPS8XzInaz19z5cW";
 
     /// Generated with `flask_security.hash_password` of Flask-Security-Too 4.1.3 (passlib 1.7.4, bcrypt 3.2.0), the
