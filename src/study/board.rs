@@ -82,7 +82,7 @@ impl Stage {
     }
 }
 
-/// A line of the list of executions.
+/// A row of the list of executions.
 #[derive(Debug, Clone, Serialize, FromQueryResult)]
 pub struct ExecutionRow {
     pub id: i32,

@@ -87,7 +87,6 @@ impl CallbackChanges {
 ///
 /// # Errors
 /// [`AmendError`]; nothing has changed then.
-/// As [`AmendError`]; nothing has changed then.
 pub async fn amend_callback(
     ctx: &Context,
     database: &Database,

@@ -5,8 +5,6 @@
 //! A result counts only if the worker reported it. A worker that was killed, stopped or starved says nothing about the condition, so the
 //! evaluation is repeated. A limit that the expression reached in the worker (processor time, memory, stack) counts when it was reached
 //! twice.
-//! about the condition, so the question is asked again. A limit that the expression reached in the worker (processor time,
-//! memory, stack) counts when it was reached twice.
 
 use std::{
     ffi::OsString,
