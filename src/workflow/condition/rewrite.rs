@@ -1,5 +1,5 @@
-//! Rewrites Python that the interpreter does not support: `datetime.datetime.utcnow()` becomes `….now()`, which is UTC here too; `'%s' %
-//! x` becomes a call of `format`. Only expressions with exactly the same meaning are rewritten; others fail during evaluation, and
+//! Rewrites Python that the interpreter does not support: `datetime.datetime.utcnow()` becomes `….now()`, which is UTC here too;
+//! `'%s' % x` becomes a call of `format`. Only expressions with exactly the same meaning are rewritten; others fail during evaluation, and
 //! [`review`](super::review) reports them when the workflow is checked.
 
 use std::borrow::Cow;

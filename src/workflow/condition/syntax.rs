@@ -172,8 +172,8 @@ impl Walk {
         }
     }
 
-    /// Refuses builtins as variables: monty reads the builtin even where a comprehension or a lambda binds the name, so that `[id for id
-    /// in [1]] == [1]` would be false. A wrong answer is worse than none.
+    /// Refuses builtins as variables: monty reads the builtin even where a comprehension or a lambda binds the name, so that
+    /// `[id for id in [1]] == [1]` would be false. A wrong answer is worse than none.
     fn bind(&mut self, name: &str, at: usize) {
         let builtin =
             TYPES.contains(&name) || BuiltinsFunctions::from_str(name).is_ok() || ExcType::from_str(name).is_ok();
