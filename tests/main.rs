@@ -1,4 +1,4 @@
-//! All integration tests in one binary; folders as the product's rooms and edges.
+//! All integration tests in one binary; the folders correspond to the modules of the program.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::unused_self, reason = "a test that cannot go on fails")]
 

@@ -1,4 +1,4 @@
-"""The chart, rendered: what the other files here look at."""
+"""The rendered chart, for the tests in this folder."""
 
 import functools
 import subprocess
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-# `make test-deploy`, with settings of its own.
+# `make test-deploy`, which has its own settings.
 collect_ignore = ["real"]
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "studygovernor"
 CI = sorted(path.stem for path in (CHART / "ci").glob("*.yaml"))
-# What kubernetes-validate knows, from the oldest to the newest.
+# The oldest and the newest version that kubernetes-validate supports.
 OLDEST, NEWEST = "1.25", "1.37"
 
 
@@ -24,7 +24,7 @@ def helm(*arguments, stdin=None):
 
 
 def files_of(name):
-    """The values files of one example: some need another one before."""
+    """The values files of one example; some need another file first."""
     before = CHART / f"values-{name}.yaml"
     return [path for path in (before, CHART / "ci" / f"{name}.yaml") if path.exists()]
 
@@ -46,7 +46,7 @@ def rendered(name="minimal", values="", **options):
 
 
 def refusal(values, name="minimal"):
-    """The message with which values are refused."""
+    """The error message for refused values."""
     options = [option for path in files_of(name) for option in ("-f", str(path))]
     code, _, err = helm("template", "sg", str(CHART), *options, "-f", "-", stdin=values)
     assert code != 0, f"accepted: {values}"
@@ -64,7 +64,7 @@ def named(manifests, kind, name):
 
 
 def pod_of(manifest):
-    """Metadata and spec of the pod that an object makes; none for other objects."""
+    """Metadata and spec of the pod that an object creates; `None` for other objects."""
     if manifest["kind"] == "Pod":
         return manifest
     if manifest["kind"] in ("Deployment", "StatefulSet", "Job"):
@@ -82,12 +82,12 @@ def containers(pod):
 
 
 def own_containers(pod):
-    """Those that the chart makes, not those that the values add."""
+    """The containers that the chart creates, without those that the values add."""
     return [one for one in containers(pod) if one["name"] not in ("first", "beside")]
 
 
 def settings_of(manifests, workload):
-    """All variables of the first container of a workload: name to text, or to the reference of a secret."""
+    """All variables of the first container of a workload: name to text, or to the reference to a secret."""
     found = {}
     container = pod_of(workload)["spec"]["containers"][0]
     for source in container.get("envFrom", []):
@@ -109,5 +109,5 @@ def workers_of(manifests):
 
 @pytest.fixture(params=CI)
 def example(request):
-    """Each example of ci/ in turn, as objects."""
+    """Each example of ci/, as objects."""
     return rendered(request.param)

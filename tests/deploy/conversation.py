@@ -1,6 +1,7 @@
-"""Asks a server over HTTP, as a browser and as a script do; runs where the server is. Prints the answers as JSON.
+"""Sends requests to a server over HTTP, like a browser and a script; runs on the machine of the server. Prints the
+responses as JSON.
 
-Arguments: base URL, user, password, then paths of the API. Without paths the log-in through the form is tried.
+Arguments: base URL, user, password, then paths of the API. Without paths, the login form is tried.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""A Debian of its own for a test: real systemd and dpkg in namespaces, see boot-machine. Root only."""
+"""A separate Debian system for a test: real systemd and dpkg in namespaces, see boot-machine. Root only."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ NEEDED = ["unshare", "nsenter", "ip", "systemctl", "dpkg"]
 
 
 def why_not():
-    """Why no machine can be had here; None when one can."""
+    """Why no machine can be started; `None` if it can."""
     if os.geteuid() != 0:
         return "a machine of its own needs root"
     missing = [one for one in NEEDED if not shutil.which(one)]
@@ -22,7 +22,7 @@ def why_not():
 
 
 class Machine:
-    """Use it in a `with` statement."""
+    """Use this class in a `with` statement."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -43,7 +43,7 @@ class Machine:
         return self
 
     def first_process(self):
-        """The machine's first process as this machine numbers it, once it is systemd."""
+        """The host's id of the machine's first process, once that is systemd."""
         assert self.unshare.poll() is None, self.log.read_text()
         for child in Path(f"/proc/{self.unshare.pid}/task/{self.unshare.pid}/children").read_text().split():
             if Path(f"/proc/{child}/comm").read_text().strip() == "systemd":
@@ -51,7 +51,7 @@ class Machine:
         return None
 
     def __exit__(self, *_):
-        # The first process of a namespace takes all others with it.
+        # Killing the first process of a namespace kills all others in it.
         self.unshare.kill()
         self.unshare.wait()
         leave = 'mount -t cgroup2 cgroup2 "$1" && find "$1/$2" -depth -type d -exec rmdir {} +'
@@ -62,7 +62,7 @@ class Machine:
             time.sleep(0.1)
 
     def until(self, condition, message, seconds=120):
-        """Waits for something that is true, and returns it."""
+        """Waits until the condition is true, and returns its value."""
         end = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < end, f"{message}\n{self.log.read_text()}"
@@ -88,7 +88,7 @@ class Machine:
         self.run("sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "sh", path, stdin=text)
 
     def install(self, package):
-        """Installs a package of this machine; returns what was said."""
+        """Installs a package of the host; returns the output."""
         with open(package, "rb") as file:
             copy = ["nsenter", "--target", self.init, "--all", "sh", "-c", "cat >/run/package.deb"]
             subprocess.run(copy, stdin=file, check=True)

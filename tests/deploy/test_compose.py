@@ -1,4 +1,4 @@
-"""The compose file: readable with each profile, complete, and without secrets where they do not belong."""
+"""The compose file: valid with each profile, complete, and with secrets only where they belong."""
 
 import os
 import re
@@ -15,7 +15,7 @@ PROFILES = ("proxy", "mail", "example")
 
 
 def config(*arguments, **environment):
-    """What compose reads, in an environment without settings."""
+    """The configuration that compose reads, in an environment without settings."""
     clean = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
     command = [COMPOSE, "-f", DOCKER / "docker-compose.yml", "--project-directory", DOCKER, *arguments, "config"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=clean | environment)
@@ -49,7 +49,7 @@ def test_mariadb_takes_the_place_of_postgresql():
 
 # Fixed by the image or the compose file.
 FIXED = {"STUDYGOV_HOST", "STUDYGOV_PORT", "STUDYGOV_PROJECT_HOME", "STUDYGOV_WORKER_LISTEN", "STUDYGOV_SECRETS_DIR"}
-# Another form of a setting that is there.
+# Another form of a setting that is listed.
 OTHER_FORM = {"STUDYGOV_BROKER", "STUDYGOV_CELERY_BROKER"}
 
 
@@ -85,7 +85,7 @@ def test_services_are_healthy_before_others_need_them(services):
         service = services[name]
         for needed, how in service.get("depends_on", {}).items():
             assert how["condition"] == ("service_completed_successfully" if needed == "secrets" else "service_healthy"), (name, needed)
-        # The check of the server is that of its image.
+        # The healthcheck of the server is that of its image.
         assert name == "server" or service["healthcheck"]["test"], name
         assert service["logging"]["options"]["max-size"], name
         assert service["stop_grace_period"], name

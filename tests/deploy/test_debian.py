@@ -1,4 +1,4 @@
-"""The Debian package and `make install`: installed with dpkg under a systemd of its own, started, asked, upgraded, removed, purged."""
+"""The Debian package and `make install`: installed with dpkg under a separate systemd, started, tested, upgraded, removed, purged."""
 
 import gzip
 import json
@@ -62,7 +62,7 @@ def field(package, name):
 
 
 def ask(one, *paths, user="admin", port=8000, prefix=""):
-    """The answers of the API; without paths, what the log-in through the form gave."""
+    """The responses of the API; without paths, the result of the login form."""
     password = one.says("cat", f"{SECRETS}/STUDYGOV_ADMIN_PASSWORD")
     arguments = [f"http://127.0.0.1:{port}{prefix}", user, password, *paths]
     return json.loads(one.says("python3", "-", *arguments, stdin=CONVERSATION.read_text()))
@@ -73,7 +73,7 @@ def until_ready(one):
 
 
 def until_done(one, count):
-    """Waits until so many experiments have reached the final state `done`."""
+    """Waits until this number of experiments has reached the final state `done`."""
 
     def done():
         [answer] = ask(one, "/api/v2/experiments?state=done")
@@ -113,7 +113,7 @@ def test_a_program_that_is_not_there_and_a_wrong_version_are_named(tmp_path):
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_units_are_hardened(unit, unpacked, tmp_path):
-    # systemd-analyze wants an instance of a template.
+    # systemd-analyze needs an instance of a template.
     path = tmp_path / unit.replace("@.", "@gpu.")
     path.write_text((unpacked / "lib/systemd/system" / unit).read_text())
     done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--threshold=30", path], capture_output=True, text=True, check=False)
@@ -128,7 +128,7 @@ def test_the_settings_file_names_settings_that_exist():
     assert len(names) > 20 and [name for name in names if f'"{name}"' not in known] == []
 
 
-# What a callback can do and what it cannot, as the workflow below finds out on the machine.
+# The rights of a callback, as tested by the workflow below on the machine.
 RIGHTS = """
 import json, mmap, os, subprocess
 def can(action):
@@ -169,7 +169,7 @@ states:
 
 
 def rights(one, name):
-    """What a callback of a new experiment of this name found."""
+    """The rights that a callback of a new experiment of this name has."""
     one.write(f"/run/{name}.csv", f"subject,date_of_birth,experiment,scan_date\n{name},1990-01-01,{name},2020-01-01\n")
     before = len(finished_checks(one))
     one.run("studygovernor-admin", "import", "csv", f"/run/{name}.csv", "--cohort", "c", "--workflow", "rights")
@@ -193,7 +193,7 @@ def test_installed_started_asked_upgraded_removed_and_purged(debian, package, tm
     password = debian.says("cat", f"{SECRETS}/STUDYGOV_ADMIN_PASSWORD")
     assert len(password) >= 32 and password not in said
 
-    # It runs, as its own user, and its files belong to it alone.
+    # The service runs as its own user, and only that user can access its files.
     until_ready(debian)
     active, enabled, user, main = state(debian, "studygovernor", "ActiveState", "UnitFileState", "User", "MainPID")
     assert (active, enabled, user) == ("active", "enabled", "studygovernor")
@@ -207,7 +207,7 @@ def test_installed_started_asked_upgraded_removed_and_purged(debian, package, tm
     assert answers["start"]["status"] == 200 and "/logout" in answers["start"]["body"]
     assert "unknown setting" not in debian.says("journalctl", "--no-pager", "-u", "studygovernor")
 
-    # Callbacks run under the hardening, of the example and of a study of one's own.
+    # Callbacks run under the hardening, for the example and for another study.
     debian.run("studygovernor-admin", "demo", "--load")
     until_done(debian, 1)
     debian.write("/run/workflow.yaml", WORKFLOW)
@@ -229,13 +229,13 @@ def test_installed_started_asked_upgraded_removed_and_purged(debian, package, tm
     [answer] = ask(debian, "/api/v2/experiments?limit=1000")
     assert len(json.loads(answer["body"])["experiments"]) == 33
     assert debian.says("stat", "-c", "%a %U %G", SETTINGS) == "640 root studygovernor"
-    # The first password may be deleted; no upgrade brings it back.
+    # The first password may be deleted; an upgrade does not create it again.
     debian.run("mv", f"{SECRETS}/STUDYGOV_ADMIN_PASSWORD", "/run/")
     debian.run("/usr/lib/studygovernor/setup")
     assert debian.says("ls", SECRETS).split() == ["SECRET_KEY", "SECURITY_PASSWORD_SALT"]
     debian.run("mv", "/run/STUDYGOV_ADMIN_PASSWORD", SECRETS)
 
-    # Removed: the study stays, and another installation goes on with it.
+    # Removed: the study is kept, and another installation continues with it.
     assert "are kept" in debian.says("dpkg", "--remove", "studygovernor")
     assert ask(debian, "/-/ready", user="")[0]["status"] == 0 and not debian.run("pgrep", "-x", "studygovernor", check=False).stdout
     assert debian.says("ls", "/var/lib/studygovernor/studygovernor.db") and debian.says("ls", f"{SECRETS}/SECRET_KEY")
@@ -244,7 +244,7 @@ def test_installed_started_asked_upgraded_removed_and_purged(debian, package, tm
     [answer] = ask(debian, "/api/v2/experiments?limit=1000")
     assert len(json.loads(answer["body"])["experiments"]) == 33
 
-    # Purged, with a worker that was enabled: nothing is left.
+    # Purged, with an enabled worker: nothing remains.
     debian.run("systemctl", "enable", "--now", "studygovernor-worker@gpu.service", "studygovernor-worker.service")
     debian.run("dpkg", "--purge", "studygovernor")
     left = "/etc/studygovernor /var/lib/studygovernor /usr/lib/studygovernor /usr/bin/studygovernor".split()
@@ -265,7 +265,7 @@ def test_wrong_settings_workers_and_drop_ins(debian, package):
     debian.until(lambda: state(debian, "studygovernor", "ActiveState") == ["failed"], "it does not fail")
     assert state(debian, "studygovernor", "ExecMainStatus", "NRestarts") == ["2", "0"]
     assert "STUDYGOV_PORT: 'eighty' is not a port number" in debian.says("journalctl", "--no-pager", "-u", "studygovernor")
-    # With a right one and a path prefix it answers there.
+    # With a valid port and a path prefix, it answers there.
     debian.run("sed", "-i", "s/^STUDYGOV_PORT=.*/STUDYGOV_PORT=8123/; s/^#SCRIPT_NAME=.*/SCRIPT_NAME=\\/study/", SETTINGS)
     debian.run("systemctl", "restart", "studygovernor")
     debian.until(lambda: ask(debian, "/-/ready", user="", port=8123, prefix="/study")[0]["status"] == 200, "it does not answer")
@@ -273,7 +273,8 @@ def test_wrong_settings_workers_and_drop_ins(debian, package):
     debian.run("systemctl", "restart", "studygovernor")
     until_ready(debian)
 
-    # A worker on the database of the server; one of a queue waits for a broker with settings of its own, and stops when it is asked to.
+    # A worker on the database of the server. A worker for a queue waits for a broker of its own settings, and stops
+    # when it is asked to.
     debian.write("/etc/studygovernor/worker-gpu.env", "STUDYGOV_BROKER_HOST=127.0.0.1\nSTUDYGOV_WORKER_CONCURRENCY=1\n")
     debian.run("systemctl", "start", "studygovernor-worker", "studygovernor-worker@gpu")
 
@@ -286,14 +287,14 @@ def test_wrong_settings_workers_and_drop_ins(debian, package):
     debian.run("systemctl", "stop", "studygovernor-worker", "studygovernor-worker@gpu")
     assert state(debian, "studygovernor-worker", "Result") == ["success"] == state(debian, "studygovernor-worker@gpu", "Result")
 
-    # Each drop-in of the guide is accepted, and gives callbacks what the guide says.
+    # Each drop-in of the guide is accepted, and gives callbacks the rights that the guide describes.
     debian.write("/run/workflow.yaml", WORKFLOW)
     debian.run("studygovernor-admin", "workflow", "load", "/run/workflow.yaml")
     debian.run("install", "-d", "-m", "1777", "/srv/study")
     debian.run("adduser", "--quiet", "--system", "--group", "pipelines")
     blocks = dict(re.findall(r"```ini\n# /etc/systemd/system/studygovernor\.service\.d/(\S+)\n(.*?)```", GUIDE.read_text(), re.S))
     assert {"folders.conf", "callback-user.conf", "credentials.conf"} <= set(blocks)
-    # The credential of the guide is made as the guide says, for a setting that can be seen to have been read.
+    # The credential is created as in the guide, for a setting whose use is visible.
     debian.write("/etc/studygovernor/credentials/mail", "made-up")
     for name, text in blocks.items():
         path = f"/etc/systemd/system/studygovernor.service.d/{name}"
@@ -310,7 +311,7 @@ def test_wrong_settings_workers_and_drop_ins(debian, package):
         if name == "credentials.conf":
             secret = "/run/credentials/studygovernor.service/MAIL_PASSWORD"
             assert debian.says("stat", "-c", "%U %a", secret) == "studygovernor 400"
-            # It is the one that the program reads.
+            # The program reads this credential.
             debian.write("/etc/studygovernor/credentials/mail", "\n")
             debian.run("systemctl", "restart", "studygovernor", check=False)
             words = f"MAIL_PASSWORD_FILE: {secret} is empty"
@@ -333,7 +334,7 @@ def test_make_install_and_uninstall(tmp_path):
     done = subprocess.run([tmp_path / "opt/study/bin/studygovernor", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("studygovernor ")
 
-    # The units name the program where it is; settings that are there stay.
+    # The units contain the path of the program; existing settings are kept.
     assert make("install", SYSTEMD="yes").returncode == 0
     for unit in UNITS:
         text = (tmp_path / "opt/study/lib/systemd/system" / unit).read_text()

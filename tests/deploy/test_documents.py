@@ -1,4 +1,4 @@
-"""What is written belongs to what is there: README and schema to the values, settings to the program, alerts to its metrics."""
+"""Consistency of documents and code: README and schema with the values, settings with the program, alerts with its metrics."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def test_every_object_of_the_schema_is_closed_or_kubernetes_own():
 
 
 def program_settings():
-    """All names of the table of settings: `NAME`, and `_SUFFIX` for the name before."""
+    """All names of the table of settings: `NAME`, and `_SUFFIX` of the preceding name."""
     names = set()
     text = (ROOT / "docs" / "reference" / "settings.md").read_text()
     for line in text.splitlines():
@@ -43,7 +43,9 @@ def program_settings():
 
 
 def next_to(row, suffix):
-    """`STUDYGOV_EMAIL_FROM`, `_TO` is `STUDYGOV_EMAIL_TO`: of the names before, the first beginning with which the program knows it."""
+    """`STUDYGOV_EMAIL_FROM`, `_TO` is `STUDYGOV_EMAIL_TO`: the suffix is added to the first part of a preceding name
+    for which the program knows the result.
+    """
     known = set(re.findall(r'"([A-Z][A-Z0-9_]+)"', "".join(path.read_text() for path in (ROOT / "src" / "config").glob("*.rs"))))
     for name in row:
         parts = name.split("_")
@@ -92,9 +94,9 @@ def test_a_variable_is_set_by_its_value_only():
                 inner = inner[part]
 
 
-# Names that the program reads besides those in src/config.
+# Names that the program reads in addition to those in src/config.
 OTHERS = {"HOME", "GIT_SSH_COMMAND"}
-# Names and commands that the program is to get with the same issue as the chart; empty when it has them.
+# Names and commands that the program will get with the same issue as the chart; empty if it has them all.
 AWAITED = set()
 
 
@@ -106,7 +108,7 @@ def test_the_program_reads_what_the_chart_sets():
 
 @pytest.mark.parametrize("arguments", ["serve", "worker", "db migrate", "health", "kubernetes make-secrets"])
 def test_the_commands_of_the_pods_exist(arguments):
-    """Each begins a container somewhere, and is a subcommand of the program."""
+    """Each command starts a container, and is a subcommand of the program."""
     used = set()
     for name in CI:
         for _, pod in pods(rendered(name)):

@@ -43,6 +43,6 @@ def test_shell_scripts_are_clean(path):
 
 
 def test_the_dockerfile_of_development_is_clean():
-    # Versions of Debian packages are those of its release.
+    # The versions of Debian packages are those of the Debian release.
     done = subprocess.run(["hadolint", "--ignore", "DL3008", ROOT / "charts" / "dev" / "Dockerfile"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

@@ -1,6 +1,6 @@
-"""The program, started with the variables that the chart gives it: they mean what the chart believes.
+"""The program, started with the variables that the chart sets: they have the meaning that the chart expects.
 
-Needs the program of `cargo build` (or STUDYGOVERNOR_PROGRAM); `make test` has built it before.
+Needs the program of `cargo build` (or STUDYGOVERNOR_PROGRAM); `make test` builds it first.
 """
 
 import os
@@ -29,7 +29,7 @@ def free_port():
 
 
 def variables(settings, home, **changes):
-    """The variables of a container, with its folders below `home`, secrets made up, and what a test must change."""
+    """The variables of a container, with its folders below `home`, invented secrets, and the changes that a test needs."""
     found = {}
     for name, value in settings.items():
         text = f"made-up-{name.lower()}" if isinstance(value, dict) else value
@@ -111,7 +111,7 @@ def test_a_worker_with_the_variables_of_the_chart_answers_its_probe(tmp_path):
     manifests = rendered("workers")
     [gpu] = [one for one in workers_of(manifests) if one["metadata"]["name"].endswith("-gpu")]
     port = free_port()
-    # No broker is there: the worker goes on trying, and is alive.
+    # Without a broker, the worker keeps trying, and is healthy.
     changes = {"STUDYGOV_WORKER_LISTEN": f"127.0.0.1:{port}", "STUDYGOV_BROKER_HOST": "127.0.0.1", "STUDYGOV_BROKER_PORT": str(free_port())}
     environment = variables(settings_of(manifests, gpu), tmp_path, **changes)
     container = pod_of(gpu)["spec"]["containers"][0]
@@ -123,7 +123,7 @@ def test_a_worker_with_the_variables_of_the_chart_answers_its_probe(tmp_path):
 
 @pytest.mark.parametrize("name", ["minimal", "everything", "external-postgres", "external-mariadb", "ingress", "gateway"])
 def test_the_program_reads_all_variables_of_the_chart(name, tmp_path):
-    """It reads every setting before it opens the database, for which an empty SQLite file stands in here."""
+    """The program reads every setting before it opens the database; an empty SQLite file is used here."""
     manifests = rendered(name)
     changes = {"DB_SCHEMA": "sqlite", "DB_NAME": str(tmp_path / "study.db")}
     settings = settings_of(manifests, server_of(manifests))

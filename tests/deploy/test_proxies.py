@@ -1,4 +1,4 @@
-"""The configurations of docs/guide/behind-a-proxy.md, run as they are written there: with TLS, a path prefix, and a log-in through them."""
+"""The configurations of docs/guide/behind-a-proxy.md, run as written: with TLS, a path prefix, and a login through them."""
 
 import functools
 import html
@@ -25,7 +25,7 @@ PROGRAM = Path(os.environ.get("STUDYGOVERNOR_PROGRAM", ROOT / "target" / "debug"
 GUIDE = (ROOT / "docs" / "guide" / "behind-a-proxy.md").read_text()
 NAME = "studies.example.org"
 PASSWORD = "a password of the tests"
-# The client has an address of its own, so that it can be told from the proxy's.
+# The client has its own address, to distinguish it from the proxy.
 CLIENT = "127.0.0.9"
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"{PROGRAM} was not built")
 
@@ -49,7 +49,7 @@ def replaced(text, *pairs):
 
 
 def nginx(folder, port, server):
-    """The guide's block, with ports and certificate of the test and in a main configuration that needs no root."""
+    """The guide's block, with ports and certificate of the test, in a main configuration that does not need root."""
     site = replaced(
         block("nginx"),
         ("listen 443 ssl", f"listen 127.0.0.1:{port} ssl"),
@@ -79,7 +79,7 @@ def certificate(folder):
 
 
 class Browser:
-    """Asks the proxy by its name, which leads to this machine, and keeps cookies."""
+    """Sends requests to the proxy by its name, which resolves to this machine, and keeps cookies."""
 
     def __init__(self, folder, port):
         context = ssl.create_default_context(cafile=folder / "studies.pem")
@@ -123,7 +123,7 @@ def until(condition, log):
 
 @pytest.fixture(params=[nginx, caddy], ids=lambda proxy: proxy.__name__)
 def study(request, tmp_path):
-    """A server behind the proxy of the guide, with the settings of the guide; gives a browser and the server's folder."""
+    """A server behind the proxy of the guide, with the settings of the guide; yields a browser and the server's folder."""
     if not shutil.which(request.param.__name__) and not Path("/usr/sbin", request.param.__name__).exists():
         pytest.skip(f"{request.param.__name__} is not installed")
     port, server = free_port(), free_port()
@@ -150,7 +150,7 @@ def study(request, tmp_path):
 
 def test_the_guides_proxy_leads_to_the_study(study):
     browser, folder = study
-    # The form, a wrong password, the right one; a client that names another address for itself is not believed.
+    # The form, a wrong password, the correct one; a client that claims another address is not believed.
     status, url, page = browser.ask("/studygovernor")
     assert status == 200 and url.startswith(f"{browser.base}/studygovernor/login?next=") and 'action="/studygovernor/login"' in page
     assert browser.log_in("wrong", X_Forwarded_For="203.0.113.7", Forwarded="for=203.0.113.8")[0] in (401, 422)
@@ -161,7 +161,7 @@ def test_the_guides_proxy_leads_to_the_study(study):
         seen = {row[0] for row in database.execute("SELECT DISTINCT address FROM audit_event WHERE address IS NOT NULL")}
     assert seen == {CLIENT}
 
-    # Addresses in answers are those of the browser; static files and health are found, numbers are kept back.
+    # URLs in responses are those of the browser; static files and health checks are available, metrics are not.
     status, _, body = browser.ask("/studygovernor/api/v2/workflows")
     assert status == 200 and json.loads(body)["workflows"] == []
     [style] = set(re.findall(r'href="(/studygovernor/static/app[^"]*\.css[^"]*)"', page))
@@ -169,6 +169,6 @@ def test_the_guides_proxy_leads_to_the_study(study):
     assert [browser.ask(f"/studygovernor/-/{name}")[0] for name in ("metrics", "queues")] == [403, 403]
     assert browser.ask("/studygovernor-elsewhere/login")[0] in (0, 404) or "login" not in browser.ask("/studygovernor-elsewhere/login")[2]
 
-    # A body of 3 MiB reaches the API, which says itself what is wrong with it; nginx alone would refuse it with 413.
+    # A body of 3 MiB reaches the API, which reports the problem itself; nginx alone would reject it with 413.
     status, _, body = browser.ask("/studygovernor/api/v2/cohorts", data=json.dumps({"label": "y" * (3 << 20)}).encode(), Content_Type="application/json")
     assert status in (400, 422) and "message" in json.loads(body)

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from conftest import CHART, CI, NEWEST, OLDEST, files_of, helm, of_kind, rendered, rendered_text
 
-# Kinds of operators, whose schemas are not Kubernetes' own.
+# Kinds of operators, which are not part of Kubernetes' own schemas.
 OPERATORS = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject", "HTTPRoute"}
 
 
@@ -63,7 +63,7 @@ def test_kubernetes_that_is_too_old_is_refused():
 
 @pytest.fixture(scope="module")
 def notes(tmp_path_factory):
-    """Renders the notes: `helm template` leaves them out, and an install needs a cluster."""
+    """Renders the notes, because `helm template` omits them and an install needs a cluster."""
     chart = tmp_path_factory.mktemp("notes") / "studygovernor"
     shutil.copytree(CHART, chart)
     text = (chart / "templates" / "NOTES.txt").read_text()

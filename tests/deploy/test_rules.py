@@ -1,4 +1,4 @@
-"""Rules that hold for the manifests of every example, one test a rule."""
+"""Rules for the manifests of every example, one test per rule."""
 
 import os
 import re
@@ -36,13 +36,13 @@ OPTIONAL = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject", "H
 @pytest.mark.parametrize("release", ["sg", "studygovernor", "a" * 53, "imaging-of-the-heart-and-of-other-organs-of-the-cohort"[:53]])
 def test_names_belong_to_the_release_and_fit(release):
     for name in ("minimal", "workers"):
-        # The longest name of a group that is allowed.
+        # The longest allowed name of a group.
         values = "workers: {fourteen-chars: {queues: [x], keda: {enabled: true}}}"
         for one in rendered(name, values, release=release):
             own = one["metadata"]["name"]
             assert NAME.match(own), own
             assert own.startswith(release[:25]), own
-            # Pods of a StatefulSet get a label with a hash behind the name; KEDA puts `keda-hpa-` before it.
+            # Pods of a StatefulSet get a label with a hash after the name; KEDA prepends `keda-hpa-`.
             limit = {"StatefulSet": 52, "CronJob": 52, "ScaledObject": 54}.get(one["kind"], 63)
             assert len(own) <= limit, f"{one['kind']} {own}"
 
@@ -68,7 +68,7 @@ def test_labels_are_valid_and_complete(example):
     for one in example:
         labels = one["metadata"].get("labels", {})
         if one["metadata"]["name"].endswith("-more"):
-            continue  # extraObjects are the user's
+            continue  # extraObjects are defined by the user
         for name in ("name", "instance", "component", "version", "managed-by"):
             assert f"app.kubernetes.io/{name}" in labels, one["metadata"]["name"]
         pod = pod_of(one)
@@ -81,7 +81,7 @@ def test_selectors_select_the_pods_of_their_object(example):
         selector, labels = one["spec"]["selector"]["matchLabels"], pod_of(one)["metadata"]["labels"]
         assert selector.items() <= labels.items()
         assert selector.items() <= one["metadata"]["labels"].items()
-        # What changes with a version must not be in there: a selector cannot be changed.
+        # Selectors cannot be changed, so they must not contain anything that changes with a version.
         assert set(selector) == {f"app.kubernetes.io/{part}" for part in ("name", "instance", "component")}
 
 
@@ -458,7 +458,7 @@ def test_servers_stay_together_where_one_node_holds_their_volume():
     assert together("")
     assert not together("server: {persistence: {accessMode: ReadWriteMany}}")
     assert not together("server: {persistence: {enabled: false}}")
-    # Another affinity does not undo it, and is kept.
+    # Another affinity does not replace the rule, and is kept.
     values = "global: {affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{}]}}}}"
     affinity = pod_of(server_of(rendered(values=values)))["spec"]["affinity"]
     assert set(affinity) == {"nodeAffinity", "podAffinity"}
@@ -545,7 +545,7 @@ def test_spread_selects_the_pods_themselves():
         assert rule["topologyKey"] == "topology.kubernetes.io/zone"
 
 
-# What is off is not there
+# Disabled features leave no objects
 
 
 def test_nothing_is_rendered_of_what_is_off():
@@ -675,13 +675,13 @@ def test_sqlite_is_one_server_that_is_replaced_as_a_whole():
     server = server_of(manifests)
     assert server["spec"]["replicas"] == 1 and server["spec"]["strategy"] == {"type": "Recreate"}
     settings = settings_of(manifests, server)
-    # One slash before an absolute path: the program puts another one before it.
+    # One slash before an absolute path: the program adds another one.
     assert settings["DB_SCHEMA"] == "sqlite" and settings["DB_NAME"] == "/var/lib/studygovernor/database/studygovernor.db"
     assert settings["STUDYGOV_CALLBACK_METHOD"] == "local" and workers_of(manifests) == []
 
 
 def test_what_the_broker_writes_is_in_volumes_and_its_cookie_in_none_that_is_kept():
-    """Tried with RabbitMQ under these restrictions: it writes to /var/log/rabbitmq though it logs to the console."""
+    """Tested with RabbitMQ under these restrictions: it writes to /var/log/rabbitmq even though it logs to the console."""
     [container] = pod_of(named(rendered(), "StatefulSet", "sg-studygovernor-rabbitmq"))["spec"]["containers"]
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     assert mounts["/var/log/rabbitmq"] == "log" and mounts["/tmp"] == "tmp"
@@ -692,7 +692,7 @@ def test_what_the_broker_writes_is_in_volumes_and_its_cookie_in_none_that_is_kep
 
 @pytest.mark.parametrize(("found", "refused"), [(None, False), ("17", False), ("16", True), ("9.6", True), ("18", True)])
 def test_postgresql_refuses_the_data_of_another_major_version(found, refused, tmp_path):
-    """Its init container, run here with a PostgreSQL that says its version only."""
+    """Its init container, run here with a PostgreSQL that only prints its version."""
     [init] = pod_of(named(rendered(), "StatefulSet", "sg-studygovernor-postgresql"))["spec"]["initContainers"]
     data, message = tmp_path / "data", tmp_path / "termination-log"
     data.mkdir()
@@ -737,7 +737,7 @@ def test_monitors_ask_the_metrics_of_servers_and_workers():
 
 
 def test_metrics_cannot_be_asked_from_outside_of_the_cluster(example):
-    """They are on a port of their own, whose Service is of the cluster alone, and which no Ingress or route leads to."""
+    """Metrics have a separate port, whose Service is only reachable in the cluster, without any Ingress or route."""
     server = server_of(example)
     assert settings_of(example, server)["STUDYGOV_METRICS_LISTEN"] == ":9090"
     ports = {port["name"]: port["containerPort"] for port in pod_of(server)["spec"]["containers"][0]["ports"]}

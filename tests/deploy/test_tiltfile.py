@@ -1,4 +1,4 @@
-"""The Tiltfile, evaluated with functions that write down what they are called with: what `tilt up` would do."""
+"""The Tiltfile, evaluated with functions that record their arguments: the effects of `tilt up`."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import starlark
 import yaml
 from conftest import ROOT, containers, helm, of_kind, pods, server_of, settings_of, workers_of
 
-# The functions of Tilt that are called with names of others: `config.parse()` and `os.getcwd()` are structs there.
+# Tilt functions that are members of others: `config.parse()` and `os.getcwd()` are members of structs.
 PRELUDE = """
 config = struct(define_bool=define_bool, parse=parse)
 os = struct(getcwd=getcwd)
@@ -123,7 +123,7 @@ def test_what_is_synced_is_in_the_context(tilt):
 
 
 def test_templates_and_assets_are_read_from_disk_by_a_debug_build():
-    """What live updates of them depend on."""
+    """The assumptions on which live updates depend."""
     manifest = (ROOT / "Cargo.toml").read_text()
     embed = re.search(r"^rust-embed = .*$", manifest, re.M).group()
     assert "debug-embed" not in embed
@@ -280,7 +280,7 @@ def test_a_program_that_did_not_change_is_not_copied(tmp_path):
 
 
 def tools(folder, **scripts):
-    """A folder for PATH with the usual programs and the given stand-ins, each a shell script."""
+    """A folder for PATH with the usual programs and the given stand-ins, each of which is a shell script."""
     folder.mkdir()
     for name in ("bash", "sh", "env", "dirname", "awk", "grep", "sed", "cat", "mkdir", "rm", "make", "id", "touch"):
         (folder / name).symlink_to(Path("/usr/bin") / name)
@@ -291,7 +291,7 @@ def tools(folder, **scripts):
 
 
 def make(target, path, tmp_path, *arguments):
-    """Runs make in a copy of what it needs. Returns the exit code, all that was said, and the calls of stand-ins."""
+    """Runs make in a copy of the files that it needs. Returns the exit code, all output, and the calls of stand-ins."""
     copy = tmp_path / "copy"
     if not copy.exists():
         shutil.copytree(ROOT / "charts" / "dev", copy / "charts" / "dev")
@@ -345,7 +345,7 @@ def test_a_cluster_is_made_with_a_registry_and_found_again(tmp_path):
     assert f"http://localhost:{port}/studygovernor with admin and supersecretpassword" in said
     [create] = [call for call in calls if call.startswith("k3d cluster create")]
     assert f"--port 127.0.0.1:{port}:80@loadbalancer" in create and "--registry-create k3d-studygovernor-registry:127.0.0.1:5005" in create
-    # Once more: the same address, without naming the port.
+    # A second time: the same URL, without naming the port.
     code, said, calls = make("up", path, tmp_path)
     assert code == 0 and f"localhost:{port}/studygovernor" in said
     assert "k3d cluster start studygovernor" in calls and not [call for call in calls if "create" in call]

@@ -1,4 +1,4 @@
-"""Values that cannot work are refused with a sentence that names them."""
+"""Invalid values are refused with a sentence that names them."""
 
 import pytest
 import yaml
@@ -38,7 +38,7 @@ WRONG = [
     ("minimal", "server: {autoscaling: {enabled: true, minReplicas: 9}}", "minReplicas is larger"),
     ("minimal", "workers: {gpu: {extraEnv: [{name: STUDYGOV_WORKER_CONCURRENCY, value: '1'}]}}", "use workers.gpu.concurrency"),
     ("minimal", "workers: {gpu: {extraEnv: [{name: STUDYGOV_QUEUES, value: x}]}}", "workers.gpu.extraEnv sets STUDYGOV_QUEUES"),
-    # secrets without a use
+    # unused secrets
     ("minimal", "externalDatabase: {password: {value: x}}", "externalDatabase.password is set and nothing uses it: externalDatabase is not in use"),
     ("external-postgres", "postgresql: {password: {value: x}}", "postgresql.password is set and nothing uses it: postgresql.enabled is false"),
     ("minimal", "externalBroker: {password: {value: x}}", "externalBroker.password is set and nothing uses it"),
@@ -170,7 +170,7 @@ def test_the_repository_s_address_may_be_a_secret():
 
 
 def test_the_table_of_the_product_s_documentation():
-    """Each documented value arrives in its variable; emailFrom and emailTo in their own and not in emailPrefix."""
+    """Each documented value is passed in its own variable; emailFrom and emailTo are not part of emailPrefix."""
     values = """
 postgresql: {enabled: false}
 externalDatabase: {password: {value: x}}

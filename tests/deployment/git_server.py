@@ -1,6 +1,6 @@
-"""git over HTTP with a login, from `git http-backend`: git_server.py FOLDER USER PASSWORD.
+"""git over HTTP with a login, using `git http-backend`: git_server.py FOLDER USER PASSWORD.
 
-Prints its address. Writes into FOLDER/leaks the command line of each process that shows the password while it is asked.
+Prints its URL. Writes into FOLDER/leaks the command line of each process that shows the password during a request.
 """
 
 import base64
@@ -29,7 +29,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         look_for_leaks()
         if self.path.startswith("/elsewhere/"):
-            # Another host, as far as logins are concerned.
+            # A different host as far as logins are concerned.
             self.send_response(302)
             self.send_header("Location", f"http://localhost:{self.server.server_port}/{self.path.removeprefix('/elsewhere/')}")
             self.end_headers()

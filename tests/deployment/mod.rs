@@ -1,5 +1,5 @@
-//! What deployments need of the program: secrets from files, tables that another program migrates, probes, load by queue, secrets of a
-//! cluster, files for packages.
+//! Features for deployments: secrets from files, tables that another program migrates, probes, load per queue, Secrets
+//! of a cluster, files for packages.
 
 mod project;
 mod tls;
@@ -50,7 +50,7 @@ async fn the_load_of_each_queue_says_how_many_workers_it_wants(study: Study) {
     let one_each = loads(Some(1)).await;
     assert_eq!((one_each["gpu"].wanted, one_each["default"].wanted), (2, 1));
 
-    // What is claimed is no longer with the broker, and still needs its worker.
+    // A claimed execution is no longer at the broker, but still needs its worker.
     let execution = &study.executions(experiment.id).await["a"];
     let wanted = Available { id: execution.id, attempt: execution.attempt };
     assert!(claim(database.reader(), wanted, "w", now, TimeDelta::seconds(15), None).await.unwrap());
@@ -58,7 +58,7 @@ async fn the_load_of_each_queue_says_how_many_workers_it_wants(study: Study) {
     assert_eq!((after["gpu"].queued, after["gpu"].running, after["gpu"].wanted), (1, 1, 2));
 }
 
-/// A command on the database at `url`, with secrets from files.
+/// A command that uses the database at `url`, with secrets from files.
 fn with_secret_files(home: &std::path::Path, url: &str, arguments: &[&str]) -> Command {
     use_condition_worker();
     std::fs::write(home.join("key"), "a key of the tests\n").unwrap();
@@ -86,7 +86,7 @@ async fn a_server_waits_until_another_program_has_migrated() {
     assert_eq!(status, 503);
     assert!(body.contains("the database has no tables yet; this program requires schema version m2026"), "{body}");
     assert_eq!(ask("/").await.0, 503);
-    // A command does not wait for ever, and neither does a server that is told not to.
+    // Commands do not wait forever, and servers do not wait in mode `off`.
     for (mode, arguments) in [("wait", &["workflow", "list"][..]), ("off", &["serve"][..])] {
         let mut command = with_secret_files(home.path(), &url, arguments);
         let output = command.env("STUDYGOV_MIGRATE", mode).env("STUDYGOV_PORT", "0").output().unwrap();
@@ -102,7 +102,7 @@ async fn a_server_waits_until_another_program_has_migrated() {
     assert_eq!(ask("/-/queues?concurrency=0").await.0, 400);
 }
 
-/// On a port of their own, metrics and queues are not with the pages, where a proxy would pass them on to anyone.
+/// Metrics and queues on a separate port are not served with the pages, where a proxy would expose them to anyone.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_can_have_a_port_of_their_own() {
     rustls::crypto::ring::default_provider().install_default().ok();
@@ -160,7 +160,7 @@ async fn a_worker_answers_probes_where_it_is_told_to() {
     }
 }
 
-/// The Secrets of a namespace, as an API server keeps them. Every third patch meets a change by others.
+/// The Secrets of a namespace, as stored by an API server. Every third patch conflicts with another change.
 #[derive(Clone, Default)]
 struct Cluster(Arc<Mutex<BTreeMap<String, Value>>>, Arc<Mutex<u64>>);
 
@@ -236,7 +236,7 @@ async fn secrets_of_a_cluster_are_made_once_and_never_changed() {
     assert_ne!(first["secret_key"], first["db_password"]);
     assert!(make("secret_key,db_password").await.contains("nothing was changed"));
     assert_eq!(cluster.data(), first);
-    // An upgrade wants more of them, and two of its Jobs run at once.
+    // An upgrade needs more keys, and two of its Jobs run at once.
     tokio::join!(make("secret_key,db_password,salt"), make("secret_key,db_password,salt"));
     let second = cluster.data();
     assert_eq!((&second["secret_key"], &second["db_password"]), (&first["secret_key"], &first["db_password"]));
@@ -268,7 +268,7 @@ fn a_folder_of_secrets_is_filled_once() {
     assert_eq!((read("SECRET_KEY"), read("DB_PASSWORD")), (key, "p@ss word".to_owned()));
     make(Some("another"));
     assert_eq!(read("DB_PASSWORD"), "another");
-    // Folders below it, as docker-compose has them; an argument that cannot be used leaves everything as it was.
+    // Subfolders, as used by docker-compose; an invalid argument leaves everything unchanged.
     let make = |names: &[&str]| {
         let arguments = [&["secrets", "make", "--folder", "secrets"][..], names].concat();
         studygovernor(home.path(), &arguments).output().unwrap()
@@ -297,7 +297,8 @@ fn packages_get_completions_and_a_manual() {
     }
 }
 
-/// The guide's way: a copy is taken while a server writes, the file is put back, the audit trail is whole.
+/// The procedure of the guide: a backup is made while a server writes, the file is restored, and the audit trail is
+/// complete.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_of_the_embedded_database_is_whole_and_can_be_put_back() {
     let server = Server::study(Backend::Sqlite).await;
@@ -320,7 +321,7 @@ async fn a_copy_of_the_embedded_database_is_whole_and_can_be_put_back() {
     assert_eq!(std::os::unix::fs::PermissionsExt::mode(&copy.metadata().unwrap().permissions()) & 0o777, 0o600);
     let again = command(&["db", "backup", "copy.db"]);
     assert_eq!(again.status.code(), Some(1), "a copy is never overwritten: {}", again.err());
-    // What the copy says, asked by the same program.
+    // The contents of the backup, read with the same program.
     let ask = |arguments: &[&str]| {
         let mut command = studygovernor(server.home.path(), arguments);
         command.env("DATABASE_URL", format!("sqlite:///{}", copy.display())).env("SECRET_KEY", "a key of the tests");

@@ -1,4 +1,4 @@
-//! The study's files from a git repository: real repositories, servers and workers as processes.
+//! The study's files from a git repository: real repositories, and servers and workers as processes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -16,7 +16,7 @@ use crate::api::Caller;
 use crate::support::{Backend, Program, Said, Station, Study, ctx, eventually, on_every_database, studygovernor};
 use crate::web::Browser;
 
-/// A bare repository with a working copy beside it.
+/// A bare repository and a working copy.
 struct Repository {
     root: TempDir,
 }
@@ -54,7 +54,7 @@ impl Repository {
         output.out().trim().to_owned()
     }
 
-    /// Commits files and pushes them; the name of the commit.
+    /// Commits files and pushes them; returns the id of the commit.
     fn push(&self, files: &[(&str, &str)]) -> String {
         for (name, text) in files {
             let path = self.copy().join(name);
@@ -76,7 +76,7 @@ impl Repository {
 const WORKFLOW: &str = "label: from-git\nstates:\n  - {label: root, transitions: [{destination: work}]}\n  - label: work\n    callbacks:\n      \
      - {label: run, function: external_program, callback_arguments: {binary: run.sh}}\n";
 
-/// Waits for `go` when there is `wait` in the home of the test, then prints the file beside it.
+/// Waits for `go` if `wait` exists in the home of the test, then prints the file next to the script.
 fn script(home: &Path) -> String {
     let home = home.display();
     format!(
@@ -124,7 +124,7 @@ async fn a_study_runs_from_its_repository() {
     let worker = Program::start_until(command, "serving probes on ");
     let of_worker = worker.url.trim_end_matches("/-/healthy").to_owned();
 
-    // It is shown, and the file that has an error is named with its line; the other one was loaded.
+    // The revision is shown, and the file with an error is reported with its line; the other file was loaded.
     has_revision(&server.url, &first).await;
     assert_eq!(json(&format!("{}/-/versions", server.url)).await["project"]["branch"], "main");
     let log = server.log();
@@ -140,7 +140,7 @@ async fn a_study_runs_from_its_repository() {
     let subject = serde_json::json!({ "label": "subject", "cohort_label": "cohort" });
     admin.post("/api/v2/subjects", subject).await.expect(201);
 
-    // One run begins with the first revision and ends after the second came.
+    // One run begins with the first revision and ends after the second one was fetched.
     std::fs::write(home.join("wait"), "").unwrap();
     station.create(&server, "long").await;
     eventually("the run to begin", async || home.join("waiting").exists().then_some(())).await;
@@ -160,7 +160,7 @@ async fn a_study_runs_from_its_repository() {
     assert!(log.contains("first words") && log.contains(&format!("of {first}")), "{log}");
     assert_eq!(revision_of(&of_worker).await, second[..10]);
 
-    // A repository that is away: the old revision stays in use, and the problem is reported.
+    // An unavailable repository: the old revision remains in use, and the problem is reported.
     std::fs::rename(repository.bare(), repository.root.path().join("away")).unwrap();
     let problem = eventually("the problem to be said", async || {
         let ready = json(&format!("{}/-/ready", server.url)).await;
@@ -173,7 +173,7 @@ async fn a_study_runs_from_its_repository() {
     assert!(metrics.contains("studygovernor_project_problem 1"), "{metrics}");
     station.create(&server, "meanwhile").await;
     assert!(ended(3).await.contains("second words"));
-    // A worker that starts now uses what it had.
+    // A worker that starts now uses the revision that it had.
     assert_eq!(worker.terminate(), Some(0));
     let worker = station.worker(&[], &[&settings[..3], &[("STUDYGOV_PROJECT_HOME", "of-the-worker")]].concat());
     assert!(worker.log().contains("of the revision that was used last"), "{}", worker.log());
@@ -186,7 +186,7 @@ async fn a_study_runs_from_its_repository() {
     assert!(ended(4).await.contains("third words"));
 }
 
-/// A command with the repository in a home of its own.
+/// Runs a command with the repository in a separate home.
 fn command(home: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
     studygovernor(home, arguments).envs(settings.iter().copied()).output().unwrap()
 }
@@ -213,7 +213,7 @@ fn a_password_is_in_no_log_no_argument_and_no_file() {
     assert!(output.out().contains("workflows/good.yaml\tworkflow from-git has no errors"), "{}", output.out());
     let mut said = vec![output];
 
-    // In the address, escaped; and to no other host, also when the server says so.
+    // Password in the URL, escaped; it is sent to no other host, even if the server redirects there.
     let escaped = "marked%25SECRET%27%22%24x";
     let other = tempfile::tempdir().unwrap();
     let inside = format!("http://ada:{escaped}@{host}/bare");
@@ -224,7 +224,7 @@ fn a_password_is_in_no_log_no_argument_and_no_file() {
     assert_eq!(said[2].status.code(), Some(1));
     assert!(!repository.root.path().join("given-elsewhere").exists());
 
-    // Refused, or absent: the setting is named.
+    // A wrong or missing password: the setting is named.
     let wrong = command(other.path(), &here, &[("PROJECT_REPO", &address), ("PROJECT_PASSWORD", "wrong"), log]);
     assert!(wrong.err().contains("error: PROJECT_PASSWORD: the login is refused by the repository"), "{}", wrong.err());
     let none = command(other.path(), &here, &[("PROJECT_REPO", &format!("http://{host}/bare"))]);
@@ -296,11 +296,11 @@ fn what_is_wrong_is_one_sentence_that_names_the_setting() {
         assert!(last.starts_with("error: ") && last.contains(words), "{settings:?}: {text}");
     }
     assert!(!marker.exists(), "a value of a setting was run");
-    // A tag is what it points to.
+    // A tag stands for the commit that it points to.
     let output = command(home.path(), &["project", "sync", "--here"], &[ours, ("PROJECT_BRANCH", "v1")]);
     assert_eq!(output.out(), format!("revision\t{commit}\tv1\n"), "{}", output.err());
 
-    // Servers and workers end with the same sentence when they have no revision.
+    // Servers and workers end with the same sentence if they have no revision.
     let empty = tempfile::tempdir().unwrap();
     let away = ("PROJECT_REPO", "/no/such/repository");
     for (arguments, settings, words) in [
@@ -326,7 +326,7 @@ on_every_database! {
     servers_agree_on_the_revision;
 }
 
-/// A server's part, in a home of its own.
+/// The keeper of a server, in a separate home.
 fn keeper(study: &Study, home: &str, repository: &Repository, sync: &str) -> Keeper {
     let home = study.home.path().join(home);
     let path = std::env::var("PATH").unwrap();
@@ -341,12 +341,12 @@ async fn servers_agree_on_the_revision(study: Study) {
     let repository = Repository::new();
     let first = repository.push(&[("workflows/good.yaml", WORKFLOW)]);
     let keepers: Vec<_> = ["a", "b", "c"].into_iter().map(|home| keeper(&study, home, &repository, "start")).collect();
-    // All of them at once on an empty database: one notes first, and each workflow is loaded once.
+    // All of them at once on an empty database: one is first, and each workflow is loaded once.
     let (a, b, c) = tokio::join!(keepers[0].start(), keepers[1].start(), keepers[2].start());
     [a, b, c].into_iter().for_each(Result::unwrap);
     let database = study.engine.database();
     assert_eq!(noted(database).await.unwrap().unwrap().commit_name, first);
-    // One looks again; the others follow, and so does one that does not look itself.
+    // One syncs; the others follow, including one that does not sync itself.
     let second = repository.push(&[("bin/x", "x\n")]);
     keepers[0].sync().await.unwrap();
     assert_eq!(noted(database).await.unwrap().unwrap().commit_name, second);
@@ -359,7 +359,7 @@ async fn servers_agree_on_the_revision(study: Study) {
     let silent = keeper(&study, "d", &repository, "off");
     silent.start().await.unwrap();
     assert_eq!(silent.project.current().unwrap().commit, second);
-    // A branch that was set back: what the study uses is followed, whether it is older or not.
+    // A branch that was reset: all follow the revision that the study uses, even if it is older.
     repository.git(&repository.copy(), &["push", "--quiet", "--force", "origin", &format!("{first}:main")]);
     keepers[2].sync().await.unwrap();
     eventually("the other server to go back", async || {

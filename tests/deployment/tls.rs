@@ -1,11 +1,11 @@
-//! TLS to the database, with a MariaDB that has a certificate and one that has none.
+//! TLS to the database, with a MariaDB server with a certificate and one without.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::support::{Said, eventually, studygovernor};
 
-/// A MariaDB with a certificate for 127.0.0.1, which takes no connection without TLS; stopped when it is dropped.
+/// A MariaDB server with a certificate for 127.0.0.1, which refuses connections without TLS; stopped when dropped.
 struct Mariadb {
     process: Child,
     folder: tempfile::TempDir,
@@ -24,7 +24,7 @@ fn shell(folder: &Path, script: &str) {
     assert!(output.status.success(), "{script}\n{}", output.err());
 }
 
-/// The shell's words before a command, so that it runs as the account of the database: it refuses to run as root.
+/// The shell prefix that runs a command as the account of the database, because it refuses to run as root.
 const AS_MYSQL: &str =
     "as=''; [ \"$(id -u)\" != 0 ] || { chown -R mysql .; as='setpriv --reuid mysql --regid mysql --init-groups'; }; ";
 
@@ -62,7 +62,7 @@ impl Mariadb {
     }
 }
 
-/// What `db status` says on this address: the database is reached when it lists migrations, none of which is applied.
+/// Runs `db status` with this URL: the database was reached if the command lists migrations, none of which is applied.
 fn reached(url: &str, settings: &[(&str, &str)]) -> Result<(), String> {
     let home = tempfile::tempdir().unwrap();
     let mut command = studygovernor(home.path(), &["db", "status"]);
@@ -81,7 +81,7 @@ async fn a_mariadb_is_asked_for_its_certificate() {
         ("127.0.0.1", "&ssl_mode=REQUIRED".to_owned(), true),
         ("127.0.0.1", format!("&ssl_ca={authority}&ssl_verify_identity=true"), true),
         ("127.0.0.1", format!("&ssl_ca={other}"), false),
-        // The certificate is for the number alone.
+        // The certificate is only valid for the IP address.
         ("localhost", format!("&ssl_ca={authority}"), true),
         ("localhost", format!("&ssl_ca={authority}&ssl_verify_identity=true"), false),
         ("127.0.0.1", "&ssl_disabled=true".to_owned(), false),
@@ -102,7 +102,7 @@ async fn a_mariadb_is_asked_for_its_certificate() {
     }
 }
 
-/// The servers of the tests have no certificate: a demand is not dropped, and is not needed.
+/// The servers of the tests have no certificate: TLS is enforced if it is required, and is not required by default.
 #[test]
 fn a_database_without_tls_is_refused_where_tls_is_demanded() {
     for name in ["TEST_MARIADB_URL", "TEST_POSTGRES_URL"] {

@@ -1,4 +1,4 @@
-//! Many at once, on a real PostgreSQL (and the two others).
+//! Concurrency, on a real PostgreSQL (and the two other databases).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ on_every_database! {
     e1_two_servers_create_report_and_move_at_once;
 }
 
-/// Both executions of 50 experiments are reported by each of 32 tasks, twice: 6,400 reports, of which 100 count.
+/// Each of 32 tasks reports both executions of 50 experiments twice: 6,400 reports, of which 100 count.
 async fn e1_e4_32_tasks_report_on_the_same_50_experiments_each_report_twice(study: Study) {
     study.load(WORKFLOW).await;
     for number in 0..50 {
@@ -31,7 +31,7 @@ async fn e1_e4_32_tasks_report_on_the_same_50_experiments_each_report_twice(stud
         let (accepted, refused) = (Arc::clone(&accepted), Arc::clone(&refused));
         tokio::spawn(async move {
             let report = Report::finished(ExecutionResult::Success);
-            // Each in an order of its own, so that all meet everywhere.
+            // Each task in its own order, so that tasks meet at every execution.
             for step in 0..ids.len() * 2 {
                 let id = ids[(step * 7 + task * 13) % ids.len()];
                 match engine.report(ctx(), id, &report).await {
@@ -55,7 +55,7 @@ async fn e1_e4_32_tasks_report_on_the_same_50_experiments_each_report_twice(stud
     }
 }
 
-/// Two engines on one database, as two servers have them.
+/// Two engines on one database, like two servers.
 async fn e1_two_servers_create_report_and_move_at_once(study: Study) {
     study.load(WORKFLOW).await;
     let database = studygovernor::database::Database::connect(&study.settings).await.unwrap();

@@ -1,5 +1,5 @@
-//! E9 with the engine: no report takes a wrong transition because of what happens to the process that evaluates conditions, and
-//! slow conditions keep nothing else waiting.
+//! E9 with the engine: problems of the process that evaluates conditions never cause a wrong transition, and slow
+//! conditions do not block other work.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ on_every_database! {
     e9_imports_evaluate_slow_conditions_without_the_lock;
 }
 
-/// States a and b in turn, as long as the condition is true; `wrong` when it counted as false.
+/// Alternates between the states a and b as long as the condition is true; moves to `wrong` if it counted as false.
 const TRUE: &str = "
 label: truth
 states:
@@ -32,7 +32,7 @@ states:
   - {label: wrong}
 ";
 
-/// The processes of conditions that a process has started.
+/// The condition workers that a process has started.
 fn workers_of(server: u32) -> Vec<Pid> {
     let children = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
         let process: i32 = entry.file_name().to_str()?.parse().ok()?;
@@ -44,9 +44,9 @@ fn workers_of(server: u32) -> Vec<Pid> {
     children.filter_map(Pid::from_raw).collect()
 }
 
-/// A real server is stopped as systemd and a terminal do it (a signal to the whole group and to each of its processes) while
-/// reports come in, and started again; and between these its evaluator is killed and stopped at random. What was answered is in
-/// the history, and no experiment ever takes the transition that only a false condition leads to.
+/// A real server is stopped while reports arrive, as by systemd and a terminal (a signal to the whole group and to each
+/// of its processes), and started again; in between, its evaluator is killed and stopped at random. Every acknowledged
+/// report is in the history, and no experiment ever takes the transition that requires a false condition.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn e9_no_wrong_transition_when_the_evaluator_is_killed_or_the_whole_group_is_stopped() {
     use std::os::unix::process::CommandExt;
@@ -75,7 +75,7 @@ async fn e9_no_wrong_transition_when_the_evaluator_is_killed_or_the_whole_group_
         let process = server.id();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // The first life is mistreated throughout, the others only at their end.
+                // The first server process is disturbed all the time, the others only at their end.
                 for (turn, what) in
                     [Signal::KILL, Signal::STOP, Signal::TERM, Signal::KILL].into_iter().cycle().enumerate()
                 {
@@ -95,7 +95,8 @@ async fn e9_no_wrong_transition_when_the_evaluator_is_killed_or_the_whole_group_
                     if life == 0 { 120 } else { 40 },
                     || {
                         if life > 0 {
-                            // All at once, as with KillMode=control-group: the evaluator is in a session of its own, and hears it too.
+                            // All at once, as with KillMode=control-group: the evaluator is in its own session, and
+                            // gets the signal too.
                             let workers = workers_of(process);
                             let _ = kill_process_group(group, Signal::TERM);
                             for worker in workers {
@@ -126,8 +127,8 @@ async fn e9_no_wrong_transition_when_the_evaluator_is_killed_or_the_whole_group_
     assert!(moved >= 120, "{moved} reports were answered");
 }
 
-/// Reports success for whatever runs, by four callers, until `most` reports were taken or the server has stopped; `midway` comes
-/// when half of them are.
+/// Reports success for each running execution, with four callers, until `most` reports were accepted or the server has
+/// stopped; calls `midway` after half of them.
 async fn report_until(caller: &Caller, most: usize, midway: impl Fn()) -> usize {
     let taken = std::sync::atomic::AtomicUsize::new(0);
     let halfway = AtomicBool::new(false);
@@ -155,7 +156,7 @@ async fn report_until(caller: &Caller, most: usize, midway: impl Fn()) -> usize 
                         midway();
                     }
                 }
-                // 409: another report was first. 503: nothing was decided, and it is reported again.
+                // 409: another report was first. 503: nothing was decided, and the report is repeated.
                 Ok(answer) => assert!(matches!(answer.status().as_u16(), 409 | 503), "{}", answer.status()),
                 Err(_) => return,
             }
@@ -165,14 +166,14 @@ async fn report_until(caller: &Caller, most: usize, midway: impl Fn()) -> usize 
     taken.into_inner()
 }
 
-/// The answer of a server that may have stopped.
+/// The response of a server that may have stopped.
 async fn ask(caller: &Caller, path: &str) -> Option<Value> {
     let answer = caller.request(reqwest::Method::GET, path).send().await.ok()?;
     answer.json().await.ok()
 }
 
-/// Sixty conditions that each run to their limit cost the budget of one step, and while they do, another experiment is written
-/// to. Nothing is taken that stands behind one that was not evaluated.
+/// Sixty conditions that each run to their limit share the budget of one step, and another experiment is changed
+/// meanwhile. Transitions behind a condition that was not evaluated are not taken.
 async fn e9_slow_conditions_have_one_budget_and_are_evaluated_without_the_lock(study: Study) {
     let mut text = "
 label: slow
@@ -208,7 +209,7 @@ states:
         }
     };
     tokio::join!(report, writing);
-    // Had the lock been held throughout, on SQLite the first of these would have waited to the end.
+    // If the lock had been held throughout, the first of these would have waited until the end on SQLite.
     assert!(waits.len() >= 8, "{waits:?}");
 
     assert_eq!(study.state(slow).await, "a", "the last transition stands behind conditions that were not evaluated");
@@ -221,11 +222,12 @@ states:
     assert_eq!((evaluations.len(), said("took longer than 50 ms") + said("not evaluated")), (61, 61));
     assert!(said("took longer than 50 ms") >= 2 && said("not evaluated") >= 2, "{evaluations:?}");
     assert_eq!(evaluations[60]["test_result"], Value::Null, "it was not tried");
-    // By hand, the one without a condition leads on.
+    // Manually, the transition without a condition can be taken.
     study.move_to(slow, "c").await.unwrap();
 }
 
-/// The first state of what is imported has conditions that each run to their limit; another experiment is written to meanwhile.
+/// The first state of the imported experiment has conditions that each run to their limit; another experiment is
+/// changed meanwhile.
 async fn e9_imports_evaluate_slow_conditions_without_the_lock(study: Study) {
     study.load("label: quick\nstates:\n  - {label: root, transitions: [{destination: a}]}\n  - {label: a, callbacks: [{label: x, function: sleep}], transitions: [{destination: b}]}\n  - {label: b}\n").await;
     let other = study.create("other").await.id;
@@ -268,7 +270,7 @@ async fn e9_imports_evaluate_slow_conditions_without_the_lock(study: Study) {
         }
     };
     let (outcome, ()) = tokio::join!(import, writing);
-    // Had the lock been held throughout, on SQLite the second of these would have waited to the end.
+    // If the lock had been held throughout, the second of these would have waited until the end on SQLite.
     assert!(writes >= 4, "{writes}");
     let experiment = outcome.experiment.unwrap();
     assert!(experiment.is_new);
@@ -278,7 +280,7 @@ async fn e9_imports_evaluate_slow_conditions_without_the_lock(study: Study) {
     assert_eq!((skipped, executions["last"].status), (12, ExecutionStatus::Created));
 }
 
-/// When nothing answers, a report changes nothing and is taken later.
+/// If no evaluator answers, a report changes nothing and is accepted later.
 #[tokio::test(flavor = "multi_thread")]
 async fn e9_a_report_waits_while_nothing_can_be_evaluated() {
     let home = tempfile::tempdir().unwrap();
@@ -291,7 +293,7 @@ async fn e9_a_report_waits_while_nothing_can_be_evaluated() {
     let admin = Caller::admin_at(&server.url);
     let import = json!([{"cohort": "c", "label": "s", "experiments": [{"label": "e", "scandate": "2024-01-01"}]}]);
     admin.post("/api/v2/import", import).await.expect(200);
-    // Every worker is killed as soon as it is there, for longer than the engine has patience.
+    // Every worker is killed as soon as it exists, for longer than the engine waits.
     let done = AtomicBool::new(false);
     let process = server.id();
     let report = json!({"status": "finished", "result": "success"});
@@ -315,7 +317,7 @@ async fn e9_a_report_waits_while_nothing_can_be_evaluated() {
         assert!(!answer.header("retry-after").is_empty());
         admin.put("/api/v2/callback_executions/1", report).await.expect(200);
     } else {
-        // A worker was quicker than the killer.
+        // A worker was faster than the loop that kills it.
         assert_eq!(answer.status.as_u16(), 200);
     }
     let state = admin.get("/api/v2/experiments/1/state").await.expect(200)["state"]["label"].clone();

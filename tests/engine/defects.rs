@@ -1,4 +1,4 @@
-//! What goes wrong in the existing product and must go right here.
+//! Defects of version 8.1, and the correct behaviour.
 
 use sea_orm::EntityTrait;
 use serde_json::json;
@@ -74,7 +74,7 @@ states:
     assert_eq!(study.state(experiment.id).await, "b");
 }
 
-/// Both were seen there: two callbacks that end together, and four transitions by hand at once.
+/// Both defects of version 8.1: two callbacks that end at the same time, and four simultaneous manual transitions.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_together_happens_once() {
     let study = Study::new(Backend::Sqlite).await;

@@ -1,4 +1,4 @@
-//! E12: an experiment that does not stop moving is put on hold, and a person releases it.
+//! E12: an experiment that does not stop moving is put on hold, and a user releases it.
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ states:
   - {label: end}
 ";
 
-/// Reports success until the experiment does not move any more; returns how many reports that were.
+/// Reports success until the experiment no longer moves; returns the number of reports.
 async fn round(study: &Study, experiment: i32) -> usize {
     for reports in 0..50 {
         let execution = study.executions(experiment).await.remove("x").unwrap();
@@ -38,7 +38,7 @@ async fn e12_a_circle_of_quick_callbacks_is_held_until_a_person_releases_it(mut 
     study.engine = study.engine.clone().with_transition_limit(5);
     study.load(CIRCLE).await;
     let id = study.create("session").await.id;
-    // One was made when it was created.
+    // One transition was made when it was created.
     assert_eq!(round(&study, id).await, 5);
     let held = study.experiment(id).await;
     let (made, reason) = (study.actions(id).await, held.held_reason.clone().unwrap());
@@ -46,7 +46,7 @@ async fn e12_a_circle_of_quick_callbacks_is_held_until_a_person_releases_it(mut 
     assert!(reason.contains("5 automatic transitions") && reason.contains("from 'a' to 'b'"), "{reason}");
     assert_eq!(made[4].end_time, None, "its end is decided when it is released");
 
-    // Reports are accepted, and it stays.
+    // Reports are accepted, but the experiment does not move.
     let execution = study.executions(id).await["x"].id;
     let again = study.engine.intervene(ctx(), execution, Intervention::Retry, "again").await.unwrap();
     assert_eq!(again.status, ExecutionStatus::Queued);
@@ -55,12 +55,12 @@ async fn e12_a_circle_of_quick_callbacks_is_held_until_a_person_releases_it(mut 
         (study.actions(id).await.len(), study.execution(execution).await.status),
         (5, ExecutionStatus::Finished)
     );
-    // Time alone releases nothing.
+    // Time alone does not release it.
     study.clock.advance(chrono::TimeDelta::hours(1));
     study.engine.check_timeouts(ctx()).await.unwrap();
     assert_eq!(study.actions(id).await.len(), 5);
 
-    // Released, it takes its next step at once, and may make as many again.
+    // When released, it makes its next step immediately, and may make the same number of transitions again.
     let released = study.engine.release_experiment(ctx(), id).await.unwrap();
     assert_eq!((released.held_since, released.held_reason, study.state(id).await.as_str()), (None, None, "b"));
     let twice = study.engine.release_experiment(ctx(), id).await;
@@ -69,7 +69,7 @@ async fn e12_a_circle_of_quick_callbacks_is_held_until_a_person_releases_it(mut 
     assert!(study.experiment(id).await.held_since.is_some());
     assert_eq!(study.actions(id).await.len(), 10);
 
-    // A person who moves it on has released it, and is never held up.
+    // A user who moves the experiment releases it, and is never blocked.
     let target = if study.state(id).await == "a" { "b" } else { "a" };
     study.move_to(id, target).await.unwrap();
     assert_eq!(study.experiment(id).await.held_since, None);
@@ -79,7 +79,7 @@ async fn e12_a_circle_of_quick_callbacks_is_held_until_a_person_releases_it(mut 
     assert_eq!(study.experiment(id).await.held_since, None, "transitions by hand do not count");
 }
 
-/// Nothing is run in it, so it goes round in one transaction; that is held too.
+/// No callbacks run in this circle, so the experiment moves within one transaction; it is held too.
 async fn e12_a_circle_in_which_nothing_runs_is_held(study: Study) {
     let skipped = CIRCLE.replace("function: sleep,", "function: sleep, condition: 'False',");
     study.load(&skipped).await;
@@ -89,7 +89,8 @@ async fn e12_a_circle_in_which_nothing_runs_is_held(study: Study) {
     assert!(held.held_reason.unwrap().contains("100 automatic transitions"));
 }
 
-/// By a real server: a warning on its page and on the start page, a list, a number, a line in the log, and two ways to release it.
+/// With a real server: a warning on the page of the experiment and on the start page, a list, a metric, a line in the
+/// log, and two ways to release it.
 #[tokio::test(flavor = "multi_thread")]
 async fn e12_people_see_what_is_held_and_release_it() {
     let home = tempfile::tempdir().unwrap();
@@ -121,7 +122,7 @@ async fn e12_people_see_what_is_held_and_release_it() {
     let (_, shown) = browser.get("/experiments/1").await;
     assert!(shown.contains("data-held") && shown.contains("Release experiment"), "{shown}");
 
-    // It is held again after eight more: released, its history goes on.
+    // It is held again after eight more transitions; its history continues after the release.
     let count = async |id: i32| {
         admin.get(&format!("/api/v2/experiments/{id}/actions")).await.expect(200)["actions"]
             .as_array()
@@ -133,10 +134,10 @@ async fn e12_people_see_what_is_held_and_release_it() {
     eventually("eight more", async || (count(1).await == 16 && held(1).await.is_some()).then_some(())).await;
     assert_eq!(admin.post("/api/v2/experiments/2/release", json!({})).await.expect(200)["held"], Value::Null);
     eventually("eight more", async || (count(2).await == 16 && held(2).await.is_some()).then_some(())).await;
-    // Both ways are in the audit trail, with the hold before.
+    // Both releases are in the audit trail, and the hold before them.
     let (_, events) = browser.get("/audit.csv").await;
     assert_eq!((events.matches("hold").count() >= 2, events.matches("release").count() >= 2), (true, true), "{events}");
-    // By hand it leads out of the circle, and is no longer on hold.
+    // A manual transition leaves the circle, and the experiment is no longer on hold.
     admin.put("/api/v2/experiments/2/state", json!({ "state": "end" })).await.expect(200);
     assert_eq!(held(2).await, None);
     let (_, list) = browser.get("/experiments?held=1").await;

@@ -1,4 +1,4 @@
-//! The rules of the engine, each under its id.
+//! The rules of the engine, each with its id.
 
 mod concurrency;
 mod conditions;
@@ -8,7 +8,7 @@ mod model;
 mod one_clock;
 mod rules;
 
-/// Root → check (two callbacks) → review (by hand) or broken; review → work (a callback) → done or broken.
+/// Root → check (two callbacks) → review (manual) or broken; review → work (a callback) → done or broken.
 pub const WORKFLOW: &str = "
 label: tested_1
 states:

@@ -1,7 +1,7 @@
-//! Whatever happens in whatever order, the engine does what a small model says (proptest).
+//! For any sequence of events, the engine behaves like a small model (proptest).
 //!
-//! The model follows [`super::WORKFLOW`] in memory, in a few lines and without a database. Each run plays a sequence
-//! of events to both and compares; at its end the ledger is checked.
+//! The model follows [`super::WORKFLOW`] in memory, in a few lines and without a database. Each run applies a sequence
+//! of events to both and compares them; at its end the ledger is checked.
 
 use chrono::TimeDelta;
 use proptest::collection::vec;
@@ -13,16 +13,16 @@ use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 use super::WORKFLOW;
 use crate::support::{Backend, Study, ctx, ledger_problems};
 
-/// Something that happens. Numbers pick one of what there is.
+/// An event. Numbers select one of the existing elements.
 #[derive(Debug, Clone)]
 enum Event {
     Create,
-    /// A report about an execution, possibly of long ago.
+    /// A report about an execution, possibly an old one.
     Finish {
         execution: usize,
         success: bool,
     },
-    /// The same report from two at once.
+    /// The same report by two callers at once.
     FinishTwice {
         execution: usize,
         success: bool,
@@ -95,7 +95,7 @@ struct Experiment {
     actions: usize,
 }
 
-/// What should be.
+/// The expected state.
 #[derive(Debug, Default)]
 struct Model {
     experiments: Vec<Experiment>,
@@ -104,7 +104,7 @@ struct Model {
 }
 
 impl Model {
-    /// Enters a state; the runs of it get their ids later, from the database.
+    /// Enters a state; its runs get their ids later, from the database.
     fn enter(&mut self, experiment: usize, state: &'static str) {
         let callbacks: &[&'static str] = match state {
             "check" => &["count", "notify"],
@@ -127,7 +127,7 @@ impl Model {
         entry.actions += 1;
     }
 
-    /// Whether the report is taken.
+    /// Whether the report is accepted.
     fn resolve(&mut self, run: usize, success: bool, timed_out: bool) -> bool {
         if self.runs[run].status == Status::Over {
             return false;
@@ -157,7 +157,7 @@ impl Model {
         }
     }
 
-    /// Whether a transition by hand is possible; `qc` is never set here, so its condition never holds.
+    /// Whether a manual transition is possible; `qc` is never set here, so its condition is never true.
     fn move_by_hand(&mut self, experiment: usize, state: &'static str) -> bool {
         let entry = &self.experiments[experiment];
         let run =
@@ -186,7 +186,7 @@ struct Play {
 }
 
 impl Play {
-    /// Plays one event to both sides.
+    /// Applies one event to both sides.
     async fn play(&mut self, event: &Event) -> Result<(), TestCaseError> {
         match *event {
             Event::Create => self.create().await,
@@ -263,7 +263,7 @@ impl Play {
         self.model.enter(self.model.experiments.len() - 1, "check");
     }
 
-    /// A step forward is taken, a step back is refused; the deadline begins with the stage.
+    /// A step forward is accepted, a step back is refused; the deadline begins with the stage.
     async fn step(&mut self, run: usize, to: Status) -> Result<(), TestCaseError> {
         let now = self.model.minute;
         let entry = &mut self.model.runs[run];
@@ -298,7 +298,7 @@ impl Play {
         pick(number, self.model.runs.len())
     }
 
-    /// The ids of runs that were asked for just now.
+    /// Reads the ids of new runs.
     async fn learn_ids(&mut self) {
         for index in 0..self.model.runs.len() {
             if self.model.runs[index].id == 0 {

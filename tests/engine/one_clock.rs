@@ -1,4 +1,4 @@
-//! One clock decides for all servers (E11): that of the database. Real servers, whose machines' clocks are set.
+//! One clock decides for all servers (E11): that of the database. Real servers, on machines whose clocks are changed.
 
 use chrono::{NaiveDateTime, TimeDelta};
 use sea_orm::EntityTrait;
@@ -17,7 +17,7 @@ on_every_database! {
 
 const HOUR: i64 = 3600;
 
-/// One callback that takes `seconds`, and one that fails the first time and is tried again a moment later.
+/// One callback that takes `seconds`, and one that fails the first time and is retried a moment later.
 fn workflow(seconds: u32, folder: &std::path::Path) -> String {
     let once = "test -e $1/$STUDYGOV_EXECUTION_ID || { touch $1/$STUDYGOV_EXECUTION_ID; exit 1; }";
     format!(
@@ -50,7 +50,7 @@ async fn all_succeeded(station: &Station) {
     }
 }
 
-/// A value of the server's metrics.
+/// The value of a metric of the server.
 async fn metric(server: &Program, name: &str) -> f64 {
     let text = Caller::admin_at(&server.url).get("/-/metrics").await.expect(200);
     let text = text.as_str().unwrap().to_owned();
@@ -58,7 +58,8 @@ async fn metric(server: &Program, name: &str) -> f64 {
     line.rsplit_once(' ').unwrap().1.parse().unwrap()
 }
 
-/// The clock goes back by an hour while callbacks wait, run, and are to be tried again; then the server is killed and started again.
+/// The clock is set back by an hour while callbacks wait, run, and are about to be retried; then the server is killed
+/// and started again.
 async fn e11_a_clock_that_is_set_back_delays_nothing(backend: Backend) {
     let station = Station::new(backend).await;
     let clock = SetClock::new(station.home.path());
@@ -93,7 +94,8 @@ async fn e11_a_clock_that_is_set_back_delays_nothing(backend: Backend) {
     let difference = metric(&second, "studygovernor_clock_difference_seconds").await;
     let ahead = metric(&second, "studygovernor_clock_ahead_seconds").await;
     if backend == Backend::Sqlite {
-        // It is the clock of the database that was set, not that of one server: there is no better one to send people to.
+        // The clock of the database was set, not that of one server: no other server is better, so this one remains
+        // ready.
         assert_eq!(ready.status.as_u16(), 200);
         assert!(difference.abs() < 1.0 && ahead > 3500.0, "{difference} {ahead}");
     } else {
@@ -123,7 +125,7 @@ async fn e11_a_clock_that_is_set_back_delays_nothing_on_mariadb() {
     e11_a_clock_that_is_set_back_delays_nothing(Backend::Mariadb).await;
 }
 
-/// What is to be published and published again is due as before.
+/// Messages that must be published, or published again, remain due at the same time.
 #[tokio::test(flavor = "multi_thread")]
 async fn e11_a_clock_that_is_set_back_delays_no_message() {
     let station = Station::new(Backend::Mariadb).await;
@@ -142,7 +144,7 @@ async fn e11_a_clock_that_is_set_back_delays_no_message() {
     drop(worker);
 }
 
-/// Another server, whose clock is an hour ahead, neither ends what this one runs nor takes it away.
+/// Another server, whose clock is an hour ahead, neither ends runs of this one nor claims them.
 async fn e11_a_server_whose_clock_is_ahead_ends_nothing_of_others(backend: Backend) {
     let station = Station::new(backend).await;
     let (right, ahead) = (SetClock::new(station.home.path()), SetClock::new(station.home.path()));
@@ -181,7 +183,8 @@ async fn e11_a_server_whose_clock_is_ahead_ends_nothing_of_others_on_mariadb() {
     e11_a_server_whose_clock_is_ahead_ends_nothing_of_others(Backend::Mariadb).await;
 }
 
-/// SQLite has the clock of the machine. Set forward by an hour, it ends no callback that may run for half an hour.
+/// SQLite uses the clock of the machine. If that is set forward by an hour, a callback with a limit of half an hour is
+/// not ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn e11_a_clock_that_is_set_forward_ends_nothing() {
     let station = Station::new(Backend::Sqlite).await;
@@ -203,14 +206,15 @@ async fn e11_a_clock_that_is_set_forward_ends_nothing() {
     assert!(station.executions().await.iter().all(|one| one.attempt == one.failures + 1));
 }
 
-/// Noted times hold when the clock of the database goes back while no server runs, and all processes agree on the correction.
+/// Recorded times remain valid if the clock of the database is set back while no server runs, and all processes agree
+/// on the correction.
 async fn e11_the_time_of_the_study_does_not_go_back(study: Study) {
     let database = study.engine.database();
     let (before, after, third) = (StudyClock::default(), StudyClock::default(), StudyClock::default());
     database.read_time(&before).await.unwrap();
     assert!(before.difference().unwrap().abs() < TimeDelta::seconds(10));
     let later = before.now() + TimeDelta::seconds(HOUR);
-    // As a server whose database had a clock that was an hour ahead of today's.
+    // As recorded by a server whose database clock was an hour ahead of today's.
     database.note_time(later).await.unwrap();
     database.note_time(before.now()).await.unwrap();
     database.read_time(&after).await.unwrap();
@@ -223,8 +227,8 @@ async fn e11_the_time_of_the_study_does_not_go_back(study: Study) {
     }
 }
 
-/// After the clock of the database was set, the time of the study follows it again when no server has run for a while. All that is due
-/// later moves along, so that each delay keeps its length.
+/// After the clock of the database was set, the time of the study follows it again when no server has run for a while.
+/// Everything that is due later is moved too, so that each delay keeps its length.
 async fn e11_the_time_of_the_study_follows_the_database_again(study: Study) {
     let database = study.engine.database();
     let workflow = "label: w\nstates: [{label: root, transitions: [{destination: go}]}, {label: go, callbacks: [{label: c, \
@@ -260,7 +264,7 @@ async fn e11_the_time_of_the_study_follows_the_database_again(study: Study) {
     database.reset_time().await.unwrap();
     let moved = study.execution(execution).await.available_at;
     assert!((moved - due).abs() < TimeDelta::minutes(1), "{moved} {due}");
-    // A server that was stopped all the time takes it over.
+    // A server that was stopped meanwhile uses it too.
     database.read_time(&clock).await.unwrap();
     assert_eq!(clock.ahead(), TimeDelta::zero());
     assert!((clock.now() - right).abs() < TimeDelta::minutes(1));

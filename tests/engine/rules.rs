@@ -158,7 +158,8 @@ async fn e7_variables_are_set_from_result_values(study: Study) {
     assert_eq!(variable::Entity::find().all(study.engine.database().reader()).await.unwrap().len(), 2);
 }
 
-/// What one database takes and another refuses: null characters, one label twice, labels that differ in case only.
+/// Values that one database accepts and another refuses: null characters, duplicate labels, labels that differ only in
+/// case.
 async fn e7_every_database_takes_the_same_values(study: Study) {
     study.load(WORKFLOW).await;
     let experiment = study.create("session").await;
@@ -199,7 +200,7 @@ async fn e8_what_is_past_its_time_times_out(study: Study) {
     assert!(late.run_log.unwrap().contains("timeout: running for longer than 10 minutes"));
     assert_eq!(study.state(experiment.id).await, "broken");
 
-    // A waiting execution times out by its own limit, and the next state has callbacks.
+    // A waiting execution times out after its own limit, and the next state has callbacks.
     study.move_to(experiment.id, "check").await.unwrap();
     for execution in study.executions(experiment.id).await.values() {
         study.succeed(execution.id).await;
@@ -289,7 +290,7 @@ async fn q5_people_skip_mark_and_retry(study: Study) {
     let moved_on = study.engine.intervene(ctx(), count, Intervention::Retry, "again").await;
     assert!(matches!(moved_on, Err(EngineError::MovedOn)));
 
-    // What a person marks as success sets its variables (E7).
+    // A result that a user marks as success sets its variables (E7).
     study.move_to(experiment.id, "check").await.unwrap();
     let marked = study.executions(experiment.id).await["count"].id;
     let waiting = Report {
@@ -307,7 +308,7 @@ async fn q5_people_skip_mark_and_retry(study: Study) {
     let pipeline = study.executions(experiment.id).await["pipeline"].id;
     study.engine.intervene(ctx(), pipeline, Intervention::Mark(ExecutionResult::Timeout), "gone").await.unwrap();
 
-    // One that failed, with nowhere to go, can be run again in its place.
+    // A failed execution without a possible transition can be retried.
     study.move_to(experiment.id, "check").await.unwrap();
     for execution in study.executions(experiment.id).await.values() {
         study.succeed(execution.id).await;

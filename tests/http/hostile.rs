@@ -1,4 +1,4 @@
-//! Clients without a login that want the server's memory, its connections and its time.
+//! Attacks without a login on the server's memory, connections and time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,27 +16,27 @@ use super::{ADMIN, address, raw, status};
 use crate::api::Server;
 use crate::support::{Backend, eventually};
 
-/// The largest resident memory that a process had, in MB.
+/// The peak resident memory of a process, in MB.
 fn peak(id: u32) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().split(' ').next().unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// This process holds the other ends.
+/// This process holds the other ends of the connections.
 fn raise_own_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
 }
 
-/// Connects and sends these bytes, and nothing more. None when the server closes it meanwhile.
+/// Connects, sends these bytes, and then nothing. `None` if the server closes the connection meanwhile.
 async fn hold(address: &str, bytes: &[u8]) -> Option<TcpStream> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     stream.write_all(bytes).await.ok()?;
     Some(stream)
 }
 
-/// How long health checks take until `stop`.
+/// The durations of health checks until `stop`.
 async fn poll_health(address: String, stop: Arc<AtomicBool>) -> Vec<Duration> {
     let mut taken = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -55,7 +55,7 @@ fn post(path: &str, length: usize) -> String {
     )
 }
 
-/// 16 MB of small values, which a tree of them would make 600 MB of.
+/// 16 MB of small values, which would need 600 MB as a tree.
 fn values(length: usize) -> String {
     let mut text =
         String::from(r#"{"secret": "no", "attempt": 1, "worker": "w", "success": true, "result_values": {"a": ["#);
@@ -81,17 +81,17 @@ async fn a_hostile_minute_costs_little_memory_and_others_are_answered() {
         held.extend(hold(&to, if number % 3 == 0 { head.as_bytes() } else { b"" }).await);
     }
     server.admin().get("/api/v2/cohorts").await.expect(200);
-    // 150 bodies that miss their last byte: small ones, and as large as a worker's may be.
+    // 150 bodies without their last byte: small ones, and bodies of the maximum size for workers.
     let report = "/api/v2/callback_executions/1/report";
     for number in 0..150 {
         let (path, length) = if number % 2 == 0 { (report, 1 << 20) } else { ("/login", 60_000) };
         let bytes = post(path, length) + values(length).as_str();
         let (to, bytes) = (to.clone(), bytes.as_bytes()[..bytes.len() - 1].to_vec());
-        // What the server does not read yet stays here.
+        // Bytes that the server does not read yet remain here.
         held.extend(timeout(Duration::from_millis(50), hold(&to, &bytes)).await.ok().flatten());
     }
     server.admin().get("/api/v2/cohorts").await.expect(200);
-    // Bodies of 16 MB, whole and one byte short, with and without a length.
+    // Bodies of 16 MB, complete and one byte short, with and without a length.
     let body = Arc::new(values(16 << 20));
     let mut sending = JoinSet::new();
     for number in 0..30 {
@@ -113,7 +113,7 @@ async fn a_hostile_minute_costs_little_memory_and_others_are_answered() {
         });
     }
     let answers: Vec<Option<u16>> = timeout(Duration::from_mins(1), sending.join_all()).await.unwrap();
-    // 503 where there was no memory for one more, 403 or 408 where less was read; none was taken.
+    // 503 if there was no memory for the body, 403 or 408 if less was read; none was accepted.
     let refused = answers.iter().flatten().filter(|status| [403, 408, 413, 503].contains(status)).count();
     assert_eq!(refused, answers.iter().flatten().count(), "{answers:?}");
     assert!(answers.iter().flatten().any(|status| *status == 413), "{answers:?}");
@@ -131,7 +131,7 @@ async fn a_hostile_minute_costs_little_memory_and_others_are_answered() {
     drop(held);
 }
 
-/// A body that a known user sends is large, and its values are counted.
+/// Bodies of known users may be large, but their values are counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_are_for_those_who_are_known_before() {
     let server = Server::study(Backend::Sqlite).await;
@@ -152,16 +152,16 @@ async fn large_bodies_are_for_those_who_are_known_before() {
         .post("/api/v2/callback_executions/1/claim", json!({ "worker": "w", "attempt": 1, "secret": secret }))
         .await
         .expect(200);
-    // 1.9 MB: too much for a secret that stands in the body.
+    // 1.9 MB: too large for a body with a secret in it.
     let (code, text) = send(report, "", &body).await;
     assert_eq!(code, 413, "{text}");
     for wrong in ["X-Callback-Secret: no\r\nX-Callback-Attempt: 1\r\n", &shown.replace("Attempt: 1", "Attempt: 2")] {
         assert_eq!(send(report, wrong, &body).await.0, 403, "{wrong}");
         assert_eq!(send("/api/v2/callback_executions/1", wrong, "{}").await.0, 405, "there is no POST");
     }
-    // Without a login, not even a list of nothing.
+    // Without a login, even an empty list is refused.
     assert_eq!(send("/api/v2/import", "", &values(1 << 20)).await.0, 401);
-    // As many values as no list of subjects has.
+    // More values than any list of subjects has.
     let (code, text) = send("/api/v2/import", &format!("{ADMIN}\r\n"), &format!("[{}0]", "0,".repeat(4 << 20))).await;
     assert!(code == 413 && text.contains("values"), "{text}");
     let (code, text) = send(report, &shown, &body).await;
@@ -185,7 +185,7 @@ async fn large_bodies_are_for_those_who_are_known_before() {
     }
 }
 
-/// Half a head and half a body have their time, and the connection ends.
+/// Incomplete heads and bodies are cut off after their time limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_request_is_cut_off() {
     let server = Server::empty(Backend::Sqlite).await;
@@ -200,7 +200,7 @@ async fn half_a_request_is_cut_off() {
     let (silent, head, body, api) = tokio::join!(silent, head, body, api);
     assert!(silent.is_empty() && head.is_empty());
     assert_eq!((status(&body), status(&api)), (408, 408), "{}", String::from_utf8_lossy(&api));
-    // Who needs a moment longer between two parts has it.
+    // A client that needs a moment between two parts is served.
     let mut slow = TcpStream::connect(&to).await.unwrap();
     for part in ["GET /-/hea", "lthy HTTP/1.1\r\nHost: x\r\n", "Connection: close\r\n\r\n"] {
         slow.write_all(part.as_bytes()).await.unwrap();
@@ -211,7 +211,7 @@ async fn half_a_request_is_cut_off() {
     assert_eq!(status(&answer), 200);
 }
 
-/// The one slot for requests is taken by somebody who sends slowly, and the health checks pass by.
+/// A slow client uses the only place for requests, and health checks are still answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_checks_do_not_wait_for_a_place() {
     let server =

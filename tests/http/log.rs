@@ -1,4 +1,4 @@
-//! A line of the log, or of the output, that cannot be written.
+//! Lines of the log, or of the output, that cannot be written.
 
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read};
@@ -28,12 +28,12 @@ impl Drop for Running {
     }
 }
 
-/// Where the standard error of a server goes.
+/// The destination of a server's stderr.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Ending {
     /// Its reader has ended.
     Closed,
-    /// A file on a disk that is full.
+    /// A file on a full disk.
     Full,
     /// A reader that does not read.
     Stuck,
@@ -78,7 +78,7 @@ async fn works_without_a_log(ending: Ending) {
         .post("/api/v2/import", json!([{ "cohort": "c", "label": "s", "experiments": [experiment] }]))
         .await
         .expect(200);
-    // Each of these is some lines of the log, more than a pipe holds.
+    // Each request writes several lines, in total more than a pipe holds.
     for _ in 0..150 {
         admin.get("/api/v2/cohorts").await.expect(200);
         admin.get("/api/v2/cohorts/99").await.expect(404);
@@ -109,7 +109,7 @@ async fn a_log_that_is_not_read_loses_its_lines_only() {
     works_without_a_log(Ending::Stuck).await;
 }
 
-/// `| head` is no error and no panic; a full disk is an error, in one sentence.
+/// `| head` causes neither an error nor a panic; a full disk is an error, reported in one sentence.
 #[test]
 fn output_that_is_not_read_ends_quietly_and_output_that_is_lost_does_not() {
     let home = tempfile::tempdir().unwrap();
@@ -129,7 +129,7 @@ fn output_that_is_not_read_ends_quietly_and_output_that_is_lost_does_not() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.starts_with("error: cannot write to stdout") && said.lines().count() == 1, "{said}");
-    // Nobody hears the error, and it is one all the same.
+    // The error message cannot be written either, but the exit code is an error.
     let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
     let mut child =
         studygovernor(home.path(), &["workflow", "check", "none.yaml"]).stdout(full()).stderr(full()).spawn().unwrap();

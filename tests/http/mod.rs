@@ -1,4 +1,4 @@
-//! The server at its border: connections, bodies, proxies, streams, its log, and its stop. Over real sockets.
+//! The server over real sockets: connections, bodies, proxies, streams, log, and shutdown.
 
 mod hostile;
 mod log;
@@ -20,11 +20,11 @@ pub fn address(program: &Program) -> String {
 /// `admin:admin`
 pub const ADMIN: &str = "Authorization: Basic YWRtaW46YWRtaW4=";
 
-/// Sends these bytes on a connection of their own and gives the answer, whose end is the end of the connection.
+/// Sends these bytes on a separate connection and returns the response, which ends with the connection.
 pub async fn raw(address: &str, request: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let mut answer = Vec::new();
-    // A connection that is reset ends too.
+    // A reset connection ends too.
     if stream.write_all(request).await.is_ok() {
         let _ = stream.read_to_end(&mut answer).await;
     }

@@ -1,4 +1,4 @@
-//! Where requests come from, behind proxies and beside them; from which pages they come; and where a login leads back to.
+//! Client addresses with and without proxies, origins of requests, and redirects after a login.
 
 use reqwest::Method;
 use serde_json::json;
@@ -8,7 +8,7 @@ use crate::api::Server;
 use crate::people::House;
 use crate::support::{Backend, studygovernor};
 
-/// Logs in with these headers and gives the address that the list of sessions shows.
+/// Logs in with these headers and returns the address in the list of sessions.
 async fn seen_from(house: &House, headers: &[(&str, &str)]) -> String {
     let visitor = house.visitor();
     let mut request =
@@ -49,7 +49,7 @@ async fn the_address_of_a_client_comes_from_trusted_proxies_with_and_without_a_p
     assert_eq!(seen_from(&alone, &hops).await, "127.0.0.1");
 }
 
-/// A proxy that passes on bytes names its client in front of them.
+/// A proxy that forwards bytes sends the address of its client first.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_proxy_protocol_is_read_from_trusted_proxies_only() {
     let on = ("STUDYGOV_PROXY_PROTOCOL", "true");
@@ -75,9 +75,9 @@ async fn the_proxy_protocol_is_read_from_trusted_proxies_only() {
         assert_eq!(ask(&other, header, healthy).await, refused);
         assert_eq!(ask(&off, header, healthy).await, refused);
     }
-    // What is none ends the connection.
+    // An invalid header ends the connection.
     assert_eq!(ask(&trusted, b"PROXY TCP4 nonsense\r\n", healthy).await, 0);
-    // The client of the header is the one whose failures are counted.
+    // Failures are counted for the client that the header names.
     let mut tries: Vec<u16> = Vec::new();
     for _ in 0..3 {
         let four = tokio::join!(
@@ -103,7 +103,7 @@ fn a_proxy_that_is_no_address_stops_the_start() {
     assert!(said.contains("STUDYGOV_TRUSTED_PROXIES: 'proxy.example.org' is not"), "{said}");
 }
 
-/// The scheme of an origin counts where users come by https.
+/// The scheme of an origin matters if users come by https.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_origin_without_tls_is_another_one() {
     let external = [("STUDYGOV_EXTERNAL_HOSTNAME", "study.example.org"), ("STUDYGOV_EXTERNAL_PROTO", "https")];
@@ -126,7 +126,7 @@ async fn an_origin_without_tls_is_another_one() {
         (&named, plain, "https", 403),
         (&named, plain, "http", 303),
         (&alone, plain, "", 303),
-        // Nobody named a proxy: anybody may have written it.
+        // No proxy is configured: any client may have written the header.
         (&alone, plain, "https", 303),
         (&alone, "https://evil.example", "", 403),
     ] {
@@ -135,7 +135,7 @@ async fn an_origin_without_tls_is_another_one() {
         let wanted = if wanted == 303 { 200 } else { wanted };
         assert_eq!(status, wanted, "{origin} {proto}");
     }
-    // Addresses in answers are those that the client sees.
+    // URLs in responses are those that the client uses.
     let admin = named.admin();
     admin.post("/api/v2/cohorts", json!({ "label": "c" })).await.expect(201);
     let request = admin.request(Method::GET, "/api/v1/cohorts/1").header("x-forwarded-proto", "https");

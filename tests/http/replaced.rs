@@ -1,4 +1,4 @@
-//! The file of an SQLite database is replaced under a running server, as by a backup that is restored.
+//! The file of an SQLite database is replaced under a running server, for example by restoring a backup.
 
 use std::fs;
 use std::path::Path;
@@ -9,14 +9,14 @@ use serde_json::{Value, json};
 use crate::api::Server;
 use crate::support::{Backend, Caller};
 
-/// A copy of the database as it is in its file now, without its log.
+/// A copy of the database file as it is now, without its log.
 fn back_up(server: &Server) -> std::path::PathBuf {
     let backup = server.home.path().join("backup.db");
     fs::copy(server.home.path().join("study.db"), &backup).unwrap();
     backup
 }
 
-/// As another process on the same file.
+/// Like another process on the same file.
 async fn sql(server: &Server, text: &str) {
     let file = server.home.path().join("study.db");
     let database = sea_orm::Database::connect(format!("sqlite://{}", file.display())).await.unwrap();
@@ -41,8 +41,8 @@ async fn refuses(how: impl Fn(&Path, &Path)) {
     let admin = server.admin();
     let backup = back_up(&server);
     assert_eq!(add(&admin, 0).await, [201, 201, 201]);
-    // So that the file is another one than its backup: SQLite takes its log over only now and then. Before that, a backup
-    // that is copied over it changes nothing.
+    // Makes the file differ from its backup, because SQLite moves pages from its log only now and then. Before that,
+    // copying a backup over the file would change nothing.
     let subjects: Vec<Value> =
         (0..900).map(|number| json!({ "cohort": "many", "label": format!("{number} {}", "x".repeat(150)) })).collect();
     admin.post("/api/v2/import", json!(subjects)).await.expect(200);
@@ -73,7 +73,7 @@ async fn a_file_that_was_removed_is_not_written() {
     refuses(|_, file| fs::remove_file(file).unwrap()).await;
 }
 
-/// What SQLite itself and other processes on the file do is not a replacement.
+/// Changes by SQLite itself and by other processes on the file are not a replacement.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_process_and_a_vacuum_are_no_replacement() {
     let server = Server::study(Backend::Sqlite).await;

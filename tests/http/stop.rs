@@ -1,4 +1,4 @@
-//! What happens to requests when the server stops.
+//! Requests while the server stops.
 
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,8 @@ async fn wait_for_end(program: &mut Program) {
     panic!("it did not end in two minutes:\n{}", program.log());
 }
 
-/// A request that has begun is finished, with the rest of its body; new connections are refused, idle ones and those that have
-/// sent nothing of use are closed.
+/// A request that has begun is completed, including the rest of its body; new connections are refused, and idle ones
+/// and those without a useful request are closed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_has_begun_is_finished() {
     let mut server = Server::empty(Backend::Sqlite).await;
@@ -38,7 +38,7 @@ async fn a_request_that_has_begun_is_finished() {
     idle.read_exact(&mut start).await.unwrap();
     let mut half = TcpStream::connect(&to).await.unwrap();
     half.write_all(b"GET /login HTTP/1.1\r\nHost: x\r\n").await.unwrap();
-    // The login of the first one was looked at: its sender is known.
+    // The login of the first request was checked, so its sender is known.
     eventually("the login", async || {
         let events = server.admin().get("/api/v2/cohorts").await;
         (events.status == 200).then_some(())
@@ -61,7 +61,7 @@ async fn a_request_that_has_begun_is_finished() {
     assert!(!server.program.log().contains("aborting requests"), "{}", server.program.log());
 }
 
-/// One that does not end is cut off after the time of the settings.
+/// A request that does not end is cut off after the configured time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_does_not_end_does_not_keep_the_server() {
     let mut server = Server::with(Backend::Sqlite, &[("STUDYGOV_DRAIN_SECONDS", "1")]).await;

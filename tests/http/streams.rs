@@ -1,4 +1,4 @@
-//! Answers that are sent while they are made, as browsers ask for them.
+//! Responses that are streamed while they are created, in the encodings that browsers accept.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -8,7 +8,7 @@ use crate::api::python;
 use crate::people::{House, Visitor};
 use crate::support::Backend;
 
-/// Head and body of an answer; the body without its chunks, which must have come to their end.
+/// Head and body of a response; the body is decoded from its chunks, which must be complete.
 fn parts(answer: &[u8]) -> (String, Vec<u8>) {
     let at = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
     let head = String::from_utf8_lossy(&answer[..at]).to_lowercase();
@@ -62,13 +62,13 @@ async fn the_audit_table_is_whole_in_every_encoding() {
             let (head, body) = ask(version, "/audit.csv", encoding).await;
             match head.split_once("content-encoding: ").map(|(_, rest)| rest.split("\r\n").next().unwrap()) {
                 Some("gzip") => assert_eq!(unzip(&body), plain, "{version} {encoding}"),
-                // No tool to unpack it; it came to its end.
+                // Not decompressed; the body is complete.
                 Some("br") => assert!(body.len() > 500, "{version} {encoding}: {} bytes", body.len()),
                 None => assert_eq!(String::from_utf8(body).unwrap(), plain, "{version} {encoding}"),
                 Some(other) => panic!("{other} of {encoding}"),
             }
         }
-        // And of those that are made at once.
+        // Also responses that are not streamed.
         for path in ["/audit", "/users", "/static/app.css", "/api/v2/users"] {
             let request = format!(
                 "GET {path} HTTP/{version}\r\nHost: x\r\nCookie: {cookie}\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"

@@ -1,4 +1,5 @@
-//! Many sessions at once: the same as one after the other, with what is refused and what differs reported.
+//! Importing many sessions at once has the same result as importing them one by one; refused rows and differences are
+//! reported.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder};
 use studygovernor::engine::NewExperiment;
@@ -24,7 +25,7 @@ const WITH_CALLBACKS: &str = "label: c\nstates:\n\
     - {label: r, transitions: [{destination: s}]}\n\
     - {label: s, callbacks: [{label: a, function: sleep}, {label: b, function: sleep, retries: 2}], transitions: [{destination: e}]}\n\
     - {label: e}\n";
-/// Whether there is anything to run depends on a variable.
+/// A variable decides whether a callback runs.
 const WITH_CONDITIONS: &str = "label: d\nstates:\n\
     - {label: r, transitions: [{destination: s}]}\n\
     - {label: s, callbacks: [{label: a, function: sleep, condition: 'experiment.variables[\"n\"] % 2 == 0'}], transitions: [{destination: e}]}\n\
@@ -74,7 +75,7 @@ async fn e5_many_experiments_begin_as_one_would(study: Study) {
             )
         })
         .collect();
-    // With conditions each experiment is asked for by itself.
+    // Experiments with conditions are created one by one.
     let (plain, conditional) = (intake(all[..1160].to_vec()), intake(all[1160..].to_vec()));
     let planned = write(&study, &plain, true).await;
     assert_eq!(planned, Summary { cohorts: 2, subjects: 600, experiments: 1160, scans: 2320, ..Summary::default() });
@@ -92,7 +93,7 @@ async fn e5_many_experiments_begin_as_one_would(study: Study) {
     let actions = action::Entity::find().all(connection).await.unwrap();
     let executions = callback_execution::Entity::find().all(connection).await.unwrap();
     assert_eq!(ledger_problems(&study.engine).await, Vec::<String>::new());
-    // One by one the same comes of it, but for names and numbers.
+    // One by one, the result is the same, except for names and numbers.
     for (of, workflow, number) in [(0, "c", 2000), (1100, "w", 2001), (1160, "d", 2002), (1161, "d", 2003)] {
         let one = session(number, workflow);
         let new = NewExperiment {
@@ -209,7 +210,7 @@ async fn what_differs_is_reported_and_left_alone(study: Study) {
     }
     let same = write(&study, &intake(vec![old.clone()]), false).await;
     assert_eq!(same, Summary { known: 1, ..Summary::default() });
-    // Nothing is said about what was archived, and nothing is done to it.
+    // An archived experiment is neither reported nor changed.
     let connection = study.engine.database().reader();
     let of = subject::Entity::find().one(connection).await.unwrap().unwrap();
     study.engine.archive_subject(ctx(), of.id, "withdrew").await.unwrap();
@@ -224,14 +225,14 @@ async fn a_protocol_has_one_modality(study: Study) {
         .enumerate()
         .map(|(number, modality)| Session { scans: scan(modality), ..session(number, "w") })
         .collect();
-    // Before anything is written it is known of sessions among themselves …
+    // Conflicts between sessions are detected before anything is written …
     let found = import::check(&study.engine, &sessions).await.unwrap();
     let told: Vec<String> = found.iter().map(|(index, problem)| format!("{index} {problem}")).collect();
     assert_eq!(
         told,
         ["1 line 3: a scan is MR Head, but this protocol is used with the modality CT in line 2; protocols are unique"]
     );
-    // … and whoever writes them all the same gets the ones that fit.
+    // … and if all are written anyway, the valid ones are imported.
     let summary = write(&study, &intake(sessions.clone()), false).await;
     assert_eq!((summary.experiments, summary.failed.len()), (2, 1), "{summary:?}");
     assert_eq!(summary.failed[0].place, "line 3");
@@ -244,7 +245,7 @@ async fn a_protocol_has_one_modality(study: Study) {
     assert!(found[0].1.message.contains("already stored with the modality CT"), "{found:?}");
 }
 
-/// The database refuses a row for a reason that nothing knows before.
+/// The database refuses a row for a reason that cannot be detected in advance.
 #[tokio::test]
 async fn a_row_that_the_database_refuses_keeps_no_other_out() {
     let study = Study::new(Backend::Sqlite).await;
@@ -270,7 +271,7 @@ async fn a_row_that_the_database_refuses_keeps_no_other_out() {
     let again = write(&study, &all, false).await;
     assert_eq!((again.experiments, again.known), (2, 1008));
 
-    // When nothing can be written it is not the rows.
+    // If nothing can be written, the rows are not the reason.
     connection.execute_unprepared(&refuse("refuse_all", "NEW.label > 'f'")).await.unwrap();
     let mut more = intake((2000..3010).map(|number| session(number, "w")).collect());
     for one in more.sessions.iter_mut().skip(1000) {

@@ -1,4 +1,4 @@
-//! BIDS data sets that say something that cannot be read, contradict themselves, or hold more than recordings.
+//! BIDS data sets with unreadable values, contradictions, or more than recordings.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::support::moment;
 
-/// A data set of these files.
+/// A data set with these files.
 struct Set(TempDir);
 
 impl Set {
@@ -40,7 +40,7 @@ impl Set {
         read(self.0.path(), false)
     }
 
-    /// With defaults for everything that it does not say.
+    /// Reads it with defaults for all missing values.
     fn read_with_defaults(&self) -> Intake {
         read(self.0.path(), true)
     }
@@ -66,7 +66,7 @@ const SCANS: &str = "sub-01/ses-1/sub-01_ses-1_scans.tsv";
 const SESSIONS: &str = "sub-01/sub-01_sessions.tsv";
 const SOUND: &str = "filename\tacq_time\nanat/x.nii\t2024-05-06T10:00:00\n";
 
-/// What is said and cannot be read is a problem, and the session is left out whatever the defaults are.
+/// An unreadable value is a problem, and the session is skipped whatever the defaults are.
 #[expect(clippy::too_many_lines, reason = "one story, or one table of cases")]
 #[test]
 fn what_cannot_be_read_is_not_taken_for_not_said() {

@@ -1,4 +1,4 @@
-//! Bringing in data sets and tables.
+//! Import of data sets and tables.
 
 mod batches;
 mod data_sets;
@@ -214,7 +214,8 @@ fn every_bad_row_is_told_with_its_line() {
     assert!(without_cohort.unwrap().problems[0].message.contains("--cohort"));
 }
 
-/// Names, protocols and passwords of a configuration are texts; what YAML reads differently than it is written is refused.
+/// Names, protocols and passwords of a configuration are texts; values that YAML would read differently than written
+/// are refused.
 #[test]
 fn a_configuration_says_texts_as_they_are_written() {
     let text = "
@@ -265,7 +266,7 @@ scantypes:
         "a password stands in no message: {problems:?}"
     );
 
-    // Thousands of problems are counted, and the first ones listed.
+    // Thousands of problems are counted, and the first ones are listed.
     let many: String =
         (0..5_000).map(|number| format!("- {{modality: MR, protocol: {number}, x: [1], x-{number}: 0}}\n")).collect();
     let many = format!("scantypes:\n- {{modality: [MR], protocol: x}}\n{many}{}", "- 3\n".repeat(5_000));

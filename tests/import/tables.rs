@@ -1,4 +1,4 @@
-//! Tables as spreadsheets and data managers make them, sound and broken.
+//! Tables from spreadsheets and data managers, valid and invalid.
 
 use std::path::Path;
 
@@ -105,7 +105,7 @@ fn tables_of_spreadsheets_are_read_as_they_are_meant() {
         "subject\tdate_of_birth\texperiment\tscan_date\tvar:note\ns1\t1950-02-03\te1\t2024-01-02\t\"says \"\"no\"\", twice\"\n",
     );
     assert_eq!(quoted.sessions[0].variables[0].1, VariableValue::Str("says \"no\", twice".to_owned()));
-    // The lines of a cell of several lines are counted.
+    // The lines of a multi-line cell are counted.
     let lines = read(
         "subject,date_of_birth,experiment,scan_date,var:note\r\ns1,1950-02-03,e1,2024-01-02,\"two\r\nlines\"\r\ns2,soon,e2,2024-01-02,x\r\n",
     );
@@ -207,7 +207,7 @@ async fn cells_come_back_as_they_were(study: Study) {
     assert_eq!(stored, cells.map(|(cell, kind)| (cell.to_owned(), kind)));
     let read = variables_of(ctx(), connection, 1).await.unwrap();
     assert_eq!(read[0].1.to_json().to_string(), cells[0].0);
-    // The same table again says the same.
+    // Importing the same table again reports the same.
     assert_eq!(write(&study, &intake, false).await, Summary { known: 1, ..Summary::default() });
 }
 
@@ -241,7 +241,7 @@ fn the_program_writes_nothing_of_a_broken_table_and_the_sound_rows_on_request() 
         let refused = run(home.path(), &["import", "bids", ".", "--cohort", "c", "--scan-date-default", value]);
         assert_eq!(refused.status.code(), Some(2), "{}", refused.err());
     }
-    // Other values come in no more, and are reported.
+    // Other values are not imported, but reported.
     let changed = table.replace("\"left", "left").replace("right", "wrong").replace("e3,2024-01-02", "e3,2024-01-03");
     std::fs::write(home.path().join("t.csv"), changed).unwrap();
     for more in [&["--dry-run"][..], &[], &[]] {
@@ -254,7 +254,7 @@ fn the_program_writes_nothing_of_a_broken_table_and_the_sound_rows_on_request() 
     }
 }
 
-/// A number that a callback reports reaches variables and conditions with all its digits.
+/// A number that a callback reports keeps all its digits in variables and conditions.
 #[tokio::test]
 async fn e7_whole_numbers_of_reports_stay_whole() {
     let study = Study::new(Backend::Sqlite).await;

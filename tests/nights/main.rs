@@ -1,9 +1,9 @@
-//! Everything that goes wrong at night, by lot: processes killed, the broker killed, the database restarted, connections cut,
-//! slowed down and held open, processes stopped at named points, evaluators of conditions killed, the disk of the database full.
-//! In the morning every experiment is where it should be.
+//! Random failures: processes killed, the broker killed, the database restarted, connections cut, slowed down and held
+//! open, processes stopped at failpoints, condition workers killed, the disk of the database full. Afterwards every
+//! experiment must be in its expected state.
 //!
-//! A round is drawn from a seed, which is printed; `SOAK_SEED` draws it again. A binary of its own, because it stops the
-//! servers that the other tests use: cargo runs one binary after the other. `make soak` runs it as long as it is told.
+//! A round is generated from a seed, which is printed; `SOAK_SEED` repeats it. A separate binary, because it stops the
+//! servers that the other tests use: cargo runs one binary after the other. `make soak` runs it for a given time.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -36,14 +36,14 @@ use support::{Backend, Program, Proxy, SetClock, SmallDisk, Station, create_data
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-/// The tests of this binary stop servers that they share.
+/// The tests of this binary stop servers that they share, so they run one at a time.
 static ALONE: Mutex<()> = Mutex::const_new(());
 
-/// Experiments of a round, and executions of each.
+/// Experiments of a round, and executions of each experiment.
 const EXPERIMENTS: usize = 40;
 const EXECUTIONS: usize = 7;
 
-/// Where a server and a worker can be stopped.
+/// The failpoints of servers and workers.
 const SERVER_POINTS: [&str; 7] = [
     "before-commit",
     "after-commit",
@@ -55,7 +55,8 @@ const SERVER_POINTS: [&str; 7] = [
 ];
 const WORKER_POINTS: [&str; 2] = ["after-run", "after-report"];
 
-/// Each callback leaves a line with its execution and its attempt; some take a moment, so that they are hit while they run.
+/// Each callback writes a line with its execution and its attempt; some take a moment, so that failures hit them while
+/// they run.
 fn workflow(effects: &str) -> String {
     let callback = |label: &str, seconds: &str| {
         format!(
@@ -77,11 +78,11 @@ fn workflow(effects: &str) -> String {
     )
 }
 
-/// One of the processes of the study, started again whenever it is gone.
+/// One of the processes of the study, restarted whenever it has ended.
 struct Kept {
     name: String,
     program: Option<Program>,
-    /// The point at which it is to stop next time.
+    /// The failpoint at which it stops next time.
     fault: Option<String>,
     deaths: usize,
 }
@@ -95,19 +96,19 @@ struct Night {
     clocks: [SetClock; 2],
     /// Servers to broker, workers to broker, first worker to the first server.
     proxies: [Proxy; 3],
-    /// That of the database; none where mounting is not permitted.
+    /// The disk of the database; `None` where mounting is not permitted.
     disk: Option<Disk>,
     done: BTreeMap<&'static str, usize>,
 }
 
-/// A small disk with the tables of the study on it.
+/// A small disk with the tables of the study.
 struct Disk {
     small: Arc<SmallDisk>,
     tablespace: String,
 }
 
 impl Disk {
-    /// With room for a night, and a database on it.
+    /// With enough space for a round, and a database on it.
     async fn with_database() -> Option<(Self, String)> {
         let small = SmallDisk::new(96)?;
         let database = create_database("TEST_POSTGRES_URL").await;
@@ -122,7 +123,7 @@ impl Disk {
         Some((Self { small: Arc::new(small), tablespace }, database))
     }
 
-    /// Leaves no room for a while.
+    /// Fills the disk for some time.
     fn fill(&self, time: Duration) {
         self.small.fill();
         let small = Arc::clone(&self.small);
@@ -132,7 +133,7 @@ impl Disk {
         });
     }
 
-    /// The server would miss the files of a database that it still knows.
+    /// Drops the database first; otherwise the server would miss the files of a database that it still knows.
     async fn drop_with(self, database: &str) {
         let (_, name) = database.rsplit_once('/').unwrap();
         administer(&[&format!("DROP DATABASE {name} WITH (FORCE)"), &format!("DROP TABLESPACE {}", self.tablespace)])
@@ -142,12 +143,12 @@ impl Disk {
 
 impl Drop for Night {
     fn drop(&mut self) {
-        // A night that failed: as long as the database server knows the tables, they stay.
+        // A failed round: the tables remain as long as the database server knows them.
         std::mem::forget(self.disk.take());
     }
 }
 
-/// Statements of the administrator of the database server.
+/// Executes statements as the administrator of the database server.
 async fn administer(statements: &[&str]) {
     let server = std::env::var("TEST_POSTGRES_URL").expect("run the tests with `make test`");
     let connection = sea_orm::Database::connect(&server).await.unwrap();
@@ -158,7 +159,7 @@ async fn administer(statements: &[&str]) {
 }
 
 fn port() -> String {
-    // Below those that clients get, or another process had it while the server is away.
+    // Below the ports that clients get; otherwise another process could use the port while the server is down.
     let mut random = rand::rng();
     loop {
         let port = random.random_range(10_000..30_000_u16);
@@ -217,7 +218,7 @@ impl Night {
         self.workers[which].program = Some(Program::start_until(command, "running callbacks"));
     }
 
-    /// Starts what has died.
+    /// Restarts processes that have ended.
     fn look_after(&mut self) {
         for which in 0..2 {
             for is_server in [true, false] {
@@ -240,7 +241,7 @@ impl Night {
         }
     }
 
-    /// One thing that goes wrong. Gives how long to wait before the next.
+    /// Causes one failure. Returns the time to wait before the next.
     async fn go_wrong(&mut self, random: &mut StdRng) -> Duration {
         let which = random.random_range(0..2);
         let what = match random.random_range(0..160) {
@@ -278,7 +279,7 @@ impl Night {
                 proxy.delay(Duration::ZERO);
                 "connections slow"
             }
-            // It keeps its connections and what is locked on them, as a paused machine does.
+            // It keeps its connections and their locks, like a paused machine.
             100..115 => {
                 if let Some(server) = &self.servers[which].program {
                     pause(server.id(), Duration::from_millis(random.random_range(500..6000)));
@@ -317,7 +318,7 @@ impl Night {
         Duration::from_millis(random.random_range(100..900))
     }
 
-    /// The experiments that are not at their end; nothing when the database cannot say.
+    /// The number of experiments that have not reached their end; `None` if the database does not answer.
     async fn left(&self) -> Option<usize> {
         let connection = self.station.engine.database().reader();
         let states = state::Entity::find().all(connection).await.ok()?;
@@ -327,7 +328,7 @@ impl Night {
     }
 }
 
-/// Kills the processes in which a server evaluates conditions; says how many.
+/// Kills the processes in which a server evaluates conditions; returns their number.
 fn kill_evaluators(server: Option<&Program>) -> usize {
     use rustix::process::{Pid, Signal, kill_process};
     let Some(server) = server.map(Program::id) else { return 0 };
@@ -343,7 +344,8 @@ fn kill_evaluators(server: Option<&Program>) -> usize {
     evaluators.filter(|id| kill_process(*id, Signal::KILL).is_ok()).count()
 }
 
-/// Opens hundreds of connections to a server, which send nothing, half a head or half a body, and holds them for this time.
+/// Opens hundreds of connections to a server that send nothing, half a head or half a body, and holds them for this
+/// time.
 fn hold_connections(port: &str, time: Duration) {
     const HELD: usize = 300;
     let address = format!("127.0.0.1:{port}");
@@ -353,7 +355,7 @@ fn hold_connections(port: &str, time: Duration) {
     for number in 0..HELD {
         let address = address.clone();
         tokio::spawn(async move {
-            // The server may be away, or refuse so many.
+            // The server may be down, or refuse that many connections.
             let Ok(mut connection) = TcpStream::connect(address).await else { return };
             connection.write_all(said[number % said.len()].as_bytes()).await.ok();
             tokio::time::sleep(time).await;
@@ -361,7 +363,7 @@ fn hold_connections(port: &str, time: Duration) {
     }
 }
 
-/// Stops a process with SIGSTOP and lets it continue after this time.
+/// Stops a process with SIGSTOP and continues it after this time.
 fn pause(id: u32, time: Duration) {
     use rustix::process::{Pid, Signal, kill_process};
     let process = Pid::from_raw(i32::try_from(id).unwrap()).unwrap();
@@ -373,7 +375,7 @@ fn pause(id: u32, time: Duration) {
     });
 }
 
-/// Stops a server as `signal` does and starts it again by its launcher, on the same port and data.
+/// Stops a server with `signal` and starts it again with its launcher, on the same port and data.
 fn restart(variable: &str, signal: &str) {
     let value = |name: &str| std::env::var(format!("{variable}_{name}")).expect("run the tests with `make test`");
     let pid = std::fs::read_to_string(value("PID")).unwrap();
@@ -386,7 +388,7 @@ fn restart(variable: &str, signal: &str) {
     }
     let mut launcher = Command::new(value("START"));
     let mut server = launcher.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    // It is waited for, or it would look alive after the next kill.
+    // Waits for the process; otherwise it would appear to be alive after the next kill.
     std::thread::spawn(move || server.wait());
 }
 
@@ -447,7 +449,7 @@ async fn round(seed: u64) -> BTreeMap<&'static str, usize> {
     done
 }
 
-/// What holds in the morning.
+/// Checks the final state of a round.
 async fn check(night: &Night, effects: &std::path::Path, seed: u64) {
     let engine = &night.station.engine;
     let problems = ledger_problems(engine).await;
@@ -475,7 +477,7 @@ async fn check(night: &Night, effects: &std::path::Path, seed: u64) {
     assert_eq!(actions.len(), EXPERIMENTS * 4, "seed {seed}: one transition each");
 }
 
-/// As another server that declares queues anew and takes its time, once the broker is back.
+/// Acts like another server that redeclares queues, slowly, once the broker is back.
 async fn renews_queues(broker: &str, names: &QueueNames) -> lapin::Connection {
     let connection = support::eventually("the broker to be back", async || {
         studygovernor::queue::connect(broker, "another server").await.ok()
@@ -487,14 +489,14 @@ async fn renews_queues(broker: &str, names: &QueueNames) -> lapin::Connection {
     connection
 }
 
-/// Q4: a RabbitMQ that is killed in the moment in which a queue was declared has it afterwards and cannot use it, for good. The
-/// server finds that out and declares it anew; nobody has to come. Of several servers one does it: a queue that is deleted just
-/// after it was declared takes more of the broker with it than the queue.
+/// Q4: if RabbitMQ is killed just after a queue was declared, it has the queue afterwards but can never use it. The
+/// server detects that and redeclares the queue, without manual intervention. Only one of several servers does so,
+/// because deleting a queue just after it was declared damages more of the broker than that queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn q4_queues_that_the_broker_cannot_use_any_more_are_declared_anew() {
     let _alone = ALONE.lock().await;
     let station = Station::new(Backend::Postgres).await;
-    // The broker that comes back is loaded by nobody else: what it says is about the queues.
+    // No other client uses the broker while it restarts, so its errors are about the queues.
     let names = QueueNames::new(&station.prefix);
     let connection = studygovernor::queue::connect(&station.broker, "a test").await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -530,7 +532,7 @@ async fn q4_queues_that_the_broker_cannot_use_any_more_are_declared_anew() {
     }
 }
 
-/// E4, Q1, Q3, Q4 at once, whatever happens.
+/// E4, Q1, Q3 and Q4 together, under random failures.
 #[tokio::test(flavor = "multi_thread")]
 async fn e4_q1_q3_q4_in_the_morning_every_experiment_is_where_it_should_be() {
     let _alone = ALONE.lock().await;
@@ -554,7 +556,7 @@ async fn e4_q1_q3_q4_in_the_morning_every_experiment_is_where_it_should_be() {
     say(&format!("{done} rounds from seed {first}, {executions} executions: {sums:#?}"));
 }
 
-/// For who looks on, while it goes on.
+/// Progress messages for users who watch the test.
 #[expect(clippy::print_stdout, reason = "a long test that says nothing looks like one that hangs")]
 fn say(line: &str) {
     println!("{line}");

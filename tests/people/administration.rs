@@ -1,4 +1,4 @@
-//! Looking after people.
+//! Management of accounts and roles.
 
 use super::{GOOD, House, Visitor, address};
 use crate::support::Backend;
@@ -18,7 +18,7 @@ async fn somebody_is_invited_and_comes() {
     sven.get(&link).await.shows(200, "sven");
     sven.post("/login", &[("login", "sven"), ("password", "!")]).await.shows(422, "Wrong user name or password");
     admin.get("/users").await.shows(200, ">invited<");
-    // Once more: the newer link is good, the older one is not.
+    // A second invitation: the newer link is valid, the older one is not.
     admin.post("/users/2/invite", &[]).await.leads("/users/2?told=invited");
     let newer = crate::support::eventually("the second invitation", async || {
         house.mails_to(&email).iter().map(|mail| mail.link(house.url())).find(|one| *one != link)
@@ -29,7 +29,7 @@ async fn somebody_is_invited_and_comes() {
     sven.get("/login?told=password").await.shows(200, "Your password has been set");
     let sven = Visitor::logged_in(house.url(), "sven", GOOD).await;
     sven.get("/account").await.shows(200, "superuser");
-    // By hand the password has to be good; nothing that was typed is lost.
+    // A password that an administrator sets must be strong; the form keeps the input.
     let form =
         [("username", "tina"), ("name", "Tina"), ("email", "tina@example.com"), ("how", "hand"), ("password", "tina")];
     let page = admin.post("/users/new", &form).await.shows(422, "12 characters");
@@ -51,7 +51,7 @@ async fn roles_are_switched_with_a_click_and_nobody_reaches_above_themselves() {
     admin.post("/roles/new", &form).await.leads("/roles");
     admin.post("/roles/new", &form).await.shows(422, "is already the name of another role");
     admin.get("/roles").await.shows(200, "looks after raters");
-    // Two names mean something.
+    // Two role names are reserved.
     for (path, name) in [("/roles/new", "Admin "), ("/roles/4", "admin"), ("/roles/3", "reader")] {
         admin.post(path, &[("name", name)]).await.shows(422, "cannot be changed to or from");
     }
@@ -59,7 +59,7 @@ async fn roles_are_switched_with_a_click_and_nobody_reaches_above_themselves() {
     house.add("xaver", &[]).await;
     let wilma = Visitor::logged_in(house.url(), "wilma", GOOD).await;
     let has_role = async || admin.get("/users/3").await.text.contains("Remove the role from xaver: looks after raters");
-    // Her own role and less; not one that permits what she may not.
+    // She may give her own role and lesser ones, but no role with permissions that she does not have.
     let switch = |role: &'static str, on: &'static str| [("role", role), ("on", on)];
     wilma.post("/users/3/role", &switch("4", "1")).await.leads("/users/3?told=saved");
     assert!(has_role().await);
@@ -83,15 +83,15 @@ async fn roles_are_switched_with_a_click_and_nobody_reaches_above_themselves() {
         let page = wilma.post(path, &form).await;
         assert_eq!(page.status, 403, "{path}: {}", page.text);
     }
-    // With htmx only the switches come back.
+    // With htmx, only the switches are returned.
     let request = admin.request(reqwest::Method::POST, "/users/3/role").header("hx-request", "true");
     let request = request.header("content-type", "application/x-www-form-urlencoded").body("role=4&on=0");
     let page = admin.page(request.send().await.unwrap()).await.shows(200, "switches-3");
     assert!(!page.text.contains("<html") && page.text.contains("aria-pressed=\"false\""));
     assert!(!has_role().await);
-    // Somebody must be left who can let others in.
+    // At least one administrator who can activate accounts must remain.
     admin.post("/users/1/role", &switch("1", "0")).await.shows(409, "last active administrator account");
-    // What was done is told.
+    // The changes are listed.
     admin.get("/users/2").await.shows(200, "give role").shows(200, "xaver");
 }
 
@@ -122,7 +122,7 @@ async fn accounts_are_found_changed_and_put_out() {
     uma.get("/").await.leads("/login?next=%2F");
     token(&umas).get("/api/v2/cohorts").await.expect(401);
     assert_eq!(list("state=inactive").await, [false, true, false, false]);
-    // Neither comes back with the account; over the API it is the same.
+    // Neither sessions nor tokens are restored with the account; the API behaves in the same way.
     admin.post("/users/2/active", &[("active", "1")]).await.leads("/users/2?told=saved");
     uma.get("/").await.leads("/login?next=%2F");
     token(&umas).get("/api/v2/cohorts").await.expect(401);
@@ -139,7 +139,7 @@ async fn accounts_are_found_changed_and_put_out() {
     let form = [("username", "uma2"), ("name", "Uma U."), ("email", "uma2@example.com")];
     admin.post("/users/2", &form).await.leads("/users/2?told=saved");
     admin.get("/users/2").await.shows(200, "uma2@example.com");
-    // For MariaDB a name with a space behind it is the same one; it is not for whoever asks what somebody may give.
+    // For MariaDB, a name with a trailing space is equal; for the check of permissions it is not.
     let form = [("name", "porter"), ("permission", "user_add"), ("permission", "user_read_all")];
     admin.post("/roles/new", &form).await.leads("/roles");
     house.add("zoe", &["porter"]).await;
@@ -156,7 +156,7 @@ async fn accounts_are_found_changed_and_put_out() {
     house.server.admin().post("/api/v2/service/config/import-config", body).await.expect(400);
     assert_eq!(list("q=evil").await, [false; 4]);
     assert!(!admin.get("/users?q=evil").await.text.contains("e@example.com"));
-    // `Admin` beside `admin` would be taken for each other.
+    // `Admin` and `admin` would be confused.
     let form = [("username", "Viktor"), ("name", "x"), ("email", "x@example.com"), ("how", "mail")];
     admin.post("/users/new", &form).await.shows(422, "is already in use");
     admin.get("/users/1").await.shows(200, "Recent activity").shows(200, "username: uma2");

@@ -1,5 +1,5 @@
-//! Letting in and helping: who waits is activated or declined, an address is confirmed by an administrator, a password is set
-//! anew for who cannot do it alone.
+//! Approval and help by administrators: registrations are approved or declined, an address is confirmed, and a password
+//! is set for a user who cannot do it alone.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -42,7 +42,7 @@ async fn who_waits_can_be_declined_and_be_let_in_after_all() {
     house.register("xenia").await;
     house.log_in("xenia", GOOD).await.shows(422, "Wrong user name or password");
     house.confirm("xenia").await;
-    // Only who gives the right password learns what is the matter.
+    // The reason is only shown with the correct password.
     house.log_in("xenia", GOOD).await.shows(422, "waiting for approval by an administrator");
     house.log_in("xenia", OTHER).await.shows(422, "Wrong user name or password");
     house.server.basic("xenia", GOOD).get("/api/v2/cohorts").await.expect(401);
@@ -61,17 +61,17 @@ async fn who_waits_can_be_declined_and_be_let_in_after_all() {
     assert!(!page.text.contains("/decline\"") && page.text.contains(reason), "{}", page.text);
     assert!(!admin.get("/").await.text.contains("waits"));
     admin.get("/users?state=inactive").await.shows(200, "xenia@example.com");
-    // Not twice, and nothing comes of asking for a new password; the account is told nothing more.
+    // Not twice; requesting a password reset has no effect, and the user gets no further information.
     admin.post("/users/2/decline", &[]).await.shows(412, "was modified");
     house.log_in("xenia", GOOD).await.shows(422, "Wrong user name or password");
     house.visitor().post("/reset", &[("email", "xenia@example.com")]).await.shows(200, "we have sent it an e-mail");
-    // By mistake: she is let in.
+    // The decision was a mistake: the account is activated.
     admin.post("/users/2/active", &[("active", "1")]).await.leads("/users/2?told=saved");
     house.mail("xenia@example.com", "is active").await;
     house.log_in("xenia", GOOD).await.leads("/");
     assert!(house.mails_to("xenia@example.com").iter().all(|mail| !mail.subject.contains("new password")));
     admin.get("/audit?verb=decline").await.shows(200, reason);
-    // Who was made by hand and put out before the first login waits for nobody either.
+    // An account that was created by an administrator and deactivated before its first login is not pending either.
     house.add("ynes", &["user"]).await;
     admin.post("/users/3/active", &[("active", "0")]).await.leads("/users/3?told=saved");
     admin.get("/users/3").await.shows(200, ">declined<");
@@ -89,24 +89,24 @@ async fn an_address_is_confirmed_in_somebodys_stead_and_a_link_is_sent_for_someb
     admin.post("/users/2/confirm", &[]).await.leads("/users/2?told=confirmed");
     house.visitor().get(&link).await.shows(410, "This link has expired").shows(410, "href=\"/confirm\"");
     admin.post("/users/2/confirm", &[]).await.shows(412, "was modified");
-    // Who looks at an address that only does something is led to the page above.
+    // A GET request for the URL of an action is redirected to the page above.
     admin.get("/users/2/confirm").await.leads("/users/2");
     admin.get("/users/2/role/cohorts").await.leads("/users/2/role");
-    // Activated before the address was confirmed: told when the way is free, and not before.
+    // Activated before the address was confirmed: the user is notified when login is possible, and not before.
     house.register("zack").await;
     admin.post("/users/3/active", &[("active", "1")]).await.leads("/users/3?told=saved");
     assert!(house.mails_to("zack@example.com").iter().all(|mail| !mail.subject.contains("is active")));
     admin.post("/users/3/confirm", &[]).await.leads("/users/3?told=confirmed");
     house.mail("zack@example.com", "is active").await;
     house.log_in("zack", GOOD).await.leads("/");
-    // From the list, and back to it with what was looked for.
+    // From the list, and back to it with the same search.
     let request = admin
         .request(reqwest::Method::POST, "/users/2/active")
         .header("referer", format!("{}/users?state=waiting", house.url()));
     let request = request.header("content-type", "application/x-www-form-urlencoded").body("active=1&from=list");
     admin.page(request.send().await.unwrap()).await.leads("/users?state=waiting");
     house.log_in("yann", GOOD).await.leads("/");
-    // He has forgotten the password, and the mail that he asks for does not come to him: an administrator sends it.
+    // He has forgotten the password, and the mail that he requests does not arrive: an administrator sends it.
     admin.get("/users/2").await.shows(200, "Send password reset link");
     admin.post("/users/2/reset", &[]).await.leads("/users/2?told=reset");
     let link = house.mail("yann@example.com", "new password").await.link(house.url());
@@ -114,7 +114,7 @@ async fn an_address_is_confirmed_in_somebodys_stead_and_a_link_is_sent_for_someb
     house.log_in("yann", OTHER).await.leads("/");
     let page = admin.get("/users/2").await.shows(200, "Changes made to this account by others");
     assert!(page.text.contains("password reset link") && page.text.contains("/audit?who=yann"), "{}", page.text);
-    // Another address: who has the old one is told, and a link that went there opens nothing any more.
+    // A changed address: the old address is notified, and links that were sent there are no longer valid.
     admin.post("/users/2/reset", &[]).await.leads("/users/2?told=reset");
     let link = eventually("the second link", async || {
         let links: Vec<String> = house
@@ -137,7 +137,7 @@ async fn an_address_is_confirmed_in_somebodys_stead_and_a_link_is_sent_for_someb
     let told = house.mail("yann@example.com", "e-mail address of").await;
     assert!(!told.text.contains("example.net"), "who lost it need not learn where it went: {}", told.text);
     house.visitor().get(&link).await.shows(410, "This link has expired");
-    // Not to who was put out.
+    // Not to an inactive account.
     admin.post("/users/2/active", &[("active", "0")]).await.leads("/users/2?told=saved");
     assert!(!admin.get("/users/2").await.text.contains("Send password reset link"));
     admin.post("/users/2/reset", &[]).await.shows(412, "was modified");
@@ -156,12 +156,12 @@ async fn what_the_state_of_an_account_forbids_is_told_where_it_was_asked_for() {
     let request = admin.request(reqwest::Method::POST, "/users/1/role").header("hx-request", "true");
     let request = request.header("content-type", "application/x-www-form-urlencoded").body("role=1&on=0");
     let part = admin.page(request.send().await.unwrap()).await.shows(409, "last active administrator account");
-    // In the place of the switches: with the switches.
+    // The response replaces the switches, and contains them.
     assert!(part.text.contains("id=\"switches-1\"") && part.text.contains("id=\"switch-1-1\""), "{}", part.text);
 }
 
-/// A lesser account shuts nobody out who may do more: not by a role that asks for a second factor, nor by asking for one
-/// where somebody above has the role, nor by a configuration.
+/// An account cannot lock out users who have more permissions: not with a role that requires a second factor, nor by
+/// requiring one for a role that such a user has, nor with a configuration.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_shut_out_from_below() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -182,27 +182,27 @@ async fn nobody_is_shut_out_from_below() {
     let form = [("name", "user"), ("permission", "user_read"), ("requires_second_factor", "1")];
     mia.post("/roles/3", &form).await.shows(403, "admin has it");
     admin.get("/users").await.shows(200, "People");
-    // Of her own people she may ask for it.
+    // She may require it from users with fewer permissions.
     mia.post("/users/3/role", &[("role", "5"), ("on", "1")]).await.leads("/users/3?told=saved");
     house.visitor().post("/login", &[("login", "nora"), ("password", GOOD)]).await.leads("/");
-    // What is imported takes nothing from the role of administrators, as its page says.
+    // An import does not change the role of administrators, as its page says.
     let text = "roles:\n- {name: admin, description: ours, permissions: [user_read]}\n";
     let form = |what| [("text", text), ("overwrite", "1"), ("what", what)];
     let plan = admin.post("/configuration", &form("plan")).await.shows(200, "ours");
     assert!(!plan.text.contains("permissions&quot;"), "{}", plan.text);
     admin.post("/configuration", &form("apply")).await.shows(200, "applied");
     admin.get("/audit").await.shows(200, "Audit log");
-    // Two of one name: neither is left out in silence.
+    // Two accounts with the same name: neither is skipped silently.
     let text = "users:\n- {username: twin, password: x, email: a@example.com}\n- {username: Twin, password: y, email: b@example.com}\n";
     admin.post("/configuration", &[("text", text), ("what", "plan")]).await.shows(422, "is listed twice");
 }
 
-/// Names that look like somebody else's are nobody's.
+/// Names that look like the name of another account are refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_look_alike_are_refused() {
     let house = House::new(Backend::Sqlite, &[]).await;
     let admin = house.admin().await;
-    // Cyrillic, full width, a filler, no width at all.
+    // Cyrillic, full width, a filler, a zero-width character, a space.
     let names = ["\u{430}dmin", "\u{ff41}\u{ff44}\u{ff4d}\u{ff49}\u{ff4e}", "admin\u{3164}", "ad\u{200b}min", "ad min"];
     for name in names {
         let form = [("username", name), ("name", "A"), ("email", "a@example.com"), ("password", GOOD), ("again", GOOD)];
@@ -214,10 +214,10 @@ async fn names_that_look_alike_are_refused() {
         let form = [("username", username), ("name", name), ("email", "a@example.com"), ("how", "mail")];
         admin.post("/users/new", &form).await.shows(422, "control characters");
     }
-    // Who is made by somebody may be called as people are called.
+    // An administrator may create accounts with names of other scripts.
     let form = [("username", "Ægir Ólafur"), ("name", "Ægir"), ("email", "a@example.com"), ("how", "mail")];
     admin.post("/users/new", &form).await.leads("/users/2?told=invited");
-    // A mail to an address that nobody has confirmed has no text of whoever typed it.
+    // A mail to an unconfirmed address contains no text of the user who entered the address.
     let form = [
         ("username", "spam"),
         ("name", "Click http://evil.example now"),
@@ -230,7 +230,7 @@ async fn names_that_look_alike_are_refused() {
     assert!(!format!("{}{}", mail.text, mail.html).contains("evil.example"), "{}", mail.text);
 }
 
-/// With the command line, where no page and no mail helps.
+/// On the command line, if neither a page nor a mail can be used.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_is_set_on_the_command_line() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -267,7 +267,7 @@ async fn a_password_is_set_on_the_command_line() {
     house.admin().await.get("/audit?name=zoe&origin=cli").await.shows(200, "password: changed");
 }
 
-/// The administrator of the settings: made once, set anew when that is asked for, and never in silence not made.
+/// The administrator of the settings is created once, reset only if that is requested, and problems are reported.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_administrator_of_the_settings_is_set_anew_only_when_asked_for() {
     let house = House::new(Backend::Postgres, &[]).await;
@@ -276,7 +276,7 @@ async fn the_administrator_of_the_settings_is_set_anew_only_when_asked_for() {
     house.add("second", &["admin"]).await;
     admin.post("/users/1/role", &[("role", "1"), ("on", "0")]).await.leads("/users/1?told=saved");
     let start = |name: &str, email: &str, password: &str, force: &str| {
-        // It starts the program, and then has no password to read.
+        // The program starts, and then has no password to read.
         let mut command = studygovernor(house.server.home.path(), &["user", "create", "somebody-new"]);
         command
             .env("DATABASE_URL", &house.server.database)
@@ -291,10 +291,10 @@ async fn the_administrator_of_the_settings_is_set_anew_only_when_asked_for() {
     };
     let before = house.row("admin").await;
     assert!(before.password.starts_with("$argon2id$"));
-    // Another password in the environment changes nothing by itself.
+    // Another password in the environment alone changes nothing.
     start("admin", "admin@example.com", OTHER, "false");
     assert_eq!(house.row("admin").await.password, before.password);
-    // Whatever the case of the name.
+    // Ignoring the case of the name.
     start("Admin", "other@example.com", OTHER, "true");
     let after = house.row("admin").await;
     assert!(after.password.starts_with("$argon2id$") && after.password != before.password, "hashed, and another one");
@@ -303,25 +303,25 @@ async fn the_administrator_of_the_settings_is_set_anew_only_when_asked_for() {
     house.server.bearer(token["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(401);
     house.log_in("admin", "admin").await.shows(422, "Wrong user name or password");
     let admin = Visitor::logged_in(house.url(), "admin", OTHER).await;
-    // The role is back.
+    // The role is restored.
     admin.get("/configuration").await.shows(200, "Import a configuration");
     admin.get("/audit").await.shows(200, "STUDYGOV_ADMIN_FORCE_UPDATE");
-    // The same again ends nothing.
+    // The same values end no sessions.
     start("admin", "other@example.com", OTHER, "true");
     admin.get("/").await.shows(200, "Overview");
-    // A name that is somebody's address: told, and not passed over.
+    // A name that is the address of another account is reported, not ignored.
     let said = start("second@example.com", "third@example.com", OTHER, "true");
     let told = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(said.status.code() == Some(1) && told.contains("STUDYGOV_ADMIN_USERNAME"), "{told}");
 }
 
-/// A hash of the existing product is replaced when its owner logs in.
+/// A hash of version 8.1 is replaced when its owner logs in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hash_of_the_existing_product_is_replaced_at_login() {
     for backend in [Backend::Sqlite, Backend::Postgres, Backend::Mariadb] {
         let house = House::new(backend, &[]).await;
         house.add("heidi", &["user"]).await;
-        // Of Flask-Security, see `account::password`.
+        // Created by Flask-Security, see `account::password`.
         let old = "$2b$12$2/LZ8ZJKgpdDS.clYBEb6.uPHQckrJz9FfaHQFaX/bnF2f1hJufL2";
         let study = Study::of(&house.server.database).await;
         let quote = if backend == Backend::Mariadb { "`user`" } else { "\"user\"" };

@@ -1,4 +1,4 @@
-//! What an attacker tries at the doors: other sites, many tries, clocks, cookies, the database.
+//! Attacks on login and registration: cross-site requests, guessing, timing, cookies, the database.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::routes::table;
 use super::{GOOD, House, Visitor};
 use crate::support::{Backend, Study, ctx, eventually};
 
-/// Whatever changes something is refused when another site asks for it with somebody's session.
+/// Every change is refused if another site requests it with a user's session.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_done_for_another_site() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -42,7 +42,7 @@ async fn nothing_is_done_for_another_site() {
             }
         }
     }
-    // It may be a proxy that nobody told us of: people and the operator hear what is to be done.
+    // The cause may be a proxy that is not configured: the message to users and the log name the setting to change.
     let request = admin.request(Method::POST, "/logout").header("origin", "https://study.example.org");
     admin.page(request.send().await.unwrap()).await.shows(403, "STUDYGOV_EXTERNAL_HOSTNAME");
     let told = |log: &str| log.contains("rejected a cross-origin request") && log.contains("https://study.example.org");
@@ -77,7 +77,7 @@ async fn every_answer_says_what_may_run_and_the_cookie_is_kept_to_itself() {
     for word in ["Secure", "HttpOnly", "SameSite=Lax"] {
         assert!(first.contains(word), "{first}");
     }
-    // What the browser had before the login opens nothing after it, and what is in the table is not the cookie.
+    // The cookie from before the login is invalid after it, and the key in the table is not the cookie.
     let old = first.split(';').next().unwrap().to_owned();
     visitor.post("/login", &form).await.leads("/");
     let thief = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
@@ -89,7 +89,7 @@ async fn every_answer_says_what_may_run_and_the_cookie_is_kept_to_itself() {
     assert!(!kept.is_empty() && kept.iter().all(|row| !secret.contains(&row.id) && !row.data.contains(secret)));
 }
 
-/// Too many tries: the form comes back with what was typed, says for how long, and tells programs too.
+/// Too many attempts: the form keeps the input and shows how long to wait, and programs get `Retry-After`.
 #[tokio::test(flavor = "multi_thread")]
 async fn too_many_tries_lose_nothing_that_was_typed() {
     let proxied = [("STUDYGOV_EXTERNAL_HOSTNAME", "study.example.org")];
@@ -104,7 +104,7 @@ async fn too_many_tries_lose_nothing_that_was_typed() {
         let wait = answer.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
         (answer.status().as_u16(), wait, visitor.page(answer).await.text)
     };
-    // Of an account, from wherever.
+    // Per account, from any address.
     for number in 0..5 {
         let (status, ..) = from(&format!("192.0.2.{number}"), "/reset", &[("email", "vera@example.com")]).await;
         assert_eq!(status, 200);
@@ -132,7 +132,7 @@ async fn too_many_tries_lose_nothing_that_was_typed() {
         }
         assert!(text.contains("<form") && !text.contains(GOOD), "{path}: {text}");
     }
-    // Of an address, for whichever account: behind a proxy the one that it names.
+    // Per address, for any account: behind a proxy, the address that the proxy reports.
     let mut statuses = Vec::new();
     for number in 0..25 {
         let email = format!("{number}@example.com");
@@ -140,7 +140,8 @@ async fn too_many_tries_lose_nothing_that_was_typed() {
     }
     assert_eq!(statuses.iter().position(|status| *status == 429), Some(20), "{statuses:?}");
     assert_eq!(from("198.51.100.8", "/reset", &[("email", "24@example.com")]).await.0, 200, "somebody else's address");
-    // Passwords: ten of an account from an address; others from there, and the account from elsewhere, go on.
+    // Passwords: ten per account and address; other accounts from there, and the account from elsewhere, are not
+    // affected.
     let mut last = (0, None, String::new());
     for _ in 0..11 {
         last = from("203.0.113.1", "/login", &[("login", "vera"), ("password", "wrong"), ("next", "/subjects")]).await;
@@ -156,7 +157,7 @@ async fn too_many_tries_lose_nothing_that_was_typed() {
     assert_eq!(from("203.0.113.2", "/login", &right).await.0, 303);
 }
 
-/// A login that is refused takes the same time whatever was looked at: nobody, a new hash, an old hash, an account that is shut.
+/// A failed login takes the same time in all cases: unknown account, new hash, old hash, inactive account.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_login_tells_nothing_by_its_time() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -164,7 +165,7 @@ async fn a_refused_login_tells_nothing_by_its_time() {
     house.add("wera", &["user"]).await;
     house.add("wilf", &["user"]).await;
     house.admin().await.post("/users/4/active", &[("active", "0")]).await.leads("/users/4?told=saved");
-    // Of Flask-Security with its 12 rounds, which take longer than what we make.
+    // Created by Flask-Security with its 12 rounds, which take longer than our hashes.
     let old = "UPDATE \"user\" SET password = '$2b$12$2/LZ8ZJKgpdDS.clYBEb6.uPHQckrJz9FfaHQFaX/bnF2f1hJufL2' WHERE username = 'wera'";
     Study::of(&house.server.database).await.database().reader().execute_unprepared(old).await.unwrap();
     for (login, password) in [("walt", "wrong"), ("nobody", "wrong"), ("wera", "wrong"), ("wilf", GOOD)] {
@@ -181,7 +182,7 @@ async fn a_refused_login_tells_nothing_by_its_time() {
     }
 }
 
-/// Links are good for their time, and the database knows none of them.
+/// Links are valid for a limited time, and none of them is stored in the database.
 #[tokio::test(flavor = "multi_thread")]
 async fn links_of_every_kind_end_and_are_nowhere_to_be_read() {
     let house = House::new(Backend::Sqlite, &[("SECURITY_CONFIRM_EMAIL_WITHIN", "10 seconds")]).await;
@@ -190,7 +191,7 @@ async fn links_of_every_kind_end_and_are_nowhere_to_be_read() {
     let form =
         [("username", "una"), ("name", "Una"), ("email", "una@example.com"), ("password", GOOD), ("again", GOOD)];
     visitor.post("/register", &form).await.shows(200, "We sent an e-mail");
-    // Each is looked at as soon as it has come.
+    // Each link is opened as soon as it has arrived.
     let look = async |to: &str, words: &str| {
         let mail = house.mail(to, words).await;
         let link = mail.link(house.url());
@@ -214,7 +215,7 @@ async fn links_of_every_kind_end_and_are_nowhere_to_be_read() {
     visitor.post(&links[1], &[("password", GOOD), ("again", GOOD)]).await.shows(410, "This link has expired");
 }
 
-/// Each switch alone: the page is not there, and nothing leads to it.
+/// Each switch alone: its page does not exist, and no page links to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_switch_takes_its_pages_and_all_links_to_them_away() {
     for (switch, path) in [
@@ -228,7 +229,7 @@ async fn each_switch_takes_its_pages_and_all_links_to_them_away() {
         let (visitor, admin) = (house.visitor(), house.admin().await);
         admin.get(path).await.shows(404, "no page at this address");
         admin.post(path, &[]).await.shows(404, "no page at this address");
-        // The administrator's password is a weak one: the home page would offer to change it.
+        // The administrator's password is weak, so the home page would offer to change it.
         let mut pages = Vec::new();
         for open in ["/login", "/register", "/confirm", "/reset", "/reset/x", "/invite/x", "/confirm/x"] {
             pages.push((open, visitor.get(open).await.text));
@@ -252,7 +253,7 @@ async fn each_switch_takes_its_pages_and_all_links_to_them_away() {
     }
 }
 
-/// Whoever is asked to log in comes back to where the form stood.
+/// After the login, users return to the page that contains the form.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_of_a_session_that_has_ended_leads_back_to_its_page() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -265,12 +266,12 @@ async fn a_form_of_a_session_that_has_ended_leads_back_to_its_page() {
         let request = visitor.request(Method::POST, path).header("referer", format!("{}{page}", house.url()));
         visitor.page(request.send().await.unwrap()).await.leads(to);
     }
-    // A browser that does not say it: the page above.
+    // For a browser without `Referer`: the page above.
     let request = visitor.request(Method::POST, "/experiments/1/transition");
     visitor.page(request.send().await.unwrap()).await.leads("/login?next=%2Fexperiments%2F1");
 }
 
-/// What a page asks by itself keeps no session alive.
+/// Automatic polling does not keep a session alive.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_that_looks_for_news_is_nobody_who_uses_it() {
     let house = House::new(Backend::Sqlite, &[("SECURITY_SESSION_IDLE", "6 seconds")]).await;
@@ -286,7 +287,7 @@ async fn a_page_that_looks_for_news_is_nobody_who_uses_it() {
     used.get("/").await.shows(200, "Overview");
 }
 
-/// Who knows the password and guesses at codes is told of to the owner.
+/// The owner is notified if a client knows the password and guesses codes.
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_codes_are_told_to_the_owner() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -302,13 +303,14 @@ async fn wrong_codes_are_told_to_the_owner() {
     assert_eq!(last, 429);
     let mail = house.mail("paul@example.com", "Failed login attempts").await;
     assert!(mail.text.contains("from 127.0.0.1") && mail.text.contains("/change"), "{}", mail.text);
-    // Once a day: written with the code that is one too many, so that all of them are there now.
+    // Once a day: the mail is written with the attempt that exceeds the limit, so all of them exist now.
     let study = Study::of(&house.server.database).await;
     let of_codes = outbox::Entity::find().filter(outbox::Column::Template.eq("wrong_codes"));
     assert_eq!(of_codes.count(study.database().reader()).await.unwrap(), 1);
 }
 
-/// The role of administrators is nobody's to change, so a database of before gets what it lacks when a server starts.
+/// The role of administrators cannot be edited, so the server adds missing permissions to an older database when it
+/// starts.
 #[tokio::test(flavor = "multi_thread")]
 async fn administrators_may_what_an_older_version_did_not_know() {
     let house = House::new(Backend::Mariadb, &[]).await;

@@ -24,10 +24,10 @@ async fn somebody_registers_confirms_is_let_in_and_logs_in() {
     assert!(mail.subject.starts_with("[study governor] "), "{}", mail.subject);
     let link = mail.link(house.url());
     assert!(mail.html.contains(&link.replace('/', "&#x2f;")) && mail.text.contains("5 days"), "{mail:?}");
-    // Looking at the link uses nothing up.
+    // Opening the link does not use it up.
     erin.get(&link).await.shows(200, "Confirm address");
     erin.get(&link).await.shows(200, "Confirm address");
-    // Somebody else's password for an address of ours confirms nothing.
+    // A registration by another person, with our address and a different password, cannot be confirmed.
     erin.post(&link, &[("password", "")]).await.shows(422, "does not match the password chosen");
     erin.post(&link, &[("password", "another password")]).await.shows(422, "does not match the password chosen");
     erin.post(&link, &[("password", GOOD)]).await.shows(200, "Your address is confirmed");
@@ -37,7 +37,7 @@ async fn somebody_registers_confirms_is_let_in_and_logs_in() {
 
     let told = house.mail(&house.admin_email, "erin is waiting").await;
     let admin = house.admin().await;
-    // Who has not confirmed does not wait, and nobody is called.
+    // An unconfirmed account is not pending, and administrators are not notified.
     erin.post("/register", &form("frieda", &address())).await.shows(200, "We sent an e-mail");
     let page = told.link(house.url());
     admin.get("/").await.shows(200, "1 account is");
@@ -47,12 +47,12 @@ async fn somebody_registers_confirms_is_let_in_and_logs_in() {
     erin.post("/login", &[("login", &email.to_uppercase()), ("password", GOOD)]).await.leads("/");
     erin.get("/account").await.shows(200, "Erin Example");
     Visitor::logged_in(house.url(), "Erin", GOOD).await;
-    // A user, and nothing more.
+    // An ordinary user without further permissions.
     erin.get("/users").await.shows(403, "user_read_all");
     assert!(!house.server.program.log().contains(&link), "no secret of a link in the log");
 }
 
-/// What is answered is the same for an address that is known and one that is not, and no answer comes quickly.
+/// Responses are the same for known and unknown addresses, and none is faster.
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_do_not_tell_whether_an_address_is_known() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -70,23 +70,24 @@ async fn answers_do_not_tell_whether_an_address_is_known() {
     };
     let fresh = register("dave", "dave@example.com").await;
     assert_eq!(register("dora", "carol@example.com").await, fresh);
-    // A name that is taken is told to who has the mailbox, or the page would tell that the first of two was taken.
+    // A taken name is reported by mail to the owner of the address; on the page it would show that the first of the two
+    // was taken.
     assert_eq!(register("carol", "other@example.com").await, fresh);
     assert_eq!(register("CAROL", "CAROL@example.com").await, fresh);
-    // Seven answers, none of them before its time.
+    // Seven responses, none of them early.
     assert!(began.elapsed() > Duration::from_millis(7 * 600));
     house.mail("carol@example.com", "new password").await;
     assert!(house.mail("carol@example.com", "You already have").await.text.contains("/reset"));
     assert!(house.mail("other@example.com", "carol is taken").await.text.contains("/register"));
     assert!(house.mails_to("nobody@example.com").is_empty());
-    // Nor does a login with the password that was chosen tell whether an account was made.
+    // A login with the chosen password does not show whether an account was created either.
     let mut told = Vec::new();
     for name in ["dave", "dora"] {
         let page = visitor.post("/login", &[("login", name), ("password", GOOD)]).await;
         told.push((page.status, page.text.replace(name, "…")));
     }
     assert_eq!(told[0], told[1]);
-    // Nobody got in by it.
+    // No account was activated by this.
     assert_eq!(house.server.admin().get("/api/v2/users").await.expect(200)["count"], 3);
 }
 
@@ -148,7 +149,7 @@ async fn a_forgotten_password_is_set_anew_and_everything_else_ends() {
     house.server.bearer(&token).get("/api/v2/cohorts").await.expect(401);
     house.server.basic("grace", GOOD).get("/api/v2/cohorts").await.expect(401);
     Visitor::logged_in(house.url(), "grace", other).await;
-    // Of two links the newer one is good.
+    // The newer of two links is valid.
     elsewhere.post("/reset", &[("email", &email)]).await.shows(200, "we have sent it an e-mail");
     let first = crate::support::eventually("the second mail", async || {
         let links: Vec<String> = house
@@ -202,13 +203,13 @@ async fn what_is_switched_off_is_not_there() {
         admin.post(path, &[]).await.shows(404, "no page at this address");
         assert!(!login.text.contains(&format!("href=\"{path}")) && !account.text.contains(&format!("href=\"{path}")));
     }
-    // Without a confirmation who registers only waits.
+    // Without confirmation, a new account is pending immediately.
     let house = House::new(Backend::Sqlite, &[("SECURITY_CONFIRMABLE", "no")]).await;
     house.visitor().post("/register", &form("kim", "kim@example.com")).await.shows(200, "has to approve your account");
     house.mail("admin@example.com", "kim is waiting").await;
 }
 
-/// From the outside: what an attacker may try at the doors.
+/// Attacks from outside.
 #[tokio::test(flavor = "multi_thread")]
 async fn links_go_to_the_address_of_the_settings_whatever_the_request_says() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -220,10 +221,10 @@ async fn links_go_to_the_address_of_the_settings_whatever_the_request_says() {
     assert_eq!(answer.status(), 200);
     let mail = house.mail("lena@example.com", "new password").await;
     assert!(!format!("{mail:?}").contains("evil.example"), "{mail:?}");
-    // From another site nothing is done.
+    // Requests from another site have no effect.
     let request = visitor.request(reqwest::Method::POST, "/register").header("sec-fetch-site", "cross-site");
     assert_eq!(request.body("username=x").send().await.unwrap().status(), 403);
-    // A redirect after the login leads nowhere else.
+    // The redirect after the login cannot lead to another site.
     for next in ["https://evil.example/", "//evil.example", "/\\evil.example", "javascript:alert(1)"] {
         let visitor = house.visitor();
         let form = [("login", "lena"), ("password", GOOD), ("next", next)];
@@ -231,7 +232,7 @@ async fn links_go_to_the_address_of_the_settings_whatever_the_request_says() {
     }
 }
 
-/// The owner of a mailbox that somebody else registered with takes the account by a password of the own.
+/// The owner of a mailbox that another person registered with takes over the account by setting a password.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_the_mailbox_has_the_account() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -268,7 +269,7 @@ async fn a_password_that_is_set_ends_every_link_before_it() {
             .shows(410, "This link has expired");
     }
     Visitor::logged_in(house.url(), "pia", GOOD).await;
-    // And by the person: who came by one way does not come by the other.
+    // And by the owner: one kind of link cannot be used in place of another.
     let invited = [("username", "quin"), ("name", "Quin"), ("email", "quin@example.com"), ("how", "mail")];
     admin.post("/users/new", &invited).await.leads("/users/3?told=invited");
     let invitation = house.mail("quin@example.com", "invites you").await.link(house.url());
@@ -278,8 +279,8 @@ async fn a_password_that_is_set_ends_every_link_before_it() {
     visitor.post(&invitation, &[("password", GOOD), ("again", GOOD)]).await.shows(410, "This link has expired");
 }
 
-/// The mail of the registration went to nobody: who registers again under the same name, with the same password, gets it where it
-/// belongs. Nobody else does.
+/// The confirmation was sent to a mistyped address: registering again under the same name, with the same password,
+/// sends it to the correct one. Other users cannot do this.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mistyped_address_is_put_right_by_registering_again() {
     let house = House::new(Backend::Postgres, &[]).await;
@@ -292,14 +293,14 @@ async fn a_mistyped_address_is_put_right_by_registering_again() {
     register("ruth@exmaple.com", GOOD).await;
     let astray = house.mail("ruth@exmaple.com", "confirm").await.link(house.url());
     visitor.get(&astray).await.shows(200, "ruth");
-    // Somebody who does not know the password.
+    // A client that does not know the password.
     register("thief@example.com", "a password of a thief").await;
     house.mail("thief@example.com", "ruth is taken").await;
-    // An address that somebody else has.
+    // An address of another account.
     house.add("carol", &["user"]).await;
     register("carol@example.com", GOOD).await;
     house.mail("carol@example.com", "You already have").await;
-    // As if it had been nobody's: who has the mailbox of before would learn that it is somebody's.
+    // As for an unknown address: the owner of the previous mailbox would otherwise learn that an account exists.
     visitor.get(&astray).await.shows(410, "This link has expired");
     visitor.post("/confirm", &[("email", "ruth@exmaple.com")]).await.shows(200, "we have sent it an e-mail");
     register("ruth@exmaple.com", GOOD).await;
@@ -313,7 +314,7 @@ async fn a_mistyped_address_is_put_right_by_registering_again() {
     let link = house.mail("ruth@example.com", "confirm").await.link(house.url());
     visitor.post(&link, &[("password", GOOD)]).await.shows(200, "Your address is confirmed");
     assert_eq!(links(), [again], "who asked in vain got none");
-    // Now it is decided.
+    // The registration is final now.
     register("ruth@elsewhere.example", GOOD).await;
     house.mail("ruth@elsewhere.example", "ruth is taken").await;
     let admin = house.admin().await;

@@ -7,7 +7,7 @@ use totp_rs::{Builder, Secret};
 use super::{GOOD, House, Visitor};
 use crate::support::Backend;
 
-/// The code of an app with this secret, so many steps of 30 s from now.
+/// The code of an app with this secret, this number of 30 s steps from now.
 fn code(secret: &str, steps: u64) -> String {
     let totp = Builder::new().with_secret(Secret::try_from_base32(secret).unwrap()).build().unwrap();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
@@ -18,7 +18,7 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     text.split_once(before).unwrap().1.split_once(after).unwrap().0
 }
 
-/// Sets a second factor up, and gives the secret of the app.
+/// Sets up a second factor and returns the secret of the app.
 pub async fn set_up(visitor: &Visitor) -> String {
     let page = visitor.get("/account/second_factor").await.shows(200, "<svg");
     let secret = between(&page.text, "user-select-all\">", "</code>").replace(' ', "");
@@ -38,16 +38,16 @@ async fn a_code_is_asked_for_and_is_good_once() {
     let token = api.post("/api/v2/tokens", serde_json::json!({ "label": "script" })).await.expect(201);
     let elsewhere = Visitor::logged_in(house.url(), "paul", GOOD).await;
     let shown = |text: &str| between(text, "user-select-all\">", "</code>").replace(' ', "");
-    // What somebody saw who had only the password is good for nothing when the owner sets it up.
+    // A secret that was shown to another person with only the password is useless when the owner sets up the factor.
     let seen = shown(&elsewhere.get("/account/second_factor").await.shows(200, "<svg").text);
     let secret = shown(&paul.get("/account/second_factor").await.shows(200, "<svg").text);
     assert_ne!(seen, secret);
-    // Who is at it may open the page again, after a look at the phone.
+    // During the set-up, the page may be opened again, for example after using the phone.
     assert_eq!(shown(&paul.get("/account/second_factor").await.text), secret);
     paul.post("/account/second_factor", &[("code", &code(&seen, 0)), ("password", GOOD)])
         .await
         .shows(422, "does not match");
-    // Who finds an open browser does not lock its owner out.
+    // A person at an open browser cannot lock out its owner.
     for (password, problem) in [("", "is missing"), ("not the password", "is not the password of this account")] {
         let form = [("code", &*code(&secret, 0)), ("password", password)];
         paul.post("/account/second_factor", &form).await.shows(422, problem);
@@ -68,7 +68,7 @@ async fn a_code_is_asked_for_and_is_good_once() {
     let again = house.visitor();
     again.post("/login", &login).await.leads("/login/code");
     again.get("/").await.leads("/login?next=%2F");
-    // The very one: half a minute may have begun since, with a code of its own.
+    // The same code: a new one may be valid by now, because half a minute may have passed.
     again.post("/login/code", &[("code", &first)]).await.shows(422, "already been used");
     again.post("/login/code", &[("code", "123 456")]).await.shows(422, "is invalid");
     again.post("/login/code", &[("code", &code(&secret, 1))]).await.leads("/");
@@ -81,9 +81,10 @@ async fn a_code_is_asked_for_and_is_good_once() {
     lost.post("/login/code", &[("code", recovery[0])]).await.shows(422, "already been used");
     lost.post("/login/code", &[("code", recovery[1])]).await.leads("/");
     lost.get("/account/second_factor").await.shows(200, "8 recovery codes left");
-    // Without the password there is nothing to give a code for.
+    // Without the password, a code is not accepted.
     house.visitor().post("/login/code", &[("code", recovery[2])]).await.leads("/login");
-    // A password alone is not enough for a script, which hears why when it is right; a token is.
+    // A password alone is not enough for a script: if it is correct, the response gives the reason. A token is enough.
+    // enough.
     let refused = api.get("/api/v2/cohorts").await;
     assert!(refused.header("www-authenticate").starts_with("Basic "));
     let body = refused.expect(401).to_string();
@@ -91,7 +92,7 @@ async fn a_code_is_asked_for_and_is_good_once() {
     let body = house.server.basic("paul", "not the password").get("/api/v2/cohorts").await.expect(401).to_string();
     assert!(!body.contains("token"), "{body}");
     house.server.bearer(token["token"].as_str().unwrap()).get("/api/v2/cohorts").await.expect(200);
-    // The password alone is no login: it is neither counted nor shown as one.
+    // The password alone is not a login: it is neither counted nor shown as one.
     let count = async || {
         let page = house.admin().await.get("/users/2").await.text;
         between(&page, "<dt>Logins</dt><dd>", ",").to_owned()
@@ -103,11 +104,11 @@ async fn a_code_is_asked_for_and_is_good_once() {
     again.post("/login", &login).await.leads("/login/code");
     again.post("/login/code", &[("code", recovery[4])]).await.leads("/");
     assert_eq!(count().await.parse::<i32>().unwrap(), before.parse::<i32>().unwrap() + 1);
-    // Nothing of it lies open in the database.
+    // No secret is readable in the database.
     let kept = house.server.admin().get("/api/v2/users/2").await.expect(200).to_string();
     assert!(!kept.contains(&secret) && !kept.contains(recovery[3]));
 
-    // Giving it up needs a code; an administrator can take it away from who has lost everything.
+    // Removing the factor needs a code; an administrator can remove it for a user who has lost everything.
     lost.post("/account/second_factor/end", &[("code", "1")]).await.shows(422, "is invalid");
     house.admin().await.post("/users/2/second_factor/end", &[]).await.leads("/users/2?told=factor");
     house.mail("paul@example.com", "was removed").await;
@@ -143,7 +144,7 @@ async fn a_role_can_ask_for_it() {
         .shows(200, "recovery codes");
     rita.get("/experiments").await.shows(200, "Experiments");
     token.get("/api/v2/cohorts").await.expect(200);
-    // Guessing has a limit.
+    // The number of attempts is limited.
     let guess = house.visitor();
     guess.post("/login", &[("login", "rita"), ("password", GOOD)]).await.leads("/login/code");
     let mut refused = 0;

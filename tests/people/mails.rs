@@ -1,4 +1,4 @@
-//! What the mails say, and that none is lost.
+//! The texts of mails, and their reliable delivery.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ async fn a_mail_server_that_is_down_loses_nothing(study: Study) {
     let nobody = MailServer { host: "127.0.0.1".to_owned(), port: 1, security: MailSecurity::Plain, login: None };
     let down = courier(&study, &clock, Some(nobody), home.path());
     one_mail(&study, &clock).await;
-    // 1, 2, 4, … minutes later, an hour at most.
+    // 1, 2, 4, … minutes later, at most an hour.
     for wait in [1, 2, 4, 8, 16, 32, 60, 60] {
         assert!(down.send_next().await.unwrap());
         assert!(!down.send_next().await.unwrap(), "not at once");
@@ -99,7 +99,7 @@ async fn a_mail_server_that_is_down_loses_nothing(study: Study) {
     assert!(!up.send_next().await.unwrap());
     assert!(kept(&study).await.sent_at.is_some());
     assert_eq!(mails_in(home.path().to_str().unwrap()).len(), 1);
-    // After about three days it is given up, and that is seen.
+    // After about three days delivery is abandoned, and that is shown.
     outbox::Entity::delete_many().exec(study.engine.database().reader()).await.unwrap();
     let down = courier(&study, &clock, down.mailer.settings().server.clone(), home.path());
     one_mail(&study, &clock).await;
@@ -133,7 +133,7 @@ fn note(template: &'static str, to: &user::Model, mailing_id: Option<i32>) -> No
     Note { mailing_id, ..Note::to_user(template, to, context) }
 }
 
-/// Somebody with an account, and a mailing that exists.
+/// An account and an existing mailing.
 async fn somebody(study: &Study, clock: &Clock) -> (user::Model, i32) {
     let transaction = study.engine.database().begin().await.unwrap();
     let row = user::ActiveModel {
@@ -197,7 +197,7 @@ async fn a_link_that_is_not_wanted_any_more_is_not_sent(study: Study) {
         .await;
     while down.send_next().await.unwrap() {}
     assert_eq!(outbox_of(&study).await.len(), 3);
-    // Somebody sets the password in another way while the mail server is down.
+    // The password is changed in another way while the mail server is down.
     let transaction = study.engine.database().begin().await.unwrap();
     link::end_all(&*transaction, erin.id, clock.now()).await.unwrap();
     transaction.commit().await.unwrap();
@@ -209,12 +209,12 @@ async fn a_link_that_is_not_wanted_any_more_is_not_sent(study: Study) {
     assert!(mails[0].subject.contains("is active"));
     let links = mail_link::Entity::find().all(study.engine.database().reader()).await.unwrap();
     assert!(links.len() == 2 && links.iter().all(|link| link.used_at.is_some()), "{links:?}");
-    // And one that is being sent at this very moment, as often as it takes to meet it.
+    // Also while the mail is being sent; repeated to hit that moment.
     for _ in 0..20 {
         put(&study, &clock, &[note("reset", &erin, None)]).await;
         let end = async {
             let transaction = study.engine.database().begin().await.unwrap();
-            // As whoever changes an account.
+            // Like any change of an account.
             user::Entity::find_by_id(erin.id).lock_exclusive().one(&*transaction).await.unwrap();
             link::end_all(&*transaction, erin.id, clock.now()).await.unwrap();
             transaction.commit().await.unwrap();
@@ -242,7 +242,7 @@ async fn what_was_sent_is_forgotten_after_a_while(study: Study) {
     for file in std::fs::read_dir(home.path()).unwrap().flatten() {
         assert_eq!(of_file(&file.path()), 0o600, "there are links in it");
     }
-    // The text is in the mail, and nowhere else.
+    // The text is only in the mail.
     assert!(outbox_of(&study).await.iter().all(|mail| mail.context == "{}"));
     put(&study, &clock, &[note("activated", &erin, None)]).await;
     let database = study.engine.database();
@@ -254,7 +254,7 @@ async fn what_was_sent_is_forgotten_after_a_while(study: Study) {
     assert!(mail_link::Entity::find().one(database.reader()).await.unwrap().is_none());
 }
 
-/// A server that takes the connection and says nothing more holds up nothing but its own mail.
+/// A mail server that accepts the connection and then does not answer delays only its own mail.
 async fn a_silent_mail_server_is_given_up(study: Study) {
     let clock = Clock::manual(crate::support::moment("2026-01-01T00:00:00"));
     let home = tempfile::tempdir().unwrap();
@@ -272,8 +272,8 @@ async fn a_silent_mail_server_is_given_up(study: Study) {
     );
 }
 
-/// Over a connection that is encrypted from the beginning, or from STARTTLS on, after a login: with a certificate by an
-/// authority that is known, and not otherwise.
+/// Mails are sent over a connection with TLS from the start or with STARTTLS, after a login, and only if a known
+/// authority has signed the certificate.
 #[tokio::test(flavor = "multi_thread")]
 async fn mails_go_encrypted_and_with_a_login() {
     let authority = needed("TEST_SMTP_AUTHORITY");
@@ -292,7 +292,7 @@ async fn mails_go_encrypted_and_with_a_login() {
         house.visitor().post("/reset", &forgotten).await.shows(200, "we have sent it an e-mail");
         let mail = house.mail(&house.admin_email, "new password").await;
         assert_eq!(mail.came, format!("{way}, encrypted, {login}"));
-        // A certificate that nobody vouches for, and a wrong password: the mail stays, and those who should know are told.
+        // An untrusted certificate, and a wrong password: the mail is kept, and administrators are notified.
         for wrong in [("SSL_CERT_FILE", "/dev/null"), ("MAIL_PASSWORD", "wrong")] {
             let mut settings = settings.to_vec();
             settings.retain(|(name, _)| *name != wrong.0);
@@ -312,7 +312,7 @@ async fn mails_go_encrypted_and_with_a_login() {
             assert!(metrics.text.contains("studygovernor_mails{state=\"given_up\"} 0"));
         }
     }
-    // Encryption that was asked for and is not there is not done without.
+    // Without the required encryption, nothing is sent.
     let settings = [("MAIL_USE_TLS", "true"), ("SSL_CERT_FILE", authority.as_str())];
     let house = House::with_mail_port(Backend::Sqlite, "TEST_SMTP_PORT", &settings).await;
     house
@@ -330,7 +330,7 @@ async fn mails_go_encrypted_and_with_a_login() {
     admin.get("/audit?kind=mailing").await.shows(200, "again: 1");
 }
 
-/// Each mail as it is in `mails/`; `UPDATE_REFERENCE=1` writes them.
+/// Each mail as stored in `mails/`; `UPDATE_REFERENCE=1` writes the files.
 #[test]
 fn the_mails_say_what_they_did() {
     let templates = Templates::new(&web(), &SecuritySettings::default()).unwrap();
@@ -351,7 +351,7 @@ fn the_mails_say_what_they_did() {
     for (name, value) in [("is_on", json!(false)), ("reason", json!("")), ("address", Value::Null)] {
         without[name] = value;
     }
-    // Where something is not said, or is switched off.
+    // With missing values or disabled features.
     let others = ["known", "password_changed", "second_factor", "declined", "wrong_codes"];
     let others = others.map(|name| (name.to_owned(), format!("{name}_without"), &shut, &without));
     let usual = names.into_iter().map(|name| (name.clone(), name, &templates, &person));

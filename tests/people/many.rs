@@ -1,4 +1,4 @@
-//! Mail to many, files, configurations.
+//! Bulk mail, files, configurations.
 
 use std::fmt::Write;
 
@@ -24,12 +24,12 @@ async fn a_mail_goes_to_whom_it_is_for_after_a_look_at_it() {
     assert!(page.text.contains("Dear bert (bert, bert@example.com)") && !page.text.contains("<b>stays"));
     let send = [("whom", "role"), ("role", "3"), subject, body, ("what", "send")];
     let sent = admin.post("/mail", &send).await.leads("/mail/1");
-    // Clicked twice; and the same text to somebody else is another mailing.
+    // A double click sends once; the same text to other recipients is another mailing.
     admin.post("/mail", &send).await.leads(&sent.location);
     let other = [("whom", "role"), ("role", "2"), subject, body, ("what", "send")];
     admin.post("/mail", &other).await.leads("/mail/2");
     house.mail("cleo@example.com", "For cleo").await;
-    // What is sent is what was shown: it cannot be changed in the form that sends it.
+    // The mail is sent as shown: it cannot be changed in the form that sends it.
     let form = page.text.split("<form").find(|form| form.contains("value=\"send\"")).unwrap();
     assert!(form.contains("type=\"hidden\" name=\"subject\"") && !form.contains("id=\"subject\""), "{form}");
     let mail = house.mail("anna@example.com", "For anna").await;
@@ -55,7 +55,7 @@ async fn a_mail_that_does_not_go_out_is_listed_and_tried_again() {
     admin.post("/mail", &[("whom", "all"), ("subject", "s"), ("body", "b"), ("what", "send")]).await.leads("/mail/1");
     eventually("the failure", async || {
         let page = admin.get("/mail/1").await.text;
-        // Without scripts it looks again by itself.
+        // Without scripts, the page refreshes automatically.
         assert!(page.contains("<noscript><meta http-equiv=\"refresh\""), "{page}");
         (page.contains("admin@example.com</strong>") && page.contains("next attempt in")).then_some(())
     })
@@ -64,7 +64,8 @@ async fn a_mail_that_does_not_go_out_is_listed_and_tried_again() {
     admin.get("/mail/4711").await.shows(404, "mailing 4711");
 }
 
-/// A server that takes the connection and says nothing is given two minutes, which is longer than any request may take.
+/// A mail server that accepts the connection and does not answer has two minutes, which is longer than any request may
+/// take.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_a_mail_server() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -105,7 +106,7 @@ async fn files_are_brought_listed_and_fetched() {
     let dora = Visitor::logged_in(house.url(), "dora", GOOD).await;
     dora.get("/upload_data").await.shows(200, "No files yet").shows(200, "17.0 MB");
     let data = house.server.home.path().join("data");
-    // Larger than any other request may be.
+    // Larger than the limit of any other request.
     let large: Vec<u8> = (0..17_000_000_u32).map(|byte| byte.to_le_bytes()[1]).collect();
     send(&dora, "../scan one.nii", large.clone(), false).await.leads("/upload_data?told=scan+one.nii");
     assert_eq!(std::fs::read(data.join("scan one.nii")).unwrap(), large);
@@ -132,7 +133,7 @@ async fn files_are_brought_listed_and_fetched() {
     dora.get("/upload_data?folder=raw").await.shows(200, "a.csv").shows(200, "Upload to raw");
     send_into(&dora, "raw", "b.csv", b"b".to_vec(), true).await.leads("/upload_data?told=b.csv&folder=raw");
     assert_eq!(std::fs::read(data.join("raw/b.csv")).unwrap(), b"b");
-    // A refusal comes back to the same folder, with the box as it was.
+    // After a refusal, the form has the same folder, and the box is unchanged.
     let page = send_into(&dora, "raw", "b.csv", b"c".to_vec(), false).await.shows(409, "already exists");
     assert!(
         page.text.contains("name=\"folder\" value=\"raw\"") && !page.text.contains("\"1\" checked"),
@@ -158,7 +159,7 @@ async fn files_are_brought_listed_and_fetched() {
     emil.get("/upload_data/file?path=raw%2Fa.csv").await.shows(403, "upload_data");
     let admin = house.admin().await;
     admin.get("/audit?kind=file").await.shows(200, "raw&#x2f;b.csv").shows(200, "dora");
-    // The box was ticked where there was nothing to replace.
+    // The box was ticked although there was nothing to replace.
     let replaced = admin.get("/audit.csv?kind=file&verb=replace").await.shows(200, "scan one.nii");
     assert_eq!(replaced.text.lines().count(), 2, "{}", replaced.text);
 }
@@ -185,13 +186,13 @@ async fn a_configuration_is_planned_before_it_is_applied() {
     admin.post("/configuration", &form(CONFIGURATION, "apply")).await.shows(200, "3 changes applied");
     Visitor::logged_in(house.url(), "fred", "secret-of-fred").await;
     admin.post("/configuration", &form(CONFIGURATION, "plan")).await.shows(200, "Nothing to change");
-    // A new name with somebody's address is not left out in silence.
+    // A new name with the address of another account is not skipped silently.
     let other = "users: [{username: fritz, password: x, email: fred@example.com}]";
     admin
         .post("/configuration", &form(other, "plan"))
         .await
         .shows(422, "the address fred@example.com is already used by fred");
-    // Nobody is left out: of administrators one must stay.
+    // No lock-out: one administrator must remain.
     let locked = "users:\n- {username: admin, password: x, email: admin@example.com, active: false}\n";
     let page = admin.post("/configuration", &[("text", locked), ("overwrite", "1"), ("what", "plan")]).await;
     page.shows(422, "last active administrator account");
@@ -216,7 +217,7 @@ fn the_command_line_plans_and_applies_too() {
     let (code, out, _) = run(&["--apply"]);
     assert!(code == Some(0) && out.lines().count() == 3, "{out}");
     assert!(run(&["--apply"]).2.contains("nothing to change"));
-    // As it is already: nobody's sessions end because somebody runs it every night.
+    // Without changes no sessions end, so that the command can run every night.
     assert!(run(&["--overwrite", "--apply"]).2.contains("nothing to change"));
     std::fs::write(&file, CONFIGURATION.replace("secret-of-fred", "another-secret")).unwrap();
     let (_, out, _) = run(&["--overwrite"]);
@@ -225,7 +226,7 @@ fn the_command_line_plans_and_applies_too() {
     std::fs::write(&file, CONFIGURATION.replace("[reader]", "[user]")).unwrap();
     let (_, out, _) = run(&["--overwrite"]);
     assert!(out.contains("{\"roles\":[\"reader\"]} → {\"roles\":[\"user\"]}"), "{out}");
-    // A mistyped key of an account is no detail; numbers are as good as texts, and what is kept for later is nobody's business.
+    // A mistyped key of an account is an error; numbers are accepted as texts, and passwords are not shown.
     std::fs::write(&file, "users: [{username: u, password: p, email: u@example.com, actve: false}]").unwrap();
     assert!(run(&[]).2.contains("unknown field `actve`"));
     let numbers =

@@ -1,4 +1,4 @@
-//! What people type never runs: markup in every field, looked for in every page.
+//! User input is never executed: markup is entered in every field and searched for in every page.
 
 use serde_json::json;
 
@@ -15,7 +15,7 @@ async fn markup_in_any_field_is_only_shown() {
     let api = house.server.admin();
     let admin = house.admin().await;
     let visitor = house.visitor();
-    // People and roles.
+    // Accounts and roles.
     let form =
         [("username", MARKUP), ("name", MARKUP), ("email", "m@example.com"), ("how", "hand"), ("password", GOOD)];
     admin.post("/users/new", &form).await.leads("/users/2?told=created");
@@ -38,7 +38,7 @@ async fn markup_in_any_field_is_only_shown() {
         admin.post("/roles/new", &[("name", MARKUP), ("description", MARKUP)]).await,
         admin.post("/change", &[("current", MARKUP), ("password", MARKUP), ("again", "")]).await,
     ];
-    // A browser calls itself something; mails to many; files; configurations.
+    // User agents, bulk mail, files, configurations.
     let request = house.visitor().request(reqwest::Method::POST, "/login").header("user-agent", MARKUP);
     let request =
         request.header("content-type", "application/x-www-form-urlencoded").body("login=admin&password=admin");
@@ -53,7 +53,7 @@ async fn markup_in_any_field_is_only_shown() {
     let plan =
         admin.post("/configuration", &[("text", &configuration), ("what", "plan")]).await.shows(200, "create role");
     let wrong = admin.post("/configuration", &[("text", &format!("{MARKUP}: [")), ("what", "plan")]).await;
-    // The study: what labels do not take, texts, links, notes and reasons do.
+    // The study: texts, links, notes and reasons accept markup, labels do not.
     api.post("/api/v2/service/config/import-workflow", json!({ "workflow_definition": WORKFLOW })).await.expect(201);
     api.post("/api/v2/cohorts", json!({ "label": "c", "description": MARKUP })).await.expect(201);
     api.post("/api/v2/subjects", json!({ "label": "s", "cohort_label": "c" })).await.expect(201);

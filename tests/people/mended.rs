@@ -1,4 +1,4 @@
-//! What a review of the running program found about people, each with what it looks like now.
+//! Defects in account management that a review of the running program found, and the correct behaviour.
 
 use reqwest::Method;
 use sea_orm::ConnectionTrait;
@@ -8,7 +8,7 @@ use studygovernor::audit::{self, Event};
 use super::{GOOD, House, Visitor};
 use crate::support::{Backend, Study, ctx};
 
-/// A session that is ended stays so, however much its browser notes in it at that moment.
+/// An ended session is not restored by requests of its browser that change it at the same moment.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_was_ended_does_not_come_back() {
     let house = House::new(Backend::Postgres, &[]).await;
@@ -16,7 +16,7 @@ async fn a_session_that_was_ended_does_not_come_back() {
     let owner = Visitor::logged_in(house.url(), "mia", GOOD).await;
     for _ in 0..5 {
         let thief = Visitor::logged_in(house.url(), "mia", GOOD).await;
-        // Each of these notes something in the session.
+        // Each of these requests changes the session.
         let ask = || async { thief.get("/account/second_factor").await.status };
         let asking = async { tokio::join!(ask(), ask(), ask(), ask(), ask(), ask(), ask(), ask()) };
         tokio::join!(asking, owner.post("/account/sessions/end", &[]));
@@ -35,7 +35,7 @@ async fn a_remembered_session_stays_one_when_something_is_noted_in_it() {
     assert!(page.cookie.contains("Max-Age="), "{}", page.cookie);
 }
 
-/// SQLite knows the small letters of a to z only.
+/// SQLite converts only the letters a to z to lower case.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_are_found_as_they_are_written() {
     for backend in [Backend::Sqlite, Backend::Postgres, Backend::Mariadb] {
@@ -51,7 +51,7 @@ async fn names_are_found_as_they_are_written() {
     }
 }
 
-/// An import of before may have brought such; a configuration brings none.
+/// An earlier import may have created such accounts; a configuration does not.
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_that_differ_by_case_only_can_be_put_out() {
     for (backend, table) in
@@ -91,7 +91,7 @@ async fn an_administrator_of_the_settings_may_be_called_asa() {
     }
 }
 
-/// Back to a search asks for the whole page, and not for the part that the search changed.
+/// The back button after a search requests the whole page, not the part that the search changed.
 #[tokio::test(flavor = "multi_thread")]
 async fn back_to_a_search_shows_a_page() {
     let house = House::new(Backend::Sqlite, &[]).await;
@@ -121,7 +121,7 @@ async fn the_table_of_the_trail_is_whole() {
     }
 }
 
-/// However an account is opened, its owner hears of it.
+/// However an account is activated, its owner is notified.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_let_in_by_a_script_hears_of_it() {
     let house = House::new(Backend::Postgres, &[]).await;

@@ -1,4 +1,4 @@
-//! People: how they come in, what they may do, what mails they get; over HTTP, with a real mail server.
+//! Accounts: registration, permissions and mails; over HTTP, with a real mail server.
 
 mod administration;
 mod admission;
@@ -24,19 +24,19 @@ use reqwest::{Client, Method, Response, StatusCode, redirect};
 use crate::api::Server;
 use crate::support::{Backend, eventually};
 
-/// A browser without scripts: keeps its cookie and follows nothing.
+/// A browser without scripts: keeps its cookie and follows no redirects.
 pub struct Visitor {
     client: Client,
     base: String,
     cookie: Mutex<Option<String>>,
 }
 
-/// What it got.
+/// A response.
 pub struct Page {
     pub status: StatusCode,
     pub location: String,
     pub text: String,
-    /// The cookie with its attributes, when one was set.
+    /// The cookie with its attributes, if one was set.
     pub cookie: String,
 }
 
@@ -62,7 +62,7 @@ impl Visitor {
         Self { client, base: url.to_owned(), cookie: Mutex::new(None) }
     }
 
-    /// Somebody who has just logged in.
+    /// A browser that has just logged in.
     pub async fn logged_in(url: &str, login: &str, password: &str) -> Self {
         let visitor = Self::at(url);
         visitor.post("/login", &[("login", login), ("password", password)]).await.leads("/");
@@ -77,7 +77,7 @@ impl Visitor {
         }
     }
 
-    /// What came; a form that was refused is one that everybody can mend.
+    /// Reads a response; a refused form must mark its fields accessibly.
     pub async fn page(&self, answer: Response) -> Page {
         let header = |name: &str| answer.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned();
         let (cookie, location) = (header("set-cookie"), header("location"));
@@ -102,8 +102,7 @@ impl Visitor {
     }
 }
 
-/// Every field that is marked in a refused form says so to a screen reader too, and where to read why; the first of them has
-/// the focus.
+/// Every marked field of a refused form refers screen readers to its error text, and the first of them has the focus.
 #[track_caller]
 fn check_marks(text: &str) {
     let attribute = |tag: &str, name: &str| {
@@ -125,7 +124,7 @@ fn check_marks(text: &str) {
     let first = fields.iter().find(is_marked);
     let focused = fields.iter().find(|tag| tag.split_whitespace().any(|word| word.starts_with("autofocus")));
     if let (Some(first), Some(focused)) = (first, focused) {
-        // Of a login the password is what is typed again.
+        // On the login page, the password has to be entered again.
         assert!(first == focused || attribute(focused, "type").as_deref() == Some("password"), "{first} and {focused}");
     }
     assert!(first.is_none() || focused.is_some(), "nothing has the focus: {}", first.unwrap());
@@ -139,19 +138,19 @@ fn check_marks(text: &str) {
     }
 }
 
-/// A mail as it has come.
+/// A received mail.
 #[derive(Debug, Clone)]
 pub struct Mail {
     pub to: String,
     pub subject: String,
     pub text: String,
     pub html: String,
-    /// How it came to the mail server of the tests, and who had logged in there.
+    /// How the mail reached the mail server of the tests, and which account had logged in there.
     pub came: String,
 }
 
 impl Mail {
-    /// The path of the link to our own server that it carries.
+    /// The path of the link to our own server in the mail.
     #[track_caller]
     pub fn link(&self, base: &str) -> String {
         let line = self.text.lines().find_map(|line| line.strip_prefix(base));
@@ -159,7 +158,7 @@ impl Mail {
     }
 }
 
-/// Mails of a folder: of the mail server, or of the program when it has none.
+/// Mails of a folder: of the mail server, or of the program if no mail server is used.
 pub fn mails_in(folder: &str) -> Vec<Mail> {
     let mut found = Vec::new();
     for file in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -176,28 +175,28 @@ pub fn mails_in(folder: &str) -> Vec<Mail> {
     found
 }
 
-/// A server with people.
+/// A server with accounts.
 pub struct House {
     pub server: Server,
     folder: String,
-    /// The address of the administrator.
+    /// The e-mail address of the administrator.
     pub admin_email: String,
 }
 
 impl House {
-    /// Mails go into a folder.
+    /// Mails are written to a folder.
     pub async fn new(backend: Backend, environment: &[(&str, &str)]) -> Self {
         let server = Server::with(backend, environment).await;
         let folder = server.home.path().join("mails").display().to_string();
         Self { server, folder, admin_email: "admin@example.com".to_owned() }
     }
 
-    /// Mails go through the mail server of the tests.
+    /// Mails are sent through the mail server of the tests.
     pub async fn with_mail_server(backend: Backend) -> Self {
         Self::with_mail_port(backend, "TEST_SMTP_PORT", &[]).await
     }
 
-    /// The same, by the port that this variable names.
+    /// The same, with the port in this variable.
     pub async fn with_mail_port(backend: Backend, port: &str, more: &[(&str, &str)]) -> Self {
         let (port, folder) = (needed(port), needed("TEST_SMTP_FOLDER"));
         let admin_email = address();
@@ -223,7 +222,7 @@ impl House {
         Visitor::logged_in(self.url(), "admin", "admin").await
     }
 
-    /// Makes an account over the API, with these roles.
+    /// Creates an account with these roles over the API.
     pub async fn add(&self, name: &str, roles: &[&str]) {
         let user = serde_json::json!({
             "users": [{ "username": name, "password": GOOD, "name": name, "email": format!("{name}@example.com"),
@@ -233,7 +232,7 @@ impl House {
         self.server.admin().post("/api/v2/service/config/import-config", body).await.expect(201);
     }
 
-    /// The newest mail to somebody whose subject has these words.
+    /// The newest mail to this address whose subject contains these words.
     pub async fn mail(&self, to: &str, words: &str) -> Mail {
         eventually(&format!("the mail '{words}' to {to}"), async || {
             mails_in(&self.folder).into_iter().find(|mail| mail.to == to && mail.subject.contains(words))
@@ -246,15 +245,15 @@ impl House {
     }
 }
 
-/// What `make test` sets.
+/// A variable that `make test` sets.
 pub fn needed(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: use `make test`"))
 }
 
-/// A password that can be chosen.
+/// A password that is accepted.
 pub const GOOD: &str = "violet sonata in the cart";
 
-/// An address that no other test has.
+/// An e-mail address that no other test uses.
 pub fn address() -> String {
     format!("{}@example.org", uuid::Uuid::new_v4().simple())
 }

@@ -1,5 +1,6 @@
-//! The walk of [`super::scope`] would find a query whose author had forgotten the context: each query that shows certain cohorts only
-//! is opened in turn, in a server of its own (`STUDYGOV_FAULT`, debug builds only), and an answer must then show more.
+//! Tests that [`super::scope`] would detect a query whose author forgot the context: each query that is restricted to
+//! certain cohorts is opened in turn, in a separate server (`STUDYGOV_FAULT`, debug builds only), and a response must
+//! then show more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -11,18 +12,18 @@ use super::{GOOD, House, Visitor};
 use crate::api::Caller;
 use crate::support::Backend;
 
-/// Queries behind others, through which nothing is seen when they alone are open: file and function. With `UPDATE_REFERENCE` the
-/// test writes it.
+/// Queries behind other queries, so that opening them alone shows nothing: file and function. The test writes this file
+/// if `UPDATE_REFERENCE` is set.
 const BEHIND_OTHERS: &str = "tests/people/opened.txt";
 
-/// Rita, who may do everything in one of two cohorts: her browser, and the API.
+/// The browser and the API client of Rita, who may do everything in one of two cohorts.
 async fn rita(house: &House) -> (Visitor, Caller) {
     house.add("rita", &["user"]).await;
     house.scope("rita", "keeper", &json!(["plain-cohort"])).await;
     (Visitor::logged_in(house.url(), "rita", GOOD).await, house.server.basic("rita", GOOD))
 }
 
-/// The function in the source around a line, with its file.
+/// The function in the source at a line, with its file.
 fn function_at(place: &str) -> String {
     let (file, line) = place.rsplit_once(':').unwrap();
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
@@ -31,7 +32,7 @@ fn function_at(place: &str) -> String {
     format!("{file} {}", name.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap())
 }
 
-/// The answer without the time that has passed since something (`5 s ago`, `just now`).
+/// The response without durations (`5 s ago`, `just now`).
 async fn answer(question: &Question, visitor: &Visitor, api: &Caller) -> (u16, String) {
     let (status, text) = question.ask(visitor, api).await;
     let text = text.replace("just now", "1 s ago");
@@ -49,7 +50,7 @@ async fn an_opened_query_is_found_by_the_walk() {
     let (visitor, api) = rita(&house).await;
     let hidden = hidden_ids(&house.server.admin()).await;
     let questions = questions(&api, true).await;
-    // The questions that pass each query.
+    // The questions that use each query.
     let mut askers: BTreeMap<String, Vec<&Question>> = BTreeMap::new();
     for question in &questions {
         std::fs::write(&passed, "").unwrap();
@@ -64,7 +65,7 @@ async fn an_opened_query_is_found_by_the_walk() {
     for (place, questions) in &askers {
         let mut is_seen = false;
         for question in questions {
-            // Twice, so that something else that has changed in this moment is not taken for it.
+            // Twice, so that an unrelated change at this moment is not taken for it.
             let mut differs = true;
             for _ in 0..2 {
                 std::fs::write(&open, place).unwrap();
@@ -73,7 +74,7 @@ async fn an_opened_query_is_found_by_the_walk() {
                 std::fs::write(&open, "").unwrap();
                 differs = differs && !is_seen && opened != answer(question, &visitor, &api).await;
             }
-            // A number that is another one is found by the test below.
+            // A changed number is detected by the test below.
             is_seen |= differs;
             if is_seen {
                 break;
@@ -91,12 +92,12 @@ async fn an_opened_query_is_found_by_the_walk() {
     assert_eq!(unseen, std::fs::read_to_string(&path).unwrap(), "of {} queries", askers.len());
 }
 
-/// Whatever is added to a cohort that a user does not see, all answers stay as they are: numbers too.
+/// Additions to a cohort that a user cannot see change no response, including numbers.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_changes_with_another_cohort() {
     let house = two_cohorts_with(Backend::Sqlite, &[]).await;
     let (visitor, api) = rita(&house).await;
-    // Her own account shows until when she is logged in.
+    // Her account page shows until when she is logged in.
     let mut questions = questions(&api, false).await;
     questions.retain(|question| !question.name().starts_with("/account"));
     let mut answers = [Vec::new(), Vec::new()];
@@ -118,7 +119,7 @@ async fn no_answer_changes_with_another_cohort() {
     let mut compared = 0;
     let [first, second] = answers;
     for ((question, first), second) in questions.iter().zip(first).zip(second) {
-        // What changes anyhow says nothing.
+        // Responses that change anyway prove nothing.
         if first == second {
             compared += 1;
             assert_eq!(answer(question, &visitor, &api).await, second, "{}", question.name());

@@ -1,5 +1,5 @@
-//! Who may come where: every route of the pages and of both versions of the API, every person, against the table in
-//! `routes.txt`. With each permission alone the API is walked in `tests/api/access.rs`.
+//! Access rules: every route of the pages and of both versions of the API, for each kind of user, compared with the
+//! table in `routes.txt`. `tests/api/access.rs` tests the API with each permission alone.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -14,7 +14,7 @@ use studygovernor::web;
 use super::{GOOD, House, Visitor};
 use crate::support::Backend;
 
-/// The table that the program itself has.
+/// The table of the program.
 pub async fn table() -> Vec<web::Entry> {
     let home = tempfile::tempdir().unwrap();
     let settings = Settings::read(&Environment::default(), home.path()).unwrap();
@@ -22,7 +22,7 @@ pub async fn table() -> Vec<web::Entry> {
     web::pages(&app).table().to_vec()
 }
 
-/// What came: `in` when the handler was reached, whatever it made of the request.
+/// The outcome of a request: `in` if the handler was reached, whatever its response.
 fn outcome(status: u16, location: &str) -> &'static str {
     match (status, location) {
         (303, to) if to.starts_with("/login?next=") => "login",
@@ -45,7 +45,7 @@ async fn every_route_is_open_to_whom_the_table_says() {
         ("superuser", Visitor::logged_in(house.url(), "superuser", GOOD).await),
         ("admin", Visitor::logged_in(house.url(), "boss", GOOD).await),
     ];
-    // A session that was begun when the account was active.
+    // A session that was started while the account was active.
     let changes = serde_json::json!({ "active": false });
     house.server.admin().put("/api/v2/users/2", changes).await.expect(200);
 
@@ -53,7 +53,7 @@ async fn every_route_is_open_to_whom_the_table_says() {
     let table = table().await;
     for entry in &table {
         let method: Method = entry.method.parse().unwrap();
-        // An id that nothing has: what is asked for is refused or missing, never done.
+        // An id that does not exist: the request is refused, or the resource is missing, but nothing is changed.
         let path = entry.path.replace("{id}", "4711").replace("{secret}", "none");
         let ask = async |visitor: &Visitor| {
             let request = visitor.request(method.clone(), &path);
@@ -62,7 +62,7 @@ async fn every_route_is_open_to_whom_the_table_says() {
             let location = answer.headers().get("location").map_or("", |to| to.to_str().unwrap()).to_owned();
             outcome(answer.status().as_u16(), &location)
         };
-        // The doors themselves end sessions; they are asked by somebody without one.
+        // These routes end sessions, so they are requested without one.
         let is_door = entry.path.starts_with("/log") || entry.path.ends_with("sessions/end");
         let mut outcomes = vec![ask(&nobody).await, ask(&inactive).await];
         for (name, visitor) in &people {
@@ -73,7 +73,7 @@ async fn every_route_is_open_to_whom_the_table_says() {
         }
         writeln!(shown, "{} {} {}: {}", entry.method, entry.path, entry.need, outcomes.join(" ")).unwrap();
     }
-    // A part of a page is refused as the page is: htmx is told to go to the login.
+    // A part of a page is refused like the page: htmx is redirected to the login page.
     for entry in table.iter().filter(|entry| entry.method == "GET" && entry.need != web::Need::Nothing) {
         let path = entry.path.replace("{id}", "4711");
         let answer = nobody.request(Method::GET, &path).header("hx-request", "true").send().await.unwrap();
@@ -93,7 +93,7 @@ async fn every_route_is_open_to_whom_the_table_says() {
         shown,
         "look at each line before UPDATE_REFERENCE=1"
     );
-    // The table of the repository says the same as the permissions of the roles.
+    // The table of the repository agrees with the permissions of the roles.
     for line in shown.lines().skip(1) {
         let (route, outcomes) = line.rsplit_once(": ").unwrap();
         let need = route.rsplit_once(' ').unwrap().1;
@@ -102,10 +102,10 @@ async fn every_route_is_open_to_whom_the_table_says() {
         let mut wanted = match need {
             "nothing" => ["in"; 5],
             "login" | "account" => ["login", "login", "in", "in", "in"],
-            // The secret of an attempt; who has it is asked for nothing else, and a login is no substitute.
+            // The secret of an attempt is sufficient, and a login is no substitute.
             "secret" => ["no"; 5],
             "sample_state_update" | "sample_add" | "upload_data" => ["login", "login", "no", "in", "in"],
-            // `user_read` too: it is for the own account, and 4711 is another one.
+            // `user_read` too: it covers only the user's own account, and 4711 is another one.
             _ => ["login", "login", "no", "no", "in"],
         };
         if is_open {
@@ -148,7 +148,7 @@ async fn walk_api(
                     None => "secret".to_owned(),
                     Some(scopes) => scopes.first().map_or("login", |scope| scope.as_str().unwrap()).to_owned(),
                 };
-                // Of an execution: who has the secret of its attempt needs no login.
+                // Operations on an execution: a caller with the secret of its attempt needs no login.
                 let is_open = need != "secret" && security.contains(&serde_json::json!({}));
                 let need = if is_open { format!("{need}|secret") } else { need };
                 writeln!(shown, "{method} /api/{version}{path} {need}: {}", outcomes.join(" ")).unwrap();

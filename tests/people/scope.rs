@@ -1,8 +1,9 @@
-//! Roles for certain cohorts only: who has one sees and touches nothing else, in no page, list, count, search or answer.
+//! Roles limited to certain cohorts: their users cannot see or change anything else, in any page, list, count, search
+//! or response.
 //!
-//! Everything of the hidden cohort carries one word. All pages, as pages and as fragments, and all operations of both
-//! versions of the API that read are asked for every id there is; the word comes in none of the answers. The same walk as
-//! the administrator meets it everywhere, so it would have been seen.
+//! Everything in the hidden cohort contains one word. All pages, whole and as fragments, and all reading operations of
+//! both versions of the API are requested for every id; no response may contain the word. An administrator who requests
+//! the same finds it everywhere, so it would have been detected.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +16,13 @@ use super::{GOOD, House, Visitor};
 use crate::api::{CONFIGURATION, Caller, WORKFLOW};
 use crate::support::Backend;
 
-/// In everything of the hidden cohort.
+/// Part of everything in the hidden cohort.
 pub(super) const HIDDEN: &str = "hushhush";
 
 /// Higher than any id of these tests.
 const MOST_IDS: usize = 9;
 
-/// Ways to ask for a list; those that a list does not know it says, or leaves out.
+/// Parameters of lists; a list rejects or ignores the ones that it does not know.
 const QUERIES: [&str; 11] = [
     "limit=1",
     "offset=1",
@@ -36,17 +37,17 @@ const QUERIES: [&str; 11] = [
     "callback=1",
 ];
 
-/// Everything that somebody can do to what is studied, and everything else: a role with all permissions.
+/// All permissions, for study data and everything else: a role with all of them.
 const ALL: &str = "action_update,sample_state_update,sample_add,sample_update,sample_delete,user_read,user_read_all,\
                    user_update_all,user_add,user_delete,roles_manage,upload_data";
 
-/// A study with two cohorts. The hidden one is there first; in each one subject, an experiment whose first callback failed,
-/// an archived experiment, scans, links, and everything that can be written down about them.
+/// A study with two cohorts; the hidden one is created first. Each has one subject with an experiment whose first
+/// callback failed, an archived experiment, scans, links, and all kinds of texts.
 pub(super) async fn two_cohorts(backend: Backend) -> House {
     two_cohorts_with(backend, &[]).await
 }
 
-/// The same, of a server with this in its environment.
+/// The same, with this environment for the server.
 pub(super) async fn two_cohorts_with(backend: Backend, environment: &[(&str, &str)]) -> House {
     let house = House::new(backend, environment).await;
     let api = house.server.admin();
@@ -80,7 +81,7 @@ pub(super) async fn two_cohorts_with(backend: Backend, environment: &[(&str, &st
                 api.delete(&format!("{at}?reason={word}-reason")).await.expect(200);
             }
         }
-        // Of the first experiment: two callbacks of the state, the first of which fails and says much.
+        // The first experiment: two callbacks of the state, the first of which fails with a long text.
         let first = api.get(&format!("/api/v2/experiments/{}/actions", 2 * id - 1)).await.expect(200);
         let run = |number: i32| format!("/api/v2/callback_executions/{}", 4 * id - 4 + number);
         let report = json!({ "status": "finished", "result": "failed", "run_log": label("log"), "result_log": label("result"),
@@ -101,7 +102,7 @@ impl House {
     }
 }
 
-/// One request of the walk: for a page, a part of one, or the API.
+/// One request: for a page, a part of a page, or the API.
 pub(super) struct Question {
     path: String,
     is_part: bool,
@@ -113,7 +114,7 @@ impl Question {
         format!("{}{}", self.path, if self.is_part { " (part)" } else { "" })
     }
 
-    /// The status and the text of the answer.
+    /// Returns the status and the text of the response.
     pub(super) async fn ask(&self, visitor: &Visitor, api: &Caller) -> (u16, String) {
         if self.is_api {
             let answer = api.get(&self.path).await;
@@ -126,7 +127,7 @@ impl Question {
     }
 }
 
-/// All that can be read: the pages, with `parts` their fragments too, and both versions of the API, for every id there is.
+/// All that can be read: the pages, with `parts` their fragments too, and both versions of the API, for every id.
 pub(super) async fn questions(api: &Caller, parts: bool) -> Vec<Question> {
     let ids = |path: &str| -> Vec<String> {
         match path.contains('{') {
@@ -171,7 +172,7 @@ pub(super) async fn questions(api: &Caller, parts: bool) -> Vec<Question> {
         for (path, item) in document["paths"].as_object().unwrap() {
             if item.get("get").is_some() {
                 paths.push(path.clone());
-                // Lists, in every way in which they can be asked for.
+                // Lists, with each of the parameters.
                 if !path.contains('{') {
                     paths.extend(QUERIES.iter().map(|query| format!("{path}?{query}")));
                 }
@@ -183,7 +184,7 @@ pub(super) async fn questions(api: &Caller, parts: bool) -> Vec<Question> {
     all
 }
 
-/// Asks them all, and gives the answers by what was asked.
+/// Sends all requests and returns the responses by request.
 async fn everything(visitor: &Visitor, api: &Caller, parts: bool) -> BTreeMap<String, (u16, String)> {
     let mut answers = BTreeMap::new();
     for question in questions(api, parts).await {
@@ -192,11 +193,11 @@ async fn everything(visitor: &Visitor, api: &Caller, parts: bool) -> BTreeMap<St
     answers
 }
 
-/// Whether an answer shows something of the hidden cohort, whose things have these ids.
+/// Whether a response shows something of the hidden cohort, whose resources have these ids.
 pub(super) fn shows_hidden(status: u16, text: &str, hidden: &[(&'static str, i64)]) -> bool {
-    // What somebody typed is shown again in the field.
+    // A search text of the user is shown in its field.
     let text = text.replace("value=\"hush\"", "");
-    // Nor by its number: most lists of the first version are addresses only.
+    // Ids count too: most lists of the first version contain only URIs.
     text.contains(HIDDEN) || status == 200 && hidden.iter().any(|(kind, id)| refers_to(&text, kind, *id))
 }
 
@@ -208,7 +209,7 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
     let (rita, api) = (Visitor::logged_in(house.url(), "rita", GOOD).await, house.server.basic("rita", GOOD));
     let (admin, all) = (house.admin().await, house.server.admin());
 
-    // The same code answers on all databases; what they make of the statements is to be seen.
+    // The responses come from the same code on all databases; the statements may differ.
     let is_first = backend == Backend::Sqlite;
     let seen = everything(&rita, &api, is_first).await;
     let hidden = hidden_ids(&all).await;
@@ -223,7 +224,7 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
             .map(|(asked, _)| asked.clone())
             .collect::<Vec<_>>()
     };
-    // The walk would have seen it: the administrator meets the word in all places in which rita meets that of her cohort.
+    // The search would have been detected: the administrator finds the word wherever rita finds the word of her cohort.
     let plain = with("plain-", &seen).len();
     assert!(plain > 100, "{plain}");
     if is_first {
@@ -231,7 +232,7 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
         assert!(hidden >= plain, "{plain} and {hidden}");
     }
 
-    // Numbers are of what she sees.
+    // Numbers only count what she can see.
     for (path, wanted) in [
         ("cohorts", 1),
         ("subjects", 1),
@@ -245,7 +246,7 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
         let versions: &[&str] = if path == "callback_executions" { &["v2"] } else { &["v1", "v2"] };
         for version in versions {
             for query in ["", "?limit=1"] {
-                // The total of somebody else who asked a moment before is another one.
+                // The cached total of another user who asked a moment before must not be used.
                 all.get(&format!("/api/{version}/{path}{query}")).await.expect(200);
                 let path = format!("/api/{version}/{path}{query}");
                 let list = api.get(&path).await.expect(200);
@@ -255,9 +256,9 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
     }
     let home = rita.get("/").await.shows(200, "plain-experiment-1");
     assert!(!home.text.contains("<b>2</b>"), "{}", home.text);
-    // Nor is what was archived, though its actions are the newest.
+    // Archived experiments are not shown either, though their actions are the newest.
     assert!(!home.text.contains("plain-experiment-2"), "{}", home.text);
-    // By their labels they are as if they were not there.
+    // By label, they do not seem to exist.
     for path in [
         "cohorts/by-label/hushhush-cohort",
         "cohorts/hushhush-cohort/subjects",
@@ -276,7 +277,7 @@ async fn nothing_of_another_cohort_is_seen(backend: Backend) {
     {
         api.get(&format!("/api/v1/{path}")).await.expect(404);
     }
-    // What is about the whole study does not come with the role.
+    // Permissions for the whole study are not included.
     for path in [
         "/users",
         "/users/1",
@@ -312,7 +313,7 @@ async fn nothing_of_another_cohort_is_seen_on_mariadb() {
     nothing_of_another_cohort_is_seen(Backend::Mariadb).await;
 }
 
-/// All that belongs to the hidden cohort, by kind and id.
+/// All resources of the hidden cohort, by kind and id.
 pub(super) async fn hidden_ids(admin: &Caller) -> Vec<(&'static str, i64)> {
     let mut ids =
         vec![("cohorts", 1), ("subjects", 1), ("experiments", 1), ("experiments", 2), ("scans", 1), ("scans", 2)];
@@ -332,7 +333,7 @@ pub(super) async fn hidden_ids(admin: &Caller) -> Vec<(&'static str, i64)> {
     ids
 }
 
-/// Whether a text has an address that ends with this kind and id.
+/// Whether a text contains a URL that ends with this kind and id.
 fn refers_to(text: &str, kind: &str, id: i64) -> bool {
     let address = format!("/{kind}/{id}");
     text.match_indices(&address).any(|(at, _)| !text[at + address.len()..].starts_with(|c: char| c.is_ascii_digit()))
@@ -366,7 +367,7 @@ async fn hidden_things(admin: &Caller) -> Vec<Value> {
     things
 }
 
-/// Every change that can be asked for over the API of what belongs to the hidden cohort, or of what would get there.
+/// Every change over the API of resources in the hidden cohort, or of resources that would be moved there.
 pub(super) fn changes_of_hidden_things() -> Vec<(Method, &'static str, Value)> {
     let urls = json!({ "external_urls": { "XNAT": "https://x.example.com" } });
     let ids = json!({ "external_ids": { "XNAT": "x" } });
@@ -383,7 +384,7 @@ pub(super) fn changes_of_hidden_things() -> Vec<(Method, &'static str, Value)> {
         (Method::POST, "subjects", subject),
         (Method::POST, "subjects", json!({ "label": "x", "cohort_label": "1" })),
         (Method::PUT, "subjects/1", json!({ "label": "x" })),
-        // Nor is anything taken there.
+        // Moving resources there is refused too.
         (Method::PUT, "subjects/2", json!({ "cohort_label": "hushhush-cohort" })),
         (Method::DELETE, "subjects/1?reason=r", json!({})),
         (Method::POST, "subjects/1/restore", json!({})),
@@ -425,7 +426,7 @@ async fn nothing_of_another_cohort_is_touched() {
             for version in ["v1", "v2"] {
                 let full = format!("/api/{version}/{path}");
                 let answer = api.send(api.request(method.clone(), &full).json(&body)).await;
-                // What v1 does not have is 404 or 405 anyhow.
+                // Operations that v1 does not have are 404 or 405 anyway.
                 assert!(
                     matches!(answer.status.as_u16(), 404 | 405),
                     "{method} {full}: {} {}",
@@ -447,7 +448,7 @@ async fn nothing_of_another_cohort_is_touched() {
         rita.post("/callback_executions/intervene", &form)
             .await
             .shows(200, "in the cohorts to which your role is limited");
-        // One by one: hers are done, the others are not there.
+        // One by one: hers are moved, the others do not seem to exist.
         let body = json!({ "experiments": [1, 3], "state": "check" });
         let bulk = api.post("/api/v2/experiments/bulk/transition", body).await.expect(200);
         assert_eq!(
@@ -468,18 +469,19 @@ async fn nothing_of_another_cohort_is_touched() {
             (&json!(3), &json!(1), &json!(0)),
             "{imported}"
         );
-        // The secret of an attempt is good wherever it is, also beside a login that would not be; without it, as above.
+        // The secret of an attempt is valid everywhere, even with a login that would not be sufficient; without it, as
+        // above.
         let path = "/api/v2/callback_executions/4";
         let report = json!({ "result_log": "from a worker" });
         api.put(path, report.clone()).await.expect(404);
         let secret = execution_secret("a key of the tests", 4, 1);
         let mut with_secret = report;
         with_secret["secret"] = json!(secret);
-        // It is over with its experiment, which was archived: 409, and not 404.
+        // The execution ended when its experiment was archived: 409, not 404.
         api.put(path, with_secret.clone()).await.expect(409);
         with_secret["secret"] = json!(execution_secret("a key of the tests", 3, 1));
         api.put(path, with_secret).await.expect(404);
-        // What is about the whole study, and new labels that would tell by a refusal what others are called.
+        // Operations on the whole study, and new labels, whose refusal would reveal the labels of others.
         api.post("/api/v2/service/check_timeouts", json!({})).await.expect(403);
         for label in ["hushhush-cohort", "free"] {
             for version in ["v1", "v2"] {
@@ -500,7 +502,7 @@ async fn nothing_of_another_cohort_is_touched() {
             "unknown scantype 'T9', and you are not allowed to create it"
         );
         assert_eq!(api.post("/api/v2/import", scans("T1w")).await.expect(200)["experiments"], 1);
-        // What is everybody's is not looked for in other cohorts.
+        // Resources that all users share are not searched in other cohorts.
         let scan = json!({ "scantype_protocol": "T9", "experiment_id": 3 });
         let refused = api.post("/api/v2/scans", scan).await.expect(404);
         assert!(refused["message"].as_str().unwrap().ends_with("'T9'."), "{refused}");

@@ -1,4 +1,5 @@
-//! Roles for certain cohorts only, attacked: by who gives them, by moving, by doing two things at once, by asking again.
+//! Attacks on roles limited to certain cohorts: by users who give roles, by moving, by simultaneous requests, by
+//! repeated requests.
 
 use reqwest::Method;
 use serde_json::json;
@@ -7,7 +8,7 @@ use super::scope::{HIDDEN, changes_of_hidden_things, two_cohorts};
 use super::{GOOD, House, Visitor};
 use crate::support::Backend;
 
-/// What needs a permission in both of two cohorts does not carry a third one from the one to the other.
+/// Permissions in two cohorts are not enough to move something with a third permission from one to the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_moved_to_where_more_is_permitted() {
     let house = two_cohorts(Backend::Sqlite).await;
@@ -25,11 +26,11 @@ async fn nothing_is_moved_to_where_more_is_permitted() {
         let refused = api.put(&format!("/api/{version}/subjects/1"), body).await.expect(403);
         assert!(refused["message"].as_str().unwrap().contains("the whole study"), "{refused}");
     }
-    // To where it is already: nothing moves.
+    // Setting the current cohort moves nothing.
     let same = json!({ "cohort_label": "hushhush-cohort", "date_of_birth": "1950-01-01" });
     api.put("/api/v2/subjects/1", same).await.expect(200);
     admin.put("/api/v2/subjects/1", json!({ "cohort_label": "plain-cohort" })).await.expect(200);
-    // The navigation is the same on all pages, whatever may be done with what is on them.
+    // The navigation is the same on all pages, whatever the permissions on them.
     let body = json!({ "config_definition": json!({ "roles": [{ "name": "fixer", "permissions": "action_update" }] }).to_string() });
     admin.post("/api/v2/service/config/import-config", body).await.expect(201);
     house.scope("sam", "fixer", &json!(["hushhush-cohort"])).await;
@@ -41,13 +42,13 @@ async fn nothing_is_moved_to_where_more_is_permitted() {
     assert!(!page.text.contains("href=\"/dead_letters\""), "{}", page.text);
 }
 
-/// Who looks after roles does not get above others by giving them a role for a cohort, which takes from them for now what is
-/// about the whole study.
+/// A user who manages roles cannot gain power over others by giving them a role for a cohort, which removes their
+/// permissions for the whole study as long as they have it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_for_a_cohort_makes_nobody_easier_to_reach() {
     let house = two_cohorts(Backend::Sqlite).await;
     let admin = house.server.admin();
-    // Everything about cohorts, and less than `keeper` of what is about the whole study.
+    // All permissions for cohorts, but fewer than `keeper` for the whole study.
     let manager = "action_update,sample_state_update,sample_add,sample_update,sample_delete,user_read,user_read_all,\
                    user_update_all,roles_manage";
     let roles = json!({ "roles": [{ "name": "manager", "permissions": manager }] });
@@ -71,17 +72,18 @@ async fn a_role_for_a_cohort_makes_nobody_easier_to_reach() {
     mallory.post(&format!("/users/{dana}/role/cohorts"), &form).await.shows(403, "more permissions than");
     let page = mallory.get(&format!("/users/{dana}")).await.shows(200, "dana");
     assert!(!page.text.contains("/role/cohorts"), "{}", page.text);
-    // Not either when somebody else gave it.
+    // Not even if another user gave it.
     admin.put(of_dana, cohorts.clone()).await.expect(200);
     api.put(&format!("/api/v2/users/{dana}"), json!({ "password": GOOD })).await.expect(403);
     api.put(of_dana, json!({ "cohorts": null })).await.expect(403);
     mallory.post(&format!("/users/{dana}/second_factor/end"), &[]).await.shows(403, "more permissions than");
     mallory.post(&format!("/users/{dana}/sessions/end"), &[]).await.shows(403, "more permissions than");
-    // Of who may less it goes.
+    // It is possible for users with fewer permissions.
     api.put("/api/v2/users/nina/roles/user/cohorts", cohorts).await.expect(200);
 }
 
-/// Two roles for cohorts that are taken at the same moment: one of them stays, or the whole study could be seen.
+/// Two roles for cohorts that are removed at the same moment: one of them remains; otherwise the whole study would be
+/// visible.
 async fn of_two_roles_taken_at_once_one_stays(backend: Backend) {
     let house = two_cohorts(backend).await;
     house.add("rita", &["user"]).await;
@@ -109,7 +111,7 @@ async fn of_two_roles_taken_at_once_one_stays_on_mariadb() {
     of_two_roles_taken_at_once_one_stays(Backend::Mariadb).await;
 }
 
-/// A request that comes again with its `Idempotency-Key` is answered by what is there for its caller now.
+/// A repeated request with its `Idempotency-Key` gets a response that matches the current cohorts of its caller.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kept_answer_is_for_the_cohorts_that_it_was_given_for() {
     let house = two_cohorts(Backend::Sqlite).await;
@@ -131,10 +133,10 @@ async fn a_kept_answer_is_for_the_cohorts_that_it_was_given_for() {
     assert!(refused.status == 422 && !refused.body.to_string().contains(HIDDEN), "{}", refused.body);
 }
 
-/// Every operation of the API that changes something is either tried on what is hidden, or is about none of that.
+/// Every changing operation of the API is either tried on hidden resources, or unrelated to cohorts.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_operation_is_left_out_of_what_is_tried() {
-    /// About people, workflows and what is everybody's; making a cohort is for the whole study.
+    /// About accounts, workflows and shared resources; creating a cohort requires the whole study.
     const NOT_OF_COHORTS: &[&str] = &[
         "POST /cohorts",
         "POST /users",
@@ -151,7 +153,7 @@ async fn no_operation_is_left_out_of_what_is_tried() {
         "PUT /service/config/import-config",
         "POST /service/config/import-workflow",
     ];
-    /// Tried in other ways: with lists. And what takes the secret of an attempt, and no login.
+    /// Tested in other ways: with lists. Also operations that require the secret of an attempt and no login.
     const ELSEWHERE: &[&str] = &[
         "POST /import",
         "POST /experiments/bulk/transition",

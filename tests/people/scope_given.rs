@@ -1,4 +1,4 @@
-//! Roles for certain cohorts only: given, changed and taken, and what holds where.
+//! Roles limited to certain cohorts: giving, changing and removing them, and their effect in each cohort.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ async fn each_role_holds_in_its_own_cohorts() {
     admin.put("/api/v2/experiments/1/state", json!({ "state": "failed" })).await.expect(200);
     admin.put("/api/v2/experiments/3/state", json!({ "state": "failed" })).await.expect(200);
     assert_eq!(api.get("/api/v2/experiments").await.expect(200)["count"], 2);
-    // The button is there only where it is good.
+    // The button is only shown where it works.
     let button = "action=\"/experiments/3/transition\"";
     sam.get("/experiments/3").await.shows(200, button);
     let page = sam.get("/experiments/1").await.shows(200, "hushhush-experiment-1");
@@ -37,14 +37,14 @@ async fn each_role_holds_in_its_own_cohorts() {
         let body = json!({ "label": "z", "cohort_label": cohort });
         api.post("/api/v2/subjects", body).await.expect(status);
     }
-    // Her own page says what may be done where.
+    // Her account page shows the permissions in each cohort.
     let own = sam.get("/account").await.shows(200, "sample_add in plain-cohort");
     assert!(
         own.text.contains("the cohorts hushhush-cohort, plain-cohort") && !own.text.contains("user_read in"),
         "{}",
         own.text
     );
-    // A third role for the whole study adds what it permits, and shows nothing else.
+    // A third role for the whole study adds its permissions, but shows no more cohorts.
     admin.post("/api/v2/cohorts", json!({ "label": "third" })).await.expect(201);
     admin.put("/api/v2/users/sam/roles/keeper", json!({})).await.expect(200);
     assert_eq!(api.get("/api/v2/cohorts").await.expect(200)["count"], 2);
@@ -59,12 +59,12 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     let admin = house.admin().await;
     let (rita, api) = (Visitor::logged_in(house.url(), "rita", GOOD).await, house.server.basic("rita", GOOD));
     let count = async || api.get("/api/v2/cohorts").await.expect(200)["count"].as_u64().unwrap();
-    // After the administrator, alice and bob.
+    // The id after the administrator, alice and bob.
     let path = "/users/4".to_owned();
     let cohorts_form = format!("{path}/role/cohorts");
     assert_eq!(count().await, 2);
     admin.get(&path).await.shows(200, "Can see the whole study").shows(200, "user: for the whole study");
-    // `user` is role 3. An empty form is a mistake, and nothing changes.
+    // `user` is role 3. An empty form is an error, and nothing changes.
     admin.post(&cohorts_form, &[("role", "3")]).await.shows(422, "select at least one");
     admin
         .post(&cohorts_form, &[("role", "3"), ("cohort", "2"), ("cohort", "4711")])
@@ -73,7 +73,7 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     admin.post(&cohorts_form, &[("role", "4711"), ("cohort", "2")]).await.shows(404, "role 4711");
     assert_eq!(count().await, 2);
     admin.post(&cohorts_form, &[("role", "3"), ("cohort", "2")]).await.leads(&format!("{path}?told=saved"));
-    // At once: in the session and with the password that is remembered.
+    // Effective immediately: in the session and for the cached password.
     assert_eq!(count().await, 1);
     rita.get("/cohorts/1").await.shows(404, "in the cohorts to which your role is limited");
     rita.get("/cohorts/2").await.shows(200, "plain-cohort");
@@ -85,27 +85,27 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     admin.get("/users?q=rita").await.shows(200, ": plain-cohort</span>");
     admin.get("/audit").await.shows(200, "give role").shows(200, "plain-cohort");
 
-    // The last role that is for certain cohorts is not taken away: she would see everything.
+    // The last limited role cannot be removed: she would see everything.
     let switch = format!("{path}/role");
     admin.post(&switch, &[("role", "3"), ("on", "0")]).await.shows(409, "access to the whole study");
     let all = house.server.admin();
     all.delete("/api/v2/users/rita/roles/user").await.expect(409);
     all.delete("/api/v1/users/rita/roles/user").await.expect(409);
-    // Nor does a configuration that names other roles do it, and one that names the same leaves the cohorts alone.
+    // A configuration with other roles cannot do it either, and one with the same roles does not change the cohorts.
     let configuration = |role: &str| {
         let user = json!({ "users": [{ "username": "rita", "password": GOOD, "name": "rita", "email": "rita@example.com", "active": true, "roles": [role] }] });
         json!({ "config_definition": user.to_string() })
     };
     all.put("/api/v2/service/config/import-config", configuration("superuser")).await.expect(409);
     all.put("/api/v2/service/config/import-config", configuration("user")).await.expect(200);
-    // A configuration sets the password, so the session has ended.
+    // A configuration sets the password, which ends the session.
     let rita = Visitor::logged_in(house.url(), "rita", GOOD).await;
     assert_eq!(count().await, 1);
-    // Giving it again leaves it as it is; so does another role for the whole study.
+    // Giving it again changes nothing; neither does another role for the whole study.
     admin.post(&switch, &[("role", "3"), ("on", "1")]).await.leads(&format!("{path}?told=saved"));
     admin.post(&switch, &[("role", "2"), ("on", "1")]).await.leads(&format!("{path}?told=saved"));
     assert_eq!(count().await, 1);
-    // With another role for certain cohorts the first one can go, and its cohorts with it.
+    // With another limited role, the first one and its cohorts can be removed.
     house.scope("rita", "superuser", &json!(["hushhush-cohort"])).await;
     assert_eq!(count().await, 2);
     admin.post(&switch, &[("role", "3"), ("on", "0")]).await.leads(&format!("{path}?told=saved"));
@@ -115,7 +115,7 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     let of_user = all.get("/api/v2/users/rita/roles/user/cohorts").await.expect(200);
     assert_eq!((&of_user["has_role"], &of_user["cohorts"]), (&json!(true), &Value::Null));
 
-    // Somebody is invited for a cohort from the beginning.
+    // A user is invited with limited cohorts from the beginning.
     admin.get("/users/new").await.shows(200, "Limit to certain cohorts").shows(200, "hushhush-cohort");
     let form = |name: &'static str, more: &[(&'static str, &'static str)]| {
         let email: &'static str = format!("{name}@example.com").leak();
@@ -138,7 +138,7 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     assert_eq!(tom.get("/api/v2/cohorts").await.expect(200)["cohorts"][0]["label"], "plain-cohort");
     assert_eq!(tom.get("/api/v2/experiments").await.expect(200)["count"], 1);
 
-    // Of an administrator such a role can be taken away: nothing more is seen without it.
+    // For an administrator, such a role can be removed: the visible data does not change.
     house.add("ada", &["admin", "user"]).await;
     house.scope("ada", "user", &json!(["plain-cohort"])).await;
     all.delete("/api/v2/users/ada/roles/admin").await.expect(200);
@@ -146,7 +146,7 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     all.put("/api/v2/users/ada/roles/admin", json!({})).await.expect(200);
     all.delete("/api/v2/users/ada/roles/user").await.expect(200);
 
-    // `admin` is for everything; nobody gives what they may not do.
+    // `admin` cannot be limited; users cannot give permissions that they do not have.
     let path_of = |role: &str| format!("/api/v2/users/rita/roles/{role}/cohorts");
     all.put(&path_of("admin"), json!({ "cohorts": [1] })).await.expect(400);
     for body in [json!({}), json!({ "cohorts": [] }), json!({ "cohorts": "x" })] {
@@ -155,7 +155,7 @@ async fn an_administrator_gives_a_role_for_cohorts_and_nobody_sees_more_by_accid
     all.put(&path_of("user"), json!({ "cohorts": ["nowhere"] })).await.expect(404);
     api.put(&path_of("superuser"), json!({ "cohorts": null })).await.expect(403);
     rita.post(&cohorts_form, &[("role", "2"), ("whole", "1")]).await.shows(403, "roles_manage");
-    // And the way back, which says what it does.
+    // Removing the limit, with an explanation on the form.
     admin.post(&cohorts_form, &[("role", "2"), ("whole", "1")]).await.leads(&format!("{path}?told=saved"));
     assert_eq!(count().await, 2);
 }

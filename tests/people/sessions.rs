@@ -1,4 +1,4 @@
-//! Sessions of browsers: how long, where, and their end.
+//! Browser sessions: duration, origin and end.
 
 use super::{GOOD, House, Visitor};
 use crate::support::{Backend, eventually};
@@ -32,7 +32,7 @@ async fn a_session_is_rotated_shown_and_ended() {
     admin.post("/users/2/sessions/end", &[]).await.leads("/users/2?told=ended");
     mia.get("/").await.leads("/login?next=%2F");
     let other = Visitor::logged_in(house.url(), "mia", GOOD).await;
-    // Nothing of people is kept by a browser, and what is, goes when somebody logs out.
+    // Browsers store no personal pages, and a logout clears everything.
     let kept = other.request(reqwest::Method::GET, "/account").send().await.unwrap();
     assert_eq!(kept.headers()["cache-control"], "no-store");
     let answer = house.server.basic("mia", GOOD).get("/api/v2/experiments").await;
@@ -71,7 +71,7 @@ async fn a_password_is_changed_by_who_knows_it() {
     elsewhere.get("/").await.leads("/login?next=%2F");
     house.mail("nina@example.com", "was changed").await;
     Visitor::logged_in(house.url(), "nina", other).await;
-    // Guessing at the old one has a limit.
+    // The number of guesses at the old password is limited.
     let mut refused = 0;
     for _ in 0..12 {
         refused += u32::from(nina.post("/change", &form("wrong", other, other)).await.status == 429);

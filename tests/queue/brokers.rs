@@ -1,4 +1,4 @@
-//! Addresses of brokers as Celery takes them: lists, of which any that answers is used; and no password where people look.
+//! URLs of brokers in the format of Celery: lists, of which any reachable one is used; passwords are not shown.
 
 use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 
@@ -23,7 +23,8 @@ async fn q1_any_broker_of_a_list_is_used_by_servers_and_workers() {
     }
 }
 
-/// Nothing answers, or the broker refuses: `/-/ready`, which needs no login, says where, and not with which password.
+/// The broker is unreachable, or refuses the login: `/-/ready`, which needs no login, shows its address without the
+/// password.
 #[tokio::test(flavor = "multi_thread")]
 async fn q2_a_broker_that_cannot_be_used_is_named_without_its_password() {
     let mut station = Station::new(Backend::Sqlite).await;

@@ -1,4 +1,4 @@
-//! Callbacks on workers elsewhere, with the real broker: what holds whatever is killed, lost or sent twice (Q1 to Q7).
+//! Callbacks on separate workers, with the real broker, whatever is killed, lost or delivered twice (Q1 to Q7).
 
 mod brokers;
 mod secrets;
@@ -15,7 +15,7 @@ use studygovernor::queue::{QueueNames, Ticket, declare_queue};
 use crate::api::Caller;
 use crate::support::{Backend, KEY, Proxy, Station, eventually, ledger_problems};
 
-/// A state whose one callback is given, and where it leads.
+/// A state with the given callback, and its transition.
 pub fn workflow(callback: &str) -> String {
     format!(
         "label: runs\nstates:\n  - {{label: root, transitions: [{{destination: work}}]}}\n  - label: work\n    callbacks:\n      \
@@ -38,9 +38,9 @@ async fn channel(station: &Station) -> (Connection, Channel) {
     (connection, channel)
 }
 
-/// Has the broker take a message, which is asked again while it refuses: who publishes first to a quorum queue is refused when the
-/// queue has not answered in time, as on a machine with much else to do (`register_enqueuer` of `rabbit_fifo_client`). `channel`
-/// confirms.
+/// Publishes a message, and repeats it while the broker rejects it: the first publisher to a quorum queue is rejected
+/// if the queue does not answer in time, for example on a busy machine (`register_enqueuer` of `rabbit_fifo_client`).
+/// `channel` uses publisher confirms.
 async fn publish(channel: &Channel, queue: &str, body: &[u8]) {
     eventually("the broker to take a message", async || {
         let (options, properties) = (BasicPublishOptions::default(), BasicProperties::default());
@@ -54,7 +54,7 @@ async fn publish(channel: &Channel, queue: &str, body: &[u8]) {
     .await;
 }
 
-/// Messages that lie in a queue.
+/// The number of messages in a queue.
 async fn ready(station: &Station, queue: &str) -> u32 {
     let (_connection, channel) = channel(station).await;
     let name = QueueNames::new(&station.prefix).work(queue);
@@ -65,8 +65,8 @@ async fn ready(station: &Station, queue: &str) -> u32 {
         .map_or(0, |queue| queue.message_count())
 }
 
-/// Q1 to Q3, on each database: from the transition over the broker to the next state, with workers that have neither the
-/// database nor a secret of the server; and one of two servers is enough to publish all.
+/// Q1 to Q3, on each database: from the transition through the broker to the next state, with workers that have neither
+/// the database nor a secret of the server; one of two servers is enough to publish all messages.
 async fn q1_q3_callbacks_run_on_workers_elsewhere(backend: Backend) {
     let station = Station::new(backend).await;
     let servers = [station.server(&[]), station.server(&[])];
@@ -84,7 +84,7 @@ async fn q1_q3_callbacks_run_on_workers_elsewhere(backend: Backend) {
     }
     let problems = ledger_problems(&station.engine).await;
     assert!(problems.is_empty(), "{problems:#?}");
-    // Nothing was published twice, though both servers looked.
+    // No message was published twice, though both servers checked.
     let mut published = 0;
     for server in &servers {
         let metrics = Caller::admin_at(&server.url).get("/-/metrics").await.expect(200);
@@ -125,7 +125,7 @@ async fn a_callback_goes_to_the_queue_that_it_asks_for() {
     let gpu = station.worker(&["--queue", "gpu", "--queue", "other"], &[]);
     let ended = station.reaches(1, ExecutionStatus::Finished).await;
     assert!(ended.worker.unwrap().contains(&format!(":{}:", gpu.id())));
-    // What the function does not know of is handed back without the queue.
+    // A key that the function does not know is returned without the queue.
     assert!(!ended.result_values.unwrap().contains("unknown"));
     let admin = Caller::admin_at(&server.url);
     let workers = eventually("both workers to be known", async || {
@@ -161,7 +161,7 @@ async fn q4_what_a_killed_worker_had_in_hand_is_done_by_another() {
     assert_eq!((ended.result, ended.attempt), (ExecutionResult::Success, 2));
     let log = ended.run_log.unwrap();
     assert!(log.contains(&format!("no heartbeat from worker {worker}")) && log.contains("=== attempt 2 ==="), "{log}");
-    // The dead one speaks up: too late.
+    // The dead worker reports: too late.
     let late = Ticket::new(1, 1, &server.url, KEY);
     let body = json!({ "attempt": 1, "secret": late.secret, "worker": worker, "success": true });
     Caller::admin_at(&server.url).post("/api/v2/callback_executions/1/report", body).await.expect(409);
@@ -183,7 +183,7 @@ async fn q4_a_message_that_the_broker_lost_is_sent_again() {
     let lost = channel.queue_purge(queue.clone().into(), QueuePurgeOptions::default()).await.unwrap();
     assert!(lost >= 1);
     eventually("another message", async || (ready(&station, "default").await > 0).then_some(())).await;
-    // The whole queue is gone: it is declared again.
+    // The whole queue is deleted: it is declared again.
     channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default()).await.unwrap();
     let worker = station.worker(&[], &[]);
     let ended = station.reaches(1, ExecutionStatus::Finished).await;
@@ -224,7 +224,7 @@ async fn messages_that_nobody_can_read_are_dead_letters() {
     declare_queue(&channel, &names, "default").await.unwrap();
     let queue = names.work("default");
     let forged = Ticket { secret: "forged".to_owned(), ..Ticket::new(4711, 1, &server.url, KEY) };
-    // With confirms: a message that the broker never had is another mistake than a letter that is not shown.
+    // With confirms, so that a rejected publish is distinguished from a missing dead letter.
     channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
     for body in [b"no json at all".to_vec(), serde_json::to_vec(&forged).unwrap()] {
         publish(&channel, &queue, &body).await;
@@ -238,13 +238,13 @@ async fn messages_that_nobody_can_read_are_dead_letters() {
     let text = letters.to_string();
     assert!(text.contains("no json at all") && text.contains("rejected") && text.contains(&queue), "{text}");
     assert!(text.contains("/api/v2/callback_executions/4711") && !text.contains("forged"), "{text}");
-    // The queue goes on.
+    // The queue still works.
     station.create(&server, "session").await;
     station.reaches(1, ExecutionStatus::Finished).await;
     drop(worker);
 }
 
-/// As `studygov-run-callback` did: with the secret of the attempt, and with a login.
+/// Like `studygov-run-callback` of version 8.1: with the secret of the attempt, and with a login.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_execution_is_run_by_hand() {
     use crate::support::{Said, studygovernor};
@@ -282,8 +282,8 @@ async fn one_execution_is_run_by_hand() {
     }
 }
 
-/// Q7: what is left by hand is killed with all its processes; what a stopped worker has in hand goes to another one, and that
-/// costs no attempt.
+/// Q7: a manual transition kills the callback with all its processes; executions of a stopped worker are passed to
+/// another one, which costs no attempt.
 #[tokio::test(flavor = "multi_thread")]
 async fn q6_q7_logs_arrive_and_stop_means_stop() {
     let station = Station::new(Backend::Postgres).await;
@@ -317,7 +317,7 @@ async fn q6_q7_logs_arrive_and_stop_means_stop() {
     drop(other);
 }
 
-/// A worker whose places are all taken does not sit on what another one could do.
+/// A worker without free places does not hold messages that another one could process.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_worker_hands_back_what_it_cannot_begin() {
     let station = Station::new(Backend::Postgres).await;
@@ -338,7 +338,7 @@ async fn a_full_worker_hands_back_what_it_cannot_begin() {
     drop((busy, free));
 }
 
-/// Servers and workers come up without the broker, say so, and go on by themselves when it is there.
+/// Servers and workers start without the broker, report that, and continue automatically when it is available.
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_waits_for_a_broker_that_is_not_there_yet() {
     let mut station = Station::new(Backend::Postgres).await;
@@ -365,7 +365,7 @@ async fn everybody_waits_for_a_broker_that_is_not_there_yet() {
     drop(worker);
 }
 
-/// A worker that has done its work and cannot say so keeps trying; nobody does it a second time.
+/// A worker that cannot send its report keeps trying; the work is not done twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_down_for_a_while_loses_no_report() {
     let station = Station::new(Backend::Postgres).await;
@@ -375,7 +375,8 @@ async fn a_server_that_is_down_for_a_while_loses_no_report() {
     station.load(&server, &workflow(&shell("echo x >> effects; while [ ! -e go ]; do sleep 0.1; done"))).await;
     let worker = station.worker(&[], &[]);
     station.create(&server, "session").await;
-    // The database knows that it runs before the worker does: then the claim would be answered by nobody, and not the report.
+    // The execution is running in the database before the worker knows it: stopping the server then would lose the
+    // answer to the claim instead of the report.
     let begun = station.home.path().join("effects");
     eventually("the callback to begin", async || begun.exists().then_some(())).await;
     server.kill();

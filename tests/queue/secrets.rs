@@ -1,4 +1,4 @@
-//! Q2: what travels and what is kept holds no secret of the server, and no secret of an attempt but in its own message.
+//! Q2: messages and stored data contain no secret of the server, and no secret of an attempt except in its own message.
 
 use lapin::message::Delivery;
 use lapin::options::{BasicGetOptions, BasicNackOptions};
@@ -10,7 +10,7 @@ use super::{channel, workflow};
 use crate::api::Caller;
 use crate::support::{Backend, KEY, Station};
 
-/// Every text of every table.
+/// All texts of all tables.
 async fn everything_kept(station: &Station) -> String {
     use sea_orm::{ConnectionTrait, Statement};
     let connection = station.engine.database().reader();
@@ -33,7 +33,7 @@ async fn q2_no_secret_is_found_where_it_does_not_belong() {
     const MAIL: &str = "mail-password-4711";
     let station = Station::new(Backend::Postgres).await;
     let server = station.server(&[("STUDYGOV_LOG", "debug"), ("MAIL_PASSWORD", MAIL)]);
-    // It prints all that it has, its secret too, and hands it back as a value.
+    // It prints everything that it has, including its secret, and returns that as a value.
     let line = "env; cat /proc/$PPID/environ | tr '\\\\0' '\\\\n'; echo \"$0 $1 $2\"; echo \"__VALUES__ = {\\\"s\\\": \\\"$2\\\"}\"; echo \"$2\" >&2; exit 1";
     let callback = format!(
         "function: command, variable_map: {{kept: /values/s}}, callback_arguments: {{binary: sh, args: [-c, {}, sh, $CALLBACK_EXECUTION, $CALLBACK_SECRET], expected_return_code: null}}",
@@ -43,7 +43,7 @@ async fn q2_no_secret_is_found_where_it_does_not_belong() {
     station.create(&server, "session").await;
     station.reaches(1, ExecutionStatus::Queued).await;
 
-    // The message: looked at, and put back for the worker.
+    // The message is read, and put back for the worker.
     let (_connection, channel) = channel(&station).await;
     let queue = QueueNames::new(&station.prefix).work("default");
     let message = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap().unwrap();
@@ -97,7 +97,8 @@ async fn q2_no_secret_is_found_where_it_does_not_belong() {
     }
 }
 
-/// A claim says what the callback needs, a few kB, and nothing of the server; without the right secret it says nothing.
+/// A claim returns the data that the callback needs, a few kB, and nothing about the server; without the correct secret
+/// it returns nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn q2_a_claim_is_for_who_has_the_secret_of_that_attempt() {
     let station = Station::new(Backend::Postgres).await;
@@ -121,7 +122,7 @@ async fn q2_a_claim_is_for_who_has_the_secret_of_that_attempt() {
         body(&Ticket::new(1, 2, "", KEY).secret, 1),
         body(&ticket.secret, 2),
     ] {
-        // Not even who may do everything else.
+        // Not even a user with all permissions.
         admin.post(claim, wrong).await.expect(403);
     }
     admin.post(claim, json!({ "worker": " ", "attempt": 1, "secret": ticket.secret })).await.expect(400);
@@ -129,7 +130,7 @@ async fn q2_a_claim_is_for_who_has_the_secret_of_that_attempt() {
     let granted = admin.post(claim, body(&ticket.secret, 1)).await.expect(200);
     assert!(granted.to_string().len() < 6000, "{}", granted.to_string().len());
     assert_eq!(granted["data"]["experiment"]["label"], "session");
-    // Asked again by the one who has it (the answer may have been lost), and by another one.
+    // A second claim by the same worker (the response may have been lost), and by another one.
     admin.post(claim, body(&ticket.secret, 1)).await.expect(200);
     admin.post(claim, json!({ "worker": "other", "attempt": 1, "secret": ticket.secret })).await.expect(409);
     let beat = "/api/v2/callback_executions/1/heartbeat";

@@ -1,10 +1,10 @@
-//! A context is made at the edges, and sees more than its caller only where the source says so by name.
+//! A context is created at the edges, and sees more than its caller only where the source states that by name.
 
 use std::path::Path;
 
 use super::files;
 
-/// Ways to a context that sees more than its caller, or has none, and the files that may take them.
+/// Functions that create a context that sees more than its caller, or has no caller, and the files that may use them.
 const WAYS: &[(&str, &[&str])] = &[
     ("Context::request(", &["src/http/server.rs"]),
     ("Context::command_line(", &["src/cli/mod.rs"]),
@@ -22,8 +22,8 @@ const WAYS: &[(&str, &[&str])] = &[
     (".seeing_everything()", &["src/api/history.rs", "src/api/v2/worker.rs"]),
 ];
 
-/// Values of a task that are not passed on, none of which says who the user is: whether a page asks automatically and an error of its
-/// session; the number of commits.
+/// Task-local values that are not passed on; none of them identifies the user: whether a page refreshes automatically,
+/// a session error, and the number of commits.
 const TASK_LOCAL: &[&str] = &["src/http/session.rs", "src/database/counted.rs"];
 
 #[test]

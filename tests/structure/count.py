@@ -35,7 +35,7 @@ def module_of(root, path):
 
 
 def paths(code):
-    """All paths that begin with crate or super, with those in braces written out."""
+    """All paths that begin with crate or super, with those in braces expanded."""
     for match in re.finditer(r"\b(?:crate|super)((?:::\w+)*)(::\{)?", code):
         head = match.group(0).removesuffix("::{").split("::")
         yield head
@@ -50,7 +50,7 @@ def paths(code):
 
 
 def circles(root):
-    """Groups of files that need each other. A module and its own children are one thing here."""
+    """Groups of files that depend on each other. A module and its own children count as one."""
     modules = {module_of(root, path): path for path in files(root, "src", ".rs")}
     edges = defaultdict(set)
     for module, path in modules.items():
@@ -101,7 +101,7 @@ def lines_that_count(path):
 
 
 def repeated(root):
-    """Runs of lines that stand in two places, as (file, line, file, line, length). Lines of more than eight places are common idiom."""
+    """Runs of lines that occur twice, as (file, line, file, line, length). Lines that occur more than eight times are common idiom."""
     places = defaultdict(list)
     kept = {path: lines_that_count(path) for path in files(root, "src", ".rs") + files(root, "migration/src", ".rs")}
     for path, lines in kept.items():

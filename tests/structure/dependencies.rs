@@ -1,14 +1,14 @@
-//! Crates that are in `Cargo.lock` and must never be compiled.
+//! Crates that are in `Cargo.lock` but must never be compiled.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-/// Others that the program may be built for.
+/// Other targets that the program may be built for.
 const OTHER_TARGETS: [&str; 4] =
     ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu", "x86_64-unknown-linux-musl", "aarch64-apple-darwin"];
 
-/// The names of all crates that are compiled for a target (none: that of this machine), with those of build scripts and tests. None
-/// when cargo would have to download crates that only that target needs.
+/// The names of all crates that are compiled for a target (`None`: this machine), including those of build scripts and
+/// tests. Returns `None` if cargo would have to download crates that only that target needs.
 fn crates(target: Option<&str>) -> Option<BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -8,7 +8,8 @@ mod scripts;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Who may know whom: a room may use what stands before it, never what stands after it or beside it in the same line.
+/// The order of the modules: each may use the modules of earlier lines, but not those of later lines or of its own
+/// line.
 const ORDER: &[&[&str]] = &[
     &["entity", "clock", "config", "fault"],
     &["context", "database"],
@@ -24,7 +25,7 @@ const ORDER: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// What a room uses of another one in its own line, and why that is no reversal.
+/// Exceptions within a line, and the reason for each.
 const ALLOWED: &[(&str, &str)] = &[
     // The embedded pool is a client of the engine like any other.
     ("worker", "callback"),
@@ -47,7 +48,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The room that a file belongs to, with its text.
+/// All files with their text and the module that they belong to.
 fn files() -> Vec<(String, PathBuf, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let room = |path: &Path| {
@@ -57,7 +58,7 @@ fn files() -> Vec<(String, PathBuf, String)> {
     sources(&root).into_iter().map(|path| (room(&path), path.clone(), std::fs::read_to_string(path).unwrap())).collect()
 }
 
-/// All names that follow `crate::` in a text, and those in braces behind it.
+/// All names that follow `crate::` in a text, including those in braces.
 fn used_rooms(text: &str) -> Vec<String> {
     let mut names = Vec::new();
     for (at, _) in text.match_indices("crate::") {
@@ -109,8 +110,8 @@ fn rooms_know_no_library_of_the_edges() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// What belongs to a cohort is read for a context, which may see certain cohorts only. The compiler demands a context of
-/// `visible`, and cannot forbid `find`.
+/// Data of cohorts is read for a context, which may be limited to certain cohorts. The compiler enforces a context for
+/// `visible`, but cannot forbid `find`.
 const OF_COHORTS: &[&str] = &[
     "cohort",
     "subject",
@@ -124,23 +125,23 @@ const OF_COHORTS: &[&str] = &[
     "external_experiment_links",
 ];
 
-/// Reads that are not for somebody, and why.
+/// Reads that are not for a user, and the reason for each.
 const FOR_THE_PROGRAM: &[(&str, &str)] = &[
-    // Of an experiment that was locked for somebody, so it is visible.
+    // For an experiment that was locked for a user, so it is visible.
     ("src/engine/locked.rs", "callback_execution::Entity::find()"),
-    // Ids of the newest actions of the study; nothing else of them.
+    // Only ids of the newest actions of the study.
     ("src/study/listing/cursor.rs", "action::Entity::find()"),
-    // Names of cohorts for those who give roles for them: that is about the whole study.
+    // Names of cohorts for users who give roles, which requires the whole study.
     ("src/account/scope.rs", "cohort::Entity::find()"),
-    // What a workflow cannot lose, whoever upgrades it.
+    // Elements that a workflow cannot lose, for any user who upgrades it.
     ("src/workflow/upgrade.rs", "experiment::Entity::find()"),
-    // What runs, for the program; and the run of a worker that has shown its secret.
+    // Running executions, for the program; and the execution of a worker that has shown its secret.
     ("src/engine/running.rs", "Entity::find_by_id("),
     ("src/engine/timeout.rs", "Entity::find()"),
     ("src/engine/lease.rs", "Entity::find()"),
 ];
 
-/// Ways to begin a statement that read what is hidden too.
+/// Beginnings of statements that also read hidden rows.
 const BEGINNINGS: &[&str] = &["Entity::find()", "Entity::find_by_id(", "Entity::in_use()"];
 
 #[test]
@@ -152,7 +153,7 @@ fn what_belongs_to_a_cohort_is_read_for_somebody() {
     for (_, path, text) in files().into_iter().filter(|(room, _, _)| rooms.contains(&room.as_str())) {
         let path = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
         seen += text.matches("::visible").count() + text.matches("_in_use(").count();
-        // `Entity` alone is that of the table which the file imports it from.
+        // `Entity` alone refers to the table that the file imports it from.
         let own = OF_COHORTS.iter().any(|table| {
             text.lines().any(|line| {
                 line.trim_start().starts_with("use ") && line.contains(&format!("{table}::")) && line.contains("Entity")
@@ -183,11 +184,11 @@ fn what_belongs_to_a_cohort_is_read_for_somebody() {
     }
 }
 
-/// Ways to bring another table into a statement; the name of the table comes next.
+/// Functions that add another table to a statement; the name of the table follows.
 const JOINS: &[&str] = &["related(", "linked(", "load_one(", "load_many(", "Relation::"];
 
-/// A table that is joined is as visible as the one the statement begins with: where that one is of no cohort (as a state), its
-/// rows would be read unseen by the test above.
+/// A joined table is as visible as the first table of the statement: if that belongs to no cohort (such as a state),
+/// the test above would not detect the read.
 #[test]
 fn what_belongs_to_a_cohort_is_joined_to_what_is_visible() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -203,7 +204,7 @@ fn what_belongs_to_a_cohort_is_joined_to_what_is_visible() {
                 continue;
             }
             seen += 1;
-            // Statements are put together in steps: what is visible stands somewhere above in the same function.
+            // Statements are built in steps: `visible` is used earlier in the same function.
             let function = text[..at].rfind("fn ").unwrap_or(0);
             if !text[function..at].contains("visible") {
                 let line = text[..at].lines().count();
@@ -218,8 +219,8 @@ fn what_belongs_to_a_cohort_is_joined_to_what_is_visible() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// MariaDB and MySQL commit each change of a table immediately, so a migration that was killed is run again from its begin. The steps of
-/// `migration::steps` can be repeated; a statement that a migration gives to the database directly cannot.
+/// MariaDB and MySQL commit each change of a table immediately, so an interrupted migration is run again from its
+/// beginning. The steps of `migration::steps` can be repeated; statements that a migration executes directly cannot.
 #[test]
 fn migrations_are_made_of_steps_that_can_be_repeated() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("migration/src");
@@ -233,7 +234,7 @@ fn migrations_are_made_of_steps_that_can_be_repeated() {
         seen += text.matches("manager").count();
         for (at, _) in text.match_indices("manager") {
             let next = text[at + "manager".len()..].trim_start().chars().next();
-            // It is handed on, or named as a parameter; nothing is called on it.
+            // It is passed on, or named as a parameter; no method is called on it.
             if !matches!(next, Some(',' | ')' | ':')) {
                 wrong.push(format!("{name}:{}: use a step of migration::steps", text[..at].lines().count()));
             }

@@ -1,12 +1,12 @@
-//! Pages and the API read what they show together at one moment (E13): read from the source.
+//! Pages and the API read data that is shown together in one snapshot (E13): checked in the source.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::files;
 
-/// Ways to read that are of a moment of their own each time. `Accounts` of [`App::at`] reads from a snapshot; that of the
-/// program does not.
+/// Functions whose reads each belong to another moment. `Accounts` of [`App::at`] reads from a snapshot; the program's
+/// own does not.
 const OF_ITS_OWN_MOMENT: &[&str] = &[
     ".statement()",
     "app.accounts.failures(",
@@ -26,7 +26,7 @@ const OF_ITS_OWN_MOMENT: &[&str] = &[
     "app.accounts.has_weak_password(",
 ];
 
-/// Functions that read more than once without a snapshot, and why nothing of that is shown together.
+/// Functions that read more than once without a snapshot, and why the data is not shown together.
 const SEVERAL: &[(&str, &str, &str)] = &[
     ("src/api/people.rs", "set_role", "looks up what is named, before it is changed"),
     ("src/api/people.rs", "give", "looks up what is named, before it is changed"),
@@ -40,7 +40,7 @@ const SEVERAL: &[(&str, &str, &str)] = &[
     ("src/web/role.rs", "update_role", "looks up who would lose access, before it is changed"),
 ];
 
-/// The names of the functions of a text, each with its source up to the next one.
+/// The names of the functions of a text, each with its source up to the next function.
 fn functions(text: &str) -> Vec<(String, &str)> {
     let starts: Vec<usize> = text.match_indices("fn ").map(|(at, _)| at).filter(|at| is_declared(text, *at)).collect();
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
@@ -48,7 +48,7 @@ fn functions(text: &str) -> Vec<(String, &str)> {
     starts.iter().zip(ends).map(|(from, to)| (name(&text[*from..]), &text[*from..to])).collect()
 }
 
-/// Whether a line begins with the declaration at this place.
+/// Whether a line begins with the declaration at this position.
 fn is_declared(text: &str, at: usize) -> bool {
     let line = text[..at].rsplit('\n').next().unwrap_or_default();
     line.split_whitespace()
@@ -68,7 +68,7 @@ fn e13_pages_and_the_api_read_at_one_moment() {
                 wrong.push(format!("{path}: {name} goes past `App::snapshot` and `App::statement`"));
             }
             let reads: usize = OF_ITS_OWN_MOMENT.iter().map(|way| source.matches(way).count()).sum();
-            // A connection with a name is there to be used more than once.
+            // A named connection is meant to be used more than once.
             let reads = reads + source.matches("connection = app.statement()").count();
             if reads < 2 {
                 continue;

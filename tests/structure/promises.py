@@ -12,10 +12,11 @@ from collections import defaultdict
 from pathlib import Path
 
 RULES = "docs/RULES.md"
-# Letters that may begin the id of a promise. `E` and `Q` are in use; the others are there so that a new group cannot be cited undefined.
+# Letters that may begin the id of a promise. `E` and `Q` are in use; the others are reserved so that a new group cannot
+# be cited undefined.
 ID = re.compile(r"\b([EQSPA][0-9]{1,2})\b(?!-)")
 SECTION = re.compile(r"^### ([A-Z][0-9]{1,2}): .", re.M)
-# A test function, or the line by which a macro makes a test of a function on each database.
+# A test function, or the line with which a macro creates a test of a function for each database.
 TEST = re.compile(
     r"#\[(?:tokio::)?test[^\]]*\]\s*(?:#\[[^\]]*\]\s*)*(?:pub )?(?:async )?fn ([a-z0-9_]+)"
     r"|^ +([eqspa][0-9]{1,2}_[a-z0-9_]+)[;,]$",

@@ -1,5 +1,5 @@
-//! The checks that are written in Python: promises, links of documents, wording. Each runs on the repository, and on a small tree with faults that
-//! it has to find.
+//! The checks that are written in Python: promises, links of documents, wording. Each runs on the repository, and on a
+//! small tree with faults that it has to find.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,6 @@
-"""What the checks of this folder share: the files of the repository, as they are now or at a commit, and the text of Rust without its words."""
+"""Shared by the checks of this folder: the files of the repository, as they are now or at a commit, and Rust code
+without comments and strings.
+"""
 
 import contextlib
 import re
@@ -11,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @contextlib.contextmanager
 def tree(root, revision):
-    """The folder to read: `root`, or a temporary copy of a commit of it."""
+    """The folder to read: `root`, or a temporary copy of one of its commits."""
     if revision is None:
         yield root
         return
@@ -22,7 +24,7 @@ def tree(root, revision):
 
 
 def files(root, folder, *endings):
-    """Files below a folder with one of these endings, in order; nothing that a build has made."""
+    """Files below a folder with one of these endings, sorted, without build output."""
     found = root / folder
     if found.is_file():
         return [found]

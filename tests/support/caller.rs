@@ -1,9 +1,9 @@
-//! Somebody who asks a server over HTTP.
+//! An HTTP client for the tests.
 
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 
-/// What a request was answered.
+/// A response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -12,7 +12,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body of an answer with this status.
+    /// Checks the status and returns the body.
     pub fn expect(self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{}", self.body);
         self.body
@@ -23,7 +23,7 @@ impl Answer {
     }
 }
 
-/// Somebody who asks.
+/// A client with a login.
 #[derive(Clone)]
 pub struct Caller {
     client: Client,
@@ -31,7 +31,7 @@ pub struct Caller {
     login: Login,
 }
 
-/// How somebody shows who it is.
+/// How a client authenticates.
 #[derive(Clone)]
 pub enum Login {
     Nobody,
@@ -40,7 +40,7 @@ pub enum Login {
 }
 
 impl Caller {
-    /// The administrator at a server that runs elsewhere.
+    /// The administrator, at a server that the test has started.
     pub fn admin_at(url: &str) -> Self {
         Self::at(url, Login::Basic("admin".to_owned(), "admin".to_owned()))
     }

@@ -1,6 +1,7 @@
-"""A mail server for the tests, on three ports of loopback: in plain text, with STARTTLS, and encrypted from the beginning.
+"""A mail server for the tests, on three ports of loopback: plain text, STARTTLS, and TLS from the beginning.
 
-The two encrypted ones take mail only from who has logged in. What comes lies in a Maildir, with how it came in a header.
+The two encrypted ones accept mail only after a login. Mails are stored in a Maildir, with the way of delivery in a
+header.
 
     mail_server.py FOLDER PLAIN_PORT STARTTLS_PORT TLS_PORT CERTIFICATE KEY LOGIN PASSWORD
 """
@@ -17,7 +18,7 @@ folder, plain, starttls, tls, certificate, key, login, password = sys.argv[1:]
 
 
 class Box(Mailbox):
-    """Keeps mails, with how they came."""
+    """Stores mails, with their way of delivery."""
 
     def __init__(self, way):
         self.way = way
@@ -25,7 +26,7 @@ class Box(Mailbox):
 
     def prepare_message(self, session, envelope):
         message = super().prepare_message(session, envelope)
-        encrypted = session.ssl or self.way == "tls"  # there nothing is said before
+        encrypted = session.ssl or self.way == "tls"  # TLS begins with the connection
         message["X-Came"] = f"{self.way}, {'encrypted' if encrypted else 'in the open'}"
         message["X-Login"] = session.auth_data.decode() if session.authenticated else "nobody"
         return message

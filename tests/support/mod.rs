@@ -1,4 +1,4 @@
-//! What the tests share: a study on a database of its own, a server, a browser.
+//! Shared by the tests: a study on its own database, a server, a browser.
 
 mod caller;
 mod process;
@@ -21,18 +21,18 @@ use std::time::Duration;
 
 use studygovernor::workflow::condition;
 
-/// Conditions are evaluated by the real program; the test runner is another one.
+/// Conditions are evaluated by the real program, because the test runner is another program.
 pub fn use_condition_worker() {
-    // Callbacks of this process ask over HTTP; a second start of the provider would be the only error.
+    // Callbacks of this process send HTTP requests; the only possible error is that the provider is already installed.
     rustls::crypto::ring::default_provider().install_default().ok();
     studygovernor::audit::use_key("a key of the tests");
     condition::use_worker(env!("CARGO_BIN_EXE_studygovernor"), vec!["condition-worker".into()]);
-    // And so are the guards of programs.
+    // The same applies to the guards of programs.
     let guard = studygovernor::callback::GUARD_ARGUMENT;
     studygovernor::callback::use_guard(env!("CARGO_BIN_EXE_studygovernor"), vec![guard.into()]);
 }
 
-/// Waits until `check` gives something; a test never just sleeps and hopes.
+/// Waits until `check` returns a value, so that no test depends on a fixed sleep.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
     for _ in 0..2400 {
         if let Some(found) = check().await {
@@ -43,7 +43,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check:
     panic!("waited two minutes for {what}");
 }
 
-/// A port that nobody listens on at this moment.
+/// A port that is free at this moment.
 pub fn free_port() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port().to_string()

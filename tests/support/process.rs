@@ -1,4 +1,4 @@
-//! The real program as a process of its own.
+//! The real program as a separate process.
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use std::io::{BufRead, BufReader};
 
-/// The program with nothing of the environment of the tests in it but the path.
+/// The program, with only the path from the environment of the tests.
 pub fn studygovernor(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_studygovernor"));
     command.args(arguments).current_dir(directory).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
@@ -14,7 +14,7 @@ pub fn studygovernor(directory: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// A running server; killed with SIGKILL when it is dropped.
+/// A running server; killed with SIGKILL when dropped.
 pub struct Program {
     child: Child,
     log: Arc<Mutex<String>>,
@@ -22,13 +22,13 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts a command that serves, on any free port, and waits until it listens.
+    /// Starts a serving command on any free port, and waits until it listens.
     pub fn start(mut command: Command) -> Self {
         command.env("STUDYGOV_PORT", "0");
         Self::start_until(command, "listens on ")
     }
 
-    /// Starts a command and waits until it says something; `url` is what follows in that line.
+    /// Starts a command and waits until it prints `phrase`; `url` is the rest of that line.
     pub fn start_until(mut command: Command, phrase: &'static str) -> Self {
         command.stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
@@ -57,8 +57,8 @@ impl Program {
         self.log.lock().unwrap().clone()
     }
 
-    /// Announces a POST of `length` bytes and sends none of them: the answer comes before, and says that the connection
-    /// ends, or this would wait for the end for ever.
+    /// Announces a POST of `length` bytes and sends none of them: the response must arrive anyway and close the
+    /// connection; otherwise this would wait forever.
     pub async fn announce(&self, path: &str, headers: &[&str], length: usize) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let address = self.url.trim_start_matches("http://").split('/').next().unwrap();
@@ -72,7 +72,7 @@ impl Program {
         answer
     }
 
-    /// Ends it as a power cut would.
+    /// Kills the process, like a power cut, and returns its log.
     pub fn kill(mut self) -> String {
         self.child.kill().ok();
         self.child.wait().ok();
@@ -83,12 +83,12 @@ impl Program {
         self.child.id()
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     pub fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Asks it to stop, and gives its exit code.
+    /// Stops the process gracefully and returns its exit code.
     pub fn terminate(mut self) -> Option<i32> {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
@@ -101,7 +101,7 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
-        // What a test that failed cannot tell: what the program was doing.
+        // Prints the log of the program if the test has failed.
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<&str> = log.lines().collect();
@@ -110,7 +110,7 @@ impl Drop for Program {
     }
 }
 
-/// What a command said, for messages.
+/// The output of a command, for messages.
 pub trait Said {
     fn out(&self) -> String;
     fn err(&self) -> String;

@@ -1,4 +1,4 @@
-//! A proxy between a process and a server, to cut and to delay what goes between them.
+//! A proxy between a process and a server, to cut and delay their traffic.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -8,29 +8,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-/// Passes everything on until it is told otherwise.
+/// Forwards everything until it is cut.
 pub struct Proxy {
     pub port: u16,
     state: Arc<State>,
-    /// Ends with the proxy.
+    /// Ended with the proxy.
     task: tokio::task::JoinHandle<()>,
 }
 
 #[derive(Default)]
 struct State {
     is_cut: AtomicBool,
-    /// Milliseconds before each piece is passed on.
+    /// Delay before each piece is forwarded, in milliseconds.
     delay: AtomicU64,
-    /// Goes up when connections are to end.
+    /// Incremented to end all connections.
     cuts: watch::Sender<u64>,
     /// For one commit.
     trap: Mutex<Option<Trap>>,
 }
 
-/// Cuts a connection to a database at the commit of the transaction that a text belongs to.
+/// Cuts a database connection at the commit of the transaction that contains a text.
 struct Trap {
     text: &'static str,
-    /// Whether the server gets the commit, and only its answer is lost.
+    /// Whether the server receives the commit, so that only its answer is lost.
     reaches: bool,
 }
 
@@ -42,7 +42,7 @@ impl State {
 }
 
 impl Proxy {
-    /// To the host and port of an address.
+    /// A proxy for the host and port of a URL.
     pub async fn to(address: &str) -> Self {
         let url = url::Url::parse(address).unwrap();
         let target = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
@@ -74,25 +74,25 @@ impl Proxy {
         Self { port, state, task }
     }
 
-    /// The same address through the proxy.
+    /// The same URL, through the proxy.
     pub fn address(&self, address: &str) -> String {
         let mut url = url::Url::parse(address).unwrap();
         url.set_port(Some(self.port)).unwrap();
         url.to_string()
     }
 
-    /// Ends all connections; new ones too, until it is mended.
+    /// Ends all connections, and new ones too, until `mend`.
     pub fn cut(&self) {
         self.state.cut();
     }
 
-    /// Ends all connections at the next commit of a transaction in which `text` was sent, and new ones too until it is mended.
-    /// `reaches`: the database gets the commit, and its answer is lost.
+    /// Ends all connections at the next commit of a transaction in which `text` was sent, and new ones too, until
+    /// `mend`. `reaches`: the database receives the commit, and only its answer is lost.
     pub fn cut_at_commit(&self, text: &'static str, reaches: bool) {
         *self.state.trap.lock().unwrap() = Some(Trap { text, reaches });
     }
 
-    /// Whether the commit has come.
+    /// Whether the commit has arrived.
     pub fn is_cut(&self) -> bool {
         self.state.is_cut.load(Ordering::SeqCst)
     }
@@ -113,7 +113,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Which way, and whether what comes back is dropped.
+/// The direction, and whether data from the server is dropped.
 enum Direction<'a> {
     There { is_deaf: &'a AtomicBool },
     Back { is_deaf: &'a AtomicBool },
@@ -142,7 +142,7 @@ async fn pass(
                     is_deaf.store(true, Ordering::SeqCst);
                 }
             }
-            // The answer to the commit: it is certain now.
+            // The answer to the commit: its outcome is certain now.
             Direction::Back { is_deaf } if is_deaf.load(Ordering::SeqCst) => {
                 state.cut();
                 return;
@@ -155,8 +155,8 @@ async fn pass(
     }
 }
 
-/// Whether this is the commit that the trap waits for, and whether it is to reach the database. `is_meant`: the text was sent in this
-/// connection.
+/// Whether this is the commit that the trap waits for; the value tells whether the commit reaches the database.
+/// `is_meant`: the text was sent in this connection.
 fn springs(sent: &[u8], is_meant: &mut bool, state: &State) -> Option<bool> {
     let mut trap = state.trap.lock().unwrap();
     let wanted = trap.as_ref()?;

@@ -9,12 +9,12 @@ free_port() {
   python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# Database servers refuse to run as root; their packages make accounts for them.
+# Database servers refuse to run as root; their packages create accounts for them.
 as_user() {
   if [ "$(id -u)" = 0 ]; then setpriv --reuid "$1" --regid "$1" --init-groups -- "${@:2}"; else "${@:2}"; fi
 }
 
-# The same in the place of the shell that runs it in the background, so that its id is the server's.
+# The same, but replaces the shell that runs it in the background, so that its id is the server's.
 become() {
   if [ "$(id -u)" = 0 ]; then exec setpriv --reuid "$1" --regid "$1" --init-groups -- "${@:2}"; else exec "${@:2}"; fi
 }
@@ -61,8 +61,8 @@ start_mariadb() {
   wait_for mariadb mariadb-admin --no-defaults -u root -h 127.0.0.1 -P "$port" ping
 }
 
-# Below the ports that the system gives to clients: while the server is down, its port must not become the source port of a
-# client that tries to connect (on loopback even to itself), or the server could not listen again.
+# Below the ports that the system gives to clients: while the server is down, its port must not become the source port
+# of a client that tries to connect (on loopback even to itself); otherwise the server could not listen again.
 free_low_port() {
   python3 - <<'PY'
 import random, socket
@@ -78,7 +78,8 @@ while True:
 PY
 }
 
-# RabbitMQ, without its system service, without epmd. It is started again by running the launcher: same ports, same data.
+# RabbitMQ, without its system service and without epmd. Running the launcher starts it again, with the same ports and
+# data.
 start_rabbitmq() {
   local folder=$servers_folder/rabbitmq port distribution
   port=$(free_low_port)
@@ -93,10 +94,11 @@ disk_free_limit.absolute = 1MB
 raft.wal_max_size_bytes = 16777216
 ${RABBITMQ_OPTIONS:-}
 CONF
-  # A dead letter that its queue did not take, as when that was declared a moment ago, is sent again: after three minutes
-  # unless it is told otherwise.
+  # A dead letter that its queue did not accept, for example because the queue was declared a moment ago, is sent again
+  # after this time; the default is three minutes.
   echo '[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 3000}]}].' >"$folder/advanced.config"
-  # ERL_FLAGS are also of the small Erlang that RabbitMQ runs every minute to start an epmd: it starts none, listens on loopback only.
+  # ERL_FLAGS also apply to the small Erlang that RabbitMQ runs every minute to start an epmd: it starts none, and
+  # listens on loopback only.
   cat >"$folder/start" <<LAUNCHER
 #!/bin/sh
 exec >>'$servers_folder/rabbitmq.log' 2>&1 </dev/null
@@ -112,13 +114,14 @@ exec env -i PATH="\$PATH" HOME='$folder/home' LANG=C.UTF-8 ERL_CRASH_DUMP=/dev/n
 LAUNCHER
   chmod 755 "$folder/start"
   "$folder/start" &
-  disown # or bash would tell of it when a test kills it
+  disown # otherwise bash would report when a test kills it
   export TEST_RABBITMQ_URL="amqp://guest:guest@127.0.0.1:$port/%2f"
   export TEST_RABBITMQ_START="$folder/start" TEST_RABBITMQ_PID="$folder/pid"
   wait_for rabbitmq rabbitmq_answers "$port"
 }
 
-# Greets as a client of AMQP 0-9-1; its listener opens when the queues are recovered. The answer is a method frame, type 1.
+# Connects as a client of AMQP 0-9-1; the listener opens when the queues are recovered. The answer is a method frame,
+# type 1.
 rabbitmq_answers() {
   timeout 2 bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$1"; printf "AMQP\0\0\11\1" >&3; read -rN 1 -u 3 byte; [ "$byte" = $'"'\\1'"' ]' - "$1"
 }
@@ -134,8 +137,10 @@ wait_for() {
   return 1
 }
 
-# For stop_servers, before the folder is removed: by the launcher's file, since a test may have started it again.
-# It may be another process's child, thus no `wait`; the folder in its command line tells that the id was not given to another.
+# For stop_servers, before the folder is removed. Uses the id file of the launcher, since a test may have started the
+# server again.
+# It may be the child of another process, thus no `wait`; the folder in its command line proves that the id was not
+# reused.
 stop_rabbitmq() {
   local pid
   pid=$(cat "$servers_folder/rabbitmq/pid" 2>/dev/null) || return 0
@@ -146,7 +151,7 @@ stop_rabbitmq() {
   done
 }
 
-# By its own file of its id, for the same reason. SIGINT is the fast stop; SIGTERM would wait for its clients.
+# Uses its own id file, for the same reason. SIGINT is the fast stop; SIGTERM would wait for its clients.
 stop_postgres() {
   local pid
   pid=$(head -n 1 "$servers_folder/postgres/data/postmaster.pid" 2>/dev/null) || return 0
@@ -179,7 +184,7 @@ groups:
   - {groupname: raters, name: Raters, members: [rater1, rater2]}
 templates: [manual_qa.yaml]
 YAML
-  # Its own set-up commands and its own development server, in one process; from the folder, where there is no .env.
+  # Its own set-up commands and its own development server, in one process; in the folder, which has no .env.
   (
     cd "$folder"
     exec env -i PATH="$PATH" HOME="$folder" PYTHONUNBUFFERED=1 \
@@ -206,8 +211,8 @@ app.run(host="127.0.0.1", port=int(sys.argv[1]))
   wait_for taskmanager python3 -c 'import sys, urllib.request as r; r.urlopen(sys.argv[1] + "/-/ready")' "$TEST_TASKMANAGER_URL"
 }
 
-# Takes every mail, and keeps each as a file of a maildir.
-# A mail server in plain text, with STARTTLS, and with TLS; the certificate is by an authority of the tests.
+# A mail server that accepts every mail and stores each as a file of a maildir.
+# In plain text, with STARTTLS, and with TLS; the certificate is signed by an authority of the tests.
 start_smtp() {
   local plain starttls tls folder=$servers_folder/smtp
   plain=$(free_port) starttls=$(free_port) tls=$(free_port)
@@ -231,8 +236,8 @@ start_smtp() {
   done
 }
 
-# A private Docker engine: own folder, own socket, no bridge, no iptables, no network. Only root can have one; without it
-# (or where it cannot start) TEST_DOCKER_HOST is not set, and the test looks at what is said then.
+# A private Docker engine: own folder, own socket, no bridge, no iptables, no network. Needs root; without it (or if it
+# cannot start) TEST_DOCKER_HOST is not set, and the test checks the error instead.
 docker_pid=""
 
 start_docker() {
@@ -269,17 +274,18 @@ docker_image() {
   rm -rf "$root"
 }
 
-# SIGTERM lets dockerd stop its containers and its containerd; what a crash leaves is taken away by its folder.
+# SIGTERM lets dockerd stop its containers and its containerd; the rest of a crash is found by its folder and removed.
 stop_docker() {
   local folder=$servers_folder/docker pid
   [ -n "$docker_pid" ] || return 0
-  # Running containers first, or the stop waits for them.
+  # Running containers first; otherwise the stop waits for them.
   docker --host "$TEST_DOCKER_HOST" ps -q 2>/dev/null | xargs -r docker --host "$TEST_DOCKER_HOST" kill >/dev/null 2>&1
   kill -TERM "$docker_pid" 2>/dev/null
   for _ in $(seq 75); do kill -0 "$docker_pid" 2>/dev/null || break; sleep 0.2; done
   kill -KILL "$docker_pid" 2>/dev/null
   wait "$docker_pid" 2>/dev/null
-  # After a crash: containerd and its shims, each with this folder in its command line, and what is in the groups of the containers.
+  # After a crash: containerd and its shims, each with this folder in its command line, and the processes in the groups
+  # of the containers.
   for pid in $(pgrep -f -- "$folder/exec") $(cat "/sys/fs/cgroup"{,/pids}"/$(basename "$servers_folder")"/*/cgroup.procs 2>/dev/null); do
     kill -KILL "$pid" 2>/dev/null
   done
@@ -287,14 +293,14 @@ stop_docker() {
     umount -l "$mount"
   done
   for _ in $(seq 25); do pgrep -f -- "$folder/exec" >/dev/null || break; sleep 0.2; done
-  # The empty groups of the containers, in each hierarchy, and the two folders that have fixed places.
+  # The empty groups of the containers, in each hierarchy, and the two folders with fixed paths.
   find /sys/fs/cgroup -maxdepth 3 -depth -type d -path "*/$(basename "$servers_folder")*" -exec rmdir {} + 2>/dev/null
   rmdir /run/docker/plugins /run/docker /run/containerd/s /run/containerd 2>/dev/null
   rm -rf "$folder"
   docker_pid=""
 }
 
-# Only what was started here, by its id.
+# Only processes that were started here, by their ids.
 stop_servers() {
   stop_docker || true
   stop_rabbitmq

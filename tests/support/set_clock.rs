@@ -1,29 +1,29 @@
-//! A clock of the machine that can be set, for one process of the program.
+//! A machine clock that can be set, for one process of the program.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// See the module. The clocks that cannot be set (`CLOCK_MONOTONIC`, `CLOCK_BOOTTIME`) stay what they are.
+/// The clock of one process. Clocks that cannot be set (`CLOCK_MONOTONIC`, `CLOCK_BOOTTIME`) are not changed.
 pub struct SetClock(PathBuf);
 
 impl SetClock {
-    /// A clock that is right; its file is put into `folder`.
+    /// A correct clock, with its file in `folder`.
     pub fn new(folder: &Path) -> Self {
         let clock = Self(folder.join(format!("clock-{}", uuid::Uuid::new_v4().simple())));
         clock.set(0);
         clock
     }
 
-    /// Sets it so many seconds ahead of the right time, or behind it.
+    /// Sets it this number of seconds ahead of the correct time, or behind it.
     pub fn set(&self, seconds: i64) {
-        // Never half a number in the file, which is read all the time.
+        // Replaced atomically, because the file is read all the time.
         let new = self.0.with_extension("new");
         std::fs::write(&new, seconds.to_string()).unwrap();
         std::fs::rename(new, &self.0).unwrap();
     }
 
-    /// What a process needs to have this clock.
+    /// The environment of a process that uses this clock.
     pub fn environment(&self) -> [(&'static str, &str); 2] {
         [("LD_PRELOAD", library().to_str().unwrap()), ("FT_FILE", self.0.to_str().unwrap())]
     }

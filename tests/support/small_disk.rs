@@ -1,4 +1,4 @@
-//! A disk that can be full, on a small file system of its own, which only root can mount.
+//! A disk that can be filled: a small file system, which only root can mount.
 
 use std::fs::File;
 use std::io::Write;
@@ -7,14 +7,14 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// A file system of a few megabytes, unmounted in the end.
+/// A file system of a few megabytes, unmounted when dropped.
 pub struct SmallDisk {
     pub folder: PathBuf,
     _home: TempDir,
 }
 
 impl SmallDisk {
-    /// None where mounting is not permitted.
+    /// `None` where mounting is not permitted.
     pub fn new(megabytes: u32) -> Option<Self> {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().to_owned();
@@ -23,13 +23,13 @@ impl SmallDisk {
         mounted.ok()?.status.success().then_some(Self { folder, _home: home })
     }
 
-    /// Makes it larger.
+    /// Increases its size.
     pub fn grow(&self, megabytes: u32) {
         let size = format!("remount,size={megabytes}m");
         assert!(Command::new("mount").args(["-o", &size]).arg(&self.folder).status().unwrap().success());
     }
 
-    /// Leaves no room, until [`Self::free`].
+    /// Fills the disk until [`Self::free`].
     pub fn fill(&self) {
         let mut filler = File::create(self.filler()).unwrap();
         for piece in [vec![0; 64 * 1024], vec![0; 512]] {
@@ -58,12 +58,12 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a process that is about to end may still have a file open.
+        // Lazily: a process that is about to end may still have an open file.
         Command::new("umount").arg("-l").arg(&self.folder).status().ok();
     }
 }
 
-/// To the account of the database server, which refuses to run as root.
+/// Changes the owner to the account of the database server, which refuses to run as root.
 pub fn give_to_postgres(path: &Path) {
     assert!(Command::new("chown").arg("postgres").arg(path).status().unwrap().success());
 }

@@ -11,12 +11,12 @@ use tempfile::TempDir;
 
 use super::{Backend, Caller, Program, Study, create_database, eventually, studygovernor};
 
-/// A study with a database and queues of its own.
+/// A study with its own database and queues.
 pub struct Station {
     pub home: TempDir,
     pub database: String,
     pub broker: String,
-    /// Begins the names of its queues.
+    /// The prefix of its queue names.
     pub prefix: String,
     pub engine: Engine,
 }
@@ -46,7 +46,7 @@ impl Station {
         Self { home, database, broker, prefix, engine }
     }
 
-    /// A server that publishes to the broker; `environment` comes last.
+    /// A server that publishes to the broker; `environment` overrides other settings.
     pub fn server(&self, environment: &[(&str, &str)]) -> Program {
         let mut command = studygovernor(self.home.path(), &["serve"]);
         command
@@ -64,7 +64,7 @@ impl Station {
         Program::start_until(command, "listens on ")
     }
 
-    /// A worker as on another machine: it has the broker and nothing of the server.
+    /// A worker as on another machine: it knows the broker, but nothing of the server.
     pub fn worker(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Program {
         Program::start_until(self.worker_command(arguments, environment), "connected to the broker")
     }
@@ -80,7 +80,7 @@ impl Station {
         command
     }
 
-    /// The workflow, a cohort and a subject.
+    /// Loads the workflow, and creates a cohort and a subject.
     pub async fn load(&self, server: &Program, workflow: &str) {
         let admin = Caller::admin_at(&server.url);
         let body = json!({ "workflow_definition": workflow });
@@ -98,7 +98,7 @@ impl Station {
         Entity::find_by_id(id).one(self.engine.database().reader()).await.unwrap().unwrap()
     }
 
-    /// All executions, the oldest first.
+    /// All executions, oldest first.
     pub async fn executions(&self) -> Vec<Model> {
         Entity::find().order_by_asc(Column::Id).all(self.engine.database().reader()).await.unwrap()
     }
@@ -112,7 +112,7 @@ impl Station {
         .await
     }
 
-    /// Waits until nothing is open any more.
+    /// Waits until no execution is open.
     pub async fn is_done(&self, experiments: u64) {
         eventually("all executions to be over", async || {
             let connection = self.engine.database().reader();

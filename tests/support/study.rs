@@ -1,4 +1,4 @@
-//! A study on a database of its own.
+//! A study on its own database.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -52,7 +52,7 @@ macro_rules! on_every_database {
 }
 pub(crate) use on_every_database;
 
-/// An engine with a clock that stands still, on a migrated database that only this test has.
+/// An engine with a clock that only the test advances, on a migrated database of its own.
 pub struct Study {
     pub engine: Engine,
     pub clock: Clock,
@@ -82,14 +82,14 @@ impl Study {
         Self { engine: Engine::new(database, clock.clone()), clock, settings, home }
     }
 
-    /// The engine of a server that runs elsewhere, to look at what it left.
+    /// The engine of a server that the test has started, to read its data.
     pub async fn of(url: &str) -> Engine {
         super::use_condition_worker();
         let settings = DatabaseSettings::parse("DATABASE_URL", url).unwrap();
         Engine::new(Database::connect(&settings).await.unwrap(), Clock::System)
     }
 
-    /// Loads a workflow from text, which must be sound.
+    /// Loads a workflow from text, which must be valid.
     pub async fn load(&self, text: &str) -> i32 {
         let checked = workflow::check(text, &FUNCTIONS);
         let definition = checked.definition.unwrap_or_else(|| panic!("{:?}", checked.problems));
@@ -121,7 +121,7 @@ impl Study {
         self.engine.create_experiment(ctx(), &new).await
     }
 
-    /// Label of the state that the experiment is in.
+    /// Label of the current state of the experiment.
     pub async fn state(&self, experiment_id: i32) -> String {
         let experiment = self.experiment(experiment_id).await;
         let found = state::Entity::find_by_id(experiment.state_id).one(self.engine.database().reader());
@@ -132,7 +132,7 @@ impl Study {
         experiment::Entity::find_by_id(id).one(self.engine.database().reader()).await.unwrap().unwrap()
     }
 
-    /// The actions of an experiment, the oldest first.
+    /// The actions of an experiment, oldest first.
     pub async fn actions(&self, experiment_id: i32) -> Vec<action::Model> {
         action::Entity::find()
             .filter(action::Column::ExperimentId.eq(experiment_id))
@@ -172,7 +172,7 @@ impl Study {
     }
 }
 
-/// Makes a database on the server that `make test` has started, and gives its address.
+/// Creates a database on the server that `make test` has started, and returns its URL.
 pub async fn create_database(variable: &str) -> String {
     let server =
         std::env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run the tests with `make test`"));
@@ -188,9 +188,9 @@ pub fn moment(text: &str) -> NaiveDateTime {
     text.parse().unwrap()
 }
 
-/// What is wrong in the ledger of the whole study; nothing, after whatever happened:
-/// each experiment is where its last action leads, its actions follow one another along the workflow, one after the
-/// other, and no action was left behind by itself before its executions were resolved.
+/// Problems in the ledger of the whole study. It must be empty after any events: each experiment is in the state to
+/// which its last action leads, its actions follow one another along the workflow, and no action was automatically
+/// followed by another one before its executions were resolved.
 pub async fn ledger_problems(engine: &Engine) -> Vec<String> {
     let connection = engine.database().reader();
     let mut problems = Vec::new();

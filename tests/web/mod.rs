@@ -1,4 +1,4 @@
-//! Pages over HTTP, as a browser without JavaScript gets them.
+//! Pages over HTTP, as seen by a browser without JavaScript.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -8,14 +8,14 @@ use tempfile::TempDir;
 
 use crate::support::{Program, eventually, studygovernor};
 
-/// The example study behind a server of its own.
+/// The example study with its own server.
 pub struct Demo {
     pub server: Program,
     pub home: TempDir,
 }
 
 impl Demo {
-    /// `environment` are settings besides those of the demo.
+    /// `environment` contains settings in addition to those of the demo.
     pub fn start(environment: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut command = studygovernor(home.path(), &["demo"]);
@@ -23,7 +23,7 @@ impl Demo {
         Self { server: Program::start(command), home }
     }
 
-    /// A browser that nobody has logged in with.
+    /// A browser that is not logged in.
     pub fn browser(&self) -> Browser {
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
@@ -36,7 +36,7 @@ impl Demo {
         browser
     }
 
-    /// Makes an account with the role.
+    /// Creates an account with the role.
     pub fn add_user(&self, name: &str, role: &str) {
         let mut command = studygovernor(self.home.path(), &["user", "create", name, "--role", role]);
         command.env("STUDYGOV_PROJECT_HOME", "demo").stdin(Stdio::piped());
@@ -45,7 +45,7 @@ impl Demo {
         assert!(child.wait().unwrap().success());
     }
 
-    /// Waits until nothing runs any more: 16 sessions are done, 11 are to be read, 5 are incomplete.
+    /// Waits until no callback runs: 16 sessions are done, 11 are to be read, 5 are incomplete.
     pub async fn settled(&self, browser: &Browser) {
         eventually("the study to settle", async || {
             let home = browser.get("/").await.1;
@@ -64,7 +64,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// A browser at a server that runs elsewhere, that nobody has logged in with.
+    /// A browser that is not logged in, at a server that the test has started.
     pub fn at(url: &str) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = Client::builder().redirect(redirect::Policy::none()).build().unwrap();
@@ -84,7 +84,7 @@ impl Browser {
         (answer.status(), answer.text().await.unwrap())
     }
 
-    /// Status, where it leads, and the text.
+    /// Status, redirect location, and text.
     pub async fn post(&self, path: &str, form: &[(&str, &str)]) -> (StatusCode, String, String) {
         let body: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
         let request = self.request(Method::POST, path).header("content-type", "application/x-www-form-urlencoded");
@@ -147,10 +147,10 @@ async fn every_page_is_there_for_those_who_are_logged_in() {
     assert_eq!(fragment.headers()["vary"], "HX-Request, Cookie");
     let fragment = fragment.text().await.unwrap();
     assert!(fragment.trim_start().starts_with("<div id=\"results\""), "{fragment}");
-    // A form that comes after the session has ended leads back to the page that it stood on.
+    // A form that is sent after the session has ended leads back to its page.
     let form = nobody.post("/experiments/1/transition", &[("state", "1"), ("version", "1")]).await;
     assert_eq!((form.0, form.1.as_str()), (StatusCode::SEE_OTHER, "/login?next=%2Fexperiments%2F1"));
-    // htmx is told to go to the login page; a redirect would end in the middle of a page.
+    // htmx is redirected to the login page; an ordinary redirect would insert it into the page.
     let answer = nobody.request(Method::GET, "/experiments").header("hx-request", "true").send().await.unwrap();
     assert_eq!(
         (answer.status(), &answer.headers()["hx-redirect"]),
@@ -196,9 +196,9 @@ async fn nonsense_gets_a_page_that_says_so() {
         assert!(text.contains("<h1") && text.contains(&status.to_string()), "{path}: {text}");
         assert!(!text.contains("src/"), "{path} shows internals: {text}");
     }
-    // What only does something leads to the page above when it is looked at, and does nothing.
+    // A GET request for the URL of an action is redirected to the page above, and changes nothing.
     assert_eq!(admin.get("/experiments/1/transition").await.0.as_u16(), 303);
-    // An address that people have kept from the existing product, where it ended the session.
+    // A bookmarked URL of version 8.1, where it ended the session.
     let (status, text) = admin.get("/logout").await;
     assert!(
         status == StatusCode::OK && text.contains("logged in as admin") && text.contains("action=\"/logout\""),
@@ -231,7 +231,8 @@ async fn nonsense_gets_a_page_that_says_so() {
     assert_eq!(json.unwrap().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
 }
 
-/// Who sends more than is taken learns why, also when it reads nothing before it has sent all: a browser does not.
+/// A client that sends too much gets the reason, even if it reads nothing before it has sent everything, as browsers
+/// do.
 #[test]
 fn who_sends_too_much_hears_the_answer() {
     use std::io::{Read, Write};
@@ -282,7 +283,7 @@ async fn a_person_decides_with_a_form_and_the_experiment_goes_on() {
     assert!(page.contains("&lt;script&gt;alert(1)") && !page.contains("<script>alert"), "{page}");
     assert!(page.contains("hx-trigger=\"every 2s\"") && page.contains("http-equiv=\"refresh\""), "it updates itself");
 
-    // The button of the page that somebody else still has open does nothing, and keeps what was written.
+    // The button of a page that another user still has open does nothing, and the note is kept.
     let form = [("state", excluded.as_str()), ("version", version.as_str()), ("note", "my words")];
     let (status, _, text) = admin.post(&format!("{path}/transition"), &form).await;
     assert_eq!(status, StatusCode::CONFLICT);
@@ -318,7 +319,7 @@ async fn only_those_who_may_can_change_something() {
         assert!(!browser.get("/callback_executions/1").await.1.contains("Intervene"));
     }
     assert!(!reader.get("/experiments/1").await.1.contains("Note for the history"));
-    // Logged out is logged out, on the server too.
+    // A logout also ends the session on the server.
     assert_eq!(reader.post("/logout", &[]).await.0, StatusCode::SEE_OTHER);
     assert_eq!(reader.get("/").await.0, StatusCode::SEE_OTHER);
 }

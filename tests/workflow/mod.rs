@@ -73,13 +73,13 @@ async fn an_upgrade_is_planned_and_then_done(study: Study) {
     ];
     assert_eq!(plan.changes, wanted);
     assert_eq!(plan.obstacles, Vec::<String>::new());
-    // A plan changes nothing.
+    // Planning changes nothing.
     assert_eq!(upgrade::plan(database, &definition).await.unwrap(), plan);
     assert_eq!(upgrade::apply(ctx(), database, &definition).await.unwrap(), plan);
     assert!(upgrade::plan(database, &definition).await.unwrap().is_empty());
     let row = workflow::find(database.reader(), "imaging_qc_2024").await.unwrap();
     assert_eq!(workflow::read_definition(database.reader(), &row).await.unwrap(), definition);
-    // And back again: nothing of it has been used.
+    // And back again: no removed element has been used.
     upgrade::apply(ctx(), database, &same).await.unwrap();
     assert_eq!(workflow::read_definition(database.reader(), &row).await.unwrap(), same);
 }
@@ -110,7 +110,7 @@ states:
     assert!(matches!(upgrade::apply(ctx(), database, &unknown).await, Err(WorkflowError::Unknown(_))));
 }
 
-/// Line, column and words of one error.
+/// Line, column and message of one error.
 type Expected = (u32, u32, &'static str);
 
 #[test]
@@ -192,7 +192,7 @@ static TOO_LONG: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
     )
 });
 
-/// Each of these took minutes while a message was written, or a name compared, for each pair of states.
+/// Each of these took minutes when a message was created, or a name compared, for each pair of states.
 #[test]
 fn tens_of_thousands_of_errors_are_counted_and_the_first_are_listed() {
     let states = |state: fn(usize) -> String| (0..20_000).map(state).collect::<String>();
@@ -247,7 +247,7 @@ states:
         "line 6, column 57: warning: condition: the module 'math' is not available",
         "line 6, column 62: warning: condition: '.floor' is not available",
         "line 13, column 24: warning: condition: 'experiment' has no 'id' here",
-        // In a text with doubled quotes it is the place where the text begins.
+        // In a text with doubled quotes, the position is the beginning of the text.
         "line 14, column 37: warning: condition: 'experiment' has no 'subject' here",
     ] {
         assert!(told.iter().any(|line| line.starts_with(words)), "{words}\n{told:#?}");

@@ -1,4 +1,4 @@
-//! YAML is read as PyYAML reads it, and written so that it reads back as the same.
+//! YAML is read like PyYAML does, and written so that it reads back unchanged.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use studygovernor::workflow::yaml::{decode, parse, parse_value, to_text};
 
-/// Scalars and what PyYAML 6.0.3 makes of them. Dates stay the text that they are, as does what PyYAML fails on.
+/// Scalars and their values in PyYAML 6.0.3. Dates remain texts, as do scalars on which PyYAML fails.
 const RECORDED: &str = include_str!("../data/pyyaml_scalars.json");
 
 fn recorded() -> Vec<(String, Value)> {
@@ -57,7 +57,7 @@ fn tags_anchors_and_merges_are_read_as_by_pyyaml() {
     }
 }
 
-/// Each sentence is true of the text that it is about, and names the place.
+/// Each message describes its text correctly, and contains the position.
 #[test]
 fn what_is_wrong_is_said_as_it_is() {
     let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
@@ -137,7 +137,7 @@ fn what_is_written_reads_back_as_the_same() {
     }
 }
 
-/// The same by PyYAML itself.
+/// The same with PyYAML itself.
 #[test]
 fn what_is_written_reads_back_as_the_same_by_pyyaml() {
     let python = std::env::var("TEST_PYTHON").expect("TEST_PYTHON is not set: run the tests with `make test`");
@@ -153,11 +153,11 @@ fn what_is_written_reads_back_as_the_same_by_pyyaml() {
     }
 }
 
-/// With numbers as they are and not as they are written: `1e22` is `1e+22`.
+/// With numbers as values and not as texts: `1e22` is `1e+22`.
 fn plain(value: &Value) -> Value {
     match value {
         Value::Number(number) if number.as_i64().is_none() && number.as_u64().is_none() => {
-            // Beyond 64 bits only the digits tell.
+            // Beyond 64 bits, only the digits show the type.
             if number.to_string().contains(['.', 'e', 'E']) { json!(number.as_f64()) } else { value.clone() }
         }
         Value::Array(items) => items.iter().map(plain).collect(),

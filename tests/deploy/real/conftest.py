@@ -1,4 +1,4 @@
-"""Images of the present tree, built once; what was measured, printed at the end."""
+"""Images of the present tree, built once; the measurements are printed at the end."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 import yaml
 from stack import DOCKER, IMAGE, OLDER_IMAGE, ROOT, SERVER_IMAGE, Stack, docker, run
 
-# A commit before docker-compose and before the last five migrations.
+# A commit before docker-compose was added and before the last five migrations.
 OLDER = os.environ.get("TEST_DEPLOY_OLDER", "e2ce048")
 MEASURED = []
 
@@ -42,7 +42,7 @@ def build(folder, target, tag, context=ROOT):
 
 
 def copy_of_the_tree(folder):
-    """What the image is built from, in a folder of its own."""
+    """The build context of the image, in a separate folder."""
     for name in (".dockerignore", "Cargo.toml", "Cargo.lock"):
         shutil.copy2(ROOT / name, folder)
     for name in ("src", "migration", "templates", "assets", "examples"):
@@ -52,7 +52,7 @@ def copy_of_the_tree(folder):
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    """Both targets of the present tree; gives their sizes in bytes."""
+    """Both targets of the present tree; returns their sizes in bytes."""
     folder = tmp_path_factory.mktemp("images")
     seconds, compiled = build(folder, "studygovernor", IMAGE)
     measured(f"image built in {seconds:.0f} s, with {len(compiled)} crates compiled")
@@ -66,7 +66,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def older(tmp_path_factory):
-    """The program of an older commit in an image of today; kept, because it does not change."""
+    """The program of an older commit in an image of today; cached, because it does not change."""
     if run("docker", "image", "inspect", OLDER_IMAGE, check=False).returncode == 0:
         return OLDER_IMAGE
     folder = tmp_path_factory.mktemp("older")
@@ -85,7 +85,7 @@ def older(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stacks(images, tmp_path_factory):
-    """Makes stacks and takes them away in the end; TEST_DEPLOY_KEEP=1 leaves them."""
+    """Creates stacks and removes them at the end; TEST_DEPLOY_KEEP=1 keeps them."""
     made = []
 
     def make(name, **options):

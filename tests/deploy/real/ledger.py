@@ -1,4 +1,4 @@
-"""Whether the history in the database is sound: the checks of `ledger_problems` in tests/support/study.rs, over SQL."""
+"""Checks the history in the database: the checks of `ledger_problems` in tests/support/study.rs, over SQL."""
 
 from collections import defaultdict
 
@@ -12,7 +12,7 @@ COLUMNS = {
 
 
 def sql(stack, query):
-    """Rows of a query, as lists of texts; the database is asked in its own container."""
+    """Rows of a query, as lists of texts; the query runs in the container of the database."""
     postgres = "psql -U studygovernor -d studygovernor -At -F '\t' -P null=NULL"
     mariadb = 'MYSQL_PWD=$(cat /secrets/db/DB_PASSWORD) mariadb -u studygovernor -h 127.0.0.1 -N -B studygovernor'
     program = f"if command -v psql >/dev/null; then {postgres} -c \"$1\"; else {mariadb} -e \"$1\"; fi"
@@ -20,7 +20,7 @@ def sql(stack, query):
 
 
 def problems(stack):
-    """Each thing that is wrong, in words; an empty list when the ledger is sound."""
+    """Each problem, as a sentence; an empty list if the ledger is correct."""
     rows = {table: sql(stack, f"SELECT {columns} FROM {table} ORDER BY id") for table, columns in COLUMNS.items()}
     transitions = {one: (source, destination) for one, source, destination in rows["transition"]}
     histories, runs, callbacks = defaultdict(list), defaultdict(list), defaultdict(int)
@@ -59,18 +59,18 @@ def problems(stack):
 
 
 def unresolved(stack):
-    """Executions that are not over."""
+    """The number of open executions."""
     [[count]] = sql(stack, "SELECT count(*) FROM callback_execution WHERE status NOT IN ('finished', 'skipped')")
     return int(count)
 
 
 def workers(stack):
-    """The names of the workers that have run something."""
+    """The names of the workers that have run executions."""
     return {name for [name] in sql(stack, "SELECT DISTINCT worker FROM callback_execution WHERE worker IS NOT NULL")}
 
 
 def check(stack):
-    """The ledger is sound, and the audit trail is whole."""
+    """Asserts that the ledger is correct and the audit trail is complete."""
     found = problems(stack)
     assert not found, "\n".join(found)
     verified = stack.exec("server", "studygovernor", "audit", "verify")

@@ -1,4 +1,4 @@
-"""Work for the containers: a workflow whose callbacks leave a line each, and experiments that walk through it."""
+"""Work for the containers: a workflow whose callbacks write a line each, and experiments that pass through it."""
 
 import threading
 
@@ -35,7 +35,7 @@ def prepare(person):
 
 
 def create(person, subject, label):
-    """An experiment; asked again, with the same key, until the server has answered."""
+    """Creates an experiment; repeats the request, with the same key, until the server has answered."""
     body = {"label": label, "scandate": "2026-01-01T12:00:00", "subject_id": subject, "workflow_label": LABEL}
     eventually(f"{label} to be created", lambda: person.api("/experiments", body, **{"Idempotency-Key": label}))
 
@@ -65,7 +65,9 @@ class Load:
 
 
 def check_all_arrived(stack, count):
-    """Every experiment is at its end, by one transition each; every callback was asked for once and has its effect."""
+    """Asserts that every experiment has reached its end with one transition per state, and that every callback was
+    requested once and has its effect.
+    """
     eventually("all callbacks to be run", lambda: unresolved(stack) == 0, 600)
     states = f"SELECT s.id FROM state s JOIN workflow w ON w.id = s.workflow_id WHERE w.label = '{LABEL}' AND s.label = 'end'"
     arrived = sql(stack, f"SELECT e.id, (SELECT count(*) FROM action a WHERE a.experiment_id = e.id) FROM experiment e WHERE e.state_id IN ({states})")

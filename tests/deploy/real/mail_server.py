@@ -1,4 +1,4 @@
-"""Stands in for Mailpit where its image cannot be had: takes every mail on port 1025 and lists them on port 8025 as Mailpit's API does."""
+"""Replaces Mailpit if its image is not available: accepts every mail on port 1025 and lists them on port 8025 like Mailpit's API."""
 
 import email
 import email.policy
@@ -11,7 +11,7 @@ MAILS = []
 
 
 class Keep:
-    """The handler of aiosmtpd: keeps what arrives in memory."""
+    """The handler of aiosmtpd: stores received mails in memory."""
 
     async def handle_DATA(self, server, session, envelope):
         mail = email.message_from_bytes(envelope.content, policy=email.policy.default)
@@ -29,7 +29,7 @@ class Keep:
 
 
 class Api(BaseHTTPRequestHandler):
-    """`/api/v1/messages` lists the mails, the newest first; `/api/v1/message/ID` is one with its text."""
+    """`/api/v1/messages` lists the mails, newest first; `/api/v1/message/ID` is one mail with its text."""
 
     def do_GET(self):
         name = self.path.rsplit("/", 1)[-1]

@@ -1,4 +1,4 @@
-"""The images themselves."""
+"""Tests of the images."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 from conftest import build, copy_of_the_tree, measured
 from stack import IMAGE, SERVER_IMAGE, docker, eventually, run
 
-# As little as a container can have: no user of the image, no capability, nothing to write to.
+# As few rights as a container can have: no user of the image, no capabilities, no writable files.
 BARE = ("--rm", "--read-only", "--user", "54321:0", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
 
 
@@ -41,7 +41,7 @@ def test_both_images_say_what_they_are(images):
 
 @pytest.mark.parametrize("tag", [IMAGE, SERVER_IMAGE])
 def test_a_server_runs_with_a_read_only_root_as_any_user(images, tag):
-    # The embedded database in a volume: what the image prepared for group 0 is all that this user may write to.
+    # The embedded database in a volume: this user can only write to the folders that the image prepared for group 0.
     volume = docker("volume", "create")
     settings = ("-e", "STUDYGOV_ADMIN_USERNAME=admin", "-e", "STUDYGOV_ADMIN_PASSWORD=admin")
     options = [option for option in BARE if option != "--rm"]

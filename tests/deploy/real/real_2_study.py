@@ -1,4 +1,4 @@
-"""One study on one machine: from nothing, through the death of each container, down and up again."""
+"""One study on one machine: first start, crash of each container, stop and restart."""
 
 import json
 import time
@@ -93,7 +93,7 @@ def test_down_and_up_keep_everything(stack):
     assert "created" not in stack.logs("secrets")
     after = {table: ledger.sql(stack, f"SELECT * FROM {table} ORDER BY id") for table in before}
     assert after == before
-    # Sessions go on: the secrets are the same.
+    # Sessions remain valid: the secrets are the same.
     assert "/logout" in person.page("/")
     load.create(person, person.api("/subjects?label=load-1")["subjects"][0]["id"], "load-after")
     eventually("callbacks to run as before", lambda: ledger.unresolved(stack) == 0)

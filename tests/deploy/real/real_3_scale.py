@@ -8,7 +8,7 @@ import load
 import pytest
 from stack import IMAGE, Person, docker, eventually, free_ports, run
 
-# Logs in through the proxy from inside of the network, and says that it comes from elsewhere.
+# Logs in through the proxy from inside the network, with headers that claim another address.
 CLIENT = """
 import http.cookiejar, ssl, socket, sys, urllib.parse, urllib.request
 context = ssl.create_default_context(cadata=sys.argv[1])
@@ -50,7 +50,7 @@ def test_people_log_in_through_the_proxy_with_tls(stack, authority):
 
 
 def stack_of_nobody():
-    """A certificate authority that has signed nothing here."""
+    """A certificate authority that has signed no certificate of this test."""
     command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=nobody -days 1 -keyout /dev/null"
     return subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout
 

@@ -1,11 +1,11 @@
-"""From an image of an earlier version, with data and with work under way."""
+"""Upgrade from an image of an earlier version, with data and with work in progress."""
 
 import ledger
 import load
 import pytest
 from stack import IMAGE, docker, eventually
 
-# The program of that time reads no secrets from files and takes the broker as an address only. Compose reads `$$` as `$`.
+# The earlier program reads no secrets from files and accepts the broker only as a URL. Compose reads `$$` as `$`.
 OLDER_START = """
 read_file() { tr -d '\\n' <"$1"; }
 export STUDYGOV_BROKER="amqp://$STUDYGOV_BROKER_USER:$(read_file "$STUDYGOV_BROKER_PASSWORD_FILE")@$STUDYGOV_BROKER_HOST:5672/%2f"
@@ -40,7 +40,7 @@ def test_an_upgrade_keeps_the_data_and_finishes_the_work(stack, older):
     before, tables = migrations(stack), ("experiment", "action", "callback_execution")
     kept = {table: ledger.sql(stack, f"SELECT id FROM {table} ORDER BY id") for table in tables}
     session = stack.admin()
-    # Some of the work is left to the new program.
+    # Some of the work remains for the new program.
     stack.compose("stop", "worker")
     for number in range(5, 10):
         load.create(person, subject, f"load-{number}")

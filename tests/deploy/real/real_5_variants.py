@@ -1,4 +1,4 @@
-"""MariaDB, a mail server, and another user of the system."""
+"""MariaDB, a mail server, and another system user."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import load
 import pytest
 from stack import DOCKER, SERVER_IMAGE, Person, docker, eventually
 
-# 8025 is the fixed address of the mails on this machine.
+# 8025 is the fixed port of the mail list on this machine.
 MAILS = Person("http://127.0.0.1:8025")
 
 
@@ -45,7 +45,7 @@ def test_mails_of_server_and_worker_arrive(stacks):
     stack = stacks("mail", profiles=("mail",), **settings)
     stack.up()
     person = stack.person()
-    # The server: somebody who forgot the password, and sets another one by the link in the mail.
+    # The server: a user forgot the password, and sets another one with the link in the mail.
     person.post("/reset", email="admin@example.org")
     [mail] = eventually("the mail of the server", mails)
     assert mail["To"][0]["Address"] == "admin@example.org" and mail["From"]["Address"] == "study@example.org"

@@ -1,4 +1,4 @@
-"""The compose file, brought up: one project of its own for each test, and a person who asks it over HTTP."""
+"""The running compose file: one project for each test, and a client for HTTP requests."""
 
 import base64
 import http.cookiejar
@@ -20,13 +20,13 @@ DOCKER = ROOT / ".docker"
 IMAGE = "studygovernor-deploy-test:now"
 SERVER_IMAGE = "studygovernor-deploy-test:server"
 OLDER_IMAGE = "studygovernor-deploy-test:older"
-# For processes that this machine's Docker shows by another number, as Docker Desktop does: signals go through a container.
+# For processes that Docker shows with another id, as Docker Desktop does: signals are sent through a container.
 TOOLS_IMAGE = "debian:bookworm-slim"
 PATIENCE = 300
 
 
 def run(*command, check=True, **options):
-    """A command, its output as text; with `check`, an exit code other than 0 is an error that shows the output."""
+    """Runs a command and returns its output as text; with `check`, an exit code other than 0 is an error that shows the output."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, **options)
     assert not check or done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
     return done
@@ -37,7 +37,7 @@ def docker(*arguments, **options):
 
 
 def free_ports(count):
-    """The first of `count` ports in a row that are free on loopback."""
+    """The first of `count` consecutive ports that are free on loopback."""
     for first in range(18000, 30000, count):
         try:
             for port in range(first, first + count):
@@ -50,7 +50,7 @@ def free_ports(count):
 
 
 def eventually(what, check, patience=PATIENCE):
-    """What `check` returns as soon as that is true; connections that fail meanwhile count as not yet."""
+    """Returns the value of `check` as soon as it is true; failed connections count as not yet."""
     ends, last = time.monotonic() + patience, None
     while True:
         try:
@@ -64,7 +64,7 @@ def eventually(what, check, patience=PATIENCE):
 
 
 class Person:
-    """Asks a server over HTTP, with cookies; redirects are followed."""
+    """Sends requests to a server over HTTP, with cookies; redirects are followed."""
 
     def __init__(self, url, authorities=None):
         context = ssl.create_default_context(cadata=authorities) if authorities else None
@@ -73,7 +73,7 @@ class Person:
         self.url, self.opener = url, urllib.request.build_opener(*handlers)
 
     def ask(self, path, data=None, method=None, **headers):
-        """Status and text of an answer."""
+        """Returns status and text of the response."""
         request = urllib.request.Request(self.url + path, data=data, method=method, headers=headers)
         try:
             with self.opener.open(request, timeout=60) as answer:
@@ -93,7 +93,7 @@ class Person:
         return text
 
     def log_in(self, login="admin", password="admin"):
-        """Logs in as with a browser and returns the start page."""
+        """Logs in like a browser and returns the start page."""
         self.post("/login", login=login, password=password)
         text = self.page("/")
         assert "/logout" in text, text[:2000]
@@ -109,7 +109,7 @@ class Person:
 
 
 class Stack:
-    """One project of the compose file with its settings; `close` takes it and its volumes away."""
+    """One project of the compose file with its settings; `close` removes it and its volumes."""
 
     def __init__(self, name, folder, image=IMAGE, profiles=(), override=None, **settings):
         self.name, self.folder = f"sgtest-{name}", Path(folder)
@@ -120,12 +120,12 @@ class Stack:
         self.add(override or {})
 
     def settings(self, **settings):
-        """Writes the file `.env`, which stands in for the one of a person."""
+        """Writes the file `.env`, in place of the one of a user."""
         self.values = getattr(self, "values", {}) | settings
         (self.folder / ".env").write_text("".join(f"{name}={value}\n" for name, value in self.values.items()))
 
     def add(self, services):
-        """Puts these services on top of the compose file, from the next `up` on; an empty mapping leaves the file as it is."""
+        """Adds these services to the compose file, from the next `up` on; an empty mapping restores the original file."""
         self.override = self.folder / "override.yml" if services else None
         if services:
             self.override.write_text(yaml.safe_dump({"services": services}))
@@ -142,7 +142,7 @@ class Stack:
         return run(*command, *self.profiles, *arguments, check=check, env=clean)
 
     def up(self, *arguments):
-        """Brings it up, waits until all of it is healthy, and returns the seconds that took."""
+        """Starts the project, waits until all services are healthy, and returns the seconds that this took."""
         began = time.monotonic()
         done = self.compose("up", "-d", "--wait", "--no-build", *arguments, check=False)
         assert done.returncode == 0, f"{done.stderr}\n{self.logs()}"
@@ -166,7 +166,7 @@ class Stack:
         return person
 
     def kill(self, service):
-        """Kills the first process of a service's container as a crash does: Docker starts it again by itself."""
+        """Kills the first process of a service's container, like a crash: Docker restarts it automatically."""
         [container, *_] = self.containers(service)
         before = docker("inspect", "-f", "{{.RestartCount}} {{.State.Pid}}", container).split()
         docker("run", "--rm", "--pid=host", "--network=none", TOOLS_IMAGE, "sh", "-c", f"kill -KILL {before[1]}")
