@@ -226,7 +226,8 @@ fn the_command_line_plans_and_applies_too() {
     std::fs::write(&file, CONFIGURATION.replace("[reader]", "[user]")).unwrap();
     let (_, out, _) = run(&["--overwrite"]);
     assert!(out.contains("{\"roles\":[\"reader\"]} → {\"roles\":[\"user\"]}"), "{out}");
-    // A mistyped key of an account is an error; numbers are accepted as texts, and passwords are not shown.
+    // A mistyped key of an account is an error; numbers are accepted as texts, and keys that begin with `x-` are
+    // ignored.
     std::fs::write(&file, "users: [{username: u, password: p, email: u@example.com, actve: false}]").unwrap();
     assert!(run(&[]).2.contains("unknown field `actve`"));
     let numbers =

@@ -375,8 +375,8 @@ async fn a_server_that_is_down_for_a_while_loses_no_report() {
     station.load(&server, &workflow(&shell("echo x >> effects; while [ ! -e go ]; do sleep 0.1; done"))).await;
     let worker = station.worker(&[], &[]);
     station.create(&server, "session").await;
-    // The execution is running in the database before the worker knows it: stopping the server then would lose the
-    // answer to the claim instead of the report.
+    // Waits for the callback itself: the execution is marked as running before the worker gets the answer to its claim,
+    // and stopping the server in between would lose that answer instead of the report.
     let begun = station.home.path().join("effects");
     eventually("the callback to begin", async || begun.exists().then_some(())).await;
     server.kill();
