@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := run
-.PHONY: run check fmt watch test test-deploy docs soak bench clean up down help
+.PHONY: run check fmt watch test test-deploy docs documents soak bench clean up down help
 
 ## Show what can be made
 help:
@@ -33,6 +33,12 @@ test-deploy:
 ## Build the documents as a site into target/docs; open target/docs/index.html
 docs:
 	bash .ci/site/build
+
+## Write the documents that the program generates: docs/reference/settings.md and .env.example
+documents:
+	cargo build --locked
+	target/debug/studygovernor settings --markdown > docs/reference/settings.md
+	target/debug/studygovernor settings --env > .env.example
 
 ## Nights in which everything goes wrong, for SOAK_SECONDS (an hour) or SOAK_ROUNDS, from SOAK_SEED
 soak:

@@ -2,6 +2,7 @@
 
 mod context;
 mod dependencies;
+mod make;
 mod moment;
 mod scripts;
 
