@@ -8,6 +8,10 @@ use rust_embed::Embed;
 use crate::app::App;
 use crate::callback::FUNCTIONS;
 use crate::clock::Clock;
+use crate::config::table::{
+    APPLICATION_ROOT, SCRIPT_NAME, STUDYGOV_ADMIN_PASSWORD, STUDYGOV_ADMIN_USERNAME, STUDYGOV_EXTERNAL_HOSTNAME,
+    STUDYGOV_HOST, STUDYGOV_PORT,
+};
 use crate::config::{Environment, Settings};
 use crate::context::Context;
 use crate::entity::kind::Origin;
@@ -67,15 +71,15 @@ impl Demo {
 /// uses another database.
 fn environment(directory: &Path, home: &Path) -> Result<Environment, Failure> {
     let given = Environment::load(directory)?;
-    let own = ["STUDYGOV_HOST", "STUDYGOV_PORT", "SCRIPT_NAME", "APPLICATION_ROOT", "STUDYGOV_EXTERNAL_HOSTNAME"];
+    let own = [STUDYGOV_HOST, STUDYGOV_PORT, SCRIPT_NAME, APPLICATION_ROOT, STUDYGOV_EXTERNAL_HOSTNAME];
     let mut entries: Vec<(String, String)> = vec![
         ("STUDYGOV_PROJECT_HOME".to_owned(), home.display().to_string()),
         ("STUDYGOV_XNAT_PROJECT".to_owned(), "faces".to_owned()),
         ("STUDYGOV_PROJECT_NAME".to_owned(), "faces".to_owned()),
-        ("STUDYGOV_ADMIN_USERNAME".to_owned(), given.text("STUDYGOV_ADMIN_USERNAME", "admin")),
-        ("STUDYGOV_ADMIN_PASSWORD".to_owned(), given.text("STUDYGOV_ADMIN_PASSWORD", "admin")),
+        ("STUDYGOV_ADMIN_USERNAME".to_owned(), given.text_or(STUDYGOV_ADMIN_USERNAME, "admin")),
+        ("STUDYGOV_ADMIN_PASSWORD".to_owned(), given.text_or(STUDYGOV_ADMIN_PASSWORD, "admin")),
     ];
-    entries.extend(own.iter().filter_map(|name| Some(((*name).to_owned(), given.get(name)?.to_owned()))));
+    entries.extend(own.iter().filter_map(|name| Some((name.to_string(), given.get(*name)?.to_owned()))));
     Ok(entries.into_iter().collect())
 }
 

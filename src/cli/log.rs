@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::config::table::STUDYGOV_LOG;
+use crate::config::{Environment, SettingError};
+
 /// Maximum number of lines that wait to be written.
 const WAITING: usize = 4096;
 
@@ -30,13 +33,18 @@ pub(super) struct Log {
     lost: Arc<AtomicU64>,
 }
 
-/// Starts the log. `STUDYGOV_LOG` has the syntax of `RUST_LOG`: `debug`, `studygovernor=debug`, …
+/// Starts the log with the filter of `STUDYGOV_LOG`, in the syntax of `RUST_LOG`: `debug`, `studygovernor=debug`, …
 ///
-/// `tower_sessions_core` is set to `error` because it logs a warning for every request with the cookie of an expired
+/// By default `tower_sessions_core` is set to `error` because it logs a warning for every request with the cookie of an expired
 /// session, which is normal.
-pub(super) fn start() -> Log {
-    let filter = EnvFilter::try_from_env("STUDYGOV_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,sqlx=warn,sea_orm_migration=warn,tower_sessions_core=error"));
+///
+/// # Errors
+/// When the filter cannot be read.
+pub(super) fn start(environment: &Environment) -> std::result::Result<Log, SettingError> {
+    let text = environment.text(STUDYGOV_LOG);
+    let filter = EnvFilter::try_new(&text).map_err(|error| {
+        SettingError::new(STUDYGOV_LOG, format!("'{text}' is not {} ({error})", STUDYGOV_LOG.kind().wanted()))
+    })?;
     let log = Log::to(std::io::stderr());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -46,7 +54,7 @@ pub(super) fn start() -> Log {
         // Otherwise it would try to print that it cannot print, and panic.
         .log_internal_errors(false)
         .init();
-    log
+    Ok(log)
 }
 
 impl Log {

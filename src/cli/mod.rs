@@ -15,6 +15,7 @@ mod log;
 mod project;
 mod secrets;
 mod serve;
+mod show_settings;
 mod user;
 mod worker;
 mod workflow;
@@ -64,6 +65,7 @@ enum Command {
     Kubernetes(kubernetes::Kubernetes),
     #[command(subcommand)]
     Secrets(secrets::Secrets),
+    Settings(show_settings::ShowSettings),
     Completions(completions::Completions),
     Manual(completions::Manual),
 }
@@ -102,7 +104,15 @@ impl Failure {
 #[must_use]
 pub fn main(unsealed: Option<&std::io::Error>) -> ExitCode {
     let arguments = Arguments::parse();
-    let log = log::start();
+    // An environment that cannot be read is reported by the command that needs it.
+    let environment = std::env::current_dir().ok().and_then(|directory| Environment::load(&directory).ok());
+    let log = match log::start(&environment.unwrap_or_default()) {
+        Ok(log) => log,
+        Err(error) => {
+            err(&format!("error: {error}"));
+            return ExitCode::from(2);
+        }
+    };
     if let Some(error) = unsealed {
         tracing::warn!(%error, "secrets cannot be removed from the environment of this process; other programs of the \
             same user can read them");
@@ -156,6 +166,7 @@ async fn run(ctx: &Context, command: Command) -> Result<(), Failure> {
         Command::Health(command) => command.run().await,
         Command::Kubernetes(command) => command.run().await,
         Command::Secrets(command) => command.run(),
+        Command::Settings(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::Manual(command) => command.run(),
     }

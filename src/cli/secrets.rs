@@ -8,7 +8,8 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
 
-use crate::config::{Environment, SECRETS};
+use crate::config::table::STUDYGOV_SECRETS_DIR;
+use crate::config::{Environment, Name, secret_settings};
 
 use super::console::{err, out};
 use super::{Failure, working_directory};
@@ -27,8 +28,8 @@ pub(super) enum Secrets {
 #[derive(Args)]
 pub(super) struct Make {
     /// Folder of the secrets [default: STUDYGOV_SECRETS_DIR]
-    #[arg(long, value_name = "DIR", env = "STUDYGOV_SECRETS_DIR")]
-    folder: PathBuf,
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Names of settings, for example SECRET_KEY, or db/DB_PASSWORD for the folder `db` in the folder
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
@@ -41,42 +42,50 @@ impl Secrets {
     }
 }
 
+/// The setting of this name, which holds a secret.
+fn secret(name: &str) -> Result<Name, Failure> {
+    secret_settings().find(|secret| secret.as_str() == name).ok_or_else(|| {
+        let names: Vec<&str> = secret_settings().map(|secret| secret.as_str()).collect();
+        Failure::Usage(format!("'{name}' is not the name of a secret: {}", names.join(", ")))
+    })
+}
+
 impl Make {
     fn run(&self) -> Result<(), Failure> {
-        let places = self.names.iter().map(|name| self.place(name)).collect::<Result<Vec<_>, _>>()?;
         let environment = Environment::load(&working_directory()?)?;
+        let folder = self.folder.clone().or_else(|| environment.get(STUDYGOV_SECRETS_DIR).map(PathBuf::from));
+        let folder = folder.ok_or_else(|| Failure::Usage(format!("give --folder, or set {STUDYGOV_SECRETS_DIR}")))?;
+        let places = self.names.iter().map(|name| Place::of(&folder, name)).collect::<Result<Vec<_>, _>>()?;
         for place in places {
             place.fill(&environment)?;
         }
         Ok(())
     }
-
-    /// The file for the secret of an argument.
-    fn place<'a>(&self, argument: &'a str) -> Result<Place<'a>, Failure> {
-        let (below, name) = argument.rsplit_once('/').unwrap_or(("", argument));
-        if !SECRETS.contains(&name) {
-            return Err(Failure::Usage(format!("'{name}' is not the name of a secret: {}", SECRETS.join(", "))));
-        }
-        let below = Path::new(below);
-        if !below.components().all(|component| matches!(component, Component::Normal(_))) {
-            return Err(Failure::Usage(format!("'{argument}' is not below the folder {}", self.folder.display())));
-        }
-        Ok(Place { folder: self.folder.join(below), name })
-    }
 }
 
 /// The file of one secret.
-struct Place<'a> {
+struct Place {
     folder: PathBuf,
-    name: &'a str,
+    name: Name,
 }
 
-impl Place<'_> {
+impl Place {
+    /// The file for the secret of an argument.
+    fn of(folder: &Path, argument: &str) -> Result<Self, Failure> {
+        let (below, name) = argument.rsplit_once('/').unwrap_or(("", argument));
+        let name = secret(name)?;
+        let below = Path::new(below);
+        if !below.components().all(|component| matches!(component, Component::Normal(_))) {
+            return Err(Failure::Usage(format!("'{argument}' is not below the folder {}", folder.display())));
+        }
+        Ok(Self { folder: folder.join(below), name })
+    }
+
     /// Creates the secret, or stores the one that is set.
     fn fill(&self, environment: &Environment) -> Result<(), Failure> {
         std::fs::create_dir_all(&self.folder).map_err(|error| failed(&self.folder, &error))?;
         let (name, folder) = (self.name, self.folder.display());
-        let path = self.folder.join(name);
+        let path = self.folder.join(name.as_str());
         let kept = match std::fs::read_to_string(&path) {
             Ok(kept) => Some(kept),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,

@@ -14,6 +14,7 @@ use crate::app::App;
 use crate::audit::{self, Head, Sealed};
 use crate::callback::Workplace;
 use crate::clock::Clock;
+use crate::config::table::STUDYGOV_METRICS_LISTEN;
 use crate::config::{CallbackMethod, MigrateMode, Settings};
 use crate::context::Context;
 use crate::database::keep_time;
@@ -62,7 +63,7 @@ pub(super) async fn serve(ctx: &Context, settings: Settings) -> Result<(), Failu
     }
     let mut app = app.prepare(ctx).await?;
     if let Some(address) = &app.settings.web.metrics_listen {
-        let listener = http::bind_beside("STUDYGOV_METRICS_LISTEN", address).await.map_err(Failure::Failed)?;
+        let listener = http::bind_beside(&STUDYGOV_METRICS_LISTEN, address).await.map_err(Failure::Failed)?;
         let address = listener.local_addr().map_err(Failure::because)?;
         info!("metrics are answered on http://{address}/-/metrics");
         tokio::spawn(http::serve_metrics(listener, app.clone()));

@@ -9,14 +9,17 @@ use tokio::sync::watch;
 
 use crate::callback::Workplace;
 use crate::clock::Clock;
-use crate::config::{Environment, MigrateMode, WorkSettings, broker_address, broker_prefix};
+use crate::config::table::STUDYGOV_WORKER_LISTEN;
+use crate::config::{
+    Environment, MigrateMode, QUEUE_NAME, WorkSettings, WorkerSettings, broker_address, broker_prefix, is_queue_name,
+    is_web_address, time,
+};
 use crate::context::Context;
 use crate::database::keep_time;
 use crate::http;
 use crate::project::{Project, keep};
 use crate::queue::QueueNames;
 use crate::worker::{BrokerIntake, BrokerSettings, Desk, Pool, RemoteDesk, presence, say_worker, worker_name};
-use crate::workflow::is_queue_name;
 
 use super::{Failure, project, serve, settings, warn_about, working_directory};
 use crate::app::{App, Tables};
@@ -34,11 +37,11 @@ pub(super) struct Worker {
     /// see command-line arguments
     #[arg(long, value_name = "URL")]
     broker: Option<String>,
-    /// URL of the server as seen from this machine, if it differs from the server's own external URL
-    #[arg(long, value_name = "URL", env = "STUDYGOV_SERVER")]
+    /// URL of the server as seen from this machine [default: STUDYGOV_SERVER, or the server's own external URL]
+    #[arg(long, value_name = "URL")]
     server: Option<String>,
-    /// Queue to consume, as in callback_arguments.queue; can be given several times [default: default]
-    #[arg(long = "queue", value_name = "NAME", env = "STUDYGOV_QUEUES", value_delimiter = ',')]
+    /// Queue to consume, as in callback_arguments.queue; can be given several times [default: STUDYGOV_QUEUES, or default]
+    #[arg(long = "queue", value_name = "NAME", value_delimiter = ',')]
     queues: Vec<String>,
     /// Number of concurrent callbacks [default: STUDYGOV_WORKER_CONCURRENCY, or the number of cores, at least 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -62,8 +65,11 @@ impl Worker {
                 .map_err(|error| Failure::Usage(format!("--broker {}", error.problem)))?,
             None => broker_address(&environment)?,
         };
-        let grace = self.grace(&environment)?;
-        let listener = self.listener(&environment).await?;
+        let settings = self.over(WorkerSettings::read(&environment)?)?;
+        let listener = match &settings.listen {
+            Some(address) => Some(http::bind_beside(&STUDYGOV_WORKER_LISTEN, address).await.map_err(Failure::Failed)?),
+            None => None,
+        };
         let (stop, stopped) = watch::channel(false);
         tokio::spawn(async move {
             http::shutdown_signal().await;
@@ -71,64 +77,19 @@ impl Worker {
             let _ = stop.send(true);
         });
         match broker {
-            Some(broker) => self.run_from_broker(broker, &environment, (grace, listener), stopped).await,
-            None => self.run_from_database(ctx, (grace, listener), stopped).await,
+            Some(broker) => run_from_broker(broker, &environment, settings, listener, stopped).await,
+            None => self.run_from_database(ctx, &settings, listener, stopped).await,
         }
-    }
-
-    async fn run_from_broker(
-        self,
-        address: String,
-        environment: &Environment,
-        (grace, listener): (Duration, Option<TcpListener>),
-        stop: watch::Receiver<bool>,
-    ) -> Result<(), Failure> {
-        if let Some(server) = &self.server {
-            let sound = url::Url::parse(server).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-            if !sound {
-                return Err(Failure::Usage(format!("--server: '{server}' is not a URL like https://host/prefix")));
-            }
-        }
-        let queues = self.queues()?;
-        let concurrency = self.concurrency(environment)?;
-        let name = worker_name();
-        let desk = RemoteDesk::new(self.server.as_deref()).map_err(Failure::Failed)?;
-        let settings = BrokerSettings {
-            address,
-            names: QueueNames::new(&broker_prefix(environment)?),
-            queues: queues.clone(),
-            at_once: concurrency,
-            name: format!("worker {name}"),
-        };
-        let intake = BrokerIntake::new(settings);
-        let work = WorkSettings::read(environment, &working_directory()?)?;
-        let mut stopped = stop.clone();
-        let project = tokio::select! {
-            project = project::follow(&work) => project?,
-            _ = stopped.wait_for(|stop| *stop) => return Ok(()),
-        };
-        let workplace = Workplace::new(&work);
-        let (end, ended) = watch::channel(false);
-        let concurrency = usize::from(concurrency);
-        let presence = presence(&name, "broker", &queues, concurrency, Clock::System.now());
-        let saying = tokio::spawn(say_worker(&intake, presence, ended));
-        tracing::info!(queues = queues.join(", "), "consuming callbacks from the broker");
-        let pool = Pool::new(desk, workplace, &name, concurrency, grace, stop).with_project(project.clone());
-        answer_probes(listener, &pool, project);
-        pool.run(intake).await;
-        // The receiver exists until it receives this message.
-        let _ = end.send(true);
-        let _ = tokio::time::timeout(Duration::from_secs(2), saying).await;
-        Ok(())
     }
 
     async fn run_from_database(
         self,
         ctx: &Context,
-        (grace, listener): (Duration, Option<TcpListener>),
+        worker: &WorkerSettings,
+        listener: Option<TcpListener>,
         stop: watch::Receiver<bool>,
     ) -> Result<(), Failure> {
-        if !self.queues.is_empty() || self.server.is_some() {
+        if !worker.queues.is_empty() || worker.server.is_some() {
             let hint = "--queue and --server are for a worker with a broker; set --broker or STUDYGOV_BROKER";
             return Err(Failure::Usage(hint.to_owned()));
         }
@@ -152,68 +113,75 @@ impl Worker {
         }
         let (database, clock) = (app.engine.database().clone(), app.engine.clock().clone());
         tokio::spawn(keep_time(database, clock, stop.clone()));
-        serve::run_pool(app, "database", grace, listener, stop).await;
+        serve::run_pool(app, "database", worker.grace, listener, stop).await;
         Ok(())
     }
 
-    /// Time that running callbacks get to finish.
-    fn grace(&self, environment: &Environment) -> Result<Duration, Failure> {
-        let (name, text) = match &self.grace {
-            Some(text) => ("--grace", text.as_str()),
-            None => ("STUDYGOV_WORKER_GRACE", environment.get("STUDYGOV_WORKER_GRACE").unwrap_or("5")),
-        };
-        time(text).ok_or_else(|| Failure::Usage(format!("{name}: '{text}' is not a duration like 90, 90s, 15m or 1h")))
-    }
-
-    async fn listener(&self, environment: &Environment) -> Result<Option<TcpListener>, Failure> {
-        let address = self.listen.as_deref().or_else(|| environment.get("STUDYGOV_WORKER_LISTEN"));
-        match address {
-            Some(address) => {
-                Ok(Some(http::bind_beside("STUDYGOV_WORKER_LISTEN", address).await.map_err(Failure::Failed)?))
+    /// The settings of the environment, with those that the arguments give in their place.
+    fn over(&self, mut settings: WorkerSettings) -> Result<WorkerSettings, Failure> {
+        if let Some(server) = &self.server {
+            if !is_web_address(server) {
+                return Err(Failure::Usage(format!("--server: '{server}' is not a URL like https://host/prefix")));
             }
-            None => Ok(None),
+            settings.server = Some(server.clone());
         }
-    }
-
-    fn queues(&self) -> Result<Vec<String>, Failure> {
-        let mut queues: Vec<String> = self.queues.iter().map(|queue| queue.trim().to_owned()).collect();
-        if queues.is_empty() {
-            queues.push(crate::queue::DEFAULT_QUEUE.to_owned());
+        if !self.queues.is_empty() {
+            settings.queues = self.queues.iter().map(|queue| queue.trim().to_owned()).collect();
+            if let Some(wrong) = settings.queues.iter().find(|queue| !is_queue_name(queue)) {
+                return Err(Failure::Usage(format!("--queue: '{wrong}' is not {QUEUE_NAME}")));
+            }
         }
-        queues.sort_unstable();
-        queues.dedup();
-        match queues.iter().find(|queue| !is_queue_name(queue)) {
-            Some(wrong) => Err(Failure::Usage(format!(
-                "--queue: '{wrong}' is not a valid queue name (at most 100 characters, no spaces)"
-            ))),
-            None => Ok(queues),
+        if let Some(text) = &self.grace {
+            let wrong = || Failure::Usage(format!("--grace: '{text}' is not a duration like 90, 90s, 15m, 1h or 1d"));
+            settings.grace = time(text).ok_or_else(wrong)?;
         }
-    }
-
-    fn concurrency(&self, environment: &Environment) -> Result<u16, Failure> {
-        if let Some(concurrency) = self.concurrency {
-            return Ok(concurrency);
-        }
-        let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(4, 1000);
-        let default = u16::try_from(cores).unwrap_or(4);
-        let wanted = "a number of callbacks (1 to 1000)";
-        let number: u16 = environment.number("STUDYGOV_WORKER_CONCURRENCY", default, wanted)?;
-        Ok(number.clamp(1, 1000))
+        settings.concurrency = self.concurrency.unwrap_or(settings.concurrency);
+        settings.listen = self.listen.clone().or(settings.listen);
+        Ok(settings)
     }
 }
 
-/// Parses a duration: `90` or `90s` (seconds), `15m`, `1h`.
-fn time(text: &str) -> Option<Duration> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor = match unit.trim() {
-        "" | "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
+async fn run_from_broker(
+    address: String,
+    environment: &Environment,
+    settings: WorkerSettings,
+    listener: Option<TcpListener>,
+    stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let mut queues = settings.queues;
+    if queues.is_empty() {
+        queues.push(crate::queue::DEFAULT_QUEUE.to_owned());
+    }
+    queues.sort_unstable();
+    queues.dedup();
+    let name = worker_name();
+    let desk = RemoteDesk::new(settings.server.as_deref()).map_err(Failure::Failed)?;
+    let intake = BrokerIntake::new(BrokerSettings {
+        address,
+        names: QueueNames::new(&broker_prefix(environment)?),
+        queues: queues.clone(),
+        at_once: settings.concurrency,
+        name: format!("worker {name}"),
+    });
+    let work = WorkSettings::read(environment, &working_directory()?)?;
+    let mut stopped = stop.clone();
+    let project = tokio::select! {
+        project = project::follow(&work) => project?,
+        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
     };
-    number.parse::<u64>().ok()?.checked_mul(factor).map(Duration::from_secs)
+    let workplace = Workplace::new(&work);
+    let (end, ended) = watch::channel(false);
+    let concurrency = usize::from(settings.concurrency);
+    let presence = presence(&name, "broker", &queues, concurrency, Clock::System.now());
+    let saying = tokio::spawn(say_worker(&intake, presence, ended));
+    tracing::info!(queues = queues.join(", "), "consuming callbacks from the broker");
+    let pool = Pool::new(desk, workplace, &name, concurrency, settings.grace, stop).with_project(project.clone());
+    answer_probes(listener, &pool, project);
+    pool.run(intake).await;
+    // The receiver exists until it receives this message.
+    let _ = end.send(true);
+    let _ = tokio::time::timeout(Duration::from_secs(2), saying).await;
+    Ok(())
 }
 
 /// Serves the probes until the process ends, if the worker has a listener.

@@ -1,6 +1,9 @@
 //! The first account.
 
 use super::environment::{Environment, SettingError};
+use super::table::{
+    STUDYGOV_ADMIN_EMAIL, STUDYGOV_ADMIN_FORCE_UPDATE, STUDYGOV_ADMIN_PASSWORD, STUDYGOV_ADMIN_USERNAME,
+};
 
 /// The administrator's account that is made when the server starts.
 #[derive(Clone)]
@@ -19,27 +22,25 @@ impl std::fmt::Debug for AdminSettings {
 }
 
 impl AdminSettings {
-    /// Reads `STUDYGOV_ADMIN_*`; none unless both a user name and a password are given. One alone is told of in `warnings`: in the
-    /// existing product people take the password out again when the account is there.
+    /// Reads `STUDYGOV_ADMIN_*`; none unless both a user name and a password are given. One alone gives a line in `warnings`: with
+    /// version 8.1, operators remove the password once the account exists.
     ///
     /// # Errors
     /// When `STUDYGOV_ADMIN_FORCE_UPDATE` cannot be read.
     pub fn read(environment: &Environment, warnings: &mut Vec<String>) -> Result<Option<Self>, SettingError> {
-        let force_update = environment.flag("STUDYGOV_ADMIN_FORCE_UPDATE", false)?;
-        match (environment.get("STUDYGOV_ADMIN_USERNAME"), environment.get("STUDYGOV_ADMIN_PASSWORD")) {
+        let force_update = environment.flag(STUDYGOV_ADMIN_FORCE_UPDATE)?;
+        match (environment.get(STUDYGOV_ADMIN_USERNAME), environment.get(STUDYGOV_ADMIN_PASSWORD)) {
             (None, None) => Ok(None),
             (Some(username), Some(password)) => Ok(Some(Self {
                 username: username.to_owned(),
-                email: environment.text("STUDYGOV_ADMIN_EMAIL", &format!("{username}@localhost")),
+                email: environment.text_or(STUDYGOV_ADMIN_EMAIL, &format!("{username}@localhost")),
                 password: password.to_owned(),
                 force_update,
             })),
             (username, _) => {
-                let (given, wanted) =
-                    if username.is_some() { ("USERNAME", "PASSWORD") } else { ("PASSWORD", "USERNAME") };
-                warnings.push(format!(
-                    "STUDYGOV_ADMIN_{given} is set without STUDYGOV_ADMIN_{wanted}; no account is created or changed"
-                ));
+                let names = [STUDYGOV_ADMIN_USERNAME, STUDYGOV_ADMIN_PASSWORD];
+                let [wanted, given] = if username.is_some() { [names[1], names[0]] } else { names };
+                warnings.push(format!("{given} is set without {wanted}; no account is created or changed"));
                 Ok(None)
             }
         }

@@ -3,6 +3,11 @@
 use url::Url;
 
 use super::environment::{Environment, SettingError, unusable};
+use super::setting::Name;
+use super::table::{
+    STUDYGOV_BROKER_HOST, STUDYGOV_BROKER_PASSWORD, STUDYGOV_BROKER_PORT, STUDYGOV_BROKER_TLS, STUDYGOV_BROKER_USER,
+    STUDYGOV_BROKER_VHOST,
+};
 
 /// Builds the address from `STUDYGOV_BROKER_HOST`, `_PORT`, `_VHOST`, `_USER`, `_PASSWORD` and `_TLS`; none without a host. User,
 /// password and virtual host may hold any character.
@@ -10,9 +15,9 @@ use super::environment::{Environment, SettingError, unusable};
 /// # Errors
 /// When a part cannot be used, or one is set without the host.
 pub(super) fn from_parts(environment: &Environment) -> Result<Option<String>, SettingError> {
-    const NAME: &str = "STUDYGOV_BROKER_HOST";
+    const NAME: Name = STUDYGOV_BROKER_HOST;
     let Some(host) = environment.get(NAME) else {
-        let others = ["STUDYGOV_BROKER_USER", "STUDYGOV_BROKER_PASSWORD", "STUDYGOV_BROKER_VHOST"];
+        let others = [STUDYGOV_BROKER_USER, STUDYGOV_BROKER_PASSWORD, STUDYGOV_BROKER_VHOST];
         return match environment.first(&others) {
             Some((name, _)) => Err(SettingError::new(
                 name,
@@ -24,23 +29,24 @@ pub(super) fn from_parts(environment: &Environment) -> Result<Option<String>, Se
             None => Ok(None),
         };
     };
-    let is_tls = environment.flag("STUDYGOV_BROKER_TLS", false)?;
+    let is_tls = environment.flag(STUDYGOV_BROKER_TLS)?;
     let (scheme, default_port) = if is_tls { ("amqps", 5671) } else { ("amqp", 5672) };
-    let port: u16 = environment.number("STUDYGOV_BROKER_PORT", default_port, "a port number (1 to 65535)")?;
+    let port: u16 = environment.number_or(STUDYGOV_BROKER_PORT, default_port)?;
     let host_text = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
     let mut url = Url::parse(&format!("{scheme}://{host_text}:{port}"))
         .ok()
         .filter(|url| url.path().trim_matches('/').is_empty() && url.username().is_empty() && url.query().is_none())
-        .ok_or_else(|| unusable(NAME, host, "a host name or an address"))?;
-    let password = Some(environment.exact("STUDYGOV_BROKER_PASSWORD")).filter(|password| !password.is_empty());
-    let vhost = environment.text("STUDYGOV_BROKER_VHOST", "/");
+        .ok_or_else(|| unusable(NAME, host))?;
+    let password = Some(environment.exact(STUDYGOV_BROKER_PASSWORD)).filter(|password| !password.is_empty());
+    let password = password.unwrap_or(STUDYGOV_BROKER_PASSWORD.default_text());
+    let vhost = environment.text(STUDYGOV_BROKER_VHOST);
     // A percent sign would be taken for the beginning of an escaped character.
     let escaped = |text: &str| text.replace('%', "%25");
-    let set = url.set_username(&escaped(&environment.text("STUDYGOV_BROKER_USER", "guest"))).is_ok()
-        && url.set_password(Some(&escaped(password.unwrap_or("guest")))).is_ok();
+    let set = url.set_username(&escaped(&environment.text(STUDYGOV_BROKER_USER))).is_ok()
+        && url.set_password(Some(&escaped(password))).is_ok();
     match url.path_segments_mut() {
         Ok(mut path) if set => path.clear().push(&vhost),
-        _ => return Err(unusable(NAME, host, "a host name or an address")),
+        _ => return Err(unusable(NAME, host)),
     };
     Ok(Some(url.into()))
 }

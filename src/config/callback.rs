@@ -5,13 +5,17 @@ use std::time::Duration;
 use super::broker::parse as parse_broker;
 use super::broker_parts::from_parts;
 use super::environment::{Environment, SettingError, unusable};
+use super::table::{
+    STUDYGOV_BROKER, STUDYGOV_BROKER_PREFIX, STUDYGOV_CALLBACK_METHOD, STUDYGOV_CELERY_BROKER, STUDYGOV_LEASE_SECONDS,
+    STUDYGOV_REPUBLISH_SECONDS, STUDYGOV_TRANSITIONS_PER_MINUTE, STUDYGOV_WORKER_CONCURRENCY,
+};
 
-/// Who runs the callbacks.
+/// Where callbacks run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallbackMethod {
     /// The server itself.
     Local,
-    /// `studygovernor worker` processes, on any machine, that hear of them from RabbitMQ.
+    /// In `studygovernor worker` processes, on any machine, that receive them from RabbitMQ.
     RabbitMq,
 }
 
@@ -27,9 +31,9 @@ pub struct CallbackSettings {
     pub broker: Option<String>,
     /// Begins the names of the queues at the broker.
     pub broker_prefix: String,
-    /// How long nobody may claim what was published before it is published once more.
+    /// A message that no worker claims within this time is published again.
     pub republish: Duration,
-    /// Transitions that an experiment may make by itself within a minute before it is put on hold; 0 is no limit.
+    /// Automatic transitions that an experiment may make within a minute before it is put on hold; 0 is no limit.
     pub transitions_per_minute: u32,
 }
 
@@ -38,49 +42,41 @@ impl CallbackSettings {
     /// When a value cannot be used.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
         let method = method(environment)?;
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let concurrency =
-            environment.number("STUDYGOV_WORKER_CONCURRENCY", cores.max(4), "a number of callbacks (1 or more)")?;
-        let seconds: u64 = environment.number("STUDYGOV_LEASE_SECONDS", 15, "a number of seconds (1 or more)")?;
-        if concurrency == 0 {
-            return Err(unusable("STUDYGOV_WORKER_CONCURRENCY", 0, "a number of callbacks (1 or more)"));
-        }
-        if seconds == 0 {
-            return Err(unusable("STUDYGOV_LEASE_SECONDS", 0, "a number of seconds (1 or more)"));
-        }
-        let republish: u64 = environment.number("STUDYGOV_REPUBLISH_SECONDS", 60, "a number of seconds (1 or more)")?;
         // Of no concern to a server that runs callbacks itself.
         let broker = if method == CallbackMethod::RabbitMq { broker(environment)? } else { None };
         if method == CallbackMethod::RabbitMq && broker.is_none() {
             let hint = "is required when STUDYGOV_CALLBACK_METHOD is rabbitmq: the URL of the broker, amqp://…";
-            return Err(SettingError::new("STUDYGOV_CELERY_BROKER", hint));
+            return Err(SettingError::new(STUDYGOV_CELERY_BROKER, hint));
         }
-        let republish = Duration::from_secs(republish.max(1));
         Ok(Self {
             method,
-            concurrency,
-            lease: Duration::from_secs(seconds),
+            concurrency: concurrency(environment)?.into(),
+            lease: Duration::from_secs(environment.number(STUDYGOV_LEASE_SECONDS)?),
             broker,
             broker_prefix: broker_prefix(environment)?,
-            republish,
-            transitions_per_minute: environment.number(
-                "STUDYGOV_TRANSITIONS_PER_MINUTE",
-                100,
-                "a number of transitions (0 for no limit)",
-            )?,
+            republish: Duration::from_secs(environment.number(STUDYGOV_REPUBLISH_SECONDS)?),
+            transitions_per_minute: environment.number(STUDYGOV_TRANSITIONS_PER_MINUTE)?,
         })
     }
 }
 
-/// What begins the names of the queues at the broker: the same for the servers and workers of a study.
+/// Callbacks that run at the same time in this process: as many as there are cores, at least 4, unless it is set.
+///
+/// # Errors
+/// When the number cannot be used.
+pub(super) fn concurrency(environment: &Environment) -> Result<u16, SettingError> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(4, 1000);
+    environment.number_or(STUDYGOV_WORKER_CONCURRENCY, u16::try_from(cores).unwrap_or(4))
+}
+
+/// The beginning of the names of the queues at the broker: the same for the servers and workers of a study.
 ///
 /// # Errors
 /// When queues cannot be called so.
 pub fn broker_prefix(environment: &Environment) -> Result<String, SettingError> {
-    const NAME: &str = "STUDYGOV_BROKER_PREFIX";
-    let prefix = environment.text(NAME, "studygovernor");
+    let prefix = environment.text(STUDYGOV_BROKER_PREFIX);
     if prefix.len() > 64 || prefix.contains(|c: char| c.is_control() || c.is_whitespace()) {
-        return Err(unusable(NAME, prefix, "a name of at most 64 characters without spaces"));
+        return Err(unusable(STUDYGOV_BROKER_PREFIX, prefix));
     }
     Ok(prefix)
 }
@@ -89,21 +85,20 @@ pub fn broker_prefix(environment: &Environment) -> Result<String, SettingError> 
 /// several have semicolons between them.
 ///
 /// # Errors
-/// When it is no address of a broker. The address itself is not shown: there is a password in it.
+/// When it is not the address of a broker. The address itself is not shown: there is a password in it.
 pub fn broker(environment: &Environment) -> Result<Option<String>, SettingError> {
-    let Some((name, value)) = environment.first(&["STUDYGOV_BROKER", "STUDYGOV_CELERY_BROKER"]) else {
+    let Some((name, value)) = environment.first(&[STUDYGOV_BROKER, STUDYGOV_CELERY_BROKER]) else {
         // A semicolon stands between addresses.
         return Ok(from_parts(environment)?.map(|address| address.replace(';', "%3B")));
     };
-    parse_broker(name, value).map(Some)
+    parse_broker(&name, value).map(Some)
 }
 
 fn method(environment: &Environment) -> Result<CallbackMethod, SettingError> {
-    const NAME: &str = "STUDYGOV_CALLBACK_METHOD";
-    match environment.text(NAME, "local").to_ascii_lowercase().as_str() {
+    match environment.text(STUDYGOV_CALLBACK_METHOD).to_ascii_lowercase().as_str() {
         "local" => Ok(CallbackMethod::Local),
         // The second is the word of old configurations.
         "rabbitmq" | "celery" => Ok(CallbackMethod::RabbitMq),
-        other => Err(unusable(NAME, other, "one of local, rabbitmq")),
+        other => Err(unusable(STUDYGOV_CALLBACK_METHOD, other)),
     }
 }

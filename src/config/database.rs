@@ -7,6 +7,12 @@ use url::Url;
 
 use super::database_tls;
 use super::environment::{Environment, SettingError, unusable};
+use super::setting::{Kind, Name};
+use super::table::{
+    DATABASE_URL, DB_HOST, DB_NAME, DB_PASSWORD, DB_PORT, DB_SCHEMA, DB_USER, PGPASSWORD, SQLALCHEMY_DATABASE_URI,
+    STUDYGOV_DATABASE_CONNECTIONS, STUDYGOV_DATABASE_IDLE_SECONDS, STUDYGOV_DATABASE_LOCK_SECONDS,
+    STUDYGOV_DATABASE_NETWORK_SECONDS, STUDYGOV_DATABASE_STATEMENT_SECONDS,
+};
 
 /// The kinds of database that are supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,39 +39,21 @@ pub struct DatabaseLimits {
 }
 
 impl DatabaseLimits {
-    /// Fewer connections could not be divided between reading and writing.
-    const LEAST_CONNECTIONS: u32 = 4;
-
-    fn of(kind: DatabaseKind) -> Self {
-        // A command that imports holds the one lock of an SQLite file for longer than the lock of a row is held.
-        let lock = if kind == DatabaseKind::Sqlite { 10 } else { 5 };
-        Self {
-            lock: Duration::from_secs(lock),
-            idle: Duration::from_secs(15),
-            statement: Duration::from_mins(1),
-            network: Duration::from_secs(30),
-            connections: 24,
-        }
+    /// The limits of an environment that sets none.
+    fn of(kind: DatabaseKind) -> Result<Self, SettingError> {
+        Self::read(&Environment::default(), kind)
     }
 
     fn read(environment: &Environment, kind: DatabaseKind) -> Result<Self, SettingError> {
-        let default = Self::of(kind);
-        let seconds = |name: &str, default: Duration| -> Result<Duration, SettingError> {
-            let wanted = "a number of seconds (0 for no limit)";
-            environment.number(name, default.as_secs(), wanted).map(Duration::from_secs)
-        };
-        let name = "STUDYGOV_DATABASE_CONNECTIONS";
-        let wanted = "a number of connections (4 to 1000)";
-        let connections = environment.number(name, default.connections, wanted)?;
-        if !(Self::LEAST_CONNECTIONS..=1000).contains(&connections) {
-            return Err(unusable(name, connections, wanted));
-        }
+        // A command that imports holds the one lock of an SQLite file for longer than the lock of a row is held.
+        let lock: u64 = if kind == DatabaseKind::Sqlite { 10 } else { 5 };
+        let seconds = |name: Name| environment.number(name).map(Duration::from_secs);
         Ok(Self {
-            lock: seconds("STUDYGOV_DATABASE_LOCK_SECONDS", default.lock)?,
-            idle: seconds("STUDYGOV_DATABASE_IDLE_SECONDS", default.idle)?,
-            statement: seconds("STUDYGOV_DATABASE_STATEMENT_SECONDS", default.statement)?,
-            network: seconds("STUDYGOV_DATABASE_NETWORK_SECONDS", default.network)?,
-            connections,
+            lock: Duration::from_secs(environment.number_or(STUDYGOV_DATABASE_LOCK_SECONDS, lock)?),
+            idle: seconds(STUDYGOV_DATABASE_IDLE_SECONDS)?,
+            statement: seconds(STUDYGOV_DATABASE_STATEMENT_SECONDS)?,
+            network: seconds(STUDYGOV_DATABASE_NETWORK_SECONDS)?,
+            connections: environment.number(STUDYGOV_DATABASE_CONNECTIONS)?,
         })
     }
 }
@@ -78,7 +66,7 @@ pub struct DatabaseSettings {
     pub url: String,
     /// The file of an SQLite database; none when it lives in memory.
     pub file: Option<PathBuf>,
-    /// Whether nobody named a database, so that the one in the project home is used.
+    /// Whether no database is set, so that the one in the project home is used.
     pub is_default: bool,
     pub limits: DatabaseLimits,
 }
@@ -100,13 +88,13 @@ impl DatabaseSettings {
     }
 
     fn address(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
-        if let Some((name, value)) = environment.first(&["SQLALCHEMY_DATABASE_URI", "DATABASE_URL"]) {
-            return Self::parse(name, value).map(|found| found.with_password(environment));
+        if let Some((name, value)) = environment.first(&[SQLALCHEMY_DATABASE_URI, DATABASE_URL]) {
+            return Self::parse(&name, value).map(|found| found.with_password(environment));
         }
-        if environment.get("DB_SCHEMA").is_some() || environment.get("DB_HOST").is_some() {
+        if environment.get(DB_SCHEMA).is_some() || environment.get(DB_HOST).is_some() {
             return Self::from_parts(environment);
         }
-        Ok(Self { is_default: true, ..Self::sqlite_file(home.join("studygovernor.db")) })
+        Ok(Self { is_default: true, ..Self::sqlite_file(home.join("studygovernor.db"))? })
     }
 
     /// Reads an address in the form of SQLAlchemy or of the drivers.
@@ -114,36 +102,35 @@ impl DatabaseSettings {
     /// # Errors
     /// As [`Self::read`].
     pub fn parse(name: &str, value: &str) -> Result<Self, SettingError> {
-        const WANTED: &str = "a database URL (sqlite:///file.db, postgresql://user:password@host/name or \
-                              mysql://user:password@host/name)";
+        let wanted = Kind::Database.wanted();
         let Some((scheme, rest)) = value.split_once("://") else {
-            return Err(SettingError::new(name, format!("this is not {WANTED}")));
+            return Err(SettingError::new(name, format!("this is not {wanted}")));
         };
         // `postgresql+psycopg2` names the Python driver; ours is built in.
         let dialect = scheme.split('+').next().unwrap_or(scheme);
         let kind = match dialect {
-            "sqlite" => return Ok(Self::sqlite(rest)),
+            "sqlite" => return Self::sqlite(rest),
             "postgres" | "postgresql" => DatabaseKind::Postgres,
             "mysql" | "mariadb" => DatabaseKind::Mysql,
-            other => return Err(unusable(name, format!("{other}://…"), WANTED)),
+            other => return Err(SettingError::new(name, format!("'{other}://…' is not {wanted}"))),
         };
         let scheme = if kind == DatabaseKind::Postgres { "postgres" } else { "mysql" };
         let mut url = Url::parse(&format!("{scheme}://{rest}"))
-            .map_err(|error| SettingError::new(name, format!("this is not {WANTED}: {error}")))?;
+            .map_err(|error| SettingError::new(name, format!("this is not {wanted}: {error}")))?;
         if url.path().trim_matches('/').is_empty() {
             return Err(SettingError::new(name, "the URL does not include a database name after the host"));
         }
         if kind == DatabaseKind::Mysql {
             database_tls::keep_of_mysql(name, &mut url)?;
         }
-        Ok(Self { kind, url: url.into(), file: None, is_default: false, limits: DatabaseLimits::of(kind) })
+        Ok(Self { kind, url: url.into(), file: None, is_default: false, limits: DatabaseLimits::of(kind)? })
     }
 
     /// With the password of `PGPASSWORD`, when the address has none. The driver would look for it in the environment of the process,
     /// where programs could read it too.
     fn with_password(mut self, environment: &Environment) -> Self {
         if let (DatabaseKind::Postgres, Some(password), Ok(mut url)) =
-            (self.kind, environment.get("PGPASSWORD"), Url::parse(&self.url))
+            (self.kind, environment.get(PGPASSWORD), Url::parse(&self.url))
             && url.password().is_none()
             && url.set_password(Some(password)).is_ok()
         {
@@ -162,47 +149,57 @@ impl DatabaseSettings {
     }
 
     fn from_parts(environment: &Environment) -> Result<Self, SettingError> {
-        let scheme = environment.text("DB_SCHEMA", "postgresql");
-        let host = environment.text("DB_HOST", "localhost");
-        let Some(database) = environment.get("DB_NAME") else {
-            return Err(SettingError::new("DB_NAME", "is required together with DB_SCHEMA and DB_HOST"));
+        let scheme = environment.text(DB_SCHEMA);
+        let host = environment.host(DB_HOST)?;
+        let Some(database) = environment.get(DB_NAME) else {
+            return Err(SettingError::new(DB_NAME, "is required together with DB_SCHEMA and DB_HOST"));
         };
         if scheme.starts_with("sqlite") {
-            return Ok(Self::sqlite(&format!("/{database}")));
+            return Self::sqlite(&format!("/{database}"));
         }
-        let parsed = Self::parse("DB_SCHEMA", &format!("{scheme}://{host}/{database}"))?;
-        let mut url = Url::parse(&parsed.url).map_err(|error| SettingError::new("DB_HOST", error.to_string()))?;
-        let refused = |name: &str| SettingError::new(name, "cannot be part of a database URL");
-        if let Some(user) = environment.get("DB_USER") {
-            url.set_username(user).map_err(|()| refused("DB_USER"))?;
+        let parsed = Self::parse(&DB_SCHEMA, &format!("{scheme}://localhost/{database}"))?;
+        let mut url = Url::parse(&parsed.url).map_err(|error| SettingError::new(DB_NAME, error.to_string()))?;
+        // A host with a port behind it was always accepted.
+        let (host, port) = match host.rsplit_once(':') {
+            _ if host.parse::<std::net::Ipv6Addr>().is_ok() => (format!("[{host}]"), None),
+            Some((host, port)) if !host.is_empty() && !port.ends_with(']') => (host.to_owned(), Some(port.to_owned())),
+            _ => (host, None),
+        };
+        url.set_host(Some(&host)).map_err(|_| unusable(DB_HOST, &host))?;
+        if let Some(port) = port {
+            let number = port.parse().map_err(|_| unusable(DB_HOST, format!("{host}:{port}")))?;
+            url.set_port(Some(number)).map_err(|()| unusable(DB_HOST, &host))?;
         }
-        if let Some(password) = environment.get("DB_PASSWORD") {
-            url.set_password(Some(password)).map_err(|()| refused("DB_PASSWORD"))?;
+        let refused = |name: Name| SettingError::new(name, "cannot be part of a database URL");
+        if let Some(user) = environment.get(DB_USER) {
+            url.set_username(user).map_err(|()| refused(DB_USER))?;
         }
-        if environment.get("DB_PORT").is_some() {
-            let port = environment.number::<u16>("DB_PORT", 0, "a port number (1 to 65535)")?;
-            url.set_port(Some(port)).map_err(|()| refused("DB_PORT"))?;
+        if let Some(password) = environment.get(DB_PASSWORD) {
+            url.set_password(Some(password)).map_err(|()| refused(DB_PASSWORD))?;
+        }
+        if environment.get(DB_PORT).is_some() {
+            url.set_port(Some(environment.number(DB_PORT)?)).map_err(|()| refused(DB_PORT))?;
         }
         Ok(Self { url: url.into(), ..parsed }.with_password(environment))
     }
 
     /// `rest` as in SQLAlchemy: nothing is memory, one slash a relative path, two an absolute one.
-    fn sqlite(rest: &str) -> Self {
+    fn sqlite(rest: &str) -> Result<Self, SettingError> {
         let path = rest.split('?').next().unwrap_or(rest);
         match path.strip_prefix('/') {
             None | Some("" | ":memory:") if !path.contains('.') || path == "/:memory:" => {
                 let (kind, url) = (DatabaseKind::Sqlite, "sqlite::memory:".to_owned());
-                Self { kind, url, file: None, is_default: false, limits: DatabaseLimits::of(kind) }
+                Ok(Self { kind, url, file: None, is_default: false, limits: DatabaseLimits::of(kind)? })
             }
             None => Self::sqlite_file(PathBuf::from(path)),
             Some(path) => Self::sqlite_file(PathBuf::from(path)),
         }
     }
 
-    fn sqlite_file(file: PathBuf) -> Self {
+    fn sqlite_file(file: PathBuf) -> Result<Self, SettingError> {
         let url = format!("sqlite://{}?mode=rwc", file.display());
         let kind = DatabaseKind::Sqlite;
-        Self { kind, url, file: Some(file), is_default: false, limits: DatabaseLimits::of(kind) }
+        Ok(Self { kind, url, file: Some(file), is_default: false, limits: DatabaseLimits::of(kind)? })
     }
 
     /// The address for people: without the password.

@@ -4,10 +4,7 @@ use url::Url;
 
 use super::DatabaseKind;
 use super::environment::{Environment, SettingError, unusable};
-
-const MODE: &str = "DB_SSL_MODE";
-const CA: &str = "DB_SSL_CA";
-const MODES: &str = "disable, prefer, require, verify-ca or verify-full";
+use super::table::{DB_SSL_CA as CA, DB_SSL_MODE as MODE};
 
 /// How much is demanded of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +133,7 @@ fn switch(value: &str) -> Option<bool> {
 /// # Errors
 /// When a value cannot be used.
 pub(super) fn demand(environment: &Environment, kind: DatabaseKind, url: &mut Url) -> Result<(), SettingError> {
-    let mode =
-        environment.get(MODE).map(|text| Demand::read(text).ok_or_else(|| unusable(MODE, text, MODES))).transpose()?;
+    let mode = environment.get(MODE).map(|text| Demand::read(text).ok_or_else(|| unusable(MODE, text))).transpose()?;
     let ca = environment.get(CA);
     let (mode_name, ca_name) = names(kind);
     if url.query_pairs().any(|(parameter, _)| parameter.starts_with("ssl")) {

@@ -1,4 +1,4 @@
-//! The `.env` file, read as `load_dotenv()` of python-dotenv reads it, which the existing product used: an unquoted value goes to
+//! The `.env` file, read as `load_dotenv()` of python-dotenv reads it, which version 8.1 used: an unquoted value goes to
 //! the end of its line, only `${NAME}` and `${NAME:-otherwise}` stand for something else, and a line that cannot be read is
 //! left out and told of (<https://github.com/theskumar/python-dotenv>, its README, "File format" and "Variable expansion").
 

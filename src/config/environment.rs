@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::path::Path;
-use std::str::FromStr;
+use std::path::{Path, PathBuf};
 
 use super::dotenv::{self, Dotenv};
 use super::sealed;
 use super::secret_file;
+use super::setting::{Kind, Name};
 
 /// A setting that cannot be used; the start ends with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,22 +15,35 @@ use super::secret_file;
 pub struct SettingError {
     /// Name of the environment variable, or of the file that could not be read.
     pub variable: String,
-    /// What is wrong with it and what it wants.
+    /// The fault, and the values that it takes.
     pub problem: String,
 }
 
 impl SettingError {
-    /// A problem with `variable`, told in a sentence.
-    pub fn new(variable: &str, problem: impl Into<String>) -> Self {
-        Self { variable: variable.to_owned(), problem: problem.into() }
+    /// A problem with `variable`, in a sentence without the name.
+    pub fn new(variable: impl AsRef<str>, problem: impl Into<String>) -> Self {
+        Self { variable: variable.as_ref().to_owned(), problem: problem.into() }
     }
+}
+
+/// The origin of a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The environment of the process.
+    Environment,
+    /// The file `.env` in the working directory.
+    Dotenv,
+    /// A file with one secret: of `NAME_FILE`, or in the folder of secrets.
+    File(PathBuf),
 }
 
 /// The variables that settings are read from. A variable that is set to nothing counts as not set.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
-    /// What of the `.env` file could not be read.
+    /// The origin of each variable that is not from the environment of the process.
+    sources: BTreeMap<String, Source>,
+    /// Lines of the `.env` file that could not be read.
     warnings: Vec<String>,
 }
 
@@ -38,29 +51,36 @@ impl Environment {
     /// The process's environment, with a `.env` file in `directory` for what it does not set.
     ///
     /// # Errors
-    /// When there is a `.env` file, or the file of a secret (`NAME_FILE`), that cannot be read. Lines of it that say nothing are left out, as the existing product leaves
+    /// When there is a `.env` file, or the file of a secret (`NAME_FILE`), that cannot be read. Lines without a setting are left out, as version 8.1 leaves
     /// them out: see [`Self::warnings`].
     pub fn load(directory: &Path) -> Result<Self, SettingError> {
-        // Not `vars()`: that panics on a value that is no Unicode, even of a variable nobody asked for.
+        // Not `vars()`: that panics on a value that is not Unicode, even of a variable that is not read.
         let process =
             std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        // What was in the environment when this program was started, and is not there any longer.
+        // Secrets that were in the environment when this program was started, and were removed from it.
         let sealed = sealed::secrets().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut process: BTreeMap<String, String> =
             process.chain(sealed).filter(|(key, _)| key != sealed::MARK).collect();
+        let mut sources = BTreeMap::new();
+        let mut warnings = Vec::new();
         let file = directory.join(".env");
-        if !file.is_file() {
-            secret_file::read(&mut process, directory)?;
-            return Ok(Self { variables: process, warnings: Vec::new() });
+        if file.is_file() {
+            let name = file.display().to_string();
+            let text = std::fs::read_to_string(&file).map_err(|error| SettingError::new(&name, error.to_string()))?;
+            let Dotenv { variables, unread } = dotenv::read(&text, &process);
+            for (variable, value) in variables {
+                process.entry(variable).or_insert_with_key(|variable| {
+                    sources.insert(variable.clone(), Source::Dotenv);
+                    value
+                });
+            }
+            // Without the line itself: it may hold a secret.
+            let warning = |line: &usize| format!("line {line} of {name} is not NAME=value; ignored");
+            warnings.extend(unread.iter().map(warning));
         }
-        let name = file.display().to_string();
-        let text = std::fs::read_to_string(&file).map_err(|error| SettingError::new(&name, error.to_string()))?;
-        let Dotenv { mut variables, unread } = dotenv::read(&text, &process);
-        variables.extend(process);
-        secret_file::read(&mut variables, directory)?;
-        // Without the line itself: it may hold a secret.
-        let warning = |line: &usize| format!("line {line} of {name} is not NAME=value; ignored");
-        Ok(Self { variables, warnings: unread.iter().map(warning).collect() })
+        let files = secret_file::read(&mut process, directory)?;
+        sources.extend(files.into_iter().map(|(name, path)| (name, Source::File(path))));
+        Ok(Self { variables: process, sources, warnings })
     }
 
     /// A sentence for each line of the `.env` file that says nothing.
@@ -71,64 +91,120 @@ impl Environment {
 
     /// The first of `names` that is set, with its value.
     #[must_use]
-    pub fn first<'a>(&'a self, names: &[&'a str]) -> Option<(&'a str, &'a str)> {
-        names.iter().find_map(|name| {
-            let value = self.variables.get(*name)?.trim();
-            (!value.is_empty()).then_some((*name, value))
-        })
+    pub fn first(&self, names: &[Name]) -> Option<(Name, &str)> {
+        names.iter().find_map(|name| Some((*name, self.get(*name)?)))
     }
 
-    /// The value of `name`, when it is set.
+    /// The value of a setting without the blanks around it; none when it is not set.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub fn get(&self, name: Name) -> Option<&str> {
+        self.by_name(&name)
+    }
+
+    /// The value of any variable, as [`Self::get`]; not for the reading of settings.
+    pub(super) fn by_name(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// The value of `name` with the blanks around it; nothing when it is not set.
+    /// Whether a setting is set, be it to nothing.
     #[must_use]
-    pub fn exact(&self, name: &str) -> &str {
-        self.variables.get(name).map_or("", String::as_str)
+    pub fn is_set(&self, name: Name) -> bool {
+        self.variables.contains_key(name.as_str())
     }
 
-    /// The value of `name`, or `default`.
+    /// The origin of a variable that is set.
     #[must_use]
-    pub fn text(&self, name: &str, default: &str) -> String {
+    pub fn source(&self, name: &str) -> Source {
+        self.sources.get(name).cloned().unwrap_or(Source::Environment)
+    }
+
+    /// The value of a setting with the blanks around it; empty when it is not set.
+    #[must_use]
+    pub fn exact(&self, name: Name) -> &str {
+        self.variables.get(name.as_str()).map_or("", String::as_str)
+    }
+
+    /// The value of a setting, or its default; empty without one.
+    #[must_use]
+    pub fn text(&self, name: Name) -> String {
+        self.get(name).unwrap_or(name.default_text()).to_owned()
+    }
+
+    /// The value of a setting, or `default` when it is not set.
+    #[must_use]
+    pub fn text_or(&self, name: Name, default: &str) -> String {
         self.get(name).unwrap_or(default).to_owned()
     }
 
-    /// The value of `name` as a number, or `default`.
+    /// The number that a setting of the kind `Number` or `Port` holds, or its default.
     ///
     /// # Errors
-    /// When it is set and is not what `wanted` says.
-    pub fn number<T: FromStr>(&self, name: &str, default: T, wanted: &str) -> Result<T, SettingError> {
-        match self.get(name) {
-            None => Ok(default),
-            Some(value) => value.parse().map_err(|_| unusable(name, value, wanted)),
-        }
+    /// When it is not a number within the limits of the setting.
+    pub fn number<T: TryFrom<u64>>(&self, name: Name) -> Result<T, SettingError> {
+        let text = self.get(name).unwrap_or(name.default_text());
+        let (least, most) = match name.kind() {
+            Kind::Number(_, least, most) => (least, most),
+            Kind::Port(least) => (least, u64::from(u16::MAX)),
+            _ => (0, u64::MAX),
+        };
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        number.and_then(|number| T::try_from(number).ok()).ok_or_else(|| unusable(name, text))
     }
 
-    /// The value of `name` as yes or no, in any of the words that `.env` files use, or `default`.
+    /// As [`Self::number`], for a setting whose default depends on others.
+    ///
+    /// # Errors
+    /// As [`Self::number`].
+    pub fn number_or<T: TryFrom<u64>>(&self, name: Name, default: T) -> Result<T, SettingError> {
+        if self.get(name).is_some() { self.number(name) } else { Ok(default) }
+    }
+
+    /// Whether a flag is set to yes, in any of the words that `.env` files use, or its default.
     ///
     /// # Errors
     /// When it is set to another word.
-    pub fn flag(&self, name: &str, default: bool) -> Result<bool, SettingError> {
-        let Some(value) = self.get(name) else { return Ok(default) };
+    pub fn flag(&self, name: Name) -> Result<bool, SettingError> {
+        let value = self.get(name).unwrap_or(name.default_text());
         match value.to_ascii_lowercase().as_str() {
             "1" | "true" | "yes" | "on" | "t" | "y" => Ok(true),
             "0" | "false" | "no" | "off" | "f" | "n" | "none" => Ok(false),
-            _ => Err(unusable(name, value, "true or false")),
+            _ => Err(unusable(name, value)),
         }
     }
 
-    /// As [`Self::flag`] of something that lets people in: set to nothing it is off, as in the existing product, where
+    /// As [`Self::flag`] for a feature that gives access: set to nothing it is off, as in version 8.1, where
     /// `NAME=${NAME_OF_SOMETHING_UNSET}` of a compose file switches it off.
     ///
     /// # Errors
     /// As [`Self::flag`].
-    pub fn switch(&self, name: &str, default: bool) -> Result<bool, SettingError> {
-        match self.variables.get(name) {
+    pub fn switch(&self, name: Name) -> Result<bool, SettingError> {
+        match self.variables.get(name.as_str()) {
             Some(value) if value.trim().is_empty() => Ok(false),
-            _ => self.flag(name, default),
+            _ => self.flag(name),
+        }
+    }
+
+    /// The name or address of a machine, or the default.
+    ///
+    /// # Errors
+    /// When it holds characters that neither has.
+    pub fn host(&self, name: Name) -> Result<String, SettingError> {
+        let host = self.text(name);
+        if host.contains(|c: char| c.is_whitespace() || c.is_control() || "/@?#".contains(c)) {
+            return Err(unusable(name, host));
+        }
+        Ok(host)
+    }
+
+    /// The address of a listener, `host:port` or `:port`; none when it is not set.
+    ///
+    /// # Errors
+    /// When it has no port.
+    pub fn listen(&self, name: Name) -> Result<Option<String>, SettingError> {
+        let is_listen = |text: &str| text.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        match self.get(name) {
+            Some(wrong) if !is_listen(wrong) => Err(unusable(name, wrong)),
+            listen => Ok(listen.map(str::to_owned)),
         }
     }
 
@@ -149,11 +225,11 @@ impl Environment {
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
         let variables = entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        Self { variables, warnings: Vec::new() }
+        Self { variables, ..Self::default() }
     }
 }
 
-/// "`NAME`: 'value' is not …".
-pub(super) fn unusable(name: &str, value: impl Display, wanted: &str) -> SettingError {
-    SettingError::new(name, format!("'{value}' is not {wanted}"))
+/// "`NAME`: 'value' is not …", with what the setting takes.
+pub(super) fn unusable(name: Name, value: impl Display) -> SettingError {
+    SettingError::new(name, format!("'{value}' is not {}", name.kind().wanted()))
 }

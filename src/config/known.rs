@@ -1,107 +1,50 @@
-//! The names that are read, so that a misspelled one can be pointed out, and one that meant something to the existing product and
-//! means nothing here.
+//! Names of the environment that are not settings: misspelled ones, those of version 8.1 that have no meaning here, and those that this
+//! program sets or its tests use.
 
-use super::{Environment, SECRETS};
+use super::Environment;
+use super::secret_file::is_secret_setting;
+use super::table::SETTINGS;
 
-/// Every `STUDYGOV_*`, `SECURITY_*` and `MAIL_*` name that this product or the existing one reads.
-const KNOWN: &[&str] = &[
-    "MAIL_DEFAULT_SENDER",
-    "MAIL_PASSWORD",
-    "MAIL_PORT",
-    "MAIL_SERVER",
-    "MAIL_SUPPRESS_SEND",
-    "MAIL_USERNAME",
-    "MAIL_USE_SSL",
-    "MAIL_USE_TLS",
-    "SECURITY_CHANGEABLE",
-    "SECURITY_CONFIRMABLE",
-    "SECURITY_CONFIRM_EMAIL_WITHIN",
-    "SECURITY_EMAIL_SENDER",
-    "SECURITY_PASSWORD_LENGTH_MIN",
-    "SECURITY_PASSWORD_SALT",
-    "SECURITY_RECOVERABLE",
-    "SECURITY_REGISTERABLE",
-    "SECURITY_REMEMBER",
-    "SECURITY_RESET_PASSWORD_WITHIN",
-    "SECURITY_SESSION_IDLE",
-    "SECURITY_SESSION_LONGEST",
-    "STUDYGOV_ADMIN_EMAIL",
-    "STUDYGOV_ADMIN_FORCE_UPDATE",
-    "STUDYGOV_ADMIN_PASSWORD",
-    "STUDYGOV_ADMIN_USERNAME",
-    "STUDYGOV_BROKER",
-    "STUDYGOV_BROKER_HOST",
-    "STUDYGOV_BROKER_PASSWORD",
-    "STUDYGOV_BROKER_PORT",
-    "STUDYGOV_BROKER_PREFIX",
-    "STUDYGOV_BROKER_TLS",
-    "STUDYGOV_BROKER_USER",
-    "STUDYGOV_BROKER_VHOST",
-    "STUDYGOV_CALLBACK_ENVIRONMENT",
-    "STUDYGOV_CALLBACK_METHOD",
-    "STUDYGOV_CALLBACK_SECRET",
-    "STUDYGOV_CALLBACK_USER",
-    "STUDYGOV_CELERY_BACKEND",
-    "STUDYGOV_CELERY_BROKER",
-    "STUDYGOV_CLOCK_LIMIT_SECONDS",
-    "STUDYGOV_DATABASE_CONNECTIONS",
-    "STUDYGOV_DATABASE_IDLE_SECONDS",
-    "STUDYGOV_DATABASE_LOCK_SECONDS",
-    "STUDYGOV_DATABASE_NETWORK_SECONDS",
-    "STUDYGOV_DATABASE_STATEMENT_SECONDS",
-    "STUDYGOV_DATA_DIR",
-    "STUDYGOV_DRAIN_SECONDS",
-    "STUDYGOV_EMAIL_FROM",
-    "STUDYGOV_EMAIL_PREFIX",
-    "STUDYGOV_EMAIL_TO",
-    "STUDYGOV_EXTERNAL_HOSTNAME",
-    "STUDYGOV_EXTERNAL_PORT",
-    "STUDYGOV_EXTERNAL_PROTO",
-    "STUDYGOV_FAULT",
-    "STUDYGOV_HOST",
-    "STUDYGOV_INSTANCE_NAME",
-    "STUDYGOV_LEASE_SECONDS",
-    "STUDYGOV_LOG",
-    "STUDYGOV_METRICS_LISTEN",
-    "STUDYGOV_MIGRATE",
-    "STUDYGOV_PORT",
-    "STUDYGOV_PROJECT_BIN",
-    "STUDYGOV_PROJECT_HOME",
-    "STUDYGOV_PROJECT_LOAD",
-    "STUDYGOV_PROJECT_NAME",
-    "STUDYGOV_PROJECT_NETWORKS",
-    "STUDYGOV_PROJECT_SCRATCH",
-    "STUDYGOV_PROJECT_SYNC",
-    "STUDYGOV_PROJECT_TASKS",
-    "STUDYGOV_PROJECT_TEMPLATES",
-    "STUDYGOV_PROJECT_WORKFLOWS",
-    "STUDYGOV_PROXY_PROTOCOL",
-    "STUDYGOV_PYTHON",
-    "STUDYGOV_QUEUES",
-    "STUDYGOV_REPUBLISH_SECONDS",
-    "STUDYGOV_SECRETS_DIR",
-    "STUDYGOV_SERVER",
-    "STUDYGOV_TRANSITIONS_PER_MINUTE",
-    "STUDYGOV_TRUSTED_PROXIES",
-    "STUDYGOV_UPLOAD_LIMIT",
-    "STUDYGOV_WORKER_CONCURRENCY",
-    "STUDYGOV_WORKER_GRACE",
-    "STUDYGOV_WORKER_LISTEN",
-    "STUDYGOV_XNAT_PROJECT",
+/// Names that version 8.1 read and that are ignored, with the reason. One that is set gets a line in the log.
+pub const IGNORED: &[(&str, &str)] = &[
+    ("FLASK_APP", "the program starts without it"),
+    ("FLASK_DEBUG", "STUDYGOV_LOG=debug logs more"),
+    ("FLASK_ENV", "there is one way to run the program"),
+    ("GUNICORN_WORKER_CLASS", "the server has one kind of worker"),
+    ("STUDYGOV_CELERY_BACKEND", "results of callbacks are stored in the database"),
 ];
 
-/// One sentence for each name that begins like ours, is set and is read by nobody, with the nearest known name. The existing product
-/// handed all of `SECURITY_*` and `MAIL_*` to Flask-Security and Flask-Mail.
-#[must_use]
-pub fn unknown_names(environment: &Environment) -> Vec<String> {
+/// Names that are not for people: the secret that a callback's program receives, and the failures that tests cause.
+const INTERNAL: [&str; 2] = ["STUDYGOV_CALLBACK_SECRET", "STUDYGOV_FAULT"];
+
+/// Whether a variable of this name has a meaning, or is known to have none.
+fn is_known(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.name.as_str() == name)
+        || IGNORED.iter().any(|(ignored, _)| *ignored == name)
+        || INTERNAL.contains(&name)
+        || name.strip_suffix("_FILE").is_some_and(is_secret_setting)
+}
+
+/// A sentence for each variable that is set and ignored.
+pub(super) fn ignored_names(environment: &Environment) -> Vec<String> {
+    let is_set = |name: &str| environment.by_name(name).is_some();
+    let set = IGNORED.iter().filter(|(name, _)| is_set(name));
+    set.map(|(name, reason)| format!("{name} is accepted and ignored: {reason}")).collect()
+}
+
+/// A sentence for each variable that begins like ours, is set and has no meaning, with the nearest known name. Version 8.1
+/// passed all of `SECURITY_*` and `MAIL_*` to Flask-Security and Flask-Mail.
+pub(super) fn unknown_names(environment: &Environment) -> Vec<String> {
+    let starts = ["STUDYGOV_", "SECURITY_", "MAIL_"];
+    let is_ours = |name: &str| starts.iter().any(|start| name.starts_with(start));
     environment
         .names()
-        .filter(|name| ["STUDYGOV_", "SECURITY_", "MAIL_"].iter().any(|start| name.starts_with(start)))
-        .filter(|name| !KNOWN.contains(name) && !is_secret_file(name))
+        .filter(|name| is_ours(name) && !is_known(name))
         .map(|name| {
-            let nearest = KNOWN.iter().min_by_key(|known| strsim::damerau_levenshtein(name, known));
-            match nearest {
-                Some(known) if strsim::damerau_levenshtein(name, known) <= nearly(name) => {
+            let known = SETTINGS.iter().map(|setting| setting.name.as_str()).filter(|known| is_ours(known));
+            let distance = |known: &str| strsim::damerau_levenshtein(name, known);
+            match known.min_by_key(|known| distance(known)) {
+                Some(known) if distance(known) <= nearly(name) => {
                     format!("unknown setting {name}; did you mean {known}?")
                 }
                 _ => format!("unknown setting {name}; ignored"),
@@ -110,12 +53,7 @@ pub fn unknown_names(environment: &Environment) -> Vec<String> {
         .collect()
 }
 
-/// Of names that are ours only a mistake is likely; what `SECURITY_*` names mean is many things.
+/// Of names that are ours only a mistake is likely; other names may mean anything.
 fn nearly(name: &str) -> usize {
     if name.starts_with("STUDYGOV_") { 6 } else { 2 }
-}
-
-/// Whether it is a secret's name with `_FILE` behind it.
-fn is_secret_file(name: &str) -> bool {
-    name.strip_suffix("_FILE").is_some_and(|secret| SECRETS.contains(&secret))
 }

@@ -4,6 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::environment::{Environment, SettingError, unusable};
+use super::setting::Name;
+use super::table::{
+    MAIL_DEFAULT_SENDER, MAIL_PASSWORD, MAIL_PORT, MAIL_SERVER, MAIL_SUPPRESS_SEND, MAIL_USE_SSL, MAIL_USE_TLS,
+    MAIL_USERNAME, SECURITY_EMAIL_SENDER, STUDYGOV_EMAIL_FROM, STUDYGOV_EMAIL_PREFIX, STUDYGOV_EMAIL_TO,
+};
 
 /// The server that takes mail.
 #[derive(Clone)]
@@ -25,7 +30,7 @@ impl std::fmt::Debug for MailServer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MailSecurity {
     Plain,
-    /// Begins in plain text and is required to go on encrypted.
+    /// Begins in plain text and must continue encrypted.
     StartTls,
     /// Encrypted from the beginning.
     Tls,
@@ -35,11 +40,11 @@ pub enum MailSecurity {
 #[derive(Debug, Clone)]
 pub struct MailSettings {
     pub from: String,
-    /// Who gets what says no recipient.
+    /// Recipients of mails that name none.
     pub to: Vec<String>,
     /// Before each subject.
     pub prefix: String,
-    /// Without one, mails lie in `folder`.
+    /// Without one, mails are stored in `folder`.
     pub server: Option<MailServer>,
     /// How long a server gets to take a mail.
     pub patience: Duration,
@@ -52,18 +57,34 @@ impl MailSettings {
     /// # Errors
     /// When a value cannot be used.
     pub fn read(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
-        let senders = ["STUDYGOV_EMAIL_FROM", "MAIL_DEFAULT_SENDER", "SECURITY_EMAIL_SENDER"];
-        let from = environment.first(&senders).map_or("studygovernor@localhost", |(_, value)| value);
-        let to = environment.get("STUDYGOV_EMAIL_TO").unwrap_or_default();
+        let senders = [STUDYGOV_EMAIL_FROM, MAIL_DEFAULT_SENDER, SECURITY_EMAIL_SENDER];
+        for name in senders {
+            checked(name, environment.get(name))?;
+        }
+        let to = mail_addresses(environment.get(STUDYGOV_EMAIL_TO).unwrap_or_default());
+        for address in &to {
+            checked(STUDYGOV_EMAIL_TO, Some(address))?;
+        }
+        let from = environment.first(&senders).map(|(_, value)| value.to_owned());
         Ok(Self {
-            from: from.to_owned(),
-            to: mail_addresses(to),
-            prefix: environment.text("STUDYGOV_EMAIL_PREFIX", "[study governor]"),
+            from: from.unwrap_or_else(|| environment.text(STUDYGOV_EMAIL_FROM)),
+            to,
+            prefix: environment.text(STUDYGOV_EMAIL_PREFIX),
             server: server(environment)?,
             patience: PATIENCE,
             folder: home.join("mails"),
         })
     }
+}
+
+/// Refuses a text in which no address can be; the rest is found out when a mail is sent.
+fn checked(name: Name, address: Option<&str>) -> Result<(), SettingError> {
+    let Some(address) = address else { return Ok(()) };
+    let is_address = address.split_once('@').is_some_and(|(user, domain)| {
+        let is_part = |character: Option<char>| character.is_some_and(|character| !character.is_whitespace());
+        is_part(user.chars().next_back()) && is_part(domain.chars().next())
+    });
+    if is_address { Ok(()) } else { Err(unusable(name, address)) }
 }
 
 /// The addresses of a list with commas, semicolons or line breaks between them. Those in a name in quotes, in angle brackets or in a
@@ -94,10 +115,10 @@ pub fn mail_addresses(text: &str) -> Vec<String> {
 const PATIENCE: Duration = Duration::from_mins(2);
 
 fn server(environment: &Environment) -> Result<Option<MailServer>, SettingError> {
-    let security = match (environment.flag("MAIL_USE_SSL", false)?, environment.flag("MAIL_USE_TLS", false)?) {
+    let security = match (environment.flag(MAIL_USE_SSL)?, environment.flag(MAIL_USE_TLS)?) {
         (true, true) => {
             let hint = "and MAIL_USE_TLS are both true; use the first for implicit TLS or the second for STARTTLS";
-            return Err(SettingError::new("MAIL_USE_SSL", hint));
+            return Err(SettingError::new(MAIL_USE_SSL, hint));
         }
         (true, false) => MailSecurity::Tls,
         (false, true) => MailSecurity::StartTls,
@@ -108,19 +129,16 @@ fn server(environment: &Environment) -> Result<Option<MailServer>, SettingError>
         MailSecurity::Plain | MailSecurity::StartTls => 25,
         MailSecurity::Tls => 465,
     };
-    let port: u16 = environment.number("MAIL_PORT", usual, "a port (1 to 65535)")?;
-    if port == 0 {
-        return Err(unusable("MAIL_PORT", 0, "a port (1 to 65535)"));
-    }
-    // As in Flask-Mail: of a copy of a study that is tried out nobody gets mails.
-    if environment.flag("MAIL_SUPPRESS_SEND", false)? {
+    let port: u16 = environment.number_or(MAIL_PORT, usual)?;
+    let host = environment.host(MAIL_SERVER)?;
+    // As in Flask-Mail: a copy of a study sends no mails.
+    if environment.flag(MAIL_SUPPRESS_SEND)? || host.is_empty() {
         return Ok(None);
     }
-    let Some(host) = environment.get("MAIL_SERVER") else { return Ok(None) };
     let login = environment
-        .get("MAIL_USERNAME")
-        .map(|name| (name.to_owned(), environment.get("MAIL_PASSWORD").unwrap_or_default().to_owned()));
-    Ok(Some(MailServer { host: host.to_owned(), port, security, login }))
+        .get(MAIL_USERNAME)
+        .map(|name| (name.to_owned(), environment.get(MAIL_PASSWORD).unwrap_or_default().to_owned()));
+    Ok(Some(MailServer { host, port, security, login }))
 }
 
 #[cfg(test)]

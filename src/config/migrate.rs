@@ -1,8 +1,9 @@
-//! Who brings the tables up to date.
+//! When the tables are brought up to date.
 
 use super::environment::{Environment, SettingError, unusable};
+use super::table::STUDYGOV_MIGRATE;
 
-/// What a program does at its start when the tables are older than it wants.
+/// The action of a program that starts on tables that are too old for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrateMode {
     /// It brings them up to date itself. Of several that start at once, one does and the others wait.
@@ -19,12 +20,11 @@ impl MigrateMode {
     /// # Errors
     /// When it is another word.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
-        const NAME: &str = "STUDYGOV_MIGRATE";
-        match environment.text(NAME, "start").to_ascii_lowercase().as_str() {
+        match environment.text(STUDYGOV_MIGRATE).to_ascii_lowercase().as_str() {
             "start" => Ok(Self::Start),
             "wait" => Ok(Self::Wait),
             "off" => Ok(Self::Off),
-            other => Err(unusable(NAME, other, "one of start, wait, off")),
+            other => Err(unusable(STUDYGOV_MIGRATE, other)),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Environment → typed settings, one file a concern.
 //!
-//! Names are those of the existing product. A value that cannot be used stops the start with the variable's name;
-//! an unknown `STUDYGOV_*` name gives a warning.
+//! All settings are declared in `table`, with their names, types, defaults and descriptions; names are those of version 8.1. A value
+//! that cannot be used stops the start with the variable's name; an unknown `STUDYGOV_*` name gives a warning.
 
 mod account;
 mod broker;
@@ -22,15 +22,24 @@ mod sealed;
 mod secret_file;
 mod secret_names;
 mod security;
+mod setting;
+pub(crate) mod table;
 mod web;
 mod work;
+mod worker;
 
 use std::path::Path;
+
+use table::{
+    MAIL_SERVER, MAIL_SUPPRESS_SEND, PROJECT_BRANCH, PROJECT_PASSWORD, PROJECT_RELATIVE_PATH, PROJECT_REPO, SECRET_KEY,
+    STUDYGOV_PROJECT_SYNC, STUDYGOV_XNAT_PROJECT,
+};
 
 pub use account::AdminSettings;
 pub use callback::{CallbackMethod, CallbackSettings, broker as broker_address, broker_prefix};
 pub use database::{DatabaseKind, DatabaseLimits, DatabaseSettings};
-pub use environment::{Environment, SettingError};
+pub use environment::{Environment, SettingError, Source};
+pub use known::IGNORED;
 pub use mail::{MailSecurity, MailServer, MailSettings, mail_addresses};
 pub use migrate::MigrateMode;
 pub use programs::{ProgramSettings, ProgramUser};
@@ -38,10 +47,14 @@ pub use project::{ProjectSettings, Secrets};
 pub use proxy::TrustedProxies;
 pub use repository::{ProjectSync, RepositoryLogin, RepositorySettings};
 pub use sealed::{seal_environment, sealed};
-pub use secret_file::SECRETS;
+pub use secret_file::secret_settings;
+pub use secret_names::is_secret;
 pub use security::SecuritySettings;
+pub use setting::{Chart, DefaultValue, Kind, Name, Reader, Setting};
+pub use table::SETTINGS;
 pub use web::WebSettings;
 pub use work::WorkSettings;
+pub use worker::{QUEUE_NAME, WorkerSettings, is_queue_name, is_web_address, time};
 
 /// Everything that can be set.
 #[derive(Debug, Clone)]
@@ -65,40 +78,53 @@ impl Settings {
     /// # Errors
     /// The first value that cannot be used, with the name of its variable.
     pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
+        Self::read_with(environment, working_directory, true)
+    }
+
+    /// As [`Self::read`], without creating secrets that do not exist yet; they are empty then. Settings of workers are checked too.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn inspect(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
+        WorkerSettings::read(environment)?;
+        broker_address(environment)?;
+        Self::read_with(environment, working_directory, false)
+    }
+
+    fn read_with(
+        environment: &Environment,
+        working_directory: &Path,
+        creates_secrets: bool,
+    ) -> Result<Self, SettingError> {
         let project = ProjectSettings::read(environment, working_directory)?;
         let database = DatabaseSettings::read(environment, &project.home)?;
         let mut warnings = environment.warnings().to_vec();
         warnings.extend(known::unknown_names(environment));
-        if environment.get("STUDYGOV_XNAT_PROJECT").is_none() {
-            warnings.push("STUDYGOV_XNAT_PROJECT is not set; using 'studygovernor'".to_owned());
+        warnings.extend(known::ignored_names(environment));
+        if environment.get(STUDYGOV_XNAT_PROJECT).is_none() {
+            warnings.push(format!("{STUDYGOV_XNAT_PROJECT} is not set; using '{}'", project.xnat_project));
         }
-        if let Some(class) = environment.get("GUNICORN_WORKER_CLASS") {
-            warnings.push(format!("GUNICORN_WORKER_CLASS={class} is accepted and ignored"));
-        }
-        if environment.get("SECRET_KEY").is_some_and(|key| key.len() < 16) {
+        if environment.get(SECRET_KEY).is_some_and(|key| key.len() < 16) {
             warnings.push("SECRET_KEY is too short: it could be guessed and used to forge callback reports".to_owned());
         }
         if project.repository.is_none() {
-            let left = ["PROJECT_BRANCH", "PROJECT_PASSWORD", "PROJECT_RELATIVE_PATH", "STUDYGOV_PROJECT_SYNC"];
-            let unused = left.into_iter().filter(|name| environment.get(name).is_some());
-            warnings.extend(unused.map(|name| format!("{name} has no meaning without PROJECT_REPO")));
+            let left = [PROJECT_BRANCH, PROJECT_PASSWORD, PROJECT_RELATIVE_PATH, STUDYGOV_PROJECT_SYNC];
+            let unused = left.into_iter().filter(|name| environment.get(*name).is_some());
+            warnings.extend(unused.map(|name| format!("{name} has no meaning without {PROJECT_REPO}")));
         }
-        if environment.flag("MAIL_SUPPRESS_SEND", false)? {
-            warnings.push(
-                "MAIL_SUPPRESS_SEND is set: e-mails are written to a folder instead of being \
-                sent"
-                    .to_owned(),
-            );
+        if environment.flag(MAIL_SUPPRESS_SEND)? {
+            let warning = "MAIL_SUPPRESS_SEND is set: e-mails are written to a folder instead of being sent";
+            warnings.push(warning.to_owned());
         }
         let callback = CallbackSettings::read(environment)?;
         let web = WebSettings::read(environment)?;
-        if web.external.is_none() && environment.get("MAIL_SERVER").is_some() {
+        if web.external.is_none() && environment.get(MAIL_SERVER).is_some() {
             let base = web.base_url();
             warnings.push(format!("STUDYGOV_EXTERNAL_HOSTNAME is not set: links in e-mails start with {base}"));
         }
         let admin = AdminSettings::read(environment, &mut warnings)?;
         Ok(Self {
-            secrets: Secrets::read(environment, &project.home, database.is_default)?,
+            secrets: Secrets::read(environment, &project.home, (database.is_default, creates_secrets))?,
             web,
             callback,
             work: WorkSettings::read(environment, working_directory)?,

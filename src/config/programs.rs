@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::environment::{Environment, SettingError};
 use super::secret_names::{is_own_secret, is_secret_name};
+use super::table::STUDYGOV_CALLBACK_ENVIRONMENT;
 
 /// Names of variables that programs get, when they are set; a star stands for any end. A name with a star never lets a secret
 /// through (`AWS_…`, `…_PASSWORD`, …).
@@ -127,11 +128,11 @@ impl ProgramSettings {
     /// # Errors
     /// When there is no such user, or this process may not start programs as another one.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
-        let added = environment.text("STUDYGOV_CALLBACK_ENVIRONMENT", "");
+        let added = environment.text(STUDYGOV_CALLBACK_ENVIRONMENT);
         let added: Vec<&str> = added.split([',', ' ', ';']).filter(|name| !name.is_empty()).collect();
         if let Some(wrong) = added.iter().find(|name| !is_pattern(name)) {
             let hint = format!("'{wrong}' is not the name of a variable, or a prefix followed by '*'");
-            return Err(SettingError::new("STUDYGOV_CALLBACK_ENVIRONMENT", hint));
+            return Err(SettingError::new(STUDYGOV_CALLBACK_ENVIRONMENT, hint));
         }
         let may_have = |name: &str| {
             let asked_for = added.iter().any(|pattern| matches(pattern, name)) && !is_own_secret(name);
@@ -166,7 +167,7 @@ mod user {
 
     use super::{BTreeMap, Environment, ProgramUser, SettingError};
 
-    const NAME: &str = "STUDYGOV_CALLBACK_USER";
+    use super::super::table::STUDYGOV_CALLBACK_USER as NAME;
 
     /// The user, with its home and its name among the variables.
     pub(super) fn read(

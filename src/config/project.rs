@@ -9,6 +9,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::RepositorySettings;
 use super::environment::{Environment, SettingError};
+use super::setting::Name;
+use super::table::{
+    SECRET_KEY, SECURITY_PASSWORD_SALT, STUDYGOV_DATA_DIR, STUDYGOV_PROJECT_BIN, STUDYGOV_PROJECT_HOME,
+    STUDYGOV_PROJECT_NETWORKS, STUDYGOV_PROJECT_SCRATCH, STUDYGOV_PROJECT_TASKS, STUDYGOV_PROJECT_TEMPLATES,
+    STUDYGOV_PROJECT_WORKFLOWS, STUDYGOV_XNAT_PROJECT,
+};
 
 /// Where the files of the study are.
 #[derive(Debug, Clone)]
@@ -35,16 +41,16 @@ impl ProjectSettings {
     /// # Errors
     /// When the address of the repository or what belongs to it cannot be used.
     pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
-        let home = working_directory.join(environment.text("STUDYGOV_PROJECT_HOME", "."));
+        let home = working_directory.join(environment.text(STUDYGOV_PROJECT_HOME));
         let home = home.components().collect::<PathBuf>();
         let names = [
-            ("STUDYGOV_PROJECT_BIN", "bin"),
-            ("STUDYGOV_PROJECT_NETWORKS", "networks"),
-            ("STUDYGOV_PROJECT_TASKS", "tasks"),
-            ("STUDYGOV_PROJECT_TEMPLATES", "task_templates"),
-            ("STUDYGOV_PROJECT_WORKFLOWS", "workflows"),
+            STUDYGOV_PROJECT_BIN,
+            STUDYGOV_PROJECT_NETWORKS,
+            STUDYGOV_PROJECT_TASKS,
+            STUDYGOV_PROJECT_TEMPLATES,
+            STUDYGOV_PROJECT_WORKFLOWS,
         ];
-        let names = names.map(|(name, default)| environment.text(name, default));
+        let names = names.map(|name| environment.text(name));
         let [bin, networks, tasks, templates, workflows] = names.each_ref().map(|name| home.join(name));
         Ok(Self {
             repository: RepositorySettings::read(environment, &home)?,
@@ -54,9 +60,9 @@ impl ProjectSettings {
             tasks,
             templates,
             workflows,
-            data: home.join(environment.text("STUDYGOV_DATA_DIR", "data")),
-            scratch: home.join(environment.text("STUDYGOV_PROJECT_SCRATCH", "scratch")),
-            xnat_project: environment.text("STUDYGOV_XNAT_PROJECT", "studygovernor"),
+            data: home.join(environment.text(STUDYGOV_DATA_DIR)),
+            scratch: home.join(environment.text(STUDYGOV_PROJECT_SCRATCH)),
+            xnat_project: environment.text(STUDYGOV_XNAT_PROJECT),
             home,
         })
     }
@@ -74,7 +80,7 @@ impl ProjectSettings {
 pub struct Secrets {
     /// Signs cookies and the secrets of callback executions.
     pub secret_key: String,
-    /// Salt of the password hashes of the existing product.
+    /// Salt of the password hashes of version 8.1.
     pub password_salt: String,
 }
 
@@ -85,15 +91,19 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Reads `SECRET_KEY` and `SECURITY_PASSWORD_SALT`; with the embedded database they are made once and kept
-    /// in `home`, readable by their owner only.
+    /// Reads `SECRET_KEY` and `SECURITY_PASSWORD_SALT`; with the embedded database they are created once, when `creates` says so, and
+    /// stored in `home`, readable by their owner only.
     ///
     /// # Errors
     /// When one is missing with another database, or the file cannot be written or read.
-    pub fn read(environment: &Environment, home: &Path, embedded: bool) -> Result<Self, SettingError> {
+    pub fn read(
+        environment: &Environment,
+        home: &Path,
+        (embedded, creates): (bool, bool),
+    ) -> Result<Self, SettingError> {
         Ok(Self {
-            secret_key: secret(environment, home, embedded, "SECRET_KEY", ".secret_key")?,
-            password_salt: secret(environment, home, embedded, "SECURITY_PASSWORD_SALT", ".password_salt")?,
+            secret_key: secret(environment, home, (embedded, creates), SECRET_KEY, ".secret_key")?,
+            password_salt: secret(environment, home, (embedded, creates), SECURITY_PASSWORD_SALT, ".password_salt")?,
         })
     }
 }
@@ -101,12 +111,12 @@ impl Secrets {
 fn secret(
     environment: &Environment,
     home: &Path,
-    embedded: bool,
-    name: &str,
+    (embedded, creates): (bool, bool),
+    name: Name,
     file: &str,
 ) -> Result<String, SettingError> {
     if environment.get(name).is_some() {
-        // As it is: hashes of the existing product were made with the blanks around it, if there are any.
+        // As it is: hashes of version 8.1 were made with the blanks around it, if there are any.
         return Ok(environment.exact(name).to_owned());
     }
     if !embedded {
@@ -119,7 +129,9 @@ fn secret(
     };
     match fs::read_to_string(&path) {
         Ok(kept) if !kept.trim().is_empty() => Ok(kept.trim().to_owned()),
+        Ok(_) if !creates => Ok(String::new()),
         Ok(_) => create_secret(&path, true).map_err(failed),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !creates => Ok(String::new()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => create_secret(&path, false).map_err(failed),
         Err(error) => Err(failed(error)),
     }

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::environment::{Environment, SettingError, unusable};
-
-const NAME: &str = "STUDYGOV_TRUSTED_PROXIES";
+use super::environment::{Environment, SettingError};
+use super::table::STUDYGOV_TRUSTED_PROXIES as NAME;
 
 /// Loopback, private, shared (RFC 6598) and link-local networks: where proxies stand unless the setting says otherwise.
 const NEARBY: [&str; 9] = [
@@ -49,7 +48,8 @@ impl TrustedProxies {
                     let network = entry.parse::<IpNet>().ok();
                     let network = network.or_else(|| entry.parse::<IpAddr>().ok().map(IpNet::from));
                     let wanted = "a list of addresses and networks like 10.0.0.7,192.168.0.0/16, or *, or none";
-                    networks.push(network.ok_or_else(|| unusable(NAME, entry, wanted))?);
+                    networks
+                        .push(network.ok_or_else(|| SettingError::new(NAME, format!("'{entry}' is not {wanted}")))?);
                 }
             }
         }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn read(value: &str, has_external_address: bool) -> Result<TrustedProxies, SettingError> {
-        TrustedProxies::read(&[(NAME, value)].into_iter().collect(), has_external_address)
+        TrustedProxies::read(&[(NAME.as_str(), value)].into_iter().collect(), has_external_address)
     }
 
     #[test]

@@ -7,13 +7,10 @@ use percent_encoding::percent_decode_str;
 
 use super::environment::{Environment, SettingError, unusable};
 use super::programs::is_usual;
-
-const REPO: &str = "PROJECT_REPO";
-const PASSWORD: &str = "PROJECT_PASSWORD";
-const BRANCH: &str = "PROJECT_BRANCH";
-const FOLDER: &str = "PROJECT_RELATIVE_PATH";
-const SYNC: &str = "STUDYGOV_PROJECT_SYNC";
-const LOAD: &str = "STUDYGOV_PROJECT_LOAD";
+use super::table::{
+    GIT_SSH_COMMAND, PROJECT_BRANCH as BRANCH, PROJECT_PASSWORD as PASSWORD, PROJECT_RELATIVE_PATH as FOLDER,
+    PROJECT_REPO as REPO, STUDYGOV_PROJECT_LOAD as LOAD, STUDYGOV_PROJECT_SYNC as SYNC,
+};
 
 /// Where the chart mounts the private key, and the keys of hosts.
 const KEY: &str = "/etc/studygovernor/git/key";
@@ -81,9 +78,9 @@ impl RepositorySettings {
             login,
             branch: environment.get(BRANCH).map(branch).transpose()?,
             relative_path: relative_path(environment.get(FOLDER).unwrap_or_default())?,
-            sync: sync(&environment.text(SYNC, "start"))?,
-            loads_workflows: loads(&environment.text(LOAD, "off"))?,
-            ssh_command: environment.get("GIT_SSH_COMMAND").map_or_else(|| ssh_command(&folder), str::to_owned),
+            sync: sync(&environment.text(SYNC))?,
+            loads_workflows: loads(&environment.text(LOAD))?,
+            ssh_command: environment.get(GIT_SSH_COMMAND).map_or_else(|| ssh_command(&folder), str::to_owned),
             variables: variables(environment),
             folder,
         }))
@@ -98,9 +95,7 @@ impl RepositorySettings {
 
 /// The address for git, and the login that was in it or beside it.
 fn address(text: &str, environment: &Environment) -> Result<(String, Option<RepositoryLogin>), SettingError> {
-    const WANTED: &str = "is not an address of a git repository: https://host/path, http://…, ssh://user@host/path, \
-        user@host:path, file:///path or /path";
-    let refused = || SettingError::new(REPO, WANTED);
+    let refused = || SettingError::new(REPO, format!("is not {}", REPO.kind().wanted()));
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
         return Err(refused());
     }
@@ -189,7 +184,7 @@ fn branch(name: &str) -> Result<String, SettingError> {
         || name.split('/').any(|part| part.strip_suffix(".lock").is_some())
         || name == "@"
         || name.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c));
-    if is_wrong { Err(unusable(BRANCH, name, "the name of a branch")) } else { Ok(name.to_owned()) }
+    if is_wrong { Err(unusable(BRANCH, name)) } else { Ok(name.to_owned()) }
 }
 
 fn relative_path(text: &str) -> Result<PathBuf, SettingError> {
@@ -198,14 +193,14 @@ fn relative_path(text: &str) -> Result<PathBuf, SettingError> {
         match component {
             Component::CurDir => {}
             Component::Normal(part) if !part.eq_ignore_ascii_case(".git") => path.push(part),
-            _ => return Err(unusable(FOLDER, text, "a folder inside the repository, as study or studies/one")),
+            _ => return Err(unusable(FOLDER, text)),
         }
     }
     Ok(path)
 }
 
 fn sync(text: &str) -> Result<ProjectSync, SettingError> {
-    let refused = || unusable(SYNC, text, "one of start, interval:5m (a number with s, m, h or d), off");
+    let refused = || unusable(SYNC, text);
     let word = text.to_ascii_lowercase();
     match word.as_str() {
         "start" => return Ok(ProjectSync::Start),
@@ -232,7 +227,7 @@ fn loads(text: &str) -> Result<bool, SettingError> {
     match text.to_ascii_lowercase().as_str() {
         "new" => Ok(true),
         "off" => Ok(false),
-        _ => Err(unusable(LOAD, text, "one of new, off")),
+        _ => Err(unusable(LOAD, text)),
     }
 }
 
@@ -265,10 +260,11 @@ fn variables(environment: &Environment) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::setting::Name;
     use super::*;
 
-    fn read(entries: &[(&str, &str)]) -> Result<RepositorySettings, SettingError> {
-        let environment: Environment = entries.iter().copied().collect();
+    fn read(entries: &[(Name, &str)]) -> Result<RepositorySettings, SettingError> {
+        let environment: Environment = entries.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         RepositorySettings::read(&environment, Path::new("/home")).map(|settings| settings.unwrap())
     }
 
@@ -321,7 +317,7 @@ mod tests {
             "a::b",
         ] {
             let error = read(&[(REPO, wrong)]).unwrap_err();
-            assert!(error.variable == REPO && !error.problem.contains("touch"), "{wrong}: {error}");
+            assert!(error.variable == REPO.as_str() && !error.problem.contains("touch"), "{wrong}: {error}");
         }
         for (entries, variable) in [
             (&[(REPO, "/x"), (PASSWORD, "p")][..], PASSWORD),
@@ -329,18 +325,18 @@ mod tests {
             (&[(REPO, "https://h/x"), (PASSWORD, "p\nq")], PASSWORD),
             (&[(REPO, "https://u%00:q@h/x")], REPO),
         ] {
-            assert_eq!(read(entries).unwrap_err().variable, variable);
+            assert_eq!(read(entries).unwrap_err().variable, variable.as_str());
         }
     }
 
     #[test]
     fn branches_folders_and_times() {
         for wrong in ["-b", "--upload-pack=x", "a..b", "a b", "a:b", "/a", "a/", "a.lock", "@", "a^", "refs/heads/"] {
-            assert_eq!(read(&[(REPO, "/x"), (BRANCH, wrong)]).unwrap_err().variable, BRANCH, "{wrong}");
+            assert_eq!(read(&[(REPO, "/x"), (BRANCH, wrong)]).unwrap_err().variable, BRANCH.as_str(), "{wrong}");
         }
         assert_eq!(read(&[(REPO, "/x"), (BRANCH, "refs/heads/f/x-1")]).unwrap().branch.unwrap(), "f/x-1");
         for wrong in ["/etc", "..", "a/../..", ".git/hooks", "a/.GIT"] {
-            assert_eq!(read(&[(REPO, "/x"), (FOLDER, wrong)]).unwrap_err().variable, FOLDER, "{wrong}");
+            assert_eq!(read(&[(REPO, "/x"), (FOLDER, wrong)]).unwrap_err().variable, FOLDER.as_str(), "{wrong}");
         }
         assert_eq!(read(&[(REPO, "/x"), (FOLDER, "./a//b/")]).unwrap().relative_path, Path::new("a/b"));
         for (text, wanted) in [
@@ -352,11 +348,11 @@ mod tests {
             assert_eq!(read(&[(REPO, "/x"), (SYNC, text)]).unwrap().sync, wanted);
         }
         for wrong in ["hourly", "interval:5", "interval:0s", "interval:m", "interval:999999d", "5m"] {
-            assert_eq!(read(&[(REPO, "/x"), (SYNC, wrong)]).unwrap_err().variable, SYNC, "{wrong}");
+            assert_eq!(read(&[(REPO, "/x"), (SYNC, wrong)]).unwrap_err().variable, SYNC.as_str(), "{wrong}");
         }
-        assert_eq!(read(&[(REPO, "/x"), (LOAD, "all")]).unwrap_err().variable, LOAD);
+        assert_eq!(read(&[(REPO, "/x"), (LOAD, "all")]).unwrap_err().variable, LOAD.as_str());
         // A branch of a repository that is not named is no error.
-        let environment: Environment = [(BRANCH, "-x")].into_iter().collect();
+        let environment: Environment = [(BRANCH.as_str(), "-x")].into_iter().collect();
         assert!(RepositorySettings::read(&environment, Path::new("/")).unwrap().is_none());
     }
 }

@@ -3,34 +3,36 @@
 //! that are not set otherwise; `studygovernor secrets make` fills it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::environment::SettingError;
+use super::setting::Name;
+use super::table::{SETTINGS, STUDYGOV_SECRETS_DIR};
 
 /// The settings that hold a secret. Each can be given as `NAME_FILE`.
-pub const SECRETS: &[&str] = &[
-    "DATABASE_URL",
-    "DB_PASSWORD",
-    "MAIL_PASSWORD",
-    "PROJECT_REPO",
-    "PROJECT_PASSWORD",
-    "SECRET_KEY",
-    "SECURITY_PASSWORD_SALT",
-    "SQLALCHEMY_DATABASE_URI",
-    "STUDYGOV_ADMIN_PASSWORD",
-    "STUDYGOV_BROKER",
-    "STUDYGOV_BROKER_PASSWORD",
-    "STUDYGOV_CELERY_BROKER",
-];
+pub fn secret_settings() -> impl Iterator<Item = Name> {
+    SETTINGS.iter().map(|setting| setting.name).filter(|name| name.kind().is_secret())
+}
+
+/// Whether a setting of this name holds a secret.
+pub(super) fn is_secret_setting(name: &str) -> bool {
+    secret_settings().any(|secret| secret.as_str() == name)
+}
 
 /// Replaces each `NAME_FILE` of a secret by `NAME`. Relative paths start at `directory`. The line end that editors leave behind the
-/// secret does not belong to it; other blanks do.
+/// secret does not belong to it; other blanks do. Returns the files that were read, by the name of the setting.
 ///
 /// # Errors
 /// When both forms are set, or the file cannot be read or is empty. The error names the variable, never the secret.
-pub(super) fn read(variables: &mut BTreeMap<String, String>, directory: &Path) -> Result<(), SettingError> {
-    let folder = variables.get("STUDYGOV_SECRETS_DIR").map(|folder| directory.join(folder.trim()));
-    for name in SECRETS {
+pub(super) fn read(
+    variables: &mut BTreeMap<String, String>,
+    directory: &Path,
+) -> Result<BTreeMap<String, PathBuf>, SettingError> {
+    let folder = variables.get(STUDYGOV_SECRETS_DIR.as_str()).map(|folder| folder.trim());
+    let folder = folder.filter(|folder| !folder.is_empty()).map(|folder| directory.join(folder));
+    let mut files = BTreeMap::new();
+    for name in secret_settings() {
+        let name = name.as_str();
         let file_name = format!("{name}_FILE");
         let is_set = |name: &str| variables.get(name).is_some_and(|value| !value.trim().is_empty());
         if let Some(folder) = &folder
@@ -44,7 +46,7 @@ pub(super) fn read(variables: &mut BTreeMap<String, String>, directory: &Path) -
         let Some(path) = variables.get(&file_name).map(|path| path.trim()).filter(|path| !path.is_empty()) else {
             continue;
         };
-        if variables.get(*name).is_some_and(|value| !value.trim().is_empty()) {
+        if variables.get(name).is_some_and(|value| !value.trim().is_empty()) {
             return Err(SettingError::new(&file_name, format!("{name} is also set; set only one of them")));
         }
         let text = std::fs::read_to_string(directory.join(path))
@@ -55,9 +57,10 @@ pub(super) fn read(variables: &mut BTreeMap<String, String>, directory: &Path) -
             return Err(SettingError::new(&file_name, format!("{path} is empty")));
         }
         let secret = secret.to_owned();
-        variables.insert((*name).to_owned(), secret);
+        files.insert(name.to_owned(), directory.join(path));
+        variables.insert(name.to_owned(), secret);
     }
-    Ok(())
+    Ok(files)
 }
 
 #[cfg(test)]
@@ -74,7 +77,7 @@ mod tests {
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect::<BTreeMap<_, _>>();
-            read(&mut variables, home.path()).map(|()| variables)
+            read(&mut variables, home.path()).map(|_| variables)
         };
         let variables = run(&[("SECRET_KEY_FILE", "key"), ("SECRET_KEY", "")]).unwrap();
         assert_eq!(variables["SECRET_KEY"], " with blanks ");

@@ -1,6 +1,6 @@
 //! Which environment variables hold secrets: by their names, and by what they look like.
 
-use super::secret_file::SECRETS;
+use super::secret_file::is_secret_setting;
 
 /// Secrets that are not read from files, or not by this product.
 const OTHERS: [&str; 3] = ["STUDYGOV_CALLBACK_SECRET", "STUDYGOV_CELERY_BACKEND", "STUDYGOV_EMAIL_PASSWORD"];
@@ -10,7 +10,8 @@ const OTHERS: [&str; 3] = ["STUDYGOV_CALLBACK_SECRET", "STUDYGOV_CELERY_BACKEND"
 #[must_use]
 pub fn is_own_secret(name: &str) -> bool {
     let name = name.strip_suffix("_FILE").unwrap_or(name);
-    SECRETS.contains(&name) || OTHERS.contains(&name)
+    // PGPASSWORD is a variable of every client of PostgreSQL: a program may need it for a database of its own.
+    (is_secret_setting(name) && name != "PGPASSWORD") || OTHERS.contains(&name)
 }
 
 /// Parts of names that only secrets have.

@@ -1,9 +1,14 @@
-//! What people may do about their own accounts, and for how long things are good. The names are those of
-//! Flask-Security, as the existing product has them.
+//! The features of accounts, and how long links and sessions are valid. The names are those of Flask-Security, as in version 8.1.
 
 use chrono::TimeDelta;
 
 use super::environment::{Environment, SettingError, unusable};
+use super::setting::Name;
+use super::table::{
+    SECURITY_CHANGEABLE, SECURITY_CONFIRM_EMAIL_WITHIN, SECURITY_CONFIRMABLE, SECURITY_PASSWORD_LENGTH_MIN,
+    SECURITY_RECOVERABLE, SECURITY_REGISTERABLE, SECURITY_REMEMBER, SECURITY_RESET_PASSWORD_WITHIN,
+    SECURITY_SESSION_IDLE, SECURITY_SESSION_LONGEST, STUDYGOV_UPLOAD_LIMIT,
+};
 
 /// See the module.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -13,38 +18,20 @@ pub struct SecuritySettings {
     pub confirmable: bool,
     pub recoverable: bool,
     pub changeable: bool,
-    /// Characters that a password has at least when somebody chooses it in a form.
+    /// Minimum number of characters of a password that is chosen in a form.
     pub password_length: usize,
-    /// How long the link of a confirmation (or an invitation) is good.
+    /// How long the link of a confirmation (or an invitation) is valid.
     pub confirm_within: TimeDelta,
-    /// How long the link of a recovery is good.
+    /// How long the link for a forgotten password is valid.
     pub reset_within: TimeDelta,
-    /// A session that nobody used for so long ends.
+    /// A session ends after this time without use.
     pub session_idle: TimeDelta,
-    /// However much it is used, a session ends after this.
+    /// A session ends after this time, used or not.
     pub session_longest: TimeDelta,
-    /// The same for who wants to be remembered, without a limit for being idle.
+    /// The same for users who stay logged in, without a limit on the time without use.
     pub remembered: TimeDelta,
-    /// Bytes that an uploaded file may have.
+    /// Size limit of an uploaded file in bytes.
     pub largest_upload: u64,
-}
-
-impl Default for SecuritySettings {
-    fn default() -> Self {
-        Self {
-            registerable: true,
-            confirmable: true,
-            recoverable: true,
-            changeable: true,
-            password_length: 12,
-            confirm_within: TimeDelta::days(5),
-            reset_within: TimeDelta::days(1),
-            session_idle: TimeDelta::hours(12),
-            session_longest: TimeDelta::days(7),
-            remembered: TimeDelta::days(30),
-            largest_upload: 4 << 30,
-        }
-    }
 }
 
 impl SecuritySettings {
@@ -53,32 +40,23 @@ impl SecuritySettings {
     /// # Errors
     /// When a value cannot be used.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
-        let default = Self::default();
-        let password_length =
-            environment.number("SECURITY_PASSWORD_LENGTH_MIN", default.password_length, "a number of characters")?;
-        if !(1..=128).contains(&password_length) {
-            return Err(unusable("SECURITY_PASSWORD_LENGTH_MIN", password_length, "a number from 1 to 128"));
-        }
-        let within = |name: &str, default: TimeDelta| match environment.get(name) {
-            None => Ok(default),
-            Some(text) => span(text).ok_or_else(|| unusable(name, text, "a time like '5 days' or '90 minutes'")),
+        let within = |name: Name| {
+            let text = environment.text(name);
+            span(&text).ok_or_else(|| unusable(name, text))
         };
+        let largest = environment.text(STUDYGOV_UPLOAD_LIMIT);
         Ok(Self {
-            registerable: environment.switch("SECURITY_REGISTERABLE", true)?,
-            confirmable: environment.switch("SECURITY_CONFIRMABLE", true)?,
-            recoverable: environment.switch("SECURITY_RECOVERABLE", true)?,
-            changeable: environment.switch("SECURITY_CHANGEABLE", true)?,
-            password_length,
-            confirm_within: within("SECURITY_CONFIRM_EMAIL_WITHIN", default.confirm_within)?,
-            reset_within: within("SECURITY_RESET_PASSWORD_WITHIN", default.reset_within)?,
-            session_idle: within("SECURITY_SESSION_IDLE", default.session_idle)?,
-            session_longest: within("SECURITY_SESSION_LONGEST", default.session_longest)?,
-            remembered: within("SECURITY_REMEMBER", default.remembered)?,
-            largest_upload: match environment.get("STUDYGOV_UPLOAD_LIMIT") {
-                None => default.largest_upload,
-                Some(text) => bytes(text)
-                    .ok_or_else(|| unusable("STUDYGOV_UPLOAD_LIMIT", text, "a size like '500 MB' or '4 GB'"))?,
-            },
+            registerable: environment.switch(SECURITY_REGISTERABLE)?,
+            confirmable: environment.switch(SECURITY_CONFIRMABLE)?,
+            recoverable: environment.switch(SECURITY_RECOVERABLE)?,
+            changeable: environment.switch(SECURITY_CHANGEABLE)?,
+            password_length: environment.number(SECURITY_PASSWORD_LENGTH_MIN)?,
+            confirm_within: within(SECURITY_CONFIRM_EMAIL_WITHIN)?,
+            reset_within: within(SECURITY_RESET_PASSWORD_WITHIN)?,
+            session_idle: within(SECURITY_SESSION_IDLE)?,
+            session_longest: within(SECURITY_SESSION_LONGEST)?,
+            remembered: within(SECURITY_REMEMBER)?,
+            largest_upload: bytes(&largest).ok_or_else(|| unusable(STUDYGOV_UPLOAD_LIMIT, largest))?,
         })
     }
 }

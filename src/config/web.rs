@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use super::TrustedProxies;
 use super::environment::{Environment, SettingError, unusable};
+use super::table::{
+    APPLICATION_ROOT, GUNICORN_TIMEOUT, GUNICORN_WORKER_CONNECTIONS, SCRIPT_NAME, STUDYGOV_CLOCK_LIMIT_SECONDS,
+    STUDYGOV_DRAIN_SECONDS, STUDYGOV_EXTERNAL_HOSTNAME, STUDYGOV_EXTERNAL_PORT, STUDYGOV_EXTERNAL_PROTO, STUDYGOV_HOST,
+    STUDYGOV_INSTANCE_NAME, STUDYGOV_METRICS_LISTEN, STUDYGOV_PORT, STUDYGOV_PROJECT_NAME, STUDYGOV_PROXY_PROTOCOL,
+};
 
 /// The listen address, the limits, and the address that people use.
 #[derive(Debug, Clone)]
@@ -37,21 +42,20 @@ impl WebSettings {
     /// When a value is set and cannot be used.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
         let external = external(environment)?;
-        let drain = environment.number("STUDYGOV_DRAIN_SECONDS", 25, "a number of seconds")?;
         Ok(Self {
-            host: environment.text("STUDYGOV_HOST", "127.0.0.1"),
-            port: environment.number("STUDYGOV_PORT", 8000, "a port number (0 to 65535)")?,
+            host: environment.host(STUDYGOV_HOST)?,
+            port: environment.number(STUDYGOV_PORT)?,
             prefix: prefix(environment)?,
             proxies: TrustedProxies::read(environment, external.is_some())?,
-            proxy_protocol: environment.flag("STUDYGOV_PROXY_PROTOCOL", false)?,
-            metrics_listen: environment.get("STUDYGOV_METRICS_LISTEN").map(str::to_owned),
+            proxy_protocol: environment.flag(STUDYGOV_PROXY_PROTOCOL)?,
+            metrics_listen: environment.listen(STUDYGOV_METRICS_LISTEN)?,
             external,
-            drain: Duration::from_secs(drain),
-            request_timeout: environment.number("GUNICORN_TIMEOUT", 30, "a number of seconds")?,
-            connections: environment.number("GUNICORN_WORKER_CONNECTIONS", 1000, "a number of connections")?,
-            instance_name: environment.text("STUDYGOV_INSTANCE_NAME", "Study Governor"),
-            project_name: environment.text("STUDYGOV_PROJECT_NAME", "default_project"),
-            clock_limit: clock_limit(environment)?,
+            drain: Duration::from_secs(environment.number(STUDYGOV_DRAIN_SECONDS)?),
+            request_timeout: environment.number(GUNICORN_TIMEOUT)?,
+            connections: environment.number(GUNICORN_WORKER_CONNECTIONS)?,
+            instance_name: environment.text(STUDYGOV_INSTANCE_NAME),
+            project_name: environment.text(STUDYGOV_PROJECT_NAME),
+            clock_limit: Duration::from_secs(environment.number(STUDYGOV_CLOCK_LIMIT_SECONDS)?),
         })
     }
 
@@ -71,15 +75,8 @@ impl WebSettings {
     }
 }
 
-fn clock_limit(environment: &Environment) -> Result<Duration, SettingError> {
-    const NAME: &str = "STUDYGOV_CLOCK_LIMIT_SECONDS";
-    const WANTED: &str = "a number of seconds (5 or more)";
-    let seconds: u64 = environment.number(NAME, 60, WANTED)?;
-    if seconds < 5 { Err(unusable(NAME, seconds, WANTED)) } else { Ok(Duration::from_secs(seconds)) }
-}
-
 fn prefix(environment: &Environment) -> Result<String, SettingError> {
-    let Some((name, value)) = environment.first(&["SCRIPT_NAME", "APPLICATION_ROOT"]) else {
+    let Some((name, value)) = environment.first(&[SCRIPT_NAME, APPLICATION_ROOT]) else {
         return Ok(String::new());
     };
     let path = value.trim_matches('/');
@@ -88,22 +85,22 @@ fn prefix(environment: &Environment) -> Result<String, SettingError> {
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./~".contains(c);
     if !path.chars().all(plain) || path.contains("//") {
-        return Err(unusable(name, value, "a path like /studies/one"));
+        return Err(unusable(name, value));
     }
     Ok(format!("/{path}"))
 }
 
 fn external(environment: &Environment) -> Result<Option<String>, SettingError> {
-    let proto = environment.text("STUDYGOV_EXTERNAL_PROTO", "http");
+    let proto = environment.text(STUDYGOV_EXTERNAL_PROTO);
     if proto != "http" && proto != "https" {
-        return Err(unusable("STUDYGOV_EXTERNAL_PROTO", proto, "http or https"));
+        return Err(unusable(STUDYGOV_EXTERNAL_PROTO, proto));
     }
     let default_port = if proto == "https" { 443 } else { 80 };
-    let port: u16 = environment.number("STUDYGOV_EXTERNAL_PORT", default_port, "a port number (1 to 65535)")?;
-    let Some(host) = environment.get("STUDYGOV_EXTERNAL_HOSTNAME") else { return Ok(None) };
+    let port: u16 = environment.number_or(STUDYGOV_EXTERNAL_PORT, default_port)?;
+    let Some(host) = environment.get(STUDYGOV_EXTERNAL_HOSTNAME) else { return Ok(None) };
     let address = if port == default_port { format!("{proto}://{host}") } else { format!("{proto}://{host}:{port}") };
     match url::Url::parse(&address) {
         Ok(parsed) if parsed.path() == "/" && parsed.query().is_none() => Ok(Some(address)),
-        _ => Err(unusable("STUDYGOV_EXTERNAL_HOSTNAME", host, "a host name")),
+        _ => Err(unusable(STUDYGOV_EXTERNAL_HOSTNAME, host)),
     }
 }

@@ -1,8 +1,9 @@
-//! What callbacks find on the machine that runs them.
+//! Settings of the machine that runs callbacks.
 
 use std::path::Path;
 
 use super::environment::{Environment, SettingError};
+use super::table::{HOME, NETRC, STUDYGOV_PYTHON};
 use super::{MailSettings, ProgramSettings, ProjectSettings};
 
 /// See the module. None of the server's secrets are in it: a worker elsewhere reads the same.
@@ -30,9 +31,9 @@ impl WorkSettings {
             mail: MailSettings::read(environment, &project.home)?,
             programs: ProgramSettings::read(environment)?,
             project,
-            python: environment.text("STUDYGOV_PYTHON", "python3"),
-            netrc: environment.get("NETRC").map(str::to_owned),
-            home: environment.get("HOME").map(str::to_owned),
+            python: environment.text(STUDYGOV_PYTHON),
+            netrc: environment.get(NETRC).map(str::to_owned),
+            home: environment.get(HOME).map(str::to_owned),
         })
     }
 }

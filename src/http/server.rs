@@ -207,10 +207,12 @@ pub async fn bind(app: &App) -> Result<TcpListener, String> {
     listen(&web.host, web.port).await.map_err(|error| {
         let hint = match error.kind() {
             std::io::ErrorKind::AddrInUse => {
-                " (the port is in use by another program; set STUDYGOV_PORT to a free \
-                one)"
+                " (the port is in use by another program; set STUDYGOV_PORT to a free one)"
             }
-            _ => "",
+            std::io::ErrorKind::PermissionDenied => {
+                " (ports below 1024 require a privilege; set STUDYGOV_PORT to another one)"
+            }
+            _ => " (STUDYGOV_HOST must be an address of this machine)",
         };
         format!("cannot listen on {}:{}: {error}{hint}", web.host, web.port)
     })

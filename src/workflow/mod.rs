@@ -17,6 +17,7 @@ pub mod yaml;
 
 use sea_orm::DbErr;
 
+pub use crate::config::is_queue_name;
 pub use amend::{AmendError, CallbackChanges, amend_callback};
 pub use check::{Checked, Problem, Severity, check, check_file, check_in_background};
 pub use definition::{CallbackDefinition, Definition, StateDefinition, TransitionDefinition};
@@ -24,7 +25,7 @@ pub use dot::to_dot;
 pub use graph::{Graph, Graphs};
 pub use layout::{Arrow, Box, Drawing, StateKind, draw};
 pub use load::{callback_model, load};
-pub use read::{find, is_queue_name, newest, queue_of, read_definition, variable_map};
+pub use read::{find, newest, queue_of, read_definition, variable_map};
 
 /// Reason why an operation on a workflow failed. Nothing has changed then.
 #[derive(Debug, thiserror::Error)]

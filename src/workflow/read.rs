@@ -6,6 +6,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, EntityTrait, QueryFilter, Que
 
 use crate::entity::{callback, state, transition, workflow};
 
+use super::is_queue_name;
 use super::{CallbackDefinition, Definition, StateDefinition, TransitionDefinition, WorkflowError, yaml};
 
 /// The workflow with this label or id.
@@ -122,10 +123,4 @@ pub fn queue_of(callback: &callback::Model) -> Option<String> {
     let arguments = yaml::parse_value(arguments).ok()?;
     let queue = arguments.get("queue")?.as_str()?.trim();
     is_queue_name(queue).then(|| queue.to_owned())
-}
-
-/// Whether a queue name is valid: at most 100 bytes, without blanks and control characters.
-#[must_use]
-pub fn is_queue_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 100 && name.chars().all(|c| !c.is_control() && !c.is_whitespace())
 }

@@ -16,6 +16,8 @@ use studygovernor::entity::kind::{ExecutionResult, ExecutionStatus};
 
 use crate::support::{Program, Said, eventually, ledger_problems, studygovernor};
 
+mod settings;
+
 const WORKFLOW: &str = "label: w\nstates:\n  - {label: r, transitions: [{destination: s}]}\n  - {label: s, transitions: [{destination: e}]}\n  - {label: e}\n";
 const TABLE: &str = "subject,date_of_birth,experiment,scan_date,var:age\ns1,1950-01-01,e1,2024-01-01,74\ns2,1960-01-01,e2,2024-01-02,64\n";
 
@@ -61,6 +63,7 @@ fn every_command_has_help() {
         "audit seal",
         "kubernetes make-secrets",
         "secrets make",
+        "settings",
         "completions",
         "manual",
         "demo",
@@ -347,7 +350,7 @@ fn a_misspelled_setting_is_pointed_out() {
     command.env("STUDYGOV_INSTANCE_NAM", "x").env("GUNICORN_WORKER_CLASS", "gevent");
     let server = Program::start(command);
     assert!(server.log().contains("did you mean STUDYGOV_INSTANCE_NAME?"), "{}", server.log());
-    assert!(server.log().contains("GUNICORN_WORKER_CLASS=gevent is accepted"), "{}", server.log());
+    assert!(server.log().contains("GUNICORN_WORKER_CLASS is accepted and ignored"), "{}", server.log());
 }
 
 /// A file name is not a URL: blanks, `?`, `%` and `#` are ordinary characters.

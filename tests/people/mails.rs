@@ -27,6 +27,10 @@ on_every_database! {
     a_silent_mail_server_is_given_up;
 }
 
+fn security() -> SecuritySettings {
+    SecuritySettings::read(&Environment::default()).unwrap()
+}
+
 fn web() -> WebSettings {
     let environment: Environment = [
         ("STUDYGOV_EXTERNAL_HOSTNAME", "study.example.org"),
@@ -40,7 +44,7 @@ fn web() -> WebSettings {
 }
 
 fn courier(study: &Study, clock: &Clock, server: Option<MailServer>, folder: &Path) -> Courier {
-    let templates = Templates::new(&web(), &SecuritySettings::default()).unwrap();
+    let templates = Templates::new(&web(), &security()).unwrap();
     let settings = MailSettings {
         from: "study@example.org".to_owned(),
         to: Vec::new(),
@@ -333,8 +337,8 @@ async fn mails_go_encrypted_and_with_a_login() {
 /// Each mail as stored in `mails/`; `UPDATE_REFERENCE=1` writes the files.
 #[test]
 fn the_mails_say_what_they_did() {
-    let templates = Templates::new(&web(), &SecuritySettings::default()).unwrap();
-    let shut = SecuritySettings { recoverable: false, changeable: false, ..SecuritySettings::default() };
+    let templates = Templates::new(&web(), &security()).unwrap();
+    let shut = SecuritySettings { recoverable: false, changeable: false, ..security() };
     let shut = Templates::new(&web(), &shut).unwrap();
     let person = json!({
         "name": "Erin <b>Example</b>", "username": "erin", "email": "erin@example.org", "id": 7, "by": "Ada Admin",
