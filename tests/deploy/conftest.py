@@ -1,6 +1,8 @@
 """The rendered chart, for the tests in this folder."""
 
 import functools
+import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,9 +14,29 @@ collect_ignore = ["real"]
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts" / "studygovernor"
+PROGRAM = Path(os.environ.get("STUDYGOVERNOR_PROGRAM", ROOT / "target" / "debug" / "studygovernor"))
 CI = sorted(path.stem for path in (CHART / "ci").glob("*.yaml"))
 # The oldest and the newest version that kubernetes-validate supports.
 OLDEST, NEWEST = "1.25", "1.37"
+
+
+@functools.cache
+def program_list():
+    """What the program says of its settings."""
+    if not PROGRAM.exists():
+        pytest.skip(f"{PROGRAM} was not built")
+    done = subprocess.run([PROGRAM, "settings", "--json"], capture_output=True, text=True, check=True, env={"PATH": os.environ["PATH"]})
+    return json.loads(done.stdout)
+
+
+def program_settings():
+    """All settings of the program: name to description."""
+    return {one["name"]: one for one in program_list()["settings"]}
+
+
+def ignored_names():
+    """The names that the program accepts and ignores."""
+    return {one["name"] for one in program_list()["ignored"]}
 
 
 def helm(*arguments, stdin=None):

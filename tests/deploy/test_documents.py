@@ -7,7 +7,22 @@ import sys
 
 import pytest
 import yaml
-from conftest import CHART, CI, ROOT, containers, named, of_kind, pods, refusal, rendered, server_of, settings_of, workers_of
+from conftest import (
+    CHART,
+    CI,
+    ROOT,
+    containers,
+    ignored_names,
+    named,
+    of_kind,
+    pods,
+    program_settings,
+    refusal,
+    rendered,
+    server_of,
+    settings_of,
+    workers_of,
+)
 
 
 def test_readme_and_schema_are_those_of_the_values():
@@ -28,50 +43,31 @@ def test_every_object_of_the_schema_is_closed_or_kubernetes_own():
     walk(schema["definitions"]["workerGroup"], "workerDefaults")
 
 
-def program_settings():
-    """All names of the table of settings: `NAME`, and `_SUFFIX` of the preceding name."""
-    names = set()
-    text = (ROOT / "docs" / "reference" / "settings.md").read_text()
-    for line in text.splitlines():
-        if not line.startswith("| `"):
-            continue
-        row = []
-        for name in re.findall(r"`(_?[A-Z][A-Z0-9_]*)`", line.split("|")[1]):
-            row.append(next_to(row, name) if name.startswith("_") else name)
-        names.update(row)
-    return names
-
-
-def next_to(row, suffix):
-    """`STUDYGOV_EMAIL_FROM`, `_TO` is `STUDYGOV_EMAIL_TO`: the suffix is added to the first part of a preceding name
-    for which the program knows the result.
-    """
-    known = set(re.findall(r'"([A-Z][A-Z0-9_]+)"', "".join(path.read_text() for path in (ROOT / "src" / "config").glob("*.rs"))))
-    for name in row:
-        parts = name.split("_")
-        for count in range(len(parts), 0, -1):
-            candidate = "_".join(parts[:count]) + suffix
-            if candidate in known:
-                return candidate
-    raise AssertionError(f"{row}, {suffix}: the program has no such setting")
-
-
 def owned():
     text = (CHART / "templates" / "_owned.tpl").read_text()
     return dict(re.findall(r"^([A-Z][A-Z0-9_]+): (.*)$", text, re.M))
 
 
 def test_every_setting_of_the_program_can_be_set():
-    names = program_settings()
-    assert len(names) > 60 and {"STUDYGOV_EMAIL_TO", "STUDYGOV_EXTERNAL_PROTO", "SECURITY_CHANGEABLE", "DB_NAME"} <= names
-    free = sorted(name for name in names if name.removesuffix("_FILE") not in owned())
-    secret = [name for name in free if re.search("(PASSWORD|SECRET|TOKEN|_KEY)$", name)]
-    plain = [name for name in free if name not in secret and name != "STUDYGOV_WORKER_CONCURRENCY"]
-    values = {"settings": {name: "x" for name in plain}, "extraEnv": [{"name": name, "value": "x"} for name in secret]}
+    """By the value that the program names, or by its name in `settings` or `extraEnv`."""
+    settings = program_settings()
+    assert len(settings) > 60 and {"STUDYGOV_EMAIL_TO", "STUDYGOV_EXTERNAL_PROTO", "SECURITY_CHANGEABLE", "DB_NAME"} <= set(settings)
+    by = {how: sorted(name for name, one in settings.items() if one["chart"]["how"] == how) for how in ("settings", "extraEnv", "never")}
+    values = {"settings": {name: "x" for name in by["settings"]}, "extraEnv": [{"name": name, "value": "x"} for name in by["extraEnv"]]}
     manifests = rendered(values=yaml.safe_dump(values))
     for one in [server_of(manifests), *workers_of(manifests)]:
         found = settings_of(manifests, one)
-        assert {name for name in plain + secret if found.get(name) == "x"} == set(plain + secret)
+        assert not [name for name in by["settings"] + by["extraEnv"] if found.get(name) != "x"]
+    # Secrets do not belong into a ConfigMap.
+    assert not [name for name in by["settings"] if settings[name]["secret"]]
+    assert all(settings[name]["chart"]["text"] for name in by["never"])
+
+
+def test_the_program_and_the_chart_name_the_same_value_for_a_setting():
+    chart = {name: where for name, where in owned().items() if name not in ignored_names()}
+    own = {name: one["chart"]["text"] for name, one in program_settings().items() if one["chart"]["how"] == "value"}
+    own = {name: where for name, where in own.items() if name in chart or not where.startswith("workers.<group>")}
+    assert own == chart
 
 
 def test_what_the_chart_sets_is_known_to_be_set_by_it():
@@ -94,16 +90,9 @@ def test_a_variable_is_set_by_its_value_only():
                 inner = inner[part]
 
 
-# Names that the program reads in addition to those in src/config.
-OTHERS = {"HOME", "GIT_SSH_COMMAND"}
-# Names and commands that the program will get with the same issue as the chart; empty if it has them all.
-AWAITED = set()
-
-
 def test_the_program_reads_what_the_chart_sets():
-    text = "".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
-    unread = {name for name in owned() if name not in OTHERS and f'"{name}"' not in text}
-    assert not unread - AWAITED, f"the program does not read {sorted(unread)}"
+    unread = set(owned()) - set(program_settings()) - ignored_names()
+    assert not unread, f"the program does not read {sorted(unread)}"
 
 
 @pytest.mark.parametrize("arguments", ["serve", "worker", "db migrate", "health", "kubernetes make-secrets"])
@@ -115,8 +104,6 @@ def test_the_commands_of_the_pods_exist(arguments):
             for container in containers(pod):
                 used.add(" ".join(container.get("args", [])))
     assert [one for one in used if one.startswith(arguments)]
-    if arguments in AWAITED:
-        return
     first = arguments.split()[0].capitalize()
     assert re.search(rf"^    {first}\(", (ROOT / "src" / "cli" / "mod.rs").read_text(), re.M), f"no command {first}"
 

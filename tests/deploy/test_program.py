@@ -13,9 +13,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, pod_of, rendered, server_of, settings_of, workers_of
+from conftest import PROGRAM, pod_of, rendered, server_of, settings_of, workers_of
 
-PROGRAM = Path(os.environ.get("STUDYGOVERNOR_PROGRAM", ROOT / "target" / "debug" / "studygovernor"))
 pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason=f"{PROGRAM} was not built")
 
 
