@@ -56,8 +56,6 @@ LEFT_OUT = {
     "PGPASSWORD": "DB_PASSWORD is set",
     "STUDYGOV_BROKER": "the address is given in parts, as its password is in a file",
     "STUDYGOV_CELERY_BROKER": "the address is given in parts, as its password is in a file",
-    "PROJECT_REPO": "not read by the program yet",
-    "PROJECT_PASSWORD": "not read by the program yet",
 }
 # Settings that workers with a broker do not get, with the reason.
 NOT_FOR_WORKERS = {"SECURITY_EMAIL_SENDER": "STUDYGOV_EMAIL_FROM is the name for workers"}
