@@ -3,7 +3,11 @@
 //!
 //! `make bench`. This process generates the load over plain sockets, so that it uses little of the two cores.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a bench that cannot go on fails; its numbers are talk")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a bench stops at its first error and prints its results"
+)]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -6,7 +6,7 @@
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::cast_precision_loss,
-    reason = "a bench that cannot go on fails"
+    reason = "a bench stops at its first error"
 )]
 
 use std::process::{Child, Command, Stdio};

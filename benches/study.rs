@@ -3,7 +3,11 @@
 //!
 //! `make bench`. Each number is from one run on one machine; compare ratios.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a bench that cannot go on fails; its numbers are talk")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a bench stops at its first error and prints its results"
+)]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

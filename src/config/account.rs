@@ -5,13 +5,13 @@ use super::table::{
     STUDYGOV_ADMIN_EMAIL, STUDYGOV_ADMIN_FORCE_UPDATE, STUDYGOV_ADMIN_PASSWORD, STUDYGOV_ADMIN_USERNAME,
 };
 
-/// The administrator's account that is made when the server starts.
+/// The administrator's account that the server creates when it starts.
 #[derive(Clone)]
 pub struct AdminSettings {
     pub username: String,
     pub email: String,
     pub password: String,
-    /// Set name, e-mail and password again at each start.
+    /// Whether each start resets the e-mail address and the password.
     pub force_update: bool,
 }
 
@@ -22,11 +22,11 @@ impl std::fmt::Debug for AdminSettings {
 }
 
 impl AdminSettings {
-    /// Reads `STUDYGOV_ADMIN_*`; none unless both a user name and a password are given. One alone gives a line in `warnings`: with
-    /// version 8.1, operators remove the password once the account exists.
+    /// Reads `STUDYGOV_ADMIN_*`; `None` unless both a user name and a password are set. One without the other adds a warning and
+    /// is no error, because operators of version 8.1 remove the password once the account exists.
     ///
     /// # Errors
-    /// When `STUDYGOV_ADMIN_FORCE_UPDATE` cannot be read.
+    /// When `STUDYGOV_ADMIN_FORCE_UPDATE` is not a flag.
     pub fn read(environment: &Environment, warnings: &mut Vec<String>) -> Result<Option<Self>, SettingError> {
         let force_update = environment.flag(STUDYGOV_ADMIN_FORCE_UPDATE)?;
         match (environment.get(STUDYGOV_ADMIN_USERNAME), environment.get(STUDYGOV_ADMIN_PASSWORD)) {

@@ -1,14 +1,14 @@
-//! The address of the broker, as Celery takes it: one, or several with semicolons between them, of which any that answers is used.
+//! The address of the broker, in Celery's format: one or several, separated by semicolons; any that answers is used.
 
 use url::Url;
 
 use super::environment::SettingError;
 
-/// Reads the address, or addresses, that `name` is set to, and gives them as `queue::connect` takes them: semicolons between them,
-/// the virtual host always named.
+/// Parses the addresses in the setting `name` and returns them in the format of `queue::connect`: separated by semicolons, each with
+/// a virtual host.
 ///
 /// # Errors
-/// When one of them is no address of a broker. The addresses themselves are not shown: there are passwords in them.
+/// When one of them is not the address of a broker. The error does not show the addresses, because they contain passwords.
 pub fn parse(name: &str, value: &str) -> Result<String, SettingError> {
     let parts: Vec<&str> = split(value).into_iter().map(str::trim).filter(|part| !part.is_empty()).collect();
     let is_list = parts.len() > 1;
@@ -26,7 +26,7 @@ pub fn parse(name: &str, value: &str) -> Result<String, SettingError> {
 
 const WANTED: &str = "is not a RabbitMQ URL like amqp://user:password@host:5672/vhost";
 
-/// At each semicolon, as Celery does, and at commas after which another address begins.
+/// Splits at each semicolon, as Celery does, and at commas before another address.
 fn split(value: &str) -> Vec<&str> {
     let mut parts = Vec::new();
     for part in value.split(';') {
@@ -43,7 +43,7 @@ fn split(value: &str) -> Vec<&str> {
     parts
 }
 
-/// The words that Celery knows for the protocol, and ours: `pyamqp` and `librabbitmq` are drivers for the same.
+/// The schemes that Celery accepts and the protocols that they stand for: `pyamqp` and `librabbitmq` are drivers for AMQP.
 const SCHEMES: [(&str, &str); 5] =
     [("amqps", "amqps"), ("amqp", "amqp"), ("pyamqps", "amqps"), ("pyamqp", "amqp"), ("librabbitmq", "amqp")];
 
@@ -53,18 +53,18 @@ fn normalized(address: &str) -> Result<String, String> {
     let (_, scheme) = SCHEMES.iter().find(|(known, _)| *known == scheme).ok_or(WANTED)?;
     let mut url = Url::parse(&format!("{scheme}://{rest}")).map_err(|_| WANTED.to_owned())?;
     if url.host_str().is_none_or(str::is_empty) {
-        // As Celery: the broker on this machine.
+        // Celery also defaults to the broker on this machine.
         url.set_host(Some("localhost")).map_err(|_| WANTED.to_owned())?;
     }
     let vhost = url.path().strip_prefix('/').unwrap_or_default().to_owned();
     if vhost.contains("://") || vhost.contains('@') || url.host_str().is_some_and(|host| host.contains(',')) {
         return Err("contains more than one URL; separate URLs with semicolons".to_owned());
     }
-    // A slash at the end is the virtual host `/`, not one without a name.
+    // A trailing slash means the virtual host `/`, not one with an empty name.
     let vhost = if vhost.is_empty() { "%2f".to_owned() } else { vhost.replace('/', "%2f") };
     url.set_path(&format!("/{vhost}"));
     url.set_fragment(None);
-    // A semicolon would be read as the end of an address.
+    // A semicolon separates addresses.
     Ok(String::from(url).replace(';', "%3B"))
 }
 

@@ -1,4 +1,4 @@
-//! The address of the broker from its parts, for those who keep the password apart from the rest.
+//! The address of the broker in parts, for operators who store the password separately.
 
 use url::Url;
 
@@ -9,11 +9,11 @@ use super::table::{
     STUDYGOV_BROKER_VHOST,
 };
 
-/// Builds the address from `STUDYGOV_BROKER_HOST`, `_PORT`, `_VHOST`, `_USER`, `_PASSWORD` and `_TLS`; none without a host. User,
-/// password and virtual host may hold any character.
+/// Builds the address from `STUDYGOV_BROKER_HOST`, `_PORT`, `_VHOST`, `_USER`, `_PASSWORD` and `_TLS`; `None` without a host. User,
+/// password and virtual host may contain any character.
 ///
 /// # Errors
-/// When a part cannot be used, or one is set without the host.
+/// When a part is invalid, or user, password or virtual host is set without the host.
 pub(super) fn from_parts(environment: &Environment) -> Result<Option<String>, SettingError> {
     const NAME: Name = STUDYGOV_BROKER_HOST;
     let Some(host) = environment.get(NAME) else {
@@ -40,7 +40,7 @@ pub(super) fn from_parts(environment: &Environment) -> Result<Option<String>, Se
     let password = Some(environment.exact(STUDYGOV_BROKER_PASSWORD)).filter(|password| !password.is_empty());
     let password = password.unwrap_or(STUDYGOV_BROKER_PASSWORD.default_text());
     let vhost = environment.text(STUDYGOV_BROKER_VHOST);
-    // A percent sign would be taken for the beginning of an escaped character.
+    // An unescaped percent sign would start an escape sequence.
     let escaped = |text: &str| text.replace('%', "%25");
     let set = url.set_username(&escaped(&environment.text(STUDYGOV_BROKER_USER))).is_ok()
         && url.set_password(Some(&escaped(password))).is_ok();

@@ -1,4 +1,4 @@
-//! How callbacks are run.
+//! Settings of callbacks and of the pool that runs them.
 
 use std::time::Duration;
 
@@ -10,39 +10,39 @@ use super::table::{
     STUDYGOV_REPUBLISH_SECONDS, STUDYGOV_TRANSITIONS_PER_MINUTE, STUDYGOV_WORKER_CONCURRENCY,
 };
 
-/// Where callbacks run.
+/// The processes that run callbacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallbackMethod {
     /// The server itself.
     Local,
-    /// In `studygovernor worker` processes, on any machine, that receive them from RabbitMQ.
+    /// `studygovernor worker` processes on any machine, which receive callbacks from RabbitMQ.
     RabbitMq,
 }
 
-/// How callbacks are run, and the worker pool that does it.
+/// See the module.
 #[derive(Debug, Clone)]
 pub struct CallbackSettings {
     pub method: CallbackMethod,
-    /// Callbacks that run at the same time in one pool.
+    /// Maximum number of concurrent callbacks in one pool.
     pub concurrency: usize,
-    /// How long a claim is good without a heartbeat; heartbeats come three times as often.
+    /// A claim is valid for this long without a heartbeat; heartbeats are sent three times as often.
     pub lease: Duration,
     /// `amqp://…` of the broker.
     pub broker: Option<String>,
-    /// Begins the names of the queues at the broker.
+    /// Prefix of the queue names at the broker.
     pub broker_prefix: String,
     /// A message that no worker claims within this time is published again.
     pub republish: Duration,
-    /// Automatic transitions that an experiment may make within a minute before it is put on hold; 0 is no limit.
+    /// An experiment with more automatic transitions within a minute is put on hold; 0 means no limit.
     pub transitions_per_minute: u32,
 }
 
 impl CallbackSettings {
     /// # Errors
-    /// When a value cannot be used.
+    /// When a value is invalid.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
         let method = method(environment)?;
-        // Of no concern to a server that runs callbacks itself.
+        // A server that runs callbacks itself does not need it.
         let broker = if method == CallbackMethod::RabbitMq { broker(environment)? } else { None };
         if method == CallbackMethod::RabbitMq && broker.is_none() {
             let hint = "is required when STUDYGOV_CALLBACK_METHOD is rabbitmq: the URL of the broker, amqp://…";
@@ -60,19 +60,19 @@ impl CallbackSettings {
     }
 }
 
-/// Callbacks that run at the same time in this process: as many as there are cores, at least 4, unless it is set.
+/// Maximum number of concurrent callbacks in this process; by default the number of cores, but at least 4.
 ///
 /// # Errors
-/// When the number cannot be used.
+/// When the setting is not a number within its limits.
 pub(super) fn concurrency(environment: &Environment) -> Result<u16, SettingError> {
     let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(4, 1000);
     environment.number_or(STUDYGOV_WORKER_CONCURRENCY, u16::try_from(cores).unwrap_or(4))
 }
 
-/// The beginning of the names of the queues at the broker: the same for the servers and workers of a study.
+/// The prefix of the queue names at the broker, which must be the same for all servers and workers of a study.
 ///
 /// # Errors
-/// When queues cannot be called so.
+/// When a queue name cannot begin with it.
 pub fn broker_prefix(environment: &Environment) -> Result<String, SettingError> {
     let prefix = environment.text(STUDYGOV_BROKER_PREFIX);
     if prefix.len() > 64 || prefix.contains(|c: char| c.is_control() || c.is_whitespace()) {
@@ -81,14 +81,14 @@ pub fn broker_prefix(environment: &Environment) -> Result<String, SettingError> 
     Ok(prefix)
 }
 
-/// The address of the broker, under its old name or its new one, or from its parts (`STUDYGOV_BROKER_HOST` and its companions);
-/// several have semicolons between them.
+/// The address of the broker: from `STUDYGOV_BROKER`, `STUDYGOV_CELERY_BROKER`, or the parts (`STUDYGOV_BROKER_HOST` …). Several
+/// addresses are separated by semicolons.
 ///
 /// # Errors
-/// When it is not the address of a broker. The address itself is not shown: there is a password in it.
+/// When it is not the address of a broker. The error does not show the address, because it contains a password.
 pub fn broker(environment: &Environment) -> Result<Option<String>, SettingError> {
     let Some((name, value)) = environment.first(&[STUDYGOV_BROKER, STUDYGOV_CELERY_BROKER]) else {
-        // A semicolon stands between addresses.
+        // A semicolon separates addresses.
         return Ok(from_parts(environment)?.map(|address| address.replace(';', "%3B")));
     };
     parse_broker(&name, value).map(Some)
@@ -97,7 +97,7 @@ pub fn broker(environment: &Environment) -> Result<Option<String>, SettingError>
 fn method(environment: &Environment) -> Result<CallbackMethod, SettingError> {
     match environment.text(STUDYGOV_CALLBACK_METHOD).to_ascii_lowercase().as_str() {
         "local" => Ok(CallbackMethod::Local),
-        // The second is the word of old configurations.
+        // Configurations of version 8.1 say `celery`.
         "rabbitmq" | "celery" => Ok(CallbackMethod::RabbitMq),
         other => Err(unusable(STUDYGOV_CALLBACK_METHOD, other)),
     }

@@ -1,4 +1,4 @@
-//! Which database, from any of the forms that existing `.env` files use.
+//! Address and limits of the database. All address formats in `.env` files of version 8.1 are accepted.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::table::{
     STUDYGOV_DATABASE_NETWORK_SECONDS, STUDYGOV_DATABASE_STATEMENT_SECONDS,
 };
 
-/// The kinds of database that are supported.
+/// The supported kinds of database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatabaseKind {
     Sqlite,
@@ -22,30 +22,29 @@ pub enum DatabaseKind {
     Mysql,
 }
 
-/// How long this server waits for the database and the database for this server, and how many connections it opens. A limit of zero
-/// is no limit.
+/// How long this server and the database wait for each other, and how many connections this server opens. Zero means no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DatabaseLimits {
-    /// For a lock that another transaction holds, and for a free connection.
+    /// Wait for a lock that another transaction holds, and for a free connection.
     pub lock: Duration,
-    /// A transaction of this server that sends nothing for this long is ended by the database server, which releases its locks.
+    /// The database server ends a transaction that sends nothing for this long, and so releases its locks.
     pub idle: Duration,
-    /// For one statement.
+    /// Duration of one statement.
     pub statement: Duration,
-    /// For a sign of life of the other end of the connection.
+    /// Time without a sign of life after which the database server closes a connection.
     pub network: Duration,
-    /// Connections at most, of all uses together.
+    /// Maximum number of connections, for all purposes together.
     pub connections: u32,
 }
 
 impl DatabaseLimits {
-    /// The limits of an environment that sets none.
+    /// The default limits.
     fn of(kind: DatabaseKind) -> Result<Self, SettingError> {
         Self::read(&Environment::default(), kind)
     }
 
     fn read(environment: &Environment, kind: DatabaseKind) -> Result<Self, SettingError> {
-        // A command that imports holds the one lock of an SQLite file for longer than the lock of a row is held.
+        // SQLite has a single lock per file, and an import holds it longer than a row lock is held elsewhere.
         let lock: u64 = if kind == DatabaseKind::Sqlite { 10 } else { 5 };
         let seconds = |name: Name| environment.number(name).map(Duration::from_secs);
         Ok(Self {
@@ -58,15 +57,15 @@ impl DatabaseLimits {
     }
 }
 
-/// Where the database is.
+/// Address, kind and limits of the database.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DatabaseSettings {
     pub kind: DatabaseKind,
-    /// The address as the driver wants it, with the password.
+    /// The address in the driver's format, with the password.
     pub url: String,
-    /// The file of an SQLite database; none when it lives in memory.
+    /// The file of an SQLite database; `None` for a database in memory.
     pub file: Option<PathBuf>,
-    /// Whether no database is set, so that the one in the project home is used.
+    /// Whether no database is configured, so that the one in the project home is used.
     pub is_default: bool,
     pub limits: DatabaseLimits,
 }
@@ -78,10 +77,10 @@ impl std::fmt::Debug for DatabaseSettings {
 }
 
 impl DatabaseSettings {
-    /// Reads `SQLALCHEMY_DATABASE_URI`, `DATABASE_URL`, or `DB_SCHEMA` and its companions; `DB_SSL_MODE` and `DB_SSL_CA`.
+    /// Reads `SQLALCHEMY_DATABASE_URI`, `DATABASE_URL`, or the parts (`DB_SCHEMA`, `DB_HOST` …); also `DB_SSL_MODE` and `DB_SSL_CA`.
     ///
     /// # Errors
-    /// When the address cannot be read or names another kind of database.
+    /// When the address is invalid or names an unsupported kind of database.
     pub fn read(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
         let found = Self::address(environment, home)?.with_tls(environment)?;
         Ok(Self { limits: DatabaseLimits::read(environment, found.kind)?, ..found })
@@ -97,7 +96,7 @@ impl DatabaseSettings {
         Ok(Self { is_default: true, ..Self::sqlite_file(home.join("studygovernor.db"))? })
     }
 
-    /// Reads an address in the form of SQLAlchemy or of the drivers.
+    /// Parses an address in the format of SQLAlchemy or of the drivers.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -106,7 +105,7 @@ impl DatabaseSettings {
         let Some((scheme, rest)) = value.split_once("://") else {
             return Err(SettingError::new(name, format!("this is not {wanted}")));
         };
-        // `postgresql+psycopg2` names the Python driver; ours is built in.
+        // The part after `+` names a Python driver (`postgresql+psycopg2`); this program has its own.
         let dialect = scheme.split('+').next().unwrap_or(scheme);
         let kind = match dialect {
             "sqlite" => return Self::sqlite(rest),
@@ -126,8 +125,8 @@ impl DatabaseSettings {
         Ok(Self { kind, url: url.into(), file: None, is_default: false, limits: DatabaseLimits::of(kind)? })
     }
 
-    /// With the password of `PGPASSWORD`, when the address has none. The driver would look for it in the environment of the process,
-    /// where programs could read it too.
+    /// Adds the password of `PGPASSWORD` to an address without one. The driver would read it from the environment of the process,
+    /// where callback programs could read it too.
     fn with_password(mut self, environment: &Environment) -> Self {
         if let (DatabaseKind::Postgres, Some(password), Ok(mut url)) =
             (self.kind, environment.get(PGPASSWORD), Url::parse(&self.url))
@@ -139,7 +138,7 @@ impl DatabaseSettings {
         self
     }
 
-    /// With the TLS of `DB_SSL_MODE` and `DB_SSL_CA`.
+    /// Adds the TLS parameters of `DB_SSL_MODE` and `DB_SSL_CA`.
     fn with_tls(mut self, environment: &Environment) -> Result<Self, SettingError> {
         if let (false, Ok(mut url)) = (self.kind == DatabaseKind::Sqlite, Url::parse(&self.url)) {
             database_tls::demand(environment, self.kind, &mut url)?;
@@ -159,7 +158,7 @@ impl DatabaseSettings {
         }
         let parsed = Self::parse(&DB_SCHEMA, &format!("{scheme}://localhost/{database}"))?;
         let mut url = Url::parse(&parsed.url).map_err(|error| SettingError::new(DB_NAME, error.to_string()))?;
-        // A host with a port behind it was always accepted.
+        // Version 8.1 accepts a host followed by a port.
         let (host, port) = match host.rsplit_once(':') {
             _ if host.parse::<std::net::Ipv6Addr>().is_ok() => (format!("[{host}]"), None),
             Some((host, port)) if !host.is_empty() && !port.ends_with(']') => (host.to_owned(), Some(port.to_owned())),
@@ -183,7 +182,7 @@ impl DatabaseSettings {
         Ok(Self { url: url.into(), ..parsed }.with_password(environment))
     }
 
-    /// `rest` as in SQLAlchemy: nothing is memory, one slash a relative path, two an absolute one.
+    /// Parses `rest` as SQLAlchemy does: empty is a database in memory, one slash a relative path, two slashes an absolute path.
     fn sqlite(rest: &str) -> Result<Self, SettingError> {
         let path = rest.split('?').next().unwrap_or(rest);
         match path.strip_prefix('/') {
@@ -202,7 +201,7 @@ impl DatabaseSettings {
         Ok(Self { kind, url, file: Some(file), is_default: false, limits: DatabaseLimits::of(kind)? })
     }
 
-    /// The address for people: without the password.
+    /// The address without the password, for display.
     #[must_use]
     pub fn shown(&self) -> String {
         if let Some(file) = &self.file {
@@ -212,7 +211,7 @@ impl DatabaseSettings {
         if url.password().is_some() && url.set_password(Some("***")).is_err() {
             return format!("{}://…", url.scheme());
         }
-        // The driver takes a password there too.
+        // The driver also accepts a password in the query.
         let query: Vec<(String, String)> = url.query_pairs().into_owned().collect();
         if query.iter().any(|(name, _)| name.contains("pass")) {
             let shown = query.iter().map(|(name, value)| (name, if name.contains("pass") { "***" } else { value }));
@@ -326,7 +325,7 @@ mod tests {
         let address = |url| [("DATABASE_URL", url), ("DB_SSL_MODE", "require")];
         assert_eq!(read(&address("mysql://db/study")).unwrap().url, "mysql://db/study?ssl-mode=REQUIRED");
         assert_eq!(read(&address("postgres://db/study")).unwrap().url, "postgres://db/study?sslmode=require");
-        // An address that says it itself means it.
+        // TLS parameters in the address take precedence.
         let own = "postgres://db/study?sslmode=verify-ca";
         assert_eq!(read(&address(own)).unwrap().url, own);
         assert!(read(&address("sqlite:///study.db")).is_ok());

@@ -1,4 +1,4 @@
-//! TLS to the database: what an address or `DB_SSL_MODE` and `DB_SSL_CA` demand, in the words of the drivers.
+//! TLS to the database: translates the parameters of an address, `DB_SSL_MODE` and `DB_SSL_CA` into those of the drivers.
 
 use url::Url;
 
@@ -6,22 +6,22 @@ use super::DatabaseKind;
 use super::environment::{Environment, SettingError, unusable};
 use super::table::{DB_SSL_CA as CA, DB_SSL_MODE as MODE};
 
-/// How much is demanded of the connection.
+/// The required level of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Demand {
     Disable,
-    /// TLS where the server has it.
+    /// TLS if the server supports it.
     Prefer,
-    /// TLS, by whomever it is.
+    /// TLS with any certificate.
     Require,
-    /// A certificate by a known authority.
+    /// TLS with a certificate of a known authority.
     VerifyCa,
-    /// One for this host, too.
+    /// TLS with a certificate of a known authority for this host.
     VerifyFull,
 }
 
 impl Demand {
-    /// Reads the words of PostgreSQL and those of MySQL.
+    /// Parses the mode names of PostgreSQL and of MySQL.
     fn read(text: &str) -> Option<Self> {
         Some(match text.trim().to_ascii_lowercase().replace('_', "-").as_str() {
             "disable" | "disabled" => Self::Disable,
@@ -49,16 +49,16 @@ impl Demand {
     }
 }
 
-/// The names of the drivers' parameters.
+/// The names of the driver's parameters for mode and certificate authority.
 fn names(kind: DatabaseKind) -> (&'static str, &'static str) {
     if kind == DatabaseKind::Mysql { ("ssl-mode", "ssl-ca") } else { ("sslmode", "sslrootcert") }
 }
 
-/// Keeps of an address of MySQL what demands TLS, in the driver's words: `?charset=utf8mb4` and the like of PyMySQL mean nothing to the
-/// driver here, which always speaks utf8mb4. `name` is the setting with the address.
+/// Reduces the query of a MySQL address to its TLS parameters, translated for the driver. Other parameters of PyMySQL, such as
+/// `charset=utf8mb4`, are unknown to the driver, which always uses utf8mb4. `name` is the setting with the address.
 ///
 /// # Errors
-/// When a parameter about TLS cannot be honoured: a demand is not dropped.
+/// When a TLS parameter is invalid or not supported: ignoring it could weaken the connection.
 pub(super) fn keep_of_mysql(name: &str, url: &mut Url) -> Result<(), SettingError> {
     let given: Vec<(String, String)> = url.query_pairs().into_owned().collect();
     url.set_query(None);
@@ -94,7 +94,7 @@ pub(super) fn keep_of_mysql(name: &str, url: &mut Url) -> Result<(), SettingErro
     Ok(())
 }
 
-/// The parameters about TLS of an address.
+/// The TLS parameters of an address.
 #[derive(Default)]
 struct Asked {
     mode: Option<Demand>,
@@ -106,7 +106,7 @@ struct Asked {
 }
 
 impl Asked {
-    /// As PyMySQL understands them together; an authority is there to be checked against.
+    /// Combines the parameters as PyMySQL does: an authority (`ssl-ca`) means that certificates are verified by default.
     fn demand(&self) -> Option<Demand> {
         let has_ca = self.files.iter().any(|(name, _)| *name == "ssl-ca");
         Some(match self.mode {
@@ -128,10 +128,11 @@ fn switch(value: &str) -> Option<bool> {
     }
 }
 
-/// Adds `DB_SSL_MODE` and `DB_SSL_CA` to an address that says nothing about TLS itself. An authority alone demands that it is checked.
+/// Adds `DB_SSL_MODE` and `DB_SSL_CA` to an address without TLS parameters. `DB_SSL_CA` alone requires a certificate of that
+/// authority.
 ///
 /// # Errors
-/// When a value cannot be used.
+/// When the mode is unknown or the file cannot be read.
 pub(super) fn demand(environment: &Environment, kind: DatabaseKind, url: &mut Url) -> Result<(), SettingError> {
     let mode = environment.get(MODE).map(|text| Demand::read(text).ok_or_else(|| unusable(MODE, text))).transpose()?;
     let ca = environment.get(CA);

@@ -1,18 +1,18 @@
-//! The `.env` file, read as `load_dotenv()` of python-dotenv reads it, which version 8.1 used: an unquoted value goes to
-//! the end of its line, only `${NAME}` and `${NAME:-otherwise}` stand for something else, and a line that cannot be read is
-//! left out and told of (<https://github.com/theskumar/python-dotenv>, its README, "File format" and "Variable expansion").
+//! Parses the `.env` file like `load_dotenv()` of python-dotenv, which version 8.1 uses: an unquoted value extends to the end of its
+//! line, only `${NAME}` and `${NAME:-otherwise}` are expanded, and an invalid line is skipped and reported
+//! (<https://github.com/theskumar/python-dotenv>, its README, "File format" and "Variable expansion").
 
 use std::collections::BTreeMap;
 
-/// What a file says, and what of it could not be read.
+/// The variables and the invalid lines of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Dotenv {
     pub variables: BTreeMap<String, String>,
-    /// Numbers of the lines that are left out.
+    /// Numbers of the skipped lines.
     pub unread: Vec<usize>,
 }
 
-/// Reads the text of a file. What a `${NAME}` stands for is looked up in `process` first, then further up in the file.
+/// Parses the text of a file. `${NAME}` is looked up in `process` first, then in the lines above.
 pub(super) fn read(text: &str, process: &BTreeMap<String, String>) -> Dotenv {
     let mut found = Dotenv::default();
     let mut rest = Rest(text);
@@ -41,11 +41,11 @@ enum Binding {
         key: String,
         value: String,
     },
-    /// A comment, or a name alone, which sets nothing.
+    /// A comment, or a name without `=`, which sets no variable.
     Nothing,
 }
 
-/// What is left of a text.
+/// The part of the text that is not parsed yet.
 struct Rest<'a>(&'a str);
 
 fn is_blank(c: char) -> bool {
@@ -53,7 +53,7 @@ fn is_blank(c: char) -> bool {
 }
 
 impl<'a> Rest<'a> {
-    /// Takes what is so.
+    /// Skips and returns the next characters for which `is_so` holds.
     fn skip(&mut self, is_so: impl Fn(char) -> bool) -> &'a str {
         let end = self.0.find(|c| !is_so(c)).unwrap_or(self.0.len());
         let (taken, rest) = self.0.split_at(end);
@@ -61,7 +61,7 @@ impl<'a> Rest<'a> {
         taken
     }
 
-    /// `NAME=value`, `export NAME=value`, a name alone or a comment, to the end of the line.
+    /// Parses `NAME=value`, `export NAME=value`, a name without `=`, or a comment, up to the end of the line.
     fn binding(&mut self) -> Option<Binding> {
         let binding = if self.0.starts_with('#') { Binding::Nothing } else { self.named()? };
         self.skip(is_blank);
@@ -96,15 +96,15 @@ impl<'a> Rest<'a> {
             Some('"') => self.quoted('"', DOUBLE_QUOTED),
             _ => {
                 let line = self.skip(|c| c != '\n' && c != '\r');
-                // A comment has a blank before it: `a#b` is a value.
+                // A comment follows a blank: `a#b` is a value.
                 let comment = line.match_indices('#').find(|(at, _)| line[..*at].ends_with(char::is_whitespace));
                 Some(line[..comment.map_or(line.len(), |(at, _)| at)].trim_end().to_owned())
             }
         }
     }
 
-    /// From one quote to the next that no backslash stands before, over several lines if need be; when there is none, to the last
-    /// that one stands before. `\` and the quotes can be written with a backslash, and what `escapes` says.
+    /// Parses a quoted text, which may span several lines. It ends at the next quote without a backslash before it; if there is none,
+    /// at the last quote. A backslash escapes `\`, `'` and the characters in `escapes`.
     fn quoted(&mut self, quote: char, escapes: &[(char, char)]) -> Option<String> {
         let inside = &self.0[1..];
         let quotes = || inside.match_indices(quote).map(|(at, _)| at);
@@ -138,7 +138,7 @@ const DOUBLE_QUOTED: &[(char, char)] = &[
     ('v', '\u{b}'),
 ];
 
-/// The value with what `${NAME}` and `${NAME:-otherwise}` stand for; any other `$` is one.
+/// Expands `${NAME}` and `${NAME:-otherwise}` in a value; any other `$` is kept.
 fn expanded<'a>(value: &str, known: impl Fn(&str) -> Option<&'a String>) -> String {
     let mut text = String::new();
     let mut rest = value;
@@ -171,7 +171,7 @@ mod tests {
         BTreeMap::from([("HOME_OF".to_owned(), "/srv".to_owned())])
     }
 
-    /// Each line with what python-dotenv 0.19.2 makes of it (`dotenv_values(stream=…)`, with `HOME_OF=/srv` in the process).
+    /// Each line with its value in python-dotenv 0.19.2 (`dotenv_values(stream=…)`, with `HOME_OF=/srv` in the process).
     #[test]
     fn lines_are_read_as_python_dotenv_reads_them() {
         let cases: &[(&str, Option<&str>)] = &[

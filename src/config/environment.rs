@@ -1,4 +1,4 @@
-//! Environment variables and the `.env` file as one map, and the reading of typed values from it.
+//! Merges environment variables, the `.env` file and secret files, and reads typed values from them.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,18 +9,18 @@ use super::sealed;
 use super::secret_file;
 use super::setting::{Kind, Name};
 
-/// A setting that cannot be used; the start ends with it.
+/// An invalid setting, which stops the start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {problem}")]
 pub struct SettingError {
     /// Name of the environment variable, or of the file that could not be read.
     pub variable: String,
-    /// The fault, and the values that it takes.
+    /// The problem and the accepted values.
     pub problem: String,
 }
 
 impl SettingError {
-    /// A problem with `variable`, in a sentence without the name.
+    /// An error for `variable`; `problem` does not repeat the name.
     pub fn new(variable: impl AsRef<str>, problem: impl Into<String>) -> Self {
         Self { variable: variable.as_ref().to_owned(), problem: problem.into() }
     }
@@ -33,31 +33,31 @@ pub enum Source {
     Environment,
     /// The file `.env` in the working directory.
     Dotenv,
-    /// A file with one secret: of `NAME_FILE`, or in the folder of secrets.
+    /// A file with one secret: named by `NAME_FILE`, or in `STUDYGOV_SECRETS_DIR`.
     File(PathBuf),
 }
 
-/// The variables that settings are read from. A variable that is set to nothing counts as not set.
+/// The variables that settings are read from. An empty variable counts as not set.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
-    /// The origin of each variable that is not from the environment of the process.
+    /// The origin of each variable that does not come from the environment of the process.
     sources: BTreeMap<String, Source>,
-    /// Lines of the `.env` file that could not be read.
+    /// A warning for each invalid line of the `.env` file.
     warnings: Vec<String>,
 }
 
 impl Environment {
-    /// The process's environment, with a `.env` file in `directory` for what it does not set.
+    /// Loads the environment of the process, and variables that it does not set from `.env` in `directory`.
     ///
     /// # Errors
-    /// When there is a `.env` file, or the file of a secret (`NAME_FILE`), that cannot be read. Lines without a setting are left out, as version 8.1 leaves
-    /// them out: see [`Self::warnings`].
+    /// When the `.env` file or the file of a secret (`NAME_FILE`) cannot be read. Invalid lines are skipped, as in version 8.1; see
+    /// [`Self::warnings`].
     pub fn load(directory: &Path) -> Result<Self, SettingError> {
-        // Not `vars()`: that panics on a value that is not Unicode, even of a variable that is not read.
+        // Not `vars()`: it panics if any variable is not Unicode, even an unrelated one.
         let process =
             std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        // Secrets that were in the environment when this program was started, and were removed from it.
+        // Secrets that `seal_environment` removed from the environment.
         let sealed = sealed::secrets().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut process: BTreeMap<String, String> =
             process.chain(sealed).filter(|(key, _)| key != sealed::MARK).collect();
@@ -74,7 +74,7 @@ impl Environment {
                     value
                 });
             }
-            // Without the line itself: it may hold a secret.
+            // The line itself is not shown: it may contain a secret.
             let warning = |line: &usize| format!("line {line} of {name} is not NAME=value; ignored");
             warnings.extend(unread.iter().map(warning));
         }
@@ -83,7 +83,7 @@ impl Environment {
         Ok(Self { variables: process, sources, warnings })
     }
 
-    /// A sentence for each line of the `.env` file that says nothing.
+    /// A sentence for each invalid line of the `.env` file.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -95,36 +95,36 @@ impl Environment {
         names.iter().find_map(|name| Some((*name, self.get(*name)?)))
     }
 
-    /// The value of a setting without the blanks around it; none when it is not set.
+    /// The trimmed value of a setting; `None` when it is not set.
     #[must_use]
     pub fn get(&self, name: Name) -> Option<&str> {
         self.by_name(&name)
     }
 
-    /// The value of any variable, as [`Self::get`]; not for the reading of settings.
+    /// As [`Self::get`], for any variable; not meant for reading settings.
     pub(super) fn by_name(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// Whether a setting is set, be it to nothing.
+    /// Whether a setting is set, even to an empty value.
     #[must_use]
     pub fn is_set(&self, name: Name) -> bool {
         self.variables.contains_key(name.as_str())
     }
 
-    /// The origin of a variable that is set.
+    /// The origin of a variable.
     #[must_use]
     pub fn source(&self, name: &str) -> Source {
         self.sources.get(name).cloned().unwrap_or(Source::Environment)
     }
 
-    /// The value of a setting with the blanks around it; empty when it is not set.
+    /// The untrimmed value of a setting; empty when it is not set.
     #[must_use]
     pub fn exact(&self, name: Name) -> &str {
         self.variables.get(name.as_str()).map_or("", String::as_str)
     }
 
-    /// The value of a setting, or its default; empty without one.
+    /// The value of a setting, or its default; empty without a default.
     #[must_use]
     pub fn text(&self, name: Name) -> String {
         self.get(name).unwrap_or(name.default_text()).to_owned()
@@ -136,7 +136,7 @@ impl Environment {
         self.get(name).unwrap_or(default).to_owned()
     }
 
-    /// The number that a setting of the kind `Number` or `Port` holds, or its default.
+    /// The value of a setting of kind `Number` or `Port`, or its default.
     ///
     /// # Errors
     /// When it is not a number within the limits of the setting.
@@ -159,10 +159,10 @@ impl Environment {
         if self.get(name).is_some() { self.number(name) } else { Ok(default) }
     }
 
-    /// Whether a flag is set to yes, in any of the words that `.env` files use, or its default.
+    /// Whether a flag is on, in any of the spellings that `.env` files use; its default when it is not set.
     ///
     /// # Errors
-    /// When it is set to another word.
+    /// When the value is none of these spellings.
     pub fn flag(&self, name: Name) -> Result<bool, SettingError> {
         let value = self.get(name).unwrap_or(name.default_text());
         match value.to_ascii_lowercase().as_str() {
@@ -172,8 +172,8 @@ impl Environment {
         }
     }
 
-    /// As [`Self::flag`] for a feature that gives access: set to nothing it is off, as in version 8.1, where
-    /// `NAME=${NAME_OF_SOMETHING_UNSET}` of a compose file switches it off.
+    /// As [`Self::flag`], for a feature that grants access: an empty value means off, as in version 8.1, where a compose file turns the
+    /// feature off with `NAME=${UNSET_VARIABLE}`.
     ///
     /// # Errors
     /// As [`Self::flag`].
@@ -184,10 +184,10 @@ impl Environment {
         }
     }
 
-    /// The name or address of a machine, or the default.
+    /// A host name or IP address, or the default.
     ///
     /// # Errors
-    /// When it holds characters that neither has.
+    /// When it contains characters that are valid in neither.
     pub fn host(&self, name: Name) -> Result<String, SettingError> {
         let host = self.text(name);
         if host.contains(|c: char| c.is_whitespace() || c.is_control() || "/@?#".contains(c)) {
@@ -196,7 +196,7 @@ impl Environment {
         Ok(host)
     }
 
-    /// The address of a listener, `host:port` or `:port`; none when it is not set.
+    /// A listen address, `host:port` or `:port`; `None` when it is not set.
     ///
     /// # Errors
     /// When it has no port.
@@ -208,7 +208,7 @@ impl Environment {
         }
     }
 
-    /// All variables that are set to something.
+    /// All variables that are not empty.
     pub(super) fn all(&self) -> impl Iterator<Item = (&str, &str)> {
         self.variables
             .iter()
@@ -216,7 +216,7 @@ impl Environment {
             .filter(|(_, value)| !value.is_empty())
     }
 
-    /// All names that are set.
+    /// The names of all variables.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.variables.keys().map(String::as_str)
     }
@@ -229,7 +229,7 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     }
 }
 
-/// "`NAME`: 'value' is not …", with what the setting takes.
+/// The error "`NAME`: 'value' is not …" with the accepted values.
 pub(super) fn unusable(name: Name, value: impl Display) -> SettingError {
     SettingError::new(name, format!("'{value}' is not {}", name.kind().wanted()))
 }

@@ -1,4 +1,4 @@
-//! How mail leaves, and from whom.
+//! Settings of outgoing e-mail.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use super::table::{
     MAIL_USERNAME, SECURITY_EMAIL_SENDER, STUDYGOV_EMAIL_FROM, STUDYGOV_EMAIL_PREFIX, STUDYGOV_EMAIL_TO,
 };
 
-/// The server that takes mail.
+/// The SMTP server.
 #[derive(Clone)]
 pub struct MailServer {
     pub host: String,
     pub port: u16,
     pub security: MailSecurity,
-    /// Name and password.
+    /// User name and password.
     pub login: Option<(String, String)>,
 }
 
@@ -26,13 +26,13 @@ impl std::fmt::Debug for MailServer {
     }
 }
 
-/// How the connection to a mail server is kept private.
+/// Encryption of the connection to a mail server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MailSecurity {
     Plain,
-    /// Begins in plain text and must continue encrypted.
+    /// Starts in plain text and must switch to TLS (STARTTLS).
     StartTls,
-    /// Encrypted from the beginning.
+    /// TLS from the beginning.
     Tls,
 }
 
@@ -40,22 +40,22 @@ pub enum MailSecurity {
 #[derive(Debug, Clone)]
 pub struct MailSettings {
     pub from: String,
-    /// Recipients of mails that name none.
+    /// Recipients of e-mails without recipients of their own.
     pub to: Vec<String>,
-    /// Before each subject.
+    /// Prefix of each subject.
     pub prefix: String,
-    /// Without one, mails are stored in `folder`.
+    /// Without a server, e-mails are stored in `folder`.
     pub server: Option<MailServer>,
-    /// How long a server gets to take a mail.
+    /// Time limit for sending an e-mail.
     pub patience: Duration,
     pub folder: PathBuf,
 }
 
 impl MailSettings {
-    /// Reads `STUDYGOV_EMAIL_*` and `MAIL_*`; `home` is the project's.
+    /// Reads `STUDYGOV_EMAIL_*` and `MAIL_*`; `home` is the project home.
     ///
     /// # Errors
-    /// When a value cannot be used.
+    /// When a value is invalid.
     pub fn read(environment: &Environment, home: &Path) -> Result<Self, SettingError> {
         let senders = [STUDYGOV_EMAIL_FROM, MAIL_DEFAULT_SENDER, SECURITY_EMAIL_SENDER];
         for name in senders {
@@ -77,7 +77,7 @@ impl MailSettings {
     }
 }
 
-/// Refuses a text in which no address can be; the rest is found out when a mail is sent.
+/// Rejects a text that cannot contain an address; other errors appear when an e-mail is sent.
 fn checked(name: Name, address: Option<&str>) -> Result<(), SettingError> {
     let Some(address) = address else { return Ok(()) };
     let is_address = address.split_once('@').is_some_and(|(user, domain)| {
@@ -87,8 +87,7 @@ fn checked(name: Name, address: Option<&str>) -> Result<(), SettingError> {
     if is_address { Ok(()) } else { Err(unusable(name, address)) }
 }
 
-/// The addresses of a list with commas, semicolons or line breaks between them. Those in a name in quotes, in angle brackets or in a
-/// comment belong to an address.
+/// Splits a list of addresses at commas, semicolons and line breaks, but not inside quotes, angle brackets or comments.
 #[must_use]
 pub fn mail_addresses(text: &str) -> Vec<String> {
     let mut addresses = vec![String::new()];
@@ -111,7 +110,7 @@ pub fn mail_addresses(text: &str) -> Vec<String> {
     addresses.iter().map(|one| one.trim().to_owned()).filter(|one| !one.is_empty()).collect()
 }
 
-/// A large mail to a slow server; well below the time after which another of our servers would take it for not sent.
+/// Enough for a large e-mail to a slow server; well below the time after which another server sends the e-mail again.
 const PATIENCE: Duration = Duration::from_mins(2);
 
 fn server(environment: &Environment) -> Result<Option<MailServer>, SettingError> {
@@ -125,13 +124,13 @@ fn server(environment: &Environment) -> Result<Option<MailServer>, SettingError>
         (false, false) => MailSecurity::Plain,
     };
     let usual = match security {
-        // As in Flask-Mail, which knows one default.
+        // Flask-Mail has the same default for both.
         MailSecurity::Plain | MailSecurity::StartTls => 25,
         MailSecurity::Tls => 465,
     };
     let port: u16 = environment.number_or(MAIL_PORT, usual)?;
     let host = environment.host(MAIL_SERVER)?;
-    // As in Flask-Mail: a copy of a study sends no mails.
+    // As in Flask-Mail: MAIL_SUPPRESS_SEND keeps a copy of a study from sending e-mails.
     if environment.flag(MAIL_SUPPRESS_SEND)? || host.is_empty() {
         return Ok(None);
     }

@@ -1,16 +1,16 @@
-//! When the tables are brought up to date.
+//! When the database tables are migrated.
 
 use super::environment::{Environment, SettingError, unusable};
 use super::table::STUDYGOV_MIGRATE;
 
-/// The action of a program that starts on tables that are too old for it.
+/// The action of a program that starts with outdated tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MigrateMode {
-    /// It brings them up to date itself. Of several that start at once, one does and the others wait.
+    /// The program migrates them. If several start at once, one migrates and the others wait.
     Start,
-    /// Servers and workers wait until another program has done it, and say so; commands refuse to run.
+    /// Servers and workers wait until another program has migrated them, and report that they wait; commands refuse to run.
     Wait,
-    /// It refuses to start.
+    /// The program refuses to start.
     Off,
 }
 
@@ -18,7 +18,7 @@ impl MigrateMode {
     /// Reads `STUDYGOV_MIGRATE`.
     ///
     /// # Errors
-    /// When it is another word.
+    /// When the value is not one of these modes.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
         match environment.text(STUDYGOV_MIGRATE).to_ascii_lowercase().as_str() {
             "start" => Ok(Self::Start),

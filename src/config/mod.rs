@@ -1,7 +1,7 @@
-//! Environment → typed settings, one file a concern.
+//! Typed settings from the environment, one file per area.
 //!
-//! All settings are declared in `table`, with their names, types, defaults and descriptions; names are those of version 8.1. A value
-//! that cannot be used stops the start with the variable's name; an unknown `STUDYGOV_*` name gives a warning.
+//! All settings are declared in `table`, with their names, types, defaults and descriptions; names are those of version 8.1. An
+//! invalid value stops the start with an error that names the variable; an unknown `STUDYGOV_*` name causes a warning.
 
 mod account;
 mod broker;
@@ -56,7 +56,7 @@ pub use web::WebSettings;
 pub use work::WorkSettings;
 pub use worker::{QUEUE_NAME, WorkerSettings, is_queue_name, is_web_address, time};
 
-/// Everything that can be set.
+/// All settings of a server.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub database: DatabaseSettings,
@@ -68,7 +68,7 @@ pub struct Settings {
     pub callback: CallbackSettings,
     pub admin: Option<AdminSettings>,
     pub security: SecuritySettings,
-    /// Sentences for the log: nothing that stops the start.
+    /// Warnings for the log, which do not stop the start.
     pub warnings: Vec<String>,
 }
 
@@ -76,12 +76,12 @@ impl Settings {
     /// Reads all settings; relative paths start at `working_directory`.
     ///
     /// # Errors
-    /// The first value that cannot be used, with the name of its variable.
+    /// The first invalid value, with the name of its variable.
     pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
         Self::read_with(environment, working_directory, true)
     }
 
-    /// As [`Self::read`], without creating secrets that do not exist yet; they are empty then. Settings of workers are checked too.
+    /// As [`Self::read`], but does not create missing secrets (they are empty then), and also checks the settings of workers.
     ///
     /// # Errors
     /// As [`Self::read`].

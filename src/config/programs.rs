@@ -1,4 +1,4 @@
-//! What programs of callbacks get of the environment, and as which user they run.
+//! Environment and user of the programs that callbacks run.
 
 use std::collections::BTreeMap;
 
@@ -6,8 +6,8 @@ use super::environment::{Environment, SettingError};
 use super::secret_names::{is_own_secret, is_secret_name};
 use super::table::STUDYGOV_CALLBACK_ENVIRONMENT;
 
-/// Names of variables that programs get, when they are set; a star stands for any end. A name with a star never lets a secret
-/// through (`AWS_…`, `…_PASSWORD`, …).
+/// Variables that programs receive when they are set; a star stands for any ending. A pattern with a star never passes on a secret
+/// (`AWS_…`, `…_PASSWORD`, …).
 const USUAL: &[&str] = &[
     // the machine and its user
     "PATH",
@@ -65,7 +65,7 @@ const USUAL: &[&str] = &[
     "NIX_*",
     "MATLAB*",
     "MCR*",
-    // images
+    // imaging
     "FASTR*",
     "XNAT_HOST",
     "FSL*",
@@ -109,9 +109,9 @@ const USUAL: &[&str] = &[
 /// See the module.
 #[derive(Debug, Clone, Default)]
 pub struct ProgramSettings {
-    /// The variables that programs get, besides those that say what a run is about.
+    /// The variables that programs receive besides those that describe the run.
     pub variables: BTreeMap<String, String>,
-    /// The user that programs run as, when it is another one.
+    /// The user that programs run as; `None` for the user of this process.
     pub user: Option<ProgramUser>,
 }
 
@@ -126,7 +126,7 @@ impl ProgramSettings {
     /// Reads `STUDYGOV_CALLBACK_ENVIRONMENT` and `STUDYGOV_CALLBACK_USER`.
     ///
     /// # Errors
-    /// When there is no such user, or this process may not start programs as another one.
+    /// When a name is invalid, the user does not exist, or this process may not start programs as another user.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
         let added = environment.text(STUDYGOV_CALLBACK_ENVIRONMENT);
         let added: Vec<&str> = added.split([',', ' ', ';']).filter(|name| !name.is_empty()).collect();
@@ -138,7 +138,7 @@ impl ProgramSettings {
             let asked_for = added.iter().any(|pattern| matches(pattern, name)) && !is_own_secret(name);
             asked_for || is_usual(name)
         };
-        // Of this process first: a worker is started with a path even where its settings are given to it otherwise.
+        // Includes the environment of the process: it has a `PATH` even where the settings come from elsewhere.
         let process =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
         let set = environment.all().map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -157,19 +157,19 @@ fn matches(pattern: &str, name: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == name, |start| name.starts_with(start))
 }
 
-/// Whether programs may have a variable of this name without being given it.
+/// Whether programs receive a variable of this name by default.
 pub(super) fn is_usual(name: &str) -> bool {
     USUAL.iter().any(|pattern| matches(pattern, name) && !(pattern.ends_with('*') && is_secret_name(name)))
 }
 
 mod user {
-    //! `STUDYGOV_CALLBACK_USER`: a name of `/etc/passwd`, or `uid` or `uid:gid`.
+    //! `STUDYGOV_CALLBACK_USER`: a name in `/etc/passwd`, `uid`, or `uid:gid`.
 
     use super::{BTreeMap, Environment, ProgramUser, SettingError};
 
     use super::super::table::STUDYGOV_CALLBACK_USER as NAME;
 
-    /// The user, with its home and its name among the variables.
+    /// Reads the user and sets its name, home and shell in `variables`.
     pub(super) fn read(
         environment: &Environment,
         variables: &mut BTreeMap<String, String>,
@@ -202,7 +202,7 @@ mod user {
         shell: String,
     }
 
-    /// `users` is the text of `/etc/passwd`. A number needs no entry there.
+    /// Finds a user in `users`, the text of `/etc/passwd`. A numeric id needs no entry there.
     fn find(wanted: &str, users: &str) -> Option<(ProgramUser, Account)> {
         let (name, group) = wanted.split_once(':').map_or((wanted, None), |(name, group)| (name, Some(group)));
         let group = group.map(|group| group.parse::<u32>().ok()).map_or(Some(None), |group| group.map(Some))?;
@@ -229,7 +229,7 @@ mod user {
         }
     }
 
-    /// Whether a process with this `/proc/self/status` may become another user, and end the programs of that user.
+    /// Whether a process with this `/proc/self/status` may switch to another user and end that user's programs.
     fn may_change_user(status: &str) -> bool {
         // CAP_KILL, CAP_SETGID, CAP_SETUID
         const NEEDED: u64 = 1 << 5 | 1 << 6 | 1 << 7;

@@ -1,4 +1,4 @@
-//! The project's folders and secrets.
+//! Folders and secrets of the project.
 
 use std::fs;
 use std::io::Write;
@@ -16,13 +16,13 @@ use super::table::{
     STUDYGOV_PROJECT_WORKFLOWS, STUDYGOV_XNAT_PROJECT,
 };
 
-/// Where the files of the study are.
+/// The folders of the study.
 #[derive(Debug, Clone)]
 pub struct ProjectSettings {
     pub home: PathBuf,
-    /// The git repository that the files come from, when there is one.
+    /// The git repository of the files, if one is configured.
     pub repository: Option<RepositorySettings>,
-    /// The names of the folders below, as they were set.
+    /// The folders `bin` to `workflows` as configured.
     names: [String; 5],
     pub bin: PathBuf,
     pub networks: PathBuf,
@@ -31,15 +31,16 @@ pub struct ProjectSettings {
     pub workflows: PathBuf,
     pub data: PathBuf,
     pub scratch: PathBuf,
-    /// Project in XNAT.
+    /// The project in XNAT.
     pub xnat_project: String,
 }
 
 impl ProjectSettings {
-    /// Reads `STUDYGOV_PROJECT_*`, `STUDYGOV_DATA_DIR` and `PROJECT_*`: the home from the working directory, the folders from the home.
+    /// Reads `STUDYGOV_PROJECT_*`, `STUDYGOV_DATA_DIR` and `PROJECT_*`. The home is relative to the working directory, the
+    /// folders are relative to the home.
     ///
     /// # Errors
-    /// When the address of the repository or what belongs to it cannot be used.
+    /// When a setting of the repository is invalid.
     pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
         let home = working_directory.join(environment.text(STUDYGOV_PROJECT_HOME));
         let home = home.components().collect::<PathBuf>();
@@ -67,7 +68,7 @@ impl ProjectSettings {
         })
     }
 
-    /// The same with the files of the study in `folder`: it is the home then. Data, scratch space and absolute paths stay where they are.
+    /// The same settings with `folder` as the home. The folders of data and scratch files and absolute paths do not change.
     #[must_use]
     pub fn in_folder(&self, folder: &Path) -> Self {
         let [bin, networks, tasks, templates, workflows] = self.names.each_ref().map(|name| folder.join(name));
@@ -75,12 +76,12 @@ impl ProjectSettings {
     }
 }
 
-/// The two secrets of the server. Never shown, not even in debug output.
+/// The two secrets of the server, which are never shown, not even in debug output.
 #[derive(Clone)]
 pub struct Secrets {
     /// Signs cookies and the secrets of callback executions.
     pub secret_key: String,
-    /// Salt of the password hashes of version 8.1.
+    /// Salt of the password hashes that version 8.1 created.
     pub password_salt: String,
 }
 
@@ -91,11 +92,11 @@ impl std::fmt::Debug for Secrets {
 }
 
 impl Secrets {
-    /// Reads `SECRET_KEY` and `SECURITY_PASSWORD_SALT`; with the embedded database they are created once, when `creates` says so, and
-    /// stored in `home`, readable by their owner only.
+    /// Reads `SECRET_KEY` and `SECURITY_PASSWORD_SALT`. With the embedded database and `creates`, missing secrets are created and stored
+    /// in `home`, readable by their owner only.
     ///
     /// # Errors
-    /// When one is missing with another database, or the file cannot be written or read.
+    /// When a secret is missing with another database, or its file cannot be read or written.
     pub fn read(
         environment: &Environment,
         home: &Path,
@@ -116,7 +117,7 @@ fn secret(
     file: &str,
 ) -> Result<String, SettingError> {
     if environment.get(name).is_some() {
-        // As it is: hashes of version 8.1 were made with the blanks around it, if there are any.
+        // Not trimmed: version 8.1 includes surrounding blanks in its hashes.
         return Ok(environment.exact(name).to_owned());
     }
     if !embedded {
@@ -137,7 +138,7 @@ fn secret(
     }
 }
 
-/// Makes a secret of 32 random bytes in a file of mode 0600. Of two that start at once, both use what the first wrote.
+/// Creates a secret of 32 random bytes in a file with mode 0600. Two processes that start at once both use the first one's secret.
 fn create_secret(path: &Path, replace: bool) -> std::io::Result<String> {
     let value = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
     let mut options = fs::OpenOptions::new();

@@ -1,4 +1,4 @@
-//! Which peers of a connection are proxies that may say where a request comes from.
+//! Trusted proxies: peers whose headers determine the origin of a request.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::environment::{Environment, SettingError};
 use super::table::STUDYGOV_TRUSTED_PROXIES as NAME;
 
-/// Loopback, private, shared (RFC 6598) and link-local networks: where proxies stand unless the setting says otherwise.
+/// Loopback, private, shared (RFC 6598) and link-local networks, on which proxies are trusted by default.
 const NEARBY: [&str; 9] = [
     "127.0.0.0/8",
     "10.0.0.0/8",
@@ -20,17 +20,17 @@ const NEARBY: [&str; 9] = [
     "fe80::/10",
 ];
 
-/// The proxies whose `X-Forwarded-*` headers are believed.
+/// The proxies whose `X-Forwarded-*` headers are trusted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustedProxies {
     networks: Vec<IpNet>,
-    /// The operator named the proxies: several of them in a row are passed over, and their word on scheme and host counts.
+    /// The operator named the proxies: several in a row are skipped, and their headers for scheme and host are trusted too.
     is_named: bool,
 }
 
 impl TrustedProxies {
-    /// Reads `STUDYGOV_TRUSTED_PROXIES`: addresses and networks, `*` for every peer, `none`. Without the setting, a server
-    /// that has an external address trusts proxies on nearby networks, and one without trusts no proxy.
+    /// Reads `STUDYGOV_TRUSTED_PROXIES`: addresses and networks, `*` for every peer, `none`. By default, a server
+    /// with an external address trusts proxies on nearby networks, and one without trusts no proxy.
     ///
     /// # Errors
     /// When an entry is neither an address nor a network.
@@ -56,7 +56,7 @@ impl TrustedProxies {
         Ok(Self { networks, is_named: true })
     }
 
-    /// Whether a connection from this address is one of a proxy.
+    /// Whether this address belongs to a trusted proxy.
     #[must_use]
     pub fn trusts(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

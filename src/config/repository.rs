@@ -1,4 +1,4 @@
-//! The git repository that the files of the study come from.
+//! Settings of the git repository with the files of the study.
 
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
@@ -12,49 +12,49 @@ use super::table::{
     PROJECT_REPO as REPO, STUDYGOV_PROJECT_LOAD as LOAD, STUDYGOV_PROJECT_SYNC as SYNC,
 };
 
-/// Where the chart mounts the private key, and the keys of hosts.
+/// The paths at which the chart mounts the private key and the host keys.
 const KEY: &str = "/etc/studygovernor/git/key";
 const KNOWN_HOSTS: &str = "/etc/studygovernor/known-hosts/known_hosts";
 
-/// See the module. The login is not shown in debug output.
+/// See the module. Debug output does not show the login.
 #[derive(Clone)]
 pub struct RepositorySettings {
     /// The address for git, without a login.
     pub address: String,
-    /// For https and http.
+    /// Only for https and http.
     pub login: Option<RepositoryLogin>,
-    /// A branch or a tag; the default branch of the repository otherwise.
+    /// A branch or a tag; `None` for the default branch of the repository.
     pub branch: Option<String>,
-    /// The folder of the study in the repository: no `..`, not absolute.
+    /// The folder of the study in the repository, without `..` and not absolute.
     pub relative_path: PathBuf,
     pub sync: ProjectSync,
     /// Whether a server loads workflows whose labels are new.
     pub loads_workflows: bool,
     /// The command that git calls for ssh addresses.
     pub ssh_command: String,
-    /// Where revisions are kept on this machine.
+    /// The folder on this machine that revisions are stored in.
     pub folder: PathBuf,
     /// The environment of git, without the login.
     pub variables: Vec<(String, String)>,
 }
 
-/// How git logs in.
+/// The login of git at the repository.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RepositoryLogin {
     pub username: String,
     pub password: String,
-    /// `https://host:port`: no other host gets the password, also after a redirect.
+    /// `https://host:port`, the only host that receives the password, even after a redirect.
     pub origin: String,
 }
 
-/// When servers and workers look for a new revision.
+/// When servers and workers fetch a new revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProjectSync {
     /// When they start.
     Start,
-    /// When they start, and servers each time this long has passed.
+    /// When they start; servers also at this interval.
     Interval(Duration),
-    /// When `studygovernor project sync` is run.
+    /// Only when an operator runs `studygovernor project sync`.
     Off,
 }
 
@@ -65,10 +65,10 @@ impl std::fmt::Debug for RepositorySettings {
 }
 
 impl RepositorySettings {
-    /// Reads `PROJECT_*` and `STUDYGOV_PROJECT_SYNC`; nothing when `PROJECT_REPO` is not set. `home` is the project home.
+    /// Reads `PROJECT_*` and `STUDYGOV_PROJECT_SYNC`; `None` when `PROJECT_REPO` is not set. `home` is the project home.
     ///
     /// # Errors
-    /// When a value cannot be used. A value is shown only where it cannot hold a password.
+    /// When a value is invalid. The error shows the value only where it cannot contain a password.
     pub fn read(environment: &Environment, home: &Path) -> Result<Option<Self>, SettingError> {
         let Some(repository) = environment.get(REPO) else { return Ok(None) };
         let (address, login) = address(repository, environment)?;
@@ -86,14 +86,14 @@ impl RepositorySettings {
         }))
     }
 
-    /// The address without a login, a query or a fragment, for people.
+    /// The address without login, query and fragment, for display.
     #[must_use]
     pub fn shown(&self) -> &str {
         self.address.split(['?', '#']).next().unwrap_or(&self.address)
     }
 }
 
-/// The address for git, and the login that was in it or beside it.
+/// Splits `PROJECT_REPO` into the address for git and the login, whose password may come from `PROJECT_PASSWORD`.
 fn address(text: &str, environment: &Environment) -> Result<(String, Option<RepositoryLogin>), SettingError> {
     let refused = || SettingError::new(REPO, format!("is not {}", REPO.kind().wanted()));
     if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
@@ -142,7 +142,7 @@ fn without_password(password: Option<&str>) -> Result<(), SettingError> {
     }
 }
 
-/// `host:path` or `user@host:path`, as scp has it; `transport::address` is not.
+/// Whether a text is `host:path` or `user@host:path`, as for scp, and not `transport::address`.
 fn is_host_and_path(text: &str) -> bool {
     let Some((login, path)) = text.split_once(':') else { return false };
     let (user, host) = login.split_once('@').unwrap_or(("git", login));
@@ -153,7 +153,7 @@ fn is_host_and_path(text: &str) -> bool {
     is_name(user) && is_name(host) && !path.is_empty() && !path.starts_with([':', '-'])
 }
 
-/// The login of an https address. A name without a password is a token, as GitHub takes it.
+/// The login of an https address. A user name without a password is a token, as at GitHub.
 fn login(url: &url::Url, password: Option<&str>, origin: String) -> Result<Option<RepositoryLogin>, SettingError> {
     let refused = |_| SettingError::new(REPO, "the login in it is not text in UTF-8, with % before what is escaped");
     let unescaped = |text| percent_decode_str(text).decode_utf8().map(String::from).map_err(refused);
@@ -173,7 +173,7 @@ fn login(url: &url::Url, password: Option<&str>, origin: String) -> Result<Optio
     })
 }
 
-/// A name that git takes as that of a branch and of nothing else.
+/// Accepts a name that git can only read as a branch, not as an option or an expression.
 fn branch(name: &str) -> Result<String, SettingError> {
     let name = name.strip_prefix("refs/heads/").unwrap_or(name);
     let is_wrong = name.is_empty()
@@ -218,7 +218,7 @@ fn sync(text: &str) -> Result<ProjectSync, SettingError> {
         _ => return Err(refused()),
     };
     let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    // A year: longer is a slip.
+    // A longer interval than a year is a mistake.
     let seconds = seconds.filter(|seconds| (1..=366 * 24 * 3600).contains(seconds)).ok_or_else(refused)?;
     Ok(ProjectSync::Interval(Duration::from_secs(seconds)))
 }
@@ -231,7 +231,7 @@ fn loads(text: &str) -> Result<bool, SettingError> {
     }
 }
 
-/// Never asks, and connects only to hosts that are known, or that were never seen before.
+/// The ssh command: it never prompts, and refuses a host whose key has changed or, with mounted host keys, is unknown.
 fn ssh_command(folder: &Path) -> String {
     let mut command = "ssh -o BatchMode=yes -o ConnectTimeout=20".to_owned();
     if Path::new(KEY).exists() {
@@ -240,7 +240,7 @@ fn ssh_command(folder: &Path) -> String {
     if Path::new(KNOWN_HOSTS).exists() {
         command.push_str(&format!(" -o StrictHostKeyChecking=yes -o UserKnownHostsFile={KNOWN_HOSTS}"));
     } else {
-        // The first of the files gets new keys. Quoted twice, for the shell and for ssh.
+        // ssh adds new keys to the first file. The path is quoted twice: for the shell and for ssh.
         let own = folder.join("known_hosts").display().to_string().replace('%', "%%").replace('\'', r"'\''");
         command.push_str(&format!(
             " -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=\"{own}\" ~/.ssh/known_hosts'"
@@ -249,8 +249,8 @@ fn ssh_command(folder: &Path) -> String {
     command
 }
 
-/// The variables that git needs: those of the machine, the network, and its own settings for ssh, TLS and configuration files. Variables
-/// that change what git works on, or make it write what it sends into a log, are left out.
+/// The variables that git needs: machine, network, and its own settings for ssh, TLS and configuration files. Variables that redirect
+/// git to other files, or make it log the data that it sends, are left out.
 fn variables(environment: &Environment) -> Vec<(String, String)> {
     const OWN: [&str; 5] = ["GIT_SSH_VARIANT", "GIT_SSL_", "GIT_HTTP_", "GIT_CONFIG_", "SSH_AUTH_SOCK"];
     let wanted = |name: &str| is_usual(name) || OWN.iter().any(|start| name.starts_with(start));
@@ -351,7 +351,7 @@ mod tests {
             assert_eq!(read(&[(REPO, "/x"), (SYNC, wrong)]).unwrap_err().variable, SYNC.as_str(), "{wrong}");
         }
         assert_eq!(read(&[(REPO, "/x"), (LOAD, "all")]).unwrap_err().variable, LOAD.as_str());
-        // A branch of a repository that is not named is no error.
+        // Without PROJECT_REPO, the other settings are not checked.
         let environment: Environment = [(BRANCH.as_str(), "-x")].into_iter().collect();
         assert!(RepositorySettings::read(&environment, Path::new("/")).unwrap().is_none());
     }

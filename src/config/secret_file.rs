@@ -1,6 +1,6 @@
-//! Secrets from files: `SECRET_KEY_FILE=/run/secrets/key` stands for `SECRET_KEY` with the text of that file, as Docker, Kubernetes and
-//! systemd hand secrets to a program. `STUDYGOV_SECRETS_DIR` names a folder with a file for each secret, called like the setting, for those
-//! that are not set otherwise; `studygovernor secrets make` fills it.
+//! Secrets from files, as Docker, Kubernetes and systemd provide them: `SECRET_KEY_FILE=/run/secrets/key` sets `SECRET_KEY` to the text
+//! of that file. `STUDYGOV_SECRETS_DIR` is a folder with a file per secret, named like the setting, for secrets that are not set in
+//! another way; `studygovernor secrets make` fills it.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,18 @@ use super::environment::SettingError;
 use super::setting::Name;
 use super::table::{SETTINGS, STUDYGOV_SECRETS_DIR};
 
-/// The settings that hold a secret. Each can be given as `NAME_FILE`.
+/// The settings that contain a secret. Each can be set by `NAME_FILE`.
 pub fn secret_settings() -> impl Iterator<Item = Name> {
     SETTINGS.iter().map(|setting| setting.name).filter(|name| name.kind().is_secret())
 }
 
-/// Whether a setting of this name holds a secret.
+/// Whether the setting of this name contains a secret.
 pub(super) fn is_secret_setting(name: &str) -> bool {
     secret_settings().any(|secret| secret.as_str() == name)
 }
 
-/// Replaces each `NAME_FILE` of a secret by `NAME`. Relative paths start at `directory`. The line end that editors leave behind the
-/// secret does not belong to it; other blanks do. Returns the files that were read, by the name of the setting.
+/// Sets `NAME` for each `NAME_FILE` of a secret. Paths are relative to `directory`. One line end after the secret is removed, because
+/// editors add it; other blanks are kept. Returns the files that were read, by the name of the setting.
 ///
 /// # Errors
 /// When both forms are set, or the file cannot be read or is empty. The error names the variable, never the secret.
@@ -81,7 +81,7 @@ mod tests {
         };
         let variables = run(&[("SECRET_KEY_FILE", "key"), ("SECRET_KEY", "")]).unwrap();
         assert_eq!(variables["SECRET_KEY"], " with blanks ");
-        // From the folder of secrets, unless it is set otherwise.
+        // The folder of secrets applies unless the secret is set in another way.
         let folder = ("STUDYGOV_SECRETS_DIR", ".");
         std::fs::write(home.path().join("DB_PASSWORD"), "from the folder").unwrap();
         assert_eq!(run(&[folder]).unwrap()["DB_PASSWORD"], "from the folder");

@@ -1,20 +1,20 @@
-//! Which environment variables hold secrets: by their names, and by what they look like.
+//! Recognizes environment variables that contain secrets, by name and by value.
 
 use super::secret_file::is_secret_setting;
 
-/// Secrets that are not read from files, or not by this product.
+/// Secrets that cannot be read from files, or that this program does not read.
 const OTHERS: [&str; 3] = ["STUDYGOV_CALLBACK_SECRET", "STUDYGOV_CELERY_BACKEND", "STUDYGOV_EMAIL_PASSWORD"];
 
-/// Whether a variable is a secret of the server or of a worker, or names its file; callbacks never get these, whatever the settings
-/// say.
+/// Whether a variable is a secret of a server or worker, or the path of its file. Callbacks never receive these, regardless of the
+/// settings.
 #[must_use]
 pub fn is_own_secret(name: &str) -> bool {
     let name = name.strip_suffix("_FILE").unwrap_or(name);
-    // PGPASSWORD is a variable of every client of PostgreSQL: a program may need it for a database of its own.
+    // All PostgreSQL clients read PGPASSWORD: a program may need it for its own database.
     (is_secret_setting(name) && name != "PGPASSWORD") || OTHERS.contains(&name)
 }
 
-/// Parts of names that only secrets have.
+/// Parts of names that indicate a secret.
 const PARTS: [&str; 11] = [
     "PASSWORD",
     "PASSWD",
@@ -29,7 +29,7 @@ const PARTS: [&str; 11] = [
     "COOKIE",
 ];
 
-/// Ends of names that only secrets have.
+/// Endings of names that indicate a secret.
 const ENDS: [&str; 6] = ["_PASS", "_PWD", "_KEY", "_PW", "_DSN", "_AUTH_CONFIG"];
 
 /// Whether a variable of this name is a secret.
@@ -43,13 +43,13 @@ pub fn is_secret_name(name: &str) -> bool {
         || upper.starts_with("AWS_")
 }
 
-/// Whether a variable is a secret: by its name, or because it holds an address with a password.
+/// Whether a variable is a secret: by its name, or because its value contains an address with a password.
 #[must_use]
 pub fn is_secret(name: &str, value: &str) -> bool {
     is_secret_name(name) || holds_login(value)
 }
 
-/// Whether a text holds an address with a password, like `amqp://user:password@host`.
+/// Whether a text contains an address with a password, like `amqp://user:password@host`.
 fn holds_login(text: &str) -> bool {
     text.match_indices("://").any(|(at, mark)| {
         let rest = &text[at + mark.len()..];

@@ -1,4 +1,4 @@
-//! The features of accounts, and how long links and sessions are valid. The names are those of Flask-Security, as in version 8.1.
+//! Features of accounts and lifetimes of links and sessions. The names are those of Flask-Security, as in version 8.1.
 
 use chrono::TimeDelta;
 
@@ -20,15 +20,15 @@ pub struct SecuritySettings {
     pub changeable: bool,
     /// Minimum number of characters of a password that is chosen in a form.
     pub password_length: usize,
-    /// How long the link of a confirmation (or an invitation) is valid.
+    /// Lifetime of the link in a confirmation or an invitation.
     pub confirm_within: TimeDelta,
-    /// How long the link for a forgotten password is valid.
+    /// Lifetime of the link for a forgotten password.
     pub reset_within: TimeDelta,
     /// A session ends after this time without use.
     pub session_idle: TimeDelta,
-    /// A session ends after this time, used or not.
+    /// A session ends after this time, even if it is used.
     pub session_longest: TimeDelta,
-    /// The same for users who stay logged in, without a limit on the time without use.
+    /// Maximum duration of a session of users who stay logged in; `session_idle` does not apply to them.
     pub remembered: TimeDelta,
     /// Size limit of an uploaded file in bytes.
     pub largest_upload: u64,
@@ -38,7 +38,7 @@ impl SecuritySettings {
     /// Reads `SECURITY_*` and `STUDYGOV_UPLOAD_LIMIT`.
     ///
     /// # Errors
-    /// When a value cannot be used.
+    /// When a value is invalid.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
         let within = |name: Name| {
             let text = environment.text(name);
@@ -61,7 +61,7 @@ impl SecuritySettings {
     }
 }
 
-/// `5 days`, `1 day, 12 hours`, as Flask-Security writes it.
+/// Parses a duration as Flask-Security writes it: `5 days`, `1 day, 12 hours`.
 fn span(text: &str) -> Option<TimeDelta> {
     let mut total = TimeDelta::zero();
     for part in text.split(',') {
@@ -79,7 +79,7 @@ fn span(text: &str) -> Option<TimeDelta> {
     (total > TimeDelta::zero()).then_some(total)
 }
 
-/// `500 MB`, `4GB`, `1000000`: of 1024.
+/// Parses a size like `500 MB`, `4GB` or `1000000`; units are powers of 1024.
 fn bytes(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);

@@ -1,13 +1,13 @@
-//! The parts of a setting: its name with its type and default, which are all that parsing needs, and the words for its readers.
+//! The types of a declared setting: the name with type and default, which parsing needs, and the description for documents.
 //!
-//! Settings are declared once, in `table`. Each declaration makes a [`Name`], without which nothing can be read from an
-//! [`Environment`](super::Environment), and a [`Setting`], from which all documents are written. A setting that is not declared does not
-//! compile; one that is declared and never read is dead code, which the lints refuse.
+//! Settings are declared once, in `table`. Each declaration creates a [`Name`], which reading from an
+//! [`Environment`](super::Environment) requires, and a [`Setting`], from which all documents are generated. Reading an undeclared
+//! setting does not compile; a declared setting that is never read is dead code, which the lints reject.
 
 use std::fmt;
 use std::ops::Deref;
 
-/// The values that a setting takes.
+/// The type of a setting's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Text,
@@ -15,70 +15,70 @@ pub enum Kind {
     Word,
     /// A text that is never shown.
     Secret,
-    /// `true` or `false`, in any of the usual words.
+    /// `true` or `false`, in any of the usual spellings.
     Flag,
-    /// A flag that is off when it is set to nothing.
+    /// A flag that is off when its value is empty.
     Switch,
-    /// A whole number of something, from the least to the most.
+    /// A whole number: unit, minimum, maximum.
     Number(&'static str, u64, u64),
-    /// A port, from the least number.
+    /// A port, with the minimum number.
     Port(u64),
     /// One of several words.
     Choice(&'static [&'static str]),
-    /// A time like `5 days` or `1 hour, 30 minutes`.
+    /// A duration like `5 days` or `1 hour, 30 minutes`.
     Span,
-    /// A time like `90`, `90s`, `15m`, `1h` or `1d`.
+    /// A duration like `90`, `90s`, `15m`, `1h` or `1d`.
     Time,
     /// A size like `500 MB`.
     Size,
-    /// A path of an address, like `/studies/one`.
+    /// A path prefix of URLs, like `/studies/one`.
     Prefix,
-    /// A path of the file system.
+    /// A path in the file system.
     Path,
-    /// The name or address of a machine.
+    /// A host name or IP address.
     Host,
     /// `host:port`.
     Listen,
-    /// The address of a server, `http://…` or `https://…`.
+    /// The URL of a server, `http://…` or `https://…`.
     Url,
-    /// The address of a database; a secret, as it may hold a password.
+    /// The URL of a database; a secret, because it may contain a password.
     Database,
-    /// The address of a broker; a secret, as it may hold a password.
+    /// The URL of a broker; a secret, because it may contain a password.
     Broker,
-    /// The address of a mailbox.
+    /// An e-mail address.
     Mailbox,
-    /// Several addresses of mailboxes.
+    /// Several e-mail addresses.
     Mailboxes,
-    /// Several names or patterns with commas between them.
+    /// Names or patterns, separated by commas.
     List,
     /// A user of the machine.
     User,
-    /// The address of a git repository; a secret, as it may hold a password.
+    /// The address of a git repository; a secret, because it may contain a password.
     Repository,
     /// The name of a branch.
     Branch,
-    /// A folder inside of another one.
+    /// A folder inside another folder.
     Inside,
     /// When a repository is fetched.
     Sync,
-    /// Directives for the log.
+    /// A log filter.
     Log,
 }
 
 impl Kind {
-    /// Whether the value is never shown, and may be given as `NAME_FILE`.
+    /// Whether the value is never shown and can be set by `NAME_FILE`.
     #[must_use]
     pub fn is_secret(self) -> bool {
         matches!(self, Self::Secret | Self::Database | Self::Broker | Self::Repository)
     }
 
-    /// Whether there are values that are refused. A text can be anything, and a path may appear later.
+    /// Whether invalid values are possible. Any text is valid, and a path may be created later.
     #[must_use]
     pub fn is_checked(self) -> bool {
         !matches!(self, Self::Text | Self::Secret | Self::Path)
     }
 
-    /// The wanted values, for an error that says "… is not …" and for documents.
+    /// The accepted values, for errors of the form "… is not …" and for documents.
     #[must_use]
     pub fn wanted(self) -> String {
         let text = match self {
@@ -124,29 +124,29 @@ impl Kind {
 /// The value of a setting that is not set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultValue {
-    /// There is none.
+    /// No default.
     Nothing,
-    /// This text, read as a value that is set is read.
+    /// This text, parsed like a configured value.
     Is(&'static str),
-    /// It depends; in words.
+    /// It depends on something else, which the text describes.
     Depends(&'static str),
 }
 
-/// How the chart for Kubernetes sets a variable.
+/// The way in which the Helm chart sets a variable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chart {
-    /// By a value of its own.
+    /// With a value of its own.
     Value(&'static str),
-    /// By its name in `settings`.
+    /// With an entry in `settings`.
     Settings,
-    /// By its name in `extraEnv`, which takes secrets too.
+    /// With an entry in `extraEnv`, which accepts secrets too.
     ExtraEnv,
-    /// It is not set, for this reason.
+    /// Not at all, for this reason.
     Never(&'static str),
 }
 
 impl Chart {
-    /// In words, for documents.
+    /// The text for documents.
     #[must_use]
     pub fn shown(self) -> &'static str {
         match self {
@@ -162,7 +162,7 @@ impl Chart {
 pub enum Reader {
     /// `studygovernor serve`
     Server,
-    /// `studygovernor worker`; without a broker it also reads the settings of a server that are about database and callbacks.
+    /// `studygovernor worker`; without a broker it also reads the server's settings of database and callbacks.
     Worker,
     /// Any other command.
     Cli,
@@ -179,7 +179,7 @@ impl Reader {
     }
 }
 
-/// The name of a declared setting, with what reading it needs.
+/// The name of a declared setting, with its type and default.
 #[derive(Debug, Clone, Copy)]
 pub struct Name {
     pub(super) name: &'static str,
@@ -203,7 +203,7 @@ impl Name {
         self.default
     }
 
-    /// The default as a text; empty where there is none or where it depends.
+    /// The default as text; empty if there is none or it depends on something else.
     pub(super) fn default_text(&self) -> &'static str {
         match self.default {
             DefaultValue::Is(text) => text,
@@ -243,7 +243,7 @@ pub struct Setting {
     pub readers: &'static [Reader],
 }
 
-/// Declares settings: a constant for each, and the table of all.
+/// Declares settings: a constant for each setting, and a table of all settings.
 macro_rules! settings {
     ($($group:literal {
         $($(#[doc = $meaning:literal])+ $(#[expect $expect:tt])? $name:ident: $kind:expr, $default:expr, $chart:expr, $readers:expr;)+
@@ -257,7 +257,7 @@ macro_rules! settings {
         /// All settings, in the order of the documents.
         pub static SETTINGS: &[Setting] = &[$($(
             Setting {
-                // Not the constant: it is to be dead code when nothing reads it.
+                // Does not use the constant, so that it is dead code if no code reads the setting.
                 name: Name { name: stringify!($name), kind: $kind, default: $default },
                 group: $group,
                 meaning: concat!($($meaning),+),

@@ -1,4 +1,4 @@
-//! All settings. `studygovernor settings` writes the reference, `.env.example` and the list for programs from them.
+//! All settings. `studygovernor settings` generates the reference, `.env.example` and the JSON list from them.
 
 use super::setting::Chart::{ExtraEnv, Never, Settings, Value};
 use super::setting::DefaultValue::{Depends, Is, Nothing};
@@ -16,9 +16,9 @@ const RUNNERS: &[Reader] = &[Server, Worker];
 const ADMINISTRATION: &[Reader] = &[Server, Cli];
 
 const DAY: u64 = 86_400;
-/// The longest time that PostgreSQL takes in milliseconds, roughly.
+/// About the longest timeout that PostgreSQL accepts, in seconds: it stores milliseconds in 32 bits.
 const LONGEST_WAIT: u64 = 2_000_000;
-/// The longest time between signs of life of a connection that Linux takes.
+/// The longest TCP keepalive time that Linux accepts, in seconds.
 const LONGEST_KEEPALIVE: u64 = 32_767;
 
 settings! {

@@ -1,4 +1,4 @@
-//! Where the server listens and how it is seen from outside.
+//! Listen address, external address and limits of the server.
 
 use std::time::Duration;
 
@@ -10,26 +10,26 @@ use super::table::{
     STUDYGOV_INSTANCE_NAME, STUDYGOV_METRICS_LISTEN, STUDYGOV_PORT, STUDYGOV_PROJECT_NAME, STUDYGOV_PROXY_PROTOCOL,
 };
 
-/// The listen address, the limits, and the address that people use.
+/// See the module.
 #[derive(Debug, Clone)]
 pub struct WebSettings {
     pub host: String,
     pub port: u16,
-    /// Path prefix with a leading and without a trailing slash; empty for none.
+    /// Path prefix with a leading slash and without a trailing one; may be empty.
     pub prefix: String,
-    /// `https://host:port` as people see it; none: taken from the request.
+    /// `https://host:port` as users reach the server; `None`: taken from the request.
     pub external: Option<String>,
-    /// Proxies whose word on where a request comes from is believed.
+    /// Proxies whose headers on the origin of a request are trusted.
     pub proxies: TrustedProxies,
-    /// Where `/-/metrics` and `/-/queues` are answered, as `host:port` or `:port`; none: with the pages.
+    /// Listen address of `/-/metrics` and `/-/queues`, as `host:port` or `:port`; `None`: on the port of the pages.
     pub metrics_listen: Option<String>,
-    /// Whether these proxies speak the PROXY protocol.
+    /// Whether these proxies may use the PROXY protocol.
     pub proxy_protocol: bool,
-    /// Seconds that a request may take.
+    /// Time limit of a request in seconds.
     pub request_timeout: u64,
-    /// Requests that are answered at the same time; more wait. A few more connections than that may be open.
+    /// Maximum number of concurrent requests; further requests wait. A few more connections than that may be open.
     pub connections: usize,
-    /// How long requests that have begun may take to end when the server stops.
+    /// Time that running requests get to finish when the server stops.
     pub drain: Duration,
     pub instance_name: String,
     pub project_name: String,
@@ -39,7 +39,7 @@ pub struct WebSettings {
 
 impl WebSettings {
     /// # Errors
-    /// When a value is set and cannot be used.
+    /// When a value is invalid.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
         let external = external(environment)?;
         Ok(Self {
@@ -59,7 +59,7 @@ impl WebSettings {
         })
     }
 
-    /// Start of every absolute address, without a trailing slash: the external one, or else the listen address.
+    /// Base of absolute URLs, without a trailing slash: the external address, or else the listen address.
     #[must_use]
     pub fn base_url(&self) -> String {
         match &self.external {
@@ -68,7 +68,7 @@ impl WebSettings {
         }
     }
 
-    /// Whether people come by https, so that cookies are kept to it.
+    /// Whether users connect over https, so that cookies are limited to it.
     #[must_use]
     pub fn is_secure(&self) -> bool {
         self.external.as_deref().is_some_and(|external| external.starts_with("https://"))

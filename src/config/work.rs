@@ -6,25 +6,25 @@ use super::environment::{Environment, SettingError};
 use super::table::{HOME, NETRC, STUDYGOV_PYTHON};
 use super::{MailSettings, ProgramSettings, ProjectSettings};
 
-/// See the module. None of the server's secrets are in it: a worker elsewhere reads the same.
+/// See the module. Contains no secrets of the server, because workers on other machines read the same settings.
 #[derive(Debug, Clone)]
 pub struct WorkSettings {
     pub project: ProjectSettings,
     pub mail: MailSettings,
-    /// The environment and the user of programs.
+    /// Environment and user of programs.
     pub programs: ProgramSettings,
     /// The Python of `python_function` and `fastr`.
     pub python: String,
-    /// The file with logins that was named, and the home directory with the usual one.
+    /// The file with logins, if it is set, and the home directory with the default one.
     pub netrc: Option<String>,
     pub home: Option<String>,
 }
 
 impl WorkSettings {
-    /// Reads them; relative paths start at `working_directory`.
+    /// Reads the settings; paths are relative to `working_directory`.
     ///
     /// # Errors
-    /// When a value cannot be used.
+    /// When a value is invalid.
     pub fn read(environment: &Environment, working_directory: &Path) -> Result<Self, SettingError> {
         let project = ProjectSettings::read(environment, working_directory)?;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! Settings of `studygovernor worker` alone.
+//! Settings that only `studygovernor worker` uses.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use super::table::{STUDYGOV_QUEUES, STUDYGOV_SERVER, STUDYGOV_WORKER_GRACE, STUD
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// Address of the server as this machine reaches it; none: the one in each message.
+    /// Address of the server as this machine reaches it; `None`: the address in each message.
     pub server: Option<String>,
-    /// Queues that were named; none: the usual one.
+    /// The configured queues; empty: the default queue.
     pub queues: Vec<String>,
-    /// Callbacks that run at the same time.
+    /// Maximum number of concurrent callbacks.
     pub concurrency: u16,
-    /// How long running callbacks get to finish when the worker stops.
+    /// Time that running callbacks get to finish when the worker stops.
     pub grace: Duration,
-    /// `host:port` where probes are answered.
+    /// Listen address for probes, `host:port`.
     pub listen: Option<String>,
 }
 
 impl WorkerSettings {
-    /// Reads them.
+    /// Reads the settings.
     ///
     /// # Errors
-    /// When a value cannot be used.
+    /// When a value is invalid.
     pub fn read(environment: &Environment) -> Result<Self, SettingError> {
         let server = environment.get(STUDYGOV_SERVER);
         if let Some(wrong) = server.filter(|server| !is_web_address(server)) {
@@ -47,22 +47,22 @@ impl WorkerSettings {
     }
 }
 
-/// The names that a queue can have, for errors.
+/// Description of a valid queue name, for errors.
 pub const QUEUE_NAME: &str = "a valid queue name (at most 100 characters, no spaces)";
 
-/// Whether a queue can have this name: at most 100 bytes, without spaces and invisible characters.
+/// Whether a queue can have this name: at most 100 bytes, without spaces and control characters.
 #[must_use]
 pub fn is_queue_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 100 && name.chars().all(|c| !c.is_control() && !c.is_whitespace())
 }
 
-/// Whether a text is the address of a server of the web.
+/// Whether a text is an http or https URL.
 #[must_use]
 pub fn is_web_address(text: &str) -> bool {
     url::Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https"))
 }
 
-/// A time as people write it: `90` or `90s` (seconds), `15m`, `1h`, `1d`; at most a year.
+/// Parses a duration: `90` or `90s` (seconds), `15m`, `1h`, `1d`; at most a year (366 days).
 #[must_use]
 pub fn time(text: &str) -> Option<Duration> {
     const LONGEST: u64 = 366 * 86_400;
