@@ -266,7 +266,7 @@ fn what_the_sandbox_does_not_have_is_said_by_the_check() {
             19,
             "'datetime.datetime.fromtimestamp' is not available",
         ),
-        ("datetime.MAXYEAR == 9999", 1, 10, "the module 'datetime' has no 'MAXYEAR' here"),
+        ("datetime.MAXYEAR == 9999", 1, 10, "the module 'datetime' has no 'MAXYEAR' in a condition"),
         ("callable(len)", 1, 1, "the name 'callable' is not available"),
         ("type(1).__name__ == 'int'", 1, 9, "'.__name__' is not available"),
         ("getattr(experiment, experiment.label)", 1, 1, "'getattr' is not available in this form"),

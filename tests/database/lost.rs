@@ -22,7 +22,7 @@ async fn requests_say_that_the_database_cannot_be_reached(backend: Backend) {
         (browser.request(Method::GET, "/api/v2/experiments"), true),
         (browser.request(Method::POST, "/api/v2/cohorts").json(&serde_json::json!({ "label": "c" })), true),
         (server.basic("alice", "alice-password").request(Method::GET, "/api/v1/subjects"), true),
-        (server.bearer("sg_no-such-token").request(Method::GET, "/api/v2/subjects"), true),
+        (server.bearer("sgov_no-such-token").request(Method::GET, "/api/v2/subjects"), true),
         (login, false),
     ] {
         let shown = format!("{request:?}");

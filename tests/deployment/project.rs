@@ -132,7 +132,7 @@ async fn a_study_runs_from_its_repository() {
     let admin = Caller::admin_at(&server.url);
     let mut browser = Browser::at(&server.url);
     browser.log_in("admin", "admin").await;
-    let page = browser.get("/workflows").await.1;
+    let page = browser.get("/workflows").await.1.replace("&#x2f;", "/");
     assert!(page.contains(&format!("data-revision=\"{first}\"")) && page.contains("workflows/wrong.yml"), "{page}");
     assert!(page.contains("from-git") && page.contains("line 3, column"), "{page}");
     let label = serde_json::json!({ "label": "cohort" });

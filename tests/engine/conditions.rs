@@ -275,7 +275,8 @@ async fn e9_imports_evaluate_slow_conditions_without_the_lock(study: Study) {
     let experiment = outcome.experiment.unwrap();
     assert!(experiment.is_new);
     let executions = study.executions(experiment.id).await;
-    assert_eq!(executions.len(), 13);
+    let history: Vec<_> = study.actions(experiment.id).await.into_iter().map(|action| action.return_value).collect();
+    assert_eq!(executions.len(), 13, "{history:?}");
     let skipped = executions.values().filter(|one| one.status == ExecutionStatus::Skipped).count();
     assert_eq!((skipped, executions["last"].status), (12, ExecutionStatus::Created));
 }
