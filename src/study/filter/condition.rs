@@ -154,8 +154,11 @@ fn with_variable(name: &str, test: &VariableTest, backend: DbBackend) -> SelectS
         }
         VariableTest::Numbers(numbers) => compared(&as_number(backend), *numbers, |value| number(backend, value)),
         VariableTest::Times(times) => {
-            let is_time = Column::Kind.is_in([VariableKind::Date, VariableKind::DateTime]);
-            Condition::all().add(is_time).add(compared(&Expr::col(Column::Value), *times, |at| Expr::value(iso(at))))
+            // Scripts may set a date as text.
+            let is_time = Column::Kind.is_in([VariableKind::Date, VariableKind::DateTime, VariableKind::Str]);
+            let looks_so = Column::Value.like("____-__-__%");
+            let compared = compared(&Expr::col(Column::Value), *times, |at| Expr::value(iso(at)));
+            Condition::all().add(is_time).add(looks_so).add(compared)
         }
     };
     Query::select()
