@@ -30,6 +30,7 @@ impl SmallDisk {
     }
 
     /// Fills the disk until [`Self::free`].
+    #[allow(dead_code, reason = "only the nights fill a disk")]
     pub fn fill(&self) {
         let mut filler = File::create(self.filler()).unwrap();
         for piece in [vec![0; 64 * 1024], vec![0; 512]] {
@@ -37,10 +38,12 @@ impl SmallDisk {
         }
     }
 
+    #[allow(dead_code, reason = "only the nights fill a disk")]
     pub fn free(&self) {
         std::fs::remove_file(self.filler()).ok();
     }
 
+    #[allow(dead_code, reason = "only the nights fill a disk")]
     fn filler(&self) -> PathBuf {
         self.folder.join("filler")
     }
