@@ -20,9 +20,9 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use studygovernor::callback::FUNCTIONS;
 use studygovernor::clock::Clock;
 use studygovernor::config::DatabaseSettings;
+use studygovernor::context::Context;
 use studygovernor::database::Database;
-use studygovernor::engine::{Actor, Engine, NewExperiment};
-use studygovernor::entity::kind::Origin;
+use studygovernor::engine::{Engine, NewExperiment};
 use studygovernor::entity::{experiment, state, subject};
 use studygovernor::study::{Label, register};
 use studygovernor::workflow::{self, check, condition};
@@ -227,13 +227,14 @@ fn pgbench(database: &str, home: &Path, ids: &[i32], transition_id: i32) -> f64 
 async fn measure(url: &str, home: &Path) {
     let database = Database::connect(&DatabaseSettings::parse("bench", url).unwrap()).await.unwrap();
     database.migrate().await.unwrap();
-    workflow::load(&database, &check(WORKFLOW, &FUNCTIONS).definition.unwrap()).await.unwrap();
+    let ctx = Context::system("bench");
+    workflow::load(&ctx, &database, &check(WORKFLOW, &FUNCTIONS).definition.unwrap()).await.unwrap();
     let engine = Engine::new(database.clone(), Clock::System);
     let transaction = database.begin().await.unwrap();
-    let cohort = register::cohort(&*transaction, &Label::parse("bench").unwrap()).await.unwrap();
-    let subject = register::subject(&*transaction, cohort.id, &Label::parse("bench").unwrap(), None).await.unwrap();
+    let cohort = register::cohort(&ctx, &*transaction, &Label::parse("bench").unwrap()).await.unwrap();
+    let subject =
+        register::subject(&ctx, &*transaction, cohort.id, &Label::parse("bench").unwrap(), None).await.unwrap();
     transaction.commit().await.unwrap();
-    let actor = Actor::without_account("bench", Origin::Cli);
     let mut ids = Vec::new();
     for number in 0..320 {
         let new = NewExperiment {
@@ -243,7 +244,7 @@ async fn measure(url: &str, home: &Path) {
             workflow: None,
             variables: Vec::new(),
         };
-        ids.push(engine.create_experiment(&new, &actor).await.unwrap().id);
+        ids.push(engine.create_experiment(&ctx, &new).await.unwrap().id);
     }
     for size in [1_000, 100_000] {
         fill(&database, size).await;

@@ -16,10 +16,11 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFi
 use studygovernor::callback::FUNCTIONS;
 use studygovernor::clock::Clock;
 use studygovernor::config::DatabaseSettings;
+use studygovernor::context::Context;
 use studygovernor::database::Database;
-use studygovernor::engine::{Actor, Engine, NewExperiment};
+use studygovernor::engine::{Engine, NewExperiment};
 use studygovernor::entity::callback_execution::{Column, Entity};
-use studygovernor::entity::kind::{ExecutionStatus, Origin};
+use studygovernor::entity::kind::ExecutionStatus;
 use studygovernor::study::{Label, register};
 use studygovernor::workflow;
 
@@ -81,7 +82,7 @@ async fn create(engine: &Engine, label: &str) {
         workflow: None,
         variables: Vec::new(),
     };
-    engine.create_experiment(&new, &Actor::without_account("bench", Origin::Cli)).await.unwrap();
+    engine.create_experiment(&Context::system("bench"), &new).await.unwrap();
 }
 
 async fn number(engine: &Engine, query: &str) -> f64 {
@@ -102,11 +103,12 @@ async fn main() {
     let engine = Engine::new(Database::connect(&settings).await.unwrap(), Clock::System);
     engine.database().migrate().await.unwrap();
     engine.database().reader().execute_unprepared("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await.unwrap();
+    let ctx = Context::system("bench");
     let definition = workflow::check(WORKFLOW, &FUNCTIONS).definition.unwrap();
-    workflow::load(engine.database(), &definition).await.unwrap();
+    workflow::load(&ctx, engine.database(), &definition).await.unwrap();
     let transaction = engine.database().begin().await.unwrap();
-    let cohort = register::cohort(&*transaction, &Label::parse("c").unwrap()).await.unwrap();
-    register::subject(&*transaction, cohort.id, &Label::parse("s").unwrap(), None).await.unwrap();
+    let cohort = register::cohort(&ctx, &*transaction, &Label::parse("c").unwrap()).await.unwrap();
+    register::subject(&ctx, &*transaction, cohort.id, &Label::parse("s").unwrap(), None).await.unwrap();
     transaction.commit().await.unwrap();
     for number in 0..EXPERIMENTS {
         create(&engine, &format!("e{number}")).await;

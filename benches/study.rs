@@ -21,9 +21,10 @@ use sea_orm::{ConnectionTrait, EntityTrait, QueryOrder};
 use studygovernor::callback::FUNCTIONS;
 use studygovernor::clock::Clock;
 use studygovernor::config::DatabaseSettings;
+use studygovernor::context::Context;
 use studygovernor::database::Database;
-use studygovernor::engine::{Actor, Engine, NewExperiment, Report, Target};
-use studygovernor::entity::kind::{ExecutionResult, Origin};
+use studygovernor::engine::{Engine, NewExperiment, Report, Target};
+use studygovernor::entity::kind::ExecutionResult;
 use studygovernor::entity::{callback_execution, experiment, state, subject};
 use studygovernor::study::search::{self, ExperimentFilter, Place};
 use studygovernor::study::{Label, register};
@@ -42,7 +43,7 @@ states:
 struct Bench {
     name: &'static str,
     engine: Engine,
-    actor: Actor,
+    ctx: Context,
 }
 
 impl Bench {
@@ -50,15 +51,18 @@ impl Bench {
         let database = Database::connect(&DatabaseSettings::parse("bench", url).unwrap()).await.unwrap();
         database.migrate().await.unwrap();
         let definition = check(WORKFLOW, &FUNCTIONS).definition.unwrap();
-        workflow::load(&database, &definition).await.unwrap();
+        let ctx = Context::system("bench");
+        workflow::load(&ctx, &database, &definition).await.unwrap();
         let engine = Engine::new(database, Clock::System);
-        Self { name, engine, actor: Actor::without_account("bench", Origin::Cli) }
+        Self { name, engine, ctx }
     }
 
     async fn subject(&self) -> i32 {
         let transaction = self.engine.database().begin().await.unwrap();
-        let cohort = register::cohort(&*transaction, &Label::parse("bench").unwrap()).await.unwrap();
-        let subject = register::subject(&*transaction, cohort.id, &Label::parse("bench").unwrap(), None).await.unwrap();
+        let cohort = register::cohort(&self.ctx, &*transaction, &Label::parse("bench").unwrap()).await.unwrap();
+        let subject = register::subject(&self.ctx, &*transaction, cohort.id, &Label::parse("bench").unwrap(), None)
+            .await
+            .unwrap();
         transaction.commit().await.unwrap();
         subject.id
     }
@@ -75,7 +79,7 @@ impl Bench {
                 workflow: None,
                 variables: Vec::new(),
             };
-            ids.push(self.engine.create_experiment(&new, &self.actor).await.unwrap().id);
+            ids.push(self.engine.create_experiment(&self.ctx, &new).await.unwrap().id);
         }
         self.print("experiments created a second, one after the other", rate(count, began.elapsed()));
         ids
@@ -89,14 +93,14 @@ impl Bench {
     async fn transitions(&self, ids: &[i32], tasks: usize, each: usize) {
         let began = Instant::now();
         let work = (0..tasks).map(|task| {
-            let (engine, actor) = (self.engine.clone(), self.actor.clone());
+            let (engine, ctx) = (self.engine.clone(), self.ctx.clone());
             let ids: Vec<i32> = ids.iter().skip(task).step_by(tasks).copied().collect();
             tokio::spawn(async move {
                 for step in 0..each {
                     // Each experiment alternates between both states.
                     let to = if (step / ids.len()).is_multiple_of(2) { "b" } else { "a" };
                     let target = Target::Label(to.to_owned());
-                    engine.transition(ids[step % ids.len()], &target, None, None, &actor).await.unwrap();
+                    engine.transition(&ctx, ids[step % ids.len()], &target, None, None).await.unwrap();
                 }
             })
         });
@@ -113,7 +117,7 @@ impl Bench {
             for to in ["a", "run"] {
                 let target = Target::Label(to.to_owned());
                 // Experiments that are in a already cannot move there.
-                self.engine.transition(one.id, &target, None, None, &self.actor).await.ok();
+                self.engine.transition(&self.ctx, one.id, &target, None, None).await.ok();
             }
         }
         let open = callback_execution::Entity::find()
@@ -125,11 +129,10 @@ impl Bench {
         let next = Arc::new(AtomicUsize::new(0));
         let began = Instant::now();
         let work = (0..16).map(|_| {
-            let (engine, actor, ids, next) =
-                (self.engine.clone(), self.actor.clone(), Arc::clone(&ids), Arc::clone(&next));
+            let (engine, ctx, ids, next) = (self.engine.clone(), self.ctx.clone(), Arc::clone(&ids), Arc::clone(&next));
             tokio::spawn(async move {
                 while let Some(id) = ids.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    engine.report(*id, &Report::finished(ExecutionResult::Success), &actor).await.unwrap();
+                    engine.report(&ctx, *id, &Report::finished(ExecutionResult::Success)).await.unwrap();
                 }
             })
         });
@@ -197,7 +200,7 @@ impl Bench {
         let began = Instant::now();
         let definition = check(&text, &FUNCTIONS).definition.unwrap();
         let checked = began.elapsed();
-        workflow::load(self.engine.database(), &definition).await.unwrap();
+        workflow::load(&self.ctx, self.engine.database(), &definition).await.unwrap();
         let loaded = began.elapsed();
         let drawn = Instant::now();
         let drawing = workflow::draw(&definition);

@@ -6,9 +6,9 @@
 //!
 //! - an event carries a signature that needs the server's `SECRET_KEY`: a row that was changed or inserted is found;
 //! - an event carries the end of the chain at the time it was written: rows that were removed before it are missed,
-//! even if the   chain was rebuilt without them;
+//!   even if the chain was rebuilt without them;
 //! - a head that is stored elsewhere ([`Head`], shown by `studygovernor audit verify`) shows whether the end was cut
-//! off.
+//!   off.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

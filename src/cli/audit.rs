@@ -47,7 +47,7 @@ impl Audit {
     pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
         match self {
             Self::Verify(verify) => verify.run().await,
-            Self::Seal(seal) => seal.run(ctx).await,
+            Self::Seal(seal) => Box::pin(seal.run(ctx)).await,
         }
     }
 }

@@ -63,7 +63,7 @@ impl Demo {
         let web = &settings.web;
         let admin = settings.admin.as_ref().map_or("", |admin| admin.username.as_str());
         err(&format!("Open http://{}:{}{}/ and log in as {admin}.", web.host, web.port, web.prefix));
-        serve::serve(ctx, settings).await
+        Box::pin(serve::serve(ctx, settings)).await
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Sync {
 impl Project {
     pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
         let Self::Sync(command) = self;
-        command.run(ctx).await
+        Box::pin(command.run(ctx)).await
     }
 }
 

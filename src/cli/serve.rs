@@ -40,7 +40,7 @@ const GRACE: Duration = Duration::from_secs(5);
 
 impl Serve {
     pub(super) async fn run(self, ctx: &Context) -> Result<(), Failure> {
-        serve(ctx, settings()?).await
+        Box::pin(serve(ctx, settings()?)).await
     }
 }
 

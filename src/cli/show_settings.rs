@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::config::{
-    Chart, DefaultValue, Environment, IGNORED, Kind, Name, Reader, SETTINGS, Setting, Settings, Source, is_secret,
+    Chart, DefaultValue, Environment, IGNORED, Kind, Name, Reader, SETTINGS, Setting, Settings, Source, holds_login,
 };
 
 use super::console::{err, out};
@@ -73,7 +73,7 @@ impl ShowSettings {
 fn line(environment: &Environment, name: Name, width: usize) -> String {
     let (value, origin) = match (environment.get(name), name.default()) {
         (Some(value), _) => {
-            let shown = if name.kind().is_secret() || is_secret(&name, value) { "***" } else { value };
+            let shown = if name.kind().is_secret() || holds_login(value) { "***" } else { value };
             (shown, origin(environment, name))
         }
         (None, _) if name.kind() == Kind::Switch && environment.is_set(name) => {

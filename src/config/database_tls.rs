@@ -68,10 +68,8 @@ pub(super) fn keep_of_mysql(name: &str, url: &mut Url) -> Result<(), SettingErro
         let wrong = |hint: &str| SettingError::new(name, format!("the address has {parameter}={value}; {hint}"));
         match rest.trim_start_matches(['-', '_']) {
             "mode" => {
-                asked.mode =
-                    Some(Demand::read(&value).ok_or_else(|| {
-                        wrong("it must be DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY")
-                    })?)
+                let hint = "it must be DISABLED, PREFERRED, REQUIRED, VERIFY_CA or VERIFY_IDENTITY";
+                asked.mode = Some(Demand::read(&value).ok_or_else(|| wrong(hint))?);
             }
             "ca" => asked.files.push(("ssl-ca", value)),
             "cert" => asked.files.push(("ssl-cert", value)),

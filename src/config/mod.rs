@@ -48,7 +48,7 @@ pub use proxy::TrustedProxies;
 pub use repository::{ProjectSync, RepositoryLogin, RepositorySettings};
 pub use sealed::{seal_environment, sealed};
 pub use secret_file::secret_settings;
-pub use secret_names::is_secret;
+pub use secret_names::{holds_login, is_secret};
 pub use security::SecuritySettings;
 pub use setting::{Chart, DefaultValue, Kind, Name, Reader, Setting};
 pub use table::SETTINGS;

@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn the_login_is_not_part_of_the_address() {
-        let cases: [(&str, &str, &str, Option<(&str, &str)>); 6] = [
+        let cases = [
             ("https://h.org/a/b.git", "", "https://h.org/a/b.git", None),
             ("https://h.org/a", "p", "https://h.org/a", Some(("git", "p"))),
             ("https://ada@h.org/a", "p%41", "https://h.org/a", Some(("ada", "p%41"))),
@@ -343,7 +343,7 @@ mod tests {
             ("start", ProjectSync::Start),
             ("OFF", ProjectSync::Off),
             ("interval:5m", ProjectSync::Interval(Duration::from_mins(5))),
-            ("interval:2d", ProjectSync::Interval(Duration::from_secs(172_800))),
+            ("interval:2d", ProjectSync::Interval(Duration::from_hours(48))),
         ] {
             assert_eq!(read(&[(REPO, "/x"), (SYNC, text)]).unwrap().sync, wanted);
         }

@@ -50,7 +50,8 @@ pub fn is_secret(name: &str, value: &str) -> bool {
 }
 
 /// Whether a text contains an address with a password, like `amqp://user:password@host`.
-fn holds_login(text: &str) -> bool {
+#[must_use]
+pub fn holds_login(text: &str) -> bool {
     text.match_indices("://").any(|(at, mark)| {
         let rest = &text[at + mark.len()..];
         let authority = rest.split(['/', '?', '#', ' ']).next().unwrap_or(rest);

@@ -182,7 +182,7 @@ impl Reader {
 /// The name of a declared setting, with its type and default.
 #[derive(Debug, Clone, Copy)]
 pub struct Name {
-    pub(super) name: &'static str,
+    pub(super) text: &'static str,
     pub(super) kind: Kind,
     pub(super) default: DefaultValue,
 }
@@ -190,7 +190,7 @@ pub struct Name {
 impl Name {
     #[must_use]
     pub fn as_str(&self) -> &'static str {
-        self.name
+        self.text
     }
 
     #[must_use]
@@ -216,19 +216,19 @@ impl Deref for Name {
     type Target = str;
 
     fn deref(&self) -> &str {
-        self.name
+        self.text
     }
 }
 
 impl AsRef<str> for Name {
     fn as_ref(&self) -> &str {
-        self.name
+        self.text
     }
 }
 
 impl fmt::Display for Name {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(self.name)
+        formatter.write_str(self.text)
     }
 }
 
@@ -251,14 +251,14 @@ macro_rules! settings {
         $($(
             $(#[doc = $meaning])+
             $(#[expect $expect])?
-            pub(crate) const $name: Name = Name { name: stringify!($name), kind: $kind, default: $default };
+            pub(crate) const $name: Name = Name { text: stringify!($name), kind: $kind, default: $default };
         )+)+
 
         /// All settings, in the order of the documents.
         pub static SETTINGS: &[Setting] = &[$($(
             Setting {
                 // Does not use the constant, so that it is dead code if no code reads the setting.
-                name: Name { name: stringify!($name), kind: $kind, default: $default },
+                name: Name { text: stringify!($name), kind: $kind, default: $default },
                 group: $group,
                 meaning: concat!($($meaning),+),
                 chart: $chart,

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::entity::cohort;
 use crate::http::HttpError;
 use crate::study::Visible;
-use crate::study::listing::{Cursor, ExperimentQuery};
+use crate::study::listing::{Cursor, Direction, ExperimentQuery};
 use crate::study::search::Place;
 
 /// Rows per page of a list.
@@ -166,7 +166,10 @@ impl Turn {
     /// # Errors
     /// 400 if the position does not belong to a list in this order.
     pub(super) fn apply(self, query: &mut ExperimentQuery) -> Result<(), HttpError> {
-        let (text, backward) = if self.before.is_empty() { (self.after, false) } else { (self.before, true) };
+        let (text, direction) = match self.before.is_empty() {
+            true => (self.after, Direction::Forward),
+            false => (self.before, Direction::Backward),
+        };
         if text.is_empty() {
             return Ok(());
         }
@@ -177,7 +180,7 @@ impl Turn {
             )
         };
         query.from = Some(cursor.ok_or_else(wrong)?);
-        query.backward = backward;
+        query.direction = direction;
         Ok(())
     }
 }

@@ -53,7 +53,7 @@ async fn a_changed_or_missing_row_is_found(study: Study) {
     };
     // Each field that an attacker might want to change.
     for (column, other, own) in [
-        ("who", "'somebody else'", "'the program'"),
+        ("who", "'another user'", "'tester'"),
         ("reason", "'another'", "'a test'"),
         ("verb", "'create'", "'update'"),
         ("subject_id", "99", "2"),

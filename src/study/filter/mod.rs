@@ -87,7 +87,7 @@ impl Filter {
     /// Whether the filter lists archived experiments (`is:archived`) instead of those in use.
     #[must_use]
     pub fn is_archived(&self) -> bool {
-        self.terms.iter().any(|term| term.is_archived())
+        self.terms.iter().any(Term::is_archived)
     }
 }
 

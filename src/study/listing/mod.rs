@@ -40,6 +40,16 @@ pub enum ExperimentOrder {
     StateSince,
 }
 
+/// The page of a list that a cursor leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Direction {
+    /// The page that begins after the cursor.
+    #[default]
+    Forward,
+    /// The page that ends before the cursor.
+    Backward,
+}
+
 /// Restricts a list of experiments.
 #[derive(Debug, Clone, Default)]
 pub struct ExperimentQuery {
@@ -65,10 +75,9 @@ pub struct ExperimentQuery {
     pub archived: bool,
     pub order: ExperimentOrder,
     pub descending: bool,
-    /// Only rows after this cursor, in the same order; with [`Self::backward`], only those before it.
+    /// Only rows after this cursor, or before it, in the same order.
     pub from: Option<Cursor>,
-    /// The page that ends before the cursor, instead of the one that begins after it.
-    pub backward: bool,
+    pub direction: Direction,
     /// Further conditions in the filter language.
     pub filter: Option<Resolved>,
 }
@@ -109,20 +118,25 @@ pub async fn experiments(
     window: Window,
 ) -> Result<ExperimentPage, DbErr> {
     let all = filtered(ctx, query, snapshot.get_database_backend());
-    let unordered =
-        ExperimentQuery { order: ExperimentOrder::Id, descending: false, from: None, backward: false, ..query.clone() };
+    let unordered = ExperimentQuery {
+        order: ExperimentOrder::Id,
+        descending: false,
+        from: None,
+        direction: Direction::Forward,
+        ..query.clone()
+    };
     let key = format!("experiments {unordered:?}");
-    if query.is_by_id() && query.from.is_none() && !query.backward {
+    if query.is_by_id() && query.from.is_none() {
         let columns = (experiment::Column::Id, experiment::Column::Label);
         let listed = list_named(ctx, snapshot, totals, &key, all, columns, window).await?;
         return Ok(ExperimentPage { listed, previous: None, next: None });
     }
     let mut rows: Vec<Ordered> = in_order(all.clone(), query, window).all(snapshot).await?;
     let more = window.cut(&mut rows);
-    let (more_before, more_behind) = match (&query.from, query.backward) {
+    let (more_before, more_behind) = match (&query.from, query.direction) {
         (None, _) => (false, more),
-        (Some(_), false) => (true, more),
-        (Some(_), true) => {
+        (Some(_), Direction::Forward) => (true, more),
+        (Some(_), Direction::Backward) => {
             rows.reverse();
             (more, true)
         }
@@ -158,7 +172,7 @@ fn in_order(
             (key.clone(), Some(key))
         }
     };
-    let descending = query.descending != query.backward;
+    let descending = query.descending != (query.direction == Direction::Backward);
     let direction = if descending { sea_orm::Order::Desc } else { sea_orm::Order::Asc };
     let mut select = all;
     if let Some(cursor) = &query.from {
