@@ -26,7 +26,7 @@ use studygovernor::database::Database;
 use studygovernor::engine::{Engine, NewExperiment, Report, Target};
 use studygovernor::entity::kind::ExecutionResult;
 use studygovernor::entity::{callback_execution, experiment, state, subject};
-use studygovernor::study::search::{self, ExperimentFilter, Place};
+use studygovernor::study::listing::{ExperimentQuery, Totals, Window, experiments};
 use studygovernor::study::{Label, register};
 use studygovernor::workflow::{self, check, condition};
 
@@ -171,15 +171,16 @@ impl Bench {
 
     /// A page of 50 experiments in one state: the first page, and one in the middle.
     async fn list(&self, size: usize) {
-        let connection = self.engine.database().reader();
-        let state = state::Entity::find().one(connection).await.unwrap().unwrap();
-        let filter = ExperimentFilter { state: Some(state.id), ..ExperimentFilter::default() };
-        for (page, below) in [("first page", None), ("page in the middle", i32::try_from(size / 2).ok())] {
-            let place = Place { below, above: None, size: 50 };
+        let state = state::Entity::find().one(self.engine.database().reader()).await.unwrap().unwrap();
+        let query = ExperimentQuery { states: Some(vec![state.id]), ..ExperimentQuery::default() };
+        let totals = Totals::default();
+        for (page, after) in [("first page", None), ("page in the middle", i32::try_from(size / 2).ok())] {
+            let window = Window { limit: Some(50), after, ..Window::default() };
             let mut times = Vec::new();
             for _ in 0..200 {
                 let began = Instant::now();
-                search::experiments(connection, &filter, place).await.unwrap();
+                let snapshot = self.engine.database().snapshot().await.unwrap();
+                experiments(&self.ctx, &snapshot, &totals, &query, window).await.unwrap();
                 times.push(began.elapsed());
             }
             times.sort();

@@ -27,8 +27,8 @@ fn workflow(label: &str, state: &str, callback: &str, queue: &str, variable: &st
     json!({ "workflow_definition": json!({ "label": label, "states": states }).to_string() })
 }
 
-fn configuration(key: &str, entry: Value) -> Value {
-    json!({ "config_definition": json!({ key: [entry] }).to_string() })
+fn configuration(key: &str, entry: impl Into<Value>) -> Value {
+    json!({ "config_definition": json!({ key: [entry.into()] }).to_string() })
 }
 
 fn user(username: &str, name: &str, email: &str) -> Value {

@@ -244,6 +244,9 @@ fn a_password_is_in_no_log_no_argument_and_no_file() {
     }
 }
 
+/// Settings, exit code, and words of the last line.
+type Case<'a> = (&'a [(&'a str, &'a str)], i32, &'a str);
+
 #[test]
 fn what_is_wrong_is_one_sentence_that_names_the_setting() {
     let repository = Repository::new();
@@ -258,7 +261,7 @@ fn what_is_wrong_is_one_sentence_that_names_the_setting() {
     let marker = home.path().join("called");
     let option = format!("--upload-pack=touch {}", marker.display());
     let transport = format!("ext::touch {}", marker.display());
-    let cases: &[(&[(&str, &str)], i32, &str)] = &[
+    let cases: &[Case<'_>] = &[
         (&[], 2, "PROJECT_REPO: is not set"),
         (&[("PROJECT_REPO", &option)], 2, "PROJECT_REPO: is not an address of a git repository"),
         (&[("PROJECT_REPO", &transport)], 2, "PROJECT_REPO: is not an address of a git repository"),

@@ -234,7 +234,7 @@ async fn e9_imports_evaluate_slow_conditions_without_the_lock(study: Study) {
     let quick = study.executions(other).await["x"].id;
     let mut text = "label: slow\nstates:\n  - {label: root, transitions: [{destination: a}]}\n  - label: a\n    transitions: [{destination: b}]\n    callbacks:\n"
         .to_owned();
-    for number in 0..12 {
+    for number in 0..4 {
         let condition = format!("sum(range(10**12 + {number})) == 1");
         text.push_str(&format!("      - {{label: c{number}, function: sleep, condition: \"{condition}\"}}\n"));
     }
@@ -276,9 +276,9 @@ async fn e9_imports_evaluate_slow_conditions_without_the_lock(study: Study) {
     assert!(experiment.is_new);
     let executions = study.executions(experiment.id).await;
     let history: Vec<_> = study.actions(experiment.id).await.into_iter().map(|action| action.return_value).collect();
-    assert_eq!(executions.len(), 13, "{history:?}");
+    assert_eq!(executions.len(), 5, "{history:?}");
     let skipped = executions.values().filter(|one| one.status == ExecutionStatus::Skipped).count();
-    assert_eq!((skipped, executions["last"].status), (12, ExecutionStatus::Created));
+    assert_eq!((skipped, executions["last"].status), (4, ExecutionStatus::Created));
 }
 
 /// If no evaluator answers, a report changes nothing and is accepted later.
