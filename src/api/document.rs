@@ -61,7 +61,7 @@ const PASSING: [(&str, &str, &str); 2] = [
         "The server or its database is busy or cannot be reached, or something else is changing the same thing. Nothing has changed \
          unless `message` says otherwise; with `Retry-After`, the same request may succeed then",
     ),
-    ("507", "NoRoom", "The disk of the database is full. Nothing has changed, and reading goes on"),
+    ("507", "NoRoom", "The disk of the database is full. Nothing has changed; reading still works"),
 ];
 
 /// [`PASSING`] as components.

@@ -98,7 +98,7 @@ fn what_cannot_be_read_is_not_taken_for_not_said() {
         (
             SCANS,
             "filename\tacq_time\na.nii\t2020-03-04T10:00:00\na.nii\t2021-03-04T10:00:00\n",
-            "line 3: filename: a.nii is in line 2 already",
+            "line 3: filename: a.nii is already in line 2",
         ),
         (SCANS, "/annex/objects/MD5E-s100--abc.tsv\n", "git-annex"),
         (SCANS, "filename\tacq_time\nanat/x.nii\t\"2020-03-04\n", "a quote is not closed"),
@@ -244,11 +244,11 @@ fn what_belongs_to_no_experiment_is_noted() {
     let intake = set.read();
     assert_eq!(problems(&intake), Vec::<String>::new());
     for words in [
-        "sub-07 of participants.tsv has no folder",
-        "ses-2 of sub-01/sub-01_sessions.tsv line 3 has no folder",
+        "sub-07 in participants.tsv has no folder",
+        "ses-2 in sub-01/sub-01_sessions.tsv line 3 has no folder",
         "sub-01: 1 recordings outside of its session folders",
         "sub-01/ses-1/hologram: unknown data type hologram",
-        "acq_time is 2023-01-01, scans.tsv of sub-01/ses-1 says 2024-05-06",
+        "acq_time is 2023-01-01, but scans.tsv of sub-01/ses-1 has 2024-05-06",
         "phenotype/ is ignored",
     ] {
         assert!(intake.notes.iter().any(|note| note.contains(words)), "{words}: {:#?}", intake.notes);

@@ -201,7 +201,7 @@ fn every_bad_row_is_told_with_its_line() {
         "line 3: subject: is empty",
         "line 4: date_of_birth: 'soon' is not a valid date (expected e.g. 1980-12-31)",
         "line 5: scan_date: 'someday' is not a valid date and time (expected e.g. 2024-03-01T10:00:00)",
-        "line 6: date_of_birth: line 2 says 1950-02-03 for s1",
+        "line 6: date_of_birth: line 2 has 1950-02-03 for s1",
         "line 7: experiment: a of s1 is already in line 2",
         "line 8: has 2 cells, but the header has 4",
         "line 9: date_of_birth: is empty; use --date-of-birth-default to fill it in",
@@ -255,7 +255,7 @@ scantypes:
     for words in [
         "line 3: username: 0755 without quotes is the number 493; write '0755' or '493' in quotes",
         "line 3: password: YAML reads this as another value unless it is quoted; put it in quotes",
-        "line 4: password: without quotes",
+        "line 4: password: YAML reads this as another value",
         "line 6: protocol: 1_000 without quotes is the number 1000",
         "line 7: modality: on without quotes means true",
     ] {

@@ -109,7 +109,7 @@ fn tables_of_spreadsheets_are_read_as_they_are_meant() {
     let lines = read(
         "subject,date_of_birth,experiment,scan_date,var:note\r\ns1,1950-02-03,e1,2024-01-02,\"two\r\nlines\"\r\ns2,soon,e2,2024-01-02,x\r\n",
     );
-    assert_problems(&lines, &[(4, "'soon' is not a date")]);
+    assert_problems(&lines, &[(4, "'soon' is not a valid date")]);
     assert_eq!(lines.sessions[0].variables[0].1, VariableValue::Str("two\r\nlines".to_owned()));
 }
 
@@ -157,14 +157,14 @@ fn the_limits_of_the_api_hold_for_tables() {
             (4, "scan_date: '2016-12-31T23:59:60' must have seconds from 0 to 59"),
             (5, "scan_date: '24-01-02' must be in a year"),
             (6, "must be in a year"),
-            (7, "subject: has 101 characters"),
-            (8, "id:XNAT: has 1025 characters"),
-            (9, "var:note: has 1048577 bytes"),
+            (7, "subject: must be at most 100 characters (got 101)"),
+            (8, "id:XNAT: must be at most 1024 characters (got 1025)"),
+            (9, "var:note: must be at most 1048576 bytes (got 1048577)"),
         ],
     );
     assert_eq!(intake.sessions[0].scandate.to_string(), "2024-01-02 08:00:00");
     for (column, words) in [
-        (format!("var:{}", "q".repeat(256)), "256 characters"),
+        (format!("var:{}", "q".repeat(256)), "(got 256)"),
         ("var:".to_owned(), "is empty"),
         ("Var: note,var:note".to_owned(), "mean the same"),
         ("Subject".to_owned(), "mean the same"),
@@ -246,9 +246,11 @@ fn the_program_writes_nothing_of_a_broken_table_and_the_sound_rows_on_request() 
     std::fs::write(home.path().join("t.csv"), changed).unwrap();
     for more in [&["--dry-run"][..], &[], &[]] {
         let said = import(more).err();
-        assert!(said.contains("line 3: e2 of s2: var:note: stored is right, here is wrong"), "{said}");
+        assert!(said.contains("line 3: e2 of s2: var:note: stored value is right, new value is wrong"), "{said}");
         assert!(
-            said.contains("line 4: e3 of s3: scan_date: stored is 2024-01-02T00:00:00, here is 2024-01-03T00:00:00"),
+            said.contains(
+                "line 4: e3 of s3: scan_date: stored value is 2024-01-02T00:00:00, new value is 2024-01-03T00:00:00"
+            ),
             "{said}"
         );
     }
