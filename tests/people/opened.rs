@@ -41,7 +41,6 @@ async fn answer(question: &Question, visitor: &Visitor, api: &Caller) -> (u16, S
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "tests/people/opened.txt is to be written by a first run: UPDATE_REFERENCE=1"]
 async fn an_opened_query_is_found_by_the_walk() {
     let folder = tempfile::tempdir().unwrap();
     let (passed, open) = (folder.path().join("passed"), folder.path().join("open"));
