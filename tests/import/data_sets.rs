@@ -180,7 +180,7 @@ fn what_cannot_be_read_is_not_taken_for_not_said() {
     }
     let long = format!("participant_id\tage\t{}\nsub-01\t30\t1\n", "q".repeat(300));
     let set = Set::new(&[("participants.tsv", &long), IMAGE, (SCANS, SOUND)]);
-    assert!(problems(&set.read_with_defaults())[0].contains("300 characters"));
+    assert!(problems(&set.read_with_defaults())[0].contains("(got 300)"));
     for path in ["participants.tsv", SCANS, SESSIONS, "participants.json"] {
         let set = Set::new(&[IMAGE]);
         for (path, text) in [PEOPLE, (SCANS, SOUND)].into_iter().filter(|(other, _)| *other != path) {

@@ -246,7 +246,7 @@ async fn a_password_is_set_on_the_command_line() {
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     let (code, said) = run(&["user", "password", "nobody"], "x\n");
-    assert!(code == Some(1) && said.contains("no user 'nobody'"), "{said}");
+    assert!(code == Some(1) && said.contains("unknown user 'nobody'"), "{said}");
     let (code, said) = run(&["user", "password", "zoe"], "\n");
     assert!(code == Some(2) && said.contains("no password"), "{said}");
     let (code, said) = run(&["user", "password", "Zoe@example.com"], "short\n");

@@ -113,7 +113,7 @@ async fn files_are_brought_listed_and_fetched() {
     send(&dora, "scan one.nii", b"other".to_vec(), false).await.shows(409, "already exists");
     assert_eq!(std::fs::read(data.join("scan one.nii")).unwrap(), large);
     send(&dora, "too.large", vec![0; (17 << 20) + 1], false).await.shows(413, "larger than");
-    send(&dora, "too.large", vec![0; 20 << 20], false).await.shows(413, "larger than");
+    send(&dora, "too.large", vec![0; 20 << 20], false).await.shows(413, "too large");
     let long = format!(
         "--mark\r\ncontent-disposition: form-data; name=\"replace\"\r\n\r\n{}\r\n--mark--\r\n",
         "1".repeat(1 << 20)

@@ -40,7 +40,7 @@ async fn each_role_holds_in_its_own_cohorts() {
     // Her account page shows the permissions in each cohort.
     let own = sam.get("/account").await.shows(200, "sample_add in plain-cohort");
     assert!(
-        own.text.contains("the cohorts hushhush-cohort, plain-cohort") && !own.text.contains("user_read in"),
+        own.text.contains("<dd>hushhush-cohort, plain-cohort</dd>") && !own.text.contains("user_read in"),
         "{}",
         own.text
     );

@@ -275,7 +275,7 @@ async fn one_execution_is_run_by_hand() {
     assert!(by_login.status.success(), "{}", by_login.err());
     assert_eq!(station.execution(2).await.result, ExecutionResult::Success);
     let again = run(2, &[("HOME", home.to_str().unwrap())]);
-    assert!(again.err().contains("it is finished already"), "{}", again.err());
+    assert!(again.err().contains("it is already finished"), "{}", again.err());
     for (environment, reason) in [(&[][..], "403"), (&[("STUDYGOV_CALLBACK_SECRET", "wrong")], "403")] {
         let refused = run(3, environment);
         assert!(refused.status.code() == Some(1) && refused.err().contains(reason), "{}", refused.err());
