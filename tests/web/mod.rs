@@ -268,7 +268,7 @@ async fn a_person_decides_with_a_form_and_the_experiment_goes_on() {
         page.split(&format!("name=\"{name}\" value=\"")).nth(1).unwrap().split('"').next().unwrap().to_owned()
     };
     let button = |label: &str, page: &str| {
-        let (before, _) = page.split_once(&format!("To {label}</button>")).unwrap();
+        let (before, _) = page.split_once(&format!("Move to {label}</button>")).unwrap();
         before.rsplit("name=\"state\" value=\"").next().unwrap().split('"').next().unwrap().to_owned()
     };
     let version = hidden("version", &page);

@@ -159,7 +159,7 @@ fn every_problem_has_its_place() {
         ),
         (
             "label: x\nstates:\n  - {label: a, transitions: [{destination: b}]}\n  - label: b\n    callbacks:\n      - {label: c, function: sleep}\n      - {label: c, function: sleep}\n",
-            &[(7, 17, "there is a callback 'c' already")],
+            &[(7, 17, "callback 'c' already exists in line 6")],
         ),
         (
             "label: x\nstates:\n  - {label: a, transitions: [{destination: b}]}\n  - label: b\n    callbacks:\n      - {label: c, function: sleep, callback_arguments: {queue: two words}}\n      - {label: d, function: sleep, callback_arguments: '{queue: \"\"}'}\n      - {label: e, function: sleep, callback_arguments: {queue: [gpu]}}\n      - {label: f, function: sleep, callback_arguments: {queue: gpu-2}}\n",
@@ -246,9 +246,9 @@ states:
     for words in [
         "line 6, column 57: warning: condition: the module 'math' is not available",
         "line 6, column 62: warning: condition: '.floor' is not available",
-        "line 13, column 24: warning: condition: 'experiment' has no 'id' here",
+        "line 13, column 24: warning: condition: 'experiment' has no 'id' in a condition",
         // In a text with doubled quotes, the position is the beginning of the text.
-        "line 14, column 37: warning: condition: 'experiment' has no 'subject' here",
+        "line 14, column 37: warning: condition: 'experiment' has no 'subject' in a condition",
     ] {
         assert!(told.iter().any(|line| line.starts_with(words)), "{words}\n{told:#?}");
     }
