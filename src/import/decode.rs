@@ -59,7 +59,7 @@ mod tests {
         }
         let without_mark: Vec<u8> = "subject,age\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(decoded(without_mark).unwrap_err().contains("UTF-16"));
-        assert!(decoded(vec![0xff, 0xfe, b'a']).unwrap_err().contains("broken"));
+        assert!(decoded(vec![0xff, 0xfe, b'a']).unwrap_err().contains("invalid UTF-16"));
         assert!(decoded(b"PK\x03\x04....".to_vec()).unwrap_err().contains("workbook"));
     }
 }

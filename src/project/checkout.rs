@@ -194,7 +194,7 @@ mod tests {
             let folder = shelf.begin(commit).unwrap();
             fs::write(folder.join("file"), commit).unwrap();
             shelf.finish(&folder, commit).unwrap();
-            let ago = SystemTime::now() - Duration::from_secs(u64::from(100 - commit.as_bytes()[0]));
+            let ago = SystemTime::now() - Duration::from_secs(u64::from(200 - commit.as_bytes()[0]));
             File::open(shelf.revision(commit)).unwrap().set_modified(ago).unwrap();
         };
         "abcdef".chars().for_each(|commit| add(&commit.to_string()));

@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(
             mistakes("stat:a is:lost"),
             [
-                "at character 1: 'stat' is not a key; the nearest are 'state', 'age' and 'has' (put a text with a colon in quotes)",
+                "at character 1: 'stat' is not a key; the nearest are 'state', 'sort' and 'has' (put a text with a colon in quotes)",
                 "at character 11: 'lost' is not a value of 'is'; use one of running, waiting, problem, overdue, held, final, archived",
             ]
         );
