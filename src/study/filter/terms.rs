@@ -124,7 +124,7 @@ const STATE_KINDS: [(&str, StateKind); 3] =
     [("callbacks", StateKind::Callbacks), ("person", StateKind::Person), ("final", StateKind::Final)];
 
 /// All keys, for suggestions.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 16] = [
     "state",
     "cohort",
     "workflow",
@@ -141,7 +141,6 @@ const KEYS: [&str; 17] = [
     "age",
     "scandate",
     "sort",
-    "archived",
 ];
 
 const ORDERS: [(&str, ExperimentOrder); 4] = [
@@ -227,7 +226,6 @@ fn read_test(term: &RawTerm, key: &str, value: &RawValue) -> Result<Test, Mistak
         "instate" => Test::InState(value::bounds(value, value::duration).map_err(at_value)?),
         "age" => Test::Age(value::bounds(value, value::duration).map_err(at_value)?),
         "scandate" => Test::ScanDate(value::times(value).map_err(at_value)?),
-        "archived" => return Err(at_value("write 'is:archived'".to_owned())),
         key => match key.split_once('.') {
             Some(("var", name)) if !name.is_empty() => {
                 Test::Variable(name.to_owned(), variable(value).map_err(at_value)?)
